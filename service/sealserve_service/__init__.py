@@ -1,0 +1,1 @@
+"""The sealserve service: scores scikit-learn models on ciphertexts it cannot read."""
