@@ -1,0 +1,242 @@
+"""Every error that sealserve raises, SDK and service alike.
+
+SealserveError
+├── InputError                   features that the client refuses to encrypt (also a ValueError)
+│   ├── FeatureCountError
+│   ├── FeatureNameError
+│   ├── NotFiniteError
+│   └── OutOfRangeError
+├── NoProbabilitiesError         predict_proba of a model that has none (also an AttributeError)
+├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
+├── ParameterError               encryption parameters that are malformed or below 128 bits of security
+├── PlanError                    no parameter set serves the model as asked
+├── ReplyError                   a reply that fails the client's checks; nothing of it is kept
+├── TransportError               the call did not arrive or did not come back
+│   ├── UnavailableError
+│   ├── DeadlineError
+│   └── CallError
+└── ServiceError                 the service refused; each travels as the detail of the same name in errors.proto
+├── StaleConfigError
+├── ModelNotFoundError
+├── KeyNotFoundError
+├── ParameterSetNotOfferedError
+├── MalformedCiphertextError
+├── InputMismatchError
+├── OutOfSequenceError
+├── LimitExceededError
+├── QuotaExceededError
+├── DrainingError
+├── ItemTimeoutError
+└── InternalError
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class SealserveError(Exception):
+    """Root of the hierarchy."""
+
+
+class InputError(SealserveError, ValueError):
+    """Features that the client refuses to encrypt."""
+
+
+class FeatureCountError(InputError):
+    """Rows are not as long as the model's."""
+
+
+class FeatureNameError(InputError):
+    """Columns are not the model's, or not in its order."""
+
+
+class NotFiniteError(InputError):
+    """A feature is NaN or infinite."""
+
+
+class OutOfRangeError(InputError):
+    """A feature is outside the declared range, where nothing is promised about its score."""
+
+
+class NoProbabilitiesError(SealserveError, AttributeError):
+    """The model has no predict_proba, as its estimator has none."""
+
+
+class SecretKeyError(SealserveError):
+    """A secret key cannot be loaded, saved, exported or used with these parameters."""
+
+
+class ParameterError(SealserveError):
+    """Encryption parameters are malformed, unknown to this client, or below 128 bits of security."""
+
+
+class PlanError(SealserveError):
+    """No parameter set serves the model as asked; the text says which bound failed and what would help."""
+
+
+class ReplyError(SealserveError):
+    """A reply fails a check. One text for every cause, so that nobody learns from it what a ciphertext decrypts to."""
+
+    def __init__(self) -> None:
+        super().__init__("the reply is not a well-formed answer of this model; nothing of it was kept")
+
+
+class TransportError(SealserveError):
+    """The call did not arrive or did not come back."""
+
+
+class UnavailableError(TransportError):
+    """Nothing serves at the address, or the connection broke."""
+
+
+class DeadlineError(TransportError):
+    """The answer did not come within timeout_seconds."""
+
+
+class CallError(TransportError):
+    """The call failed in another way; the text holds gRPC's status."""
+
+
+class ServiceError(SealserveError):
+    """The service refused an item or a call."""
+
+
+@dataclass(eq=False)
+class StaleConfigError(ServiceError):
+    """The item was made for another configuration of the model: fetch the model again."""
+
+    current_config_id: str
+
+    def __str__(self) -> str:
+        return "the model's configuration has changed: get the model again, encrypt anew and resend"
+
+
+@dataclass(eq=False)
+class ModelNotFoundError(ServiceError):
+    """No model of that name is served."""
+
+    model: str
+
+    def __str__(self) -> str:
+        if not self.model:
+            return "several models are served: name one"
+        return f"no model named {self.model!r} is served: list the models to see what is"
+
+
+@dataclass(eq=False)
+class KeyNotFoundError(ServiceError):
+    """The key was never registered, has expired, or was evicted."""
+
+    key_id: str
+
+    def __str__(self) -> str:
+        return "the key is not registered: register it and resend"
+
+
+@dataclass(eq=False)
+class ParameterSetNotOfferedError(ServiceError):
+    """The model is not offered in this layout and parameter set."""
+
+    layout: str
+    parameter_set: str
+
+    def __str__(self) -> str:
+        return f"the model is not offered in layout {self.layout!r} with parameter set {self.parameter_set!r}"
+
+
+@dataclass(eq=False)
+class MalformedCiphertextError(ServiceError):
+    """A ciphertext is not a SEAL ciphertext of the offered parameters."""
+
+    reason: "CiphertextFault"
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"ciphertext {self.index}: {self.reason.value}"
+
+
+@dataclass(eq=False)
+class InputMismatchError(ServiceError):
+    """A number in the request does not fit the model or the offer."""
+
+    field: str
+    expected: int
+    received: int
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.received}, this offer takes {self.expected}"
+
+
+@dataclass(eq=False)
+class OutOfSequenceError(ServiceError):
+    """A message of an item came out of order, twice, or for an unknown item."""
+
+    expected: int
+    received: int
+
+    def __str__(self) -> str:
+        return f"message out of sequence: {self.expected} was due, {self.received} came"
+
+
+@dataclass(eq=False)
+class LimitExceededError(ServiceError):
+    """A message or a stream is beyond one of the model's limits."""
+
+    limit: str
+    maximum: int
+    received: int
+
+    def __str__(self) -> str:
+        return f"{self.limit} is {self.maximum}, the request has {self.received}"
+
+
+@dataclass(eq=False)
+class QuotaExceededError(ServiceError):
+    """A quota is used up."""
+
+    quota: str
+    retry_delay_seconds: float
+
+    def __str__(self) -> str:
+        return f"quota {self.quota} is used up: retry in {self.retry_delay_seconds:g} s"
+
+
+@dataclass(eq=False)
+class DrainingError(ServiceError):
+    """The server is stopping."""
+
+    retry_delay_seconds: float
+
+    def __str__(self) -> str:
+        return f"the server is stopping: retry in {self.retry_delay_seconds:g} s"
+
+
+@dataclass(eq=False)
+class ItemTimeoutError(ServiceError):
+    """The rest of an item did not come in time."""
+
+    waited_seconds: float
+
+    def __str__(self) -> str:
+        return f"the rest of the item did not come within {self.waited_seconds:g} s"
+
+
+@dataclass(eq=False)
+class InternalError(ServiceError):
+    """The server failed."""
+
+    request_id: str
+
+    def __str__(self) -> str:
+        return f"the server failed; its log has the cause under request id {self.request_id}"
+
+
+class CiphertextFault(Enum):
+    """What is wrong with a ciphertext: the first check that fails, in the order in which they are made."""
+
+    LENGTH = "not as long as a full or a seeded ciphertext of these parameters"
+    HEADER = "not an uncompressed SEAL 4.x object"
+    PARAMETERS = "encrypted for another parameter set or plaintext modulus"
+    FORM = "not two polynomials in coefficient form, as a fresh ciphertext has"
+    COEFFICIENT = "a coefficient is at or above its prime"
+    TRANSPARENT = "the second polynomial, or a product with it, is zero: it hides nothing"

@@ -1,0 +1,1 @@
+"""The crypto core, shared by SDK and service: imports neither gRPC nor generated code."""

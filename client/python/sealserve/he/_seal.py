@@ -1,0 +1,124 @@
+"""The only module that imports `seal` (seal-python): builds contexts, moves bytes in and out, maps its exceptions.
+
+SEAL throws C++ exceptions, which pybind11 turns into ValueError, RuntimeError, IndexError and so on; `errors()` maps
+all of them to SealError, so that callers decide what a failure means without knowing what SEAL would have thrown.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import seal
+
+from sealserve.errors import ParameterError, SealserveError
+from sealserve.he.parameters import EncryptionParameters
+
+Ciphertext = seal.Ciphertext
+Context = seal.SEALContext
+Decryptor = seal.Decryptor
+Encryptor = seal.Encryptor
+Evaluator = seal.Evaluator
+KeyGenerator = seal.KeyGenerator
+Plaintext = seal.Plaintext
+SecretKey = seal.SecretKey
+
+_UNCOMPRESSED = seal.compr_mode_type.none
+
+
+class SealError(SealserveError):
+    """SEAL refused; the text is SEAL's own and may go into a log, never to a peer."""
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Map whatever SEAL throws to SealError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, IndexError, TypeError, MemoryError) as error:
+        raise SealError(str(error)) from error
+
+
+@lru_cache(maxsize=32)  # a context costs milliseconds; the bound keeps a client of many models from hoarding them
+def context(parameters: EncryptionParameters) -> Context:
+    """Build the context of the parameters.
+
+    Raises:
+        ParameterError: SEAL refuses them.
+    """
+    parameter_set = parameters.parameter_set
+    with errors():
+        parms = seal.EncryptionParameters(seal.scheme_type.bfv)
+        parms.set_poly_modulus_degree(parameter_set.poly_modulus_degree)
+        parms.set_coeff_modulus([seal.Modulus(prime) for prime in parameter_set.primes])
+        parms.set_plain_modulus(parameters.plain_modulus)
+        built = seal.SEALContext(parms)
+    if not built.parameters_set():
+        raise ParameterError(f"{parameter_set.name}: SEAL refuses it: {built.parameter_error_message()}")
+    return built
+
+
+def fresh_parms_id(built: Context) -> bytes:
+    """Return the 32 bytes of parms_id that a fresh ciphertext carries."""
+    return _parms_id_bytes(built.first_parms_id())
+
+
+def key_parms_id(built: Context) -> bytes:
+    """Return the 32 bytes of parms_id that a key carries."""
+    return _parms_id_bytes(built.key_context_data().parms_id())
+
+
+def _parms_id_bytes(words: "seal.ParmsId") -> bytes:
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+def load_ciphertext(built: Context, data: bytes) -> Ciphertext:
+    """Load a ciphertext; SEAL checks it against the context and expands a seed.
+
+    Raises:
+        SealError: SEAL refuses it.
+    """
+    ciphertext = Ciphertext()
+    with errors():
+        ciphertext.load_bytes(built, data)
+    return ciphertext
+
+
+def ciphertext_bytes(ciphertext: Ciphertext) -> bytes:
+    """Serialize a ciphertext, uncompressed."""
+    data: bytes = ciphertext.to_string(_UNCOMPRESSED)
+    return data
+
+
+def load_plaintext(built: Context, data: bytes) -> Plaintext:
+    """Load a plaintext.
+
+    Raises:
+        SealError: a coefficient is at or above t, or there are more than N.
+    """
+    plaintext = Plaintext()
+    with errors():
+        plaintext.load_bytes(built, data)
+    return plaintext
+
+
+def plaintext_bytes(plaintext: Plaintext) -> bytes:
+    """Serialize a plaintext, uncompressed."""
+    data: bytes = plaintext.to_bytes(_UNCOMPRESSED)
+    return data
+
+
+def load_secret_key(built: Context, data: bytes) -> SecretKey:
+    """Load a secret key that is stamped with this context's key_parms_id.
+
+    Raises:
+        SealError: SEAL refuses it.
+    """
+    with errors():
+        return built.from_secret_str(data)
+
+
+def generate_secret_key(built: Context) -> bytes:
+    """Make a secret key with SEAL's generator and serialize it."""
+    with errors():
+        data: bytes = KeyGenerator(built).secret_key().to_string()
+    return data

@@ -1,0 +1,22 @@
+"""Encrypts plaintext polynomials with the secret key."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.he import _seal, seal_format
+from sealserve.he.parameters import EncryptionParameters
+
+
+class Encryptor:
+    """Symmetric encryption under one secret key: its noise is at most 21, the planner's premise."""
+
+    def __init__(self, parameters: EncryptionParameters, secret_key: bytes) -> None:
+        self._context = _seal.context(parameters)
+        stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._context))
+        self._encryptor = _seal.Encryptor(self._context, _seal.load_secret_key(self._context, stamped))
+
+    def encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
+        """Encrypt coefficients (N,), each below t, into an uncompressed SEAL ciphertext."""
+        plaintext = _seal.load_plaintext(self._context, seal_format.pack_plaintext(coefficients))
+        with _seal.errors():
+            return _seal.ciphertext_bytes(self._encryptor.encrypt_symmetric(plaintext))

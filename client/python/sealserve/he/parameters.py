@@ -1,0 +1,104 @@
+"""The named parameter sets, and the check that every set must pass: SEAL's tc128 table.
+
+A *parameter set* is a ring degree N and primes; a secret key belongs to it. With a plaintext modulus t, which belongs
+to a model, it becomes *encryption parameters*; a ciphertext belongs to those.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from sealserve.errors import ParameterError
+
+# N -> most bits of the product of all primes, for 128 bits of classical security with ternary secrets.
+# Source: SEAL native/src/seal/util/hestdparms.h (seal_he_std_parms_128_tc), from the HomomorphicEncryption.org
+# standard.
+MAX_MODULUS_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
+
+MAX_PRIME_BITS = 60  # SEAL_USER_MOD_BIT_COUNT_MAX
+MAX_PLAIN_MODULUS_BITS = 60  # SEAL_PLAIN_MOD_BIT_COUNT_MAX
+
+
+class Layout(Enum):
+    """How features, rows and classes are laid out in ciphertexts."""
+
+    ROW = "row"
+    COLUMN = "column"
+    EI_SLOTS = "ei-slots"
+
+
+@dataclass(frozen=True)
+class ParameterSet:
+    """A ring degree and primes, checked.
+
+    Attributes:
+        name: what clients and servers call it.
+        poly_modulus_degree: N, the number of coefficients of a polynomial.
+        primes: the primes of the key level; SEAL keeps the last of several for key switching.
+
+    Raises:
+        ParameterError: it is malformed or below 128 bits of security.
+    """
+
+    name: str
+    poly_modulus_degree: int
+    primes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        N = self.poly_modulus_degree
+        if N not in MAX_MODULUS_BITS:
+            raise ParameterError(f"{self.name}: degree {N} is not one of {', '.join(map(str, MAX_MODULUS_BITS))}")
+        if not self.primes or len(set(self.primes)) != len(self.primes):
+            raise ParameterError(f"{self.name}: the primes must be distinct and at least one")
+        for prime in self.primes:
+            if prime.bit_length() > MAX_PRIME_BITS or prime <= 1 or prime % (2 * N) != 1:
+                raise ParameterError(f"{self.name}: {prime} is not 1 modulo 2N or has over {MAX_PRIME_BITS} bits")
+        bits = math.prod(self.primes).bit_length()
+        if bits > MAX_MODULUS_BITS[N]:
+            raise ParameterError(
+                f"{self.name}: {bits} bits of modulus at degree {N} are below 128 bits of security; "
+                f"the most is {MAX_MODULUS_BITS[N]}"
+            )
+
+    @property
+    def data_primes(self) -> tuple[int, ...]:
+        """The primes that a fresh ciphertext has residues for."""
+        return self.primes[:-1] or self.primes
+
+    @property
+    def modulus(self) -> int:
+        """q, the product of the data primes."""
+        return math.prod(self.data_primes)
+
+    @property
+    def polynomial_bytes(self) -> int:
+        """Bytes of one polynomial: a 64-bit residue for each data prime and coefficient."""
+        return 8 * len(self.data_primes) * self.poly_modulus_degree
+
+
+@dataclass(frozen=True)
+class EncryptionParameters:
+    """A parameter set with the plaintext modulus t of a model: what a BFV ciphertext belongs to.
+
+    Raises:
+        ParameterError: t is out of SEAL's bounds or not below q.
+    """
+
+    parameter_set: ParameterSet
+    plain_modulus: int
+
+    def __post_init__(self) -> None:
+        t = self.plain_modulus
+        if not 2 <= t < self.parameter_set.modulus or t.bit_length() > MAX_PLAIN_MODULUS_BITS:
+            raise ParameterError(
+                f"{self.parameter_set.name}: plaintext modulus {t} is not within "
+                f"2..2^{MAX_PLAIN_MODULUS_BITS} and below the ciphertext modulus"
+            )
+
+
+# In ascending order of cost. The special prime of the last is as small as primes come: it only has to be there.
+ROW_PARAMETER_SETS = (
+    ParameterSet("row-2048-54", 2048, (0x3FFFFFFFFED001,)),
+    ParameterSet("row-4096-60", 4096, (0xFFFFFFFFFFFC001,)),
+    ParameterSet("row-4096-92", 4096, (0x3FFFFFF70001, 0x3FFFFFF84001, 0x1C001)),
+)

@@ -1,0 +1,233 @@
+"""The planner: model + range + wanted error -> parameter set, t, bits and packing, or the reason why not.
+
+The decrypted integer equals the plaintext integer arithmetic, for every row within the declared range, when two
+bounds hold.
+
+No wrap. Class k's integer score lies in low_k .. high_k, the extremes of W_int x_int + b_int over 0 <= x_int <=
+levels. A residue modulo t stands for the integer nearest the class's centre (low_k + high_k) // 2, which is right
+when
+
+    t >= max_k (high_k - low_k) + 2
+
+No noise. A fresh symmetric ciphertext of m satisfies c0 + c1 s = q m / t + v (mod q) with |v| <= 21 + 1/2 in every
+coefficient: 21 is the bound of SEAL's centred binomial noise (sample_poly_cbd: a difference of two sums of 21 bits),
+1/2 the rounding of q m / t. A product with a plaintext polynomial w multiplies the noise by at most the sum of |w|;
+over all products that are summed into one result (the blocks of a long row), and all classes that share its
+polynomial, that sum is A'. The intercept is added as round(q b_int / t): 1/2 more. Decryption rounds t / q times the
+result, right when t / q (21.5 A' + 1/2) < 1/2:
+
+    q > t (43 A' + 1)
+
+Weights lifted modulo t are no larger in absolute value than W_int, and congruent to it: the bound covers them.
+
+The error of a score has two parts. On the grid, score - model's score is the sum of (W_int / s - W step) x_int and of
+the intercept's rounding; its extremes over the range are computed, not estimated (`score_error_bound`: the looser
+closed form is (features levels + 1) / (2 s)). Rounding x onto the grid adds at most sum |W| step / 2
+(`input_rounding_error_bound`).
+
+More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and each number of
+classes a polynomial the planner takes the most bits that fit; of these plans it takes the cheapest whose error bound
+is small enough.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import PlanError
+from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.quantization import InputGrid, QuantizedModel
+from sealserve.he.row import RowPacking
+
+MAX_WEIGHT_BITS = 40  # beyond it float64 weights have no more to give
+DEFAULT_RELATIVE_ERROR = 2.0**-10  # of the widest range of a class's scores
+_FRESH_NOISE_TIMES_TWO = 43  # 2 (21 + 1/2)
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """A model made ready for the row layout.
+
+    Attributes:
+        parameters: parameter set and t, a power of two.
+        packing: the places of features, weights and scores.
+        model: the integer model.
+        weight_bits: bits of the largest |W_int|.
+        score_centers: one a score; the integer nearest to it is what a residue modulo t stands for.
+        score_radii: one a score; no integer score of a row within the range is further from its centre.
+        score_error_bound: proven, for every row on the grid within the range, in units of the score.
+        input_rounding_error_bound: what rounding onto the grid adds at most.
+    """
+
+    parameters: EncryptionParameters
+    packing: RowPacking
+    model: QuantizedModel
+    weight_bits: int
+    score_centers: tuple[int, ...]
+    score_radii: tuple[int, ...]
+    score_error_bound: float
+    input_rounding_error_bound: float
+
+    @property
+    def request_bytes(self) -> int:
+        """Residues of one item's ciphertexts, full size."""
+        return 2 * self.packing.ciphertexts * self.parameters.parameter_set.polynomial_bytes
+
+    @cached_property
+    def reply_bytes(self) -> int:
+        """Residues of a full item's reply."""
+        kept = self.packing.rows * self.packing.score_count * 8 * len(self.parameters.parameter_set.data_primes)
+        return self.packing.polynomials * self.parameters.parameter_set.polynomial_bytes + kept
+
+
+def plan_row(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    *,
+    max_score_error: float | None = None,
+    parameter_sets: Iterable[ParameterSet] = ROW_PARAMETER_SETS,
+) -> RowPlan:
+    """Return the cheapest plan, in bytes a request and its reply, whose error bound is small enough.
+
+    Args:
+        weights: (score_count, feature_count).
+        intercept: (score_count,).
+        grid: the declared range.
+        max_score_error: the largest score_error_bound that will do; by default 1/1024 of the widest range of a
+            class's scores.
+        parameter_sets: the sets to choose from.
+
+    Raises:
+        PlanError: none will do; says how close the best comes.
+    """
+    wanted = max_score_error
+    if wanted is None:
+        wanted = DEFAULT_RELATIVE_ERROR * float((np.abs(weights * grid.step) @ grid.levels).max())
+    plans = row_plans(weights, intercept, grid, parameter_sets=parameter_sets)
+    for plan in plans:
+        if plan.score_error_bound <= wanted or not weights.any():
+            return plan
+    if not plans:
+        raise PlanError(
+            "no parameter set holds this model even with 1-bit weights: its intercepts or its range of scores are too "
+            "large for its weights; narrow --input-range or widen --input-step"
+        )
+    best = min(plans, key=lambda plan: plan.score_error_bound)
+    raise PlanError(
+        f"no parameter set keeps the score error within {wanted:.3g}: the best, "
+        f"{best.parameters.parameter_set.name} with {best.weight_bits}-bit weights, is proven to "
+        f"{best.score_error_bound:.3g}; allow that with --max-score-error, narrow --input-range or widen --input-step"
+    )
+
+
+def row_plans(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    *,
+    parameter_sets: Iterable[ParameterSet] = ROW_PARAMETER_SETS,
+) -> list[RowPlan]:
+    """Return the plan of the most bits for each parameter set and number of polynomials, cheapest first.
+
+    Plans that cost more than another and are no better are left out.
+    """
+    quantized = list(_quantizations(weights, intercept, grid))
+    found = [
+        plan
+        for parameter_set in parameter_sets
+        for packing in _packings(parameter_set.poly_modulus_degree, *reversed(weights.shape))
+        if (plan := _most_bits(parameter_set, packing, quantized)) is not None
+    ]
+    kept: list[RowPlan] = []
+    for plan in sorted(found, key=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound)):
+        if not kept or plan.score_error_bound < kept[-1].score_error_bound:
+            kept.append(plan)
+    return kept
+
+
+@dataclass(frozen=True)
+class _Quantization:
+    """A model at some number of bits, with what the bounds need of it."""
+
+    bits: int
+    model: QuantizedModel
+    plain_modulus: int
+    score_centers: tuple[int, ...]
+    score_radii: tuple[int, ...]
+    score_error_bound: float
+    input_rounding_error_bound: float
+
+
+def _quantizations(
+    weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid
+) -> Iterator[_Quantization]:
+    """Yield the model at every number of bits whose scores fit SEAL's largest t, most bits first."""
+    on_grid = weights * grid.step
+    peak = float(np.abs(on_grid).max()) or 1.0
+    widest = float((np.abs(on_grid) @ grid.levels).max())
+    farthest = widest + float(np.abs(intercept + weights @ grid.minimum).max())
+    rounding = float((np.abs(on_grid) @ (grid.levels > 0)).max()) / 2
+    for bits in range(MAX_WEIGHT_BITS, 0, -1):
+        scale = 2.0**bits / peak
+        # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores themselves.
+        if scale * widest >= 2.0**MAX_PLAIN_MODULUS_BITS or scale * farthest >= 2.0**62:
+            continue
+        model = QuantizedModel.of(weights, intercept, grid, scale)
+        extremes = model.extremes(grid)
+        least = max(2, int(grid.levels.max()) + 1, *(high - low + 2 for low, high in extremes))
+        plain_modulus = 1 << (least - 1).bit_length()
+        if plain_modulus.bit_length() > MAX_PLAIN_MODULUS_BITS:
+            continue
+        centers = tuple((low + high) // 2 for low, high in extremes)
+        radii = tuple(high - center for (_, high), center in zip(extremes, centers, strict=True))
+        bound = _score_error_bound(weights, intercept, grid, model)
+        yield _Quantization(bits, model, plain_modulus, centers, radii, bound, rounding)
+
+
+def _score_error_bound(
+    weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, model: QuantizedModel
+) -> float:
+    on_grid = weights * grid.step
+    residual = model.weights / model.score_scale - on_grid
+    shifted = intercept + weights @ grid.minimum
+    base = np.array([b / model.score_scale for b in model.intercept]) - shifted
+    high = base + np.maximum(residual, 0) @ grid.levels
+    low = base + np.minimum(residual, 0) @ grid.levels
+    # What float64 itself may lose here and in the model's own scores.
+    magnitude = np.abs(on_grid) @ grid.levels + np.abs(weights) @ np.abs(grid.minimum) + np.abs(intercept)
+    slack = np.finfo(np.float64).eps * (grid.feature_count + 4) * magnitude
+    return float((np.maximum(high, -low) + slack).max())
+
+
+def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) -> Iterator[RowPacking]:
+    """Yield the packings worth trying: the fewest classes that give each number of polynomials."""
+    windows = poly_modulus_degree // min(feature_count, poly_modulus_degree)
+    polynomials = 0
+    for classes in range(min(windows, score_count), 0, -1):
+        if -(-score_count // classes) != polynomials:
+            polynomials = -(-score_count // classes)
+            fewest = -(-score_count // polynomials)
+            yield RowPacking(poly_modulus_degree, feature_count, score_count, fewest)
+
+
+def _most_bits(parameter_set: ParameterSet, packing: RowPacking, quantized: Iterable[_Quantization]) -> RowPlan | None:
+    for candidate in quantized:
+        starts = range(0, packing.score_count, packing.classes)
+        absolute_sum = int(np.add.reduceat(candidate.model.l1_norms, starts).max())
+        t = candidate.plain_modulus
+        if parameter_set.modulus > t * (_FRESH_NOISE_TIMES_TWO * absolute_sum + 1):
+            return RowPlan(
+                EncryptionParameters(parameter_set, t),
+                packing,
+                candidate.model,
+                candidate.bits,
+                candidate.score_centers,
+                candidate.score_radii,
+                candidate.score_error_bound,
+                candidate.input_rounding_error_bound,
+            )
+    return None

@@ -1,0 +1,153 @@
+"""Floats <-> integers: the grid of the features, and the integer model that is scored on it.
+
+x_int = round((x - minimum) / step)        the client's, 0 .. levels
+W_int = round(W step s)                    the server's
+b_int = round((b + W minimum) s)           the server's
+scores = (W_int x_int + b_int) / s         what the client reads
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
+
+T = TypeVar("T", bound=np.generic)
+
+DEFAULT_LEVELS = 255
+MAX_LEVELS = 2**32  # far beyond what any parameter set has room for, and safe in int64 arithmetic
+
+
+@dataclass(frozen=True, eq=False)
+class InputGrid:
+    """The declared range of every feature and the step between neighbours on its grid.
+
+    Attributes:
+        minimum, maximum, step: float64, shape (feature_count,), in the features' own units.
+    """
+
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    step: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, feature_count: int, minimum: ArrayLike, maximum: ArrayLike, step: ArrayLike | None = None
+    ) -> "InputGrid":
+        """Build a grid from one value for all features or one a feature; the default step is 1/255 of the range.
+
+        Raises:
+            InputError: a value is not finite, a maximum is below its minimum, a step is not above 0 or is finer than
+                a 2^32nd of its range, or an array has another length than feature_count.
+        """
+        try:
+            low, high = (np.broadcast_to(np.asarray(v, np.float64), (feature_count,)) for v in (minimum, maximum))
+            if step is None:
+                step = np.where(high > low, (high - low) / DEFAULT_LEVELS, 1.0)
+            steps = np.broadcast_to(np.asarray(step, np.float64), (feature_count,))
+        except ValueError:
+            raise InputError(
+                f"minimum, maximum and step need one value, or one for each of {feature_count} features"
+            ) from None
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and np.isfinite(high - low).all()):
+            raise InputError("the input range must be finite")
+        if (high < low).any():
+            raise InputError("the input range is empty: a maximum is below its minimum")
+        if not np.isfinite(steps).all() or (steps <= 0).any():
+            raise InputError("the input step must be above 0 and finite")
+        if ((high - low) / steps > MAX_LEVELS).any():
+            raise InputError("the input step is finer than a 2^32nd of the range")
+        return cls(*(_frozen(values) for values in (low, high, steps)))
+
+    @property
+    def feature_count(self) -> int:
+        """Length of a row."""
+        return len(self.minimum)
+
+    @cached_property
+    def levels(self) -> NDArray[np.int64]:
+        """The greatest x_int of each feature, int64 (feature_count,)."""
+        return np.rint((self.maximum - self.minimum) / self.step).astype(np.int64)
+
+    def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
+        """Round features onto the grid.
+
+        Args:
+            rows: float64 (rows, feature_count).
+            clip: move features outside the range to its nearest end instead of refusing them.
+
+        Returns:
+            int64 (rows, feature_count), each 0 .. levels.
+
+        Raises:
+            FeatureCountError, NotFiniteError, OutOfRangeError: with the place of the first offender, never its value.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.feature_count:
+            raise FeatureCountError(f"rows of {self.feature_count} features are needed, the shape is {rows.shape}")
+        if not np.isfinite(rows).all():
+            row, feature = np.argwhere(~np.isfinite(rows))[0]
+            raise NotFiniteError(f"row {row}, feature {feature} is NaN or infinite")
+        if clip:
+            rows = np.clip(rows, self.minimum, self.maximum)
+        elif (outside := (rows < self.minimum) | (rows > self.maximum)).any():
+            row, feature = np.argwhere(outside)[0]
+            raise OutOfRangeError(
+                f"row {row}, feature {feature} is outside the model's range "
+                f"{self.minimum[feature]:g}..{self.maximum[feature]:g}: "
+                "nothing is promised about its score; scale it, or ask for clipping"
+            )
+        return np.rint((rows - self.minimum) / self.step).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedModel:
+    """The integer model: what is scored on ciphertexts, and the plaintext arithmetic it must equal.
+
+    Attributes:
+        weights: int64 (score_count, feature_count).
+        intercept: Python integers, one a score (they may be far larger than 2^63 before reduction modulo t).
+        score_scale: s; an integer score divided by it is a score.
+    """
+
+    weights: NDArray[np.int64]
+    intercept: tuple[int, ...]
+    score_scale: float
+
+    @classmethod
+    def of(
+        cls, weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, score_scale: float
+    ) -> "QuantizedModel":
+        """Quantize float weights (score_count, feature_count) and intercepts (score_count,) at the scale."""
+        shifted = intercept + weights @ grid.minimum
+        return cls(
+            _frozen(np.rint(weights * grid.step * score_scale).astype(np.int64)),
+            tuple(round(score_scale * float(value)) for value in shifted),
+            score_scale,
+        )
+
+    @cached_property
+    def l1_norms(self) -> NDArray[np.int64]:
+        """Sum of |W_int| of each class, int64 (score_count,)."""
+        return np.abs(self.weights).sum(axis=1)
+
+    def extremes(self, grid: InputGrid) -> list[tuple[int, int]]:
+        """Return the least and the greatest integer score of each class over all rows on the grid."""
+        low = np.minimum(self.weights, 0) @ grid.levels
+        high = np.maximum(self.weights, 0) @ grid.levels
+        return [(int(lo) + b, int(hi) + b) for lo, hi, b in zip(low, high, self.intercept, strict=True)]
+
+    def scores(self, quantized_rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Score rows (rows, feature_count) of integers in plaintext: float64 (rows, score_count)."""
+        integers = (quantized_rows @ self.weights.T).astype(object) + np.array(self.intercept, object)
+        return (integers / self.score_scale).astype(np.float64)
+
+
+def _frozen(values: NDArray[T]) -> NDArray[T]:
+    values = np.ascontiguousarray(values)
+    if values.flags.writeable:
+        values = values.copy()
+        values.flags.writeable = False
+    return values

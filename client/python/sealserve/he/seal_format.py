@@ -1,0 +1,131 @@
+"""SEAL's serialized objects <-> arrays, with the checks that SEAL's own load does not make.
+
+An object is a 16-byte header (magic, header size, major and minor version, compression, reserved, total size), then its
+members; nested objects have headers of their own. Source: SEAL native/src/seal/serialization.h, ciphertext.cpp
+(save_members) and plaintext.h. Of an uncompressed ciphertext of known parameters every byte before the residues is
+known beforehand, so checking one is comparing bytes.
+"""
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import CiphertextFault, MalformedCiphertextError
+from sealserve.he.parameters import ParameterSet
+
+_HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
+_MAGIC = 0xA15E
+_MAJOR, _MINOR = 4, 4
+_PARMS_ID_END = _HEADER.size + 32
+_MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, correction factor
+_COUNT = struct.Struct("<Q")
+_MEMBERS_END = _PARMS_ID_END + _MEMBERS.size
+_RESIDUES = _MEMBERS_END + _HEADER.size + _COUNT.size
+_SEED_INFO_BYTES = _HEADER.size + 1 + 64  # a header, the generator's type, the seed
+_PRNG_TYPES = (1, 2)  # blake2xb, shake256
+
+
+def _header(total_bytes: int) -> bytes:
+    return _HEADER.pack(_MAGIC, _HEADER.size, _MAJOR, _MINOR, 0, 0, total_bytes)
+
+
+class CiphertextFormat:
+    """Bytes of the fresh ciphertexts of one context: two polynomials in coefficient form."""
+
+    def __init__(self, parameter_set: ParameterSet, parms_id: bytes) -> None:
+        self._shape = (2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree)
+        self._primes = np.array(parameter_set.data_primes, np.uint64)[:, None]
+        _, prime_count, N = self._shape
+        members = parms_id + _MEMBERS.pack(False, 2, N, prime_count, 1.0, 1)
+
+        def prefix(words: int, behind: int) -> bytes:
+            inner = _HEADER.size + _COUNT.size + 8 * words
+            return _header(_HEADER.size + len(members) + inner + behind) + members + _header(inner) + _COUNT.pack(words)
+
+        words = prime_count * N
+        self._full = prefix(2 * words, 0)
+        self._seeded = prefix(words, _SEED_INFO_BYTES)
+        self.full_bytes = len(self._full) + 16 * words
+        self.seeded_bytes = len(self._seeded) + 8 * words + _SEED_INFO_BYTES
+
+    def check(self, data: bytes) -> None:
+        """Check hostile bytes, so that SEAL's load sees nothing but a fresh ciphertext, full or seeded.
+
+        Raises:
+            MalformedCiphertextError: with the first check that fails; its index is for the caller to set.
+        """
+        seeded = len(data) == self.seeded_bytes
+        if not seeded and len(data) != self.full_bytes:
+            raise MalformedCiphertextError(CiphertextFault.LENGTH)
+        self._check_prefix(data, self._seeded if seeded else self._full)
+        _, prime_count, N = self._shape
+        words = prime_count * N * (1 if seeded else 2)
+        residues = np.frombuffer(data, np.uint64, words, _RESIDUES).reshape(-1, prime_count, N)
+        if (residues >= self._primes).any():
+            raise MalformedCiphertextError(CiphertextFault.COEFFICIENT)
+        if seeded:
+            info = data[-_SEED_INFO_BYTES:]
+            if not _is_header(info, _SEED_INFO_BYTES) or info[_HEADER.size] not in _PRNG_TYPES:
+                raise MalformedCiphertextError(CiphertextFault.HEADER)
+        elif not residues[1].any():
+            raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
+
+    @staticmethod
+    def _check_prefix(data: bytes, expected: bytes) -> None:
+        for at in (0, _MEMBERS_END):
+            total = _HEADER.unpack_from(expected, at)[-1]
+            if not _is_header(data[at : at + _HEADER.size], total):
+                raise MalformedCiphertextError(CiphertextFault.HEADER)
+        if data[_HEADER.size : _PARMS_ID_END] != expected[_HEADER.size : _PARMS_ID_END]:
+            raise MalformedCiphertextError(CiphertextFault.PARAMETERS)
+        if data[_PARMS_ID_END:_MEMBERS_END] != expected[_PARMS_ID_END:_MEMBERS_END]:
+            raise MalformedCiphertextError(CiphertextFault.FORM)
+        if data[_RESIDUES - _COUNT.size : _RESIDUES] != expected[-_COUNT.size :]:
+            raise MalformedCiphertextError(CiphertextFault.HEADER)
+
+    def residues(self, data: bytes) -> NDArray[np.uint64]:
+        """View the residues of a full ciphertext that SEAL wrote: (2, data primes, N), read-only."""
+        return np.frombuffer(data, np.uint64, offset=_RESIDUES).reshape(self._shape)
+
+    def pack(self, c0: NDArray[np.uint64], c1: bytes) -> bytes:
+        """Build a full ciphertext of c0 (data primes, N) and the bytes of c1 of the same shape."""
+        return b"".join((self._full, c0.tobytes(), c1))
+
+
+def _is_header(data: bytes, total_bytes: int) -> bool:
+    """Tell whether it is the header of an uncompressed SEAL 4.x object of that length; any minor version will do."""
+    magic, size, major, _, compression, reserved, total = _HEADER.unpack_from(data)
+    return (magic, size, major, compression, reserved, total) == (_MAGIC, _HEADER.size, _MAJOR, 0, 0, total_bytes)
+
+
+_PLAINTEXT_MEMBERS = struct.Struct("<32xQd")  # parms_id (zero: coefficient form), coefficient count, scale
+_PLAINTEXT_PREFIX_BYTES = 2 * _HEADER.size + _PLAINTEXT_MEMBERS.size + _COUNT.size
+
+
+def pack_plaintext(coefficients: NDArray[np.uint64]) -> bytes:
+    """Build a BFV plaintext of coefficients (N,) below t."""
+    inner = _HEADER.size + _COUNT.size + coefficients.nbytes
+    members = _PLAINTEXT_MEMBERS.pack(coefficients.size, 1.0)
+    return b"".join(
+        (
+            _header(_HEADER.size + len(members) + inner),
+            members,
+            _header(inner),
+            _COUNT.pack(coefficients.size),
+            np.ascontiguousarray(coefficients).tobytes(),
+        )
+    )
+
+
+def plaintext_coefficients(data: bytes, poly_modulus_degree: int) -> NDArray[np.uint64]:
+    """Read the coefficients of a plaintext that SEAL wrote, the leading zeros that it drops included: (N,)."""
+    coefficients = np.zeros(poly_modulus_degree, np.uint64)
+    written = np.frombuffer(data, np.uint64, offset=_PLAINTEXT_PREFIX_BYTES)
+    coefficients[: len(written)] = written
+    return coefficients
+
+
+def restamp(data: bytes, parms_id: bytes) -> bytes:
+    """Put another parms_id into a key's bytes: a secret key belongs to N and the primes, its stamp to t as well."""
+    return data[: _HEADER.size] + parms_id + data[_PARMS_ID_END:]

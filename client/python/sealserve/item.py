@@ -1,0 +1,35 @@
+"""What travels: the header of an item, and the polynomial pairs of its reply. SDK and service share the words."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sealserve.he.parameters import Layout
+
+
+@dataclass(frozen=True)
+class ItemHeader:
+    """Says what an item is; see ItemHeader in prediction.proto.
+
+    Attributes:
+        layout: None when it is one that this version does not know.
+    """
+
+    model: str
+    config_id: str
+    layout: Layout | None
+    parameter_set: str
+    row_count: int
+    ciphertext_count: int
+    key_id: str = ""
+
+
+class Residues(NamedTuple):
+    """One polynomial pair of a reply; see Residues in prediction.proto."""
+
+    c0: bytes
+    c1: bytes
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of both."""
+        return len(self.c0) + len(self.c1)

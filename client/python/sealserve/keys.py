@@ -1,0 +1,122 @@
+"""SecretKey: a handle that keeps a secret key from ending up where it should not.
+
+It has no public constructor, shows no key material in its repr, cannot be pickled or copied, and exports only
+to a caller that holds the token of `sealserve.secret_key_access`.
+
+Whoever learns many decrypted scores of a malicious server's replies can learn the key (see SECURITY.md): make a new
+key from time to time (`age`), and never send scores, errors or decisions to retry back to the service's operator.
+"""
+
+import base64
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sealserve.errors import ParameterError, SecretKeyError
+from sealserve.he import _seal
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
+from sealserve.secret_key_access import TOKEN, SecretKeyAccess
+
+_FORMAT = "sealserve secret key 1"
+_ANY_PLAIN_MODULUS = 2  # a secret key does not depend on t
+
+
+class SecretKey:
+    """A SEAL secret key for one ring: a degree N and primes. Make one with `generate` or `load`."""
+
+    __slots__ = ("_created", "_data", "_parameter_set")
+
+    _parameter_set: ParameterSet
+    _data: bytes
+    _created: datetime
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise TypeError("make a secret key with SecretKey.generate(...) or SecretKey.load(...)")
+
+    @classmethod
+    def _make(cls, parameter_set: ParameterSet, data: bytes, created: datetime) -> "SecretKey":
+        key = object.__new__(cls)
+        key._parameter_set, key._data, key._created = parameter_set, data, created
+        return key
+
+    @classmethod
+    def generate(cls, parameter_set: ParameterSet) -> "SecretKey":
+        """Make a new key with SEAL's generator."""
+        context = _seal.context(EncryptionParameters(parameter_set, _ANY_PLAIN_MODULUS))
+        return cls._make(parameter_set, _seal.generate_secret_key(context), datetime.now(UTC))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "SecretKey":
+        """Read a key that `save` wrote.
+
+        Raises:
+            SecretKeyError: the file is missing, readable by others than its owner, or no key.
+        """
+        file = Path(path)
+        try:
+            mode = file.stat().st_mode & 0o777
+            if mode & 0o077:
+                raise SecretKeyError(f"{file}: others can read it (mode {mode:04o}); run chmod 600 and rotate the key")
+            fields = json.loads(file.read_bytes())
+            if fields["format"] != _FORMAT:
+                raise ValueError
+            parameter_set = ParameterSet(fields["name"], fields["poly_modulus_degree"], tuple(fields["primes"]))
+            data = base64.b64decode(fields["secret_key"], validate=True)
+            context = _seal.context(EncryptionParameters(parameter_set, _ANY_PLAIN_MODULUS))
+            _seal.load_secret_key(context, data)
+            return cls._make(parameter_set, data, datetime.fromisoformat(fields["created"]))
+        except OSError as error:
+            raise SecretKeyError(f"{file}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, ParameterError, _seal.SealError):
+            # The cause may quote the file: leave it out.
+            raise SecretKeyError(f"{file}: not a sealserve secret key") from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the key to a new file that only its owner can read (mode 0600).
+
+        Raises:
+            SecretKeyError: the file exists (a key is never overwritten) or cannot be written.
+        """
+        fields = {
+            "format": _FORMAT,
+            "name": self._parameter_set.name,
+            "poly_modulus_degree": self._parameter_set.poly_modulus_degree,
+            "primes": self._parameter_set.primes,
+            "created": self._created.isoformat(),
+            "secret_key": base64.b64encode(self.export(TOKEN)).decode(),
+        }
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(fields, file)
+        except FileExistsError:
+            raise SecretKeyError(f"{os.fspath(path)}: exists; a secret key is never overwritten") from None
+        except OSError as error:
+            raise SecretKeyError(f"{os.fspath(path)}: {error.strerror}") from error
+
+    def export(self, access: SecretKeyAccess) -> bytes:
+        """Return the key as an uncompressed SEAL object, to whoever holds `sealserve.secret_key_access.TOKEN`.
+
+        Raises:
+            SecretKeyError: `access` is not the token.
+        """
+        if access is not TOKEN:
+            raise SecretKeyError("exporting a secret key needs sealserve.secret_key_access.TOKEN")
+        return self._data
+
+    def fits(self, parameter_set: ParameterSet) -> bool:
+        """Tell whether the key is of this set's ring, whatever the set's name."""
+        own = self._parameter_set
+        return (own.poly_modulus_degree, own.primes) == (parameter_set.poly_modulus_degree, parameter_set.primes)
+
+    @property
+    def age(self) -> timedelta:
+        """Time since the key was made."""
+        return datetime.now(UTC) - self._created
+
+    def __repr__(self) -> str:
+        return f"<SecretKey for {self._parameter_set.name}, made {self._created:%Y-%m-%d}>"
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise TypeError("a secret key cannot be pickled or copied; use save and load")

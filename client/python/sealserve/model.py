@@ -1,0 +1,71 @@
+"""A served model as clients see it; each class mirrors the message of the same name in model.proto."""
+
+from dataclasses import dataclass, field
+
+from sealserve.he.parameters import EncryptionParameters, Layout
+from sealserve.he.quantization import InputGrid
+from sealserve.output import Output
+
+
+@dataclass(frozen=True)
+class ObservedError:
+    """What was seen on the operator's rows."""
+
+    score_error: float
+    row_count: int
+    label_agreement: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a full item costs: bytes of its ciphertexts and scores, seconds of a server's core."""
+
+    request_bytes: int
+    reply_bytes: int
+    server_seconds: float
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One way to encrypt for a model."""
+
+    layout: Layout
+    parameters: EncryptionParameters
+    parms_id: bytes
+    private_weights: bool
+    rows_per_item: int
+    classes_per_polynomial: int
+    ciphertexts_per_item: int
+    score_scale: float
+    score_centers: tuple[int, ...]
+    score_radii: tuple[int, ...]
+    score_error_bound: float
+    input_rounding_error_bound: float
+    observed_error: ObservedError | None
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server accepts of one client."""
+
+    max_message_bytes: int
+    max_open_items: int
+    item_timeout_seconds: float
+    window_bytes: int
+    max_key_bytes: int = 0
+    suggested_connections: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """The public face of a model: everything a client needs, nothing of its weights."""
+
+    name: str
+    version: str
+    config_id: str
+    feature_names: tuple[str, ...]
+    grid: InputGrid
+    output: Output
+    offers: tuple[Offer, ...]
+    limits: Limits = field(repr=False)

@@ -1,0 +1,212 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from sealserve.v1 import parameters_pb2 as _parameters_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models", "next_page_token")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    next_page_token: str
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "version", "config_id", "input", "output", "offers", "limits")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    OFFERS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    config_id: str
+    input: Input
+    output: Output
+    offers: _containers.RepeatedCompositeFieldContainer[Offer]
+    limits: Limits
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., config_id: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Input(_message.Message):
+    __slots__ = ("feature_count", "feature_names", "minimum", "maximum", "step")
+    FEATURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    feature_count: int
+    feature_names: _containers.RepeatedScalarFieldContainer[str]
+    minimum: _containers.RepeatedScalarFieldContainer[float]
+    maximum: _containers.RepeatedScalarFieldContainer[float]
+    step: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Output(_message.Message):
+    __slots__ = ("task", "score_count", "classes", "link", "scalar_target")
+    class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        TASK_UNSPECIFIED: _ClassVar[Output.Task]
+        TASK_REGRESSION: _ClassVar[Output.Task]
+        TASK_CLASSIFICATION: _ClassVar[Output.Task]
+        TASK_MULTILABEL: _ClassVar[Output.Task]
+    TASK_UNSPECIFIED: Output.Task
+    TASK_REGRESSION: Output.Task
+    TASK_CLASSIFICATION: Output.Task
+    TASK_MULTILABEL: Output.Task
+    class Link(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        LINK_UNSPECIFIED: _ClassVar[Output.Link]
+        LINK_NONE: _ClassVar[Output.Link]
+        LINK_LOGISTIC: _ClassVar[Output.Link]
+        LINK_OVR_LOGISTIC: _ClassVar[Output.Link]
+        LINK_SOFTMAX: _ClassVar[Output.Link]
+        LINK_MODIFIED_HUBER: _ClassVar[Output.Link]
+    LINK_UNSPECIFIED: Output.Link
+    LINK_NONE: Output.Link
+    LINK_LOGISTIC: Output.Link
+    LINK_OVR_LOGISTIC: Output.Link
+    LINK_SOFTMAX: Output.Link
+    LINK_MODIFIED_HUBER: Output.Link
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SCORE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    SCALAR_TARGET_FIELD_NUMBER: _ClassVar[int]
+    task: Output.Task
+    score_count: int
+    classes: Classes
+    link: Output.Link
+    scalar_target: bool
+    def __init__(self, task: _Optional[_Union[Output.Task, str]] = ..., score_count: _Optional[int] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., link: _Optional[_Union[Output.Link, str]] = ..., scalar_target: _Optional[bool] = ...) -> None: ...
+
+class Classes(_message.Message):
+    __slots__ = ("integers", "strings", "booleans", "doubles")
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    BOOLEANS_FIELD_NUMBER: _ClassVar[int]
+    DOUBLES_FIELD_NUMBER: _ClassVar[int]
+    integers: IntegerLabels
+    strings: StringLabels
+    booleans: BooleanLabels
+    doubles: DoubleLabels
+    def __init__(self, integers: _Optional[_Union[IntegerLabels, _Mapping]] = ..., strings: _Optional[_Union[StringLabels, _Mapping]] = ..., booleans: _Optional[_Union[BooleanLabels, _Mapping]] = ..., doubles: _Optional[_Union[DoubleLabels, _Mapping]] = ...) -> None: ...
+
+class IntegerLabels(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, values: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StringLabels(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BooleanLabels(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, values: _Optional[_Iterable[bool]] = ...) -> None: ...
+
+class DoubleLabels(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("layout", "parameters", "weights", "rows_per_item", "classes_per_polynomial", "ciphertexts_per_item", "score_scale", "score_centers", "score_radii", "score_error_bound", "input_rounding_error_bound", "observed_error", "cost")
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_PER_ITEM_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_PER_POLYNOMIAL_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXTS_PER_ITEM_FIELD_NUMBER: _ClassVar[int]
+    SCORE_SCALE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_CENTERS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_RADII_FIELD_NUMBER: _ClassVar[int]
+    SCORE_ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
+    INPUT_ROUNDING_ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_ERROR_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    layout: _parameters_pb2.Layout
+    parameters: _parameters_pb2.EncryptionParameters
+    weights: _parameters_pb2.Weights
+    rows_per_item: int
+    classes_per_polynomial: int
+    ciphertexts_per_item: int
+    score_scale: float
+    score_centers: _containers.RepeatedScalarFieldContainer[int]
+    score_radii: _containers.RepeatedScalarFieldContainer[int]
+    score_error_bound: float
+    input_rounding_error_bound: float
+    observed_error: ObservedError
+    cost: Cost
+    def __init__(self, layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameters: _Optional[_Union[_parameters_pb2.EncryptionParameters, _Mapping]] = ..., weights: _Optional[_Union[_parameters_pb2.Weights, str]] = ..., rows_per_item: _Optional[int] = ..., classes_per_polynomial: _Optional[int] = ..., ciphertexts_per_item: _Optional[int] = ..., score_scale: _Optional[float] = ..., score_centers: _Optional[_Iterable[int]] = ..., score_radii: _Optional[_Iterable[int]] = ..., score_error_bound: _Optional[float] = ..., input_rounding_error_bound: _Optional[float] = ..., observed_error: _Optional[_Union[ObservedError, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ...) -> None: ...
+
+class ObservedError(_message.Message):
+    __slots__ = ("score_error", "row_count", "label_agreement")
+    SCORE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    score_error: float
+    row_count: int
+    label_agreement: float
+    def __init__(self, score_error: _Optional[float] = ..., row_count: _Optional[int] = ..., label_agreement: _Optional[float] = ...) -> None: ...
+
+class Cost(_message.Message):
+    __slots__ = ("request_bytes", "reply_bytes", "server_seconds")
+    REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SERVER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    request_bytes: int
+    reply_bytes: int
+    server_seconds: float
+    def __init__(self, request_bytes: _Optional[int] = ..., reply_bytes: _Optional[int] = ..., server_seconds: _Optional[float] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_message_bytes", "max_open_items", "item_timeout", "window_bytes", "max_key_bytes", "suggested_connections")
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_OPEN_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_KEY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SUGGESTED_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    max_message_bytes: int
+    max_open_items: int
+    item_timeout: _duration_pb2.Duration
+    window_bytes: int
+    max_key_bytes: int
+    suggested_connections: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_open_items: _Optional[int] = ..., item_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., window_bytes: _Optional[int] = ..., max_key_bytes: _Optional[int] = ..., suggested_connections: _Optional[int] = ...) -> None: ...
