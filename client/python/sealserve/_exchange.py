@@ -76,21 +76,24 @@ class Exchange:
             )
         return rows
 
-    def encrypt(self, rows: NDArray[np.float64], *, clip: bool = False) -> Item:
-        """Quantize, pack and encrypt rows (1..rows_per_item, feature_count).
+    def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
+        """Round rows (rows, feature_count) onto the model's grid.
 
         Raises:
             InputError: a feature is not finite or, unless `clip`, out of range.
         """
-        packed = self._packing.pack_rows(self.model.grid.quantize(rows, clip=clip))
-        ciphertexts = [self._encryptor.encrypt(plaintext) for plaintext in packed]
+        return self.model.grid.quantize(rows, clip=clip)
+
+    def encrypt(self, quantized_rows: NDArray[np.int64]) -> Item:
+        """Pack and encrypt rows (1..rows_per_item, feature_count) on the model's grid."""
+        ciphertexts = [self._encryptor.encrypt(plaintext) for plaintext in self._packing.pack_rows(quantized_rows)]
         offer = self.offer
         header = ItemHeader(
             self.model.name,
             self.model.config_id,
             offer.layout,
             offer.parameters.parameter_set.name,
-            len(rows),
+            len(quantized_rows),
             len(ciphertexts),
         )
         return Item(header, ciphertexts)

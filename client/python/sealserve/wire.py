@@ -5,6 +5,7 @@ nothing larger than the message it reads.
 """
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 from datetime import timedelta
@@ -141,6 +142,14 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             max(1, limits.suggested_connections),
         ),
     )
+
+
+def config_digest(model: Model) -> str:
+    """Return a config_id: a digest of all that a client's numbers depend on, but of the config_id itself."""
+    message = model_to_proto(dataclasses.replace(model, config_id=""))
+    for offer in message.offers:
+        offer.ClearField("cost")  # measured, so that it differs between processes that serve the same
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:32]
 
 
 def _output_to_proto(output: Output) -> model_pb2.Output:

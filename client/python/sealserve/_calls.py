@@ -1,0 +1,55 @@
+"""gRPC's failures -> sealserve's errors, and items -> messages: what every client does with a call."""
+
+from collections.abc import Iterator
+
+import grpc
+from google.rpc.status_pb2 import Status
+
+from sealserve import errors
+from sealserve._exchange import Item
+from sealserve.v1 import errors_pb2, prediction_pb2
+from sealserve.wire import error_from_proto, header_to_proto
+
+CHUNK_BYTES = 1 << 20
+
+# A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15 coefficients and
+# 15 primes. A unary reply has at most Limits.max_message_bytes.
+MAX_REPLY_BYTES = 16 << 20
+
+
+def translated(error: grpc.RpcError) -> errors.SealserveError:
+    """Return the typed error that a failed call carries, or what its status code means."""
+    code, details = error.code(), error.details() or ""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and (detail := _detail(value)):
+            return error_from_proto(detail)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return errors.UnavailableError(f"the service cannot be reached: {details}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.DeadlineError("the answer did not come within timeout_seconds")
+    return errors.CallError(f"the call failed with {code.name}: {details}")
+
+
+def _detail(value: bytes) -> errors_pb2.Error | None:
+    try:
+        for packed in Status.FromString(value).details:
+            if packed.Is(errors_pb2.Error.DESCRIPTOR):
+                return errors_pb2.Error.FromString(packed.value)
+    except ValueError:  # protobuf's DecodeError is one: not ours, so that the status code has to do
+        pass
+    return None
+
+
+def messages(item_id: int, item: Item) -> Iterator[prediction_pb2.StreamPredictRequest]:
+    """Yield the messages of an item: the first with its header, each with a chunk of about CHUNK_BYTES."""
+    header, first_index = header_to_proto(item.header), 0
+    while first_index < len(item.ciphertexts):
+        chunk = prediction_pb2.Chunk(first_index=first_index)
+        byte_count = 0
+        for ciphertext in item.ciphertexts[first_index:]:
+            if byte_count and byte_count + len(ciphertext) > CHUNK_BYTES:
+                break
+            chunk.ciphertexts.append(ciphertext)
+            byte_count += len(ciphertext)
+        yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=None if first_index else header, chunk=chunk)
+        first_index += len(chunk.ciphertexts)

@@ -1,0 +1,225 @@
+"""Batches of rows through one or several streams at once, bounded in flight.
+
+Three kinds of thread share the work: gRPC's own thread of each stream takes a batch from the source, encrypts and
+sends it; a reader of each stream decrypts replies; the caller's takes results from a bounded queue. So a live source
+may block without holding back replies, and a slow caller slows the readers, through gRPC's flow control the service,
+and in the end the source.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve._calls import messages, translated
+from sealserve._exchange import Exchange
+from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, StaleConfigError
+from sealserve.item import Residues
+from sealserve.model import Limits
+from sealserve.v1 import prediction_pb2
+from sealserve.wire import error_from_proto, scores_from_proto
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that travel as one item, or a row that does not because it was refused.
+
+    Attributes:
+        first_index: of the first row, in the caller's count.
+        rows: float64 (rows, feature_count), kept in case they must be quantized anew.
+        exchange: encrypts them, as `quantized`.
+        error: why the row was refused.
+    """
+
+    first_index: int
+    rows: NDArray[np.float64]
+    exchange: Exchange
+    quantized: NDArray[np.int64]
+    error: InputError | None = None
+
+    @classmethod
+    def refused(cls, index: int, exchange: Exchange, error: InputError) -> "Batch":
+        """Stand for one row that was refused."""
+        return cls(index, np.empty((1, 0)), exchange, np.empty((1, 0), np.int64), error)
+
+
+@dataclass
+class _Pending:
+    """An item that has been sent and has no end yet."""
+
+    batch: Batch
+    byte_count: int
+    sent: float
+    reply: list[Residues] = field(default_factory=list)
+
+
+class ScoreStream:
+    """Iterate to get (batch, scores or the batch's error), in the order in which they finish.
+
+    Args:
+        calls: one a stream: takes an iterator of requests, returns the call.
+        batches: the source; what it raises is raised to the caller.
+        limits: the service's.
+        rescored: scores rows again after their configuration was found stale.
+        timeout_seconds: how long an item may have no end after it was sent.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[Callable[[Iterator[prediction_pb2.StreamPredictRequest]], Any]],
+        batches: Iterator[Batch],
+        limits: Limits,
+        rescored: Callable[[NDArray[np.float64], StaleConfigError], Scores],
+        timeout_seconds: float,
+    ) -> None:
+        self.limits = limits
+        self.rescored = rescored
+        self.closed = threading.Event()
+        self._source = batches
+        self._source_lock = threading.Lock()
+        self._timeout_seconds = timeout_seconds
+        self._results: queue.Queue[tuple[Batch, Scores | SealserveError] | BaseException | None] = queue.Queue(64)
+        self._lanes = [_Lane(self, call) for call in calls]
+
+    def __iter__(self) -> Iterator[tuple[Batch, Scores | SealserveError]]:
+        running = len(self._lanes)
+        try:
+            while running:
+                try:
+                    result = self._results.get(timeout=self._timeout_seconds)
+                except queue.Empty:
+                    if any(lane.oldest() < time.monotonic() - self._timeout_seconds for lane in self._lanes):
+                        raise DeadlineError("the answer did not come within timeout_seconds") from None
+                    continue
+                if result is None:
+                    running -= 1
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    yield result
+        finally:
+            self._close()
+
+    def take(self) -> Batch | None:
+        """Return the source's next batch, or None at its end."""
+        with self._source_lock:
+            return None if self.closed.is_set() else next(self._source, None)
+
+    def put(self, result: tuple[Batch, Scores | SealserveError] | BaseException | None) -> None:
+        """Hand a result, the failure of everything, or the end of a lane (None) to the caller."""
+        self._results.put(result)
+
+    def _close(self) -> None:
+        self.closed.set()
+        for lane in self._lanes:
+            lane.cancel()
+        while any(lane.reader.is_alive() for lane in self._lanes):
+            try:  # a reader may be waiting for room in the queue
+                self._results.get(timeout=0.01)
+            except queue.Empty:
+                continue
+
+
+class _Lane:
+    """One stream."""
+
+    def __init__(self, owner: ScoreStream, stream_call: Callable[[Iterator[Any]], Any]) -> None:
+        self._owner = owner
+        self._pending: dict[int, _Pending] = {}
+        self._in_flight_bytes = 0
+        self._window_bytes = owner.limits.window_bytes
+        self._changed = threading.Condition()
+        self._call = stream_call(self._requests())
+        self.reader = threading.Thread(target=self._read, name="sealserve-reader", daemon=True)
+        self.reader.start()
+
+    def oldest(self) -> float:
+        """When the oldest item without an end was sent, in time.monotonic() seconds."""
+        with self._changed:
+            return next((pending.sent for pending in self._pending.values()), time.monotonic())
+
+    def cancel(self) -> None:
+        """Give the stream up."""
+        self._call.cancel()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _requests(self) -> Iterator[prediction_pb2.StreamPredictRequest]:
+        item_id = 0
+        try:
+            while (batch := self._owner.take()) is not None:
+                if batch.error:
+                    self._owner.put((batch, batch.error))
+                    continue
+                item = batch.exchange.encrypt(batch.quantized)
+                item_id += 1
+                if not self._admit(item_id, _Pending(batch, item.byte_count, time.monotonic())):
+                    return
+                yield from messages(item_id, item)
+        except Exception as error:  # gRPC would swallow it
+            self._owner.put(error)
+
+    def _admit(self, item_id: int, pending: _Pending) -> bool:
+        """Wait until the window has room; False when the stream ends before."""
+        max_open_items = self._owner.limits.max_open_items
+
+        def has_room() -> bool:
+            fits = self._in_flight_bytes + pending.byte_count <= self._window_bytes
+            return not self._pending or (fits and len(self._pending) < max_open_items)
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._owner.closed.is_set() or has_room())
+            if self._owner.closed.is_set():
+                return False
+            pending.sent = time.monotonic()
+            self._pending[item_id] = pending
+            self._in_flight_bytes += pending.byte_count
+            return True
+
+    def _read(self) -> None:
+        try:
+            for response in self._call:
+                self._receive(response)
+            if self._pending:  # the service ended the stream, but not its items
+                raise ReplyError
+        except grpc.RpcError as error:
+            self._owner.put(translated(error))
+        except Exception as error:
+            self._owner.put(error)
+        self._owner.put(None)
+
+    def _receive(self, response: prediction_pb2.StreamPredictResponse) -> None:
+        if response.HasField("window"):
+            self._window_bytes = response.window.max_bytes_in_flight
+        pending = self._pending.get(response.item_id)
+        if pending is None:
+            return
+        if response.HasField("scores"):
+            if response.scores.first_index != len(pending.reply):
+                raise ReplyError
+            pending.reply += scores_from_proto(response.scores)
+        end = response.WhichOneof("end")
+        if end is None:
+            return
+        with self._changed:
+            del self._pending[response.item_id]
+            self._in_flight_bytes -= pending.byte_count
+            self._changed.notify()
+        self._owner.put((pending.batch, self._result(pending, response)))
+
+    def _result(self, pending: _Pending, response: prediction_pb2.StreamPredictResponse) -> Scores | SealserveError:
+        try:
+            if response.HasField("error"):
+                error = error_from_proto(response.error)
+                return self._owner.rescored(pending.batch.rows, error) if isinstance(error, StaleConfigError) else error
+            return pending.batch.exchange.decrypt(len(pending.batch.rows), pending.reply)
+        except SealserveError as error:
+            return error

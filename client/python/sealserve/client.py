@@ -1,0 +1,295 @@
+"""The client: scikit-learn's words for a model that scores encrypted rows.
+
+>>> from sealserve.client import Client
+>>> with Client("127.0.0.1:50051", model="mnist") as client:
+...     labels = client.predict(X)
+
+Features are encrypted and scores decrypted on this machine, with a secret key that never leaves it. Do not send
+scores, errors or decisions to retry back to the service's operator: see SECURITY.md.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve._calls import MAX_REPLY_BYTES, messages, translated
+from sealserve._exchange import Exchange, Item
+from sealserve._stream import Batch, Scores, ScoreStream
+from sealserve.errors import InputError, SealserveError, StaleConfigError
+from sealserve.item import Residues
+from sealserve.keys import SecretKey
+from sealserve.model import Model
+from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
+
+Method = Literal["predict", "decision_function", "predict_proba"]
+
+
+class Client:
+    """Predictions of one served model.
+
+    Args:
+        address: HOST:PORT of the service.
+        model: the model's name; may be empty when the service has one model only.
+        secret_key: a key to use; by default one is made on first use and lives as long as the client.
+        clip: move features outside the model's range to its nearest end instead of refusing them.
+        timeout_seconds: how long an answer may take.
+        connections: how many to open; by default as many as the service suggests (one a process).
+
+    Every method raises errors of `sealserve.errors` only. Threads may share a client.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str = "",
+        secret_key: SecretKey | None = None,
+        clip: bool = False,
+        timeout_seconds: float = 60.0,
+        connections: int | None = None,
+    ) -> None:
+        self._address = address
+        self._model_name = model
+        self._secret_key = secret_key
+        self._clip = clip
+        self._timeout_seconds = timeout_seconds
+        self._connections = connections
+        self._lock = threading.RLock()
+        self._channels: list[grpc.Channel] = []
+        self._exchange_in_use: Exchange | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. The secret key is gone with the client, unless it was saved."""
+        with self._lock:
+            for channel in self._channels:
+                channel.close()
+            self._channels.clear()
+
+    @property
+    def model(self) -> Model:
+        """What the service says of the model."""
+        return self._exchange().model
+
+    @property
+    def secret_key(self) -> SecretKey:
+        """The secret key in use."""
+        return self._exchange().secret_key
+
+    def models(self) -> Iterator[Model]:
+        """Yield all models that the service lists, ordered by name."""
+        token = ""
+        while True:
+            page = self._call(
+                model_pb2_grpc.ModelServiceStub(self._channel(0)).ListModels,
+                model_pb2.ListModelsRequest(page_token=token),
+            )
+            yield from map(model_from_proto, page.models)
+            token = page.next_page_token
+            if not token:
+                return
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict labels, or a regressor's targets, for rows (rows, feature_count): an array, sequence or DataFrame.
+
+        Raises:
+            InputError: a row is refused; nothing was sent then.
+            SealserveError: the service refused, cannot be reached, or answered wrongly.
+        """
+        return self.model.output.predict(self._scores(X))
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Score rows: (rows,) for two classes or one target, else (rows, score_count). Raises what predict raises."""
+        return self.model.output.decision_function(self._scores(X))
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Predict probabilities (rows, classes), where the model's estimator has them. Raises what predict raises.
+
+        Raises:
+            NoProbabilitiesError: it has none.
+        """
+        output = self.model.output
+        output.require_probabilities()
+        return output.predict_proba(self._scores(X))
+
+    def stream(
+        self, rows: Iterable[Any], *, method: Method = "predict", rows_per_item: int = 1
+    ) -> Iterator[tuple[int, Any]]:
+        """Predict rows as they come from an iterable, which may be endless or live.
+
+        Args:
+            rows: each (feature_count,).
+            method: what a result is: that of predict, decision_function or predict_proba for the row.
+            rows_per_item: rows to gather before they are sent. One by one by default, for the least delay; more, up to
+                the offer's rows_per_item, share ciphertexts and so cost less each.
+
+        Yields:
+            (index, result), as they finish; the error, as a value, where a row or its item failed.
+
+        Raises:
+            TransportError: the connection broke or the service fell silent. What `rows` raises.
+        """
+        if rows_per_item < 1:
+            raise InputError("rows_per_item is at least 1")
+        read = self._reader(method)
+        for batch, scores in self._streamed(self._gathered(rows, rows_per_item)):
+            if isinstance(scores, SealserveError):
+                yield from ((batch.first_index + i, scores) for i in range(len(batch.rows)))
+            else:
+                yield from enumerate(read(scores), batch.first_index)
+
+    def _reader(self, method: Method) -> Callable[[Scores], NDArray[Any]]:
+        output = self.model.output
+        match method:
+            case "predict":
+                return output.predict
+            case "decision_function":
+                return output.decision_function
+            case "predict_proba":
+                output.require_probabilities()
+                return output.predict_proba
+        raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
+
+    def _gathered(self, rows: Iterable[Any], rows_per_item: int) -> Iterator[Batch]:
+        """Gather rows into batches; a row that is refused makes a batch of its own, with its error."""
+        gathered: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+        first_index, exchange = 0, self._exchange()
+
+        def flushed() -> Iterator[Batch]:
+            if gathered:
+                features, quantized = map(np.concatenate, zip(*gathered, strict=True))
+                gathered.clear()
+                yield Batch(first_index, features, exchange, quantized)
+
+        for index, row in enumerate(rows):
+            if not gathered:
+                first_index, exchange = index, self._exchange()
+            try:
+                features = exchange.features([row])
+                gathered.append((features, exchange.quantize(features, clip=self._clip)))
+            except InputError as error:
+                yield from flushed()
+                yield Batch.refused(index, exchange, error)
+            if len(gathered) >= min(rows_per_item, exchange.offer.rows_per_item):
+                yield from flushed()
+        yield from flushed()
+
+    def _scores(self, X: Any) -> Scores:
+        """Score rows in order: (rows, score_count)."""
+        exchange = self._exchange()
+        rows = exchange.features(X)
+        quantized = exchange.quantize(rows, clip=self._clip)
+        per_item = exchange.offer.rows_per_item
+        if len(rows) == 0:
+            return np.empty((0, exchange.model.output.score_count))
+        if len(rows) <= per_item:
+            try:
+                return self._score(exchange, quantized)
+            except StaleConfigError as error:
+                return self._rescored(rows, error)
+        scores = np.empty((len(rows), exchange.model.output.score_count))
+        batches = (
+            Batch(first, rows[first : first + per_item], exchange, quantized[first : first + per_item])
+            for first in range(0, len(rows), per_item)
+        )
+        for batch, result in self._streamed(batches):
+            if isinstance(result, SealserveError):
+                raise result
+            scores[batch.first_index : batch.first_index + len(batch.rows)] = result
+        return scores
+
+    def _streamed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Scores | SealserveError]]:
+        limits = self.model.limits
+        connections = self._connections or limits.suggested_connections
+        calls = [
+            prediction_pb2_grpc.PredictionServiceStub(self._channel(number)).StreamPredict
+            for number in range(connections)
+        ]
+        return iter(ScoreStream(calls, batches, limits, self._rescored, self._timeout_seconds))
+
+    def _rescored(self, rows: NDArray[np.float64], stale: StaleConfigError) -> Scores:
+        """Score rows again after the model's configuration has changed: once, for a second change is an error."""
+        exchange = self._refreshed(stale)
+        quantized = exchange.quantize(rows, clip=self._clip)
+        per_item = exchange.offer.rows_per_item
+        return np.concatenate(
+            [self._score(exchange, quantized[first : first + per_item]) for first in range(0, len(rows), per_item)]
+        )
+
+    def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scores:
+        """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
+        item = exchange.encrypt(quantized_rows)
+        stub = prediction_pb2_grpc.PredictionServiceStub(self._channel(0))
+        limit = exchange.model.limits.max_message_bytes
+        if item.byte_count <= limit and exchange.offer.cost.reply_bytes <= limit:
+            request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
+            reply = scores_from_proto(self._call(stub.Predict, request).scores)
+        else:
+            reply = self._streamed_reply(stub, item)
+        return exchange.decrypt(len(quantized_rows), reply)
+
+    def _streamed_reply(self, stub: prediction_pb2_grpc.PredictionServiceStub, item: Item) -> list[Residues]:
+        reply: list[Residues] = []
+        try:
+            for response in stub.StreamPredict(messages(1, item), timeout=self._timeout_seconds):
+                if response.HasField("error"):
+                    raise error_from_proto(response.error)
+                reply += scores_from_proto(response.scores)
+        except grpc.RpcError as error:
+            raise translated(error) from error
+        return reply
+
+    def _exchange(self) -> Exchange:
+        with self._lock:
+            if self._exchange_in_use is None:
+                self._exchange_in_use = Exchange(self._described(), self._secret_key)
+            return self._exchange_in_use
+
+    def _refreshed(self, stale: StaleConfigError) -> Exchange:
+        """Get the model again, unless another thread has; keep the secret key if the new offer can use it."""
+        with self._lock:
+            old = self._exchange()
+            if old.model.config_id != stale.current_config_id:
+                model = self._described()
+                fits = any(old.secret_key.fits(offer.parameters.parameter_set) for offer in model.offers)
+                key = old.secret_key if fits else self._secret_key
+                self._exchange_in_use = Exchange(model, key)
+            return self._exchange()
+
+    def _described(self) -> Model:
+        stub = model_pb2_grpc.ModelServiceStub(self._channel(0))
+        return model_from_proto(self._call(stub.GetModel, model_pb2.GetModelRequest(model=self._model_name)).model)
+
+    def _channel(self, number: int) -> grpc.Channel:
+        with self._lock:
+            while len(self._channels) <= number:
+                self._channels.append(
+                    grpc.insecure_channel(
+                        self._address,
+                        options=[
+                            ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
+                            # Else channels to one address share a connection, and so reach one process of the service.
+                            ("grpc.use_local_subchannel_pool", 1),
+                        ],
+                    )
+                )
+            return self._channels[number]
+
+    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        try:
+            return method(request, timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            raise translated(error) from error

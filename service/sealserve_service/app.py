@@ -1,0 +1,87 @@
+"""The composition root: settings and models in, a server out."""
+
+import asyncio
+import logging
+import signal
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+
+from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.servicer import ModelServicer, PredictionServicer
+from sealserve_service.settings import Settings
+
+_SERVICES = (
+    model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class AddressError(Exception):
+    """The address cannot be listened on; the text says why."""
+
+
+def build_server(settings: Settings, models: ModelRegistry) -> "Server":
+    """Build a server that listens nowhere yet. Call it within a running event loop."""
+    return Server(settings, models)
+
+
+class Server:
+    """A gRPC server with its health and its orderly end."""
+
+    def __init__(self, settings: Settings, models: ModelRegistry) -> None:
+        self._settings = settings
+        self._draining = asyncio.Event()
+        # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
+        # ends the call over larger ones.
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
+                ("grpc.so_reuseport", int(settings.share_port)),
+            ],
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
+        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
+            PredictionServicer(models, settings.limits, self._draining), self._server
+        )
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> int:
+        """Listen and serve; returns the port.
+
+        Raises:
+            AddressError: the address is malformed or in use.
+        """
+        try:
+            port = self._server.add_insecure_port(self._settings.address)
+        except RuntimeError as error:
+            raise AddressError(
+                f"cannot listen on {self._settings.address}: it is in use, or no address of this machine"
+            ) from error
+        await self._server.start()
+        for service in ("", *_SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def stop(self) -> None:
+        """Refuse new work with UNAVAILABLE, let work in flight finish within grace_seconds, then end."""
+        self._draining.set()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.grace_seconds)
+
+    async def serve_until_signalled(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await stop.wait()
+        _logger.info("stopping: work in flight finishes, new work is refused")
+        await self.stop()

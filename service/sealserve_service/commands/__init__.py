@@ -1,0 +1,1 @@
+"""The service's commands; the `sealserve` program finds them by entry point."""

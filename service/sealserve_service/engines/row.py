@@ -1,0 +1,149 @@
+"""The row engine: a forward transform a ciphertext, a product and an inverse transform a polynomial of the reply.
+
+Weights are lifted and transformed to NTT form once, when the engine is built. The encrypted arithmetic is SEAL's; which
+coefficient holds what is `sealserve.he.row`'s.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from sealserve.errors import CiphertextFault, MalformedCiphertextError
+from sealserve.he import _seal
+from sealserve.he.parameters import Layout
+from sealserve.he.planner import RowPlan
+from sealserve.he.seal_format import CiphertextFormat, pack_plaintext
+from sealserve.item import ItemHeader, Residues
+from sealserve.model import Cost, ObservedError, Offer
+
+_COST_REPETITIONS = 5
+
+
+class RowEngine:
+    """Scores rows under a plan."""
+
+    def __init__(self, plan: RowPlan, observed_error: ObservedError | None = None) -> None:
+        self._plan = plan
+        self.parameter_set = plan.parameters.parameter_set
+        self.packing = plan.packing
+        self.context = _seal.context(plan.parameters)
+        self.evaluator = _seal.Evaluator(self.context)
+        self.format = CiphertextFormat(self.parameter_set, _seal.fresh_parms_id(self.context))
+        self.primes = np.array(self.parameter_set.data_primes, np.uint64)[:, None]
+        self.weights = [
+            [self._transformed(block) for block in polynomial]
+            for polynomial in plan.packing.pack_weights(plan.model.weights)
+        ]
+        self.intercept = self._lifted_intercept()
+        self.offer = self._offer(observed_error)
+
+    def begin(self, header: ItemHeader) -> "RowScoring":
+        """Begin an item of header.row_count rows."""
+        return RowScoring(self, header.row_count)
+
+    def _transformed(self, coefficients: NDArray[np.int64]) -> _seal.Plaintext | None:
+        """Lift signed weights (N,) modulo t and transform them; None if all are zero: SEAL refuses such a factor."""
+        if not coefficients.any():
+            return None
+        lifted = np.mod(coefficients, self._plan.parameters.plain_modulus).astype(np.uint64)
+        plaintext = _seal.load_plaintext(self.context, pack_plaintext(lifted))
+        return self.evaluator.transform_to_ntt(plaintext, self.context.first_parms_id())
+
+    def _lifted_intercept(self) -> NDArray[np.uint64]:
+        """Scale intercepts to ciphertexts: round(q b_int / t) modulo each data prime, (data primes, score_count)."""
+        q, t = self.parameter_set.modulus, self._plan.parameters.plain_modulus
+        lifted = [(q * (b % t) + t // 2) // t for b in self._plan.model.intercept]
+        return np.array([[value % prime for value in lifted] for prime in self.parameter_set.data_primes], np.uint64)
+
+    def _offer(self, observed_error: ObservedError | None) -> Offer:
+        plan, packing = self._plan, self.packing
+        return Offer(
+            layout=Layout.ROW,
+            parameters=plan.parameters,
+            parms_id=_seal.fresh_parms_id(self.context),
+            private_weights=False,
+            rows_per_item=packing.rows,
+            classes_per_polynomial=packing.classes,
+            ciphertexts_per_item=packing.ciphertexts,
+            score_scale=plan.model.score_scale,
+            score_centers=plan.score_centers,
+            score_radii=plan.score_radii,
+            score_error_bound=plan.score_error_bound,
+            input_rounding_error_bound=plan.input_rounding_error_bound,
+            observed_error=observed_error,
+            cost=Cost(packing.ciphertexts * self.format.full_bytes, plan.reply_bytes, self._measured_seconds()),
+        )
+
+    def _measured_seconds(self) -> float:
+        """Time the scoring of noise, which costs what a ciphertext costs; it warms the engine up besides."""
+        words = np.frombuffer(os.urandom(2 * self.parameter_set.polynomial_bytes), np.uint64)
+        c0, c1 = words.reshape(2, *self.primes.shape[:1], -1) % self.primes
+        noise = [self.format.pack(c0, c1.tobytes())] * self.packing.ciphertexts
+        seconds = []
+        for _ in range(_COST_REPETITIONS):
+            start = time.perf_counter()
+            scoring = RowScoring(self, self.packing.rows)
+            scoring.add(noise)
+            for _ in scoring.finish():
+                pass
+            seconds.append(time.perf_counter() - start)
+        return median(seconds)
+
+
+class RowScoring:
+    """One item on its way."""
+
+    def __init__(self, engine: RowEngine, row_count: int) -> None:
+        self._engine = engine
+        self._row_count = row_count
+        self._blocks: list[_seal.Ciphertext] = []
+
+    def add(self, ciphertexts: Sequence[bytes]) -> None:
+        """Check, load and transform the next blocks of the rows' features."""
+        engine = self._engine
+        for data in ciphertexts:
+            try:
+                engine.format.check(data)
+                block = _seal.load_ciphertext(engine.context, data)
+                engine.evaluator.transform_to_ntt_inplace(block)
+            except MalformedCiphertextError as error:
+                error.index = len(self._blocks)
+                raise
+            except _seal.SealError as error:
+                raise MalformedCiphertextError(CiphertextFault.HEADER, len(self._blocks)) from error
+            self._blocks.append(block)
+
+    def finish(self) -> Iterator[Residues]:
+        """Yield a polynomial pair for every `classes` classes."""
+        engine, packing = self._engine, self._engine.packing
+        for polynomial, weights in enumerate(engine.weights):
+            classes = packing.classes_in(polynomial)
+            places = packing.places(self._row_count, len(classes))
+            c0, c1 = self._product(weights)
+            kept = c0[:, places] + engine.intercept[:, None, classes.start : classes.stop]
+            kept %= engine.primes[:, None]
+            yield Residues(kept.tobytes(), c1.tobytes())
+
+    def _product(self, weights: list[_seal.Plaintext | None]) -> NDArray[np.uint64]:
+        """Return the sum of the products of weights and blocks: (2, data primes, N), coefficient form."""
+        engine, evaluator, total = self._engine, self._engine.evaluator, None
+        try:
+            with _seal.errors():
+                for block, plaintext in zip(self._blocks, weights, strict=True):
+                    if plaintext is None:
+                        continue
+                    product = evaluator.multiply_plain(block, plaintext)
+                    if total is None:
+                        total = product
+                    else:
+                        evaluator.add_inplace(total, product)
+                if total is None:  # no class of this polynomial has weights: zero is the product, in the reply's shape
+                    return np.zeros((2, len(engine.primes), engine.packing.poly_modulus_degree), np.uint64)
+                evaluator.transform_from_ntt_inplace(total)
+        except _seal.SealError as error:
+            # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero.
+            raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
+        return engine.format.residues(_seal.ciphertext_bytes(total))

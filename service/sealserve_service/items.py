@@ -1,0 +1,226 @@
+"""The life of an item: header, chunks, groups of scores, end; and the items of one stream.
+
+Nothing here waits or writes: messages go in, messages come out, so that every order of hostile messages can be tested
+without a server.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+
+from sealserve.errors import (
+    DrainingError,
+    InputMismatchError,
+    InternalError,
+    ItemTimeoutError,
+    LimitExceededError,
+    OutOfSequenceError,
+    ParameterSetNotOfferedError,
+    ServiceError,
+    StaleConfigError,
+)
+from sealserve.item import ItemHeader, Residues
+from sealserve.model import Limits
+from sealserve.v1 import prediction_pb2
+from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
+
+from sealserve_service.auth import Tenant
+from sealserve_service.models.registry import ModelRegistry
+
+GROUP_BYTES = 1 << 20
+DRAIN_RETRY_SECONDS = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Item:
+    """One item on the server.
+
+    Raises:
+        ModelNotFoundError, StaleConfigError, ParameterSetNotOfferedError, InputMismatchError: the header fits no model
+            or offer.
+    """
+
+    def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant) -> None:
+        served = models.get(header.model, tenant)
+        if header.config_id != served.model.config_id:
+            raise StaleConfigError(served.model.config_id)
+        engine = served.engine(header.layout, header.parameter_set)
+        if engine is None:
+            layout = header.layout.value if header.layout else ""
+            raise ParameterSetNotOfferedError(layout, header.parameter_set)
+        offer = engine.offer
+        if not 1 <= header.row_count <= offer.rows_per_item:
+            raise InputMismatchError("row_count", offer.rows_per_item, header.row_count)
+        if header.ciphertext_count != offer.ciphertexts_per_item:
+            raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
+        if header.key_id:
+            raise InputMismatchError("key_id", 0, len(header.key_id))
+        self.offer = offer
+        self.byte_count = 0
+        self.seconds = 0.0
+        self._scoring = engine.begin(header)
+        self.received = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last ciphertext has come."""
+        return self.received == self.offer.ciphertexts_per_item
+
+    def add(self, first_index: int, ciphertexts: Sequence[bytes]) -> None:
+        """Take a chunk.
+
+        Raises:
+            OutOfSequenceError, InputMismatchError, MalformedCiphertextError: the item has failed.
+        """
+        if first_index != self.received:
+            raise OutOfSequenceError(self.received, first_index)
+        missing = self.offer.ciphertexts_per_item - self.received
+        if not 1 <= len(ciphertexts) <= missing:
+            raise InputMismatchError("ciphertexts", missing, len(ciphertexts))
+        start = time.perf_counter()
+        self._scoring.add(ciphertexts)
+        self.seconds += time.perf_counter() - start
+        self.received += len(ciphertexts)
+
+    def scores(self) -> Iterator[Residues]:
+        """Yield the reply, timing the arithmetic but not what the caller does in between."""
+        start = time.perf_counter()
+        for pair in self._scoring.finish():
+            self.seconds += time.perf_counter() - start
+            yield pair
+            start = time.perf_counter()
+
+
+def grouped(pairs: Iterable[Residues]) -> Iterator[prediction_pb2.ScoreGroup]:
+    """Gather polynomial pairs into messages of about GROUP_BYTES."""
+    first_index, group, byte_count = 0, list[Residues](), 0
+    for pair in pairs:
+        if group and byte_count + pair.byte_count > GROUP_BYTES:
+            yield scores_to_proto(first_index, group)
+            first_index, group, byte_count = first_index + len(group), [], 0
+        group.append(pair)
+        byte_count += pair.byte_count
+    yield scores_to_proto(first_index, group)
+
+
+def as_service_error(error: Exception) -> ServiceError:
+    """Return the error if it is one that the caller may see; else log it and return one that names the log entry."""
+    if isinstance(error, ServiceError):
+        return error
+    request_id = uuid.uuid4().hex
+    _logger.error("request %s failed", request_id, exc_info=error)
+    return InternalError(request_id)
+
+
+class ItemTable:
+    """The items of one stream."""
+
+    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits) -> None:
+        self._models = models
+        self._tenant = tenant
+        self._limits = limits
+        self._open: dict[int, Item] = {}  # in order of their deadlines, as every item has the same time
+        self._deadlines: dict[int, float] = {}
+        self._last_id = 0
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the oldest open item times out, in time.monotonic() seconds."""
+        return next(iter(self._deadlines.values()), None)
+
+    def receive(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        """Take a message and yield what there is to answer. An item that fails ends; no other notices."""
+        item_id = message.item_id
+        if message.cancel:
+            self._forget(item_id)
+            return
+        # A chunk of an item that has failed was sent before its sender knew: there is nothing to say about it.
+        if not message.HasField("header") and item_id not in self._open and 0 < item_id <= self._last_id:
+            return
+        try:
+            item = self._begin(message) if message.HasField("header") else self._continued(item_id)
+            if message.HasField("chunk"):
+                self._add(item, message.chunk)
+            if item.is_complete:
+                yield from self._finish(item_id, item)
+        except Exception as error:
+            self._forget(item_id)
+            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(as_service_error(error)))
+
+    def expired(self, now: float) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        """End the items whose time has run out and yield their errors."""
+        waited = self._limits.item_timeout_seconds
+        for item_id in [item_id for item_id, deadline in self._deadlines.items() if deadline <= now]:
+            self._forget(item_id)
+            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(ItemTimeoutError(waited)))
+
+    def abandoned(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        """End the items that the client has stopped sending, as it has closed its side, and yield their errors."""
+        for item_id, item in list(self._open.items()):
+            self._forget(item_id)
+            error = InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
+            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(error))
+
+    def _begin(self, message: prediction_pb2.StreamPredictRequest) -> Item:
+        if message.item_id <= self._last_id:
+            raise OutOfSequenceError(self._last_id + 1, message.item_id)
+        self._last_id = message.item_id
+        if self.draining:
+            raise DrainingError(DRAIN_RETRY_SECONDS)
+        if len(self._open) >= self._limits.max_open_items:
+            raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)
+        item = Item(header_from_proto(message.header), self._models, self._tenant)
+        self._open[message.item_id] = item
+        self._deadlines[message.item_id] = time.monotonic() + self._limits.item_timeout_seconds
+        return item
+
+    def _continued(self, item_id: int) -> Item:
+        if item_id not in self._open:
+            raise OutOfSequenceError(self._last_id + 1, item_id)
+        return self._open[item_id]
+
+    def _add(self, item: Item, chunk: prediction_pb2.Chunk) -> None:
+        ciphertexts = list(chunk.ciphertexts)
+        byte_count = checked_bytes(ciphertexts, self._limits)
+        item.byte_count += byte_count
+        in_flight = sum(other.byte_count for other in self._open.values())
+        if len(self._open) > 1 and in_flight > self._limits.window_bytes:
+            raise LimitExceededError("window_bytes", self._limits.window_bytes, in_flight)
+        item.add(chunk.first_index, ciphertexts)
+
+    def _finish(self, item_id: int, item: Item) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        held: prediction_pb2.ScoreGroup | None = None
+        for group in grouped(item.scores()):
+            if held is not None:
+                yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held)
+            held = group
+        self._forget(item_id)
+        # The last group travels with the end.
+        yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held, done=done(item))
+
+    def _forget(self, item_id: int) -> None:
+        self._open.pop(item_id, None)
+        self._deadlines.pop(item_id, None)
+
+
+def checked_bytes(ciphertexts: Sequence[bytes], limits: Limits) -> int:
+    """Return the bytes of a message's ciphertexts.
+
+    Raises:
+        LimitExceededError: they are over max_message_bytes.
+    """
+    byte_count = sum(map(len, ciphertexts))
+    if byte_count > limits.max_message_bytes:
+        raise LimitExceededError("max_message_bytes", limits.max_message_bytes, byte_count)
+    return byte_count
+
+
+def done(item: Item) -> prediction_pb2.ItemDone:
+    """Say that an item has all its scores."""
+    return prediction_pb2.ItemDone(server_seconds=item.seconds)

@@ -1,0 +1,107 @@
+"""The models that are served: each made ready for its engines and described for its clients."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from sealserve import wire
+from sealserve.errors import ModelNotFoundError
+from sealserve.he.parameters import Layout
+from sealserve.he.planner import RowPlan, plan_row
+from sealserve.he.quantization import InputGrid
+from sealserve.model import Limits, Model, ObservedError
+
+from sealserve_service.auth import Tenant
+from sealserve_service.engines.base import Engine
+from sealserve_service.engines.row import RowEngine
+from sealserve_service.models.linear_model import LinearModel
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model with its public face and the engines behind its offers, in the order of the offers."""
+
+    model: Model
+    engines: tuple[Engine, ...]
+
+    def engine(self, layout: Layout | None, parameter_set: str) -> Engine | None:
+        """Return the engine of an offer, or None."""
+        return self._engines.get((layout, parameter_set))
+
+    @cached_property
+    def _engines(self) -> dict[tuple[Layout | None, str], Engine]:
+        return {(e.offer.layout, e.offer.parameters.parameter_set.name): e for e in self.engines}
+
+
+class ModelRegistry:
+    """Served models by name."""
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self._models = {served.model.name: served for served in sorted(models, key=lambda served: served.model.name)}
+
+    def get(self, name: str, tenant: Tenant) -> ServedModel:
+        """Return the model of that name; with an empty name the only model there is.
+
+        Raises:
+            ModelNotFoundError: the tenant may use no such model.
+        """
+        if not name and len(self._models) == 1:
+            return next(iter(self._models.values()))
+        if name not in self._models:
+            raise ModelNotFoundError(name)
+        return self._models[name]
+
+    def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
+        """Yield the models that the tenant may use whose names come after the given one, in order."""
+        return (served for key, served in self._models.items() if key > name)
+
+
+def serve_model(
+    name: str,
+    model: LinearModel,
+    grid: InputGrid,
+    limits: Limits,
+    *,
+    max_score_error: float | None = None,
+    calibration: NDArray[np.float64] | None = None,
+) -> ServedModel:
+    """Plan a model, make it ready and describe it.
+
+    Raises:
+        PlanError: no parameter set serves it as asked.
+    """
+    plan = plan_row(model.weights, model.intercept, grid, max_score_error=max_score_error)
+    observed = None if calibration is None else observe(model, plan, grid, calibration)
+    engines = (RowEngine(plan, observed),)
+    described = Model(
+        name=name,
+        version=_version(model),
+        config_id="",
+        feature_names=model.feature_names,
+        grid=grid,
+        output=model.output,
+        offers=tuple(engine.offer for engine in engines),
+        limits=limits,
+    )
+    return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), engines)
+
+
+def observe(model: LinearModel, plan: RowPlan, grid: InputGrid, rows: NDArray[np.float64]) -> ObservedError:
+    """Compare a plan's scores with the model's own on rows (rows, feature_count): what a client would see, exactly.
+
+    Encryption changes nothing: the decrypted integers equal this plaintext arithmetic.
+    """
+    expected = model.decision(rows)
+    scores = plan.model.scores(grid.quantize(rows))
+    labels, expected_labels = model.output.predict(scores), model.output.predict(expected)
+    agreement = float(np.mean(labels == expected_labels)) if model.output.classes else 0.0
+    return ObservedError(float(np.abs(scores - expected).max()), len(rows), agreement)
+
+
+def _version(model: LinearModel) -> str:
+    digest = hashlib.sha256(model.weights.tobytes() + model.intercept.tobytes() + repr(model.output).encode())
+    return digest.hexdigest()[:16]
