@@ -122,7 +122,7 @@ class Client:
             NoProbabilitiesError: it has none.
         """
         output = self.model.output
-        output.require_probabilities()
+        output.check_probabilities()
         return output.predict_proba(self._scores(X))
 
     def stream(
@@ -159,7 +159,7 @@ class Client:
             case "decision_function":
                 return output.decision_function
             case "predict_proba":
-                output.require_probabilities()
+                output.check_probabilities()
                 return output.predict_proba
         raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
 

@@ -158,6 +158,7 @@ def _output_to_proto(output: Output) -> model_pb2.Output:
         score_count=output.score_count,
         link=model_pb2.Output.Link.Value(f"LINK_{output.link.name}"),
         scalar_target=output.scalar_target,
+        keeps_zero_rows=output.keeps_zero_rows,
     )
     for field, kind in (("booleans", bool), ("integers", int), ("doubles", float), ("strings", str)):
         if output.classes and isinstance(output.classes[0], kind):
@@ -174,7 +175,7 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
         link = Link[model_pb2.Output.Link.Name(message.link).removeprefix("LINK_")]
     except (KeyError, ValueError):
         raise ValueError("its task or link function is unknown to this version: update sealserve") from None
-    return Output(task, message.score_count, classes, link, message.scalar_target)
+    return Output(task, message.score_count, classes, link, message.scalar_target, message.keeps_zero_rows)
 
 
 def _offer_to_proto(offer: Offer) -> model_pb2.Offer:

@@ -1,0 +1,61 @@
+# Everything that has to work from a fresh clone with nothing but Python. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GENERATED := client/python/sealserve/v1
+PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
+SERVICES := $(addprefix protos/sealserve/v1/,model.proto prediction.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check protos lock bench data clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make the environment in .venv
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sealserve needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## train, serve, encrypt, score, decrypt: the whole thing on scikit-learn's digits
+	$(BIN)/sealserve demo
+
+test: setup ## the test suite
+	$(BIN)/pytest
+
+test-slow: setup ## fuzzing and fault tests
+	$(BIN)/pytest -m slow
+
+check: setup ## lint, types, protos, and whether the generated code is theirs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+	@rm -rf build/protos && mkdir -p build/protos
+	@$(MAKE) --no-print-directory protos OUT=build/protos
+	diff -r -x __pycache__ $(GENERATED) build/protos/sealserve/v1
+
+OUT ?= client/python
+protos: setup ## generate the Python code of the protos
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
+	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(OUT) $(SERVICES)
+
+lock: ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command 'make lock' --extra dev --output-file requirements.lock pyproject.toml
+
+bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
+	$(BIN)/python -m tests.benchmarks.row
+
+data: setup ## the MNIST test set, checked, into build/data
+	$(BIN)/python -m tests.mnist
+
+clean: ## remove what make has made
+	rm -rf $(VENV) build

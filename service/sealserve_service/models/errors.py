@@ -1,0 +1,35 @@
+"""What can be wrong with a model; every message says what to do about it.
+
+ModelError
+├── ModelFileError              the file is missing, damaged, of an unknown format, or holds no estimator
+│   └── PickleNotTrustedError   a pickle, and nobody said that it may be run
+├── UnsupportedModelError       not linear, not affine, not fitted or not finite; names the step
+└── InputRangeError             range, step or calibration rows do not fit the model
+    └── InputRangeMissingError  nobody said which inputs to expect
+"""
+
+from sealserve.errors import SealserveError
+
+
+class ModelError(SealserveError):
+    """A model cannot be served; the text is for its operator."""
+
+
+class ModelFileError(ModelError):
+    """The file is missing, damaged, of an unknown format, or holds no estimator."""
+
+
+class PickleNotTrustedError(ModelFileError):
+    """The file is a pickle, which runs code of its author, and nobody said that it may."""
+
+
+class UnsupportedModelError(ModelError):
+    """The estimator, or the step the text names, is not linear, not affine, not fitted or not finite."""
+
+
+class InputRangeError(ModelError):
+    """The input range, the step or the calibration rows do not fit the model."""
+
+
+class InputRangeMissingError(InputRangeError):
+    """Nothing says which inputs to expect: no range, no calibration rows, no scaler."""

@@ -1,0 +1,58 @@
+"""The grid of the features: the range to expect of each, from the operator, from data, or from the model's scaler."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sealserve.errors import InputError
+from sealserve.he.quantization import InputGrid
+
+from sealserve_service.models.errors import InputRangeError, InputRangeMissingError
+from sealserve_service.models.linear_model import LinearModel
+
+
+def input_grid(
+    model: LinearModel,
+    *,
+    input_range: tuple[float, float] | None = None,
+    input_step: float | None = None,
+    calibration: NDArray[np.generic] | None = None,
+) -> InputGrid:
+    """The grid on which a model's features are quantized.
+
+    Args:
+        model: its own scaler's range is the last resort.
+        input_range: minimum and maximum of all features; goes before the rows.
+        input_step: distance of neighbours on the grid, for all features; 1/255 of each range if it is not given.
+        calibration: typical rows, shape (rows, feature_count); each feature ranges over what they hold.
+
+    Raises:
+        InputRangeMissingError: none of the three gives a range.
+        InputRangeError: range, step or rows do not fit.
+    """
+    # Also when they do not decide: the error observed on them is published.
+    rows = None if calibration is None else _checked(calibration, model.feature_count)
+    bounds: tuple[ArrayLike, ArrayLike] | None = model.input_range
+    if input_range is not None:
+        bounds = input_range
+    elif rows is not None:
+        bounds = rows.min(axis=0), rows.max(axis=0)
+    if bounds is None:
+        raise InputRangeMissingError(
+            "the range of the features is unknown: give one for all with --input-range LO,HI, or typical rows with "
+            "--calibration X.npy"
+        )
+    try:
+        return InputGrid.of(model.feature_count, *bounds, input_step)
+    except InputError as error:
+        raise InputRangeError(str(error)) from error
+
+
+def _checked(calibration: NDArray[np.generic], feature_count: int) -> NDArray[np.float64]:
+    if calibration.ndim != 2 or calibration.shape[1] != feature_count or not len(calibration):
+        raise InputRangeError(f"calibration rows have shape (rows, {feature_count}), not {calibration.shape}")
+    if calibration.dtype.kind not in "biuf":
+        raise InputRangeError(f"calibration rows are numbers, not {calibration.dtype}")
+    rows = calibration.astype(np.float64)
+    if not np.isfinite(rows).all():
+        row, feature = np.argwhere(~np.isfinite(rows))[0]
+        raise InputRangeError(f"calibration rows are finite; row {row} is not, at feature {feature}")
+    return rows

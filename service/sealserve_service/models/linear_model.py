@@ -1,0 +1,82 @@
+"""What every servable model is: `scores = W x + b`, and an `Output` that says what the scores mean."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sealserve.output import Output
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """A linear model in the units of the raw input.
+
+    The arrays are private copies: float64, C-contiguous (SEAL's bindings ignore strides) and read-only.
+
+    Attributes:
+        weights: shape (score_count, feature_count).
+        intercept: shape (score_count,).
+        output: what the scores mean.
+        feature_names: the columns the model was fitted with, in their order; empty when it was fitted without names.
+        input_range: minimum and maximum of each feature, two arrays of shape (feature_count,), where the pipeline's
+            own first scaler knows them.
+
+    Raises:
+        ValueError: a number is not finite, or the shapes disagree.
+    """
+
+    weights: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    output: Output
+    feature_names: tuple[str, ...] = ()
+    input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", _frozen(self.weights, "the weights"))
+        object.__setattr__(self, "intercept", _frozen(self.intercept, "the intercept"))
+        if self.input_range is not None:
+            minimum, maximum = self.input_range
+            frozen_range = _frozen(minimum, "the scaler's minimum"), _frozen(maximum, "the scaler's maximum")
+            object.__setattr__(self, "input_range", frozen_range)
+        self._check_shapes()
+
+    @property
+    def score_count(self) -> int:
+        """Length of a row of scores."""
+        return self.output.score_count
+
+    @property
+    def feature_count(self) -> int:
+        """Length of a row of features."""
+        return int(self.weights.shape[1])
+
+    def decision(self, X: ArrayLike) -> NDArray[np.float64]:
+        """The exact scores of rows X (rows, feature_count), of shape (rows, score_count)."""
+        rows = np.asarray(X, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self.feature_count:
+            raise ValueError(f"rows have shape (rows, {self.feature_count}), not {rows.shape}")
+        scores: NDArray[np.float64] = rows @ self.weights.T + self.intercept
+        return scores
+
+    def _check_shapes(self) -> None:
+        if self.weights.ndim != 2 or self.weights.shape[0] != self.score_count or self.weights.shape[1] < 1:
+            raise ValueError(
+                f"the weights have shape {self.weights.shape} instead of ({self.score_count} scores, features)"
+            )
+        if self.intercept.shape != (self.score_count,):
+            raise ValueError(
+                f"the intercept has shape {self.intercept.shape} instead of ({self.score_count},), one value a score"
+            )
+        if self.feature_names and len(self.feature_names) != self.feature_count:
+            raise ValueError(f"{len(self.feature_names)} feature names for {self.feature_count} features")
+        if any(bound.shape != (self.feature_count,) for bound in self.input_range or ()):
+            raise ValueError(f"the scaler's range is not one of {self.feature_count} features")
+
+
+def _frozen(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    array = np.array(values, dtype=np.float64, order="C")
+    if not np.isfinite(array).all():
+        where = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{what} hold NaN or infinity (first at index {where}); train the model again")
+    array.setflags(write=False)
+    return array

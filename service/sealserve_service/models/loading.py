@@ -1,0 +1,72 @@
+"""Model files to linear models: the extension tells the format, one module a format."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sealserve_service.models.errors import ModelFileError
+from sealserve_service.models.linear_model import LinearModel
+
+_LOGGER = logging.getLogger(__name__)
+
+_PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
+
+
+def load_model(path: str | Path, *, trust_pickle: bool) -> LinearModel:
+    """The linear model in a file: .npz, .skops or, with trust_pickle, .pkl, .pickle or .joblib.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, of an unknown format, or holds no estimator.
+        PickleNotTrustedError: the file is a pickle, and trust_pickle is false.
+        UnsupportedModelError: the estimator in it is not one that can be served.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path} is {'not a file' if path.exists() else 'missing'}; give the file of a model")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        from sealserve_service.models.npz_format import read_npz
+
+        return read_npz(path)
+    if suffix == ".skops" or suffix in _PICKLE_SUFFIXES:
+        return _load_estimator(path, trust_pickle=trust_pickle)
+    raise ModelFileError(
+        f"{path}: the format {suffix!r} is unknown; the known ones are .npz, .skops and, with --trust-pickle, "
+        f"{', '.join(_PICKLE_SUFFIXES)}"
+    )
+
+
+def _load_estimator(path: Path, *, trust_pickle: bool) -> LinearModel:
+    # Imported here, for scikit-learn takes 110 MB that a service of .npz models can do without.
+    from sklearn.base import BaseEstimator
+
+    from sealserve_service.models.folding import fold
+    from sealserve_service.models.pickle_format import read_pickle
+    from sealserve_service.models.skops_format import read_skops
+
+    with _version_warnings_logged(path):
+        is_skops = path.suffix.lower() == ".skops"
+        estimator = read_skops(path) if is_skops else read_pickle(path, trust_pickle=trust_pickle)
+    if not isinstance(estimator, BaseEstimator):
+        raise ModelFileError(f"{path} holds a {type(estimator).__name__}, not a scikit-learn estimator")
+    return fold(estimator)
+
+
+@contextmanager
+def _version_warnings_logged(path: Path) -> Iterator[None]:
+    """Put scikit-learn's warnings about versions, of which each step of a model gives one, on one line of the log."""
+    from sklearn.exceptions import InconsistentVersionWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InconsistentVersionWarning)
+        yield
+    versions = set()
+    for warning in caught:
+        if isinstance(warning.message, InconsistentVersionWarning):
+            versions.add((warning.message.original_sklearn_version, warning.message.current_sklearn_version))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    for trained, installed in sorted(versions):
+        _LOGGER.warning("%s was trained with scikit-learn %s and is served with %s", path, trained, installed)
