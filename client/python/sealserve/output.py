@@ -142,10 +142,8 @@ class Output:
 
     def _divided_by_sum(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = probabilities.sum(axis=1, keepdims=True)
-        zero_rows = (
-            np.zeros_like(probabilities) if self.keeps_zero_rows else np.full_like(probabilities, 1 / self.score_count)
-        )
-        shares: NDArray[np.float64] = np.divide(probabilities, sums, out=zero_rows, where=sums != 0)
+        of_zeros = np.full_like(probabilities, 0.0 if self.keeps_zero_rows else 1 / self.score_count)
+        shares: NDArray[np.float64] = np.divide(probabilities, sums, out=of_zeros, where=sums != 0)
         return shares
 
 

@@ -98,7 +98,7 @@ def _one_vs_rest(estimator: OneVsRestClassifier, path: str) -> LinearModel:
 
 
 def _check_both_answers_seen(estimator: OneVsRestClassifier) -> None:
-    for label, member in zip(estimator.classes_, estimator.estimators_, strict=False):
+    for label, member in zip(labels(estimator), estimator.estimators_, strict=False):
         if type(member).__name__ == "_ConstantPredictor":
             raise ValueError(
                 f"all training rows agree on label {label!r}, so scikit-learn put a constant there, whose probability "
