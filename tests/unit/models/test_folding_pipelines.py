@@ -1,0 +1,184 @@
+"""Folding pipelines: affine steps vanish into weights and intercept, the first scaler tells the range."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sealserve_service.models.errors import UnsupportedModelError
+from sealserve_service.models.folding import fold
+from sklearn.base import clone
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
+
+Rows = NDArray[np.float64]
+
+STEPS = [
+    StandardScaler(),
+    StandardScaler(with_mean=False),
+    StandardScaler(with_std=False),
+    StandardScaler(with_mean=False, with_std=False),
+    MinMaxScaler(),
+    MinMaxScaler(feature_range=(-3, 5)),
+    MaxAbsScaler(),
+    PCA(3),
+    PCA(whiten=True, svd_solver="covariance_eigh"),
+    TruncatedSVD(3, algorithm="arpack", random_state=0),
+    make_pipeline(MinMaxScaler(), "passthrough", PCA(4)),
+    "passthrough",
+    None,
+]
+
+
+def cloned(steps: list[Any]) -> list[Any]:
+    return [clone(step) if hasattr(step, "fit") else step for step in steps]
+
+
+def assert_agrees(pipeline: Any, X: Rows) -> None:
+    model = fold(pipeline)
+    scores = model.decision(X)
+    own = pipeline.decision_function(X)
+    np.testing.assert_allclose(model.output.decision_function(scores), own, rtol=1e-8, atol=1e-8)
+    np.testing.assert_array_equal(model.output.predict(scores), pipeline.predict(X))
+    np.testing.assert_allclose(model.output.predict_proba(scores), pipeline.predict_proba(X), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "multiclass"])
+@pytest.mark.parametrize("step", STEPS, ids=repr)
+def test_step(step: Any, binary: bool, rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    [step] = cloned([step])
+    pipeline = fit(make_pipeline(step, LogisticRegression()), rows, groups > 0 if binary else groups)
+    assert_agrees(pipeline, rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_sequence_of_steps(data: st.DataObject, rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    scalers = st.sampled_from([step for step in STEPS if "SVD" not in repr(step) and "PCA" not in repr(step)])
+    projections = st.sampled_from([[], [PCA(3)], [PCA(5, whiten=True)], [TruncatedSVD(2, algorithm="arpack")]])
+    before, after = data.draw(st.lists(scalers, max_size=3)), data.draw(st.lists(scalers, max_size=3))
+    steps = cloned([*before, *data.draw(projections), *after])
+    assert_agrees(fit(make_pipeline(*steps, LogisticRegression()), rows, groups), rows)
+
+
+def test_nested_pipelines(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    inner = make_pipeline(PCA(4), LogisticRegression())
+    assert_agrees(fit(make_pipeline(make_pipeline(StandardScaler()), inner), rows, groups), rows)
+
+
+def test_regression(rows: Rows, targets: Rows, fit: Any) -> None:
+    pipeline = fit(make_pipeline(StandardScaler(), Ridge()), rows, targets[:, 0])
+    model = fold(pipeline)
+    np.testing.assert_allclose(model.output.predict(model.decision(rows)), pipeline.predict(rows))
+
+
+def test_a_scaler_of_many_features_needs_no_square_matrix(fit: Any) -> None:
+    wide = np.random.default_rng(0).normal(size=(8, 20_000))
+    pipeline = fit(make_pipeline(StandardScaler(), Ridge()), wide, wide[:, 0])
+    np.testing.assert_allclose(fold(pipeline).decision(wide)[:, 0], pipeline.predict(wide))
+
+
+# The range
+
+
+def input_range(steps: list[Any], rows: Rows, groups: NDArray[np.int64], fit: Any) -> tuple[Rows, Rows] | None:
+    return fold(fit(make_pipeline(*cloned(steps), LogisticRegression()), rows, groups)).input_range
+
+
+@pytest.mark.parametrize(
+    "steps", [[MinMaxScaler()], ["passthrough", MinMaxScaler((-1, 1)), StandardScaler()]], ids=repr
+)
+def test_min_max_scaler_tells_the_range(steps: list[Any], rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    found = input_range(steps, rows, groups, fit)
+    assert found is not None
+    np.testing.assert_array_equal(found, [rows.min(axis=0), rows.max(axis=0)])
+
+
+def test_max_abs_scaler_tells_the_range(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    found = input_range([make_pipeline(MaxAbsScaler(), PCA(3))], rows, groups, fit)
+    assert found is not None
+    np.testing.assert_array_equal(found, [-abs(rows).max(axis=0), abs(rows).max(axis=0)])
+
+
+@pytest.mark.parametrize("with_mean", [True, False])
+def test_standard_scaler_tells_six_deviations(with_mean: bool, rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    found = input_range([StandardScaler(with_mean=with_mean)], rows, groups, fit)
+    assert found is not None
+    deviations = np.where(rows.std(axis=0) < 1e-12, 1.0, rows.std(axis=0))  # a constant feature has scale 1
+    np.testing.assert_allclose(found, rows.mean(axis=0) + np.array([[-6.0], [6.0]]) * deviations)
+
+
+@pytest.mark.parametrize(
+    "steps", [[], ["passthrough"], [StandardScaler(with_std=False)], [PCA(4)], [PCA(4), MinMaxScaler()]], ids=repr
+)
+def test_no_range_without_a_first_scaler_that_knows_it(
+    steps: list[Any], rows: Rows, groups: NDArray[np.int64], fit: Any
+) -> None:
+    assert input_range(steps, rows, groups, fit) is None
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("step", [PolynomialFeatures(), RobustScaler()], ids=repr)
+def test_another_step_is_refused_by_its_path(step: Any, rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    inner = Pipeline([("scale", StandardScaler()), ("mine", clone(step))])
+    pipeline = fit(Pipeline([("prepare", inner), ("classify", LogisticRegression())]), rows, groups)
+    with pytest.raises(UnsupportedModelError) as refusal:
+        fold(pipeline)
+    message = str(refusal.value)
+    assert message.startswith(f"step 'prepare__mine' ({type(step).__name__}) is not supported.")
+    assert "StandardScaler, MinMaxScaler, MaxAbsScaler, PCA, TruncatedSVD, 'passthrough'" in message
+
+
+class Squared(StandardScaler):  # type: ignore[misc]
+    """A user's own step."""
+
+    def transform(self, X: Any, copy: bool | None = None) -> Any:
+        return super().transform(X, copy) ** 2
+
+
+def test_a_subclass_of_a_step_is_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    pipeline = fit(make_pipeline(Squared(), LogisticRegression()), rows, groups)
+    with pytest.raises(UnsupportedModelError, match=r"step 'squared' \(Squared\) is a subclass of StandardScaler"):
+        fold(pipeline)
+
+
+@pytest.mark.parametrize("scaler", [MinMaxScaler, MaxAbsScaler])
+def test_clipping_is_refused(scaler: Any, rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    if "clip" not in scaler().get_params():
+        pytest.skip("this scikit-learn has no such parameter")
+    pipeline = fit(make_pipeline(scaler(clip=True), LogisticRegression()), rows, groups)
+    with pytest.raises(UnsupportedModelError, match=rf"\({scaler.__name__}\) .* clips, .*clip=False"):
+        fold(pipeline)
+
+
+def test_an_unfitted_step_is_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    pipeline = Pipeline([("scale", StandardScaler()), ("classify", fit(LogisticRegression(), rows, groups))])
+    with pytest.raises(UnsupportedModelError, match=r"step 'scale' \(StandardScaler\) .* not fitted yet"):
+        fold(pipeline)
+
+
+def test_steps_that_do_not_fit_together_are_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    classifier = fit(LogisticRegression(), rows[:, :4], groups)
+    for step, columns in ((StandardScaler(), 1), (PCA(3), 6)):
+        pipeline = make_pipeline(fit(step, rows[:, :columns]), classifier)
+        with pytest.raises(UnsupportedModelError, match=r"[13] values come out of a step, 4 go into the next"):
+            fold(pipeline)
+
+
+def test_a_step_that_is_not_finite_is_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    pipeline = fit(make_pipeline(StandardScaler(), LogisticRegression()), rows, groups)
+    pipeline[0].mean_[0] = np.inf
+    with pytest.raises(UnsupportedModelError, match=r"step 'standardscaler' \(StandardScaler\) .* infinity"):
+        fold(pipeline)
+
+
+@pytest.mark.parametrize("steps", [[("none", "passthrough")], [("scale", StandardScaler()), ("end", None)]], ids=repr)
+def test_a_pipeline_without_a_model_is_refused(steps: list[Any], rows: Rows, fit: Any) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"Pipeline.*|StandardScaler.*not supported"):
+        fold(fit(Pipeline(steps), rows))
