@@ -46,6 +46,8 @@ def _linear_model(coef: NDArray[Any], intercept: NDArray[Any], classes: NDArray[
     score_count = len(weights)
     if classes is None:
         output = Output(Task.REGRESSION, score_count, scalar_target=coef.ndim == 1)
+    elif classes.ndim != 1:
+        raise ValueError(f"classes have shape {classes.shape} instead of one dimension")
     else:
         output = Output(Task.CLASSIFICATION, score_count, tuple(classes.tolist()))
     return LinearModel(weights, np.repeat(intercept, score_count) if intercept.size == 1 else intercept, output)
@@ -53,10 +55,10 @@ def _linear_model(coef: NDArray[Any], intercept: NDArray[Any], classes: NDArray[
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, NpzFile):
-            raise ModelFileError(f"{path} is one array, not an archive: write it with numpy.savez")
-        with archive:
+        with path.open("rb") as file:  # np.load(path) leaves a damaged file open
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise ModelFileError(f"{path} is one array, not an archive: write it with numpy.savez")
             return {name: archive[name] for name in archive.files}
     except ModelFileError:
         raise

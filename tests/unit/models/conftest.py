@@ -19,7 +19,8 @@ def rows() -> NDArray[np.float64]:
     """Rows of 6 features with different units, the last one constant."""
     generator = np.random.default_rng(20)
     scales = np.array([1.0, 0.1, 3.0, 10.0, 0.5, 0.0])
-    return generator.normal(size=(60, 6)) * scales + np.array([0.0, 1.0, -2.0, 5.0, 0.0, 4.0])
+    centres = np.array([0.0, 1.0, -2.0, 5.0, 0.0, 4.0])
+    return generator.normal(centres, scales, size=(60, 6))
 
 
 @pytest.fixture(scope="session")
