@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -66,6 +66,7 @@ def test_no_rows_are_no_predictions() -> None:
 
 
 @pytest.mark.parametrize("link", [Link.SOFTMAX, Link.OVR_LOGISTIC, Link.MODIFIED_HUBER])
+@settings(deadline=None)
 @given(scores=any_scores)
 def test_class_probabilities_sum_to_one_however_far_the_scores(link: Link, scores: NDArray[np.float64]) -> None:
     probabilities = Output(Task.CLASSIFICATION, 3, ("a", "b", "c"), link).predict_proba(scores)

@@ -52,7 +52,10 @@ def _linear(estimator: Any, path: str) -> LinearModel:
 
 
 def _pipeline(pipeline: Pipeline, path: str) -> LinearModel:
-    *steps, (last_path, last) = _flat_steps(pipeline, path)
+    flat = list(_flat_steps(pipeline, path))
+    if not flat:
+        raise ValueError("none of its steps is a model")
+    *steps, (last_path, last) = flat
     model = _fold(last, last_path)
     if not steps:
         return model
@@ -108,6 +111,8 @@ def _check_both_answers_seen(estimator: OneVsRestClassifier) -> None:
 
 def _multi_output(estimator: MultiOutputRegressor, path: str) -> LinearModel:
     members = _members(estimator, path)
+    if any(member.output.task is not Task.REGRESSION for member in members):
+        raise ValueError("its estimators_ are classifiers, whose labels are no linear function")
     return _stacked(members, Output(Task.REGRESSION, len(members)))
 
 
@@ -116,8 +121,8 @@ def _members(estimator: Any, path: str) -> list[LinearModel]:
     members = [
         _fold(member, _joined(path, f"estimators_[{index}]")) for index, member in enumerate(estimator.estimators_)
     ]
-    if any(member.output.score_count != 1 for member in members):
-        raise ValueError("each of its estimators_ must have one score")
+    if {member.score_count for member in members} != {1}:
+        raise ValueError("its estimators_ do not have one score each")
     return members
 
 
@@ -146,10 +151,10 @@ def _rule(rules: Mapping[type, Rule], estimator: object, name: str) -> Rule:
 
 @contextmanager
 def _errors_naming(name: str) -> Iterator[None]:
-    """Name the step in what is wrong with its numbers or attributes; not being fitted is both to scikit-learn."""
+    """Name the step in what is wrong with it: its numbers, its attributes, or that it is not fitted."""
     try:
         yield
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:  # scikit-learn's NotFittedError is a ValueError
         raise UnsupportedModelError(f"{name} cannot be served: {error}") from error
 
 

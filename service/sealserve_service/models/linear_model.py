@@ -77,6 +77,6 @@ def _frozen(values: ArrayLike, what: str) -> NDArray[np.float64]:
     array = np.array(values, dtype=np.float64, order="C")
     if not np.isfinite(array).all():
         where = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{what} hold NaN or infinity (first at index {where}); train the model again")
+        raise ValueError(f"NaN or infinity in {what}, first at index {where}")
     array.setflags(write=False)
     return array

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sealserve_service.models.errors import ModelFileError
+from sealserve_service.models.errors import ModelFileError, UnsupportedModelError
 from sealserve_service.models.linear_model import LinearModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -51,7 +51,10 @@ def _load_estimator(path: Path, *, trust_pickle: bool) -> LinearModel:
         estimator = read_skops(path) if is_skops else read_pickle(path, trust_pickle=trust_pickle)
     if not isinstance(estimator, BaseEstimator):
         raise ModelFileError(f"{path} holds a {type(estimator).__name__}, not a scikit-learn estimator")
-    return fold(estimator)
+    try:
+        return fold(estimator)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{path}: {error}") from error
 
 
 @contextmanager

@@ -40,7 +40,6 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from sklearn.tree import DecisionTreeClassifier
 
 Rows = NDArray[np.float64]
 
@@ -244,69 +243,3 @@ def test_multi_class_decides_the_link_where_it_exists(
 def test_multinomial_of_two_classes_is_refused(rows: Rows, groups: Rows, fit: Any) -> None:
     with pytest.raises(UnsupportedModelError, match="multi_class='ovr'"):
         fold(fit(LogisticRegression(multi_class="multinomial"), rows, groups > 0))
-
-
-# Refusals
-
-
-class Reversed(LogisticRegression):  # type: ignore[misc]
-    """A user's own estimator, which is not what its coefficients say."""
-
-    def predict(self, X: Any) -> Any:
-        return super().predict(X)[::-1]
-
-
-def test_a_subclass_is_refused(rows: Rows, groups: Rows, fit: Any) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"Reversed is a subclass of LogisticRegression .* save .* \.npz"):
-        fold(fit(Reversed(), rows, groups))
-
-
-def test_another_estimator_is_refused_with_what_is_supported(rows: Rows, groups: Rows, fit: Any) -> None:
-    with pytest.raises(UnsupportedModelError) as refusal:
-        fold(fit(DecisionTreeClassifier(), rows, groups))
-    message = str(refusal.value)
-    assert message.startswith("DecisionTreeClassifier is not supported. Supported models: LogisticRegression, ")
-    for name in ("OneVsRestClassifier", "MultiOutputRegressor", "Pipeline", "StandardScaler", "PCA", "'passthrough'"):
-        assert name in message
-
-
-def test_what_is_no_estimator_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="dict is not supported"):
-        fold({"coef": 1})
-
-
-@pytest.mark.parametrize("estimator", [LogisticRegression(), OneVsRestClassifier(LinearSVC()), Ridge()], ids=repr)
-def test_an_unfitted_estimator_is_refused(estimator: Any) -> None:
-    with pytest.raises(UnsupportedModelError, match=f"{type(estimator).__name__} .* not fitted yet"):
-        fold(estimator)
-
-
-def test_a_member_of_a_meta_estimator_is_named(rows: Rows, groups: Rows, fit: Any) -> None:
-    estimator = fit(OneVsRestClassifier(DecisionTreeClassifier()), rows, groups)
-    with pytest.raises(UnsupportedModelError, match=r"step 'estimators_\[0\]' \(DecisionTreeClassifier\)"):
-        fold(estimator)
-
-
-@pytest.mark.filterwarnings("ignore:Label .* is present")
-@pytest.mark.parametrize("answer", [0, 1])
-def test_a_label_that_is_always_or_never_there_is_refused(
-    answer: int, rows: Rows, indicators: NDArray[np.int64], fit: Any
-) -> None:
-    y = indicators.copy()
-    y[:, 1] = answer
-    with pytest.raises(UnsupportedModelError, match="all training rows agree on label 1"):
-        fold(fit(OneVsRestClassifier(LogisticRegression()), rows, y))
-
-
-def test_numbers_that_are_not_finite_are_refused(rows: Rows, groups: Rows, fit: Any) -> None:
-    estimator = fit(LogisticRegression(), rows, groups)
-    estimator.coef_[1, 2] = np.nan
-    with pytest.raises(UnsupportedModelError, match=r"LogisticRegression .* weights hold NaN .* \(1, 2\)"):
-        fold(estimator)
-
-
-def test_a_damaged_estimator_is_refused(rows: Rows, groups: Rows, fit: Any) -> None:
-    estimator = fit(LogisticRegression(), rows, groups)
-    del estimator.intercept_
-    with pytest.raises(UnsupportedModelError, match=r"LogisticRegression cannot be served: .*intercept_"):
-        fold(estimator)

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.folding import fold
 from sklearn.base import clone
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 
 Rows = NDArray[np.float64]
 
@@ -119,66 +118,3 @@ def test_no_range_without_a_first_scaler_that_knows_it(
     steps: list[Any], rows: Rows, groups: NDArray[np.int64], fit: Any
 ) -> None:
     assert input_range(steps, rows, groups, fit) is None
-
-
-# Refusals
-
-
-@pytest.mark.parametrize("step", [PolynomialFeatures(), RobustScaler()], ids=repr)
-def test_another_step_is_refused_by_its_path(step: Any, rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
-    inner = Pipeline([("scale", StandardScaler()), ("mine", clone(step))])
-    pipeline = fit(Pipeline([("prepare", inner), ("classify", LogisticRegression())]), rows, groups)
-    with pytest.raises(UnsupportedModelError) as refusal:
-        fold(pipeline)
-    message = str(refusal.value)
-    assert message.startswith(f"step 'prepare__mine' ({type(step).__name__}) is not supported.")
-    assert "StandardScaler, MinMaxScaler, MaxAbsScaler, PCA, TruncatedSVD, 'passthrough'" in message
-
-
-class Squared(StandardScaler):  # type: ignore[misc]
-    """A user's own step."""
-
-    def transform(self, X: Any, copy: bool | None = None) -> Any:
-        return super().transform(X, copy) ** 2
-
-
-def test_a_subclass_of_a_step_is_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
-    pipeline = fit(make_pipeline(Squared(), LogisticRegression()), rows, groups)
-    with pytest.raises(UnsupportedModelError, match=r"step 'squared' \(Squared\) is a subclass of StandardScaler"):
-        fold(pipeline)
-
-
-@pytest.mark.parametrize("scaler", [MinMaxScaler, MaxAbsScaler])
-def test_clipping_is_refused(scaler: Any, rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
-    if "clip" not in scaler().get_params():
-        pytest.skip("this scikit-learn has no such parameter")
-    pipeline = fit(make_pipeline(scaler(clip=True), LogisticRegression()), rows, groups)
-    with pytest.raises(UnsupportedModelError, match=rf"\({scaler.__name__}\) .* clips, .*clip=False"):
-        fold(pipeline)
-
-
-def test_an_unfitted_step_is_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
-    pipeline = Pipeline([("scale", StandardScaler()), ("classify", fit(LogisticRegression(), rows, groups))])
-    with pytest.raises(UnsupportedModelError, match=r"step 'scale' \(StandardScaler\) .* not fitted yet"):
-        fold(pipeline)
-
-
-def test_steps_that_do_not_fit_together_are_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
-    classifier = fit(LogisticRegression(), rows[:, :4], groups)
-    for step, columns in ((StandardScaler(), 1), (PCA(3), 6)):
-        pipeline = make_pipeline(fit(step, rows[:, :columns]), classifier)
-        with pytest.raises(UnsupportedModelError, match=r"[13] values come out of a step, 4 go into the next"):
-            fold(pipeline)
-
-
-def test_a_step_that_is_not_finite_is_refused(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
-    pipeline = fit(make_pipeline(StandardScaler(), LogisticRegression()), rows, groups)
-    pipeline[0].mean_[0] = np.inf
-    with pytest.raises(UnsupportedModelError, match=r"step 'standardscaler' \(StandardScaler\) .* infinity"):
-        fold(pipeline)
-
-
-@pytest.mark.parametrize("steps", [[("none", "passthrough")], [("scale", StandardScaler()), ("end", None)]], ids=repr)
-def test_a_pipeline_without_a_model_is_refused(steps: list[Any], rows: Rows, fit: Any) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"Pipeline.*|StandardScaler.*not supported"):
-        fold(fit(Pipeline(steps), rows))
