@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from sealserve.errors import DrainingError, LimitExceededError, ServiceError
 from sealserve.model import Limits
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve.wire import header_from_proto, model_to_proto, scores_to_proto
-
 from sealserve_service import status
 from sealserve_service.auth import ANONYMOUS
 from sealserve_service.items import DRAIN_RETRY_SECONDS, Item, ItemTable, as_service_error, checked_bytes, done
