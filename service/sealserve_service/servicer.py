@@ -83,18 +83,19 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 waited_for = {read} if drain.done() else {read, drain}
                 await asyncio.wait(waited_for, timeout=_seconds_left(table), return_when=asyncio.FIRST_COMPLETED)
                 table.draining = drain.done()
-                if not read.done():
-                    answers = table.expired(time.monotonic())
-                elif (message := read.result()) is not grpc.aio.EOF:
-                    answers = table.receive(message)
-                    read = asyncio.ensure_future(context.read())
-                else:
-                    answers = table.abandoned()
-                for answer in answers:
+                for answer in table.expired(time.monotonic()):
                     await context.write(answer)
-                if read.done() and read.result() is grpc.aio.EOF:
-                    return
-            await status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
+                if not read.done():
+                    continue
+                if not isinstance(message := read.result(), prediction_pb2.StreamPredictRequest):
+                    break  # grpc.aio.EOF: the client has closed its side
+                for answer in table.receive(message):
+                    await context.write(answer)
+                read = asyncio.ensure_future(context.read())
+            else:
+                await status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
+            for answer in table.abandoned():
+                await context.write(answer)
         finally:
             drain.cancel()
             read.cancel()
