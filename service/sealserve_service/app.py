@@ -1,14 +1,12 @@
 """The composition root: settings and models in, a server out."""
 
 import asyncio
-import logging
-import signal
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
+from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.servicer import ModelServicer, PredictionServicer
 from sealserve_service.settings import Settings
@@ -17,8 +15,6 @@ _SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
 )
-
-_logger = logging.getLogger(__name__)
 
 
 class AddressError(Exception):
@@ -45,7 +41,7 @@ class Server:
             ],
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs lacks it
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
@@ -75,13 +71,3 @@ class Server:
         self._draining.set()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_seconds)
-
-    async def serve_until_signalled(self) -> None:
-        """Serve until SIGTERM or SIGINT, then stop."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await stop.wait()
-        _logger.info("stopping: work in flight finishes, new work is refused")
-        await self.stop()

@@ -24,7 +24,6 @@ from sealserve.item import ItemHeader, Residues
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
-
 from sealserve_service.auth import Tenant
 from sealserve_service.models.registry import ModelRegistry
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from sealserve.errors import DrainingError, LimitExceededError, ServiceError
 from sealserve.model import Limits
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve.wire import header_from_proto, model_to_proto, scores_to_proto
-
 from sealserve_service import status
 from sealserve_service.auth import ANONYMOUS
 from sealserve_service.items import DRAIN_RETRY_SECONDS, Item, ItemTable, as_service_error, checked_bytes, done
@@ -83,18 +83,19 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 waited_for = {read} if drain.done() else {read, drain}
                 await asyncio.wait(waited_for, timeout=_seconds_left(table), return_when=asyncio.FIRST_COMPLETED)
                 table.draining = drain.done()
-                if not read.done():
-                    answers = table.expired(time.monotonic())
-                elif (message := read.result()) is not grpc.aio.EOF:
-                    answers = table.receive(message)
-                    read = asyncio.ensure_future(context.read())
-                else:
-                    answers = table.abandoned()
-                for answer in answers:
+                for answer in table.expired(time.monotonic()):
                     await context.write(answer)
-                if read.done() and read.result() is grpc.aio.EOF:
-                    return
-            await status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
+                if not read.done():
+                    continue
+                if not isinstance(message := read.result(), prediction_pb2.StreamPredictRequest):
+                    break  # grpc.aio.EOF: the client has closed its side
+                for answer in table.receive(message):
+                    await context.write(answer)
+                read = asyncio.ensure_future(context.read())
+            else:
+                await status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
+            for answer in table.abandoned():
+                await context.write(answer)
         finally:
             drain.cancel()
             read.cancel()

@@ -5,6 +5,7 @@ from typing import NoReturn
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.rpc.status_pb2 import Status
+
 from sealserve import errors
 from sealserve.wire import error_to_proto
 

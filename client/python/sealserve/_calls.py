@@ -1,6 +1,7 @@
 """gRPC's failures -> sealserve's errors, and items -> messages: what every client does with a call."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -17,12 +18,12 @@ CHUNK_BYTES = 1 << 20
 MAX_REPLY_BYTES = 16 << 20
 
 
-def translated(error: grpc.RpcError) -> errors.SealserveError:
-    """Return the typed error that a failed call carries, or what its status code means."""
+def translated(error: Any) -> errors.SealserveError:
+    """Return the typed error that a failed call (a grpc.RpcError) carries, or what its status code means."""
     code, details = error.code(), error.details() or ""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin" and (detail := _detail(value)):
-            return error_from_proto(detail)
+    packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    if detail := _detail(packed):
+        return error_from_proto(detail)
     if code is grpc.StatusCode.UNAVAILABLE:
         return errors.UnavailableError(f"the service cannot be reached: {details}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

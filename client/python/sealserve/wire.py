@@ -154,9 +154,9 @@ def config_digest(model: Model) -> str:
 
 def _output_to_proto(output: Output) -> model_pb2.Output:
     message = model_pb2.Output(
-        task=model_pb2.Output.Task.Value(f"TASK_{output.task.name}"),
+        task=f"TASK_{output.task.name}",
         score_count=output.score_count,
-        link=model_pb2.Output.Link.Value(f"LINK_{output.link.name}"),
+        link=f"LINK_{output.link.name}",
         scalar_target=output.scalar_target,
         keeps_zero_rows=output.keeps_zero_rows,
     )
@@ -180,7 +180,6 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
 
 def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
     parameter_set = offer.parameters.parameter_set
-    observed = offer.observed_error
     return model_pb2.Offer(
         layout=_layout_to_proto(offer.layout),
         parameters=parameters_pb2.EncryptionParameters(
@@ -202,15 +201,20 @@ def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
         score_radii=offer.score_radii,
         score_error_bound=offer.score_error_bound,
         input_rounding_error_bound=offer.input_rounding_error_bound,
-        observed_error=observed
-        and model_pb2.ObservedError(
-            score_error=observed.score_error, row_count=observed.row_count, label_agreement=observed.label_agreement
-        ),
+        observed_error=_observed_to_proto(offer.observed_error),
         cost=model_pb2.Cost(
             request_bytes=offer.cost.request_bytes,
             reply_bytes=offer.cost.reply_bytes,
             server_seconds=offer.cost.server_seconds,
         ),
+    )
+
+
+def _observed_to_proto(observed: ObservedError | None) -> model_pb2.ObservedError | None:
+    if observed is None:
+        return None
+    return model_pb2.ObservedError(
+        score_error=observed.score_error, row_count=observed.row_count, label_agreement=observed.label_agreement
     )
 
 
@@ -262,7 +266,7 @@ def _layout_to_proto(layout: Layout | None) -> parameters_pb2.Layout:
 
 def _folded(values: NDArray[np.float64]) -> list[float]:
     """One value when all are equal, else one a feature."""
-    return values[:1].tolist() if (values == values[0]).all() else values.tolist()
+    return list(map(float, values[:1] if (values == values[0]).all() else values))
 
 
 def _unfolded(values: Sequence[float]) -> float | NDArray[np.float64]:
@@ -324,7 +328,7 @@ def error_from_proto(message: errors_pb2.Error) -> ServiceError:
     name = message.WhichOneof("detail")
     if name not in _DETAILS:
         return ServiceError(message.message or "the service refused, and does not say why")
-    detail, fields = getattr(message, name), {}
+    detail, fields = getattr(message, name), dict[str, object]()
     for field in dataclasses.fields(_DETAILS[name]):  # type: ignore[arg-type]
         if field.name.endswith("_seconds"):
             fields[field.name] = _seconds(getattr(detail, field.name.removesuffix("_seconds")))

@@ -11,6 +11,7 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
 from sealserve.he.parameters import Layout

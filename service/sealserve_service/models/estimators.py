@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sealserve.output import Label, Link, Output, Task
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import (
     ElasticNet,
@@ -28,6 +27,7 @@ from sklearn.linear_model import (
 )
 from sklearn.svm import LinearSVC
 
+from sealserve.output import Label, Link, Output, Task
 from sealserve_service.models.linear_model import LinearModel
 
 

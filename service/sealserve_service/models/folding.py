@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
-from sealserve.output import Link, Output, Task
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from sealserve.output import Link, Output, Task
 from sealserve_service.models.affine import AFFINE_STEPS, Affine
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.estimators import LINEAR_ESTIMATORS, feature_names, labels, linear_model

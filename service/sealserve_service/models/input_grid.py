@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from sealserve.errors import InputError
 from sealserve.he.quantization import InputGrid
-
 from sealserve_service.models.errors import InputRangeError, InputRangeMissingError
 from sealserve_service.models.linear_model import LinearModel
 

@@ -8,13 +8,13 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sealserve import wire
 from sealserve.errors import ModelNotFoundError
 from sealserve.he.parameters import Layout
 from sealserve.he.planner import RowPlan, plan_row
 from sealserve.he.quantization import InputGrid
 from sealserve.model import Limits, Model, ObservedError
-
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.row import RowEngine

@@ -4,23 +4,18 @@ SEAL throws C++ exceptions, which pybind11 turns into ValueError, RuntimeError, 
 all of them to SealError, so that callers decide what a failure means without knowing what SEAL would have thrown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
 import seal
+from seal import Ciphertext, Decryptor, Encryptor, Evaluator, KeyGenerator, Plaintext, SecretKey
+from seal import SEALContext as Context
 
 from sealserve.errors import ParameterError, SealserveError
 from sealserve.he.parameters import EncryptionParameters
 
-Ciphertext = seal.Ciphertext
-Context = seal.SEALContext
-Decryptor = seal.Decryptor
-Encryptor = seal.Encryptor
-Evaluator = seal.Evaluator
-KeyGenerator = seal.KeyGenerator
-Plaintext = seal.Plaintext
-SecretKey = seal.SecretKey
+__all__ = ["Ciphertext", "Context", "Decryptor", "Encryptor", "Evaluator", "KeyGenerator", "Plaintext", "SecretKey"]
 
 _UNCOMPRESSED = seal.compr_mode_type.none
 
@@ -51,7 +46,7 @@ def context(parameters: EncryptionParameters) -> Context:
         parms.set_poly_modulus_degree(parameter_set.poly_modulus_degree)
         parms.set_coeff_modulus([seal.Modulus(prime) for prime in parameter_set.primes])
         parms.set_plain_modulus(parameters.plain_modulus)
-        built = seal.SEALContext(parms)
+        built = Context(parms)
     if not built.parameters_set():
         raise ParameterError(f"{parameter_set.name}: SEAL refuses it: {built.parameter_error_message()}")
     return built
@@ -67,7 +62,7 @@ def key_parms_id(built: Context) -> bytes:
     return _parms_id_bytes(built.key_context_data().parms_id())
 
 
-def _parms_id_bytes(words: "seal.ParmsId") -> bytes:
+def _parms_id_bytes(words: Sequence[int]) -> bytes:
     return b"".join(word.to_bytes(8, "little") for word in words)
 
 

@@ -99,7 +99,8 @@ class InputGrid:
                 f"{self.minimum[feature]:g}..{self.maximum[feature]:g}: "
                 "nothing is promised about its score; scale it, or ask for clipping"
             )
-        return np.rint((rows - self.minimum) / self.step).astype(np.int64)
+        quantized: NDArray[np.int64] = np.rint((rows - self.minimum) / self.step).astype(np.int64)
+        return quantized
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,8 @@ class QuantizedModel:
     @cached_property
     def l1_norms(self) -> NDArray[np.int64]:
         """Sum of |W_int| of each class, int64 (score_count,)."""
-        return np.abs(self.weights).sum(axis=1)
+        norms: NDArray[np.int64] = np.abs(self.weights).sum(axis=1)
+        return norms
 
     def extremes(self, grid: InputGrid) -> list[tuple[int, int]]:
         """Return the least and the greatest integer score of each class over all rows on the grid."""
@@ -142,7 +144,8 @@ class QuantizedModel:
     def scores(self, quantized_rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Score rows (rows, feature_count) of integers in plaintext: float64 (rows, score_count)."""
         integers = (quantized_rows @ self.weights.T).astype(object) + np.array(self.intercept, object)
-        return (integers / self.score_scale).astype(np.float64)
+        scores: NDArray[np.float64] = (integers / self.score_scale).astype(np.float64)
+        return scores
 
 
 def _frozen(values: NDArray[T]) -> NDArray[T]:

@@ -1,0 +1,222 @@
+"""Runs the service: in this process, or in several that share the port, each replaced when it dies.
+
+SEAL's Python binding holds the GIL: a machine's cores are used by processes, not threads. The kernel spreads
+connections over the processes (SO_REUSEPORT); nothing is shared between them but the port and the model files.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import multiprocessing
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+
+from sealserve.errors import SealserveError
+from sealserve_service.app import AddressError, build_server
+from sealserve_service.models.errors import ModelError
+from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.models.sources import serve_source
+from sealserve_service.settings import Settings
+
+_SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
+_STOP_MARGIN_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """A serving process could not start; the text is its own."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code. Prints `serving NAMES on HOST:PORT` once it listens.
+
+    Raises:
+        ModelError, PlanError: a model cannot be served.
+        AddressError: the address is malformed or in use.
+        StartError: one of several processes could not start, for one of these reasons.
+    """
+    _log_to_stderr(settings.log_level)
+    host, _ = split_address(settings.address)
+    if host not in ("localhost", "127.0.0.1", "::1"):
+        _logger.warning("serving in plaintext on %s: put TLS in front of it (SECURITY.md)", settings.address)
+    if settings.processes == 1:
+        asyncio.run(_serve(settings, lambda port: _announce(settings, port)))
+    else:
+        with _reserved_port(settings.address) as port:
+            address = f"{settings.address.rpartition(':')[0]}:{port}"
+            limits = dataclasses.replace(settings.limits, suggested_connections=settings.processes)
+            shared = dataclasses.replace(settings, address=address, limits=limits, share_port=True)
+            _Supervisor(shared).run(lambda: _announce(settings, port))
+    return 0
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split HOST:PORT; an IPv6 host stands in brackets.
+
+    Raises:
+        AddressError: it is malformed.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+        raise AddressError(f"{address!r} is not HOST:PORT, with a port below 65536")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _announce(settings: Settings, port: int) -> None:
+    names = ", ".join(source.name for source in settings.models)
+    print(f"serving {names} on {settings.address.rpartition(':')[0]}:{port}", flush=True)  # noqa: T201
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+
+
+async def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel: int | None = None) -> None:
+    models = ModelRegistry(
+        serve_source(source, trust_pickle=settings.trust_pickle, limits=settings.limits) for source in settings.models
+    )
+    server = build_server(settings, models)
+    announce(await server.start())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if parent_sentinel is not None:  # readable once the supervisor is dead
+        loop.add_reader(parent_sentinel, stop.set)
+    await stop.wait()
+    _logger.info("stopping: work in flight finishes, new work is refused")
+    await server.stop()
+
+
+def _worker(settings: Settings, started: Connection) -> None:
+    """Serve in a process of its own; say on `started` that it listens (None) or why it does not (a text)."""
+    _log_to_stderr(settings.log_level)
+    parent = multiprocessing.parent_process()
+    try:
+        asyncio.run(_serve(settings, lambda _: started.send(None), parent.sentinel if parent else None))
+    except (SealserveError, ModelError, AddressError) as error:
+        started.send(str(error))
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _reserved_port(address: str) -> Iterator[int]:
+    """Hold the port, without listening, for as long as workers share it.
+
+    Raises:
+        AddressError: it is in use, if only by a service that shares it too.
+    """
+    host, port = split_address(address)
+    try:
+        family, *_, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            target = probe.getsockname()
+        with socket.socket(family, socket.SOCK_STREAM) as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind(target)
+            yield target[1]
+    except OSError as error:
+        raise AddressError(f"cannot listen on {address}: {error.strerror}") from error
+
+
+class _Worker:
+    """A serving process and the end of the pipe on which it says that it listens."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.started, theirs = _SPAWN.Pipe(duplex=False)
+        self.process = _SPAWN.Process(target=_worker, args=(settings, theirs), name="sealserve-worker")
+        self.process.start()
+        theirs.close()  # so that the pipe ends with the worker
+        self.is_ready = False
+
+    def hear(self) -> None:
+        """Wait until the worker listens.
+
+        Raises:
+            StartError: it has died instead; the text is its own, if it left one.
+        """
+        try:
+            failure = self.started.recv()
+        except EOFError:
+            failure = "a serving process died while it started; its log has the cause"
+        if failure is not None:
+            raise StartError(failure)
+        self.is_ready = True
+
+
+class _Supervisor:
+    """Keeps settings.processes workers alive."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._workers: list[_Worker] = []
+        self._stop_reader, self._stop_writer = socket.socketpair()
+        self._stop_writer.setblocking(False)
+
+    def run(self, announce: Callable[[], None]) -> None:
+        """Start the workers, replace those that die, stop all on SIGTERM or SIGINT.
+
+        Raises:
+            StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop_writer.send(b"."))
+        try:
+            self._workers = [_Worker(self._settings) for _ in range(self._settings.processes)]
+            while waiting := [worker for worker in self._workers if not worker.is_ready]:
+                heard = wait([self._stop_reader, *(worker.started for worker in waiting)])
+                if self._stop_reader in heard:
+                    return
+                for worker in waiting:
+                    if worker.started in heard:
+                        worker.hear()
+            announce()
+            self._keep_alive()
+        finally:
+            self._stop()
+
+    def _keep_alive(self) -> None:
+        backoff_seconds = 0.0
+        while True:
+            sentinels = [worker.process.sentinel for worker in self._workers]
+            if self._stop_reader in wait([self._stop_reader, *sentinels]):
+                return
+            for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
+                _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
+                self._workers.remove(worker)
+            while len(self._workers) < self._settings.processes:
+                if wait([self._stop_reader], backoff_seconds):
+                    return
+                replacement = _Worker(self._settings)
+                self._workers.append(replacement)
+                if self._stop_reader in wait([self._stop_reader, replacement.started]):
+                    return
+                try:
+                    replacement.hear()
+                    backoff_seconds = 0.0
+                    _logger.info("process %s took its place", replacement.process.pid)
+                except StartError as error:
+                    self._workers.remove(replacement)
+                    backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
+                    _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
+
+    def _stop(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + self._settings.grace_seconds + _STOP_MARGIN_SECONDS
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
