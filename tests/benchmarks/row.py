@@ -1,0 +1,215 @@
+"""`make bench`: the row layout on MNIST, one client, one serving process, loopback.
+
+Prints a table, and writes row.json and row.png into build/bench. Without MNIST (see `make data`) it measures scikit-learn's digits.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sealserve._exchange import Exchange
+from sealserve.client import Client
+from sealserve.v1 import prediction_pb2, prediction_pb2_grpc
+from sealserve.wire import header_to_proto, scores_from_proto
+from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.loading import load_model
+from tests import mnist
+
+OUTPUT = Path("build/bench")
+LATENCY_ROWS = 300
+# What the planner makes of the wish decides: the default, then sets that spend more for a smaller proven error.
+WANTED_ERRORS = (None, 0.02, 1e-5)
+STAGES = ("encrypt", "wire", "server", "decrypt")
+
+
+@contextmanager
+def serving(model: Path, max_score_error: float | None) -> Iterator[tuple[str, psutil.Process]]:
+    """Run `sealserve serve` and yield its address and process."""
+    command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--model", f"mnist={model}", "--trust-pickle"]
+    command += ["--input-range", "0,1", "--address", "127.0.0.1:0", "--log-level", "warning"]
+    if max_score_error is not None:
+        command += ["--max-score-error", str(max_score_error)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().split()[-1], psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
+    """Measure single rows: the whole `predict`, and its stages one by one; medians in milliseconds."""
+    exchange = client._exchange()
+    stub = prediction_pb2_grpc.PredictionServiceStub(client._channel(0))
+    samples: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "predict")}
+    for row in tqdm(rows[:, None], desc="latency", unit="row", leave=False):
+        start = time.perf_counter()
+        client.predict(row)
+        samples["predict"].append(time.perf_counter() - start)
+        for stage, seconds in _stages(exchange, stub, row).items():
+            samples[stage].append(seconds)
+    result = {f"{stage}_ms": 1e3 * median(seconds) for stage, seconds in samples.items()}
+    result["predict_p99_ms"] = 1e3 * float(np.quantile(samples["predict"], 0.99))
+    return result
+
+
+def _stages(exchange: Exchange, stub: Any, row: NDArray[np.float64]) -> dict[str, float]:
+    times = [time.perf_counter()]
+    item = exchange.encrypt(exchange.quantize(exchange.features(row)))
+    times.append(time.perf_counter())
+    request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
+    response = stub.Predict(request)
+    reply = scores_from_proto(response.scores)
+    times.append(time.perf_counter())
+    exchange.decrypt(1, reply)
+    times.append(time.perf_counter())
+    encrypt, call, decrypt = np.diff(times)
+    server = response.done.server_seconds
+    return {"encrypt": encrypt, "wire": call - server, "server": server, "decrypt": decrypt}
+
+
+def accuracy(client: Client, model: LinearModel, rows: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
+    """Score all rows and compare with the plaintext model."""
+    start = time.perf_counter()
+    scores = client.decision_function(rows)
+    seconds = time.perf_counter() - start
+    expected = model.decision(rows)
+    predicted = model.output.predict(scores)
+    return {
+        "rows": len(rows),
+        "rows_per_second": len(rows) / seconds,
+        "observed_score_error": float(np.abs(scores - expected).max()),
+        "labels_equal": int((predicted == model.output.predict(expected)).sum()),
+        "accuracy": float(np.mean(predicted == labels)),
+    }
+
+
+def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, Any]:
+    """Serve the model with a wanted error and measure everything."""
+    model = load_model(path, trust_pickle=True)
+    with serving(path, wanted) as (address, server), Client(address) as client:
+        offer = client.model.offers[0]
+        reply_overhead = 0
+        result: dict[str, Any] = {
+            "max_score_error": wanted,
+            "parameter_set": offer.parameters.parameter_set.name,
+            "score_error_bound": offer.score_error_bound,
+            "request_bytes": offer.cost.request_bytes,
+            "reply_bytes": offer.cost.reply_bytes + reply_overhead,
+        }
+        client.predict(rows[:20])  # warm
+        result |= latency(client, rows[:LATENCY_ROWS])
+        client.predict(rows[:1000])
+        before = server.memory_info().rss
+        result |= accuracy(client, model, rows, labels)
+        after = server.memory_info().rss
+        result |= {"server_rss_mb": after / 1e6, "server_rss_growth_mb": (after - before) / 1e6}
+    return result
+
+
+def plaintext_ms(path: Path, rows: NDArray[np.float64]) -> float:
+    """Time the plaintext model on single rows in this process: median milliseconds."""
+    model = load_model(path, trust_pickle=True)
+    samples = []
+    for row in rows[:LATENCY_ROWS, None]:
+        start = time.perf_counter()
+        model.output.predict(model.decision(row))
+        samples.append(time.perf_counter() - start)
+    return 1e3 * median(samples)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Render the results: one column a plan."""
+    lines = [
+        ("parameter set", "parameter_set", "{}"),
+        ("wanted score error", "max_score_error", "{}"),
+        ("proven score error (on the grid)", "score_error_bound", "{:.2g}"),
+        ("observed score error", "observed_score_error", "{:.2g}"),
+        ("labels equal to the plaintext model's", "labels_equal", "{}"),
+        ("accuracy", "accuracy", "{:.4f}"),
+        ("encrypt, ms", "encrypt_ms", "{:.2f}"),
+        ("wire, ms", "wire_ms", "{:.2f}"),
+        ("server, ms", "server_ms", "{:.2f}"),
+        ("decrypt, ms", "decrypt_ms", "{:.2f}"),
+        ("whole predict, one row: p50, ms", "predict_ms", "{:.2f}"),
+        ("whole predict, one row: p99, ms", "predict_p99_ms", "{:.2f}"),
+        ("many rows, one stream: rows/s", "rows_per_second", "{:.0f}"),
+        ("bytes up a row", "request_bytes", "{}"),
+        ("bytes down a row", "reply_bytes", "{}"),
+        ("server resident, MB", "server_rss_mb", "{:.0f}"),
+        ("grown over all rows, MB", "server_rss_growth_mb", "{:.2f}"),
+    ]
+    rows = [[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in lines]
+    rows[1][1] = "default"
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    header, *body = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([header, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw where the time of one row goes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.6 * len(results)), layout="constrained")
+    names = [result["parameter_set"] for result in results]
+    left = np.zeros(len(results))
+    for stage, color in zip(STAGES, ("#3b6fb6", "#b8b8b8", "#d98c00", "#5aa469"), strict=True):
+        widths = np.array([result[f"{stage}_ms"] for result in results])
+        axes.barh(names, widths, left=left, label=stage, color=color)
+        left += widths
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds, median of one row")
+    axes.set_title("Where the time of one encrypted MNIST row goes")
+    axes.legend(
+        ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, -0.35 if len(results) > 1 else -0.6), frameon=False
+    )
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000, help="test images to score for accuracy (default: all)")
+    arguments = parser.parse_args()
+    images, labels = mnist.test_set()
+    rows, labels = images[: arguments.rows] / 255.0, labels[: arguments.rows]
+    path = mnist.model_path()
+    results = []
+    for wanted in WANTED_ERRORS:
+        print(f"serving with max score error {wanted or 'default'} ...", file=sys.stderr)
+        results.append(measure(path, wanted, rows, labels))
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    report = {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count()},
+        "versions": {name: version(name) for name in ("sealserve", "seal-python", "grpcio", "numpy", "scikit-learn")},
+        "plaintext_ms": plaintext_ms(path, rows),
+        "row": results,
+    }
+    (OUTPUT / "row.json").write_text(json.dumps(report, indent=2) + "\n")
+    plot(results, OUTPUT / "row.png")
+    print(table(results))
+    print(f"\nscikit-learn's arithmetic on the same row in process, in plaintext: {report['plaintext_ms']:.3f} ms")
+    print(f"written: {OUTPUT / 'row.json'}, {OUTPUT / 'row.png'}")
+
+
+if __name__ == "__main__":
+    main()
