@@ -1,6 +1,6 @@
 """`make bench`: the row layout on MNIST, one client, one serving process, loopback.
 
-Prints a table, and writes row.json and row.png into build/bench. Without MNIST (see `make data`) it measures scikit-learn's digits.
+Prints a table, and writes row.json and row.png into build/bench.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def serving(model: Path, max_score_error: float | None) -> Iterator[tuple[str, p
 def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
     """Measure single rows: the whole `predict`, and its stages one by one; medians in milliseconds."""
     exchange = client._exchange()
-    stub = prediction_pb2_grpc.PredictionServiceStub(client._channel(0))
+    stub = _stub(client)
     samples: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "predict")}
     for row in tqdm(rows[:, None], desc="latency", unit="row", leave=False):
         start = time.perf_counter()
@@ -67,17 +67,32 @@ def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
     return result
 
 
-def _stages(exchange: Exchange, stub: Any, row: NDArray[np.float64]) -> dict[str, float]:
-    times = [time.perf_counter()]
+def message_bytes(client: Client, row: NDArray[np.float64]) -> dict[str, int]:
+    """Measure the messages of one row."""
+    request = _request(client._exchange(), row)
+    return {"request_bytes": request.ByteSize(), "reply_bytes": _stub(client).Predict(request).ByteSize()}
+
+
+def _stub(client: Client) -> prediction_pb2_grpc.PredictionServiceStub:
+    return prediction_pb2_grpc.PredictionServiceStub(client._channel(0))
+
+
+def _request(exchange: Exchange, row: NDArray[np.float64]) -> prediction_pb2.PredictRequest:
     item = exchange.encrypt(exchange.quantize(exchange.features(row)))
+    return prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
+
+
+def _stages(
+    exchange: Exchange, stub: prediction_pb2_grpc.PredictionServiceStub, row: NDArray[np.float64]
+) -> dict[str, float]:
+    times = [time.perf_counter()]
+    request = _request(exchange, row)
     times.append(time.perf_counter())
-    request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
     response = stub.Predict(request)
-    reply = scores_from_proto(response.scores)
     times.append(time.perf_counter())
-    exchange.decrypt(1, reply)
+    exchange.decrypt(1, scores_from_proto(response.scores))
     times.append(time.perf_counter())
-    encrypt, call, decrypt = np.diff(times)
+    encrypt, call, decrypt = map(float, np.diff(times))
     server = response.done.server_seconds
     return {"encrypt": encrypt, "wire": call - server, "server": server, "decrypt": decrypt}
 
@@ -103,15 +118,13 @@ def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels:
     model = load_model(path, trust_pickle=True)
     with serving(path, wanted) as (address, server), Client(address) as client:
         offer = client.model.offers[0]
-        reply_overhead = 0
         result: dict[str, Any] = {
             "max_score_error": wanted,
             "parameter_set": offer.parameters.parameter_set.name,
             "score_error_bound": offer.score_error_bound,
-            "request_bytes": offer.cost.request_bytes,
-            "reply_bytes": offer.cost.reply_bytes + reply_overhead,
         }
         client.predict(rows[:20])  # warm
+        result |= message_bytes(client, rows[:1])
         result |= latency(client, rows[:LATENCY_ROWS])
         client.predict(rows[:1000])
         before = server.memory_info().rss
@@ -179,9 +192,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds, median of one row")
     axes.set_title("Where the time of one encrypted MNIST row goes")
-    axes.legend(
-        ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, -0.35 if len(results) > 1 else -0.6), frameon=False
-    )
+    figure.legend(ncols=len(STAGES), loc="outside lower center", frameon=False)
     figure.savefig(path, dpi=120)
 
 

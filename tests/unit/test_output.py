@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+
 from sealserve.errors import NoProbabilitiesError
 from sealserve.output import Label, Link, Output, Task
 

@@ -9,10 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from sealserve.errors import NoProbabilitiesError
-from sealserve.output import Link, Task
-from sealserve_service.models.errors import UnsupportedModelError
-from sealserve_service.models.folding import fold
 from sklearn.base import clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import (
@@ -40,6 +36,11 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+
+from sealserve.errors import NoProbabilitiesError
+from sealserve.output import Link, Task
+from sealserve_service.models.errors import UnsupportedModelError
+from sealserve_service.models.folding import fold
 
 Rows = NDArray[np.float64]
 

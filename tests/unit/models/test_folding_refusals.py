@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sealserve_service.models.errors import UnsupportedModelError
-from sealserve_service.models.folding import fold
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -16,6 +14,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+
+from sealserve_service.models.errors import UnsupportedModelError
+from sealserve_service.models.folding import fold
 
 Rows = NDArray[np.float64]
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from sealserve.output import Output, Task
 from sealserve_service.models.errors import InputRangeError, InputRangeMissingError
 from sealserve_service.models.input_grid import input_grid

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+
 from sealserve.output import Output, Task
 from sealserve_service.models.linear_model import LinearModel
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from sealserve.output import Label, Link, Output, Task
 from sealserve_service.models.errors import ModelFileError
 from sealserve_service.models.npz_format import read_npz
