@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from sealserve.errors import NoProbabilitiesError
+from sealserve.errors import NoSuchMethodError
 from sealserve.output import Label, Link, Output, Task
 
 BINARY = Output(Task.CLASSIFICATION, 1, ("no", "yes"), Link.LOGISTIC)
@@ -91,7 +91,7 @@ def test_modified_huber_clips() -> None:
 
 
 def test_no_link_no_probabilities() -> None:
-    with pytest.raises(NoProbabilitiesError, match="use predict or decision_function"):
+    with pytest.raises(NoSuchMethodError, match="use predict or decision_function"):
         Output(Task.CLASSIFICATION, 1, (0, 1)).predict_proba(np.ones((1, 1)))
 
 

@@ -119,7 +119,7 @@ class Client:
         """Predict probabilities (rows, classes), where the model's estimator has them. Raises what predict raises.
 
         Raises:
-            NoProbabilitiesError: it has none.
+            NoSuchMethodError: it has none.
         """
         output = self.model.output
         output.check_probabilities()

@@ -6,7 +6,7 @@ SealserveError
 │   ├── FeatureNameError
 │   ├── NotFiniteError
 │   └── OutOfRangeError
-├── NoProbabilitiesError         predict_proba of a model that has none (also an AttributeError)
+├── NoSuchMethodError            a method that the estimator does not have (also an AttributeError)
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or below 128 bits of security
 ├── PlanError                    no parameter set serves the model as asked
@@ -58,8 +58,8 @@ class OutOfRangeError(InputError):
     """A feature is outside the declared range, where nothing is promised about its score."""
 
 
-class NoProbabilitiesError(SealserveError, AttributeError):
-    """The model has no predict_proba, as its estimator has none."""
+class NoSuchMethodError(SealserveError, AttributeError):
+    """The model has no predict_proba or no decision_function, as its estimator has none."""
 
 
 class SecretKeyError(SealserveError):

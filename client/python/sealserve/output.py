@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import NoProbabilitiesError
+from sealserve.errors import NoSuchMethodError
 
 Label = bool | int | float | str
 
@@ -84,10 +84,10 @@ class Output:
         """The scores, of shape (rows,) for a binary classifier and (rows, score_count) otherwise.
 
         Raises:
-            AttributeError: the model is a regression, which has none in scikit-learn either.
+            NoSuchMethodError: the model is a regression, which has none in scikit-learn either.
         """
         if self.task is Task.REGRESSION:
-            raise AttributeError("a regression has no decision_function: its scores are what predict returns")
+            raise NoSuchMethodError("a regression has no decision_function: its scores are what predict returns")
         self._check_shape(scores)
         return scores[:, 0] if self.is_binary else scores
 
@@ -106,7 +106,7 @@ class Output:
         """Probabilities of shape (rows, classes), in the order of `classes`.
 
         Raises:
-            NoProbabilitiesError: the link is NONE.
+            NoSuchMethodError: the link is NONE.
         """
         self.check_probabilities()
         self._check_shape(scores)
@@ -118,9 +118,9 @@ class Output:
         return self._divided_by_sum(probabilities)
 
     def check_probabilities(self) -> None:
-        """Raise NoProbabilitiesError if the link is NONE."""
+        """Raise NoSuchMethodError if the link is NONE."""
         if self.link is Link.NONE:
-            raise NoProbabilitiesError("this model has no probabilities: use predict or decision_function")
+            raise NoSuchMethodError("this model has no probabilities: use predict or decision_function")
 
     @property
     def _class_count(self) -> int:

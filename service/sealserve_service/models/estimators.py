@@ -68,25 +68,10 @@ def _classifier(estimator: Any, score_count: int) -> Output:
     return Output(Task.CLASSIFICATION, score_count, labels(estimator))
 
 
-def _logistic_regression(estimator: Any, score_count: int) -> Output:
-    return Output(Task.CLASSIFICATION, score_count, labels(estimator), _logistic_link(estimator, score_count == 1))
-
-
-def _logistic_link(estimator: Any, is_binary: bool) -> Link:
-    """The link of the installed scikit-learn, which need not be that of the one that trained the model.
-
-    Where `multi_class` is a parameter, it decides; where it is gone, only the number of classes does: then an old
-    one-versus-rest model (such as liblinear's) gets softmax probabilities, from `predict_proba` itself and from us.
-    """
-    parameters = estimator.get_params(deep=False)
-    multi_class = parameters.get("multi_class", "auto" if is_binary else "multinomial")
-    if multi_class in ("auto", "deprecated"):
-        multi_class = "ovr" if is_binary or parameters["solver"] == "liblinear" else "multinomial"
-    if multi_class == "ovr":
-        return Link.LOGISTIC if is_binary else Link.OVR_LOGISTIC
-    if is_binary:
-        raise ValueError("multi_class='multinomial' of two classes is not supported; train it with multi_class='ovr'")
-    return Link.SOFTMAX
+def _multinomial_classifier(estimator: Any, score_count: int) -> Output:
+    # Also of an old one-versus-rest model, such as liblinear's: its own predict_proba does so from scikit-learn 1.8 on.
+    link = Link.LOGISTIC if score_count == 1 else Link.SOFTMAX
+    return Output(Task.CLASSIFICATION, score_count, labels(estimator), link)
 
 
 def _ridge_classifier(estimator: Any, score_count: int) -> Output:
@@ -103,20 +88,15 @@ def _sgd_classifier(estimator: Any, score_count: int) -> Output:
     return Output(Task.CLASSIFICATION, score_count, labels(estimator), link)
 
 
-def _discriminant_analysis(estimator: Any, score_count: int) -> Output:
-    link = Link.LOGISTIC if score_count == 1 else Link.SOFTMAX
-    return Output(Task.CLASSIFICATION, score_count, labels(estimator), link)
-
-
 LINEAR_ESTIMATORS: dict[type, Callable[[Any, int], Output]] = {
-    LogisticRegression: _logistic_regression,
-    LogisticRegressionCV: _logistic_regression,
+    LogisticRegression: _multinomial_classifier,
+    LogisticRegressionCV: _multinomial_classifier,
     RidgeClassifier: _ridge_classifier,
     RidgeClassifierCV: _ridge_classifier,
     SGDClassifier: _sgd_classifier,
     LinearSVC: _classifier,
     Perceptron: _classifier,
-    LinearDiscriminantAnalysis: _discriminant_analysis,
+    LinearDiscriminantAnalysis: _multinomial_classifier,
     LinearRegression: _regressor,
     Ridge: _regressor,
     RidgeCV: _regressor,

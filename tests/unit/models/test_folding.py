@@ -37,9 +37,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from sealserve.errors import NoProbabilitiesError
-from sealserve.output import Link, Task
-from sealserve_service.models.errors import UnsupportedModelError
+from sealserve.errors import NoSuchMethodError
+from sealserve.output import Task
 from sealserve_service.models.folding import fold
 
 Rows = NDArray[np.float64]
@@ -100,7 +99,7 @@ def assert_agrees(estimator: Any, X: Any) -> None:
     if hasattr(estimator, "predict_proba"):
         np.testing.assert_allclose(model.output.predict_proba(scores), estimator.predict_proba(X), rtol=1e-7, atol=1e-9)
     else:
-        with pytest.raises(NoProbabilitiesError):
+        with pytest.raises(NoSuchMethodError):
             model.output.predict_proba(scores)
 
 
@@ -224,23 +223,3 @@ def test_a_model_of_scikit_learn_0_22(mnist_model_path: Path) -> None:
     assert (model.score_count, model.feature_count) == (10, 784)
     assert model.output.classes == tuple(range(10))
     assert_agrees(estimator, np.random.default_rng(1).uniform(size=(50, 784)))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "link"),
-    [({"multi_class": "ovr"}, Link.OVR_LOGISTIC), ({"solver": "liblinear"}, Link.OVR_LOGISTIC), ({}, Link.SOFTMAX)],
-    ids=repr,
-)
-@pytest.mark.skipif("multi_class" not in LogisticRegression().get_params(), reason="scikit-learn 1.8 dropped it")
-def test_multi_class_decides_the_link_where_it_exists(
-    parameters: dict[str, str], link: Link, rows: Rows, groups: Rows, fit: Any
-) -> None:
-    estimator = fit(LogisticRegression(**parameters), rows, groups)
-    assert fold(estimator).output.link is link
-    assert_agrees(estimator, rows)
-
-
-@pytest.mark.skipif("multi_class" not in LogisticRegression().get_params(), reason="scikit-learn 1.8 dropped it")
-def test_multinomial_of_two_classes_is_refused(rows: Rows, groups: Rows, fit: Any) -> None:
-    with pytest.raises(UnsupportedModelError, match="multi_class='ovr'"):
-        fold(fit(LogisticRegression(multi_class="multinomial"), rows, groups > 0))
