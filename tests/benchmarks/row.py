@@ -203,7 +203,8 @@ def main() -> None:
     arguments = parser.parse_args()
     images, labels = mnist.test_set()
     rows, labels = images[: arguments.rows] / 255.0, labels[: arguments.rows]
-    path = mnist.model_path()
+    path = mnist.find(mnist.MODEL)
+    assert path, "the model of the guide is not here"
     results = []
     for wanted in WANTED_ERRORS:
         print(f"serving with max score error {wanted or 'default'} ...", file=sys.stderr)
