@@ -32,7 +32,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         try:
             return model_pb2.GetModelResponse(model=model_to_proto(self._models.get(request.model, ANONYMOUS).model))
         except ServiceError as error:
-            await status.abort(context, error)
+            await status.abort(context, as_service_error(error))
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
         """List a page of models; its token is the last name of the page before."""
