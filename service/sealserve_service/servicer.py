@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from sealserve.errors import DrainingError, LimitExceededError, ServiceError
 from sealserve.model import Limits
@@ -96,6 +97,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 await status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
             for answer in table.abandoned():
                 await context.write(answer)
+        except DecodeError:
+            await status.abort_undecodable(context)
         finally:
             drain.cancel()
             read.cancel()
