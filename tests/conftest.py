@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from sealserve.client import Client
-from sealserve_service.models.registry import ModelRegistry
 from tests.raw import RawClient
-from tests.serving import HANG_SECONDS, digits, running_server, served
+from tests.serving import HANG_SECONDS, digits, digits_registry, running_server
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,7 @@ def digits_model() -> Digits:
 @pytest.fixture(scope="session")
 def digits_server(digits_model: Digits) -> Iterator[str]:
     """The address of a server of the digits model."""
-    # The digits are multiples of 1/16: with this step nothing is lost in rounding.
-    with running_server(ModelRegistry([served("digits", digits_model.estimator, input_step=1 / 16)])) as address:
+    with running_server(digits_registry(digits_model.estimator)) as address:
         yield address
 
 

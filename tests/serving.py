@@ -1,5 +1,6 @@
-"""Real servers on real sockets for tests: in this process, on a loop and a thread of their own, or in a process of
-their own (`python -m tests.serving`, which serves the digits model and stops on SIGTERM).
+"""Real servers on real sockets: in this process, on a loop and a thread of their own, or in a process of their own.
+
+`python -m tests.serving` is that process: it serves the digits model and stops on SIGTERM.
 """
 
 import asyncio
@@ -66,6 +67,11 @@ def digits() -> tuple[LogisticRegression, NDArray[np.float64]]:
     return LogisticRegression(max_iter=1000).fit(X[:1000] / 16, y[:1000]), X / 16
 
 
+def digits_registry(estimator: LogisticRegression, settings: Settings = SETTINGS) -> ModelRegistry:
+    """The digits model, with a step that loses nothing in rounding."""
+    return ModelRegistry([served("digits", estimator, input_step=1 / 16, limits=settings.limits)])
+
+
 @dataclass(frozen=True)
 class RunningServer:
     """A server; `begin_stop` starts its orderly end and returns a future of it."""
@@ -120,7 +126,7 @@ def server_process() -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 async def _serve_digits() -> None:
-    server = build_server(SETTINGS, ModelRegistry([served("digits", digits()[0], input_step=1 / 16)]))
+    server = build_server(SETTINGS, digits_registry(digits()[0]))
     print(f"127.0.0.1:{await server.start()}", flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

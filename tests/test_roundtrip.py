@@ -22,12 +22,11 @@ from sealserve.errors import (
     InputError,
     NoProbabilitiesError,
     OutOfRangeError,
-    StaleConfigError,
 )
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.registry import ModelRegistry
 from tests.conftest import Digits
-from tests.serving import HANG_SECONDS, SETTINGS, linear, running_server, served, with_limits
+from tests.serving import HANG_SECONDS, SETTINGS, digits_registry, linear, running_server, served, with_limits
 
 RANDOM = np.random.default_rng(1)
 X, Y = load_digits(return_X_y=True)
@@ -130,7 +129,9 @@ def test_threads_share_a_client(client: Client, digits_model: Digits) -> None:
     expected = digits_model.estimator.predict(digits_model.X)
     parts = np.array_split(np.arange(200), 10)
     with ThreadPoolExecutor(10) as threads:
-        for part, labels in zip(parts, threads.map(lambda part: client.predict(digits_model.X[part]), parts), strict=True):
+        for part, labels in zip(
+            parts, threads.map(lambda part: client.predict(digits_model.X[part]), parts), strict=True
+        ):
             np.testing.assert_array_equal(labels, expected[part])
 
 
@@ -240,10 +241,9 @@ def test_what_the_source_raises_comes_after_the_results_before_it(client: Client
         yield from digits_model.X[:50]
         raise LookupError("the source is broken")
 
-    indices = []
+    indices: list[int] = []
     with pytest.raises(LookupError, match="the source is broken"):
-        for index, _ in client.stream(source()):
-            indices.append(index)
+        indices.extend(index for index, _ in client.stream(source()))
     assert sorted(indices) == list(range(50))
     assert len(client.predict(digits_model.X[:2])) == 2
 
@@ -256,7 +256,7 @@ def test_closing_a_stream_early_ends_its_call_and_its_thread(digits_model: Digit
     # The server takes one call at a time: the next is refused for as long as the stream is open.
     settings = dataclasses.replace(SETTINGS, max_concurrent_calls=1)
     with (
-        running_server(ModelRegistry([served("digits", digits_model.estimator)]), settings) as address,
+        running_server(digits_registry(digits_model.estimator, settings), settings) as address,
         client_of(address) as client,
     ):
         results = client.stream(endless())
@@ -276,7 +276,7 @@ def test_closing_a_stream_early_ends_its_call_and_its_thread(digits_model: Digit
 
 def test_more_rows_than_the_window_and_the_open_items(digits_model: Digits) -> None:
     settings = with_limits(window_bytes=150_000, max_open_items=3)  # a ciphertext has 33 KB
-    registry = ModelRegistry([served("digits", digits_model.estimator, limits=settings.limits)])
+    registry = digits_registry(digits_model.estimator, settings)
     expected = digits_model.estimator.predict(digits_model.X)
     with running_server(registry, settings) as address, client_of(address) as client:
         np.testing.assert_array_equal(client.predict(digits_model.X), expected)
