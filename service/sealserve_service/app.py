@@ -10,6 +10,7 @@ from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_p
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.servicer import ModelServicer, PredictionServicer
 from sealserve_service.settings import Settings
+from sealserve_service.status import UndecodableRequests
 
 _SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
@@ -39,6 +40,7 @@ class Server:
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.share_port)),
             ],
+            interceptors=[UndecodableRequests()],
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs lacks it

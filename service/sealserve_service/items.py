@@ -15,6 +15,7 @@ from sealserve.errors import (
     InternalError,
     ItemTimeoutError,
     LimitExceededError,
+    ModelNotFoundError,
     OutOfSequenceError,
     ParameterSetNotOfferedError,
     ServiceError,
@@ -29,6 +30,8 @@ from sealserve_service.models.registry import ModelRegistry
 
 GROUP_BYTES = 1 << 20
 DRAIN_RETRY_SECONDS = 1.0
+_MAX_ITEM_ID = (1 << 64) - 1
+_MAX_ECHO_CHARACTERS = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -105,9 +108,18 @@ def grouped(pairs: Iterable[Residues]) -> Iterator[prediction_pb2.ScoreGroup]:
 
 
 def as_service_error(error: Exception) -> ServiceError:
-    """Return the error if it is one that the caller may see; else log it and return one that names the log entry."""
-    if isinstance(error, ServiceError):
-        return error
+    """Return the error if it is one that the caller may see; else log it and return one that names the log entry.
+
+    Names that the error repeats are cut short: a failed call's error travels in HTTP/2 headers, of which gRPC drops
+    the whole answer beyond 16 KiB.
+    """
+    match error:
+        case ModelNotFoundError():
+            return ModelNotFoundError(error.model[:_MAX_ECHO_CHARACTERS])
+        case ParameterSetNotOfferedError():
+            return ParameterSetNotOfferedError(error.layout, error.parameter_set[:_MAX_ECHO_CHARACTERS])
+        case ServiceError():
+            return error
     request_id = uuid.uuid4().hex
     _logger.error("request %s failed", request_id, exc_info=error)
     return InternalError(request_id)
@@ -132,6 +144,11 @@ class ItemTable:
     def next_deadline(self) -> float | None:
         """When the oldest open item times out, in time.monotonic() seconds."""
         return next(iter(self._deadlines.values()), None)
+
+    @property
+    def _least_free_id(self) -> int:
+        """0, which no item may have, when there is none left."""
+        return 0 if self._last_id == _MAX_ITEM_ID else self._last_id + 1
 
     def receive(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """Take a message and yield what there is to answer. An item that fails ends; no other notices."""
@@ -168,7 +185,7 @@ class ItemTable:
 
     def _begin(self, message: prediction_pb2.StreamPredictRequest) -> Item:
         if message.item_id <= self._last_id:
-            raise OutOfSequenceError(self._last_id + 1, message.item_id)
+            raise OutOfSequenceError(self._least_free_id, message.item_id)
         self._last_id = message.item_id
         if self.draining:
             raise DrainingError(DRAIN_RETRY_SECONDS)
@@ -181,7 +198,7 @@ class ItemTable:
 
     def _continued(self, item_id: int) -> Item:
         if item_id not in self._open:
-            raise OutOfSequenceError(self._last_id + 1, item_id)
+            raise OutOfSequenceError(self._least_free_id, item_id)
         return self._open[item_id]
 
     def _add(self, item: Item, chunk: prediction_pb2.Chunk) -> None:

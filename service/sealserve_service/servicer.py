@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from sealserve.errors import DrainingError, LimitExceededError, ServiceError
 from sealserve.model import Limits
@@ -32,7 +33,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         try:
             return model_pb2.GetModelResponse(model=model_to_proto(self._models.get(request.model, ANONYMOUS).model))
         except ServiceError as error:
-            await status.abort(context, error)
+            await status.abort(context, as_service_error(error))
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
         """List a page of models; its token is the last name of the page before."""
@@ -96,6 +97,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 await status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
             for answer in table.abandoned():
                 await context.write(answer)
+        except DecodeError:
+            await status.abort_undecodable(context)
         finally:
             drain.cancel()
             read.cancel()

@@ -201,10 +201,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000, help="test images to score for accuracy (default: all)")
     arguments = parser.parse_args()
-    images, labels = mnist.test_set()
-    rows, labels = images[: arguments.rows] / 255.0, labels[: arguments.rows]
-    path = mnist.find(mnist.MODEL)
-    assert path, "the model of the guide is not here"
+    rows, labels, path = mnist.images(), mnist.labels(), mnist.find(mnist.MODEL)
+    if rows is None or labels is None or path is None:
+        sys.exit(f"MNIST or the guide's model is not here: run `make data`, or set SEALSERVE_DATA ({mnist.MODEL})")
+    rows, labels = rows[: arguments.rows], labels[: arguments.rows]
     results = []
     for wanted in WANTED_ERRORS:
         print(f"serving with max score error {wanted or 'default'} ...", file=sys.stderr)

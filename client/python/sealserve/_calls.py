@@ -8,6 +8,7 @@ from google.rpc.status_pb2 import Status
 
 from sealserve import errors
 from sealserve._exchange import Item
+from sealserve.model import Limits
 from sealserve.v1 import errors_pb2, prediction_pb2
 from sealserve.wire import error_from_proto, header_to_proto
 
@@ -41,14 +42,15 @@ def _detail(value: bytes) -> errors_pb2.Error | None:
     return None
 
 
-def messages(item_id: int, item: Item) -> Iterator[prediction_pb2.StreamPredictRequest]:
-    """Yield the messages of an item: the first with its header, each with a chunk of about CHUNK_BYTES."""
+def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb2.StreamPredictRequest]:
+    """Yield the messages of an item: the first with its header, each with a chunk of CHUNK_BYTES or the limit."""
     header, first_index = header_to_proto(item.header), 0
+    chunk_bytes = min(CHUNK_BYTES, limits.max_message_bytes)
     while first_index < len(item.ciphertexts):
         chunk = prediction_pb2.Chunk(first_index=first_index)
         byte_count = 0
         for ciphertext in item.ciphertexts[first_index:]:
-            if byte_count and byte_count + len(ciphertext) > CHUNK_BYTES:
+            if byte_count and byte_count + len(ciphertext) > chunk_bytes:
                 break
             chunk.ciphertexts.append(ciphertext)
             byte_count += len(ciphertext)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -22,10 +22,16 @@ from sealserve._exchange import Exchange
 from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, StaleConfigError
 from sealserve.item import Residues
 from sealserve.model import Limits
+from sealserve.output import Output
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_from_proto, scores_from_proto
 
-Scores = NDArray[np.float64]
+
+class Scored(NamedTuple):
+    """Scores (rows, score_count) with their meaning, which may change between two items as the model does."""
+
+    output: Output
+    scores: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class ScoreStream:
 
     Args:
         calls: one a stream: takes an iterator of requests, returns the call.
-        batches: the source; what it raises is raised to the caller.
+        batches: the source; what it raises is raised to the caller, after the results of what it gave before.
         limits: the service's.
         rescored: scores rows again after their configuration was found stale.
         timeout_seconds: how long an item may have no end after it was sent.
@@ -77,7 +83,7 @@ class ScoreStream:
         calls: Sequence[Callable[[Iterator[prediction_pb2.StreamPredictRequest]], Any]],
         batches: Iterator[Batch],
         limits: Limits,
-        rescored: Callable[[NDArray[np.float64], StaleConfigError], Scores],
+        rescored: Callable[[NDArray[np.float64], StaleConfigError], Scored],
         timeout_seconds: float,
     ) -> None:
         self.limits = limits
@@ -85,11 +91,12 @@ class ScoreStream:
         self.closed = threading.Event()
         self._source = batches
         self._source_lock = threading.Lock()
+        self._source_error: Exception | None = None
         self._timeout_seconds = timeout_seconds
-        self._results: queue.Queue[tuple[Batch, Scores | SealserveError] | BaseException | None] = queue.Queue(64)
+        self._results: queue.Queue[tuple[Batch, Scored | SealserveError] | BaseException | None] = queue.Queue(64)
         self._lanes = [_Lane(self, call) for call in calls]
 
-    def __iter__(self) -> Iterator[tuple[Batch, Scores | SealserveError]]:
+    def __iter__(self) -> Iterator[tuple[Batch, Scored | SealserveError]]:
         running = len(self._lanes)
         try:
             while running:
@@ -105,15 +112,21 @@ class ScoreStream:
                     raise result
                 else:
                     yield result
+            if self._source_error:
+                raise self._source_error
         finally:
             self._close()
 
     def take(self) -> Batch | None:
         """Return the source's next batch, or None at its end."""
         with self._source_lock:
-            return None if self.closed.is_set() else next(self._source, None)
+            return None if self.closed.is_set() or self._source_error else next(self._source, None)
 
-    def put(self, result: tuple[Batch, Scores | SealserveError] | BaseException | None) -> None:
+    def end_source(self, error: Exception) -> None:
+        """Take nothing more from the source, which raised the error."""
+        self._source_error = error
+
+    def put(self, result: tuple[Batch, Scored | SealserveError] | BaseException | None) -> None:
         """Hand a result, the failure of everything, or the end of a lane (None) to the caller."""
         self._results.put(result)
 
@@ -163,9 +176,9 @@ class _Lane:
                 item_id += 1
                 if not self._admit(item_id, _Pending(batch, item.byte_count, time.monotonic())):
                     return
-                yield from messages(item_id, item)
+                yield from messages(item_id, item, self._owner.limits)
         except Exception as error:  # gRPC would swallow it
-            self._owner.put(error)
+            self._owner.end_source(error)
 
     def _admit(self, item_id: int, pending: _Pending) -> bool:
         """Wait until the window has room; False when the stream ends before."""
@@ -215,11 +228,12 @@ class _Lane:
             self._changed.notify()
         self._owner.put((pending.batch, self._result(pending, response)))
 
-    def _result(self, pending: _Pending, response: prediction_pb2.StreamPredictResponse) -> Scores | SealserveError:
+    def _result(self, pending: _Pending, response: prediction_pb2.StreamPredictResponse) -> Scored | SealserveError:
         try:
             if response.HasField("error"):
                 error = error_from_proto(response.error)
                 return self._owner.rescored(pending.batch.rows, error) if isinstance(error, StaleConfigError) else error
-            return pending.batch.exchange.decrypt(len(pending.batch.rows), pending.reply)
+            exchange = pending.batch.exchange
+            return Scored(exchange.model.output, exchange.decrypt(len(pending.batch.rows), pending.reply))
         except SealserveError as error:
             return error

@@ -9,17 +9,17 @@ scores, errors or decisions to retry back to the service's operator: see SECURIT
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._calls import MAX_REPLY_BYTES, messages, translated
-from sealserve._exchange import Exchange, Item
-from sealserve._stream import Batch, Scores, ScoreStream
+from sealserve._exchange import Exchange
+from sealserve._stream import Batch, Scored, ScoreStream
 from sealserve.errors import InputError, SealserveError, StaleConfigError
 from sealserve.item import Residues
 from sealserve.keys import SecretKey
@@ -109,11 +109,13 @@ class Client:
             InputError: a row is refused; nothing was sent then.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
-        return self.model.output.predict(self._scores(X))
+        output, scores = self._scored(X)
+        return output.predict(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Score rows: (rows,) for two classes or one target, else (rows, score_count). Raises what predict raises."""
-        return self.model.output.decision_function(self._scores(X))
+        output, scores = self._scored(X)
+        return output.decision_function(scores)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict probabilities (rows, classes), where the model's estimator has them. Raises what predict raises.
@@ -121,9 +123,9 @@ class Client:
         Raises:
             NoSuchMethodError: it has none.
         """
-        output = self.model.output
-        output.check_probabilities()
-        return output.predict_proba(self._scores(X))
+        self.model.output.check_probabilities()
+        output, scores = self._scored(X)
+        return output.predict_proba(scores)
 
     def stream(
         self, rows: Iterable[Any], *, method: Method = "predict", rows_per_item: int = 1
@@ -140,28 +142,20 @@ class Client:
             (index, result), as they finish; the error, as a value, where a row or its item failed.
 
         Raises:
-            TransportError: the connection broke or the service fell silent. What `rows` raises.
+            TransportError: the connection broke or the service fell silent.
+            What `rows` raises, after the results of the rows before.
         """
         if rows_per_item < 1:
             raise InputError("rows_per_item is at least 1")
-        read = self._reader(method)
-        for batch, scores in self._streamed(self._gathered(rows, rows_per_item)):
-            if isinstance(scores, SealserveError):
-                yield from ((batch.first_index + i, scores) for i in range(len(batch.rows)))
+        if method not in get_args(Method):
+            raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
+        if method == "predict_proba":
+            self.model.output.check_probabilities()
+        for batch, result in self._streamed(self._gathered(rows, rows_per_item)):
+            if isinstance(result, SealserveError):
+                yield from ((batch.first_index + i, result) for i in range(len(batch.rows)))
             else:
-                yield from enumerate(read(scores), batch.first_index)
-
-    def _reader(self, method: Method) -> Callable[[Scores], NDArray[Any]]:
-        output = self.model.output
-        match method:
-            case "predict":
-                return output.predict
-            case "decision_function":
-                return output.decision_function
-            case "predict_proba":
-                output.check_probabilities()
-                return output.predict_proba
-        raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
+                yield from enumerate(getattr(result.output, method)(result.scores), batch.first_index)
 
     def _gathered(self, rows: Iterable[Any], rows_per_item: int) -> Iterator[Batch]:
         """Gather rows into batches; a row that is refused makes a batch of its own, with its error."""
@@ -187,31 +181,37 @@ class Client:
                 yield from flushed()
         yield from flushed()
 
-    def _scores(self, X: Any) -> Scores:
-        """Score rows in order: (rows, score_count)."""
+    def _scored(self, X: Any) -> Scored:
+        """Score rows in order."""
         exchange = self._exchange()
         rows = exchange.features(X)
         quantized = exchange.quantize(rows, clip=self._clip)
         per_item = exchange.offer.rows_per_item
         if len(rows) == 0:
-            return np.empty((0, exchange.model.output.score_count))
+            return Scored(exchange.model.output, np.empty((0, exchange.model.output.score_count)))
         if len(rows) <= per_item:
             try:
                 return self._score(exchange, quantized)
             except StaleConfigError as error:
                 return self._rescored(rows, error)
-        scores = np.empty((len(rows), exchange.model.output.score_count))
         batches = (
             Batch(first, rows[first : first + per_item], exchange, quantized[first : first + per_item])
             for first in range(0, len(rows), per_item)
         )
+        results = dict[int, Scored]()
         for batch, result in self._streamed(batches):
             if isinstance(result, SealserveError):
                 raise result
-            scores[batch.first_index : batch.first_index + len(batch.rows)] = result
-        return scores
+            results[batch.first_index] = result
+        return self._joined([results[first] for first in sorted(results)])
 
-    def _streamed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Scores | SealserveError]]:
+    def _joined(self, results: Sequence[Scored]) -> Scored:
+        output = results[0].output
+        if any(result.output != output for result in results):  # the model has changed half-way through
+            raise StaleConfigError(self.model.config_id)
+        return Scored(output, np.concatenate([result.scores for result in results]))
+
+    def _streamed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Scored | SealserveError]]:
         limits = self.model.limits
         connections = self._connections or limits.suggested_connections
         calls = [
@@ -220,16 +220,16 @@ class Client:
         ]
         return iter(ScoreStream(calls, batches, limits, self._rescored, self._timeout_seconds))
 
-    def _rescored(self, rows: NDArray[np.float64], stale: StaleConfigError) -> Scores:
+    def _rescored(self, rows: NDArray[np.float64], stale: StaleConfigError) -> Scored:
         """Score rows again after the model's configuration has changed: once, for a second change is an error."""
         exchange = self._refreshed(stale)
         quantized = exchange.quantize(rows, clip=self._clip)
         per_item = exchange.offer.rows_per_item
-        return np.concatenate(
+        return self._joined(
             [self._score(exchange, quantized[first : first + per_item]) for first in range(0, len(rows), per_item)]
         )
 
-    def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scores:
+    def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scored:
         """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
         item = exchange.encrypt(quantized_rows)
         stub = prediction_pb2_grpc.PredictionServiceStub(self._channel(0))
@@ -238,13 +238,17 @@ class Client:
             request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
             reply = scores_from_proto(self._call(stub.Predict, request).scores)
         else:
-            reply = self._streamed_reply(stub, item)
-        return exchange.decrypt(len(quantized_rows), reply)
+            reply = self._streamed_reply(stub, messages(1, item, exchange.model.limits))
+        return Scored(exchange.model.output, exchange.decrypt(len(quantized_rows), reply))
 
-    def _streamed_reply(self, stub: prediction_pb2_grpc.PredictionServiceStub, item: Item) -> list[Residues]:
+    def _streamed_reply(
+        self,
+        stub: prediction_pb2_grpc.PredictionServiceStub,
+        requests: Iterator[prediction_pb2.StreamPredictRequest],
+    ) -> list[Residues]:
         reply: list[Residues] = []
         try:
-            for response in stub.StreamPredict(messages(1, item), timeout=self._timeout_seconds):
+            for response in stub.StreamPredict(requests, timeout=self._timeout_seconds):
                 if response.HasField("error"):
                     raise error_from_proto(response.error)
                 reply += scores_from_proto(response.scores)

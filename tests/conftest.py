@@ -1,0 +1,47 @@
+"""What most tests over a socket need: scikit-learn's digits, served in this process."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from sealserve.client import Client
+from tests.raw import RawClient
+from tests.serving import HANG_SECONDS, digits, digits_registry, running_server
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A classifier and rows that it was not fitted on."""
+
+    estimator: LogisticRegression
+    X: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+@pytest.fixture(scope="session")
+def digits_model() -> Digits:
+    estimator, X = digits()
+    return Digits(estimator, X[1000:1300], estimator.decision_function(X[1000:1300]))
+
+
+@pytest.fixture(scope="session")
+def digits_server(digits_model: Digits) -> Iterator[str]:
+    """The address of a server of the digits model."""
+    with running_server(digits_registry(digits_model.estimator)) as address:
+        yield address
+
+
+@pytest.fixture
+def client(digits_server: str) -> Iterator[Client]:
+    with Client(digits_server, timeout_seconds=HANG_SECONDS) as client:
+        yield client
+
+
+@pytest.fixture
+def raw(digits_server: str) -> Iterator[RawClient]:
+    with RawClient(digits_server) as raw:
+        yield raw
