@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from sealserve.errors import SealserveError
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.servicer import ModelServicer, PredictionServicer
@@ -18,7 +19,7 @@ _SERVICES = (
 )
 
 
-class AddressError(Exception):
+class AddressError(SealserveError):
     """The address cannot be listened on; the text says why."""
 
 

@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection, wait
 
 from sealserve.errors import SealserveError
 from sealserve_service.app import AddressError, build_server
-from sealserve_service.models.errors import ModelError
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.models.sources import serve_source
 from sealserve_service.settings import Settings
@@ -30,7 +29,7 @@ _STOP_MARGIN_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 
 
-class StartError(Exception):
+class StartError(SealserveError):
     """A serving process could not start; the text is its own."""
 
 
@@ -103,7 +102,7 @@ def _worker(settings: Settings, started: Connection) -> None:
     parent = multiprocessing.parent_process()
     try:
         asyncio.run(_serve(settings, lambda _: started.send(None), parent.sentinel if parent else None))
-    except (SealserveError, ModelError, AddressError) as error:
+    except SealserveError as error:
         started.send(str(error))
         sys.exit(1)
 

@@ -1,0 +1,34 @@
+"""`sealserve health`: the probe of a container. Loads neither NumPy nor SEAL."""
+
+from argparse import ArgumentParser, Namespace
+
+from sealserve.cli.command import Command, add_service_options
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the options."""
+    add_service_options(parser)
+    parser.set_defaults(timeout=5.0)
+    parser.add_argument("--service", default="", metavar="NAME", help="one service; by default the whole server")
+
+
+def run(arguments: Namespace) -> int:
+    """Print the state; 0 only if it is SERVING."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(arguments.address) as channel:
+        try:
+            response = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=arguments.service), timeout=arguments.timeout
+            )
+        except grpc.RpcError as error:
+            print(error.code().name)
+            return 1
+    print(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+    return int(response.status != health_pb2.HealthCheckResponse.SERVING)
+
+
+COMMAND = Command(
+    "health", "ask whether a service is serving", "  sealserve health --address 127.0.0.1:50051", configure, run
+)

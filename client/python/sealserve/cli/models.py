@@ -1,0 +1,134 @@
+"""`sealserve models list` and `sealserve models show`: what a service serves."""
+
+import dataclasses
+import json
+from argparse import ArgumentParser, Namespace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from sealserve.cli.command import Command, add_service_options
+
+if TYPE_CHECKING:
+    from sealserve.model import Model, Offer
+
+_WEIGHTS = {
+    False: "open: whoever sees a request with its reply can compute the quantized weights",
+    True: "private: a reply gives its reader the scores and no more",
+}
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the options."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="a line for each model")
+    showing = actions.add_parser("show", help="everything about one model")
+    showing.add_argument("model", nargs="?", default="", metavar="NAME", help="may be left out if there is one only")
+    for action, shown in ((listing, _list), (showing, _show)):
+        add_service_options(action)
+        action.add_argument("--json", action="store_true", help="for programs")
+        action.set_defaults(action=shown)
+
+
+def run(arguments: Namespace) -> int:
+    """List or show."""
+    from sealserve.client import Client
+
+    with Client(arguments.address, model=getattr(arguments, "model", ""), timeout_seconds=arguments.timeout) as client:
+        arguments.action(client, arguments.json)
+    return 0
+
+
+def _list(client: Any, as_json: bool) -> None:
+    models = list(client.models())
+    if as_json:
+        print(json.dumps([as_dict(model) for model in models], indent=2))
+        return
+    print(f"{'NAME':<20} {'FEATURES':>8} {'SCORES':>6}  {'TASK':<14} PARAMETER SETS")
+    for model in models:
+        sets = ", ".join(offer.parameters.parameter_set.name for offer in model.offers)
+        output = model.output
+        print(f"{model.name:<20} {model.grid.feature_count:>8} {output.score_count:>6}  {output.task.value:<14} {sets}")
+
+
+def _show(client: Any, as_json: bool) -> None:
+    print(json.dumps(as_dict(client.model), indent=2) if as_json else describe(client.model))
+
+
+def as_dict(value: Any) -> Any:
+    """Turn a model into what JSON can hold."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: as_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    match value:
+        case Enum():
+            return value.value
+        case bytes():
+            return value.hex()
+        case tuple() | list():
+            return [as_dict(member) for member in value]
+        case bool() | int() | float() | str() | None:
+            return value
+    return value.tolist()
+
+
+def describe(model: "Model") -> str:
+    """Say in words what a model is and what its offers cost."""
+    grid, output = model.grid, model.output
+    names = ", ".join(model.feature_names[:8]) + (", ..." if len(model.feature_names) > 8 else "")
+    lines = [
+        ("name", model.name),
+        ("version", model.version),
+        ("config", model.config_id),
+        ("task", f"{output.task.value}, {output.score_count} scores, link {output.link.value}"),
+        ("labels", ", ".join(map(str, output.classes[:20])) + (", ..." if len(output.classes) > 20 else "") or "none"),
+        ("features", f"{grid.feature_count}" + (f": {names}" if names else "")),
+        ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
+    ]
+    for offer in model.offers:
+        lines += describe_offer(offer)
+    limits = model.limits
+    lines.append(("message at most", f"{limits.max_message_bytes:,} bytes"))
+    lines.append(("in flight at most", f"{limits.window_bytes:,} bytes, {limits.max_open_items} open items a stream"))
+    lines.append(("connections", f"{limits.suggested_connections} suggested"))
+    return "\n".join(f"{name:<28} {value}" for name, value in lines)
+
+
+def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
+    """Say in words what an offer is: pairs of a name and a value."""
+    parameters, cost, rows = offer.parameters, offer.cost, offer.rows_per_item
+    modulus_bits = parameters.parameter_set.modulus.bit_length()
+    observed = offer.observed_error
+    return [
+        ("offer", f"{offer.layout.value}, {parameters.parameter_set.name}"),
+        ("  encryption", f"N {parameters.parameter_set.poly_modulus_degree}, q {modulus_bits} bits, t {_bits(offer)}"),
+        ("  score error bound", f"{offer.score_error_bound:.3g} (proven, for features on the grid)"),
+        ("  input rounding adds at most", f"{offer.input_rounding_error_bound:.3g}"),
+        (
+            "  observed score error",
+            f"{observed.score_error:.3g} over {observed.row_count:,} rows, {observed.label_agreement:.2%} equal labels"
+            if observed
+            else "unknown: no calibration rows were given",
+        ),
+        ("  rows, classes a polynomial", f"{rows}, {offer.classes_per_polynomial}"),
+        ("  bytes up, down a full item", f"{cost.request_bytes:,}, {cost.reply_bytes:,}"),
+        ("  server time a full item", f"about {cost.server_seconds * 1e3:.2f} ms"),
+        ("  weights", _WEIGHTS[offer.private_weights]),
+    ]
+
+
+def _bits(offer: "Offer") -> str:
+    t = offer.parameters.plain_modulus
+    return f"2^{t.bit_length() - 1}" if t & (t - 1) == 0 else str(t)
+
+
+def _span(values: Any) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g}..{high:g} by feature"
+
+
+COMMAND = Command(
+    "models",
+    "list the models of a service, or show one",
+    "  sealserve models list\n  sealserve models show mnist --json",
+    configure,
+    run,
+)

@@ -1,0 +1,76 @@
+"""`sealserve serve`: the service."""
+
+from argparse import ArgumentParser, Namespace
+
+from sealserve.cli.command import Command
+from sealserve.errors import InputError
+from sealserve_service.commands.options import add_model_options, model_path, source
+from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the options; the environment gives some of their defaults."""
+    parser.add_argument(
+        "--model",
+        type=model_path,
+        action="append",
+        required=True,
+        metavar="[NAME=]PATH",
+        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file and the name to serve it under; repeatable",
+    )
+    add_model_options(parser, per_model=True)
+    parser.add_argument(
+        "--address",
+        default=DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        help=f"where to listen; port 0 picks a free one (SEALSERVE_ADDRESS; {DEFAULT_ADDRESS})",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="serving processes on the port (SEALSERVE_PROCESSES; 1)"
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="how much to log on stderr (SEALSERVE_LOG_LEVEL; info)",
+    )
+    parser.set_defaults(**from_environment())
+
+
+def run(arguments: Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    from sealserve_service import supervisor
+
+    if arguments.processes < 1:
+        raise InputError("--processes is at least 1")
+    models = tuple(source(name, path, arguments) for name, path in arguments.model)
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise InputError("two models have the same name: say --model NAME=PATH")
+    _refuse_unknown_names(arguments, names)
+    return supervisor.run(
+        Settings(
+            address=arguments.address,
+            processes=arguments.processes,
+            log_level=arguments.log_level,
+            trust_pickle=arguments.trust_pickle,
+            models=models,
+        )
+    )
+
+
+def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:
+    for option in ("input_range", "input_step", "calibration", "max_score_error"):
+        for target, _ in getattr(arguments, option):
+            if target is not None and target not in names:
+                raise InputError(f"--{option.replace('_', '-')} names {target!r}, which no --model does")
+
+
+COMMAND = Command(
+    "serve",
+    "serve models until stopped",
+    "  sealserve serve --model mnist=mnist.pkl --trust-pickle --input-range 0,1 --processes 2\n"
+    "  sealserve serve --model a=a.npz --model b=b.skops --input-range a=0,1 --calibration b=rows.npy",
+    configure,
+    run,
+)
