@@ -10,6 +10,7 @@ from sealserve_service.commands.options import add_model_options, source
 
 if TYPE_CHECKING:
     from sealserve.he.planner import RowPlan
+    from sealserve.model import Offer
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -41,32 +42,19 @@ def run(arguments: Namespace) -> int:
         max_score_error=asked.max_score_error,
         calibration=calibration,
     )
-    plans = row_plans(model.weights, model.intercept, grid)
-    if arguments.json:
-        print(json.dumps({"model": as_dict(served.model), "plans": [summary(plan) for plan in plans]}, indent=2))
-        return 0
-    print(describe(served.model))
-    print("\nWhat a smaller --max-score-error would cost (per full item):")
-    print(
-        f"{'PARAMETER SET':<14} {'WEIGHT BITS':>11} {'SCORE ERROR BOUND':>17} {'ROWS':>4} {'BYTES UP':>9} {'DOWN':>9}"
-    )
     chosen = served.model.offers[0]
-    for plan in plans:
-        line = summary(plan)
-        is_chosen = (
-            line["parameter_set"] == chosen.parameters.parameter_set.name
-            and line["classes_per_polynomial"] == chosen.classes_per_polynomial
-        )
-        print(
-            f"{line['parameter_set']:<14} {line['weight_bits']:>11} {line['score_error_bound']:>17.3g} "
-            f"{line['rows_per_item']:>4} {line['request_bytes']:>9,} {line['reply_bytes']:>9,}"
-            + ("  <- this one" if is_chosen else "")
-        )
+    plans = [summary(plan, chosen) for plan in row_plans(model.weights, model.intercept, grid)]
+    if arguments.json:
+        print(json.dumps({"model": as_dict(served.model), "plans": plans}, indent=2))
+    else:
+        print(describe(served.model))
+        print("\nWhat a smaller --max-score-error would cost, an item:")
+        print(table(plans))
     return 0
 
 
-def summary(plan: "RowPlan") -> dict[str, Any]:
-    """Summarize a plan."""
+def summary(plan: "RowPlan", chosen: "Offer") -> dict[str, Any]:
+    """Summarize a plan, and say whether it is the one that is offered."""
     return {
         "parameter_set": plan.parameters.parameter_set.name,
         "plain_modulus_bits": plan.parameters.plain_modulus.bit_length() - 1,
@@ -76,7 +64,20 @@ def summary(plan: "RowPlan") -> dict[str, Any]:
         "classes_per_polynomial": plan.packing.classes,
         "request_bytes": plan.request_bytes,
         "reply_bytes": plan.reply_bytes,
+        "is_chosen": plan.parameters == chosen.parameters and plan.packing.classes == chosen.classes_per_polynomial,
     }
+
+
+def table(plans: list[dict[str, Any]]) -> str:
+    """Render the plans, cheapest first."""
+    lines = [f"{'PARAMETER SET':<14} {'WEIGHT BITS':>11} {'ERROR BOUND':>11} {'ROWS':>5} {'BYTES UP':>9} {'DOWN':>9}"]
+    for plan in plans:
+        lines.append(
+            f"{plan['parameter_set']:<14} {plan['weight_bits']:>11} {plan['score_error_bound']:>11.3g} "
+            f"{plan['rows_per_item']:>5} {plan['request_bytes']:>9,} {plan['reply_bytes']:>9,}"
+            + ("  <- served" if plan["is_chosen"] else "")
+        )
+    return "\n".join(lines)
 
 
 COMMAND = Command(

@@ -10,28 +10,34 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 from sealserve import __version__
-from sealserve.cli import health, models, predict
 from sealserve.cli.command import Command
 from sealserve.errors import SealserveError
 
 ENTRY_POINTS = "sealserve.commands"
 # The modules that only an extra installs -> the extra.
-_EXTRAS = {"matplotlib": "demo", "grpc_reflection": "service", "joblib": "service", "skops": "service"}
-_EXTRAS["sklearn"] = "service"
+_EXTRAS = {
+    "matplotlib": "demo",
+    "grpc_reflection": "service",
+    "joblib": "service",
+    "skops": "service",
+    "sklearn": "service",
+}
 
 
-def commands() -> list[Command]:
-    """Return the SDK's own commands and those that installed packages register."""
-    registered = [entry_point.load() for entry_point in entry_points(group=ENTRY_POINTS)]
-    return sorted([predict.COMMAND, models.COMMAND, health.COMMAND, *registered], key=lambda command: command.name)
+def commands(name: str = "") -> list[Command]:
+    """Return the command of that name; all that are installed if there is none."""
+    found = entry_points(group=ENTRY_POINTS)
+    # One alone is imported alone: the health probe of a container has no time for NumPy.
+    chosen = [entry_point for entry_point in found if entry_point.name == name] or found
+    return sorted((entry_point.load() for entry_point in chosen), key=lambda command: str(command.name))
 
 
-def build_parser() -> ArgumentParser:
-    """Build the parser of all commands."""
+def build_parser(name: str = "") -> ArgumentParser:
+    """Build the parser of the command of that name; of all commands if there is none."""
     parser = ArgumentParser(prog="sealserve", description="Machine-learning inference on encrypted data.")
     parser.add_argument("--version", action="version", version=f"sealserve {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in commands():
+    for command in commands(name):
         subparser = subparsers.add_parser(
             command.name,
             help=command.summary,
@@ -46,8 +52,9 @@ def build_parser() -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    parser = build_parser()
-    parsed = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = build_parser(words[0] if words else "")
+    parsed = parser.parse_args(words)
     if "run" not in parsed:
         parser.print_help()
         return 0
@@ -64,8 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if extra is None:
             raise
         return _failed(f"this command needs more packages: pip install 'sealserve[{extra}]'")
-    except (SealserveError, OSError) as error:
+    except SealserveError as error:
         return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return exit_code
 
 

@@ -108,9 +108,11 @@ def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
             if observed
             else "unknown: no calibration rows were given",
         ),
-        ("  rows, classes a polynomial", f"{rows}, {offer.classes_per_polynomial}"),
-        ("  bytes up, down a full item", f"{cost.request_bytes:,}, {cost.reply_bytes:,}"),
-        ("  server time a full item", f"about {cost.server_seconds * 1e3:.2f} ms"),
+        ("  rows an item", str(rows)),
+        ("  classes a polynomial", str(offer.classes_per_polynomial)),
+        ("  bytes up, down an item", f"{cost.request_bytes:,}, {cost.reply_bytes:,}"),
+        ("  bytes up, down a row", f"{cost.request_bytes / rows:,.0f}, {cost.reply_bytes / rows:,.0f} in a full item"),
+        ("  server time an item", f"about {cost.server_seconds * 1e3:.2f} ms"),
         ("  weights", _WEIGHTS[offer.private_weights]),
     ]
 

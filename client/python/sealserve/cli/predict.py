@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options
-from sealserve.errors import FeatureNameError, InputError, SealserveError
+from sealserve.errors import FeatureCountError, FeatureNameError, InputError, SealserveError
 
 if TYPE_CHECKING:
     from sealserve.client import Client
+    from sealserve.model import Model
 
 METHODS = ("predict", "decision_function", "predict_proba")
 _SHOWN_ERRORS = 5
@@ -55,8 +56,7 @@ def run(arguments: Namespace) -> int:
         timeout_seconds=arguments.timeout,
         connections=arguments.connections,
     ) as client:
-        if names and client.model.feature_names and names != client.model.feature_names:
-            raise FeatureNameError(f"the columns must be, in this order: {', '.join(client.model.feature_names)}")
+        _check_columns(names, rows.shape, client.model)
         if key_file and key is None:
             client.secret_key.save(key_file)
         predictions, errors = predict(client, rows, arguments.method, show_progress=arguments.progress)
@@ -66,6 +66,14 @@ def run(arguments: Namespace) -> int:
         raise InputError(f"{len(errors):,} of {len(rows):,} rows failed; nothing was written")
     write(predictions, arguments.output)
     return 0
+
+
+def _check_columns(names: tuple[str, ...], shape: tuple[int, ...], model: "Model") -> None:
+    expected = model.grid.feature_count
+    if shape[1:] != (expected,):
+        raise FeatureCountError(f"rows of {expected} features are needed, the shape is {shape}")
+    if names and model.feature_names and names != model.feature_names:
+        raise FeatureNameError(f"the columns must be, in this order: {', '.join(model.feature_names)}")
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Any]:
@@ -83,7 +91,7 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], Any]:
             with path.open(newline="") as file:
                 first = next(csv.reader(file), [])
             names = () if all(map(_is_number, first)) else tuple(first)
-            return names, np.loadtxt(path, delimiter=",", skiprows=bool(names), ndmin=2)
+            return names, np.loadtxt(path, delimiter=",", skiprows=int(bool(names)), ndmin=2)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     raise InputError(f"{path}: rows come from a .npy or a .csv file")
