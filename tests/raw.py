@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sealserve._calls import messages, translated
 from sealserve._exchange import Exchange
 from sealserve.errors import ServiceError
-from sealserve.item import Residues
+from sealserve.item import Scores
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 from tests.serving import HANG_SECONDS
@@ -107,7 +107,7 @@ class RawClient:
         Raises:
             SealserveError: the whole call failed.
         """
-        replies = defaultdict[int, list[Residues]](list)
+        replies = defaultdict[int, list[Scores]](list)
         try:
             for response in call:
                 reply = replies[response.item_id]

@@ -21,7 +21,7 @@ from sealserve.errors import (
     ServiceError,
     StaleConfigError,
 )
-from sealserve.item import ItemHeader, Residues
+from sealserve.item import ItemHeader, Scores
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
@@ -62,7 +62,7 @@ class Item:
         self.offer = offer
         self.byte_count = 0
         self.seconds = 0.0
-        self._scoring = engine.begin(header)
+        self._scoring = engine.begin(header, tenant)
         self.received = 0
 
     @property
@@ -86,7 +86,7 @@ class Item:
         self.seconds += time.perf_counter() - start
         self.received += len(ciphertexts)
 
-    def scores(self) -> Iterator[Residues]:
+    def scores(self) -> Iterator[Scores]:
         """Yield the reply, timing the arithmetic but not what the caller does in between."""
         start = time.perf_counter()
         for pair in self._scoring.finish():
@@ -95,9 +95,9 @@ class Item:
             start = time.perf_counter()
 
 
-def grouped(pairs: Iterable[Residues]) -> Iterator[prediction_pb2.ScoreGroup]:
-    """Gather polynomial pairs into messages of about GROUP_BYTES."""
-    first_index, group, byte_count = 0, list[Residues](), 0
+def grouped(pairs: Iterable[Scores]) -> Iterator[prediction_pb2.ScoreGroup]:
+    """Gather pieces into messages of about GROUP_BYTES."""
+    first_index, group, byte_count = 0, list[Scores](), 0
     for pair in pairs:
         if group and byte_count + pair.byte_count > GROUP_BYTES:
             yield scores_to_proto(first_index, group)

@@ -23,6 +23,8 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.QuotaExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
     errors.ItemTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.KeyStoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.MalformedKeyError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InternalError: grpc.StatusCode.INTERNAL,
 }
 

@@ -17,7 +17,7 @@ from sealserve.errors import (
     OutOfSequenceError,
     ServiceError,
 )
-from sealserve.item import Residues
+from sealserve.item import Residues, Scores
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_from_proto, header_to_proto, scores_from_proto
 from sealserve_service.auth import ANONYMOUS
@@ -58,7 +58,7 @@ def ends(table: ItemTable, *messages: Message) -> list[tuple[int, NDArray[np.flo
     """The ends of items that the messages bring about, in order: scores or error."""
     found: list[tuple[int, NDArray[np.float64] | ServiceError]] = []
     for message in messages:
-        reply: list[Residues] = []
+        reply: list[Scores] = []
         for answer in table.receive(message):
             assert answer.item_id == message.item_id
             reply += scores_from_proto(answer.scores)

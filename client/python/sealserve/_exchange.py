@@ -14,7 +14,7 @@ from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
 from sealserve.he.parameters import Layout
 from sealserve.he.row import RowPacking
-from sealserve.item import ItemHeader, Residues
+from sealserve.item import ItemHeader, Residues, Scores
 from sealserve.keys import SecretKey
 from sealserve.model import Model, Offer
 from sealserve.secret_key_access import TOKEN
@@ -98,7 +98,7 @@ class Exchange:
         )
         return Item(header, ciphertexts)
 
-    def decrypt(self, row_count: int, reply: Sequence[Residues]) -> NDArray[np.float64]:
+    def decrypt(self, row_count: int, reply: Sequence[Scores]) -> NDArray[np.float64]:
         """Decrypt the reply of an item of row_count rows: scores, float64 (row_count, score_count).
 
         Raises:
@@ -111,6 +111,8 @@ class Exchange:
         for polynomial, pair in enumerate(reply):
             classes = packing.classes_in(polynomial)
             places = packing.places(row_count, len(classes))
+            if not isinstance(pair, Residues):
+                raise ReplyError
             decrypted = self._decryptor.decrypt(pair.c0, pair.c1, places.ravel())
             residues[:, classes.start : classes.stop] = decrypted.reshape(places.shape)
         t = self.offer.parameters.plain_modulus

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sealserve._calls import messages, translated
 from sealserve._exchange import Exchange
 from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, StaleConfigError
-from sealserve.item import Residues
+from sealserve.item import Scores
 from sealserve.model import Limits
 from sealserve.output import Output
 from sealserve.v1 import prediction_pb2
@@ -64,7 +64,7 @@ class _Pending:
     batch: Batch
     byte_count: int
     sent: float
-    reply: list[Residues] = field(default_factory=list)
+    reply: list[Scores] = field(default_factory=list)
 
 
 class ScoreStream:

@@ -21,7 +21,7 @@ from sealserve._calls import MAX_REPLY_BYTES, messages, translated
 from sealserve._exchange import Exchange
 from sealserve._stream import Batch, Scored, ScoreStream
 from sealserve.errors import InputError, SealserveError, StaleConfigError
-from sealserve.item import Residues
+from sealserve.item import Scores
 from sealserve.keys import SecretKey
 from sealserve.model import Model
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
@@ -245,8 +245,8 @@ class Client:
         self,
         stub: prediction_pb2_grpc.PredictionServiceStub,
         requests: Iterator[prediction_pb2.StreamPredictRequest],
-    ) -> list[Residues]:
-        reply: list[Residues] = []
+    ) -> list[Scores]:
+        reply: list[Scores] = []
         try:
             for response in stub.StreamPredict(requests, timeout=self._timeout_seconds):
                 if response.HasField("error"):

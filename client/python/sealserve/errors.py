@@ -27,6 +27,8 @@ SealserveError
 ├── QuotaExceededError
 ├── DrainingError
 ├── ItemTimeoutError
+├── KeyStoreUnavailableError
+├── MalformedKeyError
 └── InternalError
 """
 
@@ -222,6 +224,26 @@ class ItemTimeoutError(ServiceError):
 
 
 @dataclass(eq=False)
+class KeyStoreUnavailableError(ServiceError):
+    """The store of the keys does not answer, or not in time."""
+
+    retry_delay_seconds: float
+
+    def __str__(self) -> str:
+        return f"the store of the keys does not answer: retry in {self.retry_delay_seconds:g} s"
+
+
+@dataclass(eq=False)
+class MalformedKeyError(ServiceError):
+    """A key is not what its upload says it is."""
+
+    reason: "KeyFault"
+
+    def __str__(self) -> str:
+        return f"the key is {self.reason.value}"
+
+
+@dataclass(eq=False)
 class InternalError(ServiceError):
     """The server failed."""
 
@@ -240,3 +262,13 @@ class CiphertextFault(Enum):
     FORM = "not two polynomials in coefficient form, as a fresh ciphertext has"
     COEFFICIENT = "a coefficient is at or above its prime"
     TRANSPARENT = "the second polynomial, or a product with it, is zero: it hides nothing"
+
+
+class KeyFault(Enum):
+    """What is wrong with a key: the first check that fails, in the order in which they are made."""
+
+    LENGTH = "not as long as declared"
+    DIGEST = "not the one of the declared SHA-256"
+    FORMAT = "not made of the SEAL objects of its kind, or too long once inflated"
+    PARAMETERS = "made for another parameter set or other rotations"
+    COEFFICIENT = "out of its bounds: a coefficient is at or above its prime"

@@ -33,3 +33,16 @@ class Residues(NamedTuple):
     def byte_count(self) -> int:
         """Bytes of both."""
         return len(self.c0) + len(self.c1)
+
+
+class SealCiphertext(bytes):
+    """A piece of a reply that is a whole SEAL object (EI only); see EncryptedScores in prediction.proto."""
+
+    @property
+    def byte_count(self) -> int:
+        """Its length."""
+        return len(self)
+
+
+Scores = Residues | SealCiphertext
+"""A piece of a reply: one polynomial pair, with the scores of some rows and classes."""

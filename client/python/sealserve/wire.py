@@ -9,16 +9,18 @@ import hashlib
 import math
 from collections.abc import Sequence
 from datetime import timedelta
+from enum import Enum
+from typing import Any
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from numpy.typing import NDArray
 
 from sealserve import errors
-from sealserve.errors import CiphertextFault, ParameterError, ServiceError
+from sealserve.errors import CiphertextFault, KeyFault, ParameterError, ServiceError
 from sealserve.he.parameters import EncryptionParameters, Layout, ParameterSet
 from sealserve.he.quantization import InputGrid
-from sealserve.item import ItemHeader, Residues
+from sealserve.item import ItemHeader, Residues, Scores, SealCiphertext
 from sealserve.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.output import Label, Link, Output, Task
 from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2, prediction_pb2
@@ -63,18 +65,26 @@ def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
     )
 
 
-def scores_to_proto(first_index: int, pairs: Sequence[Residues]) -> prediction_pb2.ScoreGroup:
-    """Convert consecutive polynomial pairs of a reply."""
+def scores_to_proto(first_index: int, pieces: Sequence[Scores]) -> prediction_pb2.ScoreGroup:
+    """Convert consecutive pieces of a reply."""
     group = prediction_pb2.ScoreGroup(first_index=first_index)
-    for pair in pairs:
-        residues = group.scores.add().residues
-        residues.c0, residues.c1 = pair
+    for piece in pieces:
+        message = group.scores.add()
+        if isinstance(piece, Residues):
+            message.residues.c0, message.residues.c1 = piece
+        else:
+            message.seal_ciphertext = piece
     return group
 
 
-def scores_from_proto(group: prediction_pb2.ScoreGroup) -> list[Residues]:
-    """Convert consecutive polynomial pairs; a SEAL object among them comes out empty, which the exchange refuses."""
-    return [Residues(scores.residues.c0, scores.residues.c1) for scores in group.scores]
+def scores_from_proto(group: prediction_pb2.ScoreGroup) -> list[Scores]:
+    """Convert consecutive pieces of a reply; whether they are of the layout's form is the exchange's to see."""
+    return [
+        SealCiphertext(scores.seal_ciphertext)
+        if scores.HasField("seal_ciphertext")
+        else Residues(scores.residues.c0, scores.residues.c1)
+        for scores in group.scores
+    ]
 
 
 # Models
@@ -275,16 +285,15 @@ def _unfolded(values: Sequence[float]) -> float | NDArray[np.float64]:
 
 # Errors
 
-_FAULTS = {
-    CiphertextFault.LENGTH: errors_pb2.MalformedCiphertext.REASON_LENGTH,
-    CiphertextFault.HEADER: errors_pb2.MalformedCiphertext.REASON_HEADER,
-    CiphertextFault.PARAMETERS: errors_pb2.MalformedCiphertext.REASON_PARAMETERS,
-    CiphertextFault.FORM: errors_pb2.MalformedCiphertext.REASON_FORM,
-    CiphertextFault.COEFFICIENT: errors_pb2.MalformedCiphertext.REASON_COEFFICIENT,
-    CiphertextFault.TRANSPARENT: errors_pb2.MalformedCiphertext.REASON_TRANSPARENT,
+# The reasons of a detail's message, by the enumeration of its error.
+_REASONS: dict[type[Enum], Any] = {
+    CiphertextFault: errors_pb2.MalformedCiphertext.Reason,
+    KeyFault: errors_pb2.MalformedKey.Reason,
 }
-_FAULTS_BACK = {number: fault for fault, number in _FAULTS.items()}
-
+_FAULTS: dict[type[ServiceError], type[Enum]] = {
+    errors.MalformedCiphertextError: CiphertextFault,
+    errors.MalformedKeyError: KeyFault,
+}
 
 # Each detail's message has the fields of its error, under the same names; the exceptions follow.
 _DETAILS: dict[str, type[ServiceError]] = {
@@ -299,6 +308,8 @@ _DETAILS: dict[str, type[ServiceError]] = {
     "quota_exceeded": errors.QuotaExceededError,
     "draining": errors.DrainingError,
     "item_timeout": errors.ItemTimeoutError,
+    "key_store_unavailable": errors.KeyStoreUnavailableError,
+    "malformed_key": errors.MalformedKeyError,
     "internal": errors.InternalError,
 }
 _DETAILS_BACK = {kind: detail for detail, kind in _DETAILS.items()}
@@ -315,7 +326,7 @@ def error_to_proto(error: ServiceError) -> errors_pb2.Error:
             if field.name.endswith("_seconds"):
                 getattr(detail, field.name.removesuffix("_seconds")).FromTimedelta(timedelta(seconds=value))
             elif field.name == "reason":
-                detail.reason = _FAULTS[value]
+                detail.reason = _REASONS[type(value)].Value(f"REASON_{value.name}")
             elif field.name == "layout":
                 detail.layout = _layout_to_proto(next((v for v in Layout if v.value == value), None))
             else:
@@ -333,13 +344,20 @@ def error_from_proto(message: errors_pb2.Error) -> ServiceError:
         if field.name.endswith("_seconds"):
             fields[field.name] = _seconds(getattr(detail, field.name.removesuffix("_seconds")))
         elif field.name == "reason":
-            fields["reason"] = _FAULTS_BACK.get(detail.reason, CiphertextFault.HEADER)
+            fields["reason"] = _reason(_FAULTS[_DETAILS[name]], detail.reason)
         elif field.name == "layout":
             layout = _LAYOUTS_BACK.get(detail.layout)
             fields["layout"] = layout.value if layout else ""
         else:
             fields[field.name] = getattr(detail, field.name)
     return _DETAILS[name](**fields)
+
+
+def _reason(faults: type[Enum], number: int) -> Enum:
+    """Return the fault of a number, or the last there is for one that this version does not know."""
+    names = _REASONS[faults]
+    known = names.Name(number).removeprefix("REASON_") if number in names.values() else ""
+    return faults[known] if known in faults.__members__ else list(faults)[-1]
 
 
 def _seconds(duration: Duration) -> float:

@@ -8,8 +8,9 @@ one while the next is made, and give others a turn in between.
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from sealserve.item import ItemHeader, Residues
+from sealserve.item import ItemHeader, Scores
 from sealserve.model import Offer
+from sealserve_service.auth import Tenant
 
 
 class Scoring(Protocol):
@@ -22,8 +23,8 @@ class Scoring(Protocol):
             MalformedCiphertextError: its index is that within the item.
         """
 
-    def finish(self) -> Iterator[Residues]:
-        """Yield the reply's polynomial pairs, in order, after the last ciphertext.
+    def finish(self) -> Iterator[Scores]:
+        """Yield the pieces of the reply, in order, after the last ciphertext.
 
         Raises:
             MalformedCiphertextError: the ciphertexts cannot be multiplied with the model.
@@ -37,5 +38,9 @@ class Engine(Protocol):
     def offer(self) -> Offer:
         """What it offers to clients."""
 
-    def begin(self, header: ItemHeader) -> Scoring:
-        """Begin an item whose header has been checked against the offer."""
+    def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
+        """Begin an item whose header has been checked against the offer.
+
+        Raises:
+            KeyNotFoundError: the tenant has no key of header.key_id, which the engine needs.
+        """

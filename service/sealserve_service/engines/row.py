@@ -19,6 +19,7 @@ from sealserve.he.planner import RowPlan
 from sealserve.he.seal_format import CiphertextFormat, pack_plaintext
 from sealserve.item import ItemHeader, Residues
 from sealserve.model import Cost, ObservedError, Offer
+from sealserve_service.auth import Tenant
 
 _COST_REPETITIONS = 5
 
@@ -41,7 +42,7 @@ class RowEngine:
         self.intercept = self._lifted_intercept()
         self.offer = self._offer(observed_error)
 
-    def begin(self, header: ItemHeader) -> "RowScoring":
+    def begin(self, header: ItemHeader, tenant: Tenant) -> "RowScoring":
         """Begin an item of header.row_count rows."""
         return RowScoring(self, header.row_count)
 

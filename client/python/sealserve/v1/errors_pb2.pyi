@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Error(_message.Message):
-    __slots__ = ("message", "stale_config", "model_not_found", "key_not_found", "parameter_set_not_offered", "malformed_ciphertext", "input_mismatch", "out_of_sequence", "limit_exceeded", "quota_exceeded", "draining", "item_timeout", "internal")
+    __slots__ = ("message", "stale_config", "model_not_found", "key_not_found", "parameter_set_not_offered", "malformed_ciphertext", "input_mismatch", "out_of_sequence", "limit_exceeded", "quota_exceeded", "draining", "item_timeout", "internal", "key_store_unavailable", "malformed_key")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     STALE_CONFIG_FIELD_NUMBER: _ClassVar[int]
     MODEL_NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,8 @@ class Error(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     ITEM_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     INTERNAL_FIELD_NUMBER: _ClassVar[int]
+    KEY_STORE_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    MALFORMED_KEY_FIELD_NUMBER: _ClassVar[int]
     message: str
     stale_config: StaleConfig
     model_not_found: ModelNotFound
@@ -38,7 +40,9 @@ class Error(_message.Message):
     draining: Draining
     item_timeout: ItemTimeout
     internal: Internal
-    def __init__(self, message: _Optional[str] = ..., stale_config: _Optional[_Union[StaleConfig, _Mapping]] = ..., model_not_found: _Optional[_Union[ModelNotFound, _Mapping]] = ..., key_not_found: _Optional[_Union[KeyNotFound, _Mapping]] = ..., parameter_set_not_offered: _Optional[_Union[ParameterSetNotOffered, _Mapping]] = ..., malformed_ciphertext: _Optional[_Union[MalformedCiphertext, _Mapping]] = ..., input_mismatch: _Optional[_Union[InputMismatch, _Mapping]] = ..., out_of_sequence: _Optional[_Union[OutOfSequence, _Mapping]] = ..., limit_exceeded: _Optional[_Union[LimitExceeded, _Mapping]] = ..., quota_exceeded: _Optional[_Union[QuotaExceeded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., item_timeout: _Optional[_Union[ItemTimeout, _Mapping]] = ..., internal: _Optional[_Union[Internal, _Mapping]] = ...) -> None: ...
+    key_store_unavailable: KeyStoreUnavailable
+    malformed_key: MalformedKey
+    def __init__(self, message: _Optional[str] = ..., stale_config: _Optional[_Union[StaleConfig, _Mapping]] = ..., model_not_found: _Optional[_Union[ModelNotFound, _Mapping]] = ..., key_not_found: _Optional[_Union[KeyNotFound, _Mapping]] = ..., parameter_set_not_offered: _Optional[_Union[ParameterSetNotOffered, _Mapping]] = ..., malformed_ciphertext: _Optional[_Union[MalformedCiphertext, _Mapping]] = ..., input_mismatch: _Optional[_Union[InputMismatch, _Mapping]] = ..., out_of_sequence: _Optional[_Union[OutOfSequence, _Mapping]] = ..., limit_exceeded: _Optional[_Union[LimitExceeded, _Mapping]] = ..., quota_exceeded: _Optional[_Union[QuotaExceeded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., item_timeout: _Optional[_Union[ItemTimeout, _Mapping]] = ..., internal: _Optional[_Union[Internal, _Mapping]] = ..., key_store_unavailable: _Optional[_Union[KeyStoreUnavailable, _Mapping]] = ..., malformed_key: _Optional[_Union[MalformedKey, _Mapping]] = ...) -> None: ...
 
 class StaleConfig(_message.Message):
     __slots__ = ("current_config_id",)
@@ -143,3 +147,29 @@ class Internal(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class KeyStoreUnavailable(_message.Message):
+    __slots__ = ("retry_delay",)
+    RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
+    retry_delay: _duration_pb2.Duration
+    def __init__(self, retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class MalformedKey(_message.Message):
+    __slots__ = ("reason",)
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[MalformedKey.Reason]
+        REASON_LENGTH: _ClassVar[MalformedKey.Reason]
+        REASON_DIGEST: _ClassVar[MalformedKey.Reason]
+        REASON_FORMAT: _ClassVar[MalformedKey.Reason]
+        REASON_PARAMETERS: _ClassVar[MalformedKey.Reason]
+        REASON_COEFFICIENT: _ClassVar[MalformedKey.Reason]
+    REASON_UNSPECIFIED: MalformedKey.Reason
+    REASON_LENGTH: MalformedKey.Reason
+    REASON_DIGEST: MalformedKey.Reason
+    REASON_FORMAT: MalformedKey.Reason
+    REASON_PARAMETERS: MalformedKey.Reason
+    REASON_COEFFICIENT: MalformedKey.Reason
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: MalformedKey.Reason
+    def __init__(self, reason: _Optional[_Union[MalformedKey.Reason, str]] = ...) -> None: ...

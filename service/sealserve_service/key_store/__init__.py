@@ -1,0 +1,1 @@
+"""Where registered keys are kept: one small protocol, one file a place."""

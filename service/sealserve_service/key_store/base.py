@@ -1,0 +1,84 @@
+"""The protocol of a key store, and what it keeps of a key beside its bytes.
+
+A key is found by tenant and id; the id is the SHA-256 of the bytes, so that equal bytes are one key and a key never
+changes. What has expired is as good as deleted, whether or not a sweep has been there yet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+
+class KeyKind(Enum):
+    """What a registered key is for."""
+
+    EVALUATION_KEYS = "evaluation-keys"
+    """Galois and relinearization keys: the EI layout."""
+    PUBLIC_ENCRYPTION_KEY = "public-encryption-key"
+    """Re-randomizes replies: private weights."""
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """What is known of a registered key; nothing of it is secret.
+
+    Attributes:
+        tenant: the name of its owner.
+        key_id: SHA-256 of its bytes, 64 lower-case hexadecimal digits.
+        create_time, expire_time: aware datetimes, UTC.
+    """
+
+    tenant: str
+    key_id: str
+    kind: KeyKind
+    parameter_set: str
+    byte_count: int
+    create_time: datetime
+    expire_time: datetime
+
+
+class KeyStore(Protocol):
+    """Registered keys. Threads share a store; processes do unless `is_shared` is false.
+
+    Every method may block, for a bounded time, and raises KeyStoreUnavailableError when the place does not answer and
+    QuotaExceededError when it has no room.
+    """
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes that are given the same place see the same keys."""
+
+    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+        """Keep a key, whole or not at all, and return the record in force.
+
+        A key that is there already stays, with its create_time; of the two expire_times the later is in force.
+        """
+
+    def get(self, tenant: str, key_id: str) -> KeyRecord:
+        """Return a key's record.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such key, or it has expired.
+        """
+
+    def read(self, tenant: str, key_id: str) -> bytes:
+        """Return a key's bytes, checked against its id.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such key, or it has expired.
+        """
+
+    def list(self, tenant: str) -> Iterator[KeyRecord]:
+        """Yield the records of a tenant's keys, in the order of their ids."""
+
+    def delete(self, tenant: str, key_id: str) -> None:
+        """Delete a key.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such key, or it has expired.
+        """
+
+    def sweep(self) -> int:
+        """Delete what has expired, and what interrupted writers have left; returns the number of keys deleted."""
