@@ -1,17 +1,16 @@
-"""Real servers on real sockets: in this process, on a loop and a thread of their own, or in a process of their own.
+"""Real servers on real sockets: in this process or in a process of their own.
 
 `python -m tests.serving` is that process: it serves the digits model and stops on SIGTERM.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,25 +82,14 @@ class RunningServer:
 @contextlib.contextmanager
 def running(models: ModelRegistry, settings: Settings = SETTINGS) -> Iterator[RunningServer]:
     """Run a server in this process, on a free port."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="test-server", daemon=True)
-    thread.start()
-
-    def submitted(coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
-        return asyncio.run_coroutine_threadsafe(coroutine, loop)
-
-    async def start() -> tuple[Any, int]:
-        server = build_server(settings, models)
-        return server, await server.start()
-
-    server, port = submitted(start()).result(HANG_SECONDS)
+    server = build_server(settings, models)
+    port = server.start()
+    stopper = ThreadPoolExecutor(1)
     try:
-        yield RunningServer(f"127.0.0.1:{port}", lambda: submitted(server.stop()))
+        yield RunningServer(f"127.0.0.1:{port}", lambda: stopper.submit(server.stop))
     finally:
-        submitted(server.stop()).result(HANG_SECONDS)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(HANG_SECONDS)
-        loop.close()
+        server.stop()
+        stopper.shutdown()
 
 
 @contextlib.contextmanager
@@ -125,15 +113,15 @@ def server_process() -> Iterator[tuple["subprocess.Popen[str]", str]]:
             process.terminate()
 
 
-async def _serve_digits() -> None:
+def _serve_digits() -> None:
     server = build_server(SETTINGS, digits_registry(digits()[0]))
-    print(f"127.0.0.1:{await server.start()}", flush=True)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()
-    await server.stop()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    print(f"127.0.0.1:{server.start()}", flush=True)
+    stop.wait()
+    server.stop()
     print(*sorted(sys.modules), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve_digits())
+    _serve_digits()

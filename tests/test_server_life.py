@@ -13,6 +13,7 @@ from sealserve.client import Client
 from sealserve.errors import DrainingError, UnavailableError
 from sealserve_service.app import AddressError
 from sealserve_service.models.registry import ModelRegistry
+from tests import http2
 from tests.conftest import Digits
 from tests.raw import Message, RawClient, assert_error, assert_scores
 from tests.serving import HANG_SECONDS, SETTINGS, digits_registry, running, running_server, server_process
@@ -68,6 +69,16 @@ def test_a_stopping_server_finishes_what_it_has_and_takes_no_more(digits_model: 
         assert busy.call.code() is grpc.StatusCode.UNAVAILABLE
         health.cancel()
         stopped.result(HANG_SECONDS)
+
+
+def test_a_path_that_is_not_utf_8_harms_nothing_else(raw: RawClient, digits_server: str, digits_model: Digits) -> None:
+    """It stops grpcio's asyncio server for good."""
+    for path in (b"/x/\xff\xfe", b"\xff", b"/sealserve.v1.PredictionService/Predict\x80"):
+        answer = http2.exchange(digits_server, http2.call(path, b""))
+        assert answer, "the server speaks HTTP/2"
+        assert_scores(raw.predict(raw.request(digits_model.X[0])), digits_model.scores[0])
+        with Client(digits_server, timeout_seconds=HANG_SECONDS) as another:
+            assert another.predict(digits_model.X[:1]) == digits_model.estimator.predict(digits_model.X[:1])
 
 
 def test_a_port_in_use(digits_server: str) -> None:

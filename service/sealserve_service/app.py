@@ -1,6 +1,10 @@
-"""The composition root: settings and models in, a server out."""
+"""The composition root: settings and models in, a server out.
 
-import asyncio
+gRPC's synchronous server, not its asyncio one: that one (grpcio 1.85) stops for good at the first call whose path is
+not UTF-8, and is no faster here, since SEAL's binding holds the GIL through the arithmetic of a call either way.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -24,7 +28,7 @@ class AddressError(SealserveError):
 
 
 def build_server(settings: Settings, models: ModelRegistry) -> "Server":
-    """Build a server that listens nowhere yet. Call it within a running event loop."""
+    """Build a server that listens nowhere yet."""
     return Server(settings, models)
 
 
@@ -33,26 +37,28 @@ class Server:
 
     def __init__(self, settings: Settings, models: ModelRegistry) -> None:
         self._settings = settings
-        self._draining = asyncio.Event()
+        self._draining: Future[None] = Future()
+        calls = settings.max_concurrent_calls
         # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
         # ends the call over larger ones.
-        self._server = grpc.aio.server(
+        self._server = grpc.server(
+            ThreadPoolExecutor(calls, "call"),
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.share_port)),
             ],
             interceptors=[UndecodableRequests()],
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            maximum_concurrent_rpcs=calls,
         )
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs lacks it
+        self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionServicer(models, settings.limits, self._draining), self._server
+            PredictionServicer(models, settings.limits, self._draining, ThreadPoolExecutor(calls, "read")), self._server
         )
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
-    async def start(self) -> int:
+    def start(self) -> int:
         """Listen and serve; returns the port.
 
         Raises:
@@ -64,13 +70,14 @@ class Server:
             raise AddressError(
                 f"cannot listen on {self._settings.address}: it is in use, or no address of this machine"
             ) from error
-        await self._server.start()
+        self._server.start()
         for service in ("", *_SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return port
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Refuse new work with UNAVAILABLE, let work in flight finish within grace_seconds, then end."""
-        self._draining.set()
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.grace_seconds)
+        if not self._draining.done():
+            self._draining.set_result(None)
+        self._health.enter_graceful_shutdown()
+        self._server.stop(self._settings.grace_seconds).wait()

@@ -1,12 +1,11 @@
 """The RPCs, thin: who calls, which model, messages in, messages out. No SEAL here."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
-import grpc
-from google.protobuf.message import DecodeError
+from grpc import ServicerContext
 
 from sealserve.errors import DrainingError, LimitExceededError, ServiceError
 from sealserve.model import Limits
@@ -19,8 +18,6 @@ from sealserve_service.models.registry import ModelRegistry
 
 MAX_PAGE_SIZE = 100
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     """ModelService over a registry."""
@@ -28,14 +25,16 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, models: ModelRegistry) -> None:
         self._models = models
 
-    async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:
+    def GetModel(self, request: model_pb2.GetModelRequest, context: ServicerContext) -> model_pb2.GetModelResponse:
         """Get one model."""
         try:
             return model_pb2.GetModelResponse(model=model_to_proto(self._models.get(request.model, ANONYMOUS).model))
         except ServiceError as error:
-            await status.abort(context, as_service_error(error))
+            status.abort(context, as_service_error(error))
 
-    async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
+    def ListModels(
+        self, request: model_pb2.ListModelsRequest, context: ServicerContext
+    ) -> model_pb2.ListModelsResponse:
         """List a page of models; its token is the last name of the page before."""
         size = min(request.page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
         models = [served.model for served in self._models.after(request.page_token, ANONYMOUS)]
@@ -46,17 +45,27 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
-    """PredictionService over a registry. `draining`, once set, refuses new work and lets work in flight finish."""
+    """PredictionService over a registry.
 
-    def __init__(self, models: ModelRegistry, limits: Limits, draining: asyncio.Event) -> None:
+    Args:
+        models: what is served.
+        limits: what one client may send.
+        draining: once done, new work is refused and work in flight finishes.
+        readers: a thread for each stream, that waits for its next message.
+    """
+
+    def __init__(self, models: ModelRegistry, limits: Limits, draining: "Future[None]", readers: Executor) -> None:
         self._models = models
         self._limits = limits
         self._draining = draining
+        self._readers = readers
 
-    async def Predict(self, request: prediction_pb2.PredictRequest, context: Context) -> prediction_pb2.PredictResponse:
+    def Predict(
+        self, request: prediction_pb2.PredictRequest, context: ServicerContext
+    ) -> prediction_pb2.PredictResponse:
         """Score one item."""
         try:
-            if self._draining.is_set():
+            if self._draining.done():
                 raise DrainingError(DRAIN_RETRY_SECONDS)
             ciphertexts = list(request.ciphertexts)
             checked_bytes(ciphertexts, self._limits)
@@ -67,41 +76,31 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             item.add(0, ciphertexts)
             return prediction_pb2.PredictResponse(scores=scores_to_proto(0, list(item.scores())), done=done(item))
         except Exception as error:
-            await status.abort(context, as_service_error(error))
+            status.abort(context, as_service_error(error))
 
-    async def StreamPredict(
-        self, requests: AsyncIterator[prediction_pb2.StreamPredictRequest], context: Context
-    ) -> None:
+    def StreamPredict(
+        self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
+    ) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """Score items as they come."""
         table = ItemTable(self._models, ANONYMOUS, self._limits)
         window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
-        await context.write(prediction_pb2.StreamPredictResponse(window=window))
-        drain = asyncio.ensure_future(self._draining.wait())
-        read = asyncio.ensure_future(context.read())
-        try:
-            while table or not drain.done():
-                # Not wait_for: it would cancel the read, and with it the call, at every time-out.
-                waited_for = {read} if drain.done() else {read, drain}
-                await asyncio.wait(waited_for, timeout=_seconds_left(table), return_when=asyncio.FIRST_COMPLETED)
-                table.draining = drain.done()
-                for answer in table.expired(time.monotonic()):
-                    await context.write(answer)
-                if not read.done():
-                    continue
-                if not isinstance(message := read.result(), prediction_pb2.StreamPredictRequest):
-                    break  # grpc.aio.EOF: the client has closed its side
-                for answer in table.receive(message):
-                    await context.write(answer)
-                read = asyncio.ensure_future(context.read())
-            else:
-                await status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
-            for answer in table.abandoned():
-                await context.write(answer)
-        except DecodeError:
-            await status.abort_undecodable(context)
-        finally:
-            drain.cancel()
-            read.cancel()
+        yield prediction_pb2.StreamPredictResponse(window=window)
+        read = self._readers.submit(next, requests, None)
+        while table or not self._draining.done():
+            waited_for: set[Future[Any]] = {read} if self._draining.done() else {read, self._draining}
+            wait(waited_for, _seconds_left(table), FIRST_COMPLETED)
+            table.draining = self._draining.done()
+            yield from table.expired(time.monotonic())
+            if not read.done():
+                continue
+            message = read.result()
+            if message is None:
+                yield from table.abandoned()
+                return
+            # Received while this one is scored, but never more than one ahead: what is not read, gRPC holds back.
+            read = self._readers.submit(next, requests, None)
+            yield from table.receive(message)
+        status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
 
 
 def _seconds_left(table: ItemTable) -> float | None:

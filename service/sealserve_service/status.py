@@ -1,12 +1,13 @@
 """One table: domain error -> gRPC status; a failed call carries the typed Error in its details."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
 
 from sealserve import errors
 from sealserve.wire import error_to_proto
@@ -29,42 +30,48 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
 }
 
 
-async def abort(context: "grpc.aio.ServicerContext[object, object]", error: errors.ServiceError) -> NoReturn:
+def abort(context: grpc.ServicerContext, error: errors.ServiceError) -> NoReturn:
     """End a call with the error's status, text and typed details."""
-    code = _CODES[type(error)]
     packed = any_pb2.Any()
     packed.Pack(error_to_proto(error))
-    details = Status(code=code.value[0], message=str(error), details=[packed])
-    metadata = (("grpc-status-details-bin", details.SerializeToString()),)
-    await context.abort(code, str(error), metadata)
-    raise AssertionError("abort raises")
+    code = _CODES[type(error)].value[0]
+    context.abort_with_status(rpc_status.to_status(Status(code=code, message=str(error), details=[packed])))
+    raise AssertionError("abort_with_status raises")
 
 
-async def abort_undecodable(context: "grpc.aio.ServicerContext[object, object]") -> NoReturn:
+def abort_undecodable(context: grpc.ServicerContext) -> NoReturn:
     """End a call whose request is no protobuf message of its kind: there is no item that could have a typed error."""
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a protobuf message of this method")
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a protobuf message of this method")
     raise AssertionError("abort raises")
 
 
-class UndecodableRequests(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Refuses unary requests that do not decode, which gRPC would take for a fault of the server.
+class UndecodableRequests(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Refuses requests that do not decode, which gRPC would take for a fault of the server.
 
-    It would answer UNKNOWN and log a traceback for each.
+    It would answer INTERNAL and log a traceback for each.
     """
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Put the decoding of a unary call's request within reach of an except."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
+        """Put the decoding of a call's requests within reach of an except."""
+        handler = continuation(handler_call_details)
+        if handler is None or (handler.response_streaming and not handler.request_streaming):
+            return handler  # health's Watch, which wants its own kind of handler
+        decode = handler.request_deserializer
 
-        async def decoded(data: bytes, context: "grpc.aio.ServicerContext[object, object]") -> Any:
+        def answered(data: bytes, context: grpc.ServicerContext) -> Any:
             try:
-                request = handler.request_deserializer(data)
+                return handler.unary_unary(decode(data), context)
             except DecodeError:
-                await abort_undecodable(context)
-            return await handler.unary_unary(request, context)
+                abort_undecodable(context)
 
-        return grpc.unary_unary_rpc_method_handler(decoded, None, handler.response_serializer)
+        def streamed(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                yield from handler.stream_stream(map(decode, stream), context)
+            except DecodeError:
+                abort_undecodable(context)
+
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(streamed, None, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(answered, None, handler.response_serializer)

@@ -4,7 +4,6 @@ SEAL's Python binding holds the GIL: a machine's cores are used by processes, no
 connections over the processes (SO_REUSEPORT); nothing is shared between them but the port and the model files.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -46,7 +45,7 @@ def run(settings: Settings) -> int:
     if host not in ("localhost", "127.0.0.1", "::1"):
         _logger.warning("serving in plaintext on %s: put TLS in front of it (SECURITY.md)", settings.address)
     if settings.processes == 1:
-        asyncio.run(_serve(settings, lambda port: _announce(settings, port)))
+        _serve(settings, lambda port: _announce(settings, port))
     else:
         with _reserved_port(settings.address) as port:
             address = f"{settings.address.rpartition(':')[0]}:{port}"
@@ -79,21 +78,32 @@ def _log_to_stderr(level: str) -> None:
     )
 
 
-async def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel: int | None = None) -> None:
-    models = ModelRegistry(
-        serve_source(source, trust_pickle=settings.trust_pickle, limits=settings.limits) for source in settings.models
-    )
-    server = build_server(settings, models)
-    announce(await server.start())
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if parent_sentinel is not None:  # readable once the supervisor is dead
-        loop.add_reader(parent_sentinel, stop.set)
-    await stop.wait()
-    _logger.info("stopping: work in flight finishes, new work is refused")
-    await server.stop()
+def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel: int | None = None) -> None:
+    with _stop_signals() as stop:
+        models = ModelRegistry(
+            serve_source(source, trust_pickle=settings.trust_pickle, limits=settings.limits)
+            for source in settings.models
+        )
+        server = build_server(settings, models)
+        announce(server.start())
+        wait([stop] if parent_sentinel is None else [stop, parent_sentinel])  # readable once the supervisor is dead
+        _logger.info("stopping: work in flight finishes, new work is refused")
+        server.stop()
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[socket.socket]:
+    """Yield a socket that is readable once SIGTERM or SIGINT has come."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with reader, writer:
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, lambda *_: writer.send(b".")) for number in numbers]
+        try:
+            yield reader
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
 def _worker(settings: Settings, started: Connection) -> None:
@@ -101,7 +111,7 @@ def _worker(settings: Settings, started: Connection) -> None:
     _log_to_stderr(settings.log_level)
     parent = multiprocessing.parent_process()
     try:
-        asyncio.run(_serve(settings, lambda _: started.send(None), parent.sentinel if parent else None))
+        _serve(settings, lambda _: started.send(None), parent.sentinel if parent else None)
     except SealserveError as error:
         started.send(str(error))
         sys.exit(1)
@@ -160,8 +170,6 @@ class _Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workers: list[_Worker] = []
-        self._stop_reader, self._stop_writer = socket.socketpair()
-        self._stop_writer.setblocking(False)
 
     def run(self, announce: Callable[[], None]) -> None:
         """Start the workers, replace those that die, stop all on SIGTERM or SIGINT.
@@ -169,37 +177,41 @@ class _Supervisor:
         Raises:
             StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop_writer.send(b"."))
-        try:
-            self._workers = [_Worker(self._settings) for _ in range(self._settings.processes)]
-            while waiting := [worker for worker in self._workers if not worker.is_ready]:
-                heard = wait([self._stop_reader, *(worker.started for worker in waiting)])
-                if self._stop_reader in heard:
-                    return
-                for worker in waiting:
-                    if worker.started in heard:
-                        worker.hear()
-            announce()
-            self._keep_alive()
-        finally:
-            self._stop()
+        with _stop_signals() as stop:
+            try:
+                if self._start(stop):
+                    announce()
+                    self._keep_alive(stop)
+            finally:
+                self._stop()
 
-    def _keep_alive(self) -> None:
+    def _start(self, stop: socket.socket) -> bool:
+        """Start the workers; false if a signal to stop came first."""
+        self._workers = [_Worker(self._settings) for _ in range(self._settings.processes)]
+        while waiting := [worker for worker in self._workers if not worker.is_ready]:
+            heard = wait([stop, *(worker.started for worker in waiting)])
+            if stop in heard:
+                return False
+            for worker in waiting:
+                if worker.started in heard:
+                    worker.hear()
+        return True
+
+    def _keep_alive(self, stop: socket.socket) -> None:
         backoff_seconds = 0.0
         while True:
             sentinels = [worker.process.sentinel for worker in self._workers]
-            if self._stop_reader in wait([self._stop_reader, *sentinels]):
+            if stop in wait([stop, *sentinels]):
                 return
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
                 self._workers.remove(worker)
             while len(self._workers) < self._settings.processes:
-                if wait([self._stop_reader], backoff_seconds):
+                if wait([stop], backoff_seconds):
                     return
                 replacement = _Worker(self._settings)
                 self._workers.append(replacement)
-                if self._stop_reader in wait([self._stop_reader, replacement.started]):
+                if stop in wait([stop, replacement.started]):
                     return
                 try:
                     replacement.hear()
