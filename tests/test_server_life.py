@@ -52,8 +52,10 @@ def test_a_stopping_server_finishes_what_it_has_and_takes_no_more(digits_model: 
         with pytest.raises(DrainingError):
             next(idle.answers)
         assert idle.call.code() is grpc.StatusCode.UNAVAILABLE
-        with pytest.raises(UnavailableError):
+        with pytest.raises((DrainingError, UnavailableError)) as refused:  # by the servicer, or already by gRPC
             raw.predict(raw.request(digits_model.X[0]))
+        assert isinstance(refused.value.__cause__, grpc.RpcError)
+        assert refused.value.__cause__.code() is grpc.StatusCode.UNAVAILABLE
         busy.send(raw.item(4, digits_model.X[0]))
         item_id, error = next(busy.answers)
         assert item_id == 4
