@@ -4,7 +4,7 @@ gRPC's synchronous server, not its asyncio one: that one (grpcio 1.85) stops for
 not UTF-8, and is no faster here, since SEAL's binding holds the GIL through the arithmetic of a call either way.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from sealserve.errors import SealserveError
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from sealserve_service.drain import Drain
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.servicer import ModelServicer, PredictionServicer
 from sealserve_service.settings import Settings
@@ -21,6 +22,7 @@ _SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
 )
+_LAST_REPLIES_SECONDS = 1.0
 
 
 class AddressError(SealserveError):
@@ -37,7 +39,7 @@ class Server:
 
     def __init__(self, settings: Settings, models: ModelRegistry) -> None:
         self._settings = settings
-        self._draining: Future[None] = Future()
+        self._drain = Drain()
         calls = settings.max_concurrent_calls
         # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
         # ends the call over larger ones.
@@ -54,7 +56,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionServicer(models, settings.limits, self._draining, ThreadPoolExecutor(calls, "read")), self._server
+            PredictionServicer(models, settings.limits, self._drain, ThreadPoolExecutor(calls, "read")), self._server
         )
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
@@ -77,7 +79,7 @@ class Server:
 
     def stop(self) -> None:
         """Refuse new work with UNAVAILABLE, let work in flight finish within grace_seconds, then end."""
-        if not self._draining.done():
-            self._draining.set_result(None)
+        self._drain.begin()
         self._health.enter_graceful_shutdown()
-        self._server.stop(self._settings.grace_seconds).wait()
+        self._drain.wait(self._settings.grace_seconds)
+        self._server.stop(_LAST_REPLIES_SECONDS).wait()

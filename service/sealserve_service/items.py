@@ -25,11 +25,11 @@ from sealserve.item import ItemHeader, Scores
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
+from sealserve_service import drain
 from sealserve_service.auth import Tenant
 from sealserve_service.models.registry import ModelRegistry
 
 GROUP_BYTES = 1 << 20
-DRAIN_RETRY_SECONDS = 1.0
 _MAX_ITEM_ID = (1 << 64) - 1
 _MAX_ECHO_CHARACTERS = 100
 
@@ -188,7 +188,7 @@ class ItemTable:
             raise OutOfSequenceError(self._least_free_id, message.item_id)
         self._last_id = message.item_id
         if self.draining:
-            raise DrainingError(DRAIN_RETRY_SECONDS)
+            raise DrainingError(drain.RETRY_SECONDS)
         if len(self._open) >= self._limits.max_open_items:
             raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)
         item = Item(header_from_proto(message.header), self._models, self._tenant)

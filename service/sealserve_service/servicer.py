@@ -13,7 +13,8 @@ from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_p
 from sealserve.wire import header_from_proto, model_to_proto, scores_to_proto
 from sealserve_service import status
 from sealserve_service.auth import ANONYMOUS
-from sealserve_service.items import DRAIN_RETRY_SECONDS, Item, ItemTable, as_service_error, checked_bytes, done
+from sealserve_service.drain import RETRY_SECONDS, Drain
+from sealserve_service.items import Item, ItemTable, as_service_error, checked_bytes, done
 from sealserve_service.models.registry import ModelRegistry
 
 MAX_PAGE_SIZE = 100
@@ -50,14 +51,14 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     Args:
         models: what is served.
         limits: what one client may send.
-        draining: once done, new work is refused and work in flight finishes.
+        drain: once begun, new work is refused and work in flight finishes.
         readers: a thread for each stream, that waits for its next message.
     """
 
-    def __init__(self, models: ModelRegistry, limits: Limits, draining: "Future[None]", readers: Executor) -> None:
+    def __init__(self, models: ModelRegistry, limits: Limits, drain: Drain, readers: Executor) -> None:
         self._models = models
         self._limits = limits
-        self._draining = draining
+        self._drain = drain
         self._readers = readers
 
     def Predict(
@@ -65,31 +66,42 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     ) -> prediction_pb2.PredictResponse:
         """Score one item."""
         try:
-            if self._draining.done():
-                raise DrainingError(DRAIN_RETRY_SECONDS)
-            ciphertexts = list(request.ciphertexts)
-            checked_bytes(ciphertexts, self._limits)
-            item = Item(header_from_proto(request.header), self._models, ANONYMOUS)
-            if item.offer.cost.reply_bytes > self._limits.max_message_bytes:
-                limit = self._limits.max_message_bytes
-                raise LimitExceededError("max_message_bytes", limit, item.offer.cost.reply_bytes)
-            item.add(0, ciphertexts)
-            return prediction_pb2.PredictResponse(scores=scores_to_proto(0, list(item.scores())), done=done(item))
+            with self._drain.call():
+                return self._predicted(request)
         except Exception as error:
             status.abort(context, as_service_error(error))
+
+    def _predicted(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
+        ciphertexts = list(request.ciphertexts)
+        checked_bytes(ciphertexts, self._limits)
+        item = Item(header_from_proto(request.header), self._models, ANONYMOUS)
+        if item.offer.cost.reply_bytes > self._limits.max_message_bytes:
+            limit = self._limits.max_message_bytes
+            raise LimitExceededError("max_message_bytes", limit, item.offer.cost.reply_bytes)
+        item.add(0, ciphertexts)
+        return prediction_pb2.PredictResponse(scores=scores_to_proto(0, list(item.scores())), done=done(item))
 
     def StreamPredict(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
     ) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """Score items as they come."""
-        table = ItemTable(self._models, ANONYMOUS, self._limits)
+        try:
+            with self._drain.call():
+                yield from self._answers(requests)
+        except DrainingError as error:
+            status.abort(context, error)
+
+    def _answers(
+        self, requests: Iterator[prediction_pb2.StreamPredictRequest]
+    ) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        table, draining = ItemTable(self._models, ANONYMOUS, self._limits), self._drain.begun
         window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
         yield prediction_pb2.StreamPredictResponse(window=window)
         read = self._readers.submit(next, requests, None)
-        while table or not self._draining.done():
-            waited_for: set[Future[Any]] = {read} if self._draining.done() else {read, self._draining}
+        while table or not draining.done():
+            waited_for: set[Future[Any]] = {read} if draining.done() else {read, draining}
             wait(waited_for, _seconds_left(table), FIRST_COMPLETED)
-            table.draining = self._draining.done()
+            table.draining = draining.done()
             yield from table.expired(time.monotonic())
             if not read.done():
                 continue
@@ -100,7 +112,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             # Received while this one is scored, but never more than one ahead: what is not read, gRPC holds back.
             read = self._readers.submit(next, requests, None)
             yield from table.receive(message)
-        status.abort(context, DrainingError(DRAIN_RETRY_SECONDS))
+        raise DrainingError(RETRY_SECONDS)
 
 
 def _seconds_left(table: ItemTable) -> float | None:

@@ -25,7 +25,8 @@ def translated(error: Any) -> errors.SealserveError:
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     if detail := _detail(packed):
         return error_from_proto(detail)
-    if code is grpc.StatusCode.UNAVAILABLE:
+    # A server that begins to shut down ends the calls that are just arriving with CANCELLED.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return errors.UnavailableError(f"the service cannot be reached: {details}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineError("the answer did not come within timeout_seconds")

@@ -1,0 +1,51 @@
+"""The orderly end of a server's work: new calls are refused, calls in flight finish."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+from sealserve.errors import DrainingError
+
+RETRY_SECONDS = 1.0
+
+
+class Drain:
+    """Counts calls in flight and, once begun, lets no more in.
+
+    gRPC's own shutdown ends calls that arrive while it begins with CANCELLED: it comes after this.
+    """
+
+    def __init__(self) -> None:
+        self.begun: Future[None] = Future()
+        self._changed = threading.Condition()
+        self._calls = 0
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Be a call in flight.
+
+        Raises:
+            DrainingError: the end has begun.
+        """
+        with self._changed:
+            if self.begun.done():
+                raise DrainingError(RETRY_SECONDS)
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._calls -= 1
+                self._changed.notify_all()
+
+    def begin(self) -> None:
+        """Refuse what comes from now on."""
+        with self._changed:
+            if not self.begun.done():
+                self.begun.set_result(None)
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Wait until no call is in flight, or the time is up."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._calls == 0, timeout_seconds)
