@@ -73,6 +73,8 @@ def _announce(settings: Settings, port: int) -> None:
 
 
 def _log_to_stderr(level: str) -> None:
+    # Would log a traceback, and the bytes, for every header of a hostile call that is not UTF-8.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
