@@ -3,11 +3,14 @@
 from functools import cache
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
-from sealserve.he.parameters import Layout, ParameterSet
+from sealserve.he.parameters import ROW_PARAMETER_SETS, Layout, ParameterSet
 from sealserve.he.planner import RowPlan, row_plans
 from sealserve.he.quantization import InputGrid
 from sealserve.item import ItemHeader
@@ -15,7 +18,9 @@ from sealserve.keys import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.auth import ANONYMOUS
 from sealserve_service.engines.row import RowEngine
-from tests.row_models import Affine, Integers, extreme_rows, integer_scores, random_rows
+from tests.row_models import WEIGHTS, Affine, Integers, affine, affine_models, extreme_rows, integer_scores, random_rows
+
+every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
 
 
 @cache
@@ -72,6 +77,27 @@ def assert_model_exact(model: Affine, plans: list[RowPlan]) -> None:
     for plan in plans:
         rows = [extreme_rows(plan.model, model.grid), random_rows(model.grid, 3)]
         assert_exact(plan, np.concatenate(rows))
+
+
+@settings(deadline=None, max_examples=40)
+@given(affine_models(), st.sampled_from(ROW_PARAMETER_SETS))
+def test_any_model_under_any_plan(model: Affine, parameter_set: ParameterSet) -> None:
+    assert_model_exact(model, row_plans(*model.planned, parameter_sets=[parameter_set]))
+
+
+@every_set
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_of_every_kind(kind: str, parameter_set: ParameterSet) -> None:
+    model = affine(kind, (10, 100))
+    assert_model_exact(model, row_plans(*model.planned, parameter_sets=[parameter_set]))
+
+
+@every_set
+@pytest.mark.parametrize("shape", [(10, 1), (10, 784), (10, 5000), (10, 20000), (1, 64), (2, 64), (1000, 64)], ids=str)
+def test_shapes(shape: tuple[int, int], parameter_set: ParameterSet) -> None:
+    model = affine("normal", shape)
+    plans = row_plans(*model.planned, parameter_sets=[parameter_set])
+    assert_model_exact(model, [plans[0], plans[-1]])  # the cheapest and the most accurate
 
 
 def test_weights_that_are_multiples_of_t() -> None:
