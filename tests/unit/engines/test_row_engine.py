@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
-from sealserve.he.parameters import ROW_PARAMETER_SETS, Layout, ParameterSet
+from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Layout, ParameterSet
 from sealserve.he.planner import RowPlan, row_plans
 from sealserve.he.quantization import InputGrid
 from sealserve.item import ItemHeader
@@ -18,6 +18,7 @@ from sealserve.keys import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.auth import ANONYMOUS
 from sealserve_service.engines.row import RowEngine
+from tests.noisy import NoisyEncryptor
 from tests.row_models import WEIGHTS, Affine, Integers, affine, affine_models, extreme_rows, integer_scores, random_rows
 
 every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
@@ -41,9 +42,9 @@ class Round:
     def scores(self, rows: NDArray[np.int64]) -> Integers:
         """Send one item of rows on the grid (1..R, feature_count); returns (rows, score_count)."""
         ciphertexts = [self.encryptor.encrypt(plaintext) for plaintext in self.plan.packing.pack_rows(rows)]
-        return self.answers(ciphertexts, len(rows))
+        return self.decrypted(ciphertexts, len(rows))
 
-    def answers(self, ciphertexts: list[bytes], row_count: int) -> Integers:
+    def decrypted(self, ciphertexts: list[bytes], row_count: int) -> Integers:
         """Score and decrypt the ciphertexts of an item."""
         packing, parameters = self.plan.packing, self.plan.parameters
         header = ItemHeader("", "", Layout.ROW, parameters.parameter_set.name, row_count, len(ciphertexts))
@@ -79,6 +80,9 @@ def assert_model_exact(model: Affine, plans: list[RowPlan]) -> None:
         assert_exact(plan, np.concatenate(rows))
 
 
+# Exactness
+
+
 @settings(deadline=None, max_examples=40)
 @given(affine_models(), st.sampled_from(ROW_PARAMETER_SETS))
 def test_any_model_under_any_plan(model: Affine, parameter_set: ParameterSet) -> None:
@@ -96,8 +100,7 @@ def test_weights_of_every_kind(kind: str, parameter_set: ParameterSet) -> None:
 @pytest.mark.parametrize("shape", [(10, 1), (10, 784), (10, 5000), (10, 20000), (1, 64), (2, 64), (1000, 64)], ids=str)
 def test_shapes(shape: tuple[int, int], parameter_set: ParameterSet) -> None:
     model = affine("normal", shape)
-    plans = row_plans(*model.planned, parameter_sets=[parameter_set])
-    assert_model_exact(model, [plans[0], plans[-1]])  # the cheapest and the most accurate
+    assert_model_exact(model, row_plans(*model.planned, parameter_sets=[parameter_set])[:1])
 
 
 def test_weights_that_are_multiples_of_t() -> None:
@@ -106,3 +109,96 @@ def test_weights_that_are_multiples_of_t() -> None:
     plans = row_plans(*model.planned)
     assert not (plans[0].model.weights % plans[0].parameters.plain_modulus).any()
     assert_model_exact(model, plans)
+
+
+# Noise
+
+
+def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: int) -> Affine:
+    """A model of integers that uses q up: with 1 more in its absolute weights, all in one polynomial, it would not fit.
+
+    Its scores use t up as well: they span more than half of it.
+    """
+    q = parameter_set.modulus
+    powers = [1 << bits for bits in range(2, 60)]
+    totals = [((q - 1) // t - 1) // 43 for t in powers]
+    spans = [levels * -(-total // scores) for total in totals]
+    ((t, total),) = [(t, a) for t, a, span in zip(powers, totals, spans, strict=True) if t // 2 < span + 2 <= t]
+    generator = np.random.default_rng(total)
+    weights = np.empty((scores, features), np.int64)
+    for score in range(scores):
+        norm = (total + score) // scores
+        peak = 1 << (2 * norm // features).bit_length()  # a power of two, so that the planner's scale is 1
+        others = generator.multinomial(norm - peak - 1, np.full(features - 2, 1 / (features - 2)))
+        weights[score] = generator.permutation([peak, 1, *others])
+    assert weights.sum() == total
+    assert t * (43 * total + 1) < q <= t * (43 * (total + 1) + 1)
+    signs = generator.choice([-1, 1], weights.shape)
+    return Affine((signs * weights).astype(np.float64), np.full(scores, 12345.0), InputGrid.of(features, 0, levels, 1))
+
+
+class Worst:
+    """The noise that does most harm to the last score of a full item."""
+
+    def __init__(self, plan: RowPlan, noisy: NoisyEncryptor, sign: int) -> None:
+        self.plan, self.noisy, self.sign = plan, noisy, sign
+        packing, N = plan.packing, plan.packing.poly_modulus_degree
+        reach = packing.places(packing.rows, packing.score_count)[-1, -1] - np.arange(N)
+        (weights,) = packing.pack_weights(plan.model.weights)
+        # What the score's coefficient takes of each coefficient of the ciphertexts; X^N = -1.
+        self.factors = np.where(reach >= 0, weights[:, reach], -weights[:, reach]).astype(object)
+
+    def noise(self, each: int, surplus: int = 0) -> Integers:
+        """So much in every coefficient, and a surplus in one whose weight is 1: (ciphertexts, N)."""
+        noise: Integers = self.sign * each * np.sign(self.factors)
+        unit = tuple(np.argwhere(np.abs(self.factors) == 1)[0])
+        noise[unit] += self.sign * surplus * self.factors[unit]
+        return noise
+
+    def harm(self, packed: NDArray[np.uint64], each: int) -> int:
+        """What the noise, and all that is rounded besides, add to the score's coefficient, times t."""
+        q, t = self.plan.parameters.parameter_set.modulus, self.plan.parameters.plain_modulus
+        rounding = t * self.noisy.scaled(packed) - q * packed.astype(object)
+        intercept = self.plan.model.intercept[-1] % t
+        of_intercept = t * ((q * intercept + t // 2) // t) - q * intercept
+        return int((self.factors * (t * self.noise(each) + rounding)).sum() + of_intercept)
+
+
+@every_set
+@pytest.mark.parametrize(("scores", "features", "levels"), [(2, 1000, 1), (1, 5000, 2)], ids=["two classes", "blocks"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_noise_bound_holds_and_is_tight(
+    parameter_set: ParameterSet, scores: int, features: int, levels: int, sign: int
+) -> None:
+    model = tightest(parameter_set, scores, features, levels)
+    plan = row_plans(*model.planned, parameter_sets=[parameter_set])[0]
+    np.testing.assert_array_equal(plan.model.weights, model.weights)
+    assert plan.packing.polynomials == 1
+    exchange, noisy = Round(plan), NoisyEncryptor(plan.parameters, secret_key(parameter_set))
+    worst = Worst(plan, noisy, sign)
+    rows = random_rows(model.grid, plan.packing.rows)
+    packed = plan.packing.pack_rows(rows)
+    expected = integer_scores(plan.model, rows)
+
+    def errors(each: int, surplus: int = 0) -> Integers:
+        ciphertexts = [noisy.encrypt(*pair) for pair in zip(packed, worst.noise(each, surplus), strict=True)]
+        wrong: Integers = exchange.decrypted(ciphertexts, len(rows)) - expected
+        return wrong
+
+    assert not errors(21).any()  # no encryption of SEAL's has more
+    assert errors(22)[-1, -1] == sign
+    q, t = parameter_set.modulus, plan.parameters.plain_modulus
+    surplus = ((q - 1) // 2 - sign * worst.harm(packed, 21)) // t  # the most that leaves it below q / (2t)
+    assert errors(21, surplus)[-1, -1] == 0
+    assert errors(21, surplus + 1)[-1, -1] == sign
+
+
+@every_set
+def test_the_noise_of_an_encryption_is_what_the_planner_takes_it_for(parameter_set: ParameterSet) -> None:
+    parameters, key = EncryptionParameters(parameter_set, 1 << 20), secret_key(parameter_set)
+    encryptor, noisy = Encryptor(parameters, key), NoisyEncryptor(parameters, key)
+    plaintexts = np.random.default_rng(0).integers(0, 1 << 20, (20, parameter_set.poly_modulus_degree), np.uint64)
+    noise = [noisy.noise(encryptor.encrypt(plaintext), plaintext) for plaintext in plaintexts]
+    assert np.abs(noise).max() <= 21
+    # The difference of two sums of 21 bits each: a wider distribution would have another variance.
+    assert abs(np.var(np.array(noise, float)) / 10.5 - 1) < 0.07
