@@ -173,7 +173,9 @@ def _quantizations(
     peak = float(np.abs(on_grid).max()) or 1.0
     widest = float((np.abs(on_grid) @ grid.levels).max())
     farthest = widest + float(np.abs(intercept + weights @ grid.minimum).max())
-    rounding = float((np.abs(on_grid) @ (grid.levels > 0)).max()) / 2
+    # A range below half a step has one level, its minimum.
+    farthest_off_grid = np.where(grid.levels > 0, grid.step / 2, grid.maximum - grid.minimum)
+    rounding = float((np.abs(weights) @ farthest_off_grid).max())
     for bits in range(MAX_WEIGHT_BITS, 0, -1):
         scale = 2.0**bits / peak
         # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores themselves.
