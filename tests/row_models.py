@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 
 Integers = NDArray[np.object_]
@@ -75,6 +76,29 @@ def affine(kind: str, shape: tuple[int, int], *, intercept: float = 1.0, seed: i
     levels = generator.choice([1, 15, 255], shape[1])
     grid = InputGrid.of(shape[1], minimum, minimum + span, np.where(span, span / levels, 1.0))
     return Affine(WEIGHTS[kind](generator, shape), generator.uniform(-intercept, intercept, shape[0]), grid)
+
+
+def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: int) -> Affine:
+    """Build a model of integers that uses q up: all in one polynomial, it has no room for 1 more in a weight.
+
+    Its scores use t up as well: they span more than half of it.
+    """
+    q = parameter_set.modulus
+    powers = [1 << bits for bits in range(2, 60)]
+    totals = [((q - 1) // t - 1) // 43 for t in powers]
+    spans = [levels * -(-total // scores) for total in totals]
+    ((t, total),) = [(t, a) for t, a, span in zip(powers, totals, spans, strict=True) if t // 2 < span + 2 <= t]
+    generator = np.random.default_rng(total)
+    weights = np.empty((scores, features), np.int64)
+    for score in range(scores):
+        norm = (total + score) // scores
+        peak = 1 << (2 * norm // features).bit_length()  # a power of two, so that the planner's scale is 1
+        others = generator.multinomial(norm - peak - 1, np.full(features - 2, 1 / (features - 2)))
+        weights[score] = generator.permutation([peak, 1, *others])
+    assert weights.sum() == total
+    assert t * (43 * total + 1) < q <= t * (43 * (total + 1) + 1)
+    signs = generator.choice([-1, 1], weights.shape)
+    return Affine((signs * weights).astype(np.float64), np.full(scores, 12345.0), InputGrid.of(features, 0, levels, 1))
 
 
 @st.composite

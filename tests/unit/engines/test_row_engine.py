@@ -19,7 +19,17 @@ from sealserve.secret_key_access import TOKEN
 from sealserve_service.auth import ANONYMOUS
 from sealserve_service.engines.row import RowEngine
 from tests.noisy import NoisyEncryptor
-from tests.row_models import WEIGHTS, Affine, Integers, affine, affine_models, extreme_rows, integer_scores, random_rows
+from tests.row_models import (
+    WEIGHTS,
+    Affine,
+    Integers,
+    affine,
+    affine_models,
+    extreme_rows,
+    integer_scores,
+    random_rows,
+    tightest,
+)
 
 every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
 
@@ -112,29 +122,6 @@ def test_weights_that_are_multiples_of_t() -> None:
 
 
 # Noise
-
-
-def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: int) -> Affine:
-    """A model of integers that uses q up: with 1 more in its absolute weights, all in one polynomial, it would not fit.
-
-    Its scores use t up as well: they span more than half of it.
-    """
-    q = parameter_set.modulus
-    powers = [1 << bits for bits in range(2, 60)]
-    totals = [((q - 1) // t - 1) // 43 for t in powers]
-    spans = [levels * -(-total // scores) for total in totals]
-    ((t, total),) = [(t, a) for t, a, span in zip(powers, totals, spans, strict=True) if t // 2 < span + 2 <= t]
-    generator = np.random.default_rng(total)
-    weights = np.empty((scores, features), np.int64)
-    for score in range(scores):
-        norm = (total + score) // scores
-        peak = 1 << (2 * norm // features).bit_length()  # a power of two, so that the planner's scale is 1
-        others = generator.multinomial(norm - peak - 1, np.full(features - 2, 1 / (features - 2)))
-        weights[score] = generator.permutation([peak, 1, *others])
-    assert weights.sum() == total
-    assert t * (43 * total + 1) < q <= t * (43 * (total + 1) + 1)
-    signs = generator.choice([-1, 1], weights.shape)
-    return Affine((signs * weights).astype(np.float64), np.full(scores, 12345.0), InputGrid.of(features, 0, levels, 1))
 
 
 class Worst:
