@@ -47,10 +47,13 @@ class RowEngine:
         return RowScoring(self, header.row_count)
 
     def _transformed(self, coefficients: NDArray[np.int64]) -> _seal.Plaintext | None:
-        """Lift signed weights (N,) modulo t and transform them; None if all are zero: SEAL refuses such a factor."""
-        if not coefficients.any():
-            return None
+        """Lift signed weights (N,) modulo t and transform them; None if all are zero: SEAL refuses such a factor.
+
+        The weight of a feature that has no range may be a multiple of t: only the lifted ones tell.
+        """
         lifted = np.mod(coefficients, self._plan.parameters.plain_modulus).astype(np.uint64)
+        if not lifted.any():
+            return None
         plaintext = _seal.load_plaintext(self.context, pack_plaintext(lifted))
         return self.evaluator.transform_to_ntt(plaintext, self.context.first_parms_id())
 

@@ -14,9 +14,11 @@ coefficient: 21 is the bound of SEAL's centred binomial noise (sample_poly_cbd: 
 1/2 the rounding of q m / t. A product with a plaintext polynomial w multiplies the noise by at most the sum of |w|;
 over all products that are summed into one result (the blocks of a long row), and all classes that share its
 polynomial, that sum is A'. The intercept is added as round(q b_int / t): 1/2 more. Decryption rounds t / q times the
-result, right when t / q (21.5 A' + 1/2) < 1/2:
+result, right when t / q (21.5 A' + 1/2) < 1/2. SEAL divides by way of residues modulo a prime of 61 bits (rns.cpp,
+decrypt_scale_and_round): with k data primes the quotient comes out up to k - 1 of its units too low, which costs less
+than (2 k - 1) / 2^60 of q. With eight data primes at most:
 
-    q > t (43 A' + 1)
+    q (1 - 2^-56) > t (43 A' + 1)
 
 Weights lifted modulo t are no larger in absolute value than W_int, and congruent to it: the bound covers them.
 
@@ -45,6 +47,7 @@ from sealserve.he.row import RowPacking
 MAX_WEIGHT_BITS = 40  # beyond it float64 weights have no more to give
 DEFAULT_RELATIVE_ERROR = 2.0**-10  # of the widest range of a class's scores
 _FRESH_NOISE_TIMES_TWO = 43  # 2 (21 + 1/2)
+_DIVISION_LOSS_BITS = 56  # what SEAL's division costs is less than q / 2^56
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,9 @@ def _quantizations(
     peak = float(np.abs(on_grid).max()) or 1.0
     widest = float((np.abs(on_grid) @ grid.levels).max())
     farthest = widest + float(np.abs(intercept + weights @ grid.minimum).max())
-    rounding = float((np.abs(on_grid) @ (grid.levels > 0)).max()) / 2
+    # A range below half a step has one level, its minimum.
+    farthest_off_grid = np.where(grid.levels > 0, grid.step / 2, grid.maximum - grid.minimum)
+    rounding = float((np.abs(weights) @ farthest_off_grid).max())
     for bits in range(MAX_WEIGHT_BITS, 0, -1):
         scale = 2.0**bits / peak
         # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores themselves.
@@ -215,11 +220,12 @@ def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) ->
 
 
 def _most_bits(parameter_set: ParameterSet, packing: RowPacking, quantized: Iterable[_Quantization]) -> RowPlan | None:
+    usable = parameter_set.modulus - (parameter_set.modulus >> _DIVISION_LOSS_BITS)
     for candidate in quantized:
         starts = range(0, packing.score_count, packing.classes)
         absolute_sum = int(np.add.reduceat(candidate.model.l1_norms, starts).max())
         t = candidate.plain_modulus
-        if parameter_set.modulus > t * (_FRESH_NOISE_TIMES_TWO * absolute_sum + 1):
+        if usable > t * (_FRESH_NOISE_TIMES_TWO * absolute_sum + 1):
             return RowPlan(
                 EncryptionParameters(parameter_set, t),
                 packing,
