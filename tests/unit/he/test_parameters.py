@@ -14,6 +14,7 @@ from sealserve.he.parameters import (
     MAX_MODULUS_BITS,
     MAX_PLAIN_MODULUS_BITS,
     MAX_PRIME_BITS,
+    MAX_PRIMES,
     ROW_PARAMETER_SETS,
     EncryptionParameters,
     ParameterSet,
@@ -96,6 +97,15 @@ def test_a_degree_outside_the_table_is_refused(degree: int) -> None:
 def test_primes_that_are_none_for_the_ring_are_refused(primes: tuple[int, ...]) -> None:
     with pytest.raises(ParameterError):
         ParameterSet("odd", 2048, primes)
+
+
+def test_too_many_primes_are_refused_by_their_number() -> None:
+    """Their product, which is compared with the table, takes minutes for what fits into one message."""
+    candidates = tuple(k * 4096 + 1 for k in range(1, MAX_PRIMES + 2))
+    with pytest.raises(ParameterError, match=f"at most {MAX_PRIMES}$"):
+        ParameterSet("many", 2048, candidates)
+    with pytest.raises(ParameterError, match="128 bits of security"):
+        ParameterSet("many", 2048, candidates[:-1])
 
 
 def test_a_prime_of_another_ring_is_refused() -> None:
