@@ -60,16 +60,17 @@ class SecretKey:
             if mode & 0o077:
                 raise SecretKeyError(f"{file}: others can read it (mode {mode:04o}); run chmod 600 and rotate the key")
             fields = json.loads(file.read_bytes())
-            if fields["format"] != _FORMAT:
+            created = datetime.fromisoformat(fields["created"])
+            if fields["format"] != _FORMAT or not isinstance(fields["name"], str) or created.tzinfo is None:
                 raise ValueError
             parameter_set = ParameterSet(fields["name"], fields["poly_modulus_degree"], tuple(fields["primes"]))
             data = base64.b64decode(fields["secret_key"], validate=True)
             context = _seal.context(EncryptionParameters(parameter_set, _ANY_PLAIN_MODULUS))
             _seal.load_secret_key(context, data)
-            return cls._make(parameter_set, data, datetime.fromisoformat(fields["created"]))
+            return cls._make(parameter_set, data, created)
         except OSError as error:
             raise SecretKeyError(f"{file}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, ParameterError, _seal.SealError):
+        except (ValueError, KeyError, TypeError, AttributeError, ParameterError, _seal.SealError):
             # The cause may quote the file: leave it out.
             raise SecretKeyError(f"{file}: not a sealserve secret key") from None
 

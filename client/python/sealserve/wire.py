@@ -27,6 +27,7 @@ from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2, prediction_pb2
 
 MAX_FEATURES = 1 << 20
 MAX_SCORES = 1 << 16
+MAX_CONNECTIONS = 64
 
 _LAYOUTS = {
     Layout.ROW: parameters_pb2.LAYOUT_ROW,
@@ -152,7 +153,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             _seconds(limits.item_timeout),
             limits.window_bytes,
             limits.max_key_bytes,
-            max(1, limits.suggested_connections),
+            min(max(1, limits.suggested_connections), MAX_CONNECTIONS),
         ),
     )
 

@@ -15,6 +15,7 @@ from sealserve.errors import ParameterError
 # standard.
 MAX_MODULUS_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
 
+MAX_PRIMES = 64  # SEAL_COEFF_MOD_COUNT_MAX; multiplying as many as fit into a hostile message would take minutes
 MAX_PRIME_BITS = 60  # SEAL_USER_MOD_BIT_COUNT_MAX
 MAX_PLAIN_MODULUS_BITS = 60  # SEAL_PLAIN_MOD_BIT_COUNT_MAX
 
@@ -57,8 +58,8 @@ class ParameterSet:
         N = self.poly_modulus_degree
         if N not in MAX_MODULUS_BITS:
             raise ParameterError(f"{self.name}: degree {N} is not one of {', '.join(map(str, MAX_MODULUS_BITS))}")
-        if not self.primes or len(set(self.primes)) != len(self.primes):
-            raise ParameterError(f"{self.name}: the primes must be distinct and at least one")
+        if not 1 <= len(self.primes) <= MAX_PRIMES or len(set(self.primes)) != len(self.primes):
+            raise ParameterError(f"{self.name}: the primes must be distinct, at least one and at most {MAX_PRIMES}")
         for prime in self.primes:
             if prime.bit_length() > MAX_PRIME_BITS or prime <= 1 or prime % (2 * N) != 1:
                 raise ParameterError(f"{self.name}: {prime} is not 1 modulo 2N or has over {MAX_PRIME_BITS} bits")

@@ -45,20 +45,24 @@ class InputGrid:
         """
         try:
             low, high = (np.broadcast_to(np.asarray(v, np.float64), (feature_count,)) for v in (minimum, maximum))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+                width = high - low
             if step is None:
-                step = np.where(high > low, (high - low) / DEFAULT_LEVELS, 1.0)
+                step = np.where(high > low, width / DEFAULT_LEVELS, 1.0)
             steps = np.broadcast_to(np.asarray(step, np.float64), (feature_count,))
         except ValueError:
             raise InputError(
                 f"minimum, maximum and step need one value, or one for each of {feature_count} features"
             ) from None
-        if not (np.isfinite(low).all() and np.isfinite(high).all() and np.isfinite(high - low).all()):
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and np.isfinite(width).all()):
             raise InputError("the input range must be finite")
         if (high < low).any():
             raise InputError("the input range is empty: a maximum is below its minimum")
         if not np.isfinite(steps).all() or (steps <= 0).any():
             raise InputError("the input step must be above 0 and finite")
-        if ((high - low) / steps > MAX_LEVELS).any():
+        with np.errstate(over="ignore"):
+            too_fine = width / steps > MAX_LEVELS
+        if too_fine.any():
             raise InputError("the input step is finer than a 2^32nd of the range")
         return cls(*(_frozen(values) for values in (low, high, steps)))
 
@@ -149,8 +153,6 @@ class QuantizedModel:
 
 
 def _frozen(values: NDArray[T]) -> NDArray[T]:
-    values = np.ascontiguousarray(values)
-    if values.flags.writeable:
-        values = values.copy()
-        values.flags.writeable = False
-    return values
+    frozen = np.array(values, order="C")  # always a copy: a read-only view may be of an array that its owner changes
+    frozen.flags.writeable = False
+    return frozen
