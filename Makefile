@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 GENERATED := client/python/sealserve/v1
 PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
-SERVICES := $(addprefix protos/sealserve/v1/,model.proto prediction.proto)
+SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check protos lock bench data clean

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from sealserve.he.parameters import EncryptionParameters, Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.output import Output
+from sealserve.registered_key import KeyKind
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Offer:
     input_rounding_error_bound: float
     observed_error: ObservedError | None
     cost: Cost
+    required_key: KeyKind | None = None
 
 
 @dataclass(frozen=True)

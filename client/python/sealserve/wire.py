@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from enum import Enum
 from typing import Any
 
@@ -23,7 +23,8 @@ from sealserve.he.quantization import InputGrid
 from sealserve.item import ItemHeader, Residues, Scores, SealCiphertext
 from sealserve.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.output import Label, Link, Output, Task
-from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2, prediction_pb2
+from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
+from sealserve.v1 import errors_pb2, keys_pb2, model_pb2, parameters_pb2, prediction_pb2
 
 MAX_FEATURES = 1 << 20
 MAX_SCORES = 1 << 16
@@ -38,6 +39,12 @@ _LAYOUTS_BACK = {number: layout for layout, number in _LAYOUTS.items()}
 
 _SCHEMES = {Scheme.BFV: parameters_pb2.SCHEME_BFV, Scheme.CKKS: parameters_pb2.SCHEME_CKKS}
 _SCHEMES_BACK = {number: scheme for scheme, number in _SCHEMES.items()}
+
+_KINDS = {
+    KeyKind.EVALUATION_KEYS: keys_pb2.KEY_KIND_EVALUATION_KEYS,
+    KeyKind.PUBLIC_ENCRYPTION_KEY: keys_pb2.KEY_KIND_PUBLIC_ENCRYPTION_KEY,
+}
+_KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
 
 
 # Items
@@ -221,6 +228,7 @@ def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
             reply_bytes=offer.cost.reply_bytes,
             server_seconds=offer.cost.server_seconds,
         ),
+        required_key=_kind_to_proto(offer.required_key),
     )
 
 
@@ -237,6 +245,7 @@ def _is_known(message: model_pb2.Offer) -> bool:
         message.layout in _LAYOUTS_BACK
         and message.parameters.scheme in _SCHEMES_BACK
         and message.weights in (parameters_pb2.WEIGHTS_OPEN, parameters_pb2.WEIGHTS_PRIVATE)
+        and (not message.required_key or message.required_key in _KINDS_BACK)
     )
 
 
@@ -275,6 +284,7 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
         if message.HasField("observed_error")
         else None,
         Cost(message.cost.request_bytes, message.cost.reply_bytes, message.cost.server_seconds),
+        _KINDS_BACK.get(message.required_key),
     )
 
 
@@ -289,6 +299,75 @@ def _folded(values: NDArray[np.float64]) -> list[float]:
 
 def _unfolded(values: Sequence[float]) -> float | NDArray[np.float64]:
     return values[0] if len(values) == 1 else np.array(values, np.float64)
+
+
+# Keys
+
+
+def key_header_to_proto(header: KeyHeader) -> keys_pb2.KeyHeader:
+    """Convert the header of an upload."""
+    message = keys_pb2.KeyHeader(
+        key_id=header.key_id,
+        kind=_kind_to_proto(header.kind),
+        parameter_set=header.parameter_set,
+        byte_count=header.byte_count,
+        blob_name=header.blob_name,
+    )
+    if header.ttl_seconds is not None:
+        message.ttl.FromTimedelta(timedelta(seconds=header.ttl_seconds))
+    return message
+
+
+def key_header_from_proto(message: keys_pb2.KeyHeader) -> KeyHeader:
+    """Convert the header of an upload; what it says is not looked at here."""
+    return KeyHeader(
+        message.key_id,
+        _KINDS_BACK.get(message.kind),
+        message.parameter_set,
+        message.byte_count,
+        _seconds(message.ttl) if message.HasField("ttl") else None,
+        message.blob_name,
+    )
+
+
+def key_to_proto(record: KeyRecord) -> keys_pb2.Key:
+    """Convert a key's record."""
+    return keys_pb2.Key(
+        key_id=record.key_id,
+        kind=_kind_to_proto(record.kind),
+        parameter_set=record.parameter_set,
+        byte_count=record.byte_count,
+        owner=record.tenant,
+        create_time=record.create_time,
+        expire_time=record.expire_time,
+    )
+
+
+def key_from_proto(message: keys_pb2.Key) -> KeyRecord:
+    """Convert a key's record.
+
+    Raises:
+        ParameterError: a kind that this version does not know, or a time that is none.
+    """
+    if message.kind not in _KINDS_BACK:
+        raise ParameterError("the key is of a kind that this version does not know: update sealserve")
+    try:
+        created, expires = message.create_time.ToDatetime(UTC), message.expire_time.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ParameterError(f"the key's times are no times: {error}") from error
+    return KeyRecord(
+        message.owner,
+        message.key_id,
+        _KINDS_BACK[message.kind],
+        message.parameter_set,
+        message.byte_count,
+        created,
+        expires,
+    )
+
+
+def _kind_to_proto(kind: KeyKind | None) -> keys_pb2.KeyKind:
+    return _KINDS[kind] if kind else keys_pb2.KEY_KIND_UNSPECIFIED
 
 
 # Errors

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from sealserve.v1 import keys_pb2 as _keys_pb2
 from sealserve.v1 import parameters_pb2 as _parameters_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -148,7 +149,7 @@ class DoubleLabels(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("layout", "parameters", "weights", "rows_per_item", "classes_per_polynomial", "ciphertexts_per_item", "score_scale", "score_centers", "score_radii", "score_error_bound", "input_rounding_error_bound", "observed_error", "cost")
+    __slots__ = ("layout", "parameters", "weights", "rows_per_item", "classes_per_polynomial", "ciphertexts_per_item", "score_scale", "score_centers", "score_radii", "score_error_bound", "input_rounding_error_bound", "observed_error", "cost", "required_key")
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +163,7 @@ class Offer(_message.Message):
     INPUT_ROUNDING_ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
     OBSERVED_ERROR_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_KEY_FIELD_NUMBER: _ClassVar[int]
     layout: _parameters_pb2.Layout
     parameters: _parameters_pb2.EncryptionParameters
     weights: _parameters_pb2.Weights
@@ -175,7 +177,8 @@ class Offer(_message.Message):
     input_rounding_error_bound: float
     observed_error: ObservedError
     cost: Cost
-    def __init__(self, layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameters: _Optional[_Union[_parameters_pb2.EncryptionParameters, _Mapping]] = ..., weights: _Optional[_Union[_parameters_pb2.Weights, str]] = ..., rows_per_item: _Optional[int] = ..., classes_per_polynomial: _Optional[int] = ..., ciphertexts_per_item: _Optional[int] = ..., score_scale: _Optional[float] = ..., score_centers: _Optional[_Iterable[int]] = ..., score_radii: _Optional[_Iterable[int]] = ..., score_error_bound: _Optional[float] = ..., input_rounding_error_bound: _Optional[float] = ..., observed_error: _Optional[_Union[ObservedError, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ...) -> None: ...
+    required_key: _keys_pb2.KeyKind
+    def __init__(self, layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameters: _Optional[_Union[_parameters_pb2.EncryptionParameters, _Mapping]] = ..., weights: _Optional[_Union[_parameters_pb2.Weights, str]] = ..., rows_per_item: _Optional[int] = ..., classes_per_polynomial: _Optional[int] = ..., ciphertexts_per_item: _Optional[int] = ..., score_scale: _Optional[float] = ..., score_centers: _Optional[_Iterable[int]] = ..., score_radii: _Optional[_Iterable[int]] = ..., score_error_bound: _Optional[float] = ..., input_rounding_error_bound: _Optional[float] = ..., observed_error: _Optional[_Union[ObservedError, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., required_key: _Optional[_Union[_keys_pb2.KeyKind, str]] = ...) -> None: ...
 
 class ObservedError(_message.Message):
     __slots__ = ("score_error", "row_count", "label_agreement")
