@@ -86,12 +86,12 @@ def key_parms_id(built: Context) -> bytes:
     return _parms_id_bytes(built.key_context_data().parms_id())
 
 
-def data_parms_ids(built: Context) -> list[list[int]]:
-    """Return the parms_id of each level that ciphertexts can be at, as SEAL's own words: all data primes to one."""
+def data_parms_ids(built: Context) -> list[bytes]:
+    """Return the 32 bytes of parms_id of each level that ciphertexts can be at, from all data primes down to one."""
     ids = []
     level = built.first_context_data()
     while level is not None:
-        ids.append(level.parms_id())
+        ids.append(_parms_id_bytes(level.parms_id()))
         level = level.next_context_data()
     return ids
 
