@@ -92,17 +92,18 @@ class KeyCache(Generic[V]):
             entry.loading.set_exception(error)
             return
         with self._lock:
-            kept = [(key, entry) for key, entry in self._entries.items() if entry.loading.done()]
-            excess = sum(entry.loading.result().byte_count for _, entry in kept) - self._max_bytes
-            for old, entry in kept:
+            ready = [(key, other.loading.result()) for key, other in self._entries.items() if other.loading.done()]
+            excess = sum(loaded.byte_count for _, loaded in ready) - self._max_bytes
+            for key, loaded in ready:  # the least recently used first
                 if excess <= 0:
                     break
-                del self._entries[old]
-                excess -= entry.loading.result().byte_count
+                del self._entries[key]
+                excess -= loaded.byte_count
 
     def _recheck(self, key: tuple[str, str], entry: _Entry[V]) -> None:
         """Ask the store whether a key is still in force; one that does not answer leaves it so until it expires."""
         loaded = entry.loading.result()
+        entry.checked = self._monotonic()  # before asking, so that other threads go on with what there is
         try:
             expire_time = self._expiry(*key)
         except KeyNotFoundError:
@@ -114,4 +115,3 @@ class KeyCache(Generic[V]):
         else:
             entry.loading = Future()
             entry.loading.set_result(loaded._replace(expire_time=expire_time))
-        entry.checked = self._monotonic()

@@ -48,28 +48,19 @@ class Upload:
             raise MalformedKeyError(KeyFault.LENGTH)
         self._data += data
 
+    def add_all(self, data: bytes) -> None:
+        """Take all bytes at once, as they were found somewhere."""
+        self._data += data
+
     def finish(self) -> bytes:
         """Return the whole key.
 
         Raises:
-            MalformedKeyError: it is shorter than declared, or another.
+            MalformedKeyError: it is not as long as declared, or another.
         """
-        return checked(self.header, bytes(self._data))
-
-    def ttl_seconds(self, longest: float) -> float:
-        """Return how long the key is kept: as asked, up to the longest."""
-        asked = self.header.ttl_seconds
-        return longest if asked is None else min(asked, longest)
-
-
-def checked(header: KeyHeader, data: bytes) -> bytes:
-    """Return a key's bytes if they are those that the header declares.
-
-    Raises:
-        MalformedKeyError: they are not.
-    """
-    if len(data) != header.byte_count:
-        raise MalformedKeyError(KeyFault.LENGTH)
-    if hashlib.sha256(data).hexdigest() != header.key_id:
-        raise MalformedKeyError(KeyFault.DIGEST)
-    return data
+        data = bytes(self._data)
+        if len(data) != self.header.byte_count:
+            raise MalformedKeyError(KeyFault.LENGTH)
+        if hashlib.sha256(data).hexdigest() != self.header.key_id:
+            raise MalformedKeyError(KeyFault.DIGEST)
+        return data

@@ -1,0 +1,139 @@
+"""The keys that clients have registered: checked on arrival, kept in a store, made ready on first use."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from sealserve.errors import KeyNotFoundError, ParameterSetNotOfferedError, ServiceError
+from sealserve.he import ei_format
+from sealserve.he._seal import GaloisKeys
+from sealserve.he.parameters import EI_PARAMETER_SET, Layout
+from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
+from sealserve_service.auth import Tenant
+from sealserve_service.engines.ei_keys import GALOIS_KEYS_BYTES, load_galois_keys
+from sealserve_service.key_cache import KeyCache, Loaded
+from sealserve_service.key_store.base import Clock, KeyStore, UploadSource, utc_now
+from sealserve_service.upload import Upload
+
+_logger = logging.getLogger(__name__)
+
+# Kind -> the parameter set of such a key, and the check of its bytes.
+_KINDS: dict[KeyKind | None, tuple[str, Callable[[bytes], object]]] = {
+    KeyKind.EVALUATION_KEYS: (EI_PARAMETER_SET.name, ei_format.read_evaluation_keys),
+}
+
+
+class RegisteredKeys:
+    """Registered keys of all tenants.
+
+    Args:
+        store: where they are kept.
+        uploads: where clients may put keys instead of sending them; None if nowhere.
+        max_key_bytes: of one key.
+        max_ttl_seconds: how long a key is kept at most.
+        cache_bytes: of memory for keys that are ready for use.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        uploads: UploadSource | None = None,
+        *,
+        max_key_bytes: int,
+        max_ttl_seconds: float,
+        cache_bytes: int,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._store = store
+        self._uploads = uploads
+        self._clock = clock
+        self._max_ttl_seconds = max_ttl_seconds
+        self._max_key_bytes = max_key_bytes
+        self._galois_keys = KeyCache(cache_bytes, self._load_galois_keys, self._expiry, clock=clock)
+
+    def begin(self, header: KeyHeader) -> Upload:
+        """Begin an upload.
+
+        Raises:
+            ParameterSetNotOfferedError: no such kind of key is taken, or not for that parameter set.
+            InputMismatchError, LimitExceededError: the header cannot be that of a key.
+        """
+        parameter_set, _ = _KINDS.get(header.kind, ("", None))
+        if header.parameter_set != parameter_set:
+            raise ParameterSetNotOfferedError(Layout.EI_SLOTS.value if parameter_set else "", header.parameter_set)
+        return Upload(header, self._max_key_bytes)
+
+    def fetch(self, tenant: Tenant, upload: Upload) -> None:
+        """Take the bytes of an upload from where the client has put them.
+
+        Raises:
+            KeyNotFoundError: there is no blob of that name, or no place for any.
+            LimitExceededError, MalformedKeyError: it is longer than declared or allowed.
+            KeyStoreUnavailableError: the place does not answer.
+        """
+        name = upload.header.blob_name
+        if self._uploads is None:
+            raise KeyNotFoundError(name)
+        upload.add_all(self._uploads.read_upload(tenant.name, name, upload.header.byte_count))
+
+    def finish(self, tenant: Tenant, upload: Upload) -> KeyRecord:
+        """Check a key and keep it.
+
+        Raises:
+            MalformedKeyError: it is not what its header declares, or no key of its kind.
+            KeyStoreUnavailableError, QuotaExceededError: the store does not answer, or is full.
+        """
+        header, data, now = upload.header, upload.finish(), self._clock()
+        assert header.kind
+        _, check = _KINDS[header.kind]
+        check(data)
+        expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
+        record = KeyRecord(tenant.name, header.key_id, header.kind, header.parameter_set, len(data), now, expires)
+        return self._store.put(record, data)
+
+    def get(self, tenant: Tenant, key_id: str) -> KeyRecord:
+        """Return what is known of a key; see KeyStore.get."""
+        return self._store.get(tenant.name, key_id)
+
+    def after(self, tenant: Tenant, key_id: str) -> Iterator[KeyRecord]:
+        """Yield the tenant's keys whose ids come after the given one, in order."""
+        return (record for record in self._store.list(tenant.name) if record.key_id > key_id)
+
+    def delete(self, tenant: Tenant, key_id: str) -> None:
+        """Delete a key; see KeyStore.delete."""
+        self._galois_keys.forget(tenant.name, key_id)
+        self._store.delete(tenant.name, key_id)
+
+    def read(self, tenant: str, key_id: str) -> bytes:
+        """Return a key's bytes; see KeyStore.read."""
+        return self._store.read(tenant, key_id)
+
+    def galois_keys(self, tenant: str, key_id: str) -> GaloisKeys:
+        """Return the Galois keys of registered evaluation keys, ready for use.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such evaluation keys.
+            KeyStoreUnavailableError: they are not in memory and the store does not answer.
+        """
+        return self._galois_keys.get(tenant, key_id)
+
+    def sweep(self) -> None:
+        """Have the store delete what has expired; what fails is tried again the next time."""
+        try:
+            _logger.info("%d expired keys deleted", self._store.sweep())
+        except ServiceError as error:
+            _logger.warning("expired keys could not be deleted: %s", error)
+
+    def close(self) -> None:
+        """Give back the store's connections."""
+        self._store.close()
+
+    def _load_galois_keys(self, tenant: str, key_id: str) -> Loaded[GaloisKeys]:
+        record = self._store.get(tenant, key_id)
+        if record.kind is not KeyKind.EVALUATION_KEYS:
+            raise KeyNotFoundError(key_id)
+        return Loaded(load_galois_keys(self._store.read(tenant, key_id)), GALOIS_KEYS_BYTES, record.expire_time)
+
+    def _expiry(self, tenant: str, key_id: str) -> datetime:
+        return self._store.get(tenant, key_id).expire_time
