@@ -6,6 +6,7 @@ would get a wrong answer.
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ _SMALLEST_NORM = 2.0**-28
 
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
 _MAGIC, _MAJOR = 0xA15E, 3
+_UNCOMPRESSED, _ZLIB = 0, 1
 
 
 class EIServerEngine:
@@ -115,6 +117,18 @@ def _without_zero_classes(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 def _check(data: bytes, index: int) -> None:
     if not _HEADER.size <= len(data) <= CIPHERTEXT_BUFFER_BYTES:
         raise MalformedCiphertextError(CiphertextFault.LENGTH, index)
-    magic, size, major, _, _, reserved, total = _HEADER.unpack_from(data)
+    magic, size, major, _, compression, reserved, total = _HEADER.unpack_from(data)
     if (magic, size, major, reserved, total) != (_MAGIC, _HEADER.size, _MAJOR, 0, len(data)):
         raise MalformedCiphertextError(CiphertextFault.HEADER, index)
+    if compression != _UNCOMPRESSED and not (compression == _ZLIB and _inflates(data[_HEADER.size :])):
+        raise MalformedCiphertextError(CiphertextFault.HEADER, index)
+
+
+def _inflates(body: bytes) -> bool:
+    """Tell whether it is one zlib stream, of the right checksum and not too long."""
+    inflater = zlib.decompressobj()
+    try:
+        inflater.decompress(body, CIPHERTEXT_BUFFER_BYTES)
+    except zlib.error:
+        return False
+    return inflater.eof and not inflater.unused_data

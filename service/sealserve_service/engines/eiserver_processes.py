@@ -114,7 +114,8 @@ class EIServerProcesses:
         if code == eiserver_process.OUT_OF_MEMORY:
             raise RuntimeError(f"EIServer needs more memory than its limit of {self._memory_bytes} bytes")
         if code != os.EX_OK:
-            raise RuntimeError(f"EIServer's process ended with exit code {code}; the package's extra `ei` installs it")
+            hint = ": is encrypted-inference installed? The extra `ei` brings it" if code > 0 else ""
+            raise RuntimeError(f"EIServer's process ended with exit code {code}{hint}")
 
 
 def _memory_file() -> BinaryIO:
