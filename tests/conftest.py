@@ -1,4 +1,4 @@
-"""What most tests over a socket need: scikit-learn's digits, served in this process."""
+"""What most tests need: scikit-learn's digits, served in this process, and an encrypted-inference user."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from sealserve.client import Client
+from tests.ei_user import EIUser
 from tests.raw import RawClient
 from tests.serving import HANG_SECONDS, digits, digits_registry, running_server
 
@@ -33,6 +34,11 @@ def digits_server(digits_model: Digits) -> Iterator[str]:
     """The address of a server of the digits model."""
     with running_server(digits_registry(digits_model.estimator)) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def ei_user() -> EIUser:
+    return EIUser()
 
 
 @pytest.fixture

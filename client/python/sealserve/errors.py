@@ -256,10 +256,10 @@ class InternalError(ServiceError):
 class CiphertextFault(Enum):
     """What is wrong with a ciphertext: the first check that fails, in the order in which they are made."""
 
-    LENGTH = "not as long as a full or a seeded ciphertext of these parameters"
-    HEADER = "not an uncompressed SEAL 4.x object"
+    LENGTH = "not as long as a ciphertext of these parameters, or longer once inflated"
+    HEADER = "not a SEAL object of the version and compression that the layout takes"
     PARAMETERS = "encrypted for another parameter set or plaintext modulus"
-    FORM = "not two polynomials in coefficient form, as a fresh ciphertext has"
+    FORM = "not of two polynomials in the form and scale of a fresh ciphertext"
     COEFFICIENT = "a coefficient is at or above its prime"
     TRANSPARENT = "the second polynomial, or a product with it, is zero: it hides nothing"
 

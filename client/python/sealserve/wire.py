@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sealserve import errors
 from sealserve.errors import CiphertextFault, KeyFault, ParameterError, ServiceError
-from sealserve.he.parameters import EncryptionParameters, Layout, ParameterSet
+from sealserve.he.parameters import EncryptionParameters, Layout, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
 from sealserve.item import ItemHeader, Residues, Scores, SealCiphertext
 from sealserve.model import Cost, Limits, Model, ObservedError, Offer
@@ -34,6 +34,9 @@ _LAYOUTS = {
     Layout.EI_SLOTS: parameters_pb2.LAYOUT_EI_SLOTS,
 }
 _LAYOUTS_BACK = {number: layout for layout, number in _LAYOUTS.items()}
+
+_SCHEMES = {Scheme.BFV: parameters_pb2.SCHEME_BFV, Scheme.CKKS: parameters_pb2.SCHEME_CKKS}
+_SCHEMES_BACK = {number: scheme for scheme, number in _SCHEMES.items()}
 
 
 # Items
@@ -194,12 +197,12 @@ def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
         layout=_layout_to_proto(offer.layout),
         parameters=parameters_pb2.EncryptionParameters(
             parameter_set=parameter_set.name,
-            scheme=parameters_pb2.SCHEME_BFV,
+            scheme=_SCHEMES[offer.parameters.scheme],
             poly_modulus_degree=parameter_set.poly_modulus_degree,
             coeff_modulus=parameter_set.primes,
             data_prime_count=len(parameter_set.data_primes),
             plain_modulus=offer.parameters.plain_modulus,
-            ciphertext_scale=1.0,
+            ciphertext_scale=offer.parameters.scale,
             parms_id=offer.parms_id,
         ),
         weights=parameters_pb2.WEIGHTS_PRIVATE if offer.private_weights else parameters_pb2.WEIGHTS_OPEN,
@@ -231,7 +234,7 @@ def _observed_to_proto(observed: ObservedError | None) -> model_pb2.ObservedErro
 def _is_known(message: model_pb2.Offer) -> bool:
     return (
         message.layout in _LAYOUTS_BACK
-        and message.parameters.scheme == parameters_pb2.SCHEME_BFV
+        and message.parameters.scheme in _SCHEMES_BACK
         and message.weights in (parameters_pb2.WEIGHTS_OPEN, parameters_pb2.WEIGHTS_PRIVATE)
     )
 
@@ -242,17 +245,21 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
     parameter_set = ParameterSet(name, parameters.poly_modulus_degree, tuple(parameters.coeff_modulus))
     if parameters.data_prime_count != len(parameter_set.data_primes):
         raise ParameterError(f"{name}: {parameters.data_prime_count} data primes; SEAL makes other numbers of these")
+    layout, scheme = _LAYOUTS_BACK[message.layout], _SCHEMES_BACK[parameters.scheme]
+    if (layout is Layout.EI_SLOTS) != (scheme is Scheme.CKKS):
+        raise ParameterError(f"{name}: {scheme.name} is not the scheme of layout {layout.value}")
     scale = message.score_scale
     if not (math.isfinite(scale) and scale > 0):
         raise ParameterError(f"{name}: the score scale is not above 0")
-    if not len(message.score_centers) == len(message.score_radii) == score_count or min(message.score_radii) < 0:
-        raise ParameterError(f"{name}: {score_count} score centers and radii are needed")
-    if 2 * max(message.score_radii) + 1 >= parameters.plain_modulus:
-        raise ParameterError(f"{name}: scores wrap around: their range is wider than the plaintext modulus")
+    score_integers = score_count if scheme is Scheme.BFV else 0
+    if not len(message.score_centers) == len(message.score_radii) == score_integers:
+        raise ParameterError(f"{name}: {score_integers} score centers and radii are needed")
+    if any(radius < 0 or 2 * radius + 1 >= parameters.plain_modulus for radius in message.score_radii):
+        raise ParameterError(f"{name}: scores wrap around: their range is negative or wider than the plaintext modulus")
     observed = message.observed_error
     return Offer(
-        _LAYOUTS_BACK[message.layout],
-        EncryptionParameters(parameter_set, parameters.plain_modulus),
+        layout,
+        EncryptionParameters(parameter_set, parameters.plain_modulus, scheme, parameters.ciphertext_scale),
         message.parameters.parms_id,
         message.weights == parameters_pb2.WEIGHTS_PRIVATE,
         message.rows_per_item,

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 from argparse import ArgumentParser, Namespace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options
+from sealserve.he.parameters import Scheme
 
 if TYPE_CHECKING:
     from sealserve.model import Model, Offer
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 _WEIGHTS = {
     False: "open: whoever sees a request with its reply can compute the quantized weights",
     True: "private: a reply gives its reader the scores and no more",
+}
+
+_GROUNDS = {
+    Scheme.BFV: "proven, for features on the grid",
+    Scheme.CKKS: "estimated from the noise, which has no useful proven bound",
 }
 
 
@@ -99,8 +106,8 @@ def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
     observed = offer.observed_error
     return [
         ("offer", f"{offer.layout.value}, {parameters.parameter_set.name}"),
-        ("  encryption", f"N {parameters.parameter_set.poly_modulus_degree}, q {modulus_bits} bits, t {_bits(offer)}"),
-        ("  score error bound", f"{offer.score_error_bound:.3g} (proven, for features on the grid)"),
+        ("  encryption", f"N {parameters.parameter_set.poly_modulus_degree}, q {modulus_bits} bits, {_numbers(offer)}"),
+        ("  score error bound", f"{offer.score_error_bound:.3g} ({_GROUNDS[parameters.scheme]})"),
         ("  input rounding adds at most", f"{offer.input_rounding_error_bound:.3g}"),
         (
             "  observed score error",
@@ -117,9 +124,11 @@ def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
     ]
 
 
-def _bits(offer: "Offer") -> str:
-    t = offer.parameters.plain_modulus
-    return f"2^{t.bit_length() - 1}" if t & (t - 1) == 0 else str(t)
+def _numbers(offer: "Offer") -> str:
+    t, scale = offer.parameters.plain_modulus, offer.parameters.scale
+    if offer.parameters.scheme is Scheme.CKKS:
+        return f"scale 2^{math.log2(scale):g}"
+    return f"t 2^{t.bit_length() - 1}" if t & (t - 1) == 0 else f"t {t}"
 
 
 def _span(values: Any) -> str:

@@ -9,14 +9,38 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import seal
-from seal import Ciphertext, Decryptor, Encryptor, Evaluator, KeyGenerator, Plaintext, SecretKey
+from seal import (
+    Ciphertext,
+    CKKSEncoder,
+    Decryptor,
+    Encryptor,
+    Evaluator,
+    GaloisKeys,
+    KeyGenerator,
+    Plaintext,
+    RelinKeys,
+    SecretKey,
+)
 from seal import SEALContext as Context
 
 from sealserve.errors import ParameterError, SealserveError
-from sealserve.he.parameters import EncryptionParameters
+from sealserve.he.parameters import EncryptionParameters, Scheme
 
-__all__ = ["Ciphertext", "Context", "Decryptor", "Encryptor", "Evaluator", "KeyGenerator", "Plaintext", "SecretKey"]
+__all__ = [
+    "CKKSEncoder",
+    "Ciphertext",
+    "Context",
+    "Decryptor",
+    "Encryptor",
+    "Evaluator",
+    "GaloisKeys",
+    "KeyGenerator",
+    "Plaintext",
+    "RelinKeys",
+    "SecretKey",
+]
 
+_SCHEMES = {Scheme.BFV: seal.scheme_type.bfv, Scheme.CKKS: seal.scheme_type.ckks}
 _UNCOMPRESSED = seal.compr_mode_type.none
 
 
@@ -42,7 +66,7 @@ def context(parameters: EncryptionParameters) -> Context:
     """
     parameter_set = parameters.parameter_set
     with errors():
-        parms = seal.EncryptionParameters(seal.scheme_type.bfv)
+        parms = seal.EncryptionParameters(_SCHEMES[parameters.scheme])
         parms.set_poly_modulus_degree(parameter_set.poly_modulus_degree)
         parms.set_coeff_modulus([seal.Modulus(prime) for prime in parameter_set.primes])
         parms.set_plain_modulus(parameters.plain_modulus)
@@ -60,6 +84,16 @@ def fresh_parms_id(built: Context) -> bytes:
 def key_parms_id(built: Context) -> bytes:
     """Return the 32 bytes of parms_id that a key carries."""
     return _parms_id_bytes(built.key_context_data().parms_id())
+
+
+def data_parms_ids(built: Context) -> list[bytes]:
+    """Return the 32 bytes of parms_id of each level that ciphertexts can be at, from all data primes down to one."""
+    ids = []
+    level = built.first_context_data()
+    while level is not None:
+        ids.append(_parms_id_bytes(level.parms_id()))
+        level = level.next_context_data()
+    return ids
 
 
 def _parms_id_bytes(words: Sequence[int]) -> bytes:
@@ -100,6 +134,26 @@ def plaintext_bytes(plaintext: Plaintext) -> bytes:
     """Serialize a plaintext, uncompressed."""
     data: bytes = plaintext.to_bytes(_UNCOMPRESSED)
     return data
+
+
+def load_galois_keys(built: Context, data: bytes) -> GaloisKeys:
+    """Load Galois keys; SEAL expands their seeds.
+
+    Raises:
+        SealError: SEAL refuses them.
+    """
+    with errors():
+        return built.from_galois_str(data)
+
+
+def load_relinearization_keys(built: Context, data: bytes) -> RelinKeys:
+    """Load relinearization keys; SEAL expands their seeds.
+
+    Raises:
+        SealError: SEAL refuses them.
+    """
+    with errors():
+        return built.from_relin_str(data)
 
 
 def load_secret_key(built: Context, data: bytes) -> SecretKey:

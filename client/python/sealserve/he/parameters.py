@@ -1,7 +1,7 @@
 """The named parameter sets, and the check that every set must pass: SEAL's tc128 table.
 
 A *parameter set* is a ring degree N and primes; a secret key belongs to it. With a plaintext modulus t, which belongs
-to a model, it becomes *encryption parameters*; a ciphertext belongs to those.
+to a model (BFV), or with a scale (CKKS), it becomes *encryption parameters*; a ciphertext belongs to those.
 """
 
 import math
@@ -17,6 +17,15 @@ MAX_MODULUS_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768:
 
 MAX_PRIME_BITS = 60  # SEAL_USER_MOD_BIT_COUNT_MAX
 MAX_PLAIN_MODULUS_BITS = 60  # SEAL_PLAIN_MOD_BIT_COUNT_MAX
+
+
+class Scheme(Enum):
+    """The homomorphic encryption scheme."""
+
+    BFV = "bfv"
+    """Exact integers modulo t."""
+    CKKS = "ckks"
+    """Approximate complex numbers, N / 2 of them a ciphertext, one a slot."""
 
 
 class Layout(Enum):
@@ -78,21 +87,33 @@ class ParameterSet:
 
 @dataclass(frozen=True)
 class EncryptionParameters:
-    """A parameter set with the plaintext modulus t of a model: what a BFV ciphertext belongs to.
+    """A parameter set with what a scheme needs besides: what a ciphertext belongs to.
+
+    Attributes:
+        plain_modulus: t (BFV); 0 for CKKS.
+        scale: what a fresh ciphertext's numbers are multiplied with (CKKS); 1 for BFV.
 
     Raises:
-        ParameterError: t is out of SEAL's bounds or not below q.
+        ParameterError: t or the scale is not of the scheme, out of SEAL's bounds, or not below q.
     """
 
     parameter_set: ParameterSet
-    plain_modulus: int
+    plain_modulus: int = 0
+    scheme: Scheme = Scheme.BFV
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        t = self.plain_modulus
-        if not 2 <= t < self.parameter_set.modulus or t.bit_length() > MAX_PLAIN_MODULUS_BITS:
+        name, t, q = self.parameter_set.name, self.plain_modulus, self.parameter_set.modulus
+        if self.scheme is Scheme.CKKS:
+            if t != 0 or not 1 <= self.scale < q:  # a NaN is not either
+                raise ParameterError(
+                    f"{name}: CKKS has no plaintext modulus, and a scale of at least 1 and below the ciphertext "
+                    f"modulus; these are {t} and {self.scale}"
+                )
+        elif not 2 <= t < q or t.bit_length() > MAX_PLAIN_MODULUS_BITS or self.scale != 1:
             raise ParameterError(
-                f"{self.parameter_set.name}: plaintext modulus {t} is not within "
-                f"2..2^{MAX_PLAIN_MODULUS_BITS} and below the ciphertext modulus"
+                f"{name}: plaintext modulus {t} is not within 2..2^{MAX_PLAIN_MODULUS_BITS} and below the ciphertext "
+                f"modulus, or scale {self.scale} is not 1"
             )
 
 
@@ -102,3 +123,7 @@ ROW_PARAMETER_SETS = (
     ParameterSet("row-4096-60", 4096, (0xFFFFFFFFFFFC001,)),
     ParameterSet("row-4096-92", 4096, (0x3FFFFFF70001, 0x3FFFFFF84001, 0x1C001)),
 )
+
+# What encrypted-inference 0.9 has built in: the primes are SEAL's CoeffModulus::Create(8192, {60, 40, 40, 60}).
+EI_PARAMETER_SET = ParameterSet("ei-8192", 8192, (0xFFFFFFFFFFE8001, 0xFFFFF4C001, 0xFFFFFDC001, 0xFFFFFFFFFFFC001))
+EI_PARAMETERS = EncryptionParameters(EI_PARAMETER_SET, scheme=Scheme.CKKS, scale=2.0**40)

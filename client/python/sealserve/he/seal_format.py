@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he.parameters import ParameterSet
 
-_HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
-_MAGIC = 0xA15E
+HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
+MAGIC = 0xA15E
 _MAJOR, _MINOR = 4, 4
-_PARMS_ID_END = _HEADER.size + 32
+_PARMS_ID_END = HEADER.size + 32
 _MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, correction factor
-_COUNT = struct.Struct("<Q")
+COUNT = struct.Struct("<Q")
 _MEMBERS_END = _PARMS_ID_END + _MEMBERS.size
-_RESIDUES = _MEMBERS_END + _HEADER.size + _COUNT.size
-_SEED_INFO_BYTES = _HEADER.size + 1 + 64  # a header, the generator's type, the seed
+_RESIDUES = _MEMBERS_END + HEADER.size + COUNT.size
+_SEED_INFO_BYTES = HEADER.size + 1 + 64  # a header, the generator's type, the seed
 _PRNG_TYPES = (1, 2)  # blake2xb, shake256
 
 
 def _header(total_bytes: int) -> bytes:
-    return _HEADER.pack(_MAGIC, _HEADER.size, _MAJOR, _MINOR, 0, 0, total_bytes)
+    return HEADER.pack(MAGIC, HEADER.size, _MAJOR, _MINOR, 0, 0, total_bytes)
 
 
 class CiphertextFormat:
@@ -40,8 +40,8 @@ class CiphertextFormat:
         members = parms_id + _MEMBERS.pack(False, 2, N, prime_count, 1.0, 1)
 
         def prefix(words: int, behind: int) -> bytes:
-            inner = _HEADER.size + _COUNT.size + 8 * words
-            return _header(_HEADER.size + len(members) + inner + behind) + members + _header(inner) + _COUNT.pack(words)
+            inner = HEADER.size + COUNT.size + 8 * words
+            return _header(HEADER.size + len(members) + inner + behind) + members + _header(inner) + COUNT.pack(words)
 
         words = prime_count * N
         self._full = prefix(2 * words, 0)
@@ -66,7 +66,7 @@ class CiphertextFormat:
             raise MalformedCiphertextError(CiphertextFault.COEFFICIENT)
         if seeded:
             info = data[-_SEED_INFO_BYTES:]
-            if not _is_header(info, _SEED_INFO_BYTES) or info[_HEADER.size] not in _PRNG_TYPES:
+            if not _is_header(info, _SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
         elif not residues[1].any():
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
@@ -74,14 +74,14 @@ class CiphertextFormat:
     @staticmethod
     def _check_prefix(data: bytes, expected: bytes) -> None:
         for at in (0, _MEMBERS_END):
-            total = _HEADER.unpack_from(expected, at)[-1]
-            if not _is_header(data[at : at + _HEADER.size], total):
+            total = HEADER.unpack_from(expected, at)[-1]
+            if not _is_header(data[at : at + HEADER.size], total):
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
-        if data[_HEADER.size : _PARMS_ID_END] != expected[_HEADER.size : _PARMS_ID_END]:
+        if data[HEADER.size : _PARMS_ID_END] != expected[HEADER.size : _PARMS_ID_END]:
             raise MalformedCiphertextError(CiphertextFault.PARAMETERS)
         if data[_PARMS_ID_END:_MEMBERS_END] != expected[_PARMS_ID_END:_MEMBERS_END]:
             raise MalformedCiphertextError(CiphertextFault.FORM)
-        if data[_RESIDUES - _COUNT.size : _RESIDUES] != expected[-_COUNT.size :]:
+        if data[_RESIDUES - COUNT.size : _RESIDUES] != expected[-COUNT.size :]:
             raise MalformedCiphertextError(CiphertextFault.HEADER)
 
     def residues(self, data: bytes) -> NDArray[np.uint64]:
@@ -95,24 +95,24 @@ class CiphertextFormat:
 
 def _is_header(data: bytes, total_bytes: int) -> bool:
     """Tell whether it is the header of an uncompressed SEAL 4.x object of that length; any minor version will do."""
-    magic, size, major, _, compression, reserved, total = _HEADER.unpack_from(data)
-    return (magic, size, major, compression, reserved, total) == (_MAGIC, _HEADER.size, _MAJOR, 0, 0, total_bytes)
+    magic, size, major, _, compression, reserved, total = HEADER.unpack_from(data)
+    return (magic, size, major, compression, reserved, total) == (MAGIC, HEADER.size, _MAJOR, 0, 0, total_bytes)
 
 
 _PLAINTEXT_MEMBERS = struct.Struct("<32xQd")  # parms_id (zero: coefficient form), coefficient count, scale
-_PLAINTEXT_PREFIX_BYTES = 2 * _HEADER.size + _PLAINTEXT_MEMBERS.size + _COUNT.size
+_PLAINTEXT_PREFIX_BYTES = 2 * HEADER.size + _PLAINTEXT_MEMBERS.size + COUNT.size
 
 
 def pack_plaintext(coefficients: NDArray[np.uint64]) -> bytes:
     """Build a BFV plaintext of coefficients (N,) below t."""
-    inner = _HEADER.size + _COUNT.size + coefficients.nbytes
+    inner = HEADER.size + COUNT.size + coefficients.nbytes
     members = _PLAINTEXT_MEMBERS.pack(coefficients.size, 1.0)
     return b"".join(
         (
-            _header(_HEADER.size + len(members) + inner),
+            _header(HEADER.size + len(members) + inner),
             members,
             _header(inner),
-            _COUNT.pack(coefficients.size),
+            COUNT.pack(coefficients.size),
             np.ascontiguousarray(coefficients).tobytes(),
         )
     )
@@ -128,4 +128,4 @@ def plaintext_coefficients(data: bytes, poly_modulus_degree: int) -> NDArray[np.
 
 def restamp(data: bytes, parms_id: bytes) -> bytes:
     """Put another parms_id into a key's bytes: a secret key belongs to N and the primes, its stamp to t as well."""
-    return data[: _HEADER.size] + parms_id + data[_PARMS_ID_END:]
+    return data[: HEADER.size] + parms_id + data[_PARMS_ID_END:]
