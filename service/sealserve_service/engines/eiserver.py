@@ -1,32 +1,26 @@
 """The `eiserver` engine: `encrypted.inference.eiserver.EIServer` itself, as the reference for the EI slots engine.
 
 It is slow (1.5 s a class) and its native code aborts on what it does not like; `eiserver_processes` keeps it at arm's
-length. What it says nothing about is checked here: it leaves out a ciphertext that it cannot load, and a row of several
-would get a wrong answer.
+length. Ciphertexts are checked first all the same: it leaves out those that it cannot load, so that a row of several
+would get a wrong answer and no error.
 """
 
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
+from sealserve.errors import MalformedCiphertextError, PlanError
+from sealserve.he.ei_format import read_ciphertext
 from sealserve.item import ItemHeader, SealCiphertext
 from sealserve.model import Offer
 from sealserve_service.auth import Tenant
-from sealserve_service.engines.eiserver_process import CIPHERTEXT_BUFFER_BYTES
+from sealserve_service.engines.eiserver_process import SLOTS
 from sealserve_service.engines.eiserver_processes import EIServerProcesses
 
-_SLOTS = 4096
 # A block of weights that is at least so long (its Euclidean norm) is encoded as something else than zero: of 8192
 # coefficients the largest is at least sqrt(2) 2^40 / 8192 times the norm (Parseval), and 1/2 is rounded up.
 _SMALLEST_NORM = 2.0**-28
-
-_HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
-_MAGIC, _MAJOR = 0xA15E, 3
-_UNCOMPRESSED, _ZLIB = 0, 1
 
 
 class EIServerEngine:
@@ -72,7 +66,11 @@ class EIServerScoring:
     def add(self, ciphertexts: Sequence[bytes]) -> None:
         """Check the next blocks of the row's features."""
         for data in ciphertexts:
-            _check(data, len(self._ciphertexts))
+            try:
+                read_ciphertext(data)
+            except MalformedCiphertextError as error:
+                error.index = len(self._ciphertexts)
+                raise
             self._ciphertexts.append(data)
 
     def finish(self) -> Iterator[SealCiphertext]:
@@ -102,33 +100,13 @@ def _without_zero_classes(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         PlanError: there is none.
     """
     features = weights.shape[1]
-    blocks = np.split(weights, range(_SLOTS, features, _SLOTS), axis=1)
+    blocks = np.split(weights, range(SLOTS, features, SLOTS), axis=1)
     zero = np.max([np.linalg.norm(block, axis=1) for block in blocks], axis=0) < _SMALLEST_NORM
     if not zero.any():
         return weights
-    if features % _SLOTS == 0:
+    if features % SLOTS == 0:
         raise PlanError(
             f"class {int(np.argmax(zero))} has no weights, on which EIServer aborts, and {features} features leave no "
             f"room for one that does nothing: use the default EI engine, or drop a feature"
         )
     return np.column_stack([weights, zero.astype(np.float64)])
-
-
-def _check(data: bytes, index: int) -> None:
-    if not _HEADER.size <= len(data) <= CIPHERTEXT_BUFFER_BYTES:
-        raise MalformedCiphertextError(CiphertextFault.LENGTH, index)
-    magic, size, major, _, compression, reserved, total = _HEADER.unpack_from(data)
-    if (magic, size, major, reserved, total) != (_MAGIC, _HEADER.size, _MAJOR, 0, len(data)):
-        raise MalformedCiphertextError(CiphertextFault.HEADER, index)
-    if compression != _UNCOMPRESSED and not (compression == _ZLIB and _inflates(data[_HEADER.size :])):
-        raise MalformedCiphertextError(CiphertextFault.HEADER, index)
-
-
-def _inflates(body: bytes) -> bool:
-    """Tell whether it is one zlib stream, of the right checksum and not too long."""
-    inflater = zlib.decompressobj()
-    try:
-        inflater.decompress(body, CIPHERTEXT_BUFFER_BYTES)
-    except zlib.error:
-        return False
-    return inflater.eof and not inflater.unused_data

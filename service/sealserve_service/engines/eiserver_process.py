@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 REFUSED, OUT_OF_MEMORY = os.EX_DATAERR, os.EX_OSERR
 """Exit codes: EIServer raised an exception; it, or what feeds it, had too little memory."""
 
+SLOTS = 4096
+"""Features in a ciphertext. Not imported: `sealserve.he` is not for this process."""
+
 CIPHERTEXT_BUFFER_BYTES = 500_000
 """The most that EIServer reads of a ciphertext. Source: GetCiphertextBufferSize of encrypted-inference 0.9."""
 
@@ -75,7 +78,7 @@ def main() -> int:
         numbers = np.frombuffer(request, np.float64, classes * (features + 1), _REQUEST.size)
         at = _REQUEST.size + numbers.nbytes
         # EIServer tells its native code that there are as many bytes as there may be, and it reads them all.
-        capacity = CIPHERTEXT_BUFFER_BYTES * -(-features // 4096)
+        capacity = CIPHERTEXT_BUFFER_BYTES * -(-features // SLOTS)
         ciphertexts = request[at : at + ciphertext_bytes].ljust(capacity, b"\0")
         public_keys = request[at + ciphertext_bytes :]
         weights = numbers[: classes * features].reshape(classes, features)
