@@ -100,7 +100,7 @@ def _die_with(parent: int) -> None:
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(_PR_SET_DUMPABLE, 0)  # no core, not even for a handler that the kernel pipes it to; no debugger
-    if os.getppid() != parent:  # it died before it was asked for
+    if os.getppid() != parent:  # it had died before the kernel was told
         sys.exit(os.EX_UNAVAILABLE)
 
 

@@ -24,8 +24,8 @@ _logger = logging.getLogger(__name__)
 class EIServerProcesses:
     """EIServer at arm's length. Threads share it, and models: a process is told what it needs with each request.
 
-    A process is used once: starting one takes 0.2 s, a class 1.5 s, and a process that has worked on one
-    client's bytes may have been taken over by them.
+    A process is used once: starting one takes 0.2 s, a class 1.5 s, and a process that has worked on one client's bytes
+    may have been taken over by them.
 
     Args:
         process_count: how many requests are worked on at a time.
