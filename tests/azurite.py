@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import ContainerClient
 
 from tests.serving import HANG_SECONDS, ROOT
 
@@ -35,6 +34,8 @@ class Azurite:
 
     def new_container(self) -> str:
         """Make a container and return its name."""
+        from azure.storage.blob import ContainerClient  # slow, and this module is every test's
+
         name = f"keys-{uuid.uuid4()}"
         with ContainerClient.from_connection_string(self.connection_string, name) as client:
             client.create_container()

@@ -1,7 +1,6 @@
 """What every key store does, whatever the place: one suite for all three, Azure's against a real Azurite."""
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,11 @@ from sealserve_service.key_store.base import KeyKind, KeyRecord, KeyStore
 from sealserve_service.key_store.filesystem import FilesystemKeyStore
 from sealserve_service.key_store.memory import MemoryKeyStore
 from sealserve_service.key_store.record_format import folder_name, record_from_json, record_to_json
+from tests import registered_keys
 from tests.azurite import Azurite
+from tests.registered_keys import HOUR
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 DATA = bytes(range(256)) * 3
 MAX_BYTES = 64 << 20
 ODD_TENANTS = [
@@ -58,15 +58,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
 
 
 def record_of(data: bytes, tenant: str = "alice", lives: timedelta = HOUR, created: datetime = START) -> KeyRecord:
-    return KeyRecord(
-        tenant=tenant,
-        key_id=hashlib.sha256(data).hexdigest(),
-        kind=KeyKind.EVALUATION_KEYS,
-        parameter_set="ei-8192",
-        byte_count=len(data),
-        create_time=created,
-        expire_time=created + lives,
-    )
+    return registered_keys.record_of(data, tenant, lives, created)
 
 
 def assert_unknown(store: KeyStore, tenant: str, key_id: str) -> None:
