@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from sealserve.client import Client
+from tests.azurite import Azurite, running_azurite
 from tests.ei_user import EIUser
 from tests.raw import RawClient
 from tests.serving import HANG_SECONDS, digits, digits_registry, running_server
@@ -51,3 +52,9 @@ def client(digits_server: str) -> Iterator[Client]:
 def raw(digits_server: str) -> Iterator[RawClient]:
     with RawClient(digits_server) as raw:
         yield raw
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    with running_azurite() as azurite:
+        yield azurite

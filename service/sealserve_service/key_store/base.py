@@ -4,39 +4,41 @@ A key is found by tenant and id; the id is the SHA-256 of the bytes, so that equ
 changes. What has expired is as good as deleted, whether or not a sweep has been there yet.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Protocol
 
+from sealserve.errors import KeyStoreUnavailableError, QuotaExceededError, SealserveError
+from sealserve.registered_key import KeyRecord
 
-class KeyKind(Enum):
-    """What a registered key is for."""
-
-    EVALUATION_KEYS = "evaluation-keys"
-    """Galois and relinearization keys: the EI layout."""
-    PUBLIC_ENCRYPTION_KEY = "public-encryption-key"
-    """Re-randomizes replies: private weights."""
+Clock = Callable[[], datetime]
 
 
-@dataclass(frozen=True)
-class KeyRecord:
-    """What is known of a registered key; nothing of it is secret.
+class KeyStoreSettingsError(SealserveError):
+    """The place of the keys cannot be used as configured; the text says why and holds no secret."""
 
-    Attributes:
-        tenant: the name of its owner.
-        key_id: SHA-256 of its bytes, 64 lower-case hexadecimal digits.
-        create_time, expire_time: aware datetimes, UTC.
-    """
 
-    tenant: str
-    key_id: str
-    kind: KeyKind
-    parameter_set: str
-    byte_count: int
-    create_time: datetime
-    expire_time: datetime
+def utc_now() -> datetime:
+    """The clock of every store unless a test gives another."""
+    return datetime.now(UTC)
+
+
+def in_force(kept: KeyRecord | None, record: KeyRecord, now: datetime) -> KeyRecord:
+    """Return the record of a key that is put where `kept` is found, None where nothing is."""
+    if kept is None or kept.is_expired(now):
+        return record
+    return dataclasses.replace(kept, expire_time=max(kept.expire_time, record.expire_time))
+
+
+def no_room() -> QuotaExceededError:
+    """The error of a place that is full; expired keys are swept within a minute or so."""
+    return QuotaExceededError("key_store_bytes", 60.0)
+
+
+def no_answer() -> KeyStoreUnavailableError:
+    """The error of a place that fails, or does not answer in time."""
+    return KeyStoreUnavailableError(1.0)
 
 
 class KeyStore(Protocol):
@@ -82,3 +84,22 @@ class KeyStore(Protocol):
 
     def sweep(self) -> int:
         """Delete what has expired, and what interrupted writers have left; returns the number of keys deleted."""
+
+    def close(self) -> None:
+        """Give back connections; the keys stay, unless they are kept in memory."""
+
+
+class UploadSource(Protocol):
+    """A place beside the keys, into which clients put what is too large for them to send: Azure's uploads.
+
+    A client writes it with a permission of its own; the service is told a name, never a URL.
+    """
+
+    def read_upload(self, tenant: str, name: str, max_bytes: int) -> bytes:
+        """Return what the tenant has put under a name: at most 200 letters, digits, dots, hyphens and underscores.
+
+        Raises:
+            KeyNotFoundError: there is nothing of that name, or it is no such name.
+            LimitExceededError: it is longer than max_bytes; none of it was fetched.
+            KeyStoreUnavailableError: the place does not answer in time.
+        """
