@@ -11,8 +11,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from sealserve.client import Client
 from sealserve.errors import DrainingError
-from sealserve_service.app import AddressError
 from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.server import AddressError
 from tests import http2
 from tests.conftest import Digits
 from tests.raw import Message, RawClient, assert_error, assert_scores

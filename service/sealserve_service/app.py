@@ -1,85 +1,82 @@
-"""The composition root: settings and models in, a server out.
+"""The composition root: settings in; models, keys, engines and a server out."""
 
-gRPC's synchronous server, not its asyncio one: that one (grpcio 1.85) stops for good at the first call whose path is
-not UTF-8, and is no faster here, since SEAL's binding holds the GIL through the arithmetic of a call either way.
-"""
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 
-from concurrent.futures import ThreadPoolExecutor
-
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
-from sealserve.errors import SealserveError
-from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
-from sealserve_service.drain import Drain
-from sealserve_service.models.registry import ModelRegistry
-from sealserve_service.servicer import ModelServicer, PredictionServicer
+from sealserve.he.quantization import InputGrid
+from sealserve_service.engines.ei_slots import EiSlotsEngine
+from sealserve_service.key_store.places import open_key_store
+from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.registry import EngineFactory, ModelRegistry
+from sealserve_service.models.sources import serve_source
+from sealserve_service.registered_keys import RegisteredKeys
+from sealserve_service.server import Server
 from sealserve_service.settings import Settings
-from sealserve_service.status import UndecodableRequests
 
-_SERVICES = (
-    model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-    prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
-)
-_LAST_REPLIES_SECONDS = 1.0
+_EISERVER_SECONDS_A_CLASS = 1.5
 
 
-class AddressError(SealserveError):
-    """The address cannot be listened on; the text says why."""
+@contextlib.contextmanager
+def service(settings: Settings) -> Iterator[Server]:
+    """Load what the settings name and build its server; at the end give back what the server has used.
 
-
-def build_server(settings: Settings, models: ModelRegistry) -> "Server":
-    """Build a server that listens nowhere yet."""
-    return Server(settings, models)
-
-
-class Server:
-    """A gRPC server with its health and its orderly end."""
-
-    def __init__(self, settings: Settings, models: ModelRegistry) -> None:
-        self._settings = settings
-        self._drain = Drain()
-        calls = settings.max_concurrent_calls
-        # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
-        # ends the call over larger ones.
-        self._server = grpc.server(
-            ThreadPoolExecutor(calls, "call"),
-            options=[
-                ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
-                ("grpc.so_reuseport", int(settings.share_port)),
-            ],
-            interceptors=[UndecodableRequests()],
-            maximum_concurrent_rpcs=calls,
+    Raises:
+        ModelError, PlanError: a model cannot be served.
+        KeyStoreSettingsError: the keys' place cannot be used.
+    """
+    with contextlib.ExitStack() as closing:
+        keys, limits, ei_engine = _keys(settings), settings.limits, None
+        if keys is None:
+            limits = dataclasses.replace(limits, max_key_bytes=0)
+        else:
+            closing.callback(keys.close)
+            ei_engine = _ei_engine(settings, keys, closing)
+        models = ModelRegistry(
+            serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine)
+            for source in settings.models
         )
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
-        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionServicer(models, settings.limits, self._drain, ThreadPoolExecutor(calls, "read")), self._server
+        yield build_server(settings, models, keys)
+
+
+def _keys(settings: Settings) -> RegisteredKeys | None:
+    store, uploads = open_key_store(settings)
+    if store is None:
+        return None
+    return RegisteredKeys(
+        store,
+        uploads,
+        max_key_bytes=settings.limits.max_key_bytes,
+        max_ttl_seconds=settings.max_key_ttl_seconds,
+        cache_bytes=settings.key_cache_bytes,
+    )
+
+
+def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory:
+    """Return what makes the EI engine of a model."""
+
+    def seal_engine(model: LinearModel, grid: InputGrid) -> EiSlotsEngine:
+        return EiSlotsEngine(model.weights, model.intercept, grid, keys.galois_keys)
+
+    if settings.ei_engine == "seal":
+        return seal_engine
+    # Imported here: only who asks for it has encrypted-inference installed.
+    from sealserve_service.engines.eiserver import EIServerEngine
+    from sealserve_service.engines.eiserver_processes import EIServerProcesses
+
+    processes = EIServerProcesses()
+    closing.callback(processes.close)
+
+    def reference_engine(model: LinearModel, grid: InputGrid) -> EIServerEngine:
+        offer = seal_engine(model, grid).offer
+        cost = dataclasses.replace(offer.cost, server_seconds=_EISERVER_SECONDS_A_CLASS * model.score_count)
+        return EIServerEngine(
+            model.weights, model.intercept, dataclasses.replace(offer, cost=cost), keys.read, processes
         )
-        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
-    def start(self) -> int:
-        """Listen and serve; returns the port.
+    return reference_engine
 
-        Raises:
-            AddressError: the address is malformed or in use.
-        """
-        try:
-            port = self._server.add_insecure_port(self._settings.address)
-        except RuntimeError as error:
-            raise AddressError(
-                f"cannot listen on {self._settings.address}: it is in use, or no address of this machine"
-            ) from error
-        self._server.start()
-        for service in ("", *_SERVICES):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return port
 
-    def stop(self) -> None:
-        """Refuse new work with UNAVAILABLE, let work in flight finish within grace_seconds, then end."""
-        self._drain.begin()
-        self._health.enter_graceful_shutdown()
-        self._drain.wait(self._settings.grace_seconds)
-        self._server.stop(_LAST_REPLIES_SECONDS).wait()
+def build_server(settings: Settings, models: ModelRegistry, keys: RegisteredKeys | None = None) -> Server:
+    """Build a server that listens nowhere yet; without keys it has no KeyService."""
+    return Server(settings, models, keys)

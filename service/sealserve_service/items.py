@@ -14,6 +14,7 @@ from sealserve.errors import (
     InputMismatchError,
     InternalError,
     ItemTimeoutError,
+    KeyNotFoundError,
     LimitExceededError,
     ModelNotFoundError,
     OutOfSequenceError,
@@ -42,6 +43,7 @@ class Item:
     Raises:
         ModelNotFoundError, StaleConfigError, ParameterSetNotOfferedError, InputMismatchError: the header fits no model
             or offer.
+        KeyNotFoundError, KeyStoreUnavailableError: the key that the offer requires is not there, or cannot be read.
     """
 
     def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant) -> None:
@@ -57,8 +59,8 @@ class Item:
             raise InputMismatchError("row_count", offer.rows_per_item, header.row_count)
         if header.ciphertext_count != offer.ciphertexts_per_item:
             raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
-        if header.key_id:
-            raise InputMismatchError("key_id", 0, len(header.key_id))
+        if bool(header.key_id) != (offer.required_key is not None):
+            raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
         self.offer = offer
         self.byte_count = 0
         self.seconds = 0.0
@@ -118,6 +120,8 @@ def as_service_error(error: Exception) -> ServiceError:
             return ModelNotFoundError(error.model[:_MAX_ECHO_CHARACTERS])
         case ParameterSetNotOfferedError():
             return ParameterSetNotOfferedError(error.layout, error.parameter_set[:_MAX_ECHO_CHARACTERS])
+        case KeyNotFoundError():
+            return KeyNotFoundError(error.key_id[:_MAX_ECHO_CHARACTERS])
         case ServiceError():
             return error
     request_id = uuid.uuid4().hex

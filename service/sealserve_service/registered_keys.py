@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sealserve.errors import KeyNotFoundError, ParameterSetNotOfferedError, ServiceError
 from sealserve.he import ei_format
 from sealserve.he._seal import GaloisKeys
-from sealserve.he.parameters import EI_PARAMETER_SET, Layout
+from sealserve.he.parameters import EI_PARAMETER_SET
 from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.ei_keys import GALOIS_KEYS_BYTES, load_galois_keys
@@ -19,7 +19,7 @@ from sealserve_service.upload import Upload
 _logger = logging.getLogger(__name__)
 
 # Kind -> the parameter set of such a key, and the check of its bytes.
-_KINDS: dict[KeyKind | None, tuple[str, Callable[[bytes], object]]] = {
+_KINDS: dict[KeyKind, tuple[str, Callable[[bytes], object]]] = {
     KeyKind.EVALUATION_KEYS: (EI_PARAMETER_SET.name, ei_format.read_evaluation_keys),
 }
 
@@ -59,9 +59,8 @@ class RegisteredKeys:
             ParameterSetNotOfferedError: no such kind of key is taken, or not for that parameter set.
             InputMismatchError, LimitExceededError: the header cannot be that of a key.
         """
-        parameter_set, _ = _KINDS.get(header.kind, ("", None))
-        if header.parameter_set != parameter_set:
-            raise ParameterSetNotOfferedError(Layout.EI_SLOTS.value if parameter_set else "", header.parameter_set)
+        if header.kind not in _KINDS or header.parameter_set != _KINDS[header.kind][0]:
+            raise ParameterSetNotOfferedError("", header.parameter_set)
         return Upload(header, self._max_key_bytes)
 
     def fetch(self, tenant: Tenant, upload: Upload) -> None:
@@ -85,7 +84,6 @@ class RegisteredKeys:
             KeyStoreUnavailableError, QuotaExceededError: the store does not answer, or is full.
         """
         header, data, now = upload.header, upload.finish(), self._clock()
-        assert header.kind
         _, check = _KINDS[header.kind]
         check(data)
         expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))

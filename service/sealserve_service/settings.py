@@ -33,6 +33,14 @@ class Settings:
 
     Attributes:
         share_port: several processes listen on one port (SO_REUSEPORT).
+        key_store: where registered keys are kept (`key_store.places`); "" for memory, or, with several
+            processes, nowhere.
+        key_store_connection_string: of the Azure storage account, for key stores named azure:CONTAINER.
+        identity_client_id: of a user-assigned managed identity, for key stores named by a URL.
+        key_memory_bytes: of all keys, where they are kept in memory.
+        key_cache_bytes: of memory for keys that are ready for use.
+        max_key_ttl_seconds: how long a key is kept at most.
+        ei_engine: what scores for encrypted-inference clients: "seal", or "eiserver", the reference.
         grace_seconds: how long work in flight may go on after SIGTERM.
         max_concurrent_calls: calls that one process serves at once; further ones get RESOURCE_EXHAUSTED.
     """
@@ -43,16 +51,37 @@ class Settings:
     trust_pickle: bool = False
     models: tuple[ModelSource, ...] = ()
     share_port: bool = False
+    key_store: str = ""
+    key_store_connection_string: str = field(default="", repr=False)
+    identity_client_id: str = ""
+    key_memory_bytes: int = 200 << 20
+    key_cache_bytes: int = 200 << 20
+    max_key_ttl_seconds: float = 30 * 86_400.0
+    ei_engine: str = "seal"
     grace_seconds: float = 20.0
     max_concurrent_calls: int = 256
     limits: Limits = field(
         default_factory=lambda: Limits(
-            max_message_bytes=2 << 20, max_open_items=256, item_timeout_seconds=60.0, window_bytes=8 << 20
+            max_message_bytes=2 << 20,
+            max_open_items=256,
+            item_timeout_seconds=60.0,
+            window_bytes=8 << 20,
+            max_key_bytes=16 << 20,
         )
     )
 
 
+# Variable -> the field of Settings; no flag has secrets, which every user of a machine can read there.
+_VARIABLES = {
+    "SEALSERVE_ADDRESS": "address",
+    "SEALSERVE_PROCESSES": "processes",
+    "SEALSERVE_LOG_LEVEL": "log_level",
+    "SEALSERVE_KEY_STORE": "key_store",
+    "SEALSERVE_KEY_STORE_CONNECTION_STRING": "key_store_connection_string",
+    "AZURE_CLIENT_ID": "identity_client_id",
+}
+
+
 def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the defaults of flags that the environment sets: SEALSERVE_ADDRESS and so on, keyed by flag."""
-    names = ("address", "processes", "log_level")
-    return {name: environment[key] for name in names if (key := f"SEALSERVE_{name.upper()}") in environment}
+    """Return the values of fields that the environment sets, as texts, keyed by field."""
+    return {field: environment[variable] for variable, field in _VARIABLES.items() if variable in environment}

@@ -1,5 +1,6 @@
 """One table: domain error -> gRPC status; a failed call carries the typed Error in its details."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -39,12 +40,6 @@ def abort(context: grpc.ServicerContext, error: errors.ServiceError) -> NoReturn
     raise AssertionError("abort_with_status raises")
 
 
-def abort_undecodable(context: grpc.ServicerContext) -> NoReturn:
-    """End a call whose request is no protobuf message of its kind: there is no item that could have a typed error."""
-    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a protobuf message of this method")
-    raise AssertionError("abort raises")
-
-
 class UndecodableRequests(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Refuses requests that do not decode, which gRPC would take for a fault of the server.
 
@@ -58,20 +53,31 @@ class UndecodableRequests(grpc.ServerInterceptor):  # type: ignore[type-arg]  # 
         handler = continuation(handler_call_details)
         if handler is None or (handler.response_streaming and not handler.request_streaming):
             return handler  # health's Watch, which wants its own kind of handler
-        decode = handler.request_deserializer
+        decode, encode = handler.request_deserializer, handler.response_serializer
 
         def answered(data: bytes, context: grpc.ServicerContext) -> Any:
-            try:
+            with _decoding(context):
                 return handler.unary_unary(decode(data), context)
-            except DecodeError:
-                abort_undecodable(context)
+
+        def gathered(stream: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            with _decoding(context):
+                return handler.stream_unary(map(decode, stream), context)
 
         def streamed(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            try:
+            with _decoding(context):
                 yield from handler.stream_stream(map(decode, stream), context)
-            except DecodeError:
-                abort_undecodable(context)
 
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(streamed, None, encode)
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(streamed, None, handler.response_serializer)
-        return grpc.unary_unary_rpc_method_handler(answered, None, handler.response_serializer)
+            return grpc.stream_unary_rpc_method_handler(gathered, None, encode)
+        return grpc.unary_unary_rpc_method_handler(answered, None, encode)
+
+
+@contextlib.contextmanager
+def _decoding(context: grpc.ServicerContext) -> Iterator[None]:
+    """End a call whose request is no protobuf message of its kind: there is no item that could have a typed error."""
+    try:
+        yield
+    except DecodeError:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a protobuf message of this method")

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 
 from sealserve.errors import SealserveError
-from sealserve_service.app import AddressError, build_server
-from sealserve_service.models.registry import ModelRegistry
-from sealserve_service.models.sources import serve_source
+from sealserve_service.app import service
+from sealserve_service.server import AddressError
 from sealserve_service.settings import Settings
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
@@ -37,6 +36,7 @@ def run(settings: Settings) -> int:
 
     Raises:
         ModelError, PlanError: a model cannot be served.
+        KeyStoreSettingsError: the keys' place cannot be used so.
         AddressError: the address is malformed or in use.
         StartError: one of several processes could not start, for one of these reasons.
     """
@@ -81,12 +81,7 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel: int | None = None) -> None:
-    with _stop_signals() as stop:
-        models = ModelRegistry(
-            serve_source(source, trust_pickle=settings.trust_pickle, limits=settings.limits)
-            for source in settings.models
-        )
-        server = build_server(settings, models)
+    with _stop_signals() as stop, service(settings) as server:
         announce(server.start())
         wait([stop] if parent_sentinel is None else [stop, parent_sentinel])  # readable once the supervisor is dead
         _logger.info("stopping: work in flight finishes, new work is refused")

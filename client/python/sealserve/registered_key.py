@@ -42,12 +42,11 @@ class KeyHeader:
     """Says which key is coming; see KeyHeader in keys.proto.
 
     Attributes:
-        kind: None when it is one that this version does not know.
         ttl_seconds: None leaves it to the service.
     """
 
     key_id: str
-    kind: KeyKind | None
+    kind: KeyKind
     parameter_set: str
     byte_count: int
     ttl_seconds: float | None = None

@@ -319,10 +319,16 @@ def key_header_to_proto(header: KeyHeader) -> keys_pb2.KeyHeader:
 
 
 def key_header_from_proto(message: keys_pb2.KeyHeader) -> KeyHeader:
-    """Convert the header of an upload; what it says is not looked at here."""
+    """Convert the header of an upload; whether such a key is taken is not looked at here.
+
+    Raises:
+        ParameterSetNotOfferedError: a kind that this version does not know.
+    """
+    if message.kind not in _KINDS_BACK:
+        raise errors.ParameterSetNotOfferedError("", message.parameter_set)
     return KeyHeader(
         message.key_id,
-        _KINDS_BACK.get(message.kind),
+        _KINDS_BACK[message.kind],
         message.parameter_set,
         message.byte_count,
         _seconds(message.ttl) if message.HasField("ttl") else None,

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import add_model_options, model_path, source
+from sealserve_service.commands.options import add_model_options, model_path, positive, source
 from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
 
 
@@ -29,11 +29,30 @@ def configure(parser: ArgumentParser) -> None:
         "--processes", type=int, default=1, metavar="N", help="serving processes on the port (SEALSERVE_PROCESSES; 1)"
     )
     parser.add_argument(
+        "--key-store",
+        default="",
+        metavar="PLACE",
+        help="where registered keys are kept, for encrypted-inference clients: memory, none, a directory, "
+        "https://ACCOUNT.blob.core.windows.net/CONTAINER with a managed identity, or azure:CONTAINER with "
+        "SEALSERVE_KEY_STORE_CONNECTION_STRING (SEALSERVE_KEY_STORE; memory, with several processes none)",
+    )
+    parser.add_argument(
+        "--key-days", type=positive, default=30.0, metavar="DAYS", help="how long a key is kept at most (%(default)g)"
+    )
+    parser.add_argument(
+        "--ei-engine",
+        choices=("seal", "eiserver"),
+        default="seal",
+        help="what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower "
+        "(%(default)s)",
+    )
+    parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
         help="how much to log on stderr (SEALSERVE_LOG_LEVEL; info)",
     )
+    parser.set_defaults(key_store_connection_string="", identity_client_id="")
     parser.set_defaults(**from_environment())
 
 
@@ -55,6 +74,11 @@ def run(arguments: Namespace) -> int:
             log_level=arguments.log_level,
             trust_pickle=arguments.trust_pickle,
             models=models,
+            key_store=arguments.key_store,
+            key_store_connection_string=arguments.key_store_connection_string,
+            identity_client_id=arguments.identity_client_id,
+            max_key_ttl_seconds=arguments.key_days * 86_400,
+            ei_engine=arguments.ei_engine,
         )
     )
 

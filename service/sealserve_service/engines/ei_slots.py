@@ -25,6 +25,7 @@ from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS, Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.item import ItemHeader, SealCiphertext
 from sealserve.model import Cost, ObservedError, Offer
+from sealserve.registered_key import KeyKind
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.ei_noise import score_error_estimate
 from sealserve_service.engines.ei_packing import SLOTS, SlotPacking
@@ -126,6 +127,7 @@ class EiSlotsEngine:
             input_rounding_error_bound=0.0,
             observed_error=observed_error,
             cost=Cost(packing.blocks * _REQUEST_BYTES, packing.score_count * _REPLY_BYTES, self._estimated_seconds()),
+            required_key=KeyKind.EVALUATION_KEYS,
         )
 
     def _estimated_seconds(self) -> float:

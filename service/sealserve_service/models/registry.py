@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve import wire
-from sealserve.errors import ModelNotFoundError
+from sealserve.errors import ModelNotFoundError, PlanError
 from sealserve.he.parameters import Layout
 from sealserve.he.planner import RowPlan, plan_row
 from sealserve.he.quantization import InputGrid
@@ -19,6 +20,10 @@ from sealserve_service.auth import Tenant
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.row import RowEngine
 from sealserve_service.models.linear_model import LinearModel
+
+_logger = logging.getLogger(__name__)
+
+EngineFactory = Callable[[LinearModel, InputGrid], Engine]
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,24 @@ def serve_model(
     *,
     max_score_error: float | None = None,
     calibration: NDArray[np.float64] | None = None,
+    ei_engine: EngineFactory | None = None,
 ) -> ServedModel:
     """Plan a model, make it ready and describe it.
+
+    `ei_engine` makes the engine for encrypted-inference clients; without it, or where the model is not fit for that
+    layout, they are not served.
 
     Raises:
         PlanError: no parameter set serves it as asked.
     """
     plan = plan_row(model.weights, model.intercept, grid, max_score_error=max_score_error)
     observed = None if calibration is None else observe(model, plan, grid, calibration)
-    engines = (RowEngine(plan, observed),)
+    engines: list[Engine] = [RowEngine(plan, observed)]
+    if ei_engine is not None:
+        try:
+            engines.append(ei_engine(model, grid))
+        except PlanError as error:
+            _logger.warning("model %s is not served to encrypted-inference clients: %s", name, error)
     described = Model(
         name=name,
         version=_version(model),
@@ -87,7 +101,7 @@ def serve_model(
         offers=tuple(engine.offer for engine in engines),
         limits=limits,
     )
-    return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), engines)
+    return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), tuple(engines))
 
 
 def observe(model: LinearModel, plan: RowPlan, grid: InputGrid, rows: NDArray[np.float64]) -> ObservedError:

@@ -7,11 +7,13 @@ from sealserve.model import Limits
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.loading import load_model
-from sealserve_service.models.registry import ServedModel, serve_model
+from sealserve_service.models.registry import EngineFactory, ServedModel, serve_model
 from sealserve_service.settings import ModelSource
 
 
-def serve_source(source: ModelSource, *, trust_pickle: bool, limits: Limits) -> ServedModel:
+def serve_source(
+    source: ModelSource, *, trust_pickle: bool, limits: Limits, ei_engine: EngineFactory | None = None
+) -> ServedModel:
     """Load a model, decide its grid, make it ready.
 
     Raises:
@@ -22,7 +24,13 @@ def serve_source(source: ModelSource, *, trust_pickle: bool, limits: Limits) -> 
     calibration = calibration_rows(source)
     grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
     return serve_model(
-        source.name, model, grid, limits, max_score_error=source.max_score_error, calibration=calibration
+        source.name,
+        model,
+        grid,
+        limits,
+        max_score_error=source.max_score_error,
+        calibration=calibration,
+        ei_engine=ei_engine,
     )
 
 
