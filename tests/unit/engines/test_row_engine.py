@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -96,7 +96,9 @@ def assert_model_exact(model: Affine, plans: list[RowPlan]) -> None:
 @settings(deadline=None, max_examples=100)
 @given(affine_models(), st.sampled_from(ROW_PARAMETER_SETS))
 def test_any_model_under_any_plan(model: Affine, parameter_set: ParameterSet) -> None:
-    assert_model_exact(model, row_plans(*model.planned, parameter_sets=[parameter_set]))
+    plans = row_plans(*model.planned, parameter_sets=[parameter_set])
+    assume(plans)  # the intercepts may be beyond any scale
+    assert_model_exact(model, plans)
 
 
 @every_set
