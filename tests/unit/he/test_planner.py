@@ -180,7 +180,8 @@ def off_grid_error(model: Affine, plan: RowPlan) -> float:
 def test_error_bounds_hold(model: Affine) -> None:
     for plan in row_plans(*model.planned):
         assert on_grid_error(model, plan) <= plan.score_error_bound
-        assert off_grid_error(model, plan) <= plan.score_error_bound + plan.input_rounding_error_bound
+        both = plan.score_error_bound + plan.input_rounding_error_bound
+        assert off_grid_error(model, plan) <= both * (1 + 1e-12)  # what float64 loses in adding up the bound itself
 
 
 def test_error_bounds_are_reached() -> None:
