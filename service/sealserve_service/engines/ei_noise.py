@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS
 from sealserve.he.quantization import InputGrid
-from sealserve_service.engines.ei_packing import SLOTS, SlotPacking
+from sealserve_service.engines.ei_packing import SlotPacking
 
 _DEVIATIONS = 6
 _N = EI_PARAMETER_SET.poly_modulus_degree
@@ -59,8 +59,8 @@ def score_error_estimate(
     hops = packing.baby_steps.bit_length() - 1
     inputs = (pairs.sum(axis=1) * (_FRESH + hops * _BROAD)).max() + hops * pairs.max() * _ALL_PEAKS
     rounding = (farthest**2).sum() * _ROUNDED
-    folded = SLOTS // packing.period
     giants, folds, outputs = packing.giant_steps - 1, len(packing.folds), (packing.pairs - 1).bit_length()
+    folded = 1 << folds
     products = packing.giant_steps * folded * _RESCALED + (giants + folds) * (_ALL_PEAKS + folded * _BROAD)
     energy = (
         inputs / EI_PARAMETERS.scale**2

@@ -20,8 +20,8 @@ SLOTS = 4096
 # Costs in units of encoding a plaintext, which needs no key and can be timed anywhere. A rotation at two primes costs
 # about twice one at one prime.
 _LOAD = 4.0
-_BABY_ROTATION, _ROTATION = 3.3, 1.7
-_PRODUCT, _RESCALING, _REPLY = 0.35, 0.9, 0.15
+_BABY_ROTATION, _ROTATION = 3.6, 1.9
+_PRODUCT, _RESCALING, _REPLY = 0.4, 0.9, 0.2
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,13 @@ class SlotPacking:
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """Rotations that sum a pair's slots up, so that in the end slot s has the scores of pair s mod `period`."""
-        return tuple(1 << power for power in range(self.period.bit_length() - 1, SLOTS.bit_length() - 1))[::-1]
+        """Rotations that sum a pair's slots up, so that in the end slot k has the scores of pair k.
+
+        With one pair only the slots of features have anything to sum. With several, a feature that comes before its
+        pair's first slot is read at the other end of the slots, so that all 4096 have.
+        """
+        used = SLOTS if self.period > 1 else min(self.feature_count, SLOTS)
+        return tuple(1 << power for power in range(self.period.bit_length() - 1, (used - 1).bit_length()))[::-1]
 
     @property
     def cost(self) -> float:

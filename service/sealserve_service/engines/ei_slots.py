@@ -155,27 +155,21 @@ class EiSlotsScoring:
         for data in ciphertexts:
             try:
                 self._last_block = self._loaded(data)
-                with _seal.errors():
-                    self._multiply(self._last_block)
             except MalformedCiphertextError as error:
                 error.index = self._block_count
                 raise
-            except _seal.SealError as error:
-                # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero.
-                raise MalformedCiphertextError(CiphertextFault.TRANSPARENT, self._block_count) from error
+            with _seal.errors():
+                self._multiply(self._last_block)
             self._block_count += 1
 
     def finish(self) -> Iterator[SealCiphertext]:
         """Yield a ciphertext a class with the score in the first slot."""
         engine, packing = self._engine, self._engine.packing
-        try:
-            with _seal.errors():
-                for pair, scores in enumerate(self._rotations(self._scores(), packing.pairs)):
-                    yield _written(scores)
-                    if 2 * pair + 1 < packing.score_count:
-                        yield _written(engine.evaluator.multiply_plain(scores, engine.minus_i))
-        except _seal.SealError as error:
-            raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
+        with _seal.errors():
+            for pair, scores in enumerate(self._rotations(self._scores(), packing.pairs)):
+                yield _written(scores)
+                if 2 * pair + 1 < packing.score_count:
+                    yield _written(engine.evaluator.multiply_plain(scores, engine.minus_i))
 
     def _loaded(self, data: bytes) -> _seal.Ciphertext:
         """Check and load a block: at two primes."""
