@@ -78,7 +78,7 @@ def _stub(client: Client) -> prediction_pb2_grpc.PredictionServiceStub:
 
 
 def _request(exchange: Exchange, row: NDArray[np.float64]) -> prediction_pb2.PredictRequest:
-    item = exchange.encrypt(exchange.quantize(exchange.features(row)))
+    item = exchange.encrypt(exchange.quantize(exchange.model.features(row)))
     return prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
 
 

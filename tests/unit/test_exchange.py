@@ -113,7 +113,7 @@ def test_rows_of_any_memory_order_are_scored_alike() -> None:
     }
     expected = PLAN.model.scores(ROW).tolist()
     for name, view in views.items():
-        quantized = EXCHANGE.quantize(EXCHANGE.features(view))
+        quantized = EXCHANGE.quantize(EXCHANGE.model.features(view))
         scores = EXCHANGE.decrypt(1, reply_of(ENGINES[SMALLEST], EXCHANGE, quantized))
         assert scores.tolist() == expected, name
 
@@ -318,8 +318,8 @@ FRAME = pd.DataFrame(RANDOM.uniform(-1, 1, size=(2, FEATURES)), columns=list(NAM
 
 
 def test_columns_in_the_models_order() -> None:
-    assert np.array_equal(NAMED.features(FRAME), FRAME.to_numpy())
-    assert np.array_equal(NAMED.features(FRAME.to_numpy()), FRAME.to_numpy())  # an array has no names to check
+    assert np.array_equal(NAMED.model.features(FRAME), FRAME.to_numpy())
+    assert np.array_equal(NAMED.model.features(FRAME.to_numpy()), FRAME.to_numpy())  # an array has no names to check
 
 
 BAD_FRAMES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
@@ -335,19 +335,19 @@ BAD_FRAMES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 @pytest.mark.parametrize("what", BAD_FRAMES)
 def test_other_columns_are_refused(what: str) -> None:
     with pytest.raises(FeatureNameError, match="must be, in this order: feature 0, feature 1, "):
-        NAMED.features(BAD_FRAMES[what](FRAME))
+        NAMED.model.features(BAD_FRAMES[what](FRAME))
 
 
 def test_names_that_are_numbers_are_compared_as_text() -> None:
     numbered = Exchange(dataclasses.replace(MODEL, feature_names=tuple(map(str, range(FEATURES)))), KEYS[SMALLEST])
     frame = pd.DataFrame(FRAME.to_numpy())
-    assert np.array_equal(numbered.features(frame), FRAME.to_numpy())
+    assert np.array_equal(numbered.model.features(frame), FRAME.to_numpy())
     with pytest.raises(FeatureNameError):
-        numbered.features(frame[frame.columns[::-1]])
+        numbered.model.features(frame[frame.columns[::-1]])
 
 
 def test_a_model_without_names_takes_any() -> None:
-    assert np.array_equal(EXCHANGE.features(FRAME), FRAME.to_numpy())
+    assert np.array_equal(EXCHANGE.model.features(FRAME), FRAME.to_numpy())
 
 
 ZEROS = np.zeros((1, FEATURES))
@@ -370,15 +370,15 @@ BAD_ROWS: dict[str, tuple[Any, type[InputError]]] = {
 def test_rows_that_are_none_are_refused(what: str) -> None:
     rows, kind = BAD_ROWS[what]
     with pytest.raises(kind):
-        EXCHANGE.features(rows)
+        EXCHANGE.model.features(rows)
 
 
 def test_rows_of_any_number_type() -> None:
     for dtype in (np.float32, np.int8, np.uint64, np.bool_, object):
-        rows = EXCHANGE.features(np.ones((2, FEATURES), dtype))
+        rows = EXCHANGE.model.features(np.ones((2, FEATURES), dtype))
         assert rows.dtype == np.float64
         assert (rows == 1).all()
-    assert EXCHANGE.features(np.empty((0, FEATURES))).shape == (0, FEATURES)
+    assert EXCHANGE.model.features(np.empty((0, FEATURES))).shape == (0, FEATURES)
 
 
 def test_rows_off_the_range_are_refused_or_clipped() -> None:

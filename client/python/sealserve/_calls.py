@@ -1,6 +1,6 @@
-"""gRPC's failures -> sealserve's errors, and items -> messages: what every client does with a call."""
+"""Connections and calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -8,15 +8,59 @@ from google.rpc.status_pb2 import Status
 
 from sealserve import errors
 from sealserve._exchange import Item
-from sealserve.model import Limits
-from sealserve.v1 import errors_pb2, prediction_pb2
-from sealserve.wire import error_from_proto, header_to_proto
+from sealserve.item import Scores
+from sealserve.model import Limits, Model
+from sealserve.v1 import errors_pb2, model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 
 CHUNK_BYTES = 1 << 20
 
 # A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15 coefficients and
 # 15 primes. A unary reply has at most Limits.max_message_bytes.
 MAX_REPLY_BYTES = 16 << 20
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """Open a connection of its own: else channels to one address share one, and so reach one process of a service."""
+    return grpc.insecure_channel(
+        address,
+        options=[("grpc.max_receive_message_length", MAX_REPLY_BYTES), ("grpc.use_local_subchannel_pool", 1)],
+    )
+
+
+def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
+    """Call a method that has one reply.
+
+    Raises:
+        SealserveError: the call failed.
+    """
+    try:
+        return method(request, timeout=timeout_seconds)
+    except grpc.RpcError as error:
+        raise translated(error) from error
+
+
+def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
+    """Ask what a model is; the name may be empty when the service has one model only."""
+    stub = model_pb2_grpc.ModelServiceStub(channel)
+    return model_from_proto(called(stub.GetModel, model_pb2.GetModelRequest(model=name), timeout_seconds).model)
+
+
+def scored(channel: grpc.Channel, item: Item, limits: Limits, reply_bytes: int, timeout_seconds: float) -> list[Scores]:
+    """Score an item: in one message each way if they fit, else on a stream of its own; returns the whole reply."""
+    stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+    if max(item.byte_count, reply_bytes) <= limits.max_message_bytes:
+        request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
+        return scores_from_proto(called(stub.Predict, request, timeout_seconds).scores)
+    reply: list[Scores] = []
+    try:
+        for response in stub.StreamPredict(messages(1, item, limits), timeout=timeout_seconds):
+            if response.HasField("error"):
+                raise error_from_proto(response.error)
+            reply += scores_from_proto(response.scores)
+    except grpc.RpcError as error:
+        raise translated(error) from error
+    return reply
 
 
 def translated(error: Any) -> errors.SealserveError:

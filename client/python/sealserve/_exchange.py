@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import FeatureCountError, FeatureNameError, InputError, ParameterError, ReplyError, SecretKeyError
+from sealserve.errors import ParameterError, ReplyError, SecretKeyError
 from sealserve.he import _seal
 from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
@@ -54,27 +53,6 @@ class Exchange:
         exported = self.secret_key.export(TOKEN)
         self._encryptor = Encryptor(parameters, exported)
         self._decryptor = Decryptor(parameters, exported)
-
-    def features(self, X: Any) -> NDArray[np.float64]:
-        """Read rows from an array, a nested sequence or a DataFrame: float64 (rows, feature_count).
-
-        Raises:
-            FeatureNameError: a DataFrame's columns are not the model's, in the model's order.
-            FeatureCountError: the shape is not (rows, feature_count).
-            InputError: not numbers.
-        """
-        names, columns = self.model.feature_names, getattr(X, "columns", None)
-        if names and columns is not None and tuple(map(str, columns)) != names:
-            raise FeatureNameError(f"the columns must be, in this order: {', '.join(names)}")
-        try:
-            rows = np.asarray(X, np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError("the rows must be a two-dimensional array of numbers (dense)") from error
-        if rows.ndim != 2 or rows.shape[1] != self.model.grid.feature_count:
-            raise FeatureCountError(
-                f"rows of {self.model.grid.feature_count} features are needed, the shape is {rows.shape}"
-            )
-        return rows
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
         """Round rows (rows, feature_count) onto the model's grid.

@@ -9,7 +9,7 @@ scores, errors or decisions to retry back to the service's operator: see SECURIT
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
@@ -17,15 +17,14 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._calls import MAX_REPLY_BYTES, messages, translated
+from sealserve._calls import called, described, open_channel, scored
 from sealserve._exchange import Exchange
 from sealserve._stream import Batch, Scored, ScoreStream
 from sealserve.errors import InputError, SealserveError, StaleConfigError
-from sealserve.item import Scores
 from sealserve.keys import SecretKey
 from sealserve.model import Model
-from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
-from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
+from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from sealserve.wire import model_from_proto
 
 Method = Literal["predict", "decision_function", "predict_proba"]
 
@@ -93,10 +92,8 @@ class Client:
         """Yield all models that the service lists, ordered by name."""
         token = ""
         while True:
-            page = self._call(
-                model_pb2_grpc.ModelServiceStub(self._channel(0)).ListModels,
-                model_pb2.ListModelsRequest(page_token=token),
-            )
+            stub = model_pb2_grpc.ModelServiceStub(self._channel(0))
+            page = called(stub.ListModels, model_pb2.ListModelsRequest(page_token=token), self._timeout_seconds)
             yield from map(model_from_proto, page.models)
             token = page.next_page_token
             if not token:
@@ -172,7 +169,7 @@ class Client:
             if not gathered:
                 first_index, exchange = index, self._exchange()
             try:
-                features = exchange.features([row])
+                features = exchange.model.features([row])
                 gathered.append((features, exchange.quantize(features, clip=self._clip)))
             except InputError as error:
                 yield from flushed()
@@ -184,7 +181,7 @@ class Client:
     def _scored(self, X: Any) -> Scored:
         """Score rows in order."""
         exchange = self._exchange()
-        rows = exchange.features(X)
+        rows = exchange.model.features(X)
         quantized = exchange.quantize(rows, clip=self._clip)
         per_item = exchange.offer.rows_per_item
         if len(rows) == 0:
@@ -231,30 +228,9 @@ class Client:
 
     def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scored:
         """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
-        item = exchange.encrypt(quantized_rows)
-        stub = prediction_pb2_grpc.PredictionServiceStub(self._channel(0))
-        limit = exchange.model.limits.max_message_bytes
-        if item.byte_count <= limit and exchange.offer.cost.reply_bytes <= limit:
-            request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
-            reply = scores_from_proto(self._call(stub.Predict, request).scores)
-        else:
-            reply = self._streamed_reply(stub, messages(1, item, exchange.model.limits))
-        return Scored(exchange.model.output, exchange.decrypt(len(quantized_rows), reply))
-
-    def _streamed_reply(
-        self,
-        stub: prediction_pb2_grpc.PredictionServiceStub,
-        requests: Iterator[prediction_pb2.StreamPredictRequest],
-    ) -> list[Scores]:
-        reply: list[Scores] = []
-        try:
-            for response in stub.StreamPredict(requests, timeout=self._timeout_seconds):
-                if response.HasField("error"):
-                    raise error_from_proto(response.error)
-                reply += scores_from_proto(response.scores)
-        except grpc.RpcError as error:
-            raise translated(error) from error
-        return reply
+        item, model = exchange.encrypt(quantized_rows), exchange.model
+        reply = scored(self._channel(0), item, model.limits, exchange.offer.cost.reply_bytes, self._timeout_seconds)
+        return Scored(model.output, exchange.decrypt(len(quantized_rows), reply))
 
     def _exchange(self) -> Exchange:
         with self._lock:
@@ -274,26 +250,10 @@ class Client:
             return self._exchange()
 
     def _described(self) -> Model:
-        stub = model_pb2_grpc.ModelServiceStub(self._channel(0))
-        return model_from_proto(self._call(stub.GetModel, model_pb2.GetModelRequest(model=self._model_name)).model)
+        return described(self._channel(0), self._model_name, self._timeout_seconds)
 
     def _channel(self, number: int) -> grpc.Channel:
         with self._lock:
             while len(self._channels) <= number:
-                self._channels.append(
-                    grpc.insecure_channel(
-                        self._address,
-                        options=[
-                            ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
-                            # Else channels to one address share a connection, and so reach one process of the service.
-                            ("grpc.use_local_subchannel_pool", 1),
-                        ],
-                    )
-                )
+                self._channels.append(open_channel(self._address))
             return self._channels[number]
-
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        try:
-            return method(request, timeout=self._timeout_seconds)
-        except grpc.RpcError as error:
-            raise translated(error) from error

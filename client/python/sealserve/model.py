@@ -1,7 +1,12 @@
 """A served model as clients see it; each class mirrors the message of the same name in model.proto."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import FeatureCountError, FeatureNameError, InputError
 from sealserve.he.parameters import EncryptionParameters, Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.output import Output
@@ -71,3 +76,22 @@ class Model:
     output: Output
     offers: tuple[Offer, ...]
     limits: Limits = field(repr=False)
+
+    def features(self, X: Any) -> NDArray[np.float64]:
+        """Read rows from an array, a nested sequence or a DataFrame: float64 (rows, feature_count).
+
+        Raises:
+            FeatureNameError: a DataFrame's columns are not the model's, in the model's order.
+            FeatureCountError: the shape is not (rows, feature_count).
+            InputError: not numbers.
+        """
+        names, columns = self.feature_names, getattr(X, "columns", None)
+        if names and columns is not None and tuple(map(str, columns)) != names:
+            raise FeatureNameError(f"the columns must be, in this order: {', '.join(names)}")
+        try:
+            rows = np.asarray(X, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError("the rows must be a two-dimensional array of numbers (dense)") from error
+        if rows.ndim != 2 or rows.shape[1] != self.grid.feature_count:
+            raise FeatureCountError(f"rows of {self.grid.feature_count} features are needed, the shape is {rows.shape}")
+        return rows

@@ -76,15 +76,12 @@ class InputGrid:
         """The greatest x_int of each feature, int64 (feature_count,)."""
         return np.rint((self.maximum - self.minimum) / self.step).astype(np.int64)
 
-    def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
-        """Round features onto the grid.
+    def accepted(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.float64]:
+        """Return rows (rows, feature_count) if every feature is within its range.
 
         Args:
-            rows: float64 (rows, feature_count).
+            rows: float64.
             clip: move features outside the range to its nearest end instead of refusing them.
-
-        Returns:
-            int64 (rows, feature_count), each 0 .. levels.
 
         Raises:
             FeatureCountError, NotFiniteError, OutOfRangeError: with the place of the first offender, never its value.
@@ -95,15 +92,20 @@ class InputGrid:
             row, feature = np.argwhere(~np.isfinite(rows))[0]
             raise NotFiniteError(f"row {row}, feature {feature} is NaN or infinite")
         if clip:
-            rows = np.clip(rows, self.minimum, self.maximum)
-        elif (outside := (rows < self.minimum) | (rows > self.maximum)).any():
+            return np.clip(rows, self.minimum, self.maximum)
+        if (outside := (rows < self.minimum) | (rows > self.maximum)).any():
             row, feature = np.argwhere(outside)[0]
             raise OutOfRangeError(
                 f"row {row}, feature {feature} is outside the model's range "
                 f"{self.minimum[feature]:g}..{self.maximum[feature]:g}: "
                 "nothing is promised about its score; scale it, or ask for clipping"
             )
-        quantized: NDArray[np.int64] = np.rint((rows - self.minimum) / self.step).astype(np.int64)
+        return rows
+
+    def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
+        """Round features onto the grid: int64 (rows, feature_count), each 0 .. levels; see `accepted` for the rest."""
+        accepted = self.accepted(rows, clip=clip)
+        quantized: NDArray[np.int64] = np.rint((accepted - self.minimum) / self.step).astype(np.int64)
         return quantized
 
 

@@ -1,0 +1,193 @@
+"""EIClient: encrypted-inference 0.9's own client, with sealserve for its transport.
+
+>>> from sealserve.ei import EIClient
+>>> with EIClient("127.0.0.1:50051", model="mnist") as client:
+...     labels = client.predict(X)
+
+Keys, encryption and decryption are those of an `EILinearRegressionClient`, unmodified. New programs take
+`sealserve.client.Client`, which is faster by far, exact, and needs no registered keys.
+"""
+
+import base64
+import binascii
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from encrypted.inference.eiclient import EILinearRegressionClient
+from numpy.typing import NDArray
+
+from sealserve._calls import described, open_channel, scored
+from sealserve._exchange import Item
+from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
+from sealserve.he.ei_format import check_reply
+from sealserve.he.parameters import Layout
+from sealserve.item import ItemHeader, SealCiphertext
+from sealserve.key_registry import KeyRegistry
+from sealserve.model import Model, Offer
+from sealserve.output import Output
+from sealserve.registered_key import KeyRecord
+
+
+class EIClient:
+    """Predictions of one served model for an encrypted-inference client.
+
+    Args:
+        address: HOST:PORT of the service.
+        model: the model's name; may be empty when the service has one model only.
+        client: the client whose keys are used; by default one is made, with a new secret key.
+        key_id: of the client's evaluation keys, where they are registered already.
+        clip: move features outside the model's range to its nearest end instead of refusing them.
+        timeout_seconds: how long an answer may take.
+
+    Every method raises errors of `sealserve.errors` only. Threads may share a client.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str = "",
+        client: EILinearRegressionClient | None = None,
+        key_id: str = "",
+        clip: bool = False,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self.client = client or EILinearRegressionClient()
+        self._model_name = model
+        self._clip = clip
+        self._timeout_seconds = timeout_seconds
+        self._channel = open_channel(address)
+        self._registry = KeyRegistry(address, timeout_seconds=timeout_seconds)
+        self._lock = threading.RLock()
+        self._model: Model | None = None
+        self._key_id = key_id
+        self._evaluation_keys = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; registered keys stay until they expire."""
+        self._channel.close()
+        self._registry.close()
+
+    @property
+    def model(self) -> Model:
+        """What the service says of the model."""
+        with self._lock:
+            if self._model is None:
+                self._model = described(self._channel, self._model_name, self._timeout_seconds)
+            return self._model
+
+    @property
+    def key_id(self) -> str:
+        """The id of the registered keys; they are registered if they are not."""
+        with self._lock:
+            return self._key_id or self.register_keys().key_id
+
+    def register_keys(self, *, ttl_seconds: float | None = None) -> KeyRecord:
+        """Make evaluation keys, once, and register them: 9 MB; predictions do so by themselves when they have to.
+
+        Args:
+            ttl_seconds: how long to keep them; the service keeps none longer than it wants to.
+        """
+        with self._lock:
+            # Keys made a second time are others, under another id.
+            self._evaluation_keys = self._evaluation_keys or self.client.get_public_keys()[1]
+            record = self._registry.register(self._evaluation_keys, ttl_seconds=ttl_seconds)
+            self._key_id = record.key_id
+            return record
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict labels, or a regressor's targets, for rows (rows, feature_count): an array, sequence or DataFrame.
+
+        Raises:
+            InputError: a row is refused; nothing was sent then.
+            SealserveError: the service refused, cannot be reached, or answered wrongly.
+        """
+        output, scores = self._scored(X)
+        return output.predict(scores)
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Score rows: (rows,) for two classes or one target, else (rows, score_count). Raises what predict raises."""
+        output, scores = self._scored(X)
+        return output.decision_function(scores)
+
+    def score(self, ciphertexts: Sequence[str]) -> list[str]:
+        """Score one row: what the client's `encrypt` returns in, what its `decrypt` takes out, both in base64.
+
+        Registers the keys again, once, if they have expired or were evicted.
+
+        Raises:
+            InputError: it is no base64.
+            ReplyError: the reply is not what `decrypt` can take; the native code would end this process.
+            SealserveError: the service refused or cannot be reached.
+        """
+        try:
+            data = [base64.b64decode(text, validate=True) for text in ciphertexts]
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise InputError("ciphertexts are base64 strings, as `encrypt` returns them") from error
+        try:
+            return self._reply(data, self.key_id)
+        except KeyNotFoundError:
+            return self._reply(data, self.register_keys().key_id)
+        except StaleConfigError:
+            with self._lock:
+                self._model = None
+            return self._reply(data, self.key_id)
+
+    def _reply(self, ciphertexts: list[bytes], key_id: str) -> list[str]:
+        model = self.model
+        offer = _offer(model)
+        header = ItemHeader(
+            model.name,
+            model.config_id,
+            offer.layout,
+            offer.parameters.parameter_set.name,
+            row_count=1,
+            ciphertext_count=len(ciphertexts),
+            key_id=key_id,
+        )
+        item = Item(header, ciphertexts)
+        pieces = scored(self._channel, item, model.limits, offer.cost.reply_bytes, self._timeout_seconds)
+        if len(pieces) != model.output.score_count:
+            raise ReplyError
+        return [_checked(piece) for piece in pieces]
+
+    def _scored(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
+        model = self.model
+        rows = model.grid.accepted(model.features(X), clip=self._clip)
+        scores = np.empty((len(rows), model.output.score_count))
+        for index, row in enumerate(rows):
+            scores[index] = self.client.decrypt(self.score(self.client.encrypt(row)))
+        return model.output, scores
+
+
+def _offer(model: Model) -> Offer:
+    for offer in model.offers:
+        if offer.layout is Layout.EI_SLOTS:
+            return offer
+    raise ParameterError(
+        f"model {model.name!r} is not offered to encrypted-inference clients: start the service with --key-store, or "
+        "use sealserve.client.Client"
+    )
+
+
+def _checked(piece: object) -> str:
+    """Return a piece of a reply in base64, if it is a ciphertext that encrypted-inference can take.
+
+    Raises:
+        ReplyError: it is not.
+    """
+    if not isinstance(piece, SealCiphertext):
+        raise ReplyError
+    check_reply(piece)
+    return base64.b64encode(piece).decode()

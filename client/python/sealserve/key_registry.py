@@ -1,0 +1,133 @@
+"""The keys that a client has registered with a service.
+
+>>> with KeyRegistry("127.0.0.1:50051") as registry:
+...     record = registry.register(evaluation_keys)
+
+Evaluation keys and public encryption keys are no secrets; secret keys are never registered.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from sealserve._calls import CHUNK_BYTES, called, open_channel
+from sealserve.he.parameters import EI_PARAMETER_SET
+from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
+from sealserve.v1 import keys_pb2, keys_pb2_grpc
+from sealserve.wire import key_from_proto, key_header_to_proto
+
+
+class KeyRegistry:
+    """Registers, lists and deletes keys; every method raises errors of `sealserve.errors` only.
+
+    Args:
+        address: HOST:PORT of the service.
+        timeout_seconds: how long an answer, or an upload, may take.
+    """
+
+    def __init__(self, address: str, *, timeout_seconds: float = 60.0) -> None:
+        self._channel = open_channel(address)
+        self._stub = keys_pb2_grpc.KeyServiceStub(self._channel)
+        self._timeout_seconds = timeout_seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def register(
+        self,
+        data: bytes,
+        *,
+        kind: KeyKind = KeyKind.EVALUATION_KEYS,
+        parameter_set: str = EI_PARAMETER_SET.name,
+        ttl_seconds: float | None = None,
+    ) -> KeyRecord:
+        """Send a key and return its record; its key_id is what predictions name.
+
+        Args:
+            data: the key, as its kind is written (see KeyKind in keys.proto).
+            kind: what it is for.
+            parameter_set: of the offer that needs it.
+            ttl_seconds: how long to keep it; the service keeps none longer than it wants to.
+
+        Raises:
+            MalformedKeyError: it is no such key.
+            LimitExceededError, QuotaExceededError: it is too long, or the store is full.
+            KeyStoreUnavailableError: the service's store does not answer.
+        """
+        header = KeyHeader(hashlib.sha256(data).hexdigest(), kind, parameter_set, len(data), ttl_seconds)
+        return self._register(header, data)
+
+    def register_blob(
+        self,
+        name: str,
+        key_id: str,
+        byte_count: int,
+        *,
+        kind: KeyKind = KeyKind.EVALUATION_KEYS,
+        parameter_set: str = EI_PARAMETER_SET.name,
+        ttl_seconds: float | None = None,
+    ) -> KeyRecord:
+        """Register a key that lies in the service's own container, as uploads/TENANT/NAME, and return its record.
+
+        Args:
+            name: the blob's, without folders.
+            key_id: the SHA-256 of its bytes, in hexadecimal digits.
+            byte_count: its length.
+            kind: what it is for.
+            parameter_set: of the offer that needs it.
+            ttl_seconds: how long to keep it.
+
+        Raises:
+            KeyNotFoundError: there is no such blob, or the service has no container.
+            What `register` raises.
+        """
+        return self._register(KeyHeader(key_id, kind, parameter_set, byte_count, ttl_seconds, name), b"")
+
+    def get(self, key_id: str) -> KeyRecord:
+        """Return what the service knows of a key.
+
+        Raises:
+            KeyNotFoundError: it is not registered, or has expired.
+        """
+        request = keys_pb2.GetKeyRequest(key_id=key_id)
+        return key_from_proto(called(self._stub.GetKey, request, self._timeout_seconds).key)
+
+    def list(self) -> Iterator[KeyRecord]:
+        """Yield the records of all keys, ordered by id."""
+        token = ""
+        while True:
+            request = keys_pb2.ListKeysRequest(page_token=token)
+            page = called(self._stub.ListKeys, request, self._timeout_seconds)
+            yield from map(key_from_proto, page.keys)
+            token = page.next_page_token
+            if not token:
+                return
+
+    def delete(self, key_id: str) -> None:
+        """Delete a key.
+
+        Raises:
+            KeyNotFoundError: it is not registered, or has expired.
+        """
+        called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id), self._timeout_seconds)
+
+    def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
+        response = called(self._stub.RegisterKey, _messages(header, data), self._timeout_seconds)
+        return key_from_proto(response.key)
+
+
+def _messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKeyRequest]:
+    yield keys_pb2.RegisterKeyRequest(header=key_header_to_proto(header))
+    for offset in range(0, len(data), CHUNK_BYTES):
+        chunk = keys_pb2.KeyChunk(offset=offset, data=data[offset : offset + CHUNK_BYTES])
+        yield keys_pb2.RegisterKeyRequest(chunk=chunk)
