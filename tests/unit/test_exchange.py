@@ -136,6 +136,7 @@ BAD_REPLIES: dict[str, Sequence[Scores]] = {
     "no pieces": [],
     "a piece too few": [FIRST],
     "a piece too many": [FIRST, SECOND, SECOND],
+    "a piece of no classes too many": [FIRST, SECOND, Residues(b"", SECOND.c1)],
     "the pieces of two classes and of one exchanged": [SECOND, FIRST],
     "of two rows": [Residues(FIRST.c0 * 2, FIRST.c1), Residues(SECOND.c0 * 2, SECOND.c1)],
     "the first polynomial whole": [Residues(FIRST.c1, FIRST.c1), SECOND],

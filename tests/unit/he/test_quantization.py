@@ -231,6 +231,15 @@ def test_scores_are_the_integer_arithmetic(seed: int, huge: bool) -> None:
     assert model.scores(rows).tolist() == [[integer / 3 for integer in row] for row in exact]
 
 
+def test_what_cancels_leaves_an_exact_difference() -> None:
+    model = QuantizedModel(np.array([[2**30, 1 - 2**29]]), (-(2**60) - 1,), 3.0)
+    assert model.scores(np.array([[2**30, 0], [2**30, 1], [0, 0]])).tolist() == [
+        [-1 / 3],
+        [-(2**29) / 3],
+        [-(2**60 + 1) / 3],
+    ]
+
+
 @QUICK
 @given(seed=st.integers(0, 10_000))
 def test_extremes_are_reached_and_never_passed(seed: int) -> None:
