@@ -77,6 +77,7 @@ class FaultProxy:
             self._fault, self._times = fault, times
             for connection in self._connections:
                 _shut(connection)
+                connection.close()
 
     def __enter__(self) -> "FaultProxy":
         return self

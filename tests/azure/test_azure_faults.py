@@ -123,7 +123,7 @@ def test_a_failing_account_is_unavailable_in_time(fault: Fault, proxy: FaultProx
     assert [type(result) for result, _ in outcomes] == [KeyStoreUnavailableError] * len(outcomes)
     assert max(seconds for _, seconds in outcomes) < HANG_SECONDS
     proxy.use(relay)
-    assert store.read("alice", RECORD.key_id) == DATA
+    assert store.read("alice", RECORD.key_id) == DATA, "no call that was given up does anything later"
 
 
 def test_an_account_that_refuses_connections_is_unavailable(container: str) -> None:

@@ -30,7 +30,7 @@ from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, Line
 
 from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
 from sealserve_service.key_store.base import Clock, KeyRecord, KeyStoreSettingsError, in_force, no_answer, utc_now
-from sealserve_service.key_store.bounded_calls import BoundedCalls
+from sealserve_service.key_store.bounded_calls import BoundedCalls, refuse_late
 from sealserve_service.key_store.record_format import folder_name, is_key_id, record_from_json, record_to_json
 
 _logger = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ def _client_options(timeout_seconds: float) -> dict[str, Any]:
         "connection_timeout": timeout_seconds,
         "read_timeout": timeout_seconds,
         "retry_policy": LinearRetry(backoff=_RETRY_DELAY_SECONDS, retry_total=_RETRIES, random_jitter_range=0),
+        "raw_request_hook": refuse_late,  # before each request, retries too
     }
 
 
