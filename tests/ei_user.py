@@ -1,6 +1,7 @@
 """An unmodified encrypted-inference 0.9 client and its keys, with bytes in the place of base64 strings."""
 
 import base64
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -20,6 +21,11 @@ class EIUser:
         """What `get_public_keys` gives: 9 MB, in 1.7 s."""
         data: bytes = self.client.get_public_keys()[1]
         return data
+
+    @property
+    def key_id(self) -> str:
+        """The id under which the evaluation keys are registered."""
+        return hashlib.sha256(self.evaluation_keys).hexdigest()
 
     def encrypt(self, features: NDArray[np.float64]) -> list[bytes]:
         """Encrypt a row (features,): one ciphertext for every 4096 of them."""

@@ -4,6 +4,7 @@ import base64
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def client(service: Service, ei_user: EIUser) -> Iterator[EIClient]:
         yield client
 
 
-def connected(address: str, user: EIUser, model: str = "digits", **options: str) -> EIClient:
+def connected(address: str, user: EIUser, model: str = "digits", **options: Any) -> EIClient:
     """A client with the user's keys, which are made once for all tests."""
     client = EIClient(address, model=model, client=user.client, timeout_seconds=HANG_SECONDS, **options)
     client._evaluation_keys = user.evaluation_keys
@@ -155,7 +156,7 @@ def test_bad_rows_never_leave_the_client(client: EIClient, row: object, error: t
 
 def test_rows_out_of_range_are_clipped_when_asked(service: Service, ei_user: EIUser, digits_model: Digits) -> None:
     rows = digits_model.X[:1] * 3 - 1
-    with connected(service.address, ei_user, clip=True) as client:  # type: ignore[arg-type]
+    with connected(service.address, ei_user, clip=True) as client:
         expected = digits_model.estimator.decision_function(np.clip(rows, 0, 1))
         assert np.abs(client.decision_function(rows) - expected).max() < 1e-4
 
@@ -196,7 +197,7 @@ def test_replies_that_would_end_the_process_are_refused(
     client: EIClient, ei_user: EIUser, digits_model: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = [base64.b64decode(text) for text in client.score(ei_user.client.encrypt(digits_model.X[0]))]
-    spoiled = {
+    spoiled: dict[str, list[Any]] = {
         "none": [],
         "too few": good[:-1],
         "too many": good + good[:1],
