@@ -53,6 +53,7 @@ lock: ## resolve requirements.lock anew from pyproject.toml
 
 bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
 	$(BIN)/python -m tests.benchmarks.row
+	$(BIN)/python -m tests.benchmarks.ei
 
 data: setup ## the MNIST test set, checked, into build/data
 	$(BIN)/python -m tests.mnist
