@@ -148,8 +148,20 @@ def test_an_identity_that_is_not_given_is_unavailable_in_time(
     store.close()
 
 
-@pytest.mark.parametrize("account_url", ["", "https://", "https://account.blob.core.windows.net?sig=secret"])
-def test_a_malformed_account_url_is_refused(account_url: str, identity: IdentityEndpoint) -> None:
+MALFORMED = [
+    *(
+        "",
+        "https://",
+        "account",
+        "http://account.blob.core.windows.net",
+        "https://secret@account.blob.core.windows.net",
+    ),
+    "https://account.blob.core.windows.net?sig=secret",
+]
+
+
+@pytest.mark.parametrize("account_url", MALFORMED)
+def test_a_malformed_account_url_is_refused(account_url: str) -> None:
     with pytest.raises(KeyStoreSettingsError) as refusal:
         with_managed_identity(account_url, "keys")
     assert "secret" not in str(refusal.value)
