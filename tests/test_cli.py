@@ -237,7 +237,15 @@ def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None
 def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     overview = capsys.readouterr().out
-    assert {command.name for command in commands()} == {"demo", "health", "inspect", "models", "predict", "serve"}
+    assert {command.name for command in commands()} == {
+        "demo",
+        "health",
+        "inspect",
+        "keys",
+        "models",
+        "predict",
+        "serve",
+    }
     for command in commands():
         assert command.name in overview
         with pytest.raises(SystemExit) as caught:
