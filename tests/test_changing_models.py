@@ -1,5 +1,6 @@
 """A model that changes while it is served: clients follow, once."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,22 +20,16 @@ from tests.serving import HANG_SECONDS, running_server, served
 RANDOM = np.random.default_rng(4)
 
 
-class ChangingRegistry(ModelRegistry):
-    """A registry whose only model has versions: `change` goes on to the next, as does every look if it is restless."""
+class RestlessRegistry(ModelRegistry):
+    """A registry that goes on to the next version of its only model at every look."""
 
-    def __init__(self, *models: ServedModel, restless: bool = False) -> None:
-        super().__init__(models[:1])
-        self._versions = list(models)
-        self._restless = restless
-
-    def change(self) -> None:
-        self._versions.append(self._versions.pop(0))
-        super().__init__(self._versions[:1])
+    def __init__(self, *versions: ServedModel) -> None:
+        super().__init__(versions[:1])
+        self._versions = itertools.cycle(versions[1:] + versions[:1])
 
     def get(self, name: str, tenant: Tenant) -> ServedModel:
         found = super().get(name, tenant)
-        if self._restless:
-            self.change()
+        self.put(next(self._versions))
         return found
 
 
@@ -57,25 +52,25 @@ def versions() -> Versions:
 @pytest.mark.parametrize("row_count", [1, 2000])
 def test_a_client_follows_a_change_of_the_model(versions: Versions, row_count: int) -> None:
     old, new, models = versions
-    registry, rows = ChangingRegistry(*models), RANDOM.integers(0, 129, (row_count, 2)) / 128
+    registry, rows = ModelRegistry(models[:1]), RANDOM.integers(0, 129, (row_count, 2)) / 128
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         np.testing.assert_array_equal(client.predict(rows), old.predict(rows))
-        registry.change()
+        registry.put(models[1])
         np.testing.assert_array_equal(client.predict(rows), new.predict(rows))
-        registry.change()
+        registry.put(models[0])
         assert np.abs(client.predict_proba(rows) - old.predict_proba(rows)).max() < 0.1
 
 
 def test_a_stream_follows_a_change_of_the_model(versions: Versions) -> None:
     old, new, models = versions
-    registry, row = ChangingRegistry(*models), [0.75, 0.5]
+    registry, row = ModelRegistry(models[:1]), [0.75, 0.5]
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         arrived = threading.Semaphore(0)
 
         def rows() -> Iterator[Any]:
             for index in range(6):
                 if index == 3:
-                    registry.change()
+                    registry.put(models[1])
                 yield row
                 assert arrived.acquire(timeout=HANG_SECONDS)
 
@@ -88,7 +83,7 @@ def test_a_stream_follows_a_change_of_the_model(versions: Versions) -> None:
 
 def test_a_model_that_changes_again_is_an_error_and_not_a_loop(versions: Versions) -> None:
     third = served("model", versions.old, input_step=1 / 64)
-    registry = ChangingRegistry(*versions.models, third, restless=True)
+    registry = RestlessRegistry(*versions.models, third)
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         with pytest.raises(StaleConfigError):
             client.predict([[0.5, 0.5]])
