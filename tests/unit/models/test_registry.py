@@ -62,4 +62,4 @@ def test_an_old_model_is_gone_when_nobody_uses_it() -> None:
     registry.put(line("a", slope=np.e))
     assert model() is in_use
     del in_use
-    assert model() is engine() is None
+    assert (model(), engine()) == (None, None)
