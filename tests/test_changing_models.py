@@ -33,6 +33,17 @@ class RestlessRegistry(ModelRegistry):
         return found
 
 
+class UnevenRegistry(ModelRegistry):
+    """Processes that do not change at the same instant: each look is at another; the last has changed for good."""
+
+    def __init__(self, *found: ServedModel) -> None:
+        super().__init__(found[:1])
+        self._found = list(found)
+
+    def get(self, name: str, tenant: Tenant) -> ServedModel:
+        return self._found.pop(0) if len(self._found) > 1 else self._found[0]
+
+
 class Versions(NamedTuple):
     """Two classifiers of two features, with different labels, and the versions of one model made of them."""
 
@@ -79,6 +90,39 @@ def test_a_stream_follows_a_change_of_the_model(versions: Versions) -> None:
             labels[index] = label
             arrived.release()
         assert [labels[index] for index in range(6)] == [*[old.predict([row])[0]] * 3, *[new.predict([row])[0]] * 3]
+
+
+def test_a_client_follows_processes_that_change_one_after_the_other(versions: Versions) -> None:
+    _, new, (first, second) = versions
+    row = [[0.75, 0.5]]
+    for found in ([first, second] * 3, [first, second, second], [first, first, second, first, second, first, second]):
+        with running_server(UnevenRegistry(*found)) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
+            while (label := client.predict(row)[0]) not in new.classes_:
+                assert label == versions.old.predict(row)[0]
+            assert label == new.predict(row)[0]
+
+
+def test_rows_of_one_call_have_labels_of_one_kind(versions: Versions) -> None:
+    _, new, (first, second) = versions
+    rows = RANDOM.integers(0, 129, (3000, 2)) / 128
+    described, first_item = first, first
+    with (
+        running_server(UnevenRegistry(described, first_item, second)) as address,
+        Client(address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert len(rows) > first.engines[0].offer.rows_per_item
+        np.testing.assert_array_equal(client.predict(rows), new.predict(rows))
+        assert client.model.config_id == second.model.config_id
+
+
+def test_a_client_without_a_name_keeps_to_the_model_it_has(versions: Versions) -> None:
+    old, new, models = versions
+    registry, row = ModelRegistry(models[:1]), [[0.75, 0.5]]
+    with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
+        assert client.predict(row) == old.predict(row)
+        registry.put(served("another", old))
+        registry.put(models[1])
+        assert client.predict(row) == new.predict(row)
 
 
 def test_a_model_that_changes_again_is_an_error_and_not_a_loop(versions: Versions) -> None:
