@@ -76,6 +76,15 @@ def test_a_client_that_trusts_the_authority(tls_server: str, digits_model: Digit
     assert predicts(tls_server, digits_model, dataclasses.replace(TRUSTING, server_name="service.example.org"))
 
 
+def test_a_probe_trusts_the_certificate_itself(
+    tls_server: str, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is beside the service, where the certificate is and its authority may not be."""
+    trust = ["--ca-certificate", str(files[0]), "--server-name", "service.example.org"]
+    assert main(["health", "--address", tls_server, *trust]) == 0
+    assert capsys.readouterr().out == "SERVING\n"
+
+
 @pytest.mark.parametrize(
     "credentials",
     [
