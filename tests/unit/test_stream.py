@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sealserve._exchange import Exchange
 from sealserve._stream import Batch, ScoreStream
@@ -75,6 +76,13 @@ def test_no_sign_of_life_for_a_service_that_waits_for_ever() -> None:
     results: list[tuple[Batch, Any]] = list(stream_of(call, map(batch, range(3)), limits))
     assert all(isinstance(result, SealserveError) for _, result in results)
     assert [call.received.get_nowait().item_id for _ in range(call.received.qsize())] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e-9, 1e300])
+def test_a_service_that_waits_for_an_absurd_time(seconds: float) -> None:
+    call = Call()
+    results = list(stream_of(call, map(batch, range(3)), dataclasses.replace(LIMITS, idle_timeout_seconds=seconds)))
+    assert [type(result) for _, result in results] == [DrainingError] * 3
 
 
 def test_no_batch_is_taken_before_there_is_use_for_it() -> None:
