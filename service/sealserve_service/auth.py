@@ -7,6 +7,8 @@ token that is sent decides alone, so that a wrong one is refused even under a go
 
 from dataclasses import dataclass
 
+from sealserve_service.quota import Quota
+
 
 @dataclass(frozen=True)
 class Tenant:
@@ -15,12 +17,14 @@ class Tenant:
     Attributes:
         models: the names of those it may use; None for all.
         may_list_models, may_register_keys: where a refusal tells nothing about others.
+        quota: how much it may have.
     """
 
     name: str
     models: frozenset[str] | None = None
     may_list_models: bool = True
     may_register_keys: bool = True
+    quota: Quota = Quota()
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model of that name; what it may not use, it must not find either."""

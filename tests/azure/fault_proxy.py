@@ -15,12 +15,39 @@ _BLOCK_BYTES = 1 << 16
 
 def relay(client: socket.socket, port: int) -> None:
     """No fault."""
-    _relay(client, port, reply_bytes=None)
+    _relay(client, port, lambda data: data, lambda data: data)
 
 
 def break_off_after(reply_bytes: int) -> Fault:
     """Relay, but only so many bytes of what the server says."""
-    return lambda client, port: _relay(client, port, reply_bytes)
+
+    def fault(client: socket.socket, port: int) -> None:
+        left = reply_bytes
+
+        def downward(data: bytes) -> bytes | None:
+            nonlocal left
+            passed, left = data[:left], left - len(data)
+            return passed or None
+
+        _relay(client, port, lambda data: data, downward)
+
+    return fault
+
+
+def lose_answer_to(method: bytes) -> Fault:
+    """Relay up to a request of that method: it arrives, and its answer does not."""
+
+    def fault(client: socket.socket, port: int) -> None:
+        is_asked = threading.Event()
+
+        def upward(data: bytes) -> bytes:
+            if data.startswith(method + b" "):
+                is_asked.set()
+            return data
+
+        _relay(client, port, upward, lambda data: None if is_asked.is_set() else data)
+
+    return fault
 
 
 def answer(reply: bytes) -> Fault:
@@ -116,24 +143,23 @@ class FaultProxy:
                 self._connections.discard(client)
 
 
-def _relay(client: socket.socket, port: int, reply_bytes: int | None) -> None:
+_Filter = Callable[[bytes], bytes | None]
+"""What is passed on of what has come; None breaks off."""
+
+
+def _relay(client: socket.socket, port: int, upward: _Filter, downward: _Filter) -> None:
     with socket.create_connection(("127.0.0.1", port)) as server:
-        upward = threading.Thread(target=_pump, args=(client, server, None), daemon=True)
-        upward.start()
-        _pump(server, client, reply_bytes)
+        up = threading.Thread(target=_pump, args=(client, server, upward), daemon=True)
+        up.start()
+        _pump(server, client, downward)
         _shut(client)
-        upward.join()
+        up.join()
 
 
-def _pump(source: socket.socket, sink: socket.socket, byte_count: int | None) -> None:
-    left = byte_count
+def _pump(source: socket.socket, sink: socket.socket, passed_on: _Filter) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(_BLOCK_BYTES):
-            sink.sendall(data[:left])
-            if left is not None:
-                left -= len(data)
-                if left <= 0:
-                    break
+        while (data := source.recv(_BLOCK_BYTES)) and (passed := passed_on(data)) is not None:
+            sink.sendall(passed)
     _shut(sink)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
 from sealserve_service.commands.options import add_model_options, model_path, positive, source
+from sealserve_service.models.loading import MODEL_SUFFIXES
 from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
 
 
@@ -15,9 +16,10 @@ def configure(parser: ArgumentParser) -> None:
         "--model",
         type=model_path,
         action="append",
-        required=True,
+        default=[],
         metavar="[NAME=]PATH",
-        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file and the name to serve it under; repeatable",
+        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file and the name to serve it under; repeatable. "
+        "Without any, every model in the folder AZUREML_MODEL_DIR, where relative paths begin too if it is set",
     )
     add_model_options(parser, per_model=True)
     parser.add_argument(
@@ -78,7 +80,7 @@ def configure(parser: ArgumentParser) -> None:
         default="info",
         help="how much to log on stderr (SEALSERVE_LOG_LEVEL; info)",
     )
-    parser.set_defaults(key_store_connection_string="", identity_client_id="")
+    parser.set_defaults(key_store_connection_string="", identity_client_id="", model_folder="")
     parser.set_defaults(**from_environment())
 
 
@@ -88,7 +90,7 @@ def run(arguments: Namespace) -> int:
 
     if arguments.processes < 1:
         raise InputError("--processes is at least 1")
-    models = tuple(source(name, path, arguments) for name, path in arguments.model)
+    models = tuple(source(name, path, arguments) for name, path in _files(arguments))
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         raise InputError("two models have the same name: say --model NAME=PATH")
@@ -118,6 +120,25 @@ def run(arguments: Namespace) -> int:
             ei_engine=arguments.ei_engine,
         )
     )
+
+
+def _files(arguments: Namespace) -> list[tuple[str, Path]]:
+    """Return the names and paths of the models: those that are given, or all in the model folder.
+
+    Raises:
+        InputError: there are none.
+    """
+    folder = Path(arguments.model_folder) if arguments.model_folder else None
+    if arguments.model:
+        return [(name, path if folder is None else folder / path) for name, path in arguments.model]
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MODEL_SUFFIXES) if folder else []
+    if not files:
+        raise InputError(
+            f"no model to serve: {folder} holds no {', '.join(MODEL_SUFFIXES)} file"
+            if folder
+            else "no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR"
+        )
+    return [(path.stem, path) for path in files]
 
 
 def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:

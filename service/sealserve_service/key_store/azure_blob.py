@@ -43,6 +43,8 @@ _METADATA_NAME = "record"
 _KEYS, _UPLOADS = "keys", "uploads"
 # Each attempt but the last was overtaken by another writer of the same key.
 _MAX_ATTEMPTS = 20
+# With a signature as its query, it would be a secret, and two permissions in one.
+_ACCOUNT_URL = re.compile(r"https://[^/?#@]+(/[^?#]*)?")
 _UPLOAD_NAME = re.compile(r"(?!.*\.\.)(?!\.$)[A-Za-z0-9._-]{1,200}", re.ASCII)
 
 Result = TypeVar("Result")
@@ -65,6 +67,8 @@ def with_managed_identity(
         KeyStoreSettingsError: account_url or container will not do.
     """
     try:
+        if not _ACCOUNT_URL.fullmatch(account_url):
+            raise ValueError
         credential = ManagedIdentityCredential(client_id=client_id)
         client = ContainerClient(account_url, container, credential=credential, **_client_options(timeout_seconds))
     except ValueError:

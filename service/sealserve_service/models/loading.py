@@ -12,6 +12,7 @@ from sealserve_service.models.linear_model import LinearModel
 _LOGGER = logging.getLogger(__name__)
 
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
+MODEL_SUFFIXES = (".npz", ".skops", *_PICKLE_SUFFIXES)
 
 
 def load_model(path: str | Path, *, trust_pickle: bool) -> LinearModel:

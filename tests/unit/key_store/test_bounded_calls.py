@@ -38,7 +38,7 @@ def test_a_call_that_hangs_is_given_up_and_does_nothing_more() -> None:
 
 
 def test_calls_that_hang_take_the_room_of_others_until_they_end() -> None:
-    calls, may_end = BoundedCalls(0.2, max_calls=2), threading.Event()
+    calls, may_end = BoundedCalls(0.5, max_calls=2), threading.Event()
     for _ in range(2):
         with pytest.raises(TimeoutError):
             calls.run(may_end.wait)
