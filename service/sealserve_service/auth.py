@@ -5,7 +5,7 @@ bearer token (metadata `authorization: Bearer TOKEN`) or comes over a connection
 token that is sent decides alone, so that a wrong one is refused even under a good certificate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sealserve_service.quota import Quota
 
@@ -24,7 +24,7 @@ class Tenant:
     models: frozenset[str] | None = None
     may_list_models: bool = True
     may_register_keys: bool = True
-    quota: Quota = Quota()
+    quota: Quota = field(default_factory=Quota)
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model of that name; what it may not use, it must not find either."""
