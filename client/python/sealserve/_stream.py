@@ -28,6 +28,7 @@ from sealserve.wire import error_from_proto, scores_from_proto
 
 # A cancel of no item, which says nothing else: see Limits.idle_timeout.
 _SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
+_MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
 
 
 class Scored(NamedTuple):
@@ -178,7 +179,7 @@ class _Lane:
         self._pending: dict[int, _Pending] = {}
         self._in_flight_bytes = 0
         self._window_bytes = owner.limits.window_bytes
-        self._sign_of_life_seconds = owner.limits.idle_timeout_seconds / 3 or None
+        self._sign_of_life_seconds = _sign_of_life_seconds(owner.limits.idle_timeout_seconds)
         self._changed = threading.Condition()
         self._call = stream_call(self._requests())
         self.reader = threading.Thread(target=self._read, name="sealserve-reader", daemon=True)
@@ -284,3 +285,10 @@ class _Lane:
             return Scored(exchange.model.output, exchange.decrypt(len(pending.batch.rows), pending.reply))
         except SealserveError as error:
             return error
+
+
+def _sign_of_life_seconds(idle_timeout_seconds: float) -> float | None:
+    """How long to be silent on a stream: None for as long as one likes."""
+    if idle_timeout_seconds <= 0:
+        return None
+    return min(max(_MIN_SIGN_OF_LIFE_SECONDS, idle_timeout_seconds / 3), _MAX_SIGN_OF_LIFE_SECONDS)
