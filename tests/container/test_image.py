@@ -12,6 +12,7 @@ import pytest
 
 from sealserve import __version__
 from sealserve.client import Client
+from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
 from tests.conftest import Digits
 from tests.container.conftest import RANGE
@@ -105,10 +106,17 @@ def test_the_bytecode_is_there_already(container: Container) -> None:
     assert container.run("/opt/sealserve/bin/python", "-c", program).stdout == ""
 
 
-def test_encrypted_inference_is_unpacked(container: Container) -> None:
-    """It writes its native library beside itself where that is missing, which nothing is allowed to here."""
-    loaded = container.run("/opt/sealserve/bin/python", "-c", "import encrypted.inference.eiserver")
-    assert loaded.returncode == 0, loaded.stderr
+@pytest.mark.parametrize(("engine", "rows"), [("seal", 20), ("eiserver", 1)])
+def test_encrypted_inference_clients_are_served(
+    image: str, models: Path, digits_model: Digits, engine: str, rows: int
+) -> None:
+    """Its native library is unpacked: it would write it beside itself, which nothing is allowed to here."""
+    arguments = ("--model", "/models/digits.npz", *RANGE, "--ei-engine", engine)
+    with running_container(image, *arguments, mounts={models: "/models"}) as container:
+        first_labels(container, digits_model)
+        with EIClient(container.address) as client:
+            labels = client.predict(digits_model.X[:rows])
+        np.testing.assert_array_equal(labels, digits_model.estimator.predict(digits_model.X[:rows]))
 
 
 @pytest.mark.parametrize("model", ["digits.npz", "digits.skops"])
