@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import add_model_options, model_path, positive, source
+from sealserve_service.commands.options import add_model_options, model_file, positive, source
 from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
 
 
@@ -12,11 +12,12 @@ def configure(parser: ArgumentParser) -> None:
     """Add the options; the environment gives some of their defaults."""
     parser.add_argument(
         "--model",
-        type=model_path,
+        type=model_file,
         action="append",
         required=True,
-        metavar="[NAME=]PATH",
-        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file and the name to serve it under; repeatable",
+        metavar="[NAME=]PATH[@sha256:HEX]",
+        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under, and the "
+        "SHA-256 without which it is not to be loaded; repeatable",
     )
     add_model_options(parser, per_model=True)
     parser.add_argument(
@@ -62,7 +63,7 @@ def run(arguments: Namespace) -> int:
 
     if arguments.processes < 1:
         raise InputError("--processes is at least 1")
-    models = tuple(source(name, path, arguments) for name, path in arguments.model)
+    models = tuple(source(file, arguments) for file in arguments.model)
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         raise InputError("two models have the same name: say --model NAME=PATH")
