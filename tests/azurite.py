@@ -27,10 +27,15 @@ class Azurite:
 
     port: int
     process: "subprocess.Popen[bytes]"
+    scheme: str = "http"
+
+    @property
+    def account_url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}/{ACCOUNT}"
 
     @property
     def connection_string(self) -> str:
-        return connection_string(self.port)
+        return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={self.account_url}"
 
     def new_container(self) -> str:
         """Make a container and return its name."""
@@ -43,9 +48,8 @@ class Azurite:
 
 
 def connection_string(port: int) -> str:
-    """How to reach an Azurite, or what stands before it, on a port of this machine."""
-    endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
-    return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={endpoint}"
+    """How to reach what listens on a port of this machine as if it were a storage account."""
+    return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT}"
 
 
 def require() -> None:
@@ -59,19 +63,25 @@ def require() -> None:
 
 
 @contextlib.contextmanager
-def running_azurite(directory: Path | None = None, port: int = 0) -> Iterator[Azurite]:
-    """Run an Azurite that keeps its blobs in a directory, or in memory; port 0 is any that is free."""
+def running_azurite(
+    directory: Path | None = None, port: int = 0, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Azurite]:
+    """Run an Azurite that keeps its blobs in a directory, or in memory; port 0 is any that is free.
+
+    With a certificate and its key it speaks TLS and takes the bearer tokens of identities, too.
+    """
     require()
     port = port or free_port()
     place = ["--inMemoryPersistence"] if directory is None else ["-l", str(directory)]
+    tls = ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []
     # It is older than the SDK's API; and it would report to Microsoft.
-    command = ["node", str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), *place, "--silent"]
+    command = ["node", str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), *place, *tls, "--silent"]
     with subprocess.Popen(
         [*command, "--skipApiVersionCheck", "--disableTelemetry"], stdout=subprocess.DEVNULL
     ) as process:
         try:
             _wait_until_it_listens(process, port)
-            yield Azurite(port, process)
+            yield Azurite(port, process, "https" if certificate else "http")
         finally:
             process.kill()
 

@@ -23,10 +23,14 @@ from sklearn.linear_model import LogisticRegression
 from sealserve.model import Limits
 from sealserve.output import Output, Task
 from sealserve_service.app import build_server
+from sealserve_service.engines.ei_slots import EiSlotsEngine
+from sealserve_service.key_store.base import KeyStore, UploadSource
+from sealserve_service.key_store.memory import MemoryKeyStore
 from sealserve_service.models.folding import fold
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.registry import ModelRegistry, ServedModel, serve_model
+from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -46,10 +50,29 @@ def served(
     input_range: tuple[float, float] = (0.0, 1.0),
     input_step: float | None = None,
     limits: Limits = LIMITS,
+    keys: RegisteredKeys | None = None,
 ) -> ServedModel:
-    """A fitted estimator, or a LinearModel, ready to be served."""
+    """A fitted estimator, or a LinearModel, ready to be served; with keys, to encrypted-inference clients too."""
     linear = model if isinstance(model, LinearModel) else fold(model)
-    return serve_model(name, linear, input_grid(linear, input_range=input_range, input_step=input_step), limits)
+    grid = input_grid(linear, input_range=input_range, input_step=input_step)
+    if keys is None:
+        return serve_model(name, linear, grid, limits)
+    loaded = keys.galois_keys
+    return serve_model(
+        name,
+        linear,
+        grid,
+        limits,
+        ei_engine=lambda model, grid: EiSlotsEngine(model.weights, model.intercept, grid, loaded),
+    )
+
+
+def registered_keys(
+    store: KeyStore | None = None, uploads: UploadSource | None = None, **changes: Any
+) -> RegisteredKeys:
+    """Registered keys, in memory by default."""
+    sizes = {"max_key_bytes": LIMITS.max_key_bytes, "max_ttl_seconds": 3600.0, "cache_bytes": 100 << 20}
+    return RegisteredKeys(store or MemoryKeyStore(64 << 20), uploads, **(sizes | changes))
 
 
 def linear(weights: ArrayLike, intercept: ArrayLike | None = None) -> LinearModel:
@@ -80,9 +103,11 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running(models: ModelRegistry, settings: Settings = SETTINGS) -> Iterator[RunningServer]:
+def running(
+    models: ModelRegistry, settings: Settings = SETTINGS, keys: RegisteredKeys | None = None
+) -> Iterator[RunningServer]:
     """Run a server in this process, on a free port."""
-    server = build_server(settings, models)
+    server = build_server(settings, models, keys)
     port = server.start()
     stopper = ThreadPoolExecutor(1)
     try:
@@ -93,9 +118,11 @@ def running(models: ModelRegistry, settings: Settings = SETTINGS) -> Iterator[Ru
 
 
 @contextlib.contextmanager
-def running_server(models: ModelRegistry, settings: Settings = SETTINGS) -> Iterator[str]:
+def running_server(
+    models: ModelRegistry, settings: Settings = SETTINGS, keys: RegisteredKeys | None = None
+) -> Iterator[str]:
     """Run a server in this process, on a free port; gives its address."""
-    with running(models, settings) as server:
+    with running(models, settings, keys) as server:
         yield server.address
 
 

@@ -15,11 +15,14 @@ import skops.io
 from sklearn.cluster import KMeans
 
 from sealserve.cli.main import build_parser, commands, main
+from sealserve.client import Client
 from sealserve.keys import SecretKey
 from sealserve_service.commands import options
 from sealserve_service.models.registry import ModelRegistry
 from tests.conftest import Digits
-from tests.serving import linear, running_server, served
+from tests.ei_user import EIUser
+from tests.programs import serve
+from tests.serving import HANG_SECONDS, linear, registered_keys, running_server, served
 
 
 @pytest.fixture
@@ -212,6 +215,18 @@ def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.Capt
     assert "same name" in fails(capsys, "serve", "--model", model, "--model", model)
     assert "'nix'" in fails(capsys, "serve", "--model", model, "--input-range", "nix=0,1")
     assert "at least 1" in fails(capsys, "serve", "--model", model, "--processes", "0")
+    in_range = ("serve", "--model", model, "--input-range", "0,1", "--address", "127.0.0.1:0")
+    for place, text in (
+        ("azure:keys", "SEALSERVE_KEY_STORE_CONNECTION_STRING"),
+        ("azure:NO/CONTAINER", "azure:CONTAINER"),
+        ("https://account.blob.core.windows.net/keys?sig=secret", "azure:CONTAINER"),
+        ("ftp://somewhere/keys", "azure:CONTAINER"),
+        ("/proc/keys", "/proc/keys"),
+    ):
+        said = fails(capsys, *in_range, "--key-store", place)
+        assert text in said
+        assert "sig=secret" not in said
+    assert "keys of its own" in fails(capsys, *in_range, "--processes", "2", "--key-store", "memory")
     with pytest.raises(SystemExit) as caught:
         main(["serve", "--model", model, "--input-range", "zero,one"])
     assert caught.value.code == 2
@@ -246,10 +261,65 @@ def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None
     assert (arguments.address, arguments.processes) == ("127.0.0.1:7", 2)
 
 
+def test_the_model_folder_of_azure_ml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nested").mkdir()
+    for name in ("one.npz", "nested/two.npz"):
+        np.savez(tmp_path / name, coef=np.ones((1, 2)), intercept=np.zeros(1))
+    (tmp_path / "notes.txt").write_text("no model")
+    in_range = ["--input-range=0,1"]
+    with (
+        serve(*in_range, AZUREML_MODEL_DIR=str(tmp_path)) as program,
+        Client(program.address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert [model.name for model in client.models()] == ["one", "two"]
+    with serve("--model=nested/two.npz", *in_range, AZUREML_MODEL_DIR=str(tmp_path)) as program:
+        assert main(["models", "list", "--address", program.address]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path / "nowhere"))
+    assert "nowhere" in fails(capsys, "serve")
+    monkeypatch.delenv("AZUREML_MODEL_DIR")
+    assert "AZUREML_MODEL_DIR" in fails(capsys, "serve")
+
+
+def test_keys_are_registered_shown_listed_and_deleted(
+    tmp_path: Path, ei_user: EIUser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "evaluation_keys.bin"
+    file.write_bytes(ei_user.evaluation_keys)
+    with running_server(ModelRegistry([]), keys=registered_keys()) as address:
+
+        def said(*arguments: str) -> str:
+            assert main(["keys", *arguments, "--address", address]) == 0
+            return capsys.readouterr().out
+
+        record = json.loads(said("register", str(file), "--ttl", "60", "--json"))
+        assert record["key_id"] == ei_user.key_id
+        assert record["byte_count"] == len(ei_user.evaluation_keys)
+        assert ei_user.key_id in said("show", ei_user.key_id)
+        assert json.loads(said("list", "--json")) == [record]
+        assert len(said("list").splitlines()) == 2
+        assert said("delete", ei_user.key_id) == ""
+        assert json.loads(said("list", "--json")) == []
+        assert "not registered" in fails(capsys, "keys", "show", ei_user.key_id, "--address", address)
+        file.write_bytes(b"no key")
+        assert "the key is" in fails(capsys, "keys", "register", file, "--address", address)
+        assert "missing" in fails(capsys, "keys", "register", tmp_path / "missing", "--address", address)
+
+
 def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     overview = capsys.readouterr().out
-    assert {command.name for command in commands()} == {"demo", "health", "inspect", "models", "predict", "serve"}
+    assert {command.name for command in commands()} == {
+        "demo",
+        "health",
+        "inspect",
+        "keys",
+        "models",
+        "predict",
+        "serve",
+    }
     for command in commands():
         assert command.name in overview
         with pytest.raises(SystemExit) as caught:

@@ -1,5 +1,6 @@
 """More than 20,000 mutated requests to one live server: it answers each, and is the same process at the end."""
 
+import hashlib
 import itertools
 import random
 import re
@@ -17,15 +18,21 @@ import numpy as np
 import psutil
 import pytest
 
-from sealserve.v1 import model_pb2
+from sealserve.item import ItemHeader
+from sealserve.key_registry import KeyRegistry
+from sealserve.registered_key import KeyHeader, KeyKind
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2
+from sealserve.wire import header_to_proto, key_header_to_proto
 from tests import http2
-from tests.mutations import damaged, mutants
+from tests.ei_user import EIUser
+from tests.mutations import M, damaged, mutants
 from tests.raw import Message, RawClient, Request, as_message, chunk
 from tests.serving import HANG_SECONDS, ROOT
 
 pytestmark = pytest.mark.slow
 
 PREDICTS, STREAMS, MESSAGE_BYTES, CONNECTIONS = 9_000, 7_000, 3_000, 2_000
+EI_PREDICTS, UPLOADS, KEYS = 3_000, 1_500, 500
 THREADS = 4
 WEIGHTS = {"small": np.array([[1.0, -2.0, 0.5, 3.0]]), "blocks": np.random.default_rng(7).normal(size=(3, 4500))}
 
@@ -123,7 +130,7 @@ def test_every_field_of_a_unary_request(server: Server) -> None:
     assert set(ends) == {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
 
 
-def disordered(messages: list[Message], source: random.Random) -> Iterator[list[Message]]:
+def disordered(messages: list[M], source: random.Random) -> Iterator[list[M]]:
     """Yield a stream's messages with one of them mutated, lost, repeated or in another's place."""
     for index, message in enumerate(messages):
         before, after = messages[:index], messages[index + 1 :]
@@ -159,6 +166,69 @@ def test_every_field_of_a_question_for_models(server: Server) -> None:
             assert set(ends) <= {"OK", "NOT_FOUND"}
 
 
+def ei_request(raw: RawClient, user: EIUser, key_id: str) -> Request:
+    """A good item for the EI engine."""
+    offer = raw.exchange.model.offers[1]
+    ciphertexts = user.encrypt(np.random.default_rng(9).random(raw.exchange.model.grid.feature_count))
+    header = ItemHeader(
+        raw.exchange.model.name, raw.exchange.model.config_id, offer.layout, "ei-8192", 1, len(ciphertexts), key_id
+    )
+    return Request(header=header_to_proto(header), ciphertexts=ciphertexts)
+
+
+def test_every_field_of_an_ei_request(server: Server, ei_user: EIUser) -> None:
+    with RawClient(server.address, "small") as small, KeyRegistry(server.address) as registry:
+        good = ei_request(small, ei_user, registry.register(ei_user.evaluation_keys).key_id)
+        requests = endless(lambda source: mutants(good, source), EI_PREDICTS)
+        ends = ends_of(lambda request: small.predictions.Predict(request, timeout=HANG_SECONDS), requests)
+        assert sum(ends.values()) == EI_PREDICTS
+        assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"} <= set(ends)
+        response = small.predictions.Predict(good, timeout=HANG_SECONDS)
+    scores = ei_user.decrypt(piece.seal_ciphertext for piece in response.scores.scores)
+    assert scores == pytest.approx(WEIGHTS["small"] @ np.random.default_rng(9).random(4) + 1, abs=1e-4)
+
+
+def upload_of(data: bytes) -> list[keys_pb2.RegisterKeyRequest]:
+    """The messages of a key's upload."""
+    header = KeyHeader(hashlib.sha256(data).hexdigest(), KeyKind.EVALUATION_KEYS, "ei-8192", len(data))
+    return [keys_pb2.RegisterKeyRequest(header=key_header_to_proto(header))] + [
+        keys_pb2.RegisterKeyRequest(chunk=keys_pb2.KeyChunk(offset=offset, data=data[offset : offset + (1 << 20)]))
+        for offset in range(0, len(data), 1 << 20)
+    ]
+
+
+def test_every_field_of_an_upload_and_keys_of_any_bytes(server: Server, ei_user: EIUser) -> None:
+    data = ei_user.evaluation_keys
+    start = upload_of(data)[:3]  # the rest never comes
+    uploads = endless(lambda source: disordered(start, source), UPLOADS)
+    keys = (upload_of(damaged(data, random.Random(seed))) for seed in range(KEYS))
+    with RawClient(server.address, "small") as raw:
+        stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
+        for requests, count in ((uploads, UPLOADS), (keys, KEYS)):
+            ends = ends_of(lambda messages: stub.RegisterKey(iter(messages), timeout=HANG_SECONDS), requests)
+            assert sum(ends.values()) == count
+            assert "INVALID_ARGUMENT" in ends
+    with KeyRegistry(server.address) as registry:
+        kept = list(registry.list())
+    assert {record.key_id for record in kept} <= {ei_user.key_id}, "nothing that is damaged is kept"
+
+
+def test_every_field_of_a_question_for_keys(server: Server) -> None:
+    with RawClient(server.address, "small") as raw:
+        stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
+        questions = (
+            (stub.GetKey, keys_pb2.GetKeyRequest(key_id="a" * 64)),
+            (stub.ListKeys, keys_pb2.ListKeysRequest(page_size=1, page_token="a" * 64)),
+            (stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id="a" * 64)),
+        )
+        for ask, question in questions:
+            ends = ends_of(
+                lambda request, ask=ask: ask(request, timeout=HANG_SECONDS),  # type: ignore[misc]
+                endless(lambda source, question=question: mutants(question, source), 200),  # type: ignore[misc]
+            )
+            assert set(ends) <= {"OK", "NOT_FOUND"}
+
+
 def test_messages_of_any_bytes(server: Server) -> None:
     with RawClient(server.address, "small") as raw:
         good = {
@@ -166,6 +236,7 @@ def test_messages_of_any_bytes(server: Server) -> None:
             "PredictionService/StreamPredict": good_messages(raw)[1],
             "ModelService/GetModel": model_pb2.GetModelRequest(model="small"),
             "ModelService/ListModels": model_pb2.ListModelsRequest(page_size=1, page_token="blocks"),
+            "KeyService/ListKeys": keys_pb2.ListKeysRequest(page_size=1, page_token="a"),
         }
         encoded = {method: message.SerializeToString() for method, message in good.items()}
         calls = endless(

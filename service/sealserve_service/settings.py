@@ -81,6 +81,7 @@ _VARIABLES = {
     "SEALSERVE_KEY_STORE": "key_store",
     "SEALSERVE_KEY_STORE_CONNECTION_STRING": "key_store_connection_string",
     "AZURE_CLIENT_ID": "identity_client_id",
+    "AZUREML_MODEL_DIR": "model_folder",
 }
 
 

@@ -5,19 +5,13 @@ Prints a table, and writes row.json and row.png into build/bench.
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -28,27 +22,13 @@ from sealserve.wire import header_to_proto, scores_from_proto
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
 from tests import mnist
+from tests.benchmarks.report import OUTPUT, described_run, render
+from tests.programs import serve
 
-OUTPUT = Path("build/bench")
 LATENCY_ROWS = 300
 # What the planner makes of the wish decides: the default, then sets that spend more for a smaller proven error.
 WANTED_ERRORS = (None, 0.02, 1e-5)
 STAGES = ("encrypt", "wire", "server", "decrypt")
-
-
-@contextmanager
-def serving(model: Path, max_score_error: float | None) -> Iterator[tuple[str, psutil.Process]]:
-    """Run `sealserve serve` and yield its address and process."""
-    command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--model", f"mnist={model}", "--trust-pickle"]
-    command += ["--input-range", "0,1", "--address", "127.0.0.1:0", "--log-level", "warning"]
-    if max_score_error is not None:
-        command += ["--max-score-error", str(max_score_error)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield process.stdout.readline().split()[-1], psutil.Process(process.pid)
-        finally:
-            process.terminate()
 
 
 def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
@@ -116,7 +96,10 @@ def accuracy(client: Client, model: LinearModel, rows: NDArray[np.float64], labe
 def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, Any]:
     """Serve the model with a wanted error and measure everything."""
     model = load_model(path, trust_pickle=True)
-    with serving(path, wanted) as (address, server), Client(address) as client:
+    options = [f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1"]
+    if wanted is not None:
+        options.append(f"--max-score-error={wanted}")
+    with serve(*options) as program, Client(program.address) as client:
         offer = client.model.offers[0]
         result: dict[str, Any] = {
             "max_score_error": wanted,
@@ -127,9 +110,9 @@ def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels:
         result |= message_bytes(client, rows[:1])
         result |= latency(client, rows[:LATENCY_ROWS])
         client.predict(rows[:1000])
-        before = server.memory_info().rss
+        before = program.resident_bytes
         result |= accuracy(client, model, rows, labels)
-        after = server.memory_info().rss
+        after = program.resident_bytes
         result |= {"server_rss_mb": after / 1e6, "server_rss_growth_mb": (after - before) / 1e6}
     return result
 
@@ -168,11 +151,7 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     rows = [[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in lines]
     rows[1][1] = "default"
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    header, *body = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join([header, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])
+    return render(rows)
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
@@ -209,13 +188,7 @@ def main() -> None:
     for wanted in WANTED_ERRORS:
         print(f"serving with max score error {wanted or 'default'} ...", file=sys.stderr)
         results.append(measure(path, wanted, rows, labels))
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count()},
-        "versions": {name: version(name) for name in ("sealserve", "seal-python", "grpcio", "numpy", "scikit-learn")},
-        "plaintext_ms": plaintext_ms(path, rows),
-        "row": results,
-    }
+    report = described_run() | {"plaintext_ms": plaintext_ms(path, rows), "row": results}
     (OUTPUT / "row.json").write_text(json.dumps(report, indent=2) + "\n")
     plot(results, OUTPUT / "row.png")
     print(table(results))

@@ -1,6 +1,7 @@
 """The service's image, run as it is in production: 1 CPU, 1 GB, nothing writable, no capability."""
 
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -149,10 +150,21 @@ def first_labels(container: Container, digits_model: Digits) -> Any:
     return answers[0]
 
 
-def test_it_says_why_it_does_not_start(image: str) -> None:
-    with running_container(image, "--model", "/models/none.npz") as container:
-        assert container.exit_code() == 1
-        assert "/models/none.npz is missing" in container.logs()
+def test_it_says_why_it_does_not_start(image: str, models: Path) -> None:
+    for model, reason in (
+        ("none.npz", "/models/none.npz is missing"),
+        (f"digits.npz@sha256:{'0' * 64}", "/models/digits.npz is not the file it should be"),
+    ):
+        with running_container(image, "--model", model, *RANGE, mounts={models: "/models"}) as container:
+            assert container.exit_code() == 1
+            assert reason in container.logs()
+
+
+def test_it_serves_what_is_mounted(image: str, models: Path, digits_model: Digits, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    shutil.copy(models / "digits.npz", tmp_path)
+    with running_container(image, *RANGE, mounts={tmp_path: "/models"}) as container:
+        assert first_labels(container, digits_model) == digits_model.estimator.predict(digits_model.X[:1])
 
 
 def test_it_finishes_its_work_on_sigterm(image: str, models: Path, digits_model: Digits) -> None:

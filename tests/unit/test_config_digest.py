@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from sealserve import wire
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Layout, ParameterSet
+from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Layout, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
 from sealserve.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.output import Link, Output, Task
+from sealserve.registered_key import KeyKind
 from tests.serving import LIMITS, linear, served
 
 SERVED = served("served", linear(np.random.default_rng(12).normal(size=(3, 4)))).model
@@ -80,6 +81,7 @@ CHANGED: dict[type, dict[str, Model]] = {
         "score_error_bound": with_offer(score_error_bound=math.nextafter(OFFER.score_error_bound, 1)),
         "input_rounding_error_bound": with_offer(input_rounding_error_bound=0.0),
         "observed_error": with_offer(observed_error=OBSERVED),
+        "required_key": with_offer(required_key=KeyKind.PUBLIC_ENCRYPTION_KEY),
     },
     ParameterSet: {
         "name": with_parameters(dataclasses.replace(RING, name="another"), T),
@@ -89,6 +91,8 @@ CHANGED: dict[type, dict[str, Model]] = {
     EncryptionParameters: {
         "parameter_set": with_parameters(ROW_PARAMETER_SETS[2], T),
         "plain_modulus": with_parameters(RING, T * 2),
+        "scheme": with_offer(parameters=EncryptionParameters(RING, scheme=Scheme.CKKS)),
+        "scale": with_offer(parameters=EncryptionParameters(RING, scheme=Scheme.CKKS, scale=2.0)),
     },
     ObservedError: {
         "score_error": with_offer(observed_error=dataclasses.replace(OBSERVED, score_error=0.25)),

@@ -21,6 +21,7 @@ MODULES = [
 CARRIERS = {
     "Chunk.ciphertexts": "encrypted features",
     "PredictRequest.ciphertexts": "encrypted features",
+    "KeyChunk.data": "evaluation keys and public encryption keys",
     "Residues.c0": "encrypted scores",
     "Residues.c1": "encrypted scores",
     "EncryptedScores.seal_ciphertext": "encrypted scores",
@@ -105,9 +106,9 @@ def test_no_field_is_named_for_what_must_not_travel(word: str) -> None:
     assert not [name for name in named if word.replace("_", "") in name.replace("_", "").lower()]
 
 
-def test_requests_carry_ciphertexts_and_no_number_in_floating_point() -> None:
+def test_requests_carry_ciphertexts_keys_and_no_number_in_floating_point() -> None:
     sent = [message for method in methods() for message in reachable(method.input_type, {}).values()]
-    assert {CARRIERS[name] for name in carriers(sent)} == {"encrypted features"}
+    assert {CARRIERS[name] for name in carriers(sent)} == {"encrypted features", CARRIERS["KeyChunk.data"]}
 
 
 def test_scores_come_back_encrypted_only() -> None:

@@ -136,15 +136,16 @@ class EIClient:
         except (binascii.Error, ValueError, TypeError) as error:
             raise InputError("ciphertexts are base64 strings, as `encrypt` returns them") from error
         try:
-            return self._reply(data, self.key_id)
+            return self._reply(data)
         except KeyNotFoundError:
-            return self._reply(data, self.register_keys().key_id)
+            with self._lock:
+                self._key_id = ""
         except StaleConfigError:
             with self._lock:
                 self._model = None
-            return self._reply(data, self.key_id)
+        return self._reply(data)
 
-    def _reply(self, ciphertexts: list[bytes], key_id: str) -> list[str]:
+    def _reply(self, ciphertexts: list[bytes]) -> list[str]:
         model = self.model
         offer = _offer(model)
         header = ItemHeader(
@@ -154,7 +155,7 @@ class EIClient:
             offer.parameters.parameter_set.name,
             row_count=1,
             ciphertext_count=len(ciphertexts),
-            key_id=key_id,
+            key_id=self.key_id,
         )
         item = Item(header, ciphertexts)
         pieces = scored(self._channel, item, model.limits, offer.cost.reply_bytes, self._timeout_seconds)

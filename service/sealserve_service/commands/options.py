@@ -19,7 +19,7 @@ class ModelFile(NamedTuple):
 
     name: str
     path: Path
-    sha256: str
+    sha256: str = ""
 
 
 def input_range(text: str) -> tuple[float, float]:

@@ -1,10 +1,12 @@
 """`sealserve serve`: the service."""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import add_model_options, model_file, positive, source
+from sealserve_service.commands.options import ModelFile, add_model_options, model_file, positive, source
+from sealserve_service.models.loading import MODEL_SUFFIXES
 from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
 
 
@@ -14,10 +16,11 @@ def configure(parser: ArgumentParser) -> None:
         "--model",
         type=model_file,
         action="append",
-        required=True,
+        default=[],
         metavar="[NAME=]PATH[@sha256:HEX]",
-        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under, and the "
-        "SHA-256 without which it is not to be loaded; repeatable",
+        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the "
+        "SHA-256 that it must have; repeatable. "
+        "Without any, every model in the folder AZUREML_MODEL_DIR, where relative paths begin too if it is set",
     )
     add_model_options(parser, per_model=True)
     parser.add_argument(
@@ -53,7 +56,7 @@ def configure(parser: ArgumentParser) -> None:
         default="info",
         help="how much to log on stderr (SEALSERVE_LOG_LEVEL; info)",
     )
-    parser.set_defaults(key_store_connection_string="", identity_client_id="")
+    parser.set_defaults(key_store_connection_string="", identity_client_id="", model_folder="")
     parser.set_defaults(**from_environment())
 
 
@@ -63,7 +66,7 @@ def run(arguments: Namespace) -> int:
 
     if arguments.processes < 1:
         raise InputError("--processes is at least 1")
-    models = tuple(source(file, arguments) for file in arguments.model)
+    models = tuple(source(file, arguments) for file in _files(arguments))
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         raise InputError("two models have the same name: say --model NAME=PATH")
@@ -82,6 +85,25 @@ def run(arguments: Namespace) -> int:
             ei_engine=arguments.ei_engine,
         )
     )
+
+
+def _files(arguments: Namespace) -> list[ModelFile]:
+    """Return the models' files: those that are given, or all in the model folder.
+
+    Raises:
+        InputError: there are none.
+    """
+    folder = Path(arguments.model_folder) if arguments.model_folder else None
+    if arguments.model:
+        return [file if folder is None else file._replace(path=folder / file.path) for file in arguments.model]
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MODEL_SUFFIXES) if folder else []
+    if not files:
+        raise InputError(
+            f"no model to serve: {folder} holds no {', '.join(MODEL_SUFFIXES)} file"
+            if folder
+            else "no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR"
+        )
+    return [ModelFile(path.stem, path) for path in files]
 
 
 def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:

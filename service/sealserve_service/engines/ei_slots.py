@@ -34,6 +34,7 @@ GaloisKeysOf = Callable[[str, str], _seal.GaloisKeys]
 """(the tenant's name, key id) -> loaded keys; raises KeyNotFoundError."""
 
 _MAX_SCALED_SCORE = 2.0**58
+_MAX_WEIGHT = 2.0**58  # at the scale of the second prime it stays below the product of the first two
 _REQUEST_BYTES, _REPLY_BYTES = 165_000, 131_177  # a ciphertext as 0.9 compresses it; one uncompressed at one prime
 _TIMED_ENCODINGS = 5
 
@@ -42,7 +43,7 @@ class EiSlotsEngine:
     """Scores one row an item.
 
     Raises:
-        PlanError: too many classes, or scores too large for any scale.
+        PlanError: too many classes, or scores or weights too large for any scale.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class EiSlotsEngine:
     def _encoded(self, values: NDArray[np.complex128], scale: float, parms_id: list[int]) -> _seal.Plaintext:
         plaintext = self._encoder.encode_complex(values, scale)
         self.evaluator.mod_switch_to_inplace(plaintext, parms_id)
-        return plaintext
+        return _seal.Plaintext(plaintext)  # a copy is as large as it has to be; the original still has room for three
 
     def _offer(self, observed_error: ObservedError | None, score_error_bound: float) -> Offer:
         packing = self.packing
@@ -233,12 +234,16 @@ def _shrink(weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: 
     """Return what scales are multiplied with so that no score within the range wraps around: 1, or less.
 
     Raises:
-        PlanError: not even a scale of 1 will do.
+        PlanError: not even a scale of 1 will do, or a weight is too large.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         at_ends = np.stack([weights * grid.minimum, weights * grid.maximum])
         low, high = at_ends.min(axis=0).sum(axis=1), at_ends.max(axis=0).sum(axis=1)
         farthest = float(np.abs(np.stack([low + intercept, high + intercept])).max())
-    if not farthest <= _MAX_SCALED_SCORE:
-        raise PlanError(f"the layout ei-slots holds scores up to {_MAX_SCALED_SCORE:.3g}; the range has {farthest:.3g}")
+    # Of features that are always zero a weight may be of any size. Comparisons with NaN are false.
+    if not (farthest <= _MAX_SCALED_SCORE and float(np.abs(weights).max()) <= _MAX_WEIGHT):
+        raise PlanError(
+            f"the layout ei-slots holds scores up to {_MAX_SCALED_SCORE:.3g}, the range has {farthest:.3g}, "
+            f"and weights up to {_MAX_WEIGHT:.3g}: scale the features"
+        )
     return min(1.0, _MAX_SCALED_SCORE / (EI_PARAMETERS.scale * max(farthest, math.ulp(0.0))))

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import math
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
@@ -27,10 +28,10 @@ from azure.core.exceptions import (
 from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, LinearRetry, StorageErrorCode
 
-from sealserve.errors import KeyNotFoundError, LimitExceededError
+from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
 from sealserve.registered_key import KeyRecord
 from sealserve_service.key_store.base import Clock, KeyStoreSettingsError, in_force, no_answer, utc_now
-from sealserve_service.key_store.bounded_calls import BoundedCalls
+from sealserve_service.key_store.bounded_calls import BoundedCalls, refuse_late
 from sealserve_service.key_store.record_format import folder_name, is_key_id, record_from_json, record_to_json
 
 _logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ _METADATA_NAME = "record"
 _KEYS, _UPLOADS = "keys", "uploads"
 # Each attempt but the last was overtaken by another writer of the same key.
 _MAX_ATTEMPTS = 20
+# With a signature as its query, it would be a secret, and two permissions in one.
+_ACCOUNT_URL = re.compile(r"https://[^/?#@]+(/[^?#]*)?")
 _UPLOAD_NAME = re.compile(r"(?!.*\.\.)(?!\.$)[A-Za-z0-9._-]{1,200}", re.ASCII)
 
 Result = TypeVar("Result")
@@ -64,6 +67,8 @@ def with_managed_identity(
         KeyStoreSettingsError: account_url or container will not do.
     """
     try:
+        if not _ACCOUNT_URL.fullmatch(account_url):
+            raise ValueError
         credential = ManagedIdentityCredential(client_id=client_id)
         client = ContainerClient(account_url, container, credential=credential, **_client_options(timeout_seconds))
     except ValueError:
@@ -93,6 +98,7 @@ def _client_options(timeout_seconds: float) -> dict[str, Any]:
         "connection_timeout": timeout_seconds,
         "read_timeout": timeout_seconds,
         "retry_policy": LinearRetry(backoff=_RETRY_DELAY_SECONDS, retry_total=_RETRIES, random_jitter_range=0),
+        "raw_request_hook": refuse_late,  # before each request, retries too
     }
 
 
@@ -129,12 +135,7 @@ class AzureBlobKeyStore:
 
     def get(self, tenant: str, key_id: str) -> KeyRecord:
         """Return a key's record; see KeyStore.get."""
-        blob = self._blob(tenant, key_id)
-        properties = self._bounded(lambda: self._properties(blob))
-        record = None if properties is None else _record(properties, tenant, key_id)
-        if record is None or record.is_expired(self._clock()):
-            raise KeyNotFoundError(key_id)
-        return record
+        return self._bounded(lambda: self._get(tenant, key_id))
 
     def read(self, tenant: str, key_id: str) -> bytes:
         """Return a key's bytes; what is damaged is deleted; see KeyStore.read."""
@@ -150,9 +151,12 @@ class AzureBlobKeyStore:
 
     def delete(self, tenant: str, key_id: str) -> None:
         """Delete a key; see KeyStore.delete."""
-        self.get(tenant, key_id)
-        blob = self._blob(tenant, key_id)
-        self._bounded(lambda: self._delete(blob))
+
+        def delete() -> None:
+            self._get(tenant, key_id)
+            self._delete(self._blob(tenant, key_id))
+
+        self._bounded(delete)
 
     def sweep(self) -> int:
         """Delete what has expired and not been registered again meanwhile; see KeyStore.sweep."""
@@ -161,7 +165,7 @@ class AzureBlobKeyStore:
             record = _record(properties, tenant="", key_id=_key_id(properties))  # whose it is does not matter here
             if record is not None and record.is_expired(now):
                 blob = self._container.get_blob_client(properties.name)
-                count += self._bounded(partial(self._delete, blob, properties.etag))
+                count += self._bounded(partial(self._delete, blob, **_unchanged(properties.etag)))
         return count
 
     def close(self) -> None:
@@ -177,6 +181,15 @@ class AzureBlobKeyStore:
         blob = self._container.get_blob_client(f"{_UPLOADS}/{folder_name(tenant)}/{name}")
         return self._bounded(lambda: self._read_upload(blob, name, max_bytes))
 
+    def _get(self, tenant: str, key_id: str) -> KeyRecord:
+        properties = self._properties(self._blob(tenant, key_id))
+        if properties is None:
+            raise KeyNotFoundError(key_id)
+        record = _require_record(properties, tenant, key_id)
+        if record.is_expired(self._clock()):
+            raise KeyNotFoundError(key_id)
+        return record
+
     def _put(self, record: KeyRecord, data: bytes) -> KeyRecord:
         blob = self._blob(record.tenant, record.key_id)
         for _ in range(_MAX_ATTEMPTS):
@@ -188,10 +201,7 @@ class AzureBlobKeyStore:
                     return record
                 except ResourceExistsError:
                     continue
-            kept = _record(properties, record.tenant, record.key_id)
-            if kept is None:
-                self._delete(blob, properties.etag)
-                continue
+            kept = _require_record(properties, record.tenant, record.key_id)
             wanted = in_force(kept, record, self._clock())
             if wanted == kept or self._replace_record(blob, wanted, properties.etag):
                 return wanted
@@ -200,9 +210,7 @@ class AzureBlobKeyStore:
 
     def _replace_record(self, blob: BlobClient, record: KeyRecord, etag: str) -> bool:
         try:
-            blob.set_blob_metadata(
-                _metadata(record), etag=etag, match_condition=MatchConditions.IfNotModified, **self._options
-            )
+            blob.set_blob_metadata(_metadata(record), **_unchanged(etag), **self._options)
         except (ResourceModifiedError, ResourceNotFoundError):
             return False
         return True
@@ -210,13 +218,14 @@ class AzureBlobKeyStore:
     def _read(self, tenant: str, key_id: str) -> bytes:
         blob = self._blob(tenant, key_id)
         found = self._download(blob)
-        record = None if found is None else _record(found[0], tenant, key_id)
-        if found is None or record is None or record.is_expired(self._clock()):
+        if found is None:
             raise KeyNotFoundError(key_id)
         properties, data = found
+        if _require_record(properties, tenant, key_id).is_expired(self._clock()):
+            raise KeyNotFoundError(key_id)
         if hashlib.sha256(data).hexdigest() != key_id:
             _logger.error("blob %s is damaged: deleted; its owner has to register the key again", blob.blob_name)
-            self._delete(blob, properties.etag)
+            self._delete(blob, **_unchanged(properties.etag))
             raise KeyNotFoundError(key_id)
         return data
 
@@ -226,7 +235,7 @@ class AzureBlobKeyStore:
             raise KeyNotFoundError(name)
         if properties.size > max_bytes:
             raise LimitExceededError("max_key_bytes", max_bytes, properties.size)
-        found = self._download(blob, etag=properties.etag, match_condition=MatchConditions.IfNotModified)
+        found = self._download(blob, **_unchanged(properties.etag))
         if found is None:
             raise KeyNotFoundError(name)
         return found[1]
@@ -255,11 +264,8 @@ class AzureBlobKeyStore:
             raise OSError("the download broke off")
         return stream.properties, data
 
-    def _delete(self, blob: BlobClient, etag: str | None = None) -> bool:
-        """Delete a blob, if it is still as it was read; returns whether it was."""
-        conditions: dict[str, Any] = (
-            {} if etag is None else {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-        )
+    def _delete(self, blob: BlobClient, **conditions: Any) -> bool:
+        """Delete a blob, if the conditions hold; returns whether it was there and they did."""
         try:
             blob.delete_blob(**conditions, **self._options)
         except ResourceNotFoundError as error:
@@ -277,10 +283,15 @@ class AzureBlobKeyStore:
     def _bounded(self, call: Callable[[], Result]) -> Result:
         try:
             return self._calls.run(call)
+        except ServiceError:
+            raise
         except HttpResponseError as error:
             reason = f"{error.status_code} {getattr(error, 'error_code', '')}"
-        except (AzureError, OSError, ValueError) as error:
+        except (AzureError, OSError) as error:
             reason = type(error).__name__
+        except Exception as error:  # the SDK checks little of what it is answered: any may come of a malformed answer
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__} at {place.filename}:{place.lineno}"
         _logger.error("the keys' container does not answer as it should: %s", reason)
         raise no_answer()
 
@@ -298,13 +309,29 @@ def _metadata(record: KeyRecord) -> dict[str, str]:
     return {_METADATA_NAME: record_to_json(record)}
 
 
+def _unchanged(etag: str) -> dict[str, Any]:
+    """The condition that a blob is still as it was read. The SDK refuses it with ValueError where there is no ETag."""
+    return {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+
+
 def _record(properties: BlobProperties, tenant: str, key_id: str) -> KeyRecord | None:
-    """Return the record of a blob, or None if the store has not written it so."""
+    """Return the record of a blob, or None if this store has not written it so."""
     try:
-        record = record_from_json((properties.metadata or {}).get(_METADATA_NAME, ""), tenant, key_id)
+        return _require_record(properties, tenant, key_id)
     except ValueError:
         return None
-    return record if properties.size == record.byte_count else None
+
+
+def _require_record(properties: BlobProperties, tenant: str, key_id: str) -> KeyRecord:
+    """Return the record of a blob.
+
+    Raises:
+        ValueError: it has none. Nothing is concluded from that: the head of an answer may have been cut off.
+    """
+    record = record_from_json((properties.metadata or {}).get(_METADATA_NAME, ""), tenant, key_id)
+    if properties.size != record.byte_count:
+        raise ValueError("the blob is not as long as its record says")
+    return record
 
 
 def _require_container(error: ResourceNotFoundError) -> None:

@@ -13,6 +13,7 @@ from sealserve_service.models.linear_model import LinearModel
 _LOGGER = logging.getLogger(__name__)
 
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
+MODEL_SUFFIXES = (".npz", ".skops", *_PICKLE_SUFFIXES)
 
 
 def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> LinearModel:
@@ -30,7 +31,7 @@ def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> Lin
     if not path.is_file():
         raise ModelFileError(f"{path} is {'not a file' if path.exists() else 'missing'}; give the file of a model")
     suffix = path.suffix.lower()
-    if suffix != ".npz" and suffix != ".skops" and suffix not in _PICKLE_SUFFIXES:
+    if suffix not in MODEL_SUFFIXES:
         raise ModelFileError(
             f"{path}: the format {suffix!r} is unknown; the known ones are .npz, .skops and, with --trust-pickle, "
             f"{', '.join(_PICKLE_SUFFIXES)}"

@@ -67,7 +67,7 @@ class Case:
 
 @pytest.fixture
 def case(ei_user: EIUser, galois: _seal.GaloisKeys) -> Any:
-    def make(weights: Any, intercept: Any, low: float = -1, high: float = 1) -> Case:
+    def make(weights: Any, intercept: Any, low: Any = -1, high: Any = 1) -> Case:
         W, b = np.array(weights, float), np.array(intercept, float)
         engine = EiSlotsEngine(W, b, InputGrid.of(W.shape[1], low, high), lambda *_: galois)
         return Case(W, b, engine, ei_user)
@@ -168,6 +168,8 @@ def test_scores_beyond_every_scale(ei_user: EIUser) -> None:
     for weight, high in ((1.0, 2.0**58), (1e308, 1e3), (float("inf"), 1.0)):
         with pytest.raises(PlanError, match="scores up to"):
             EiSlotsEngine(np.full((1, 2), weight), np.zeros(1), InputGrid.of(2, 0, high), lambda *_: None)
+    with pytest.raises(PlanError, match="weights up to"):
+        EiSlotsEngine(np.array([[1e30, 1]]), np.zeros(1), InputGrid.of(2, 0, [0, 1]), lambda *_: None)
     with pytest.raises(PlanError, match="8192 classes"):
         EiSlotsEngine(np.zeros((8193, 1)), np.zeros(8193), InputGrid.of(1, 0, 1), lambda *_: None)
 
@@ -198,6 +200,16 @@ def test_a_piece_comes_before_the_next_is_made(case: Any) -> None:
 def test_diagonals_are_encoded_once(case: Any) -> None:
     engine = case(np.eye(8), np.zeros(8)).engine
     assert engine.diagonal(0, 0, 0) is engine.diagonal(0, 0, 0) is not None
+    assert engine.diagonal(0, 0, 0).capacity() == 2 * 8192
+
+
+def test_weights_of_features_that_are_always_zero(case: Any) -> None:
+    weights = np.random.default_rng(8).normal(size=(3, 20))
+    weights[:, 4] = 2.0**58
+    made = case(weights, [0.0, 1, 2], low=np.where(np.arange(20) == 4, 0, -1), high=np.arange(20) != 4)
+    x = np.where(np.arange(20) == 4, 0, 0.5)
+    # What the noise of that feature makes of its weight is in the bound, and the bound is honest about it.
+    assert made.error(x) <= made.engine.offer.score_error_bound
 
 
 def test_keys_are_asked_for_by_tenant_and_id(ei_user: EIUser) -> None:

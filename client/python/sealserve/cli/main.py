@@ -16,6 +16,8 @@ from sealserve.errors import SealserveError
 ENTRY_POINTS = "sealserve.commands"
 # The modules that only an extra installs -> the extra.
 _EXTRAS = {
+    "azure": "service",
+    "encrypted": "ei",
     "matplotlib": "demo",
     "grpc_reflection": "service",
     "joblib": "service",

@@ -1,0 +1,40 @@
+"""What every benchmark says about its run, and how it is shown."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+OUTPUT = Path("build/bench")
+_PACKAGES = ("sealserve", "seal-python", "grpcio", "numpy", "scikit-learn", "encrypted-inference")
+
+
+def described_run() -> dict[str, Any]:
+    """Describe the machine and the versions; makes the folder for the results."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    return {
+        "machine": {"processor": _processor(), "cores": psutil.cpu_count()},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    file = Path("/proc/cpuinfo")
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def render(rows: Sequence[Sequence[str]]) -> str:
+    """Render rows of cells as a Markdown table; the first is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *body = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])

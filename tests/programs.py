@@ -1,0 +1,41 @@
+"""`sealserve serve` as a program of its own, with any options."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from tests.serving import ROOT
+
+
+@dataclass(frozen=True)
+class Program:
+    """A running service."""
+
+    address: str
+    process: "subprocess.Popen[str]"
+
+    @property
+    def resident_bytes(self) -> int:
+        """What it has in memory."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+
+@contextlib.contextmanager
+def serve(*options: str, address: str = "127.0.0.1:0", **environment: str) -> Iterator[Program]:
+    """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before."""
+    command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", address, "--log-level", "warning"]
+    with subprocess.Popen(
+        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    ) as process:
+        assert process.stdout
+        try:
+            line = process.stdout.readline()
+            assert line, "the service did not start; what it says is above"
+            yield Program(line.split()[-1], process)
+        finally:
+            process.kill()
