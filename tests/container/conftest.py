@@ -11,6 +11,7 @@ from tests.conftest import Digits
 from tests.containers import Container, build_image, require, running_container, wait_until
 
 RANGE = ("--input-range", "0,1", "--input-step", "0.0625")
+PLAINTEXT = ("--insecure",)  # within the container that is every interface; it is published on loopback only
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,8 @@ def models(digits_model: Digits, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def container(image: str, models: Path) -> Iterator[Container]:
     """A container that serves the digits model and is healthy."""
-    with running_container(image, "--model", "/models/digits.skops", *RANGE, mounts={models: "/models"}) as container:
+    with running_container(
+        image, "--model", "/models/digits.skops", *RANGE, *PLAINTEXT, mounts={models: "/models"}
+    ) as container:
         wait_until(lambda: container.run("sealserve", "health").returncode == 0, container)
         yield container

@@ -16,7 +16,7 @@ from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
 from tests.conftest import Digits
-from tests.container.conftest import RANGE
+from tests.container.conftest import PLAINTEXT, RANGE
 from tests.containers import Container, running_container, wait_until
 from tests.raw import Message, RawClient, assert_scores
 from tests.serving import HANG_SECONDS
@@ -112,7 +112,7 @@ def test_encrypted_inference_clients_are_served(
     image: str, models: Path, digits_model: Digits, engine: str, rows: int
 ) -> None:
     """Its native library is unpacked: it would write it beside itself, which nothing is allowed to here."""
-    arguments = ("--model", "/models/digits.npz", *RANGE, "--ei-engine", engine)
+    arguments = ("--model", "/models/digits.npz", *RANGE, *PLAINTEXT, "--ei-engine", engine)
     with running_container(image, *arguments, mounts={models: "/models"}) as container:
         first_labels(container, digits_model)
         with EIClient(container.address) as client:
@@ -124,7 +124,7 @@ def test_encrypted_inference_clients_are_served(
 def test_the_first_row_is_answered_within_seconds(
     image: str, models: Path, model: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--model", f"/models/{model}", *RANGE)
+    arguments = ("--model", f"/models/{model}", *RANGE, *PLAINTEXT)
     with running_container(image, *arguments, mounts={models: "/models"}) as container:
         labels = first_labels(container, digits_model)
         seconds = time.monotonic() - container.started
@@ -155,7 +155,7 @@ def test_it_says_why_it_does_not_start(image: str, models: Path) -> None:
         ("none.npz", "/models/none.npz is missing"),
         (f"digits.npz@sha256:{'0' * 64}", "/models/digits.npz is not the file it should be"),
     ):
-        with running_container(image, "--model", model, *RANGE, mounts={models: "/models"}) as container:
+        with running_container(image, "--model", model, *RANGE, *PLAINTEXT, mounts={models: "/models"}) as container:
             assert container.exit_code() == 1
             assert reason in container.logs()
 
@@ -163,12 +163,12 @@ def test_it_says_why_it_does_not_start(image: str, models: Path) -> None:
 def test_it_serves_what_is_mounted(image: str, models: Path, digits_model: Digits, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     shutil.copy(models / "digits.npz", tmp_path)
-    with running_container(image, *RANGE, mounts={tmp_path: "/models"}) as container:
+    with running_container(image, *RANGE, *PLAINTEXT, mounts={tmp_path: "/models"}) as container:
         assert first_labels(container, digits_model) == digits_model.estimator.predict(digits_model.X[:1])
 
 
 def test_it_finishes_its_work_on_sigterm(image: str, models: Path, digits_model: Digits) -> None:
-    arguments = ("--model", "/models/digits.npz", *RANGE)
+    arguments = ("--model", "/models/digits.npz", *RANGE, *PLAINTEXT)
     with running_container(image, *arguments, mounts={models: "/models"}) as container:
         first_labels(container, digits_model)
         with RawClient(container.address) as raw, raw.conversation() as busy:

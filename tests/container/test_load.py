@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sealserve.client import Client
 from sealserve.errors import SealserveError
+from tests.container.conftest import PLAINTEXT
 from tests.containers import Container, running_container, wait_until
 from tests.serving import HANG_SECONDS
 
@@ -40,7 +41,7 @@ def container(
     directory = tmp_path_factory.mktemp("models")
     directory.chmod(0o755)
     np.savez(directory / "wide.npz", coef=model[0], intercept=model[1], classes=np.arange(CLASSES))
-    arguments = ("--model", "/models/wide.npz", "--input-range", "0,1")
+    arguments = ("--model", "/models/wide.npz", "--input-range", "0,1", *PLAINTEXT)
     with running_container(image, *arguments, mounts={directory: "/models"}) as container:
         wait_until(lambda: container.run("sealserve", "health").returncode == 0, container)
         yield container
