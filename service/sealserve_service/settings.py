@@ -16,6 +16,7 @@ class ModelSource:
     """Where a model comes from and what the operator says of it.
 
     Attributes:
+        sha256: of the file, as lower-case hexadecimal digits; "" where nobody has said.
         input_range, input_step, calibration: at most what the model's own scaler does not tell.
         max_score_error: the wanted error bound; None leaves it to the planner.
     """
@@ -26,6 +27,7 @@ class ModelSource:
     input_step: float | None = None
     calibration: Path | None = None
     max_score_error: float | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

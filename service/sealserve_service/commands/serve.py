@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import add_model_options, model_path, positive, source
+from sealserve_service.commands.options import ModelFile, add_model_options, model_file, positive, source
 from sealserve_service.models.loading import MODEL_SUFFIXES
 from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
 
@@ -14,11 +14,12 @@ def configure(parser: ArgumentParser) -> None:
     """Add the options; the environment gives some of their defaults."""
     parser.add_argument(
         "--model",
-        type=model_path,
+        type=model_file,
         action="append",
         default=[],
-        metavar="[NAME=]PATH",
-        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file and the name to serve it under; repeatable. "
+        metavar="[NAME=]PATH[@sha256:HEX]",
+        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the "
+        "SHA-256 that it must have; repeatable. "
         "Without any, every model in the folder AZUREML_MODEL_DIR, where relative paths begin too if it is set",
     )
     add_model_options(parser, per_model=True)
@@ -90,7 +91,7 @@ def run(arguments: Namespace) -> int:
 
     if arguments.processes < 1:
         raise InputError("--processes is at least 1")
-    models = tuple(source(name, path, arguments) for name, path in _files(arguments))
+    models = tuple(source(file, arguments) for file in _files(arguments))
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         raise InputError("two models have the same name: say --model NAME=PATH")
@@ -122,15 +123,15 @@ def run(arguments: Namespace) -> int:
     )
 
 
-def _files(arguments: Namespace) -> list[tuple[str, Path]]:
-    """Return the names and paths of the models: those that are given, or all in the model folder.
+def _files(arguments: Namespace) -> list[ModelFile]:
+    """Return the models' files: those that are given, or all in the model folder.
 
     Raises:
         InputError: there are none.
     """
     folder = Path(arguments.model_folder) if arguments.model_folder else None
     if arguments.model:
-        return [(name, path if folder is None else folder / path) for name, path in arguments.model]
+        return [file if folder is None else file._replace(path=folder / file.path) for file in arguments.model]
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MODEL_SUFFIXES) if folder else []
     if not files:
         raise InputError(
@@ -138,7 +139,7 @@ def _files(arguments: Namespace) -> list[tuple[str, Path]]:
             if folder
             else "no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR"
         )
-    return [(path.stem, path) for path in files]
+    return [ModelFile(path.stem, path) for path in files]
 
 
 def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:
