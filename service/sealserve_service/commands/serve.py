@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import add_model_options, model_path, positive, source
+from sealserve_service.commands.options import ModelFile, add_model_options, model_file, positive, source
 from sealserve_service.settings import DEFAULT_ADDRESS, ModelFolder, ModelSource, Settings, from_environment
 
 _PER_MODEL = ("input_range", "input_step", "calibration", "max_score_error")
@@ -15,11 +15,12 @@ def configure(parser: ArgumentParser) -> None:
     """Add the options; the environment gives some of their defaults."""
     parser.add_argument(
         "--model",
-        type=model_path,
+        type=model_file,
         action="append",
         default=[],
-        metavar="[NAME=]PATH",
-        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file and the name to serve it under; repeatable. "
+        metavar="[NAME=]PATH[@sha256:HEX]",
+        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the "
+        "SHA-256 that it must have; repeatable. "
         "Without any, every model in the folder AZUREML_MODEL_DIR, where relative paths begin too if it is set",
     )
     add_model_options(parser, per_model=True)
@@ -141,7 +142,8 @@ def _named_models(arguments: Namespace) -> tuple[ModelSource, ...]:
     if not arguments.model:
         raise InputError("no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR")
     # An empty model_folder is the working directory.
-    return tuple(source(name, Path(arguments.model_folder, path), arguments) for name, path in arguments.model)
+    files = (file._replace(path=Path(arguments.model_folder, file.path)) for file in arguments.model)
+    return tuple(source(file, arguments) for file in files)
 
 
 def _folder(arguments: Namespace) -> ModelFolder | None:
@@ -150,7 +152,9 @@ def _folder(arguments: Namespace) -> ModelFolder | None:
         return None
     path = Path(arguments.model_folder)
     named = {target for option in _PER_MODEL for target, _ in getattr(arguments, option) if target is not None}
-    return ModelFolder(path, tuple(source(name, path, arguments) for name in named), source("", path, arguments))
+    return ModelFolder(
+        path, tuple(source(ModelFile(name, path), arguments) for name in named), source(ModelFile("", path), arguments)
+    )
 
 
 def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:

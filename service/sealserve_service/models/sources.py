@@ -57,7 +57,7 @@ def serve_source(
         ModelError: the file, the model or its range will not do.
         PlanError: no parameter set serves it as asked.
     """
-    model = load_model(source.path, trust_pickle=trust_pickle)
+    model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     calibration = calibration_rows(source)
     grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
     return serve_model(
