@@ -17,9 +17,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._calls import messages, translated
+from sealserve._calls import BUSY, messages, translated
 from sealserve._exchange import Exchange
-from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, StaleConfigError
+from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, ServiceError, StaleConfigError
 from sealserve.item import Scores
 from sealserve.model import Limits
 from sealserve.output import Output
@@ -78,7 +78,7 @@ class ScoreStream:
         calls: one a stream: takes an iterator of requests, returns the call.
         batches: the source; what it raises is raised to the caller, after the results of what it gave before.
         limits: the service's.
-        rescored: scores rows again after their configuration was found stale.
+        rescored: scores rows again after the service found their configuration stale, or was busy.
         timeout_seconds: how long an item may have no end after it was sent.
     """
 
@@ -87,7 +87,7 @@ class ScoreStream:
         calls: Sequence[Callable[[Iterator[prediction_pb2.StreamPredictRequest]], Any]],
         batches: Iterator[Batch],
         limits: Limits,
-        rescored: Callable[[NDArray[np.float64], StaleConfigError], Scored],
+        rescored: Callable[[NDArray[np.float64], ServiceError], Scored],
         timeout_seconds: float,
     ) -> None:
         self.limits = limits
@@ -278,7 +278,9 @@ class _Lane:
         try:
             if response.HasField("error"):
                 error = error_from_proto(response.error)
-                return self._owner.rescored(pending.batch.rows, error) if isinstance(error, StaleConfigError) else error
+                if isinstance(error, (StaleConfigError, *BUSY)):
+                    return self._owner.rescored(pending.batch.rows, error)
+                return error
             exchange = pending.batch.exchange
             return Scored(exchange.model.output, exchange.decrypt(len(pending.batch.rows), pending.reply))
         except SealserveError as error:
