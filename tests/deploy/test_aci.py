@@ -4,7 +4,6 @@ import base64
 import copy
 import json
 import re
-from string import Template as Placeholders
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ DIRECTORY = ROOT / "deploy/aci"
 BICEP = (DIRECTORY / "main.bicep").read_text()
 YAML = (DIRECTORY / "container-group.yaml").read_text()
 
+VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 IDENTITY = (
     "/subscriptions/1/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/scorer-identity"
 )
@@ -35,8 +35,6 @@ FILLED_IN = {
     "ACI_INPUT_RANGE": "0,1",
     "ACI_KEY_ACCOUNT": "keyaccount",
     "ACI_KEY_CONTAINER": "keys",
-    "ACI_CPU": "1",
-    "ACI_MEMORY_GB": "1.5",
     "IMAGE": "registry.azurecr.io/sealserve:1.2.3",
     "MODEL_FILE": "mnist.skops",
     "MODEL_SHA256": "0123456789abcdef" * 4,
@@ -54,7 +52,6 @@ PARAMETERS = {
     "modelFile": FILLED_IN["MODEL_FILE"],
     "modelSha256": FILLED_IN["MODEL_SHA256"],
     "keyAccountName": FILLED_IN["ACI_KEY_ACCOUNT"],
-    "memoryInGB": FILLED_IN["ACI_MEMORY_GB"],
     "tlsCertificate": SECRETS["TLS_CERTIFICATE"],
     "tlsPrivateKey": SECRETS["TLS_PRIVATE_KEY"],
     "tlsAuthority": SECRETS["TLS_AUTHORITY"],
@@ -96,9 +93,21 @@ def group_of_bicep(**parameters: Any) -> dict[str, Any]:
     return body
 
 
-def group_of_yaml(**changes: str) -> dict[str, Any]:
-    """The container group that is asked for once the placeholders are filled in."""
-    group: dict[str, Any] = yaml.safe_load(Placeholders(YAML).substitute(FILLED_IN | changes))
+def filled_in(value: Any) -> Any:
+    """Fill in the environment's variables as az does: in every text, keys too, after the YAML was parsed."""
+    match value:
+        case dict():
+            return {filled_in(key): filled_in(member) for key, member in value.items()}
+        case list():
+            return [filled_in(member) for member in value]
+        case str():
+            return VARIABLE.sub(lambda variable: FILLED_IN[variable[1]], value)
+    return value
+
+
+def group_of_yaml() -> dict[str, Any]:
+    """The container group that az asks for."""
+    group: dict[str, Any] = filled_in(yaml.safe_load(YAML))
     assert group.pop("apiVersion") == API_VERSION
     assert group.pop("type") == "Microsoft.ContainerInstance/containerGroups"
     return group
@@ -114,8 +123,8 @@ def test_both_say_the_same() -> None:
     assert group_of_yaml() == group_of_bicep()
 
 
-def test_the_placeholders_are_the_ones_that_are_filled_in() -> None:
-    assert set(Placeholders(YAML).get_identifiers()) == set(FILLED_IN)
+def test_the_variables_are_the_ones_that_are_filled_in() -> None:
+    assert set(VARIABLE.findall(YAML)) == set(FILLED_IN)
 
 
 def test_azure_knows_every_field() -> None:
@@ -141,11 +150,13 @@ def test_what_azure_does_not_know_is_found() -> None:
         assert fault in found
 
 
-def test_one_core_and_one_gigabyte_by_default() -> None:
-    parameters = {name: value for name, value in PARAMETERS.items() if name != "memoryInGB"}
-    (only,) = read_template(BICEP, parameters, OUTSIDE).resources["group"].body["properties"]["containers"]
+def test_one_core_and_one_gigabyte_unless_told_otherwise() -> None:
     one = {"cpu": 1, "memoryInGB": 1}
-    assert only["properties"]["resources"] == {"requests": one, "limits": one}
+    assert container(group_of_bicep())["resources"] == {"requests": one, "limits": one}
+    more = {"cpu": 2, "memoryInGB": 3.5}
+    larger = group_of_bicep(cpu="2", memoryInGB="3.5")
+    assert container(larger)["resources"] == {"requests": more, "limits": more}
+    assert faults(larger) == []
 
 
 def test_the_command_and_the_environment_are_sealserve_s_own() -> None:
