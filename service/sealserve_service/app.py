@@ -51,6 +51,7 @@ def _keys(settings: Settings) -> RegisteredKeys | None:
         max_key_bytes=settings.limits.max_key_bytes,
         max_ttl_seconds=settings.max_key_ttl_seconds,
         cache_bytes=settings.key_cache_bytes,
+        quota=settings.quota,
     )
 
 

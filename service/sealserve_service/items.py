@@ -7,7 +7,9 @@ without a server.
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from sealserve.errors import (
     DrainingError,
@@ -28,6 +30,7 @@ from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
 from sealserve_service import drain
+from sealserve_service.admission import Admission
 from sealserve_service.auth import Tenant
 from sealserve_service.models.registry import ModelRegistry
 
@@ -45,9 +48,10 @@ class Item:
         ModelNotFoundError, StaleConfigError, ParameterSetNotOfferedError, InputMismatchError: the header fits no model
             or offer.
         KeyNotFoundError, KeyStoreUnavailableError: the key that the offer requires is not there, or cannot be read.
+        QuotaExceededError: the tenant has used up its quota.
     """
 
-    def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant) -> None:
+    def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant, admission: Admission) -> None:
         served = models.get(header.model, tenant)
         if header.config_id != served.model.config_id:
             raise StaleConfigError(served.model.config_id)
@@ -62,11 +66,16 @@ class Item:
             raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
         if bool(header.key_id) != (offer.required_key is not None):
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
+        self.engine = engine
         self.offer = offer
         self.byte_count = 0
         self.seconds = 0.0
-        self._scoring = engine.begin(header, tenant)
         self.received = 0
+        self._tenant = tenant
+        self._admission = admission
+        self._turn: Callable[[], AbstractContextManager[None]] = partial(admission.patient_turn, engine)
+        admission.charge(tenant, header.row_count)
+        self._scoring = engine.begin(header, tenant)
 
     @property
     def is_complete(self) -> bool:
@@ -78,24 +87,54 @@ class Item:
 
         Raises:
             OutOfSequenceError, InputMismatchError, MalformedCiphertextError: the item has failed.
+            QuotaExceededError: there is no room for its bytes.
         """
         if first_index != self.received:
             raise OutOfSequenceError(self.received, first_index)
         missing = self.offer.ciphertexts_per_item - self.received
         if not 1 <= len(ciphertexts) <= missing:
             raise InputMismatchError("ciphertexts", missing, len(ciphertexts))
-        start = time.perf_counter()
-        self._scoring.add(ciphertexts)
-        self.seconds += time.perf_counter() - start
+        byte_count = sum(map(len, ciphertexts))
+        self._admission.hold(self._tenant, byte_count)
+        self.byte_count += byte_count
+        with self._timed_turn():
+            self._scoring.add(ciphertexts)
         self.received += len(ciphertexts)
 
     def scores(self) -> Iterator[Scores]:
-        """Yield the reply, timing the arithmetic but not what the caller does in between."""
-        start = time.perf_counter()
-        for pair in self._scoring.finish():
-            self.seconds += time.perf_counter() - start
-            yield pair
+        """Yield the reply; others have their turn while the caller does something with a piece of it."""
+        pieces = iter(self._scoring.finish())
+        while True:
+            with self._timed_turn():
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            yield piece
+        self._admission.learn(self.engine, self.seconds)
+
+    @contextmanager
+    def whole_turn(self, seconds_left: float | None) -> Iterator[None]:
+        """Have the turn for the whole item at once, if it comes soon; see Admission.turn.
+
+        Raises:
+            QuotaExceededError: it does not.
+        """
+        with self._admission.turn(self.engine, seconds_left):
+            self._turn = nullcontext
+            yield
+
+    def close(self) -> None:
+        """Let go of the room that it has."""
+        self._admission.release(self._tenant, self.byte_count)
+        self.byte_count = 0
+
+    @contextmanager
+    def _timed_turn(self) -> Iterator[None]:
+        """Count the seconds of the arithmetic, but not of the wait for it."""
+        with self._turn():
             start = time.perf_counter()
+            yield
+            self.seconds += time.perf_counter() - start
 
 
 def grouped(pairs: Iterable[Scores]) -> Iterator[prediction_pb2.ScoreGroup]:
@@ -138,8 +177,9 @@ class ItemTable:
         draining: whether none may begin.
     """
 
-    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits) -> None:
+    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits, admission: Admission) -> None:
         self._models = models
+        self._admission = admission
         self.tenant = tenant
         self._limits = limits
         self._open: dict[int, Item] = {}  # in order of their deadlines, as every item has the same time
@@ -218,7 +258,7 @@ class ItemTable:
             raise DrainingError(drain.RETRY_SECONDS)
         if len(self._open) >= self._limits.max_open_items:
             raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)
-        item = Item(header_from_proto(message.header), self._models, self.tenant)
+        item = Item(header_from_proto(message.header), self._models, self.tenant, self._admission)
         self._open[message.item_id] = item
         self._deadlines[message.item_id] = time.monotonic() + self._limits.item_timeout_seconds
         return item
@@ -231,8 +271,7 @@ class ItemTable:
     def _add(self, item: Item, chunk: prediction_pb2.Chunk) -> None:
         ciphertexts = list(chunk.ciphertexts)
         byte_count = checked_bytes(ciphertexts, self._limits)
-        item.byte_count += byte_count
-        in_flight = sum(other.byte_count for other in self._open.values())
+        in_flight = byte_count + sum(other.byte_count for other in self._open.values())
         if len(self._open) > 1 and in_flight > self._limits.window_bytes:
             raise LimitExceededError("window_bytes", self._limits.window_bytes, in_flight)
         item.add(chunk.first_index, ciphertexts)
@@ -247,8 +286,14 @@ class ItemTable:
         # The last group travels with the end.
         yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held, done=done(item))
 
+    def close(self) -> None:
+        """Forget all items: their client is gone."""
+        for item_id in list(self._open):
+            self._forget(item_id)
+
     def _forget(self, item_id: int) -> None:
-        self._open.pop(item_id, None)
+        if item := self._open.pop(item_id, None):
+            item.close()
         self._deadlines.pop(item_id, None)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sealserve.model import Limits
+from sealserve_service.quota import Quota
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -49,7 +50,8 @@ class Settings:
         ei_engine: what scores for encrypted-inference clients: "seal", or "eiserver", the reference.
         handshake_timeout_seconds: how long a new connection may take until it can carry calls.
         grace_seconds: how long work in flight may go on after SIGTERM.
-        max_concurrent_calls: calls that one process serves at once; further ones get RESOURCE_EXHAUSTED.
+        max_concurrent_calls: calls that one process serves at once, if its memory allows; more are refused.
+        quota: of tenants that have none of their own.
     """
 
     address: str = DEFAULT_ADDRESS
@@ -73,6 +75,7 @@ class Settings:
     handshake_timeout_seconds: float = 20.0
     grace_seconds: float = 20.0
     max_concurrent_calls: int = 256
+    quota: Quota = field(default_factory=Quota)
     limits: Limits = field(
         default_factory=lambda: Limits(
             max_message_bytes=2 << 20,

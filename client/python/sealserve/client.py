@@ -10,6 +10,7 @@ scores, errors or decisions to retry back to the service's operator: see SECURIT
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
@@ -17,12 +18,12 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._calls import called, described, scored
+from sealserve._calls import called, described, retried, scored
 from sealserve._channel import open_channel
 from sealserve._exchange import Exchange
 from sealserve._stream import Batch, Scored, ScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import InputError, SealserveError, StaleConfigError
+from sealserve.errors import InputError, SealserveError, ServiceError, StaleConfigError
 from sealserve.keys import SecretKey
 from sealserve.model import Model
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
@@ -98,7 +99,8 @@ class Client:
         token = ""
         while True:
             stub = model_pb2_grpc.ModelServiceStub(self._channel(0))
-            page = called(stub.ListModels, model_pb2.ListModelsRequest(page_token=token), self._timeout_seconds)
+            request = model_pb2.ListModelsRequest(page_token=token)
+            page = retried(partial(called, stub.ListModels, request), self._timeout_seconds)
             yield from map(model_from_proto, page.models)
             token = page.next_page_token
             if not token:
@@ -222,9 +224,12 @@ class Client:
         ]
         return iter(ScoreStream(calls, batches, limits, self._rescored, self._timeout_seconds))
 
-    def _rescored(self, rows: NDArray[np.float64], stale: StaleConfigError) -> Scored:
-        """Score rows again after the model's configuration has changed: once, for a second change is an error."""
-        exchange = self._refreshed(stale)
+    def _rescored(self, rows: NDArray[np.float64], error: ServiceError) -> Scored:
+        """Score rows again after the model's configuration has changed, or the service was busy.
+
+        A configuration that changes once more is an error.
+        """
+        exchange = self._refreshed(error) if isinstance(error, StaleConfigError) else self._exchange()
         quantized = exchange.quantize(rows, clip=self._clip)
         per_item = exchange.offer.rows_per_item
         return self._joined(
