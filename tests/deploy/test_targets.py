@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Digits
 from tests.deploy.bicep import read_template
-from tests.deploy.test_aci import BICEP, OUTSIDE, SECURE
+from tests.deploy.templates import BICEP, OUTSIDE, SECURE
 from tests.serving import HANG_SECONDS, ROOT
 
 ADDRESS = "sealserve.westeurope.azurecontainer.io:50051"
