@@ -8,22 +8,26 @@ from sealserve.he.quantization import InputGrid
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.places import open_key_store
+from sealserve_service.models.library import ModelLibrary
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.registry import EngineFactory, ModelRegistry
-from sealserve_service.models.sources import serve_source
+from sealserve_service.models.sources import folder_sources, serve_source
+from sealserve_service.models.watch import Watch
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.server import Server
 from sealserve_service.settings import Settings
 
 _EISERVER_SECONDS_A_CLASS = 1.5
+_LOOK_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def service(settings: Settings) -> Iterator[Server]:
-    """Load what the settings name and build its server; at the end give back what the server has used.
+def service(settings: Settings) -> Iterator[tuple[Server, Watch]]:
+    """Load what the settings name, build its server, keep its models; at the end give back what they have used.
 
     Raises:
         ModelError, PlanError: a model cannot be served.
+        InputError: the folder of models holds none now.
         KeyStoreSettingsError: the keys' place cannot be used.
         UnusableFileError: the file of identities cannot be used.
     """
@@ -34,11 +38,13 @@ def service(settings: Settings) -> Iterator[Server]:
         else:
             closing.callback(keys.close)
             ei_engine = _ei_engine(settings, keys, closing)
-        models = ModelRegistry(
-            serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine)
-            for source in settings.models
+        library = ModelLibrary(
+            lambda: settings.models if settings.model_folder is None else folder_sources(settings.model_folder),
+            lambda source: serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine),
         )
-        yield build_server(settings, models, keys)
+        watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
+        closing.callback(watch.close)
+        yield build_server(settings, library.models, keys), watch
 
 
 def _keys(settings: Settings) -> RegisteredKeys | None:

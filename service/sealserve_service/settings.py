@@ -1,5 +1,6 @@
 """The settings of a service: frozen, from flags and environment. Nothing else reads the environment."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,10 +32,32 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class ModelFolder:
+    """A folder whose model files, at any depth, are served under their names without the extension.
+
+    Attributes:
+        named: what the operator says of single models; the paths mean nothing.
+        others: what he says of all others; name and path mean nothing.
+    """
+
+    path: Path
+    named: tuple[ModelSource, ...]
+    others: ModelSource
+
+    def source(self, path: Path) -> ModelSource:
+        """Say how to serve a file of the folder."""
+        said = next((source for source in self.named if source.name == path.stem), self.others)
+        return dataclasses.replace(said, name=path.stem, path=path)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a serving process is told.
 
     Attributes:
+        models: what to serve; of a model_folder, what was in it at the start.
+        model_folder: serve what is in it, whatever was at the start.
+        watch: load models when their files change, not only on SIGHUP.
         tls_certificate, tls_private_key: PEM files; both or neither.
         tls_client_ca: PEM; with it, a client has to have a certificate of this authority.
         identities: the file that says who may do what (`identities`); without it, all callers are one tenant.
@@ -59,6 +82,8 @@ class Settings:
     log_level: str = "info"
     trust_pickle: bool = False
     models: tuple[ModelSource, ...] = ()
+    model_folder: ModelFolder | None = None
+    watch: bool = False
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None

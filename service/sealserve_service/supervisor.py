@@ -8,11 +8,12 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
 from sealserve.address import host_of, is_loopback
@@ -24,6 +25,10 @@ from sealserve_service.settings import Settings
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
 _STOP_MARGIN_SECONDS = 5.0
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_MANY_SIGNALS = 4096
+
+_Awaited = Connection | socket.socket | int
 
 _logger = logging.getLogger(__name__)
 
@@ -34,6 +39,8 @@ class StartError(SealserveError):
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Prints `serving NAMES on HOST:PORT` once it listens.
+
+    On SIGHUP every process loads the models whose files have changed.
 
     Raises:
         ModelError, PlanError: a model cannot be served.
@@ -92,21 +99,28 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel: int | None = None) -> None:
-    with _stop_signals() as stop, service(settings) as server:
+    with _signals(*_STOP) as stop, _signals(signal.SIGHUP) as hangup, service(settings) as (server, watch):
         announce(server.start())
-        wait([stop] if parent_sentinel is None else [stop, parent_sentinel])  # readable once the supervisor is dead
+        ends = [stop] if parent_sentinel is None else [stop, parent_sentinel]  # readable once the supervisor is dead
+        while wait([*ends, hangup]) == [hangup]:
+            hangup.recv(_MANY_SIGNALS)
+            watch.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[socket.socket]:
-    """Yield a socket that is readable once SIGTERM or SIGINT has come."""
+def _signals(*numbers: signal.Signals) -> Iterator[socket.socket]:
+    """Yield a socket that is readable once one of the signals has come, and holds a byte for each."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
+
+    def handle(number: int, frame: object) -> None:
+        with contextlib.suppress(BlockingIOError):  # unread bytes without number: one more says nothing new
+            writer.send(b".")
+
     with reader, writer:
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, lambda *_: writer.send(b".")) for number in numbers]
+        before = [signal.signal(number, handle) for number in numbers]
         try:
             yield reader
         finally:
@@ -156,6 +170,14 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that the pipe ends with the worker
         self.is_ready = False
+        self._is_outdated = False
+
+    def reload(self) -> None:
+        """Have the worker load what has changed; one that is still starting does so when it is ready."""
+        if not self.is_ready:
+            self._is_outdated = True
+        elif self.process.is_alive() and self.process.pid:
+            os.kill(self.process.pid, signal.SIGHUP)
 
     def hear(self) -> None:
         """Wait until the worker listens.
@@ -170,6 +192,8 @@ class _Worker:
         if failure is not None:
             raise StartError(failure)
         self.is_ready = True
+        if self._is_outdated:
+            self.reload()
 
 
 class _Supervisor:
@@ -180,12 +204,12 @@ class _Supervisor:
         self._workers: list[_Worker] = []
 
     def run(self, announce: Callable[[], None]) -> None:
-        """Start the workers, replace those that die, stop all on SIGTERM or SIGINT.
+        """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
 
         Raises:
             StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
         """
-        with _stop_signals() as stop:
+        with _signals(*_STOP) as stop, _signals(signal.SIGHUP) as self._hangup:
             try:
                 if self._start(stop):
                     announce()
@@ -197,7 +221,7 @@ class _Supervisor:
         """Start the workers; false if a signal to stop came first."""
         self._workers = [_Worker(self._settings) for _ in range(self._settings.processes)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
-            heard = wait([stop, *(worker.started for worker in waiting)])
+            heard = self._wait([stop, *(worker.started for worker in waiting)])
             if stop in heard:
                 return False
             for worker in waiting:
@@ -209,17 +233,17 @@ class _Supervisor:
         backoff_seconds = 0.0
         while True:
             sentinels = [worker.process.sentinel for worker in self._workers]
-            if stop in wait([stop, *sentinels]):
+            if stop in self._wait([stop, *sentinels]):
                 return
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
                 self._workers.remove(worker)
             while len(self._workers) < self._settings.processes:
-                if wait([stop], backoff_seconds):
+                if self._wait([stop], backoff_seconds):
                     return
                 replacement = _Worker(self._settings)
                 self._workers.append(replacement)
-                if stop in wait([stop, replacement.started]):
+                if stop in self._wait([stop, replacement.started]):
                     return
                 try:
                     replacement.hear()
@@ -229,6 +253,17 @@ class _Supervisor:
                     self._workers.remove(replacement)
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
                     _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
+
+    def _wait(self, awaited: Sequence[_Awaited], timeout_seconds: float | None = None) -> Sequence[object]:
+        """Wait as multiprocessing does, and pass on what SIGHUP asks for meanwhile."""
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            heard = wait([*awaited, self._hangup], None if end is None else max(0.0, end - time.monotonic()))
+            if self._hangup not in heard:
+                return heard
+            self._hangup.recv(_MANY_SIGNALS)
+            for worker in self._workers:
+                worker.reload()
 
     def _stop(self) -> None:
         for worker in self._workers:

@@ -31,6 +31,8 @@ from sealserve.wire import model_from_proto
 
 Method = Literal["predict", "decision_function", "predict_proba"]
 
+_FOLLOWED_CHANGES = 4
+
 
 class Client:
     """Predictions of one served model.
@@ -207,7 +209,10 @@ class Client:
             if isinstance(result, SealserveError):
                 raise result
             results[batch.first_index] = result
-        return self._joined([results[first] for first in sorted(results)])
+        try:
+            return self._joined([results[first] for first in sorted(results)])
+        except StaleConfigError as error:
+            return self._rescored(rows, error)
 
     def _joined(self, results: Sequence[Scored]) -> Scored:
         output = results[0].output
@@ -227,14 +232,17 @@ class Client:
     def _rescored(self, rows: NDArray[np.float64], error: ServiceError) -> Scored:
         """Score rows again after the model's configuration has changed, or the service was busy.
 
-        A configuration that changes once more is an error.
+        A few changes are followed, as a service's processes do not change at the same instant; then one is an error.
         """
-        exchange = self._refreshed(error) if isinstance(error, StaleConfigError) else self._exchange()
-        quantized = exchange.quantize(rows, clip=self._clip)
-        per_item = exchange.offer.rows_per_item
-        return self._joined(
-            [self._score(exchange, quantized[first : first + per_item]) for first in range(0, len(rows), per_item)]
-        )
+        for _ in range(_FOLLOWED_CHANGES):
+            exchange = self._refreshed(error) if isinstance(error, StaleConfigError) else self._exchange()
+            quantized, per_item = exchange.quantize(rows, clip=self._clip), exchange.offer.rows_per_item
+            items = (quantized[first : first + per_item] for first in range(0, len(rows), per_item))
+            try:
+                return self._joined([self._score(exchange, item) for item in items])
+            except StaleConfigError as stale:
+                error = stale
+        raise error
 
     def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scored:
         """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
@@ -245,7 +253,7 @@ class Client:
     def _exchange(self) -> Exchange:
         with self._lock:
             if self._exchange_in_use is None:
-                self._exchange_in_use = Exchange(self._described(), self._secret_key)
+                self._exchange_in_use = Exchange(self._described(self._model_name), self._secret_key)
             return self._exchange_in_use
 
     def _refreshed(self, stale: StaleConfigError) -> Exchange:
@@ -253,14 +261,14 @@ class Client:
         with self._lock:
             old = self._exchange()
             if old.model.config_id != stale.current_config_id:
-                model = self._described()
+                model = self._described(old.model.name)  # without one it might no longer be the only model
                 fits = any(old.secret_key.fits(offer.parameters.parameter_set) for offer in model.offers)
                 key = old.secret_key if fits else self._secret_key
                 self._exchange_in_use = Exchange(model, key)
             return self._exchange()
 
-    def _described(self) -> Model:
-        return described(self._channel(0), self._model_name, self._timeout_seconds)
+    def _described(self, name: str) -> Model:
+        return described(self._channel(0), name, self._timeout_seconds)
 
     def _channel(self, number: int) -> grpc.Channel:
         with self._lock:

@@ -6,8 +6,10 @@ from pathlib import Path
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
 from sealserve_service.commands.options import ModelFile, add_model_options, model_file, positive, source
-from sealserve_service.models.loading import MODEL_SUFFIXES
-from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
+from sealserve_service.quota import Quota
+from sealserve_service.settings import DEFAULT_ADDRESS, ModelFolder, ModelSource, Settings, from_environment
+
+_PER_MODEL = ("input_range", "input_step", "calibration", "max_score_error")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -23,6 +25,11 @@ def configure(parser: ArgumentParser) -> None:
         "Without any, every model in the folder AZUREML_MODEL_DIR, where relative paths begin too if it is set",
     )
     add_model_options(parser, per_model=True)
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow the models' files as they change, not only on SIGHUP; one that cannot be loaded changes nothing",
+    )
     parser.add_argument(
         "--address",
         default=DEFAULT_ADDRESS,
@@ -75,6 +82,13 @@ def configure(parser: ArgumentParser) -> None:
         help="what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower "
         "(%(default)s)",
     )
+    quotas = parser.add_argument_group(
+        "quotas of a tenant, in each process, unless the file of identities says otherwise"
+    )
+    quotas.add_argument("--rows-per-minute", type=positive, metavar="N", help="a minute's worth may come at once")
+    quotas.add_argument("--requests-per-minute", type=positive, metavar="N", help="items of streams included")
+    quotas.add_argument("--bytes-in-flight", type=positive, metavar="N", help="of ciphertexts that have no answer yet")
+    quotas.add_argument("--key-bytes", type=positive, metavar="N", help="of registered keys, in all processes together")
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
@@ -86,12 +100,14 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C; load what has changed on SIGHUP."""
     from sealserve_service import supervisor
+    from sealserve_service.models.sources import folder_sources
 
     if arguments.processes < 1:
         raise InputError("--processes is at least 1")
-    models = tuple(source(file, arguments) for file in _files(arguments))
+    folder = _folder(arguments)
+    models = _named_models(arguments) if folder is None else folder_sources(folder)
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         raise InputError("two models have the same name: say --model NAME=PATH")
@@ -114,36 +130,45 @@ def run(arguments: Namespace) -> int:
             log_level=arguments.log_level,
             trust_pickle=arguments.trust_pickle,
             models=models,
+            model_folder=folder,
+            watch=arguments.watch,
             key_store=arguments.key_store,
             key_store_connection_string=arguments.key_store_connection_string,
             identity_client_id=arguments.identity_client_id,
             max_key_ttl_seconds=arguments.key_days * 86_400,
             ei_engine=arguments.ei_engine,
+            quota=Quota(
+                arguments.rows_per_minute, arguments.requests_per_minute, arguments.bytes_in_flight, arguments.key_bytes
+            ),
         )
     )
 
 
-def _files(arguments: Namespace) -> list[ModelFile]:
-    """Return the models' files: those that are given, or all in the model folder.
+def _named_models(arguments: Namespace) -> tuple[ModelSource, ...]:
+    """Return the models that are given.
 
     Raises:
         InputError: there are none.
     """
-    folder = Path(arguments.model_folder) if arguments.model_folder else None
-    if arguments.model:
-        return [file if folder is None else file._replace(path=folder / file.path) for file in arguments.model]
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MODEL_SUFFIXES) if folder else []
-    if not files:
-        raise InputError(
-            f"no model to serve: {folder} holds no {', '.join(MODEL_SUFFIXES)} file"
-            if folder
-            else "no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR"
-        )
-    return [ModelFile(path.stem, path) for path in files]
+    if not arguments.model:
+        raise InputError("no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR")
+    # An empty model_folder is the working directory.
+    folder = Path(arguments.model_folder)
+    return tuple(source(file._replace(path=folder / file.path), arguments) for file in arguments.model)
+
+
+def _folder(arguments: Namespace) -> ModelFolder | None:
+    """Return the folder whose models are served, unless models are given."""
+    if arguments.model or not arguments.model_folder:
+        return None
+    path = Path(arguments.model_folder)
+    named = {target for option in _PER_MODEL for target, _ in getattr(arguments, option) if target is not None}
+    said = tuple(source(ModelFile(name, path), arguments) for name in named)
+    return ModelFolder(path, said, source(ModelFile("", path), arguments))
 
 
 def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:
-    for option in ("input_range", "input_step", "calibration", "max_score_error"):
+    for option in _PER_MODEL:
         for target, _ in getattr(arguments, option):
             if target is not None and target not in names:
                 raise InputError(f"--{option.replace('_', '-')} names {target!r}, which no --model does")
