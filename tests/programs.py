@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -18,6 +19,12 @@ class Program:
 
     address: str
     process: "subprocess.Popen[str]"
+    log: Path
+
+    @property
+    def said(self) -> list[str]:
+        """What it has logged so far."""
+        return self.log.read_text().splitlines()
 
     @property
     def resident_bytes(self) -> int:
@@ -26,16 +33,27 @@ class Program:
 
 
 @contextlib.contextmanager
-def serve(*options: str, address: str = "127.0.0.1:0", **environment: str) -> Iterator[Program]:
-    """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before."""
+def serve(*options: str, address: str = "127.0.0.1:0", log: Path | str = "", **environment: str) -> Iterator[Program]:
+    """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before.
+
+    It logs to this process's stderr, or to the file `log`.
+    """
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", address, "--log-level", "warning"]
-    with subprocess.Popen(
-        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment
-    ) as process:
+    with (
+        Path(log).open("w") if log else contextlib.nullcontext() as stderr,
+        subprocess.Popen(
+            [*command, *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=os.environ | environment,
+        ) as process,
+    ):
         assert process.stdout
         try:
             line = process.stdout.readline()
             assert line, "the service did not start; what it says is above"
-            yield Program(line.split()[-1], process)
+            yield Program(line.split()[-1], process, Path(log))
         finally:
             process.kill()
