@@ -11,7 +11,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is run to install podman, on a machine that has none and is not CI's."""
     run: list[str] = []
     monkeypatch.setattr("shutil.which", lambda _: None)
-    monkeypatch.setattr(containers, "_run", lambda *command: run.extend(command) or "")
+    monkeypatch.setattr(containers, "_run", lambda *command: run.extend(command))
     for variable in ("CI", "SEALSERVE_INSTALL_PODMAN"):
         monkeypatch.delenv(variable, raising=False)
     return run
