@@ -16,11 +16,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return ""
 
     monkeypatch.setattr("shutil.which", lambda _: None)
-<<<<<<< HEAD
     monkeypatch.setattr(containers, "_run", record)
-=======
-    monkeypatch.setattr(containers, "_run", lambda *command: run.extend(command))
->>>>>>> image
     for variable in ("CI", "SEALSERVE_INSTALL_PODMAN"):
         monkeypatch.delenv(variable, raising=False)
     return run
