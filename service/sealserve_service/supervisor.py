@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 import time
@@ -21,14 +20,11 @@ from sealserve.errors import SealserveError
 from sealserve_service.app import service
 from sealserve_service.server import AddressError, refuse_plaintext
 from sealserve_service.settings import Settings
+from sealserve_service.signals import RELOAD, STOP, Signals
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
 _STOP_MARGIN_SECONDS = 5.0
-_STOP = (signal.SIGTERM, signal.SIGINT)
-_MANY_SIGNALS = 4096
-
-_Awaited = Connection | socket.socket | int
 
 _logger = logging.getLogger(__name__)
 
@@ -99,33 +95,13 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel: int | None = None) -> None:
-    with _signals(*_STOP) as stop, _signals(signal.SIGHUP) as hangup, service(settings) as (server, watch):
+    with Signals() as signals, service(settings) as (server, watch):
         announce(server.start())
-        ends = [stop] if parent_sentinel is None else [stop, parent_sentinel]  # readable once the supervisor is dead
-        while wait([*ends, hangup]) == [hangup]:
-            hangup.recv(_MANY_SIGNALS)
+        ends = [] if parent_sentinel is None else [parent_sentinel]  # readable once the supervisor is dead
+        while wait([signals.socket, *ends]) == [signals.socket] and not signals.take() & STOP:
             watch.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
-
-
-@contextlib.contextmanager
-def _signals(*numbers: signal.Signals) -> Iterator[socket.socket]:
-    """Yield a socket that is readable once one of the signals has come, and holds a byte for each."""
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-
-    def handle(number: int, frame: object) -> None:
-        with contextlib.suppress(BlockingIOError):  # unread bytes without number: one more says nothing new
-            writer.send(b".")
-
-    with reader, writer:
-        before = [signal.signal(number, handle) for number in numbers]
-        try:
-            yield reader
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
 
 
 def _worker(settings: Settings, started: Connection) -> None:
@@ -177,7 +153,7 @@ class _Worker:
         if not self.is_ready:
             self._is_outdated = True
         elif self.process.is_alive() and self.process.pid:
-            os.kill(self.process.pid, signal.SIGHUP)
+            os.kill(self.process.pid, RELOAD)
 
     def hear(self) -> None:
         """Wait until the worker listens.
@@ -202,6 +178,7 @@ class _Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workers: list[_Worker] = []
+        self._signals = Signals()
 
     def run(self, announce: Callable[[], None]) -> None:
         """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
@@ -209,41 +186,40 @@ class _Supervisor:
         Raises:
             StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
         """
-        with _signals(*_STOP) as stop, _signals(signal.SIGHUP) as self._hangup:
+        with self._signals:
             try:
-                if self._start(stop):
+                if self._start():
                     announce()
-                    self._keep_alive(stop)
+                    self._keep_alive()
             finally:
                 self._stop()
 
-    def _start(self, stop: socket.socket) -> bool:
+    def _start(self) -> bool:
         """Start the workers; false if a signal to stop came first."""
         self._workers = [_Worker(self._settings) for _ in range(self._settings.processes)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
-            heard = self._wait([stop, *(worker.started for worker in waiting)])
-            if stop in heard:
+            heard = self._wait([worker.started for worker in waiting])
+            if heard is None:
                 return False
             for worker in waiting:
                 if worker.started in heard:
                     worker.hear()
         return True
 
-    def _keep_alive(self, stop: socket.socket) -> None:
+    def _keep_alive(self) -> None:
         backoff_seconds = 0.0
         while True:
-            sentinels = [worker.process.sentinel for worker in self._workers]
-            if stop in self._wait([stop, *sentinels]):
+            if self._wait([worker.process.sentinel for worker in self._workers]) is None:
                 return
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
                 self._workers.remove(worker)
             while len(self._workers) < self._settings.processes:
-                if self._wait([stop], backoff_seconds):
+                if self._wait([], backoff_seconds) is None:
                     return
                 replacement = _Worker(self._settings)
                 self._workers.append(replacement)
-                if stop in self._wait([stop, replacement.started]):
+                if self._wait([replacement.started]) is None:
                     return
                 try:
                     replacement.hear()
@@ -254,14 +230,17 @@ class _Supervisor:
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
                     _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
 
-    def _wait(self, awaited: Sequence[_Awaited], timeout_seconds: float | None = None) -> Sequence[object]:
-        """Wait as multiprocessing does, and pass on what SIGHUP asks for meanwhile."""
+    def _wait(
+        self, awaited: Sequence[Connection | int], timeout_seconds: float | None = None
+    ) -> Sequence[object] | None:
+        """Wait as multiprocessing does; None when it is time to stop. What is to be reloaded meanwhile is."""
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            heard = wait([*awaited, self._hangup], None if end is None else max(0.0, end - time.monotonic()))
-            if self._hangup not in heard:
+            heard = wait([*awaited, self._signals.socket], None if end is None else max(0.0, end - time.monotonic()))
+            if self._signals.socket not in heard:
                 return heard
-            self._hangup.recv(_MANY_SIGNALS)
+            if self._signals.take() & STOP:
+                return None
             for worker in self._workers:
                 worker.reload()
 
