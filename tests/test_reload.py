@@ -165,7 +165,9 @@ def watching(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in ("replaced", "slowly", "broken", "gone"):
         put(folder / f"{name}.npz", 1.0)
     log = tmp_path_factory.mktemp("log") / "log"
-    with serve("--watch", *IN_RANGE, log=log, AZUREML_MODEL_DIR=str(folder)) as program:
+    with serve(
+        "--watch", *IN_RANGE, "--input-range", "replaced=0,2", log=log, AZUREML_MODEL_DIR=str(folder)
+    ) as program:
         yield program
 
 
@@ -174,6 +176,7 @@ def test_a_watched_file_is_followed(watching: Program, folder: Path) -> None:
         assert is_slope(client.predict(ROW), 1.0)
         put(folder / "replaced.npz", 2.0)
         wait_until(lambda: is_slope(client.predict(ROW), 2.0))
+        assert client.model.grid.maximum.max() == 2.0, "what is said of one model of the folder holds"
     assert len(lines(watching, "model replaced is served")) == 1
 
 
