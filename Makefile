@@ -61,10 +61,10 @@ data: setup ## the MNIST test set, checked, into build/data
 AZURITE := build/azurite
 azurite: $(AZURITE)/.installed ## the emulator of Azure Blob storage, for the tests that need it
 
-$(AZURITE)/.installed: tests/azure/package.json tests/azure/package-lock.json
+$(AZURITE)/.installed: tests/azure/package.json tests/azure/package-lock.json | setup
 	@mkdir -p $(AZURITE) && cp $^ $(AZURITE)
-	@npm ci --prefix $(AZURITE) --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ \
-		|| echo "npm is missing or has failed: tests that need Azurite are skipped (with CI=true, they fail)"
+	@PATH="$(abspath $(BIN)):$$PATH" npm ci --prefix $(AZURITE) --ignore-scripts --no-audit --no-fund --loglevel=error \
+		&& touch $@ || echo "npm has failed: tests that need Azurite are skipped (with CI=true, they fail)"
 
 clean: ## remove what make has made
 	rm -rf $(VENV) build

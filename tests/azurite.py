@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -54,12 +55,18 @@ def connection_string(port: int) -> str:
 
 def require() -> None:
     """Skip where Azurite cannot be; in CI that is a failure."""
-    if shutil.which("node") and MAIN.is_file():
+    if _node() and MAIN.is_file():
         return
-    reason = "Azurite needs Node, and `make azurite` to install it"
+    reason = "Azurite is not installed: `make azurite`"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def _node() -> str | None:
+    """Find Node: beside this Python, where `make setup` has put it, or anywhere."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which("node", path=os.pathsep.join((beside, os.environ.get("PATH", ""))))
 
 
 @contextlib.contextmanager
@@ -75,7 +82,7 @@ def running_azurite(
     place = ["--inMemoryPersistence"] if directory is None else ["-l", str(directory)]
     tls = ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []
     # It is older than the SDK's API; and it would report to Microsoft.
-    command = ["node", str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), *place, *tls, "--silent"]
+    command = [str(_node()), str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), *place, *tls, "--silent"]
     with subprocess.Popen(
         [*command, "--skipApiVersionCheck", "--disableTelemetry"], stdout=subprocess.DEVNULL
     ) as process:

@@ -307,6 +307,7 @@ def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
         "models",
         "predict",
         "serve",
+        "tokens",
     }
     for command in commands():
         assert command.name in overview

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from sealserve.he.quantization import InputGrid
+from sealserve_service.authenticator import Authenticator
 from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.places import open_key_store
 from sealserve_service.models.linear_model import LinearModel
@@ -24,6 +25,7 @@ def service(settings: Settings) -> Iterator[Server]:
     Raises:
         ModelError, PlanError: a model cannot be served.
         KeyStoreSettingsError: the keys' place cannot be used.
+        UnusableFileError: the file of identities cannot be used.
     """
     with contextlib.ExitStack() as closing:
         keys, limits, ei_engine = _keys(settings), settings.limits, None
@@ -78,5 +80,10 @@ def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.Exi
 
 
 def build_server(settings: Settings, models: ModelRegistry, keys: RegisteredKeys | None = None) -> Server:
-    """Build a server that listens nowhere yet; without keys it has no KeyService."""
-    return Server(settings, models, keys)
+    """Build a server that listens nowhere yet; without keys it has no KeyService.
+
+    Raises:
+        UnusableFileError: the file of identities cannot be used.
+        AddressError: it would serve plaintext where others can listen.
+    """
+    return Server(settings, models, keys, Authenticator(settings.identities))

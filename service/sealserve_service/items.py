@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sealserve.errors import (
     DrainingError,
+    IdleTimeoutError,
     InputMismatchError,
     InternalError,
     ItemTimeoutError,
@@ -130,15 +131,21 @@ def as_service_error(error: Exception) -> ServiceError:
 
 
 class ItemTable:
-    """The items of one stream."""
+    """The items of one stream.
+
+    Attributes:
+        tenant: whose items begin from now on.
+        draining: whether none may begin.
+    """
 
     def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits) -> None:
         self._models = models
-        self._tenant = tenant
+        self.tenant = tenant
         self._limits = limits
         self._open: dict[int, Item] = {}  # in order of their deadlines, as every item has the same time
         self._deadlines: dict[int, float] = {}
         self._last_id = 0
+        self._heard = time.monotonic()
         self.draining = False
 
     def __len__(self) -> int:
@@ -146,8 +153,9 @@ class ItemTable:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the oldest open item times out, in time.monotonic() seconds."""
-        return next(iter(self._deadlines.values()), None)
+        """When the oldest open item times out, or without open items the stream, in time.monotonic() seconds."""
+        silence_seconds = self._limits.idle_timeout_seconds
+        return next(iter(self._deadlines.values()), self._heard + silence_seconds if silence_seconds else None)
 
     @property
     def _least_free_id(self) -> int:
@@ -156,6 +164,12 @@ class ItemTable:
 
     def receive(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """Take a message and yield what there is to answer. An item that fails ends; no other notices."""
+        try:
+            yield from self._received(message)
+        finally:
+            self._heard = time.monotonic()
+
+    def _received(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
         item_id = message.item_id
         if message.cancel:
             self._forget(item_id)
@@ -180,6 +194,15 @@ class ItemTable:
             self._forget(item_id)
             yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(ItemTimeoutError(waited)))
 
+    def check_idle(self, now: float) -> None:
+        """Look whether there is still somebody who sends.
+
+        Raises:
+            IdleTimeoutError: no item is open, and nothing has come for idle_timeout_seconds.
+        """
+        if not self._open and self.next_deadline is not None and self.next_deadline <= now:
+            raise IdleTimeoutError(self._limits.idle_timeout_seconds)
+
     def abandoned(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End the items that the client has stopped sending, as it has closed its side, and yield their errors."""
         for item_id, item in list(self._open.items()):
@@ -195,7 +218,7 @@ class ItemTable:
             raise DrainingError(drain.RETRY_SECONDS)
         if len(self._open) >= self._limits.max_open_items:
             raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)
-        item = Item(header_from_proto(message.header), self._models, self._tenant)
+        item = Item(header_from_proto(message.header), self._models, self.tenant)
         self._open[message.item_id] = item
         self._deadlines[message.item_id] = time.monotonic() + self._limits.item_timeout_seconds
         return item

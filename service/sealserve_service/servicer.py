@@ -16,6 +16,7 @@ from sealserve.errors import (
     InputMismatchError,
     ItemTimeoutError,
     LimitExceededError,
+    PermissionDeniedError,
     QuotaExceededError,
     ServiceError,
 )
@@ -24,7 +25,8 @@ from sealserve.registered_key import KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve.wire import header_from_proto, key_header_from_proto, key_to_proto, model_to_proto, scores_to_proto
 from sealserve_service import status
-from sealserve_service.auth import ANONYMOUS
+from sealserve_service.auth import Tenant
+from sealserve_service.authenticator import Authenticator
 from sealserve_service.drain import RETRY_SECONDS, Drain
 from sealserve_service.items import Item, ItemTable, as_service_error, checked_bytes, done
 from sealserve_service.models.registry import ModelRegistry
@@ -37,13 +39,15 @@ MAX_UPLOADS = 8
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     """ModelService over a registry."""
 
-    def __init__(self, models: ModelRegistry) -> None:
+    def __init__(self, models: ModelRegistry, authenticator: Authenticator) -> None:
         self._models = models
+        self._authenticator = authenticator
 
     def GetModel(self, request: model_pb2.GetModelRequest, context: ServicerContext) -> model_pb2.GetModelResponse:
         """Get one model."""
         try:
-            return model_pb2.GetModelResponse(model=model_to_proto(self._models.get(request.model, ANONYMOUS).model))
+            served = self._models.get(request.model, self._authenticator.authenticate(context))
+            return model_pb2.GetModelResponse(model=model_to_proto(served.model))
         except ServiceError as error:
             status.abort(context, as_service_error(error))
 
@@ -52,7 +56,13 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.ListModelsResponse:
         """List a page of models; its token is the last name of the page before."""
         size = min(request.page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
-        models = [served.model for served in self._models.after(request.page_token, ANONYMOUS)]
+        try:
+            tenant = self._authenticator.authenticate(context)
+            if not tenant.may_list_models:
+                raise PermissionDeniedError("list_models")
+        except ServiceError as error:
+            status.abort(context, error)
+        models = [served.model for served in self._models.after(request.page_token, tenant)]
         return model_pb2.ListModelsResponse(
             models=map(model_to_proto, models[:size]),
             next_page_token=models[size - 1].name if len(models) > size else "",
@@ -64,13 +74,17 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
 
     Args:
         models: what is served.
+        authenticator: says whose call it is.
         limits: what one client may send.
         drain: once begun, new work is refused and work in flight finishes.
         readers: a thread for each stream, that waits for its next message.
     """
 
-    def __init__(self, models: ModelRegistry, limits: Limits, drain: Drain, readers: Executor) -> None:
+    def __init__(
+        self, models: ModelRegistry, authenticator: Authenticator, limits: Limits, drain: Drain, readers: Executor
+    ) -> None:
         self._models = models
+        self._authenticator = authenticator
         self._limits = limits
         self._drain = drain
         self._readers = readers
@@ -81,14 +95,14 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         """Score one item."""
         try:
             with self._drain.call():
-                return self._predicted(request)
+                return self._predicted(request, self._authenticator.authenticate(context))
         except Exception as error:
             status.abort(context, as_service_error(error))
 
-    def _predicted(self, request: prediction_pb2.PredictRequest) -> prediction_pb2.PredictResponse:
+    def _predicted(self, request: prediction_pb2.PredictRequest, tenant: Tenant) -> prediction_pb2.PredictResponse:
         ciphertexts = list(request.ciphertexts)
         checked_bytes(ciphertexts, self._limits)
-        item = Item(header_from_proto(request.header), self._models, ANONYMOUS)
+        item = Item(header_from_proto(request.header), self._models, tenant)
         if item.offer.cost.reply_bytes > self._limits.max_message_bytes:
             limit = self._limits.max_message_bytes
             raise LimitExceededError("max_message_bytes", limit, item.offer.cost.reply_bytes)
@@ -101,14 +115,15 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         """Score items as they come."""
         try:
             with self._drain.call():
-                yield from self._answers(requests)
-        except DrainingError as error:
+                yield from self._answers(requests, context)
+        except ServiceError as error:
             status.abort(context, error)
 
     def _answers(
-        self, requests: Iterator[prediction_pb2.StreamPredictRequest]
+        self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
     ) -> Iterator[prediction_pb2.StreamPredictResponse]:
-        table, draining = ItemTable(self._models, ANONYMOUS, self._limits), self._drain.begun
+        tenant, draining = self._authenticator.authenticate(context), self._drain.begun
+        table = ItemTable(self._models, tenant, self._limits)
         window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
         yield prediction_pb2.StreamPredictResponse(window=window)
         read = self._readers.submit(next, requests, None)
@@ -118,6 +133,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             table.draining = draining.done()
             yield from table.expired(time.monotonic())
             if not read.done():
+                table.check_idle(time.monotonic())
                 continue
             message = read.result()
             if message is None:
@@ -125,6 +141,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 return
             # Received while this one is scored, but never more than one ahead: what is not read, gRPC holds back.
             read = self._readers.submit(next, requests, None)
+            # A token may have expired, or have been revoked, since the stream began.
+            table.tenant = self._authenticator.authenticate(context)
             yield from table.receive(message)
         raise DrainingError(RETRY_SECONDS)
 
@@ -134,11 +152,19 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
 
     Args:
         timeout_seconds: how long an upload may take.
-        drain, readers: as in PredictionServicer.
+        authenticator, drain, readers: as in PredictionServicer.
     """
 
-    def __init__(self, keys: RegisteredKeys, timeout_seconds: float, drain: Drain, readers: Executor) -> None:
+    def __init__(
+        self,
+        keys: RegisteredKeys,
+        authenticator: Authenticator,
+        timeout_seconds: float,
+        drain: Drain,
+        readers: Executor,
+    ) -> None:
         self._keys = keys
+        self._authenticator = authenticator
         self._timeout_seconds = timeout_seconds
         self._drain = drain
         self._readers = readers
@@ -149,8 +175,11 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     ) -> keys_pb2.RegisterKeyResponse:
         """Take a key in chunks, or from where its owner has put it."""
         try:
+            tenant = self._authenticator.authenticate(context)
+            if not tenant.may_register_keys:
+                raise PermissionDeniedError("register_keys")
             with self._drain.call(), self._slot():
-                return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._registered(requests)))
+                return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._registered(requests, tenant)))
         except DecodeError:
             raise
         except Exception as error:
@@ -168,21 +197,21 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         finally:
             self._slots.release()
 
-    def _registered(self, requests: Iterator[keys_pb2.RegisterKeyRequest]) -> KeyRecord:
+    def _registered(self, requests: Iterator[keys_pb2.RegisterKeyRequest], tenant: Tenant) -> KeyRecord:
         end = time.monotonic() + self._timeout_seconds
         message = self._received(requests, end)
         if message is None or not message.HasField("header"):
             raise InputMismatchError("header", 1, 0)
         upload = self._keys.begin(key_header_from_proto(message.header))
         if upload.header.blob_name:
-            self._keys.fetch(ANONYMOUS, upload)
+            self._keys.fetch(tenant, upload)
         while message is not None:
             if message.HasField("chunk"):
                 upload.add(message.chunk.offset, message.chunk.data)
             message = self._received(requests, end)
             if message is not None and message.HasField("header"):
                 raise InputMismatchError("header", 0, 1)
-        return self._keys.finish(ANONYMOUS, upload)
+        return self._keys.finish(tenant, upload)
 
     def _received(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], end: float
@@ -195,7 +224,8 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def GetKey(self, request: keys_pb2.GetKeyRequest, context: ServicerContext) -> keys_pb2.GetKeyResponse:
         """Get what is known of a key."""
         try:
-            return keys_pb2.GetKeyResponse(key=key_to_proto(self._keys.get(ANONYMOUS, request.key_id)))
+            record = self._keys.get(self._authenticator.authenticate(context), request.key_id)
+            return keys_pb2.GetKeyResponse(key=key_to_proto(record))
         except Exception as error:
             status.abort(context, as_service_error(error))
 
@@ -203,7 +233,8 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         """List a page of the caller's keys; its token is the last id of the page before."""
         try:
             size = min(request.page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
-            keys = list(itertools.islice(self._keys.after(ANONYMOUS, request.page_token), size + 1))
+            tenant = self._authenticator.authenticate(context)
+            keys = list(itertools.islice(self._keys.after(tenant, request.page_token), size + 1))
         except Exception as error:
             status.abort(context, as_service_error(error))
         return keys_pb2.ListKeysResponse(
@@ -213,7 +244,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def DeleteKey(self, request: keys_pb2.DeleteKeyRequest, context: ServicerContext) -> keys_pb2.DeleteKeyResponse:
         """Delete a key."""
         try:
-            self._keys.delete(ANONYMOUS, request.key_id)
+            self._keys.delete(self._authenticator.authenticate(context), request.key_id)
         except Exception as error:
             status.abort(context, as_service_error(error))
         return keys_pb2.DeleteKeyResponse()

@@ -32,6 +32,10 @@ class Settings:
     """Everything that a serving process is told.
 
     Attributes:
+        tls_certificate, tls_private_key: PEM files; both or neither.
+        tls_client_ca: PEM; with it, a client has to have a certificate of this authority.
+        identities: the file that says who may do what (`identities`); without it, all callers are one tenant.
+        insecure: serve plaintext even where other machines can listen.
         share_port: several processes listen on one port (SO_REUSEPORT).
         key_store: where registered keys are kept (`key_store.places`); "" for memory, or, with several
             processes, nowhere.
@@ -41,6 +45,7 @@ class Settings:
         key_cache_bytes: of memory for keys that are ready for use.
         max_key_ttl_seconds: how long a key is kept at most.
         ei_engine: what scores for encrypted-inference clients: "seal", or "eiserver", the reference.
+        handshake_timeout_seconds: how long a new connection may take until it can carry calls.
         grace_seconds: how long work in flight may go on after SIGTERM.
         max_concurrent_calls: calls that one process serves at once; further ones get RESOURCE_EXHAUSTED.
     """
@@ -50,6 +55,11 @@ class Settings:
     log_level: str = "info"
     trust_pickle: bool = False
     models: tuple[ModelSource, ...] = ()
+    tls_certificate: Path | None = None
+    tls_private_key: Path | None = None
+    tls_client_ca: Path | None = None
+    identities: Path | None = None
+    insecure: bool = False
     share_port: bool = False
     key_store: str = ""
     key_store_connection_string: str = field(default="", repr=False)
@@ -58,6 +68,7 @@ class Settings:
     key_cache_bytes: int = 200 << 20
     max_key_ttl_seconds: float = 30 * 86_400.0
     ei_engine: str = "seal"
+    handshake_timeout_seconds: float = 20.0
     grace_seconds: float = 20.0
     max_concurrent_calls: int = 256
     limits: Limits = field(
@@ -67,6 +78,7 @@ class Settings:
             item_timeout_seconds=60.0,
             window_bytes=8 << 20,
             max_key_bytes=16 << 20,
+            idle_timeout_seconds=300.0,
         )
     )
 
@@ -76,6 +88,10 @@ _VARIABLES = {
     "SEALSERVE_ADDRESS": "address",
     "SEALSERVE_PROCESSES": "processes",
     "SEALSERVE_LOG_LEVEL": "log_level",
+    "SEALSERVE_TLS_CERTIFICATE": "tls_certificate",
+    "SEALSERVE_TLS_PRIVATE_KEY": "tls_private_key",
+    "SEALSERVE_TLS_CLIENT_CA": "tls_client_ca",
+    "SEALSERVE_IDENTITIES": "identities",
     "SEALSERVE_KEY_STORE": "key_store",
     "SEALSERVE_KEY_STORE_CONNECTION_STRING": "key_store_connection_string",
     "AZURE_CLIENT_ID": "identity_client_id",

@@ -1,12 +1,9 @@
 """One table: domain error -> gRPC status; a failed call carries the typed Error in its details."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -27,6 +24,9 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.ItemTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.KeyStoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.MalformedKeyError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.IdleTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.InternalError: grpc.StatusCode.INTERNAL,
 }
 
@@ -38,46 +38,3 @@ def abort(context: grpc.ServicerContext, error: errors.ServiceError) -> NoReturn
     code = _CODES[type(error)].value[0]
     context.abort_with_status(rpc_status.to_status(Status(code=code, message=str(error), details=[packed])))
     raise AssertionError("abort_with_status raises")
-
-
-class UndecodableRequests(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Refuses requests that do not decode, which gRPC would take for a fault of the server.
-
-    It would answer INTERNAL and log a traceback for each.
-    """
-
-    def intercept_service(
-        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """Put the decoding of a call's requests within reach of an except."""
-        handler = continuation(handler_call_details)
-        if handler is None or (handler.response_streaming and not handler.request_streaming):
-            return handler  # health's Watch, which wants its own kind of handler
-        decode, encode = handler.request_deserializer, handler.response_serializer
-
-        def answered(data: bytes, context: grpc.ServicerContext) -> Any:
-            with _decoding(context):
-                return handler.unary_unary(decode(data), context)
-
-        def gathered(stream: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with _decoding(context):
-                return handler.stream_unary(map(decode, stream), context)
-
-        def streamed(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with _decoding(context):
-                yield from handler.stream_stream(map(decode, stream), context)
-
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(streamed, None, encode)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(gathered, None, encode)
-        return grpc.unary_unary_rpc_method_handler(answered, None, encode)
-
-
-@contextlib.contextmanager
-def _decoding(context: grpc.ServicerContext) -> Iterator[None]:
-    """End a call whose request is no protobuf message of its kind: there is no item that could have a typed error."""
-    try:
-        yield
-    except DecodeError:
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a protobuf message of this method")

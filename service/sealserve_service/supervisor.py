@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 
+from sealserve.address import host_of, is_loopback
 from sealserve.errors import SealserveError
 from sealserve_service.app import service
-from sealserve_service.server import AddressError
+from sealserve_service.server import AddressError, refuse_plaintext
 from sealserve_service.settings import Settings
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
@@ -37,13 +38,15 @@ def run(settings: Settings) -> int:
     Raises:
         ModelError, PlanError: a model cannot be served.
         KeyStoreSettingsError: the keys' place cannot be used so.
-        AddressError: the address is malformed or in use.
+        AddressError: the address is malformed, in use, or open to others in plaintext.
+        UnusableFileError: a certificate, its key or the file of identities cannot be used.
         StartError: one of several processes could not start, for one of these reasons.
     """
     _log_to_stderr(settings.log_level)
     host, _ = split_address(settings.address)
-    if host not in ("localhost", "127.0.0.1", "::1"):
-        _logger.warning("serving in plaintext on %s: put TLS in front of it (SECURITY.md)", settings.address)
+    refuse_plaintext(settings)
+    if not is_loopback(host):
+        _warn(settings)
     if settings.processes == 1:
         _serve(settings, lambda port: _announce(settings, port))
     else:
@@ -55,16 +58,24 @@ def run(settings: Settings) -> int:
     return 0
 
 
+def _warn(settings: Settings) -> None:
+    """Say what is unsafe about serving other machines so."""
+    if settings.tls_certificate is None:
+        _logger.warning("serving in plaintext on %s: put TLS in front of it (SECURITY.md)", settings.address)
+    if settings.identities is None and settings.tls_client_ca is None:
+        _logger.warning("whoever can reach %s may use every model: give --identities FILE", settings.address)
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Split HOST:PORT; an IPv6 host stands in brackets.
 
     Raises:
         AddressError: it is malformed.
     """
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
         raise AddressError(f"{address!r} is not HOST:PORT, with a port below 65536")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host_of(address), int(port)
 
 
 def _announce(settings: Settings, port: int) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sealserve._exchange import Exchange
 from sealserve.errors import (
     DrainingError,
+    IdleTimeoutError,
     InputMismatchError,
     InternalError,
     ItemTimeoutError,
@@ -34,7 +35,9 @@ ROW = RANDOM.random((1, 4096))
 ITEM = EXCHANGE.encrypt(EXCHANGE.quantize(ROW))
 HEADER = header_to_proto(ITEM.header)
 FIRST, SECOND = ITEM.ciphertexts
-LIMITED = with_limits(max_open_items=2, window_bytes=3 * len(FIRST), item_timeout_seconds=10.0).limits
+LIMITED = with_limits(
+    max_open_items=2, window_bytes=3 * len(FIRST), item_timeout_seconds=10.0, idle_timeout_seconds=0.0
+).limits
 
 
 @pytest.fixture
@@ -159,6 +162,31 @@ def test_only_what_is_overdue_expires(table: ItemTable) -> None:
     assert table.next_deadline is not None
     assert table.next_deadline > deadline
     assert len(ends(table, first(2), second(2))) == 1
+
+
+def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
+    limits = with_limits(item_timeout_seconds=10.0, idle_timeout_seconds=5.0).limits
+    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits)
+    silent_until = table.next_deadline
+    assert silent_until is not None
+    assert silent_until <= time.monotonic() + 5
+    table.check_idle(silent_until - 0.001)
+    with pytest.raises(IdleTimeoutError) as caught:
+        table.check_idle(silent_until)
+    assert_error(caught.value, IdleTimeoutError(5.0))
+
+    ends(table, begin(1))
+    deadline = table.next_deadline
+    assert deadline is not None
+    assert deadline > silent_until + 4
+    table.check_idle(deadline)
+    assert [answer.item_id for answer in table.expired(deadline)] == [1]
+
+    assert ends(table, Message(cancel=True)) == []
+    kept_until = table.next_deadline
+    assert kept_until is not None
+    assert silent_until < kept_until <= time.monotonic() + 5
+    table.check_idle(silent_until)
 
 
 def test_abandoned_items_are_named(table: ItemTable) -> None:

@@ -1,4 +1,4 @@
-"""Connections and calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
+"""Calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,18 +14,6 @@ from sealserve.v1 import errors_pb2, model_pb2, model_pb2_grpc, prediction_pb2, 
 from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 
 CHUNK_BYTES = 1 << 20
-
-# A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15 coefficients and
-# 15 primes. A unary reply has at most Limits.max_message_bytes.
-MAX_REPLY_BYTES = 16 << 20
-
-
-def open_channel(address: str) -> grpc.Channel:
-    """Open a connection of its own: else channels to one address share one, and so reach one process of a service."""
-    return grpc.insecure_channel(
-        address,
-        options=[("grpc.max_receive_message_length", MAX_REPLY_BYTES), ("grpc.use_local_subchannel_pool", 1)],
-    )
 
 
 def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
@@ -72,6 +60,8 @@ def translated(error: Any) -> errors.SealserveError:
     # A server that begins to shut down ends the calls that are just arriving with CANCELLED.
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return errors.UnavailableError(f"the service cannot be reached: {details}")
+    if code is grpc.StatusCode.UNAUTHENTICATED:  # bare, as nothing tells a stranger whose service it is
+        return errors.UnauthenticatedError()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineError("the answer did not come within timeout_seconds")
     return errors.CallError(f"the call failed with {code.name}: {details}")

@@ -1,15 +1,15 @@
 """Batches of rows through one or several streams at once, bounded in flight.
 
-Three kinds of thread share the work: gRPC's own thread of each stream takes a batch from the source, encrypts and
-sends it; a reader of each stream decrypts replies; the caller's takes results from a bounded queue. So a live source
-may block without holding back replies, and a slow caller slows the readers, through gRPC's flow control the service,
-and in the end the source.
+Four kinds of thread share the work: a feeder takes batches from the source; gRPC's own thread of each stream asks it
+for one, encrypts and sends it; a reader of each stream decrypts replies; the caller's takes results from a bounded
+queue. So a live source may block without holding back replies, or the signs of life that keep a service from ending an
+idle stream; and a slow caller slows the readers, through gRPC's flow control the service, and in the end the source.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,9 @@ from sealserve.model import Limits
 from sealserve.output import Output
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_from_proto, scores_from_proto
+
+# A cancel of no item, which says nothing else: see Limits.idle_timeout.
+_SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
 
 
 class Scored(NamedTuple):
@@ -90,10 +93,12 @@ class ScoreStream:
         self.rescored = rescored
         self.closed = threading.Event()
         self._source = batches
-        self._source_lock = threading.Lock()
         self._source_error: Exception | None = None
+        self._wanted = threading.Semaphore(0)  # as many as lanes wait for a batch: none is taken ahead of its time
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._timeout_seconds = timeout_seconds
         self._results: queue.Queue[tuple[Batch, Scored | SealserveError] | BaseException | None] = queue.Queue(64)
+        threading.Thread(target=self._feed, args=(len(calls),), name="sealserve-feeder", daemon=True).start()
         self._lanes = [_Lane(self, call) for call in calls]
 
     def __iter__(self) -> Iterator[tuple[Batch, Scored | SealserveError]]:
@@ -117,10 +122,18 @@ class ScoreStream:
         finally:
             self._close()
 
-    def take(self) -> Batch | None:
-        """Return the source's next batch, or None at its end."""
-        with self._source_lock:
-            return None if self.closed.is_set() or self._source_error else next(self._source, None)
+    def want(self) -> None:
+        """Ask for a batch; `take` returns it."""
+        self._wanted.release()
+
+    def take(self, timeout_seconds: float | None) -> Batch | None:
+        """Return a batch that was asked for, or None at the source's end.
+
+        Raises:
+            queue.Empty: none has come yet.
+        """
+        batch = self._batches.get(timeout=timeout_seconds)
+        return None if self.closed.is_set() or self._source_error else batch
 
     def end_source(self, error: Exception) -> None:
         """Take nothing more from the source, which raised the error."""
@@ -130,8 +143,24 @@ class ScoreStream:
         """Hand a result, the failure of everything, or the end of a lane (None) to the caller."""
         self._results.put(result)
 
+    def _feed(self, lane_count: int) -> None:
+        """Take what is wanted from the source, which may block, and tell every lane of its end."""
+        try:
+            while self._wanted.acquire() and not (self.closed.is_set() or self._source_error):
+                batch = next(self._source, None)
+                if batch is None:
+                    break
+                self._batches.put(batch)
+        except Exception as error:
+            self.end_source(error)
+        for _ in range(lane_count):
+            self._batches.put(None)
+
     def _close(self) -> None:
         self.closed.set()
+        self._wanted.release()
+        for _ in self._lanes:  # the feeder may be waiting for its source
+            self._batches.put(None)
         for lane in self._lanes:
             lane.cancel()
         while any(lane.reader.is_alive() for lane in self._lanes):
@@ -149,6 +178,7 @@ class _Lane:
         self._pending: dict[int, _Pending] = {}
         self._in_flight_bytes = 0
         self._window_bytes = owner.limits.window_bytes
+        self._sign_of_life_seconds = owner.limits.idle_timeout_seconds / 3 or None
         self._changed = threading.Condition()
         self._call = stream_call(self._requests())
         self.reader = threading.Thread(target=self._read, name="sealserve-reader", daemon=True)
@@ -168,31 +198,46 @@ class _Lane:
     def _requests(self) -> Iterator[prediction_pb2.StreamPredictRequest]:
         item_id = 0
         try:
-            while (batch := self._owner.take()) is not None:
+            while (batch := (yield from self._next_batch())) is not None:
                 if batch.error:
                     self._owner.put((batch, batch.error))
                     continue
                 item = batch.exchange.encrypt(batch.quantized)
                 item_id += 1
+                while not self._has_room(item.byte_count):
+                    yield _SIGN_OF_LIFE
                 if not self._admit(item_id, _Pending(batch, item.byte_count, time.monotonic())):
                     return
                 yield from messages(item_id, item, self._owner.limits)
         except Exception as error:  # gRPC would swallow it
             self._owner.end_source(error)
 
-    def _admit(self, item_id: int, pending: _Pending) -> bool:
-        """Wait until the window has room; False when the stream ends before."""
+    def _next_batch(self) -> Generator[prediction_pb2.StreamPredictRequest, None, Batch | None]:
+        """Wait for a batch, yielding signs of life; returns None at the source's end."""
+        self._owner.want()
+        while True:
+            try:
+                return self._owner.take(self._sign_of_life_seconds)
+            except queue.Empty:
+                yield _SIGN_OF_LIFE
+
+    def _has_room(self, byte_count: int) -> bool:
+        """Wait until the window has room, or the stream ends; False when it is time for a sign of life."""
         max_open_items = self._owner.limits.max_open_items
 
-        def has_room() -> bool:
-            fits = self._in_flight_bytes + pending.byte_count <= self._window_bytes
-            return not self._pending or (fits and len(self._pending) < max_open_items)
+        def may_go_on() -> bool:
+            fits = self._in_flight_bytes + byte_count <= self._window_bytes
+            has_room = not self._pending or (fits and len(self._pending) < max_open_items)
+            return has_room or self._owner.closed.is_set()
 
         with self._changed:
-            self._changed.wait_for(lambda: self._owner.closed.is_set() or has_room())
+            return self._changed.wait_for(may_go_on, self._sign_of_life_seconds)
+
+    def _admit(self, item_id: int, pending: _Pending) -> bool:
+        """Count an item as sent; False when the stream has ended."""
+        with self._changed:
             if self._owner.closed.is_set():
                 return False
-            pending.sent = time.monotonic()
             self._pending[item_id] = pending
             self._in_flight_bytes += pending.byte_count
             return True

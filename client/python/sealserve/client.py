@@ -17,9 +17,11 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._calls import called, described, open_channel, scored
+from sealserve._calls import called, described, scored
+from sealserve._channel import open_channel
 from sealserve._exchange import Exchange
 from sealserve._stream import Batch, Scored, ScoreStream
+from sealserve.credentials import Credentials
 from sealserve.errors import InputError, SealserveError, StaleConfigError
 from sealserve.keys import SecretKey
 from sealserve.model import Model
@@ -35,6 +37,7 @@ class Client:
     Args:
         address: HOST:PORT of the service.
         model: the model's name; may be empty when the service has one model only.
+        credentials: certificates and a token; without any: TLS, or plaintext to this machine.
         secret_key: a key to use; by default one is made on first use and lives as long as the client.
         clip: move features outside the model's range to its nearest end instead of refusing them.
         timeout_seconds: how long an answer may take.
@@ -48,6 +51,7 @@ class Client:
         address: str,
         *,
         model: str = "",
+        credentials: Credentials | None = None,
         secret_key: SecretKey | None = None,
         clip: bool = False,
         timeout_seconds: float = 60.0,
@@ -55,6 +59,7 @@ class Client:
     ) -> None:
         self._address = address
         self._model_name = model
+        self._credentials = credentials
         self._secret_key = secret_key
         self._clip = clip
         self._timeout_seconds = timeout_seconds
@@ -255,5 +260,5 @@ class Client:
     def _channel(self, number: int) -> grpc.Channel:
         with self._lock:
             while len(self._channels) <= number:
-                self._channels.append(open_channel(self._address))
+                self._channels.append(open_channel(self._address, self._credentials))
             return self._channels[number]

@@ -19,8 +19,10 @@ import numpy as np
 from encrypted.inference.eiclient import EILinearRegressionClient
 from numpy.typing import NDArray
 
-from sealserve._calls import described, open_channel, scored
+from sealserve._calls import described, scored
+from sealserve._channel import open_channel
 from sealserve._exchange import Item
+from sealserve.credentials import Credentials
 from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
 from sealserve.he.ei_format import check_reply
 from sealserve.he.parameters import Layout
@@ -37,6 +39,7 @@ class EIClient:
     Args:
         address: HOST:PORT of the service.
         model: the model's name; may be empty when the service has one model only.
+        credentials: certificates and a token; without any: TLS, or plaintext to this machine.
         client: the client whose keys are used; by default one is made, with a new secret key.
         key_id: of the client's evaluation keys, where they are registered already.
         clip: move features outside the model's range to its nearest end instead of refusing them.
@@ -50,6 +53,7 @@ class EIClient:
         address: str,
         *,
         model: str = "",
+        credentials: Credentials | None = None,
         client: EILinearRegressionClient | None = None,
         key_id: str = "",
         clip: bool = False,
@@ -59,8 +63,8 @@ class EIClient:
         self._model_name = model
         self._clip = clip
         self._timeout_seconds = timeout_seconds
-        self._channel = open_channel(address)
-        self._registry = KeyRegistry(address, timeout_seconds=timeout_seconds)
+        self._channel = open_channel(address, credentials)
+        self._registry = KeyRegistry(address, credentials=credentials, timeout_seconds=timeout_seconds)
         self._lock = threading.RLock()
         self._model: Model | None = None
         self._key_id = key_id

@@ -7,6 +7,7 @@ SealserveError
 │   ├── NotFiniteError
 │   └── OutOfRangeError
 ├── NoSuchMethodError            a method that the estimator does not have (also an AttributeError)
+├── CredentialsError             certificates or a token that cannot be used, or not at this address
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or below 128 bits of security
 ├── PlanError                    no parameter set serves the model as asked
@@ -29,6 +30,9 @@ SealserveError
 ├── ItemTimeoutError
 ├── KeyStoreUnavailableError
 ├── MalformedKeyError
+├── UnauthenticatedError
+├── PermissionDeniedError
+├── IdleTimeoutError
 └── InternalError
 """
 
@@ -62,6 +66,10 @@ class OutOfRangeError(InputError):
 
 class NoSuchMethodError(SealserveError, AttributeError):
     """The model has no predict_proba or no decision_function, as its estimator has none."""
+
+
+class CredentialsError(SealserveError):
+    """Certificates or a token cannot be read or used, or a token would travel in plaintext; nothing was sent."""
 
 
 class SecretKeyError(SealserveError):
@@ -121,7 +129,7 @@ class ModelNotFoundError(ServiceError):
 
     def __str__(self) -> str:
         if not self.model:
-            return "several models are served: name one"
+            return "name a model: there are several, or none"
         return f"no model named {self.model!r} is served: list the models to see what is"
 
 
@@ -220,7 +228,7 @@ class ItemTimeoutError(ServiceError):
     waited_seconds: float
 
     def __str__(self) -> str:
-        return f"the rest of the item did not come within {self.waited_seconds:g} s"
+        return f"the rest of the request did not come within {self.waited_seconds:g} s"
 
 
 @dataclass(eq=False)
@@ -241,6 +249,34 @@ class MalformedKeyError(ServiceError):
 
     def __str__(self) -> str:
         return f"the key is {self.reason.value}"
+
+
+@dataclass(eq=False)
+class UnauthenticatedError(ServiceError):
+    """The service wants credentials, and these are missing, wrong, expired or revoked; it does not say which."""
+
+    def __str__(self) -> str:
+        return "the call has no valid credentials"
+
+
+@dataclass(eq=False)
+class PermissionDeniedError(ServiceError):
+    """The tenant may not do this."""
+
+    permission: str
+
+    def __str__(self) -> str:
+        return f"the tenant lacks the permission {self.permission!r}"
+
+
+@dataclass(eq=False)
+class IdleTimeoutError(ServiceError):
+    """Nothing came on a stream without open items."""
+
+    waited_seconds: float
+
+    def __str__(self) -> str:
+        return f"nothing came on the stream for {self.waited_seconds:g} s"
 
 
 @dataclass(eq=False)

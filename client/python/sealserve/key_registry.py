@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from sealserve._calls import CHUNK_BYTES, called, open_channel
+from sealserve._calls import CHUNK_BYTES, called
+from sealserve._channel import open_channel
+from sealserve.credentials import Credentials
 from sealserve.he.parameters import EI_PARAMETER_SET
 from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
@@ -23,11 +25,12 @@ class KeyRegistry:
 
     Args:
         address: HOST:PORT of the service.
+        credentials: certificates and a token; without any: TLS, or plaintext to this machine.
         timeout_seconds: how long an answer, or an upload, may take.
     """
 
-    def __init__(self, address: str, *, timeout_seconds: float = 60.0) -> None:
-        self._channel = open_channel(address)
+    def __init__(self, address: str, *, credentials: Credentials | None = None, timeout_seconds: float = 60.0) -> None:
+        self._channel = open_channel(address, credentials)
         self._stub = keys_pb2_grpc.KeyServiceStub(self._channel)
         self._timeout_seconds = timeout_seconds
 

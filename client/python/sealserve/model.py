@@ -54,7 +54,12 @@ class Offer:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server accepts of one client."""
+    """What the server accepts of one client.
+
+    Attributes:
+        max_key_bytes: 0 when it takes no keys.
+        idle_timeout_seconds: how long a stream without open items may be silent; 0 for ever.
+    """
 
     max_message_bytes: int
     max_open_items: int
@@ -62,6 +67,7 @@ class Limits:
     window_bytes: int
     max_key_bytes: int = 0
     suggested_connections: int = 1
+    idle_timeout_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ def model_to_proto(model: Model) -> model_pb2.Model:
             window_bytes=model.limits.window_bytes,
             max_key_bytes=model.limits.max_key_bytes,
             suggested_connections=model.limits.suggested_connections,
+            idle_timeout=timedelta(seconds=model.limits.idle_timeout_seconds),
         ),
     )
 
@@ -161,6 +162,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             limits.window_bytes,
             limits.max_key_bytes,
             min(max(1, limits.suggested_connections), MAX_CONNECTIONS),
+            _seconds(limits.idle_timeout),
         ),
     )
 
@@ -403,6 +405,9 @@ _DETAILS: dict[str, type[ServiceError]] = {
     "item_timeout": errors.ItemTimeoutError,
     "key_store_unavailable": errors.KeyStoreUnavailableError,
     "malformed_key": errors.MalformedKeyError,
+    "unauthenticated": errors.UnauthenticatedError,
+    "permission_denied": errors.PermissionDeniedError,
+    "idle_timeout": errors.IdleTimeoutError,
     "internal": errors.InternalError,
 }
 _DETAILS_BACK = {kind: detail for detail, kind in _DETAILS.items()}

@@ -32,6 +32,31 @@ def configure(parser: ArgumentParser) -> None:
         "--processes", type=int, default=1, metavar="N", help="serving processes on the port (SEALSERVE_PROCESSES; 1)"
     )
     parser.add_argument(
+        "--tls-certificate",
+        type=Path,
+        metavar="FILE",
+        help="PEM of the service's certificate and those between it and its authority; like the files below it may "
+        "change while serving (SEALSERVE_TLS_CERTIFICATE)",
+    )
+    parser.add_argument(
+        "--tls-private-key", type=Path, metavar="FILE", help="PEM of its private key (SEALSERVE_TLS_PRIVATE_KEY)"
+    )
+    parser.add_argument(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM of the authority of which every client has to have a certificate (SEALSERVE_TLS_CLIENT_CA)",
+    )
+    parser.add_argument(
+        "--identities",
+        type=Path,
+        metavar="FILE",
+        help="tenants, their tokens and what they may do: see `sealserve tokens` (SEALSERVE_IDENTITIES)",
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="serve plaintext, even where other machines can read it"
+    )
+    parser.add_argument(
         "--key-store",
         default="",
         metavar="PLACE",
@@ -70,9 +95,20 @@ def run(arguments: Namespace) -> int:
     if len(set(names)) < len(names):
         raise InputError("two models have the same name: say --model NAME=PATH")
     _refuse_unknown_names(arguments, names)
+    if (arguments.tls_certificate is None) != (arguments.tls_private_key is None):
+        raise InputError("--tls-certificate and --tls-private-key go together")
+    if arguments.tls_client_ca and not arguments.tls_certificate:
+        raise InputError("--tls-client-ca needs --tls-certificate and --tls-private-key")
+    if arguments.insecure and arguments.tls_certificate:
+        raise InputError("--insecure means plaintext, --tls-certificate means TLS: choose one")
     return supervisor.run(
         Settings(
             address=arguments.address,
+            tls_certificate=arguments.tls_certificate,
+            tls_private_key=arguments.tls_private_key,
+            tls_client_ca=arguments.tls_client_ca,
+            identities=arguments.identities,
+            insecure=arguments.insecure,
             processes=arguments.processes,
             log_level=arguments.log_level,
             trust_pickle=arguments.trust_pickle,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -49,20 +50,22 @@ class ModelRegistry:
         self._models = {served.model.name: served for served in sorted(models, key=lambda served: served.model.name)}
 
     def get(self, name: str, tenant: Tenant) -> ServedModel:
-        """Return the model of that name; with an empty name the only model there is.
+        """Return the model of that name; with an empty name the only model there is for the tenant.
 
         Raises:
             ModelNotFoundError: the tenant may use no such model.
         """
-        if not name and len(self._models) == 1:
-            return next(iter(self._models.values()))
-        if name not in self._models:
+        if not name:
+            of_tenant = list(itertools.islice(self.after("", tenant), 2))
+            if len(of_tenant) == 1:
+                return of_tenant[0]
+        if name not in self._models or not tenant.may_use(name):
             raise ModelNotFoundError(name)
         return self._models[name]
 
     def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
         """Yield the models that the tenant may use whose names come after the given one, in order."""
-        return (served for key, served in self._models.items() if key > name)
+        return (served for key, served in self._models.items() if key > name and tenant.may_use(key))
 
 
 def serve_model(

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from sealserve.cli.command import Command, add_service_options
+from sealserve.cli.command import Command, add_service_options, credentials
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -17,7 +17,9 @@ def run(arguments: Namespace) -> int:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(arguments.address) as channel:
+    from sealserve._channel import open_channel
+
+    with open_channel(arguments.address, credentials(arguments)) as channel:
         try:
             response = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=arguments.service), timeout=arguments.timeout

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealserve.cli.command import Command, add_service_options
+from sealserve.cli.command import Command, add_service_options, credentials
 
 if TYPE_CHECKING:
     from sealserve.key_registry import KeyRegistry
@@ -40,7 +40,9 @@ def run(arguments: Namespace) -> int:
     """Do what the action says."""
     from sealserve.key_registry import KeyRegistry
 
-    with KeyRegistry(arguments.address, timeout_seconds=arguments.timeout) as registry:
+    with KeyRegistry(
+        arguments.address, credentials=credentials(arguments), timeout_seconds=arguments.timeout
+    ) as registry:
         arguments.action(registry, arguments)
     return 0
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from sealserve.cli.command import Command, add_service_options
+from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.he.parameters import Scheme
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ def run(arguments: Namespace) -> int:
     """List or show."""
     from sealserve.client import Client
 
-    with Client(arguments.address, model=getattr(arguments, "model", ""), timeout_seconds=arguments.timeout) as client:
+    with Client(
+        arguments.address,
+        model=getattr(arguments, "model", ""),
+        credentials=credentials(arguments),
+        timeout_seconds=arguments.timeout,
+    ) as client:
         arguments.action(client, arguments.json)
     return 0
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sealserve.cli.command import Command, add_service_options
+from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import FeatureCountError, FeatureNameError, InputError, SealserveError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(arguments: Namespace) -> int:
     with Client(
         arguments.address,
         model=arguments.model,
+        credentials=credentials(arguments),
         secret_key=key,
         clip=arguments.clip,
         timeout_seconds=arguments.timeout,

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Error(_message.Message):
-    __slots__ = ("message", "stale_config", "model_not_found", "key_not_found", "parameter_set_not_offered", "malformed_ciphertext", "input_mismatch", "out_of_sequence", "limit_exceeded", "quota_exceeded", "draining", "item_timeout", "internal", "key_store_unavailable", "malformed_key")
+    __slots__ = ("message", "stale_config", "model_not_found", "key_not_found", "parameter_set_not_offered", "malformed_ciphertext", "input_mismatch", "out_of_sequence", "limit_exceeded", "quota_exceeded", "draining", "item_timeout", "internal", "key_store_unavailable", "malformed_key", "unauthenticated", "permission_denied", "idle_timeout")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     STALE_CONFIG_FIELD_NUMBER: _ClassVar[int]
     MODEL_NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,9 @@ class Error(_message.Message):
     INTERNAL_FIELD_NUMBER: _ClassVar[int]
     KEY_STORE_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
     MALFORMED_KEY_FIELD_NUMBER: _ClassVar[int]
+    UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
+    PERMISSION_DENIED_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     message: str
     stale_config: StaleConfig
     model_not_found: ModelNotFound
@@ -42,7 +45,10 @@ class Error(_message.Message):
     internal: Internal
     key_store_unavailable: KeyStoreUnavailable
     malformed_key: MalformedKey
-    def __init__(self, message: _Optional[str] = ..., stale_config: _Optional[_Union[StaleConfig, _Mapping]] = ..., model_not_found: _Optional[_Union[ModelNotFound, _Mapping]] = ..., key_not_found: _Optional[_Union[KeyNotFound, _Mapping]] = ..., parameter_set_not_offered: _Optional[_Union[ParameterSetNotOffered, _Mapping]] = ..., malformed_ciphertext: _Optional[_Union[MalformedCiphertext, _Mapping]] = ..., input_mismatch: _Optional[_Union[InputMismatch, _Mapping]] = ..., out_of_sequence: _Optional[_Union[OutOfSequence, _Mapping]] = ..., limit_exceeded: _Optional[_Union[LimitExceeded, _Mapping]] = ..., quota_exceeded: _Optional[_Union[QuotaExceeded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., item_timeout: _Optional[_Union[ItemTimeout, _Mapping]] = ..., internal: _Optional[_Union[Internal, _Mapping]] = ..., key_store_unavailable: _Optional[_Union[KeyStoreUnavailable, _Mapping]] = ..., malformed_key: _Optional[_Union[MalformedKey, _Mapping]] = ...) -> None: ...
+    unauthenticated: Unauthenticated
+    permission_denied: PermissionDenied
+    idle_timeout: IdleTimeout
+    def __init__(self, message: _Optional[str] = ..., stale_config: _Optional[_Union[StaleConfig, _Mapping]] = ..., model_not_found: _Optional[_Union[ModelNotFound, _Mapping]] = ..., key_not_found: _Optional[_Union[KeyNotFound, _Mapping]] = ..., parameter_set_not_offered: _Optional[_Union[ParameterSetNotOffered, _Mapping]] = ..., malformed_ciphertext: _Optional[_Union[MalformedCiphertext, _Mapping]] = ..., input_mismatch: _Optional[_Union[InputMismatch, _Mapping]] = ..., out_of_sequence: _Optional[_Union[OutOfSequence, _Mapping]] = ..., limit_exceeded: _Optional[_Union[LimitExceeded, _Mapping]] = ..., quota_exceeded: _Optional[_Union[QuotaExceeded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., item_timeout: _Optional[_Union[ItemTimeout, _Mapping]] = ..., internal: _Optional[_Union[Internal, _Mapping]] = ..., key_store_unavailable: _Optional[_Union[KeyStoreUnavailable, _Mapping]] = ..., malformed_key: _Optional[_Union[MalformedKey, _Mapping]] = ..., unauthenticated: _Optional[_Union[Unauthenticated, _Mapping]] = ..., permission_denied: _Optional[_Union[PermissionDenied, _Mapping]] = ..., idle_timeout: _Optional[_Union[IdleTimeout, _Mapping]] = ...) -> None: ...
 
 class StaleConfig(_message.Message):
     __slots__ = ("current_config_id",)
@@ -173,3 +179,19 @@ class MalformedKey(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: MalformedKey.Reason
     def __init__(self, reason: _Optional[_Union[MalformedKey.Reason, str]] = ...) -> None: ...
+
+class Unauthenticated(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PermissionDenied(_message.Message):
+    __slots__ = ("permission",)
+    PERMISSION_FIELD_NUMBER: _ClassVar[int]
+    permission: str
+    def __init__(self, permission: _Optional[str] = ...) -> None: ...
+
+class IdleTimeout(_message.Message):
+    __slots__ = ("waited",)
+    WAITED_FIELD_NUMBER: _ClassVar[int]
+    waited: _duration_pb2.Duration
+    def __init__(self, waited: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

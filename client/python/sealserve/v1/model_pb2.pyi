@@ -201,17 +201,19 @@ class Cost(_message.Message):
     def __init__(self, request_bytes: _Optional[int] = ..., reply_bytes: _Optional[int] = ..., server_seconds: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_open_items", "item_timeout", "window_bytes", "max_key_bytes", "suggested_connections")
+    __slots__ = ("max_message_bytes", "max_open_items", "item_timeout", "window_bytes", "max_key_bytes", "suggested_connections", "idle_timeout")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_OPEN_ITEMS_FIELD_NUMBER: _ClassVar[int]
     ITEM_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_KEY_BYTES_FIELD_NUMBER: _ClassVar[int]
     SUGGESTED_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_open_items: int
     item_timeout: _duration_pb2.Duration
     window_bytes: int
     max_key_bytes: int
     suggested_connections: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_open_items: _Optional[int] = ..., item_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., window_bytes: _Optional[int] = ..., max_key_bytes: _Optional[int] = ..., suggested_connections: _Optional[int] = ...) -> None: ...
+    idle_timeout: _duration_pb2.Duration
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_open_items: _Optional[int] = ..., item_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., window_bytes: _Optional[int] = ..., max_key_bytes: _Optional[int] = ..., suggested_connections: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,20 @@
+"""Addresses, HOST:PORT, and which of them never leave the machine."""
+
+import ipaddress
+
+
+def host_of(address: str) -> str:
+    """Return the host, without the brackets of an IPv6 one."""
+    return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to, or comes from, a host stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback

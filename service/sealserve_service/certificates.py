@@ -1,0 +1,67 @@
+"""The server's certificate and private key, and the authority of its clients: PEM files that may change."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from sealserve_service.watched_files import UnusableFileError, WatchedFiles
+
+
+def server_credentials(certificate: Path, private_key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Make credentials that look at their files at each new connection; those that are open stay as they are.
+
+    Args:
+        certificate: PEM, the server's own first, then those between it and its authority.
+        private_key: PEM, RSA or EC, without a password.
+        client_ca: PEM; with it, a client has to have a certificate of this authority.
+
+    Raises:
+        UnusableFileError: a file cannot be read, is malformed or expired, or the key is not the certificate's.
+    """
+    paths = [certificate, private_key] + ([] if client_ca is None else [client_ca])
+    files = WatchedFiles(paths, lambda contents: _configuration(paths, contents), interval_seconds=0.0)
+    served = files.current()
+
+    def changed() -> Any:  # None for no change, which the stubs do not know
+        nonlocal served
+        latest = files.current()
+        if latest is served:
+            return None
+        served = latest
+        return latest
+
+    return grpc.dynamic_ssl_server_credentials(served, changed, require_client_authentication=client_ca is not None)
+
+
+def _configuration(paths: list[Path], contents: list[bytes]) -> grpc.ServerCertificateConfiguration:
+    """Check the files, which gRPC would take as they are, and put them together."""
+    certificate, private_key, *client_ca = contents
+    chain = _certificates(paths[0], certificate)
+    if chain[0].not_valid_after_utc <= datetime.now(UTC):
+        raise UnusableFileError(f"{paths[0]}: the certificate has expired on {chain[0].not_valid_after_utc:%Y-%m-%d}")
+    try:
+        key = load_pem_private_key(private_key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # their texts may quote the key
+        raise UnusableFileError(f"{paths[1]}: it is not a private key in PEM without a password") from None
+    if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+        raise UnusableFileError(f"{paths[1]}: the private key is neither RSA nor EC")
+    if key.public_key() != chain[0].public_key():
+        raise UnusableFileError(f"{paths[1]}: it is not the private key of {paths[0]}")
+    for data in client_ca:
+        _certificates(paths[2], data)
+    pairs = [(private_key, certificate)]
+    return grpc.ssl_server_certificate_configuration(pairs, root_certificates=client_ca[0] if client_ca else None)
+
+
+def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise UnusableFileError(f"{path}: there are no certificates in PEM, or malformed ones") from error
