@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from sealserve.he.quantization import InputGrid
+from sealserve_service.auth import ANONYMOUS
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.places import open_key_store
@@ -14,21 +15,27 @@ from sealserve_service.models.sources import serve_source
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.server import Server
 from sealserve_service.settings import Settings
+from sealserve_service.telemetry import SharedPlace, Telemetry
 
 _EISERVER_SECONDS_A_CLASS = 1.5
 
 
 @contextlib.contextmanager
-def service(settings: Settings) -> Iterator[Server]:
+def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[Server]:
     """Load what the settings name and build its server; at the end give back what the server has used.
+
+    With a place, it leaves there what it counts.
 
     Raises:
         ModelError, PlanError: a model cannot be served.
         KeyStoreSettingsError: the keys' place cannot be used.
         UnusableFileError: the file of identities cannot be used.
     """
+    if place is not None:
+        place.occupy()
+    telemetry = Telemetry(place.number if place else 0)
     with contextlib.ExitStack() as closing:
-        keys, limits, ei_engine = _keys(settings), settings.limits, None
+        keys, limits, ei_engine = _keys(settings, telemetry), settings.limits, None
         if keys is None:
             limits = dataclasses.replace(limits, max_key_bytes=0)
         else:
@@ -38,10 +45,10 @@ def service(settings: Settings) -> Iterator[Server]:
             serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine)
             for source in settings.models
         )
-        yield build_server(settings, models, keys)
+        yield build_server(settings, models, keys, telemetry)
 
 
-def _keys(settings: Settings) -> RegisteredKeys | None:
+def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
     store, uploads = open_key_store(settings)
     if store is None:
         return None
@@ -51,6 +58,7 @@ def _keys(settings: Settings) -> RegisteredKeys | None:
         max_key_bytes=settings.limits.max_key_bytes,
         max_ttl_seconds=settings.max_key_ttl_seconds,
         cache_bytes=settings.key_cache_bytes,
+        telemetry=telemetry,
     )
 
 
@@ -79,11 +87,18 @@ def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.Exi
     return reference_engine
 
 
-def build_server(settings: Settings, models: ModelRegistry, keys: RegisteredKeys | None = None) -> Server:
-    """Build a server that listens nowhere yet; without keys it has no KeyService.
+def build_server(
+    settings: Settings,
+    models: ModelRegistry,
+    keys: RegisteredKeys | None = None,
+    telemetry: Telemetry | None = None,
+) -> Server:
+    """Build a server that listens nowhere yet; without keys it has no KeyService, without telemetry it has its own.
 
     Raises:
         UnusableFileError: the file of identities cannot be used.
         AddressError: it would serve plaintext where others can listen.
     """
-    return Server(settings, models, keys, Authenticator(settings.identities))
+    telemetry = telemetry or Telemetry()
+    telemetry.serves(served.model for served in models.after("", ANONYMOUS))
+    return Server(settings, models, keys, Authenticator(settings.identities), telemetry)

@@ -6,7 +6,6 @@ without a server.
 
 import logging
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
 from sealserve.errors import (
@@ -27,9 +26,11 @@ from sealserve.item import ItemHeader, Scores
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
-from sealserve_service import drain
+from sealserve_service import calls, drain
 from sealserve_service.auth import Tenant
+from sealserve_service.calls import Call
 from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.telemetry import Work
 
 GROUP_BYTES = 1 << 20
 _MAX_ITEM_ID = (1 << 64) - 1
@@ -64,7 +65,7 @@ class Item:
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
         self.offer = offer
         self.byte_count = 0
-        self.seconds = 0.0
+        self.work = Work(served.model.name, offer.layout.value, header.row_count, header.ciphertext_count)
         self._scoring = engine.begin(header, tenant)
         self.received = 0
 
@@ -86,16 +87,34 @@ class Item:
             raise InputMismatchError("ciphertexts", missing, len(ciphertexts))
         start = time.perf_counter()
         self._scoring.add(ciphertexts)
-        self.seconds += time.perf_counter() - start
+        self.work.load_seconds += time.perf_counter() - start
         self.received += len(ciphertexts)
 
     def scores(self) -> Iterator[Scores]:
         """Yield the reply, timing the arithmetic but not what the caller does in between."""
         start = time.perf_counter()
         for pair in self._scoring.finish():
-            self.seconds += time.perf_counter() - start
+            self.work.arithmetic_seconds += time.perf_counter() - start
             yield pair
             start = time.perf_counter()
+
+    def group(self) -> prediction_pb2.ScoreGroup:
+        """Return the reply in one message, however long."""
+        pairs, start = list(self.scores()), time.perf_counter()
+        group = scores_to_proto(0, pairs)
+        self.work.reply_seconds += time.perf_counter() - start
+        return group
+
+    def groups(self) -> Iterator[prediction_pb2.ScoreGroup]:
+        """Yield the reply in messages of about GROUP_BYTES."""
+        groups, work = grouped(self.scores()), self.work
+        while True:
+            start = time.perf_counter() - work.arithmetic_seconds
+            group = next(groups, None)
+            work.reply_seconds += time.perf_counter() - work.arithmetic_seconds - start
+            if group is None:
+                return
+            yield group
 
 
 def grouped(pairs: Iterable[Scores]) -> Iterator[prediction_pb2.ScoreGroup]:
@@ -125,7 +144,7 @@ def as_service_error(error: Exception) -> ServiceError:
             return KeyNotFoundError(error.key_id[:_MAX_ECHO_CHARACTERS])
         case ServiceError():
             return error
-    request_id = uuid.uuid4().hex
+    request_id = calls.request_id()
     _logger.error("request %s failed", request_id, exc_info=error)
     return InternalError(request_id)
 
@@ -138,8 +157,9 @@ class ItemTable:
         draining: whether none may begin.
     """
 
-    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits) -> None:
+    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits, call: Call) -> None:
         self._models = models
+        self._call = call
         self.tenant = tenant
         self._limits = limits
         self._open: dict[int, Item] = {}  # in order of their deadlines, as every item has the same time
@@ -184,15 +204,13 @@ class ItemTable:
             if item.is_complete:
                 yield from self._finish(item_id, item)
         except Exception as error:
-            self._forget(item_id)
-            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(as_service_error(error)))
+            yield self._failed(item_id, as_service_error(error))
 
     def expired(self, now: float) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End the items whose time has run out and yield their errors."""
         waited = self._limits.item_timeout_seconds
         for item_id in [item_id for item_id, deadline in self._deadlines.items() if deadline <= now]:
-            self._forget(item_id)
-            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(ItemTimeoutError(waited)))
+            yield self._failed(item_id, ItemTimeoutError(waited))
 
     def check_idle(self, now: float) -> None:
         """Look whether there is still somebody who sends.
@@ -206,9 +224,9 @@ class ItemTable:
     def abandoned(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End the items that the client has stopped sending, as it has closed its side, and yield their errors."""
         for item_id, item in list(self._open.items()):
-            self._forget(item_id)
-            error = InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
-            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(error))
+            yield self._failed(
+                item_id, InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
+            )
 
     def _begin(self, message: prediction_pb2.StreamPredictRequest) -> Item:
         if message.item_id <= self._last_id:
@@ -218,7 +236,10 @@ class ItemTable:
             raise DrainingError(drain.RETRY_SECONDS)
         if len(self._open) >= self._limits.max_open_items:
             raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)
-        item = Item(header_from_proto(message.header), self._models, self.tenant)
+        header = header_from_proto(message.header)
+        self._call.asks(header)
+        item = Item(header, self._models, self.tenant)
+        self._call.item_began()
         self._open[message.item_id] = item
         self._deadlines[message.item_id] = time.monotonic() + self._limits.item_timeout_seconds
         return item
@@ -239,16 +260,24 @@ class ItemTable:
 
     def _finish(self, item_id: int, item: Item) -> Iterator[prediction_pb2.StreamPredictResponse]:
         held: prediction_pb2.ScoreGroup | None = None
-        for group in grouped(item.scores()):
+        for group in item.groups():
             if held is not None:
                 yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held)
             held = group
         self._forget(item_id)
+        self._call.scored(item.work)
         # The last group travels with the end.
         yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held, done=done(item))
 
+    def _failed(self, item_id: int, error: ServiceError) -> prediction_pb2.StreamPredictResponse:
+        """End an item, if it ever began, and return what to say of it."""
+        self._forget(item_id)
+        self._call.refused(error)
+        return prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(error))
+
     def _forget(self, item_id: int) -> None:
-        self._open.pop(item_id, None)
+        if self._open.pop(item_id, None) is not None:
+            self._call.item_ended()
         self._deadlines.pop(item_id, None)
 
 
@@ -266,4 +295,4 @@ def checked_bytes(ciphertexts: Sequence[bytes], limits: Limits) -> int:
 
 def done(item: Item) -> prediction_pb2.ItemDone:
     """Say that an item has all its scores."""
-    return prediction_pb2.ItemDone(server_seconds=item.seconds)
+    return prediction_pb2.ItemDone(server_seconds=item.work.load_seconds + item.work.arithmetic_seconds)

@@ -15,12 +15,14 @@ from sealserve.address import host_of, is_loopback
 from sealserve.errors import SealserveError
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.authenticator import Authenticator
+from sealserve_service.calls import Calls
 from sealserve_service.drain import Drain
 from sealserve_service.gate import Gate
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.servicer import KeyServicer, ModelServicer, PredictionServicer
 from sealserve_service.settings import Settings
+from sealserve_service.telemetry import Telemetry
 
 _LAST_REPLIES_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
@@ -42,9 +44,15 @@ class Server:
     """
 
     def __init__(
-        self, settings: Settings, models: ModelRegistry, keys: RegisteredKeys | None, authenticator: Authenticator
+        self,
+        settings: Settings,
+        models: ModelRegistry,
+        keys: RegisteredKeys | None,
+        authenticator: Authenticator,
+        telemetry: Telemetry,
     ) -> None:
         refuse_plaintext(settings)
+        self.telemetry = telemetry
         self._settings = settings
         self._keys = keys
         self._drain = Drain()
@@ -64,7 +72,7 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 1000 * _PONG_SECONDS),
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
-            interceptors=[Gate(authenticator, settings.limits.item_timeout_seconds, readers)],
+            interceptors=[Calls(telemetry), Gate(authenticator, settings.limits.item_timeout_seconds, readers)],
             maximum_concurrent_rpcs=calls,
         )
         self._health = health.HealthServicer()

@@ -23,8 +23,8 @@ from sealserve.errors import (
 from sealserve.model import Limits
 from sealserve.registered_key import KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
-from sealserve.wire import header_from_proto, key_header_from_proto, key_to_proto, model_to_proto, scores_to_proto
-from sealserve_service import status
+from sealserve.wire import header_from_proto, key_header_from_proto, key_to_proto, model_to_proto
+from sealserve_service import calls, status
 from sealserve_service.auth import Tenant
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.drain import RETRY_SECONDS, Drain
@@ -102,12 +102,17 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     def _predicted(self, request: prediction_pb2.PredictRequest, tenant: Tenant) -> prediction_pb2.PredictResponse:
         ciphertexts = list(request.ciphertexts)
         checked_bytes(ciphertexts, self._limits)
-        item = Item(header_from_proto(request.header), self._models, tenant)
+        call, header = calls.current(), header_from_proto(request.header)
+        call.asks(header)
+        item = Item(header, self._models, tenant)
+        call.item_began()
         if item.offer.cost.reply_bytes > self._limits.max_message_bytes:
             limit = self._limits.max_message_bytes
             raise LimitExceededError("max_message_bytes", limit, item.offer.cost.reply_bytes)
         item.add(0, ciphertexts)
-        return prediction_pb2.PredictResponse(scores=scores_to_proto(0, list(item.scores())), done=done(item))
+        response = prediction_pb2.PredictResponse(scores=item.group(), done=done(item))
+        call.scored(item.work)
+        return response
 
     def StreamPredict(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
@@ -123,7 +128,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
     ) -> Iterator[prediction_pb2.StreamPredictResponse]:
         tenant, draining = self._authenticator.authenticate(context), self._drain.begun
-        table = ItemTable(self._models, tenant, self._limits)
+        table = ItemTable(self._models, tenant, self._limits, calls.current())
         window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
         yield prediction_pb2.StreamPredictResponse(window=window)
         read = self._readers.submit(next, requests, None)

@@ -19,7 +19,9 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from sealserve.model import Model
 
-PREFIX = "sealserve_"
+MODEL_INFO = "sealserve_model_info"
+
+_PREFIX = "sealserve_"
 _CALL_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -79,7 +81,7 @@ class Telemetry:
 
         self._calls = self._counter("calls", "Calls that have ended.", "method", "status")
         self._call_seconds = Histogram(
-            f"{PREFIX}call_seconds",
+            f"{_PREFIX}call_seconds",
             "How long calls took; a stream lasts as long as its client wants.",
             ["method"],
             buckets=_CALL_SECONDS,
@@ -108,7 +110,13 @@ class Telemetry:
         self.registered_keys = self._counter("registered_keys", "Keys registered, also those registered before.")
         self.registered_key_bytes = self._counter("registered_key_bytes", "Bytes of the keys registered.")
 
-        self._model_info = self._gauge("model_info", "The models that are served.", "model", "version", mode="livemax")
+        self._model_info = Gauge(
+            MODEL_INFO,
+            "The models that are served.",
+            ["model", "version"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         started = self._gauge("process_start_time_seconds", "When a process began, in Unix time.", "process")
         started.labels(str(process)).set(time.time())
 
@@ -149,10 +157,10 @@ class Telemetry:
         self._served = served
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        return Counter(PREFIX + name, help_text, labels, registry=self.registry)
+        return Counter(_PREFIX + name, help_text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, help_text: str, *labels: str, mode: "str" = "livesum") -> Gauge:
-        return Gauge(PREFIX + name, help_text, labels, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, help_text, labels, registry=self.registry, multiprocess_mode="livesum")
 
     def _method(self, method: str) -> "_Method":
         if method not in self._methods:
