@@ -8,7 +8,7 @@ PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
 SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check protos lock bench data azurite clean
+.PHONY: help setup demo test test-slow check protos lock bench data azurite image push-image podman clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,10 +46,13 @@ protos: setup ## generate the Python code of the protos
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
 	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(OUT) $(SERVICES)
 
-lock: ## resolve requirements.lock anew from pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command 'make lock'
+lock: ## resolve the locks anew: of all, of what the image runs, of what builds the project
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --custom-compile-command 'make lock' --extra dev --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --output-file requirements.lock pyproject.toml
+	$(COMPILE) -c requirements.lock --extra service --extra ei --output-file requirements-service.lock pyproject.toml
+	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
 
 bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
 	$(BIN)/python -m tests.benchmarks.row
@@ -65,6 +68,22 @@ $(AZURITE)/.installed: tests/azure/package.json tests/azure/package-lock.json | 
 	@mkdir -p $(AZURITE) && cp $^ $(AZURITE)
 	@PATH="$(abspath $(BIN)):$$PATH" npm ci --prefix $(AZURITE) --ignore-scripts --no-audit --no-fund --loglevel=error \
 		&& touch $@ || echo "npm has failed: tests that need Azurite are skipped (with CI=true, they fail)"
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' client/python/sealserve/__init__.py)
+IMAGE ?= sealserve:$(VERSION)
+BASE_IMAGE ?= python:3.11-slim
+IMAGE_FLAGS ?=
+# Docker, where its daemon runs, else podman, which must be told to keep the HEALTHCHECK.
+CONTAINERS ?= $(shell if docker info >/dev/null 2>&1; then echo docker; else echo podman; fi)
+image: ## the service's image IMAGE from BASE_IMAGE, with docker or podman
+	$(CONTAINERS) build $(if $(findstring podman,$(CONTAINERS)),--format docker) --platform linux/amd64 $(IMAGE_FLAGS) \
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) --file service/Dockerfile --tag $(IMAGE) .
+
+push-image: ## push IMAGE, whose name begins with the registry's
+	$(CONTAINERS) push $(IMAGE)
+
+podman: ## install podman, for the container tests (Debian, as root)
+	.ci/install_podman
 
 clean: ## remove what make has made
 	rm -rf $(VENV) build

@@ -38,11 +38,41 @@ def call(path: bytes, body: bytes) -> bytes:
     )
 
 
+def opening(path: bytes) -> bytes:
+    """What a connection with one call sends before its request: which may never come."""
+    return call(path, b"")[: -len(frame(DATA, END_STREAM, 1, bytes(5)))]
+
+
+def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
+    """The frames that have come whole: kind, flags, stream and payload of each."""
+    found = []
+    while len(data) >= 9 and len(data) >= 9 + (size := int.from_bytes(data[:3], "big")):
+        found.append((data[3], data[4], int.from_bytes(data[5:9], "big"), data[9 : 9 + size]))
+        data = data[9 + size :]
+    return found
+
+
+def connected(address: str, patience_seconds: float) -> socket.socket:
+    """A connection by hand."""
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), patience_seconds)
+
+
+def answer(connection: socket.socket) -> list[tuple[int, int, int, bytes]]:
+    """Wait for the end of the first call and return its frames; empty if the server closes the connection first."""
+    received = b""
+    while part := connection.recv(1 << 16):
+        received += part
+        of_call = [found for found in frames(received) if found[2] == 1]
+        if any(kind == HEADERS and flags & END_STREAM for kind, flags, _, _ in of_call):
+            return of_call
+    return []
+
+
 def exchange(address: str, data: bytes, patience_seconds: float = 0.2) -> bytes:
     """Send bytes on a connection of their own; returns what comes back until the server closes it or falls silent."""
-    host, _, port = address.rpartition(":")
     received = b""
-    with socket.create_connection((host, int(port)), patience_seconds) as connection:
+    with connected(address, patience_seconds) as connection:
         try:
             connection.sendall(data)
             while part := connection.recv(1 << 16):

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._calls import messages, translated
+from sealserve._channel import open_channel
 from sealserve._exchange import Exchange
+from sealserve.credentials import Credentials
 from sealserve.errors import ServiceError
 from sealserve.item import Scores
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
@@ -28,8 +30,8 @@ Answer = NDArray[np.float64] | ServiceError
 class RawClient:
     """A client of one model that sends any message and reads any answer."""
 
-    def __init__(self, address: str, model: str = "") -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, model: str = "", credentials: Credentials | None = None) -> None:
+        self.channel = open_channel(address, credentials)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.predictions = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         described = self.models.GetModel(model_pb2.GetModelRequest(model=model), timeout=HANG_SECONDS).model

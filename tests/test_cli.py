@@ -236,10 +236,22 @@ def test_options_are_for_one_model_or_for_all() -> None:
     arguments = build_parser().parse_args(
         ["serve", "--model", "a=x/one.npz", "--model", "x/two.skops", "--input-range", "0,1", "--input-range", "a=-1,1"]
     )
-    first, second = (options.source(name, path, arguments) for name, path in arguments.model)
+    first, second = (options.source(file, arguments) for file in arguments.model)
     assert (first.name, first.path, first.input_range) == ("a", Path("x/one.npz"), (-1.0, 1.0))
     assert (second.name, second.path, second.input_range) == ("two", Path("x/two.skops"), (0.0, 1.0))
     assert first.max_score_error is None
+
+
+def test_a_model_may_come_with_its_digest(capsys: pytest.CaptureFixture[str], model_file: Path) -> None:
+    digest = "0123456789abcdef" * 4
+    assert options.model_file(f"a=x/b@c.npz@sha256:{digest.upper()}") == ("a", Path("x/b@c.npz"), digest)
+    assert options.model_file(f"x/b.npz@sha256:{digest}") == ("b", Path("x/b.npz"), digest)
+    assert options.model_file("x/b@c.npz") == ("b@c", Path("x/b@c.npz"), "")
+    with pytest.raises(SystemExit):
+        main(["serve", "--model", f"a.npz@sha256:{digest[1:]}"])
+    assert "64 hexadecimal digits" in capsys.readouterr().err
+    served = ("serve", "--model", f"{model_file}@sha256:{digest}", "--input-range", "0,1")
+    assert f"not {digest}" in fails(capsys, *served)
 
 
 def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

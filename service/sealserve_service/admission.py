@@ -18,11 +18,14 @@ from weakref import WeakKeyDictionary
 from sealserve.errors import QuotaExceededError
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.base import Engine
+from sealserve_service.quota import Quota
+from sealserve_service.telemetry import Telemetry
 
 MIN_WAIT_SECONDS = 0.02
 # Whoever is refused comes back, and refusing costs something too: not sooner than this.
 MIN_RETRY_SECONDS = 0.1
 _LEARNING_RATE = 0.1
+_NO_QUOTA = Quota()
 _MAX_TENANTS = 10_000  # whose buckets are remembered; more than that only names that nobody gave out can be
 
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -84,38 +87,28 @@ class Admission:
 
     Args:
         max_bytes: of ciphertexts of all items that have no end yet.
-        max_calls: calls at once.
+        quota: of tenants that have none of their own.
+        telemetry: counts; its own without it.
     """
 
-    def __init__(self, max_bytes: int, max_calls: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        quota: Quota = _NO_QUOTA,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._max_bytes = max_bytes
-        self._max_calls = max_calls
+        self._quota = quota
         self._clock = clock
         self._lock = threading.Lock()
         self._byte_count = 0
-        self._calls = 0
         self._backlog_seconds = 0.0
         self._seconds: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
         self._usage: dict[str, _Usage] = {}
-        self.turn = threading.Lock()
-        """Held by the thread that scores."""
-
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Be a call.
-
-        Raises:
-            QuotaExceededError: there are as many as this process takes.
-        """
-        with self._lock:
-            if self._calls >= self._max_calls:
-                raise QuotaExceededError("concurrent_calls", 1.0)
-            self._calls += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._calls -= 1
+        self._turn = threading.Lock()  # held by the thread that scores
 
     def charge(self, tenant: Tenant, row_count: int) -> None:
         """Charge a tenant for an item of so many rows.
@@ -123,7 +116,7 @@ class Admission:
         Raises:
             QuotaExceededError: it has used up its rows or requests; nothing is charged then.
         """
-        quota, now = tenant.quota, self._clock()
+        quota, now = tenant.quota or self._quota, self._clock()
         wanted = (
             ("requests_per_minute", quota.requests_per_minute, 1),
             ("rows_per_minute", quota.rows_per_minute, row_count),
@@ -150,42 +143,62 @@ class Admission:
         """
         with self._lock:
             usage = self._used(tenant)
-            limit = tenant.quota.bytes_in_flight
+            limit = (tenant.quota or self._quota).bytes_in_flight
             if limit is not None and usage.byte_count + byte_count > limit:
                 raise QuotaExceededError("bytes_in_flight", MIN_RETRY_SECONDS)
             if self._byte_count + byte_count > self._max_bytes:
                 raise QuotaExceededError("server_bytes", MIN_RETRY_SECONDS)
             usage.byte_count += byte_count
             self._byte_count += byte_count
+            self._telemetry.held_bytes.set(self._byte_count)
 
     def release(self, tenant: Tenant, byte_count: int) -> None:
         """Let go of bytes that were held."""
         with self._lock:
             self._used(tenant).byte_count -= byte_count
             self._byte_count -= byte_count
+            self._telemetry.held_bytes.set(self._byte_count)
 
     @contextmanager
-    def work(self, engine: Engine, seconds_left: float | None) -> Iterator[None]:
-        """Be one of the items that wait for their turn.
+    def turn(self, engine: Engine, seconds_left: float | None) -> Iterator[None]:
+        """Wait for the turn of an item, if the wait is short, and have it.
 
         Args:
-            engine: what scores it; tells how long that takes.
+            engine: what scores the item; tells how long that takes.
             seconds_left: until its client's deadline, if it has one.
 
         Raises:
             QuotaExceededError: it would have to wait for too long, or until after its deadline.
         """
+        if not engine.holds_gil:
+            yield
+            return
         with self._lock:
-            seconds = self._seconds.get(engine, engine.offer.cost.server_seconds)
-            wait = self._backlog_seconds
-            retry = max(2 * wait, MIN_RETRY_SECONDS)
+            seconds, wait = self._seconds_of(engine), self._backlog_seconds
             if wait > max(seconds, MIN_WAIT_SECONDS):
-                raise QuotaExceededError("server_seconds", retry)
+                raise QuotaExceededError("server_seconds", max(2 * wait, MIN_RETRY_SECONDS))
             if seconds_left is not None and wait + seconds > seconds_left:
-                raise QuotaExceededError("deadline", retry)
+                raise QuotaExceededError("deadline", max(2 * wait, MIN_RETRY_SECONDS))
+        with self.patient_turn(engine):
+            yield
+
+    @contextmanager
+    def patient_turn(self, engine: Engine) -> Iterator[None]:
+        """Wait for the turn of a stream's item, however long that takes, and have it."""
+        if not engine.holds_gil:
+            yield
+            return
+        with self._lock:
+            seconds = self._seconds_of(engine)
             self._backlog_seconds += seconds
         try:
-            yield
+            if not self._turn.acquire(blocking=False):
+                with self._telemetry.items_waiting.track_inprogress():
+                    self._turn.acquire()
+            try:
+                yield
+            finally:
+                self._turn.release()
         finally:
             with self._lock:
                 self._backlog_seconds -= seconds
@@ -193,8 +206,11 @@ class Admission:
     def learn(self, engine: Engine, seconds: float) -> None:
         """Take to heart how long an item took."""
         with self._lock:
-            known = self._seconds.get(engine, engine.offer.cost.server_seconds)
+            known = self._seconds_of(engine)
             self._seconds[engine] = known + _LEARNING_RATE * (seconds - known)
+
+    def _seconds_of(self, engine: Engine) -> float:
+        return self._seconds.get(engine, engine.offer.cost.server_seconds)
 
     def _used(self, tenant: Tenant) -> _Usage:
         if tenant.name not in self._usage and len(self._usage) >= _MAX_TENANTS:

@@ -5,29 +5,32 @@ import dataclasses
 from collections.abc import Iterator
 
 from sealserve.he.quantization import InputGrid
-from sealserve_service.auth import ANONYMOUS
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.places import open_key_store
+from sealserve_service.models.library import ModelLibrary
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.registry import EngineFactory, ModelRegistry
-from sealserve_service.models.sources import serve_source
+from sealserve_service.models.sources import folder_sources, serve_source
+from sealserve_service.models.watch import Watch
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.server import Server
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry import SharedPlace, Telemetry
 
 _EISERVER_SECONDS_A_CLASS = 1.5
+_LOOK_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[Server]:
-    """Load what the settings name and build its server; at the end give back what the server has used.
+def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tuple[Server, Watch]]:
+    """Load what the settings name, build its server, keep its models; at the end give back what they have used.
 
     With a place, it leaves there what it counts.
 
     Raises:
         ModelError, PlanError: a model cannot be served.
+        InputError: the folder of models holds none now.
         KeyStoreSettingsError: the keys' place cannot be used.
         UnusableFileError: the file of identities cannot be used.
     """
@@ -41,11 +44,14 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[Se
         else:
             closing.callback(keys.close)
             ei_engine = _ei_engine(settings, keys, closing)
-        models = ModelRegistry(
-            serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine)
-            for source in settings.models
+        library = ModelLibrary(
+            lambda: settings.models if settings.model_folder is None else folder_sources(settings.model_folder),
+            lambda source: serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine),
+            telemetry,
         )
-        yield build_server(settings, models, keys, telemetry)
+        watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
+        closing.callback(watch.close)
+        yield build_server(settings, library.models, keys, telemetry), watch
 
 
 def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
@@ -58,6 +64,7 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
         max_key_bytes=settings.limits.max_key_bytes,
         max_ttl_seconds=settings.max_key_ttl_seconds,
         cache_bytes=settings.key_cache_bytes,
+        quota=settings.quota,
         telemetry=telemetry,
     )
 
@@ -93,12 +100,10 @@ def build_server(
     keys: RegisteredKeys | None = None,
     telemetry: Telemetry | None = None,
 ) -> Server:
-    """Build a server that listens nowhere yet; without keys it has no KeyService, without telemetry it has its own.
+    """Build a server that listens nowhere yet; without keys it has no KeyService, without telemetry its own.
 
     Raises:
         UnusableFileError: the file of identities cannot be used.
         AddressError: it would serve plaintext where others can listen.
     """
-    telemetry = telemetry or Telemetry()
-    telemetry.serves(served.model for served in models.after("", ANONYMOUS))
-    return Server(settings, models, keys, Authenticator(settings.identities), telemetry)
+    return Server(settings, models, keys, Authenticator(settings.identities), telemetry or Telemetry())

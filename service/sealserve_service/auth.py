@@ -17,14 +17,14 @@ class Tenant:
     Attributes:
         models: the names of those it may use; None for all.
         may_list_models, may_register_keys: where a refusal tells nothing about others.
-        quota: how much it may have.
+        quota: how much it may have; None for what the service gives everybody.
     """
 
     name: str
     models: frozenset[str] | None = None
     may_list_models: bool = True
     may_register_keys: bool = True
-    quota: Quota = Quota()
+    quota: Quota | None = None
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model of that name; what it may not use, it must not find either."""

@@ -1,22 +1,23 @@
-"""The orderly end of a server's work: new calls are refused, calls in flight finish."""
+"""The calls in flight: so many at most, and in the orderly end no new ones."""
 
 import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 
-from sealserve.errors import DrainingError
+from sealserve.errors import DrainingError, QuotaExceededError
 
 RETRY_SECONDS = 1.0
 
 
 class Drain:
-    """Counts calls in flight and, once begun, lets no more in.
+    """Counts calls in flight, up to max_calls and, once begun, lets no more in.
 
     gRPC's own shutdown ends calls that arrive while it begins with CANCELLED: it comes after this.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_calls: int) -> None:
+        self._max_calls = max_calls
         self.begun: Future[None] = Future()
         self._changed = threading.Condition()
         self._calls = 0
@@ -27,10 +28,13 @@ class Drain:
 
         Raises:
             DrainingError: the end has begun.
+            QuotaExceededError: there are too many.
         """
         with self._changed:
             if self.begun.done():
                 raise DrainingError(RETRY_SECONDS)
+            if self._calls >= self._max_calls:
+                raise QuotaExceededError("concurrent_calls", RETRY_SECONDS)
             self._calls += 1
         try:
             yield

@@ -35,6 +35,7 @@ _TOKEN_BYTES = 32
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MISPLACED_TOKEN = re.compile(f"{TOKEN_PREFIX}[A-Za-z0-9_-]*", re.ASCII)
 _SUBJECT = re.compile(r"(CN|URI)=.+")
 
 
@@ -91,7 +92,8 @@ def read_identities(path: Path, data: bytes) -> Identities:
     try:
         return _identities(tomllib.loads(data.decode()))
     except (ValueError, TypeError) as error:  # of tomllib and UTF-8, too
-        raise UnusableFileError(f"{path}: {error}") from error
+        text = _MISPLACED_TOKEN.sub("a token, which has no place in this file", str(error))
+        raise UnusableFileError(f"{path}: {text}") from None
 
 
 def _identities(document: dict[str, Any]) -> Identities:
@@ -142,7 +144,7 @@ def _token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:
     name, digest = _taken(entry, "tenant", str, ""), _taken(entry, "sha256", str, "")
     if name not in tenants:
         raise ValueError(f"{where}: there is no tenant {name!r}")
-    if not _DIGEST.fullmatch(digest):  # which may be a token, so it is not repeated here
+    if not _DIGEST.fullmatch(digest):
         raise ValueError(f"{where}: its sha256 is not 64 lower-case hexadecimal digits")
     expires = _taken(entry, "expires", datetime, None)
     if expires is not None and expires.tzinfo is None:

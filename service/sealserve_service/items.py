@@ -6,7 +6,9 @@ without a server.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from sealserve.errors import (
     DrainingError,
@@ -27,6 +29,7 @@ from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
 from sealserve_service import calls, drain
+from sealserve_service.admission import Admission
 from sealserve_service.auth import Tenant
 from sealserve_service.calls import Call
 from sealserve_service.models.registry import ModelRegistry
@@ -46,9 +49,10 @@ class Item:
         ModelNotFoundError, StaleConfigError, ParameterSetNotOfferedError, InputMismatchError: the header fits no model
             or offer.
         KeyNotFoundError, KeyStoreUnavailableError: the key that the offer requires is not there, or cannot be read.
+        QuotaExceededError: the tenant has used up its quota.
     """
 
-    def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant) -> None:
+    def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant, admission: Admission) -> None:
         served = models.get(header.model, tenant)
         if header.config_id != served.model.config_id:
             raise StaleConfigError(served.model.config_id)
@@ -63,11 +67,16 @@ class Item:
             raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
         if bool(header.key_id) != (offer.required_key is not None):
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
+        self.engine = engine
         self.offer = offer
         self.byte_count = 0
         self.work = Work(served.model.name, offer.layout.value, header.row_count, header.ciphertext_count)
-        self._scoring = engine.begin(header, tenant)
         self.received = 0
+        self._tenant = tenant
+        self._admission = admission
+        self._turn: Callable[[], AbstractContextManager[None]] = partial(admission.patient_turn, engine)
+        admission.charge(tenant, header.row_count)
+        self._scoring = engine.begin(header, tenant)
 
     @property
     def is_complete(self) -> bool:
@@ -79,54 +88,71 @@ class Item:
 
         Raises:
             OutOfSequenceError, InputMismatchError, MalformedCiphertextError: the item has failed.
+            QuotaExceededError: there is no room for its bytes.
         """
         if first_index != self.received:
             raise OutOfSequenceError(self.received, first_index)
         missing = self.offer.ciphertexts_per_item - self.received
         if not 1 <= len(ciphertexts) <= missing:
             raise InputMismatchError("ciphertexts", missing, len(ciphertexts))
-        start = time.perf_counter()
-        self._scoring.add(ciphertexts)
-        self.work.load_seconds += time.perf_counter() - start
+        byte_count = sum(map(len, ciphertexts))
+        self._admission.hold(self._tenant, byte_count)
+        self.byte_count += byte_count
+        with self._turn():
+            start = time.perf_counter()
+            self._scoring.add(ciphertexts)
+            self.work.load_seconds += time.perf_counter() - start
         self.received += len(ciphertexts)
 
     def scores(self) -> Iterator[Scores]:
-        """Yield the reply, timing the arithmetic but not what the caller does in between."""
-        start = time.perf_counter()
-        for pair in self._scoring.finish():
-            self.work.arithmetic_seconds += time.perf_counter() - start
-            yield pair
-            start = time.perf_counter()
+        """Yield the reply; others have their turn while the caller does something with a piece of it."""
+        pieces = iter(self._scoring.finish())
+        while True:
+            with self._turn():
+                start = time.perf_counter()
+                piece = next(pieces, None)
+                self.work.arithmetic_seconds += time.perf_counter() - start
+            if piece is None:
+                break
+            yield piece
+        self._admission.learn(self.engine, self.work.seconds)
 
-    def group(self) -> prediction_pb2.ScoreGroup:
-        """Return the reply in one message, however long."""
-        pairs, start = list(self.scores()), time.perf_counter()
-        group = scores_to_proto(0, pairs)
+    def message(self, first_index: int, pairs: Sequence[Scores]) -> prediction_pb2.ScoreGroup:
+        """Make a message of pieces of the reply."""
+        start = time.perf_counter()
+        group = scores_to_proto(first_index, pairs)
         self.work.reply_seconds += time.perf_counter() - start
         return group
 
-    def groups(self) -> Iterator[prediction_pb2.ScoreGroup]:
-        """Yield the reply in messages of about GROUP_BYTES."""
-        groups, work = grouped(self.scores()), self.work
-        while True:
-            start = time.perf_counter() - work.arithmetic_seconds
-            group = next(groups, None)
-            work.reply_seconds += time.perf_counter() - work.arithmetic_seconds - start
-            if group is None:
-                return
-            yield group
+    @contextmanager
+    def whole_turn(self, seconds_left: float | None) -> Iterator[None]:
+        """Have the turn for the whole item at once, if it comes soon; see Admission.turn.
+
+        Raises:
+            QuotaExceededError: it does not.
+        """
+        with self._admission.turn(self.engine, seconds_left):
+            self._turn = nullcontext
+            yield
+
+    def close(self) -> None:
+        """Let go of the room that it has."""
+        self._admission.release(self._tenant, self.byte_count)
+        self.byte_count = 0
 
 
-def grouped(pairs: Iterable[Scores]) -> Iterator[prediction_pb2.ScoreGroup]:
+def grouped(
+    pairs: Iterable[Scores], message: Callable[[int, Sequence[Scores]], prediction_pb2.ScoreGroup] = scores_to_proto
+) -> Iterator[prediction_pb2.ScoreGroup]:
     """Gather pieces into messages of about GROUP_BYTES."""
     first_index, group, byte_count = 0, list[Scores](), 0
     for pair in pairs:
         if group and byte_count + pair.byte_count > GROUP_BYTES:
-            yield scores_to_proto(first_index, group)
+            yield message(first_index, group)
             first_index, group, byte_count = first_index + len(group), [], 0
         group.append(pair)
         byte_count += pair.byte_count
-    yield scores_to_proto(first_index, group)
+    yield message(first_index, group)
 
 
 def as_service_error(error: Exception) -> ServiceError:
@@ -157,9 +183,10 @@ class ItemTable:
         draining: whether none may begin.
     """
 
-    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits, call: Call) -> None:
-        self._models = models
+    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits, admission: Admission, call: Call) -> None:
         self._call = call
+        self._models = models
+        self._admission = admission
         self.tenant = tenant
         self._limits = limits
         self._open: dict[int, Item] = {}  # in order of their deadlines, as every item has the same time
@@ -224,9 +251,8 @@ class ItemTable:
     def abandoned(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End the items that the client has stopped sending, as it has closed its side, and yield their errors."""
         for item_id, item in list(self._open.items()):
-            yield self._failed(
-                item_id, InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
-            )
+            missing = InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
+            yield self._failed(item_id, missing)
 
     def _begin(self, message: prediction_pb2.StreamPredictRequest) -> Item:
         if message.item_id <= self._last_id:
@@ -238,7 +264,7 @@ class ItemTable:
             raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)
         header = header_from_proto(message.header)
         self._call.asks(header)
-        item = Item(header, self._models, self.tenant)
+        item = Item(header, self._models, self.tenant, self._admission)
         self._call.item_began()
         self._open[message.item_id] = item
         self._deadlines[message.item_id] = time.monotonic() + self._limits.item_timeout_seconds
@@ -252,15 +278,14 @@ class ItemTable:
     def _add(self, item: Item, chunk: prediction_pb2.Chunk) -> None:
         ciphertexts = list(chunk.ciphertexts)
         byte_count = checked_bytes(ciphertexts, self._limits)
-        item.byte_count += byte_count
-        in_flight = sum(other.byte_count for other in self._open.values())
+        in_flight = byte_count + sum(other.byte_count for other in self._open.values())
         if len(self._open) > 1 and in_flight > self._limits.window_bytes:
             raise LimitExceededError("window_bytes", self._limits.window_bytes, in_flight)
         item.add(chunk.first_index, ciphertexts)
 
     def _finish(self, item_id: int, item: Item) -> Iterator[prediction_pb2.StreamPredictResponse]:
         held: prediction_pb2.ScoreGroup | None = None
-        for group in item.groups():
+        for group in grouped(item.scores(), item.message):
             if held is not None:
                 yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held)
             held = group
@@ -269,6 +294,11 @@ class ItemTable:
         # The last group travels with the end.
         yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held, done=done(item))
 
+    def close(self) -> None:
+        """Forget all items: their client is gone."""
+        for item_id in list(self._open):
+            self._forget(item_id)
+
     def _failed(self, item_id: int, error: ServiceError) -> prediction_pb2.StreamPredictResponse:
         """End an item, if it ever began, and return what to say of it."""
         self._forget(item_id)
@@ -276,7 +306,8 @@ class ItemTable:
         return prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(error))
 
     def _forget(self, item_id: int) -> None:
-        if self._open.pop(item_id, None) is not None:
+        if item := self._open.pop(item_id, None):
+            item.close()
             self._call.item_ended()
         self._deadlines.pop(item_id, None)
 
@@ -295,4 +326,4 @@ def checked_bytes(ciphertexts: Sequence[bytes], limits: Limits) -> int:
 
 def done(item: Item) -> prediction_pb2.ItemDone:
     """Say that an item has all its scores."""
-    return prediction_pb2.ItemDone(server_seconds=item.work.load_seconds + item.work.arithmetic_seconds)
+    return prediction_pb2.ItemDone(server_seconds=item.work.seconds)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
-from sealserve.errors import KeyNotFoundError, ParameterSetNotOfferedError, ServiceError
+from sealserve.errors import KeyNotFoundError, ParameterSetNotOfferedError, QuotaExceededError, ServiceError
 from sealserve.he import ei_format
 from sealserve.he._seal import GaloisKeys
 from sealserve.he.parameters import EI_PARAMETER_SET
@@ -14,6 +14,7 @@ from sealserve_service.auth import Tenant
 from sealserve_service.engines.ei_keys import GALOIS_KEYS_BYTES, load_galois_keys
 from sealserve_service.key_cache import KeyCache, Loaded
 from sealserve_service.key_store.base import Clock, KeyStore, UploadSource, utc_now
+from sealserve_service.quota import Quota
 from sealserve_service.telemetry import Telemetry
 from sealserve_service.upload import Upload
 
@@ -23,6 +24,9 @@ _logger = logging.getLogger(__name__)
 _KINDS: dict[KeyKind, tuple[str, Callable[[bytes], object]]] = {
     KeyKind.EVALUATION_KEYS: (EI_PARAMETER_SET.name, ei_format.read_evaluation_keys),
 }
+
+_NO_QUOTA = Quota()
+_QUOTA_RETRY_SECONDS = 60.0  # a key may have been deleted, or have expired
 
 
 class RegisteredKeys:
@@ -34,6 +38,7 @@ class RegisteredKeys:
         max_key_bytes: of one key.
         max_ttl_seconds: how long a key is kept at most.
         cache_bytes: of memory for keys that are ready for use.
+        quota: of tenants that have none of their own.
         telemetry: counts; its own without it.
     """
 
@@ -45,6 +50,7 @@ class RegisteredKeys:
         max_key_bytes: int,
         max_ttl_seconds: float,
         cache_bytes: int,
+        quota: Quota = _NO_QUOTA,
         clock: Clock = utc_now,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -52,6 +58,7 @@ class RegisteredKeys:
         self._store = store
         self._uploads = uploads
         self._clock = clock
+        self._quota = quota
         self._max_ttl_seconds = max_ttl_seconds
         self._max_key_bytes = max_key_bytes
         self._galois_keys = KeyCache(
@@ -87,17 +94,26 @@ class RegisteredKeys:
 
         Raises:
             MalformedKeyError: it is not what its header declares, or no key of its kind.
-            KeyStoreUnavailableError, QuotaExceededError: the store does not answer, or is full.
+            KeyStoreUnavailableError, QuotaExceededError: the store does not answer; it, or the tenant's part, is full.
         """
         header, data, now = upload.header, upload.finish(), self._clock()
         _, check = _KINDS[header.kind]
         check(data)
+        self._check_quota(tenant, header)
         expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
         record = KeyRecord(tenant.name, header.key_id, header.kind, header.parameter_set, len(data), now, expires)
         kept = self._store.put(record, data)
         self._telemetry.registered_keys.inc()
         self._telemetry.registered_key_bytes.inc(len(data))
         return kept
+
+    def _check_quota(self, tenant: Tenant, header: KeyHeader) -> None:
+        limit = (tenant.quota or self._quota).key_bytes
+        if limit is None:
+            return
+        kept = sum(record.byte_count for record in self._store.list(tenant.name) if record.key_id != header.key_id)
+        if kept + header.byte_count > limit:
+            raise QuotaExceededError("key_bytes", _QUOTA_RETRY_SECONDS)
 
     def get(self, tenant: Tenant, key_id: str) -> KeyRecord:
         """Return what is known of a key; see KeyStore.get."""

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from sealserve.address import host_of, is_loopback
 from sealserve.errors import SealserveError
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
+from sealserve_service.admission import Admission, memory_limit_bytes, work_bytes
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.calls import Calls
 from sealserve_service.drain import Drain
@@ -25,6 +26,7 @@ from sealserve_service.settings import Settings
 from sealserve_service.telemetry import Telemetry
 
 _LAST_REPLIES_SECONDS = 1.0
+_REFUSED_CALLS = 32
 _SWEEP_SECONDS = 3600.0
 # Of a call's headers. gRPC by itself refuses some calls from half of this on, at random.
 _MAX_METADATA_BYTES = 16 << 10
@@ -55,13 +57,17 @@ class Server:
         self.telemetry = telemetry
         self._settings = settings
         self._keys = keys
-        self._drain = Drain()
-        calls = settings.max_concurrent_calls
-        readers = ThreadPoolExecutor(calls, "read")
+        room = work_bytes(memory_limit_bytes(), settings.processes)
+        # Each call may hold a message; and the calls beyond it are those that are just being refused.
+        calls = min(settings.max_concurrent_calls, room // settings.limits.max_message_bytes)
+        threads = calls + _REFUSED_CALLS
+        self._drain = Drain(calls)
+        admission = Admission(room, settings.quota, telemetry=telemetry)
+        readers = ThreadPoolExecutor(threads, "read")
         # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
         # ends the call over larger ones.
         self._server = grpc.server(
-            ThreadPoolExecutor(calls, "call"),
+            ThreadPoolExecutor(threads, "call"),
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.share_port)),
@@ -73,13 +79,13 @@ class Server:
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
             interceptors=[Calls(telemetry), Gate(authenticator, settings.limits.item_timeout_seconds, readers)],
-            maximum_concurrent_rpcs=calls,
+            maximum_concurrent_rpcs=threads,
         )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, authenticator), self._server)
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionServicer(models, authenticator, settings.limits, self._drain, readers), self._server
+            PredictionServicer(models, authenticator, settings.limits, self._drain, admission, readers), self._server
         )
         self._services = ["sealserve.v1.ModelService", "sealserve.v1.PredictionService"]
         if keys is not None:

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -25,6 +25,7 @@ from sealserve.registered_key import KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve.wire import header_from_proto, key_header_from_proto, key_to_proto, model_to_proto
 from sealserve_service import calls, status
+from sealserve_service.admission import Admission
 from sealserve_service.auth import Tenant
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.drain import RETRY_SECONDS, Drain
@@ -77,13 +78,21 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         authenticator: says whose call it is.
         limits: what one client may send.
         drain: once begun, new work is refused and work in flight finishes.
+        admission: the bounds of what is under way.
         readers: a thread for each stream, that waits for its next message.
     """
 
     def __init__(
-        self, models: ModelRegistry, authenticator: Authenticator, limits: Limits, drain: Drain, readers: Executor
+        self,
+        models: ModelRegistry,
+        authenticator: Authenticator,
+        limits: Limits,
+        drain: Drain,
+        admission: Admission,
+        readers: Executor,
     ) -> None:
         self._models = models
+        self._admission = admission
         self._authenticator = authenticator
         self._limits = limits
         self._drain = drain
@@ -95,24 +104,28 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         """Score one item."""
         try:
             with self._drain.call():
-                return self._predicted(request, self._authenticator.authenticate(context))
+                tenant = self._authenticator.authenticate(context)
+                return self._predicted(request, tenant, context.time_remaining())
         except Exception as error:
             status.abort(context, as_service_error(error))
 
-    def _predicted(self, request: prediction_pb2.PredictRequest, tenant: Tenant) -> prediction_pb2.PredictResponse:
+    def _predicted(
+        self, request: prediction_pb2.PredictRequest, tenant: Tenant, seconds_left: float | None
+    ) -> prediction_pb2.PredictResponse:
         ciphertexts = list(request.ciphertexts)
         checked_bytes(ciphertexts, self._limits)
         call, header = calls.current(), header_from_proto(request.header)
         call.asks(header)
-        item = Item(header, self._models, tenant)
+        item = Item(header, self._models, tenant, self._admission)
         call.item_began()
         if item.offer.cost.reply_bytes > self._limits.max_message_bytes:
             limit = self._limits.max_message_bytes
             raise LimitExceededError("max_message_bytes", limit, item.offer.cost.reply_bytes)
-        item.add(0, ciphertexts)
-        response = prediction_pb2.PredictResponse(scores=item.group(), done=done(item))
+        with closing(item), item.whole_turn(seconds_left):
+            item.add(0, ciphertexts)
+            scores = item.message(0, list(item.scores()))
         call.scored(item.work)
-        return response
+        return prediction_pb2.PredictResponse(scores=scores, done=done(item))
 
     def StreamPredict(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
@@ -127,10 +140,16 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     def _answers(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
     ) -> Iterator[prediction_pb2.StreamPredictResponse]:
-        tenant, draining = self._authenticator.authenticate(context), self._drain.begun
-        table = ItemTable(self._models, tenant, self._limits, calls.current())
+        tenant = self._authenticator.authenticate(context)
         window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
         yield prediction_pb2.StreamPredictResponse(window=window)
+        with closing(ItemTable(self._models, tenant, self._limits, self._admission, calls.current())) as table:
+            yield from self._ends(requests, context, table)
+
+    def _ends(
+        self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext, table: ItemTable
+    ) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        draining = self._drain.begun
         read = self._readers.submit(next, requests, None)
         while table or not draining.done():
             waited_for: set[Future[Any]] = {read} if draining.done() else {read, draining}

@@ -1,11 +1,13 @@
 """The settings of a service: frozen, from flags and environment. Nothing else reads the environment."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sealserve.model import Limits
+from sealserve_service.quota import Quota
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -15,6 +17,7 @@ class ModelSource:
     """Where a model comes from and what the operator says of it.
 
     Attributes:
+        sha256: of the file, as lower-case hexadecimal digits; "" where nobody has said.
         input_range, input_step, calibration: at most what the model's own scaler does not tell.
         max_score_error: the wanted error bound; None leaves it to the planner.
     """
@@ -25,6 +28,26 @@ class ModelSource:
     input_step: float | None = None
     calibration: Path | None = None
     max_score_error: float | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder whose model files, at any depth, are served under their names without the extension.
+
+    Attributes:
+        named: what the operator says of single models; the paths mean nothing.
+        others: what he says of all others; name and path mean nothing.
+    """
+
+    path: Path
+    named: tuple[ModelSource, ...]
+    others: ModelSource
+
+    def source(self, path: Path) -> ModelSource:
+        """Say how to serve a file of the folder."""
+        said = next((source for source in self.named if source.name == path.stem), self.others)
+        return dataclasses.replace(said, name=path.stem, path=path)
 
 
 @dataclass(frozen=True)
@@ -32,6 +55,9 @@ class Settings:
     """Everything that a serving process is told.
 
     Attributes:
+        models: what to serve; of a model_folder, what was in it at the start.
+        model_folder: serve what is in it, whatever was at the start.
+        watch: load models when their files change, not only on SIGHUP.
         tls_certificate, tls_private_key: PEM files; both or neither.
         tls_client_ca: PEM; with it, a client has to have a certificate of this authority.
         identities: the file that says who may do what (`identities`); without it, all callers are one tenant.
@@ -49,7 +75,8 @@ class Settings:
         ei_engine: what scores for encrypted-inference clients: "seal", or "eiserver", the reference.
         handshake_timeout_seconds: how long a new connection may take until it can carry calls.
         grace_seconds: how long work in flight may go on after SIGTERM.
-        max_concurrent_calls: calls that one process serves at once; further ones get RESOURCE_EXHAUSTED.
+        max_concurrent_calls: calls that one process serves at once, if its memory allows; more are refused.
+        quota: of tenants that have none of their own.
     """
 
     address: str = DEFAULT_ADDRESS
@@ -59,6 +86,8 @@ class Settings:
     metrics_address: str = ""
     trust_pickle: bool = False
     models: tuple[ModelSource, ...] = ()
+    model_folder: ModelFolder | None = None
+    watch: bool = False
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -75,6 +104,7 @@ class Settings:
     handshake_timeout_seconds: float = 20.0
     grace_seconds: float = 20.0
     max_concurrent_calls: int = 256
+    quota: Quota = field(default_factory=Quota)
     limits: Limits = field(
         default_factory=lambda: Limits(
             max_message_bytes=2 << 20,

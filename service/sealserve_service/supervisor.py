@@ -8,12 +8,13 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -31,6 +32,10 @@ from sealserve_service.telemetry import SharedPlace
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
 _STOP_MARGIN_SECONDS = 5.0
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_MANY_SIGNALS = 4096
+
+_Awaited = Connection | socket.socket | int
 
 _logger = logging.getLogger(__name__)
 
@@ -41,6 +46,8 @@ class StartError(SealserveError):
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Prints `serving NAMES on HOST:PORT` once it listens.
+
+    On SIGHUP every process loads the models whose files have changed.
 
     Raises:
         ModelError, PlanError: a model cannot be served.
@@ -129,24 +136,32 @@ def _serve(
     place: SharedPlace | None = None,
 ) -> None:
     with (
-        _stop_signals() as stop,
-        service(settings, place) as server,
+        _signals(*_STOP) as stop,
+        _signals(signal.SIGHUP) as hangup,
+        service(settings, place) as (server, watch),
         _published(settings.metrics_address, server.telemetry.registry),
     ):
         announce(server.start())
-        wait([stop] if parent_sentinel is None else [stop, parent_sentinel])  # readable once the supervisor is dead
+        ends = [stop] if parent_sentinel is None else [stop, parent_sentinel]  # readable once the supervisor is dead
+        while wait([*ends, hangup]) == [hangup]:
+            hangup.recv(_MANY_SIGNALS)
+            watch.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[socket.socket]:
-    """Yield a socket that is readable once SIGTERM or SIGINT has come."""
+def _signals(*numbers: signal.Signals) -> Iterator[socket.socket]:
+    """Yield a socket that is readable once one of the signals has come, and holds a byte for each."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
+
+    def handle(number: int, frame: object) -> None:
+        with contextlib.suppress(BlockingIOError):  # unread bytes without number: one more says nothing new
+            writer.send(b".")
+
     with reader, writer:
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, lambda *_: writer.send(b".")) for number in numbers]
+        before = [signal.signal(number, handle) for number in numbers]
         try:
             yield reader
         finally:
@@ -203,6 +218,14 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that the pipe ends with the worker
         self.is_ready = False
+        self._is_outdated = False
+
+    def reload(self) -> None:
+        """Have the worker load what has changed; one that is still starting does so when it is ready."""
+        if not self.is_ready:
+            self._is_outdated = True
+        elif self.process.is_alive() and self.process.pid:
+            os.kill(self.process.pid, signal.SIGHUP)
 
     def hear(self) -> None:
         """Wait until the worker listens.
@@ -217,6 +240,8 @@ class _Worker:
         if failure is not None:
             raise StartError(failure)
         self.is_ready = True
+        if self._is_outdated:
+            self.reload()
 
     def leave(self) -> None:
         """Make its place free, now that it has died."""
@@ -237,12 +262,12 @@ class _Supervisor:
         self._workers: list[_Worker] = []
 
     def run(self, announce: Callable[[], None]) -> None:
-        """Start the workers, replace those that die, stop all on SIGTERM or SIGINT.
+        """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
 
         Raises:
             StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
         """
-        with _stop_signals() as stop:
+        with _signals(*_STOP) as stop, _signals(signal.SIGHUP) as self._hangup:
             try:
                 if self._start(stop):
                     announce()
@@ -254,7 +279,7 @@ class _Supervisor:
         """Start the workers; false if a signal to stop came first."""
         self._workers = [self._worker(number) for number in range(self._settings.processes)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
-            heard = wait([stop, *(worker.started for worker in waiting)])
+            heard = self._wait([stop, *(worker.started for worker in waiting)])
             if stop in heard:
                 return False
             for worker in waiting:
@@ -266,19 +291,19 @@ class _Supervisor:
         backoff_seconds = 0.0
         while True:
             sentinels = [worker.process.sentinel for worker in self._workers]
-            if stop in wait([stop, *sentinels]):
+            if stop in self._wait([stop, *sentinels]):
                 return
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
                 self._workers.remove(worker)
                 worker.leave()
             while len(self._workers) < self._settings.processes:
-                if wait([stop], backoff_seconds):
+                if self._wait([stop], backoff_seconds):
                     return
                 taken = {worker.number for worker in self._workers}
                 replacement = self._worker(min(set(range(self._settings.processes)) - taken))
                 self._workers.append(replacement)
-                if stop in wait([stop, replacement.started]):
+                if stop in self._wait([stop, replacement.started]):
                     return
                 try:
                     replacement.hear()
@@ -289,6 +314,17 @@ class _Supervisor:
                     replacement.leave()
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
                     _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
+
+    def _wait(self, awaited: Sequence[_Awaited], timeout_seconds: float | None = None) -> Sequence[object]:
+        """Wait as multiprocessing does, and pass on what SIGHUP asks for meanwhile."""
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            heard = wait([*awaited, self._hangup], None if end is None else max(0.0, end - time.monotonic()))
+            if self._hangup not in heard:
+                return heard
+            self._hangup.recv(_MANY_SIGNALS)
+            for worker in self._workers:
+                worker.reload()
 
     def _worker(self, number: int) -> _Worker:
         return _Worker(self._settings, number, self._directory)

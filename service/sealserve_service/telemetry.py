@@ -10,14 +10,11 @@ place counts on where that one was stopped.
 
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import mark_process_dead
-
-from sealserve.model import Model
 
 MODEL_INFO = "sealserve_model_info"
 
@@ -65,6 +62,11 @@ class Work:
     arithmetic_seconds: float = 0.0
     reply_seconds: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Those of checks and arithmetic, which the client is told of."""
+        return self.load_seconds + self.arithmetic_seconds
+
 
 class Telemetry:
     """The metrics of a serving process, in a registry of their own that nobody has to publish.
@@ -77,7 +79,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._methods: dict[str, _Method] = {}
         self._offers: dict[tuple[str, str], _Offer] = {}
-        self._served: set[tuple[str, str]] = set()
+        self._versions: dict[str, str] = {}
 
         self._calls = self._counter("calls", "Calls that have ended.", "method", "status")
         self._call_seconds = Histogram(
@@ -93,6 +95,10 @@ class Telemetry:
         self._refusals = self._counter("refusals", "Calls and items that were refused, by class of error.", "reason")
 
         self.items_in_flight = self._gauge("items_in_flight", "Items that have begun and not ended.")
+        self.items_waiting = self._gauge(
+            "items_waiting", "Items that are waiting for their turn: one is scored at a time."
+        )
+        self.held_bytes = self._gauge("held_bytes", "Bytes of the ciphertexts of items in flight.")
         self._items = self._counter("items", "Items scored.", "model", "layout")
         self._rows = self._counter("rows", "Rows scored.", "model", "layout")
         self._ciphertexts = self._counter("ciphertexts", "Ciphertexts of the items scored.", "model", "layout")
@@ -149,12 +155,16 @@ class Telemetry:
         counts.arithmetic_seconds.inc(work.arithmetic_seconds)
         counts.reply_seconds.inc(work.reply_seconds)
 
-    def serves(self, models: Iterable[Model]) -> None:
-        """Say which models are served from now on; the others of before are not."""
-        served = {(model.name, model.version) for model in models}
-        for labels in self._served | served:
-            self._model_info.labels(*labels).set(labels in served)
-        self._served = served
+    def model_served(self, name: str, version: str) -> None:
+        """Say that a version of a model is served from now on, and no other of it."""
+        self.model_dropped(name)
+        self._versions[name] = version
+        self._model_info.labels(name, version).set(1)
+
+    def model_dropped(self, name: str) -> None:
+        """Say that a model is served no longer, if it was."""
+        if (version := self._versions.pop(name, None)) is not None:
+            self._model_info.labels(name, version).set(0)
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, help_text, labels, registry=self.registry)

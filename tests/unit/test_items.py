@@ -21,6 +21,7 @@ from sealserve.errors import (
 from sealserve.item import Residues, Scores
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_from_proto, header_to_proto, scores_from_proto
+from sealserve_service.admission import Admission
 from sealserve_service.auth import ANONYMOUS
 from sealserve_service.calls import Call
 from sealserve_service.items import GROUP_BYTES, ItemTable, grouped
@@ -44,7 +45,7 @@ LIMITED = with_limits(
 
 @pytest.fixture
 def table() -> ItemTable:
-    return ItemTable(ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Call("", Telemetry()))
+    return ItemTable(ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Admission(1 << 30), Call("", Telemetry()))
 
 
 def begin(item_id: int) -> Message:
@@ -168,7 +169,7 @@ def test_only_what_is_overdue_expires(table: ItemTable) -> None:
 
 def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
     limits = with_limits(item_timeout_seconds=10.0, idle_timeout_seconds=5.0).limits
-    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Call("", Telemetry()))
+    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), Call("", Telemetry()))
     silent_until = table.next_deadline
     assert silent_until is not None
     assert silent_until <= time.monotonic() + 5

@@ -120,7 +120,16 @@ def models(draw: st.DrawFn) -> Model:
         output=output,
         offers=tuple(draw(st.lists(offers(output.score_count), max_size=2))),
         limits=draw(
-            st.builds(Limits, counts, counts, seconds, sizes, max_key_bytes=sizes, suggested_connections=connections)
+            st.builds(
+                Limits,
+                counts,
+                counts,
+                seconds,
+                sizes,
+                max_key_bytes=sizes,
+                suggested_connections=connections,
+                idle_timeout_seconds=seconds,
+            )
         ),
     )
 

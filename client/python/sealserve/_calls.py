@@ -1,7 +1,10 @@
 """Calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
 
+import itertools
+import random
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -14,6 +17,12 @@ from sealserve.v1 import errors_pb2, model_pb2, model_pb2_grpc, prediction_pb2, 
 from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 
 CHUNK_BYTES = 1 << 20
+_BACKOFF = 1.5
+
+T = TypeVar("T")
+
+BUSY = (errors.QuotaExceededError, errors.DrainingError, errors.KeyStoreUnavailableError)
+"""Errors of a service that may do later what it does not now; each has a retry delay."""
 
 
 def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
@@ -28,14 +37,44 @@ def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> 
         raise translated(error) from error
 
 
+def retried(act: Callable[[float], T], timeout_seconds: float) -> T:
+    """Act, and again after the delay for which a busy or stopping service asks, for as long as the time allows.
+
+    Args:
+        act: is given the seconds that are left.
+        timeout_seconds: for all attempts together.
+
+    Raises:
+        SealserveError: what the last attempt raised.
+    """
+    end, left = time.monotonic() + timeout_seconds, timeout_seconds
+    for attempt in itertools.count():
+        try:
+            return act(left)
+        except BUSY as error:
+            # Ever longer, and not all clients at once: else those that were refused together come back together.
+            delay = error.retry_delay_seconds * _BACKOFF**attempt * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
+            left = end - time.monotonic() - delay
+            if left <= 0:
+                raise
+            time.sleep(delay)
+    raise AssertionError("it counts for ever")
+
+
 def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
     """Ask what a model is; the name may be empty when the service has one model only."""
-    stub = model_pb2_grpc.ModelServiceStub(channel)
-    return model_from_proto(called(stub.GetModel, model_pb2.GetModelRequest(model=name), timeout_seconds).model)
+    stub, request = model_pb2_grpc.ModelServiceStub(channel), model_pb2.GetModelRequest(model=name)
+    return model_from_proto(retried(lambda left: called(stub.GetModel, request, left), timeout_seconds).model)
 
 
 def scored(channel: grpc.Channel, item: Item, limits: Limits, reply_bytes: int, timeout_seconds: float) -> list[Scores]:
     """Score an item: in one message each way if they fit, else on a stream of its own; returns the whole reply."""
+    return retried(lambda left: _scored(channel, item, limits, reply_bytes, left), timeout_seconds)
+
+
+def _scored(
+    channel: grpc.Channel, item: Item, limits: Limits, reply_bytes: int, timeout_seconds: float
+) -> list[Scores]:
     stub = prediction_pb2_grpc.PredictionServiceStub(channel)
     if max(item.byte_count, reply_bytes) <= limits.max_message_bytes:
         request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)

@@ -17,9 +17,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._calls import messages, translated
+from sealserve._calls import BUSY, messages, translated
 from sealserve._exchange import Exchange
-from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, StaleConfigError
+from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, ServiceError, StaleConfigError
 from sealserve.item import Scores
 from sealserve.model import Limits
 from sealserve.output import Output
@@ -28,6 +28,7 @@ from sealserve.wire import error_from_proto, scores_from_proto
 
 # A cancel of no item, which says nothing else: see Limits.idle_timeout.
 _SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
+_MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
 
 
 class Scored(NamedTuple):
@@ -77,7 +78,7 @@ class ScoreStream:
         calls: one a stream: takes an iterator of requests, returns the call.
         batches: the source; what it raises is raised to the caller, after the results of what it gave before.
         limits: the service's.
-        rescored: scores rows again after their configuration was found stale.
+        rescored: scores rows again after the service found their configuration stale, or was busy.
         timeout_seconds: how long an item may have no end after it was sent.
     """
 
@@ -86,7 +87,7 @@ class ScoreStream:
         calls: Sequence[Callable[[Iterator[prediction_pb2.StreamPredictRequest]], Any]],
         batches: Iterator[Batch],
         limits: Limits,
-        rescored: Callable[[NDArray[np.float64], StaleConfigError], Scored],
+        rescored: Callable[[NDArray[np.float64], ServiceError], Scored],
         timeout_seconds: float,
     ) -> None:
         self.limits = limits
@@ -178,7 +179,7 @@ class _Lane:
         self._pending: dict[int, _Pending] = {}
         self._in_flight_bytes = 0
         self._window_bytes = owner.limits.window_bytes
-        self._sign_of_life_seconds = owner.limits.idle_timeout_seconds / 3 or None
+        self._sign_of_life_seconds = _sign_of_life_seconds(owner.limits.idle_timeout_seconds)
         self._changed = threading.Condition()
         self._call = stream_call(self._requests())
         self.reader = threading.Thread(target=self._read, name="sealserve-reader", daemon=True)
@@ -277,8 +278,17 @@ class _Lane:
         try:
             if response.HasField("error"):
                 error = error_from_proto(response.error)
-                return self._owner.rescored(pending.batch.rows, error) if isinstance(error, StaleConfigError) else error
+                if isinstance(error, (StaleConfigError, *BUSY)):
+                    return self._owner.rescored(pending.batch.rows, error)
+                return error
             exchange = pending.batch.exchange
             return Scored(exchange.model.output, exchange.decrypt(len(pending.batch.rows), pending.reply))
         except SealserveError as error:
             return error
+
+
+def _sign_of_life_seconds(idle_timeout_seconds: float) -> float | None:
+    """How long to be silent on a stream: None for as long as one likes."""
+    if idle_timeout_seconds <= 0:
+        return None
+    return min(max(_MIN_SIGN_OF_LIFE_SECONDS, idle_timeout_seconds / 3), _MAX_SIGN_OF_LIFE_SECONDS)

@@ -10,6 +10,7 @@ scores, errors or decisions to retry back to the service's operator: see SECURIT
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
@@ -17,18 +18,20 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._calls import called, described, scored
+from sealserve._calls import called, described, retried, scored
 from sealserve._channel import open_channel
 from sealserve._exchange import Exchange
 from sealserve._stream import Batch, Scored, ScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import InputError, SealserveError, StaleConfigError
+from sealserve.errors import InputError, SealserveError, ServiceError, StaleConfigError
 from sealserve.keys import SecretKey
 from sealserve.model import Model
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto
 
 Method = Literal["predict", "decision_function", "predict_proba"]
+
+_FOLLOWED_CHANGES = 4
 
 
 class Client:
@@ -98,7 +101,8 @@ class Client:
         token = ""
         while True:
             stub = model_pb2_grpc.ModelServiceStub(self._channel(0))
-            page = called(stub.ListModels, model_pb2.ListModelsRequest(page_token=token), self._timeout_seconds)
+            request = model_pb2.ListModelsRequest(page_token=token)
+            page = retried(partial(called, stub.ListModels, request), self._timeout_seconds)
             yield from map(model_from_proto, page.models)
             token = page.next_page_token
             if not token:
@@ -205,7 +209,10 @@ class Client:
             if isinstance(result, SealserveError):
                 raise result
             results[batch.first_index] = result
-        return self._joined([results[first] for first in sorted(results)])
+        try:
+            return self._joined([results[first] for first in sorted(results)])
+        except StaleConfigError as error:
+            return self._rescored(rows, error)
 
     def _joined(self, results: Sequence[Scored]) -> Scored:
         output = results[0].output
@@ -222,14 +229,20 @@ class Client:
         ]
         return iter(ScoreStream(calls, batches, limits, self._rescored, self._timeout_seconds))
 
-    def _rescored(self, rows: NDArray[np.float64], stale: StaleConfigError) -> Scored:
-        """Score rows again after the model's configuration has changed: once, for a second change is an error."""
-        exchange = self._refreshed(stale)
-        quantized = exchange.quantize(rows, clip=self._clip)
-        per_item = exchange.offer.rows_per_item
-        return self._joined(
-            [self._score(exchange, quantized[first : first + per_item]) for first in range(0, len(rows), per_item)]
-        )
+    def _rescored(self, rows: NDArray[np.float64], error: ServiceError) -> Scored:
+        """Score rows again after the model's configuration has changed, or the service was busy.
+
+        A few changes are followed, as a service's processes do not change at the same instant; then one is an error.
+        """
+        for _ in range(_FOLLOWED_CHANGES):
+            exchange = self._refreshed(error) if isinstance(error, StaleConfigError) else self._exchange()
+            quantized, per_item = exchange.quantize(rows, clip=self._clip), exchange.offer.rows_per_item
+            items = (quantized[first : first + per_item] for first in range(0, len(rows), per_item))
+            try:
+                return self._joined([self._score(exchange, item) for item in items])
+            except StaleConfigError as stale:
+                error = stale
+        raise error
 
     def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scored:
         """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
@@ -240,7 +253,7 @@ class Client:
     def _exchange(self) -> Exchange:
         with self._lock:
             if self._exchange_in_use is None:
-                self._exchange_in_use = Exchange(self._described(), self._secret_key)
+                self._exchange_in_use = Exchange(self._described(self._model_name), self._secret_key)
             return self._exchange_in_use
 
     def _refreshed(self, stale: StaleConfigError) -> Exchange:
@@ -248,14 +261,14 @@ class Client:
         with self._lock:
             old = self._exchange()
             if old.model.config_id != stale.current_config_id:
-                model = self._described()
+                model = self._described(old.model.name)  # without one it might no longer be the only model
                 fits = any(old.secret_key.fits(offer.parameters.parameter_set) for offer in model.offers)
                 key = old.secret_key if fits else self._secret_key
                 self._exchange_in_use = Exchange(model, key)
             return self._exchange()
 
-    def _described(self) -> Model:
-        return described(self._channel(0), self._model_name, self._timeout_seconds)
+    def _described(self, name: str) -> Model:
+        return described(self._channel(0), name, self._timeout_seconds)
 
     def _channel(self, number: int) -> grpc.Channel:
         with self._lock:

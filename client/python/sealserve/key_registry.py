@@ -7,11 +7,12 @@ Evaluation keys and public encryption keys are no secrets; secret keys are never
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from sealserve._calls import CHUNK_BYTES, called
+from sealserve._calls import CHUNK_BYTES, called, retried
 from sealserve._channel import open_channel
 from sealserve.credentials import Credentials
 from sealserve.he.parameters import EI_PARAMETER_SET
@@ -103,14 +104,14 @@ class KeyRegistry:
             KeyNotFoundError: it is not registered, or has expired.
         """
         request = keys_pb2.GetKeyRequest(key_id=key_id)
-        return key_from_proto(called(self._stub.GetKey, request, self._timeout_seconds).key)
+        return key_from_proto(self._called(self._stub.GetKey, request).key)
 
     def list(self) -> Iterator[KeyRecord]:
         """Yield the records of all keys, ordered by id."""
         token = ""
         while True:
             request = keys_pb2.ListKeysRequest(page_token=token)
-            page = called(self._stub.ListKeys, request, self._timeout_seconds)
+            page = self._called(self._stub.ListKeys, request)
             yield from map(key_from_proto, page.keys)
             token = page.next_page_token
             if not token:
@@ -122,10 +123,14 @@ class KeyRegistry:
         Raises:
             KeyNotFoundError: it is not registered, or has expired.
         """
-        called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id), self._timeout_seconds)
+        self._called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
+
+    def _called(self, method: Callable[..., Any], request: Any) -> Any:
+        return retried(partial(called, method, request), self._timeout_seconds)
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
-        response = called(self._stub.RegisterKey, _messages(header, data), self._timeout_seconds)
+        register = self._stub.RegisterKey
+        response = retried(lambda left: called(register, _messages(header, data), left), self._timeout_seconds)
         return key_from_proto(response.key)
 
 

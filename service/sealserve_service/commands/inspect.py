@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command
-from sealserve_service.commands.options import add_model_options, source
+from sealserve_service.commands.options import ModelFile, add_model_options, source
 
 if TYPE_CHECKING:
     from sealserve.he.planner import RowPlan
@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> int:
     from sealserve_service.models.sources import calibration_rows
     from sealserve_service.settings import Settings
 
-    asked = source(arguments.path.stem, arguments.path, arguments)
+    asked = source(ModelFile(arguments.path.stem, arguments.path), arguments)
     model = load_model(asked.path, trust_pickle=arguments.trust_pickle)
     calibration = calibration_rows(asked)
     grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)

@@ -4,13 +4,22 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sealserve_service.settings import ModelSource
 
 T = TypeVar("T")
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class ModelFile(NamedTuple):
+    """A model as --model gives it; `sha256` of the file is "" where it is not given."""
+
+    name: str
+    path: Path
+    sha256: str = ""
 
 
 def input_range(text: str) -> tuple[float, float]:
@@ -64,16 +73,21 @@ def add_model_options(parser: argparse.ArgumentParser, *, per_model: bool) -> No
             parser.add_argument(f"--{flag}", type=parse, metavar=metavar, help=purpose)
 
 
-def model_path(text: str) -> tuple[str, Path]:
-    """Parse NAME=PATH, or PATH, whose stem is the name then."""
+def model_file(text: str) -> ModelFile:
+    """Parse [NAME=]PATH[@sha256:HEX]; without a name it is the path's stem."""
     match = _NAMED.fullmatch(text)
-    return (match[1], Path(match[2])) if match else (Path(text).stem, Path(text))
+    name, file = (match[1], match[2]) if match else ("", text)
+    path, at, digest = file.partition("@sha256:")
+    if at and not _DIGEST.fullmatch(digest.lower()):
+        raise argparse.ArgumentTypeError(f"{digest!r} is not a SHA-256: 64 hexadecimal digits")
+    return ModelFile(name or Path(path).stem, Path(path), digest.lower())
 
 
-def source(name: str, path: Path, arguments: argparse.Namespace) -> ModelSource:
+def source(file: ModelFile, arguments: argparse.Namespace) -> ModelSource:
     """Gather what the options say of one model."""
-    chosen = {flag.replace("-", "_"): _chosen(getattr(arguments, flag.replace("-", "_")), name) for flag in _OPTIONS}
-    return ModelSource(name, path, **chosen)
+    flags = (flag.replace("-", "_") for flag in _OPTIONS)
+    chosen = {flag: _chosen(getattr(arguments, flag), file.name) for flag in flags}
+    return ModelSource(file.name, file.path, sha256=file.sha256, **chosen)
 
 
 def _named(parse: Callable[[str], T]) -> Callable[[str], tuple[str | None, T]]:

@@ -5,23 +5,30 @@ from pathlib import Path
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import add_model_options, model_path, positive, source
-from sealserve_service.models.loading import MODEL_SUFFIXES
-from sealserve_service.settings import DEFAULT_ADDRESS, Settings, from_environment
+from sealserve_service.commands.options import ModelFile, add_model_options, model_file, positive, source
+from sealserve_service.settings import DEFAULT_ADDRESS, ModelFolder, ModelSource, Settings, from_environment
+
+_PER_MODEL = ("input_range", "input_step", "calibration", "max_score_error")
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options; the environment gives some of their defaults."""
     parser.add_argument(
         "--model",
-        type=model_path,
+        type=model_file,
         action="append",
         default=[],
-        metavar="[NAME=]PATH",
-        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file and the name to serve it under; repeatable. "
+        metavar="[NAME=]PATH[@sha256:HEX]",
+        help="a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the "
+        "SHA-256 that it must have; repeatable. "
         "Without any, every model in the folder AZUREML_MODEL_DIR, where relative paths begin too if it is set",
     )
     add_model_options(parser, per_model=True)
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow the models' files as they change, not only on SIGHUP; one that cannot be loaded changes nothing",
+    )
     parser.add_argument(
         "--address",
         default=DEFAULT_ADDRESS,
@@ -98,12 +105,14 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C; load what has changed on SIGHUP."""
     from sealserve_service import supervisor
+    from sealserve_service.models.sources import folder_sources
 
     if arguments.processes < 1:
         raise InputError("--processes is at least 1")
-    models = tuple(source(name, path, arguments) for name, path in _files(arguments))
+    folder = _folder(arguments)
+    models = _named_models(arguments) if folder is None else folder_sources(folder)
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         raise InputError("two models have the same name: say --model NAME=PATH")
@@ -128,6 +137,8 @@ def run(arguments: Namespace) -> int:
             metrics_address=_with_host(arguments.metrics_address),
             trust_pickle=arguments.trust_pickle,
             models=models,
+            model_folder=folder,
+            watch=arguments.watch,
             key_store=arguments.key_store,
             key_store_connection_string=arguments.key_store_connection_string,
             identity_client_id=arguments.identity_client_id,
@@ -142,27 +153,31 @@ def _with_host(address: str) -> str:
     return f"127.0.0.1:{address}" if address.isdecimal() else address
 
 
-def _files(arguments: Namespace) -> list[tuple[str, Path]]:
-    """Return the names and paths of the models: those that are given, or all in the model folder.
+def _named_models(arguments: Namespace) -> tuple[ModelSource, ...]:
+    """Return the models that are given.
 
     Raises:
         InputError: there are none.
     """
-    folder = Path(arguments.model_folder) if arguments.model_folder else None
-    if arguments.model:
-        return [(name, path if folder is None else folder / path) for name, path in arguments.model]
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MODEL_SUFFIXES) if folder else []
-    if not files:
-        raise InputError(
-            f"no model to serve: {folder} holds no {', '.join(MODEL_SUFFIXES)} file"
-            if folder
-            else "no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR"
-        )
-    return [(path.stem, path) for path in files]
+    if not arguments.model:
+        raise InputError("no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR")
+    # An empty model_folder is the working directory.
+    folder = Path(arguments.model_folder)
+    return tuple(source(file._replace(path=folder / file.path), arguments) for file in arguments.model)
+
+
+def _folder(arguments: Namespace) -> ModelFolder | None:
+    """Return the folder whose models are served, unless models are given."""
+    if arguments.model or not arguments.model_folder:
+        return None
+    path = Path(arguments.model_folder)
+    named = {target for option in _PER_MODEL for target, _ in getattr(arguments, option) if target is not None}
+    said = tuple(source(ModelFile(name, path), arguments) for name in named)
+    return ModelFolder(path, said, source(ModelFile("", path), arguments))
 
 
 def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:
-    for option in ("input_range", "input_step", "calibration", "max_score_error"):
+    for option in _PER_MODEL:
         for target, _ in getattr(arguments, option):
             if target is not None and target not in names:
                 raise InputError(f"--{option.replace('_', '-')} names {target!r}, which no --model does")

@@ -38,6 +38,10 @@ class Engine(Protocol):
     def offer(self) -> Offer:
         """What it offers to clients."""
 
+    @property
+    def holds_gil(self) -> bool:
+        """Whether its arithmetic holds the GIL, so that two items at once would only make both late."""
+
     def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
         """Begin an item whose header has been checked against the offer.
 

@@ -46,6 +46,8 @@ class EiSlotsEngine:
         PlanError: too many classes, or scores or weights too large for any scale.
     """
 
+    holds_gil = True
+
     def __init__(
         self,
         weights: NDArray[np.float64],

@@ -35,6 +35,8 @@ class EIServerEngine:
         PlanError: EIServer aborts on the model.
     """
 
+    holds_gil = False
+
     def __init__(
         self,
         weights: NDArray[np.float64],

@@ -27,6 +27,8 @@ _COST_REPETITIONS = 5
 class RowEngine:
     """Scores rows under a plan."""
 
+    holds_gil = True
+
     def __init__(self, plan: RowPlan, observed_error: ObservedError | None = None) -> None:
         self._plan = plan
         self.parameter_set = plan.parameters.parameter_set

@@ -7,6 +7,7 @@ row. `intercept` is one number or one a score. Two classes may share one score, 
 no probabilities.
 """
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ _REQUIRED = {"coef", "intercept"}
 _ARRAYS = _REQUIRED | {"classes"}
 
 
-def read_npz(path: Path) -> LinearModel:
-    """The model in an archive.
+def read_npz(content: bytes, path: Path) -> LinearModel:
+    """The model in an archive, the content of the file at the path.
 
     Raises:
-        ModelFileError: the file is damaged, or its arrays are not those of a linear model.
+        ModelFileError: the archive is damaged, or its arrays are not those of a linear model.
     """
-    arrays = _read_arrays(path)
+    arrays = _read_arrays(content, path)
     names = set(arrays)
     if not _REQUIRED <= names <= _ARRAYS:
         raise ModelFileError(f"{path} holds {_listed(names)}; it needs coef and intercept, and may have classes")
@@ -53,13 +54,12 @@ def _linear_model(coef: NDArray[Any], intercept: NDArray[Any], classes: NDArray[
     return LinearModel(weights, np.repeat(intercept, score_count) if intercept.size == 1 else intercept, output)
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with path.open("rb") as file:  # np.load(path) leaves a damaged file open
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ModelFileError(f"{path} is one array, not an archive: write it with numpy.savez")
-            return {name: archive[name] for name in archive.files}
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(archive, NpzFile):
+            raise ModelFileError(f"{path} is one array, not an archive: write it with numpy.savez")
+        return {name: archive[name] for name in archive.files}
     except ModelFileError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy each have their own for a damaged file

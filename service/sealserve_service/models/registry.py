@@ -44,10 +44,23 @@ class ServedModel:
 
 
 class ModelRegistry:
-    """Served models by name."""
+    """Served models by name, which one thread may change while others look them up.
+
+    A request looks its model up once and keeps what it has found; an old model is gone with its last request.
+    """
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
+        # Never changed, only exchanged for another: who reads it takes it once.
         self._models = {served.model.name: served for served in sorted(models, key=lambda served: served.model.name)}
+
+    def put(self, served: ServedModel) -> None:
+        """Serve a model from now on, in place of the one of its name if there is one."""
+        models = self._models | {served.model.name: served}
+        self._models = dict(sorted(models.items()))
+
+    def drop(self, name: str) -> None:
+        """Serve the model of that name no longer."""
+        self._models = {key: served for key, served in self._models.items() if key != name}
 
     def get(self, name: str, tenant: Tenant) -> ServedModel:
         """Return the model of that name; with an empty name the only model there is for the tenant.
@@ -59,9 +72,10 @@ class ModelRegistry:
             of_tenant = list(itertools.islice(self.after("", tenant), 2))
             if len(of_tenant) == 1:
                 return of_tenant[0]
-        if name not in self._models or not tenant.may_use(name):
+        served = self._models.get(name)
+        if served is None or not tenant.may_use(name):
             raise ModelNotFoundError(name)
-        return self._models[name]
+        return served
 
     def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
         """Yield the models that the tenant may use whose names come after the given one, in order."""

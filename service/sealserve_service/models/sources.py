@@ -1,14 +1,51 @@
-"""From what the operator says of a model to the model that is served."""
+"""From what the operator says of models to the models that are served."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.errors import InputError
 from sealserve.model import Limits
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.input_grid import input_grid
-from sealserve_service.models.loading import load_model
+from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.models.registry import EngineFactory, ServedModel, serve_model
-from sealserve_service.settings import ModelSource
+from sealserve_service.settings import ModelFolder, ModelSource
+
+
+def folder_sources(folder: ModelFolder) -> tuple[ModelSource, ...]:
+    """List the models that are in a folder now.
+
+    Hidden files and folders are none: they are copies on their way, or a volume's other names for the same files.
+
+    Raises:
+        InputError: there are none, two have the same name, or the folder cannot be read.
+    """
+    try:
+        paths = sorted(_model_files(folder.path))
+    except OSError as error:
+        raise InputError(f"no model to serve: {error.filename}: {error.strerror}") from error
+    if not paths:
+        raise InputError(f"no model to serve: {folder.path} holds no {', '.join(MODEL_SUFFIXES)} file")
+    by_name = dict[str, Path]()
+    for path in paths:
+        if (other := by_name.setdefault(path.stem, path)) != path:
+            raise InputError(f"{other} and {path} have the same name: rename one")
+    return tuple(map(folder.source, paths))
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> NoReturn:
+        raise error  # what cannot be read is not gone
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        yield from (path for path in paths if path.suffix.lower() in MODEL_SUFFIXES)
 
 
 def serve_source(
@@ -20,7 +57,7 @@ def serve_source(
         ModelError: the file, the model or its range will not do.
         PlanError: no parameter set serves it as asked.
     """
-    model = load_model(source.path, trust_pickle=trust_pickle)
+    model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     calibration = calibration_rows(source)
     grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
     return serve_model(

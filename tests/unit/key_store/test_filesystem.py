@@ -143,6 +143,9 @@ def test_a_writer_that_is_stopped_does_not_stop_the_others_for_good(
 # Failures of the disk
 
 
+DISKS = ["a file system of 1 MB", "a limit on the size of files"]
+
+
 @dataclass(frozen=True)
 class SmallDisk:
     """A directory without room for a megabyte; `fill` leaves it without room for anything."""
@@ -151,21 +154,26 @@ class SmallDisk:
     fill: Callable[[], object]
 
 
-@pytest.fixture(params=["a file system of 1 MB", "a limit on the size of files"])
-def small_disk(request: pytest.FixtureRequest, directory: Path) -> Iterator[SmallDisk]:
+@contextlib.contextmanager
+def small_disk(kind: str, directory: Path) -> Iterator[SmallDisk]:
+    """No fixture: pytest writes its progress, into a file perhaps, before it takes fixtures down."""
     directory.mkdir(parents=True)
-    if "limit" in request.param:
+    if "limit" in kind:
         before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, most))
-        yield SmallDisk(directory, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, most)))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+        try:
+            yield SmallDisk(directory, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, most)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
         return
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a file system; the limit on the size of files is tested all the same")
-    yield SmallDisk(directory, lambda: fill(directory / "filler"))
-    unmount = ["umount", str(directory)]
-    subprocess.run(unmount, check=True)
+    try:
+        yield SmallDisk(directory, lambda: fill(directory / "filler"))
+    finally:
+        unmount = ["umount", str(directory)]
+        subprocess.run(unmount, check=True)
 
 
 def fill(path: Path) -> None:
@@ -174,30 +182,34 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
-def test_a_full_disk_is_a_quota_and_keeps_what_it_has(small_disk: SmallDisk) -> None:
-    store = FilesystemKeyStore(small_disk.directory)
-    store.put(RECORD, DATA)
-    large = bytes(1_100_000)
-    for _ in range(2):
-        with pytest.raises(QuotaExceededError) as refusal:
-            store.put(record_of(large), large)
-        assert (refusal.value.quota, refusal.value.retry_delay_seconds) == ("key_store_bytes", 60.0)
-    assert files(small_disk.directory) == {f"{RECORD.key_id}.key"}
-    assert list(store.list("alice")) == [RECORD]
-    assert store.read("alice", RECORD.key_id) == DATA
-    store.put(record_of(b"small"), b"small")
+@pytest.mark.parametrize("kind", DISKS)
+def test_a_full_disk_is_a_quota_and_keeps_what_it_has(directory: Path, kind: str) -> None:
+    with small_disk(kind, directory) as disk:
+        store = FilesystemKeyStore(disk.directory)
+        store.put(RECORD, DATA)
+        large = bytes(1_100_000)
+        for _ in range(2):
+            with pytest.raises(QuotaExceededError) as refusal:
+                store.put(record_of(large), large)
+            assert (refusal.value.quota, refusal.value.retry_delay_seconds) == ("key_store_bytes", 60.0)
+        assert files(disk.directory) == {f"{RECORD.key_id}.key"}
+        assert list(store.list("alice")) == [RECORD]
+        assert store.read("alice", RECORD.key_id) == DATA
+        store.put(record_of(b"small"), b"small")
 
 
-def test_a_full_disk_keeps_a_key_whose_expiry_should_move(small_disk: SmallDisk) -> None:
-    store = FilesystemKeyStore(small_disk.directory)
-    store.put(RECORD, DATA)
-    small_disk.fill()
-    with pytest.raises(QuotaExceededError):
-        store.put(record_of(DATA, lives=2 * HOUR), DATA)
-    assert store.put(RECORD, DATA) == RECORD
-    assert store.read("alice", RECORD.key_id) == DATA
-    assert files(small_disk.directory) == {f"{RECORD.key_id}.key"}
-    store.delete("alice", RECORD.key_id)
+@pytest.mark.parametrize("kind", DISKS)
+def test_a_full_disk_keeps_a_key_whose_expiry_should_move(directory: Path, kind: str) -> None:
+    with small_disk(kind, directory) as disk:
+        store = FilesystemKeyStore(disk.directory)
+        store.put(RECORD, DATA)
+        disk.fill()
+        with pytest.raises(QuotaExceededError):
+            store.put(record_of(DATA, lives=2 * HOUR), DATA)
+        assert store.put(RECORD, DATA) == RECORD
+        assert store.read("alice", RECORD.key_id) == DATA
+        assert files(disk.directory) == {f"{RECORD.key_id}.key"}
+        store.delete("alice", RECORD.key_id)
 
 
 @pytest.mark.parametrize("target", ["os.fsync", "tempfile.mkstemp", "pathlib.Path.replace"])

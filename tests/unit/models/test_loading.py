@@ -1,5 +1,6 @@
 """Loading model files: what comes out is the folded estimator; what cannot come out says why."""
 
+import hashlib
 import logging
 import pickle
 import subprocess
@@ -166,6 +167,40 @@ def test_an_unknown_format_is_refused_with_the_known_ones(name: str, tmp_path: P
     path.touch()
     with pytest.raises(ModelFileError, match=r"\.npz, \.skops and, with --trust-pickle, \.pkl, \.pickle, \.joblib"):
         load_model(path, trust_pickle=True)
+
+
+@pytest.mark.parametrize("name", ["model.npz", "model.skops", "model.pkl"])
+def test_the_content_is_the_one_that_was_named(name: str, estimator: Any, tmp_path: Path) -> None:
+    path, another = tmp_path / name, tmp_path / f"another-{name}"
+    for index, file in enumerate((path, another)):
+        if file.suffix == ".npz":
+            np.savez(file, coef=[1.0, 2.0], intercept=float(index))
+        else:
+            write(file, estimator if index == 0 else Detonates())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_model(path, trust_pickle=True, sha256=digest).feature_count in (2, 6)
+    another.replace(path)
+    with pytest.raises(ModelFileError, match=f"{name} is not the file it should be: its SHA-256 is .*, not {digest}"):
+        load_model(path, trust_pickle=True, sha256=digest)
+
+
+def test_content_is_not_parsed_before_it_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "model.pkl", Detonates())
+    with pytest.raises(ModelFileError, match="not the file it should be"):
+        load_model(path, trust_pickle=True, sha256="0" * 64)
+    assert not Path("exploded").exists()
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path) -> bytes:
+        raise OSError(5, "Input/output error", str(self))
+
+    path = tmp_path / "model.npz"
+    path.touch()
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(ModelFileError, match=r"model\.npz cannot be read: Input/output error"):
+        load_model(path, trust_pickle=False)
 
 
 def test_npz_needs_no_scikit_learn(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from sealserve.output import Label, Link, Output, Task
 from sealserve_service.models.errors import ModelFileError
+from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.npz_format import read_npz
 
 
@@ -17,10 +18,14 @@ def written(tmp_path: Path, **arrays: Any) -> Path:
     return path
 
 
+def read(path: Path) -> LinearModel:
+    return read_npz(path.read_bytes(), path)
+
+
 @pytest.mark.parametrize("labels", [(3, 5), ("no", "yes"), (False, True), (0.0, 1.0)])
 @pytest.mark.parametrize("coef", [[1.0, -2.0], [[1.0, -2.0]]])
 def test_binary_classifier(coef: Any, labels: tuple[Label, ...], tmp_path: Path) -> None:
-    model = read_npz(written(tmp_path, coef=coef, intercept=0.5, classes=np.array(labels)))
+    model = read(written(tmp_path, coef=coef, intercept=0.5, classes=np.array(labels)))
     assert model.output == Output(Task.CLASSIFICATION, 1, labels, Link.NONE)
     rows = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert model.decision(rows).tolist() == [[1.5], [-1.5]]
@@ -30,7 +35,7 @@ def test_binary_classifier(coef: Any, labels: tuple[Label, ...], tmp_path: Path)
 @pytest.mark.parametrize(("intercept", "expected"), [(0.5, [0.5] * 3), ([0.5], [0.5] * 3), ([1, 2, 3], [1, 2, 3])])
 def test_multiclass_classifier(intercept: Any, expected: list[float], tmp_path: Path) -> None:
     path = written(tmp_path, coef=np.arange(6).reshape(3, 2), intercept=intercept, classes=["a", "b", "c"])
-    model = read_npz(path)
+    model = read(path)
     assert model.weights.tolist() == [[0, 1], [2, 3], [4, 5]]
     assert model.intercept.tolist() == expected
     assert model.output == Output(Task.CLASSIFICATION, 3, ("a", "b", "c"))
@@ -40,7 +45,7 @@ def test_multiclass_classifier(intercept: Any, expected: list[float], tmp_path: 
     ("coef", "shape"), [([1.0, 2.0], (4,)), ([[1.0, 2.0]], (4, 1)), ([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], (4, 3))]
 )
 def test_regressor(coef: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
-    model = read_npz(written(tmp_path, coef=coef, intercept=0.0))
+    model = read(written(tmp_path, coef=coef, intercept=0.0))
     assert model.output.task is Task.REGRESSION
     assert model.output.predict(model.decision(np.ones((4, 2)))).shape == shape
 
@@ -72,14 +77,14 @@ def test_regressor(coef: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
 def test_another_archive_is_refused(arrays: dict[str, Any], reason: str, tmp_path: Path) -> None:
     path = written(tmp_path, **arrays)
     with pytest.raises(ModelFileError, match=reason) as refusal:
-        read_npz(path)
+        read(path)
     assert str(refusal.value).startswith(str(path))
 
 
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, coef=np.array([1.0, None]), intercept=0.0)
     with pytest.raises(ModelFileError, match=r"not a readable \.npz archive: Object arrays"):
-        read_npz(path)
+        read(path)
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
@@ -87,11 +92,11 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     for damaged in (b"", b"not a zip", path.read_bytes()[:-40]):
         path.write_bytes(damaged)
         with pytest.raises(ModelFileError, match=r"is not a readable \.npz archive"):
-            read_npz(path)
+            read(path)
 
 
 def test_a_single_array_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "model.npz").open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(ModelFileError, match=r"one array, not an archive: write it with numpy\.savez"):
-        read_npz(tmp_path / "model.npz")
+        read(tmp_path / "model.npz")

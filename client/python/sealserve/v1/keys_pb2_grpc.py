@@ -67,7 +67,7 @@ class KeyServiceServicer:
 
     def RegisterKey(self, request_iterator, context):
         """Register a key. The same bytes may be registered again: the id is the same, and the later expire_time counts. What
-        breaks off leaves nothing behind.
+        breaks off leaves nothing behind. PermissionDenied where the tenant may not register keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,7 +61,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """List the models that the caller may use, ordered by name, page by page.
+        """List the models that the caller may use, ordered by name, page by page. PermissionDenied where it may not list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,42 @@
+"""The image, and a container of it that serves scikit-learn's digits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skops.io
+
+from tests.conftest import Digits
+from tests.containers import Container, build_image, require, running_container, wait_until
+
+RANGE = ("--input-range", "0,1", "--input-step", "0.0625")
+PLAINTEXT = ("--insecure",)  # within the container that is every interface; it is published on loopback only
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The name of the service's image, built anew where something has changed."""
+    require()
+    return build_image()
+
+
+@pytest.fixture(scope="session")
+def models(digits_model: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory to mount: the digits model in two formats, readable by all as it would be on a share."""
+    directory = tmp_path_factory.mktemp("models")
+    estimator = digits_model.estimator
+    skops.io.dump(estimator, directory / "digits.skops")
+    np.savez(directory / "digits.npz", coef=estimator.coef_, intercept=estimator.intercept_, classes=estimator.classes_)
+    directory.chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def container(image: str, models: Path) -> Iterator[Container]:
+    """A container that serves the digits model and is healthy."""
+    with running_container(
+        image, "--model", "/models/digits.skops", *RANGE, *PLAINTEXT, mounts={models: "/models"}
+    ) as container:
+        wait_until(lambda: container.run("sealserve", "health").returncode == 0, container)
+        yield container

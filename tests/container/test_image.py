@@ -1,0 +1,186 @@
+"""The service's image, run as it is in production: 1 CPU, 1 GB, nothing writable, no capability."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from sealserve import __version__
+from sealserve.client import Client
+from sealserve.ei import EIClient
+from sealserve.errors import DrainingError, UnavailableError
+from tests.conftest import Digits
+from tests.container.conftest import PLAINTEXT, RANGE
+from tests.containers import Container, running_container, wait_until
+from tests.raw import Message, RawClient, assert_scores
+from tests.serving import HANG_SECONDS
+
+pytestmark = pytest.mark.slow
+
+START_SECONDS = 5.0
+NOT_NEEDED = ("cc", "gcc", "make", "pip", "pip3", "uv", "pytest", "mypy", "ruff")
+
+
+@pytest.fixture(scope="module")
+def configuration(image: str) -> dict[str, Any]:
+    """What the image says of itself."""
+    command = ["podman", "image", "inspect", image]
+    described = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert isinstance(described[0], dict)
+    return described[0]
+
+
+def test_what_the_image_says_of_itself(configuration: dict[str, Any]) -> None:
+    config = configuration["Config"]
+    assert configuration["Architecture"] == "amd64"
+    assert config["User"] == "10001:10001"
+    assert config["Entrypoint"] == ["sealserve"]
+    assert list(config["ExposedPorts"]) == ["50051/tcp"]
+    labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
+    assert labels.items() >= {"title": "sealserve", "version": __version__, "licenses": "MIT"}.items()
+
+
+def test_it_is_small(configuration: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of its base's size, Debian's Python here and python:3.11-slim elsewhere, it has no say."""
+    layers = json.loads(
+        subprocess.run(
+            ["podman", "history", "--format", "json", configuration["Id"]],  # noqa: S607
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
+    own = next(layer["size"] for layer in layers if "COPY dir" in layer["CreatedBy"])
+    with capsys.disabled():
+        print(f"\nimage: {configuration['Size'] / 1e6:.0f} MB, of which sealserve and all it needs {own / 1e6:.0f} MB")
+    assert own < 300e6
+
+
+def test_what_it_does_not_need_is_not_there(container: Container) -> None:
+    search = f"for name in {' '.join(NOT_NEEDED)}; do command -v $name; done; true"
+    assert container.run("sh", "-c", search).stdout == ""
+    for module in ("pip", "ensurepip", "pytest", "hatchling", "grpc_tools", "matplotlib", "tests"):
+        missing = container.run("/opt/sealserve/bin/python", "-c", f"import {module}")
+        assert f"No module named '{module}'" in missing.stderr, missing
+
+
+def test_it_predicts(container: Container, digits_model: Digits) -> None:
+    rows = digits_model.X[:200]
+    with Client(container.address, timeout_seconds=HANG_SECONDS) as client:
+        np.testing.assert_array_equal(client.predict(rows), digits_model.estimator.predict(rows))
+
+
+def test_its_health_check_tells_health(configuration: dict[str, Any], container: Container) -> None:
+    kind, *command = configuration["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    assert container.run(*command).stdout == "SERVING\n"
+    sick = container.run(*command, "--address", "127.0.0.1:1")
+    assert sick.returncode == 1
+    assert sick.stdout == "UNAVAILABLE\n"
+
+
+def test_its_process_is_nobody_and_can_write_nowhere(container: Container) -> None:
+    status = container.run("cat", "/proc/1/status").stdout
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == fields["Gid"].split() == ["10001"] * 4
+    assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert fields["NoNewPrivs"] == "1"
+    for place in ("/", "/tmp", "/models", "/opt/sealserve", "/var/tmp", "/run"):  # noqa: S108
+        refused = container.run("touch", f"{place}/file")
+        assert refused.returncode == 1, place
+        assert "Read-only file system" in refused.stderr or "Permission denied" in refused.stderr
+
+
+def test_the_bytecode_is_there_already(container: Container) -> None:
+    """It cannot be written later, and compiling at each start takes seconds."""
+    program = (
+        "import importlib.util as u, pathlib, sys, sysconfig\n"
+        "for path in pathlib.Path(sysconfig.get_path('purelib')).rglob('*.py'):\n"
+        "    if not pathlib.Path(u.cache_from_source(str(path))).is_file(): print(path)"
+    )
+    assert container.run("/opt/sealserve/bin/python", "-c", program).stdout == ""
+
+
+@pytest.mark.parametrize(("engine", "rows"), [("seal", 20), ("eiserver", 1)])
+def test_encrypted_inference_clients_are_served(
+    image: str, models: Path, digits_model: Digits, engine: str, rows: int
+) -> None:
+    """Its native library is unpacked: it would write it beside itself, which nothing is allowed to here."""
+    arguments = ("--model", "/models/digits.npz", *RANGE, *PLAINTEXT, "--ei-engine", engine)
+    with running_container(image, *arguments, mounts={models: "/models"}) as container:
+        first_labels(container, digits_model)
+        with EIClient(container.address) as client:
+            labels = client.predict(digits_model.X[:rows])
+        np.testing.assert_array_equal(labels, digits_model.estimator.predict(digits_model.X[:rows]))
+
+
+@pytest.mark.parametrize("model", ["digits.npz", "digits.skops"])
+def test_the_first_row_is_answered_within_seconds(
+    image: str, models: Path, model: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--model", f"/models/{model}", *RANGE, *PLAINTEXT)
+    with running_container(image, *arguments, mounts={models: "/models"}) as container:
+        labels = first_labels(container, digits_model)
+        seconds = time.monotonic() - container.started
+        with capsys.disabled():
+            print(f"\n{model}: {seconds:.1f} s from start to first answer, {container.resident_bytes() >> 20} MiB")
+        assert labels == digits_model.estimator.predict(digits_model.X[:1])
+        assert seconds <= START_SECONDS
+
+
+def first_labels(container: Container, digits_model: Digits) -> Any:
+    """Ask until there is an answer, over a connection of its own each time: one that was refused waits for a second."""
+    answers: list[Any] = []
+
+    def is_answered() -> bool:
+        try:
+            with Client(container.address, timeout_seconds=HANG_SECONDS) as client:
+                answers.append(client.predict(digits_model.X[:1]))
+        except UnavailableError:
+            return False
+        return True
+
+    wait_until(is_answered, container)
+    return answers[0]
+
+
+def test_it_says_why_it_does_not_start(image: str, models: Path) -> None:
+    for model, reason in (
+        ("none.npz", "/models/none.npz is missing"),
+        (f"digits.npz@sha256:{'0' * 64}", "/models/digits.npz is not the file it should be"),
+    ):
+        with running_container(image, "--model", model, *RANGE, *PLAINTEXT, mounts={models: "/models"}) as container:
+            assert container.exit_code() == 1
+            assert reason in container.logs()
+
+
+def test_it_serves_what_is_mounted(image: str, models: Path, digits_model: Digits, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    shutil.copy(models / "digits.npz", tmp_path)
+    with running_container(image, *RANGE, *PLAINTEXT, mounts={tmp_path: "/models"}) as container:
+        assert first_labels(container, digits_model) == digits_model.estimator.predict(digits_model.X[:1])
+
+
+def test_it_finishes_its_work_on_sigterm(image: str, models: Path, digits_model: Digits) -> None:
+    arguments = ("--model", "/models/digits.npz", *RANGE, *PLAINTEXT)
+    with running_container(image, *arguments, mounts={models: "/models"}) as container:
+        first_labels(container, digits_model)
+        with RawClient(container.address) as raw, raw.conversation() as busy:
+            begun = raw.item(1, digits_model.X[0])
+            busy.send(Message(item_id=1, header=begun.header))
+            busy.send(raw.item(2, digits_model.X[1]))
+            assert_scores(next(busy.answers)[1], digits_model.scores[1])
+            container.send("SIGTERM")
+            wait_until(lambda: "stopping" in container.logs(), container)
+            busy.send(Message(item_id=1, chunk=begun.chunk))
+            assert_scores(next(busy.answers)[1], digits_model.scores[0])
+            with pytest.raises(DrainingError):
+                next(busy.answers)
+            assert busy.call.code() is grpc.StatusCode.UNAVAILABLE
+        assert container.exit_code() == 0

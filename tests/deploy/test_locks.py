@@ -1,0 +1,36 @@
+"""The locks that the image is built from: what all are tested with, checked by hash, and nothing for developers."""
+
+import re
+
+import pytest
+
+from tests.serving import ROOT
+
+LOCKS = ("requirements-service.lock", "requirements-build.lock")
+FOR_DEVELOPERS = {"hatchling", "hypothesis", "matplotlib", "mypy", "pandas", "pip", "pytest", "ruff", "setuptools"}
+
+
+def pins(name: str) -> dict[str, tuple[str, str]]:
+    """What a lock installs: name and condition -> version and hashes, as text."""
+    entry = re.compile(r"^([a-z0-9-]+)==(\S+)( ;[^\\\n]*)? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M)
+    text = (ROOT / name).read_text()
+    found = {match[1] + (match[3] or ""): (match[2], match[4]) for match in entry.finditer(text)}
+    assert len(found) == len(re.findall(r"^[^\s#]", text, re.M)), "every line that is no comment belongs to a pin"
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_image_has_what_is_tested(name: str) -> None:
+    tested = pins("requirements.lock")
+    assert {package: pin for package, pin in pins(name).items() if tested.get(package) != pin} == {}
+
+
+def test_the_image_has_nothing_for_developers() -> None:
+    packages = {package.partition(" ")[0] for package in pins("requirements-service.lock")}
+    assert {"grpcio", "seal-python", "scikit-learn", "encrypted-inference", "azure-storage-blob"} <= packages
+    assert not packages & FOR_DEVELOPERS
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", *LOCKS])
+def test_no_lock_names_an_index(name: str) -> None:
+    assert not re.search(r"://|--(?:extra-)?index|--find-links", (ROOT / name).read_text())
