@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -26,12 +27,23 @@ class Program:
 
 
 @contextlib.contextmanager
-def serve(*options: str, address: str = "127.0.0.1:0", **environment: str) -> Iterator[Program]:
-    """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before."""
+def serve(*options: str, address: str = "127.0.0.1:0", log: str = "", **environment: str) -> Iterator[Program]:
+    """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before.
+
+    What it says on stderr goes to the file `log`, without one to our own stderr.
+    """
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", address, "--log-level", "warning"]
-    with subprocess.Popen(
-        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment
-    ) as process:
+    with (
+        Path(log).open("w") if log else contextlib.nullcontext() as stderr,
+        subprocess.Popen(
+            [*command, *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=os.environ | environment,
+        ) as process,
+    ):
         assert process.stdout
         try:
             line = process.stdout.readline()
