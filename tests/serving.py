@@ -32,6 +32,7 @@ from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.registry import ModelRegistry, ServedModel, serve_model
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.settings import Settings
+from sealserve_service.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[1]
 HANG_SECONDS = 30.0  # nothing takes so long unless it hangs
@@ -104,10 +105,13 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running(
-    models: ModelRegistry, settings: Settings = SETTINGS, keys: RegisteredKeys | None = None
+    models: ModelRegistry,
+    settings: Settings = SETTINGS,
+    keys: RegisteredKeys | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Iterator[RunningServer]:
     """Run a server in this process, on a free port."""
-    server = build_server(settings, models, keys)
+    server = build_server(settings, models, keys, telemetry)
     port = server.start()
     stopper = ThreadPoolExecutor(1)
     try:
@@ -119,10 +123,13 @@ def running(
 
 @contextlib.contextmanager
 def running_server(
-    models: ModelRegistry, settings: Settings = SETTINGS, keys: RegisteredKeys | None = None
+    models: ModelRegistry,
+    settings: Settings = SETTINGS,
+    keys: RegisteredKeys | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Iterator[str]:
     """Run a server in this process, on a free port; gives its address."""
-    with running(models, settings, keys) as server:
+    with running(models, settings, keys, telemetry) as server:
         yield server.address
 
 

@@ -19,6 +19,7 @@ from sealserve.errors import QuotaExceededError
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.base import Engine
 from sealserve_service.quota import Quota
+from sealserve_service.telemetry import Telemetry
 
 MIN_WAIT_SECONDS = 0.02
 # Whoever is refused comes back, and refusing costs something too: not sooner than this.
@@ -87,11 +88,18 @@ class Admission:
     Args:
         max_bytes: of ciphertexts of all items that have no end yet.
         quota: of tenants that have none of their own.
+        telemetry: counts; its own without it.
     """
 
     def __init__(
-        self, max_bytes: int, quota: Quota = _NO_QUOTA, *, clock: Callable[[], float] = time.monotonic
+        self,
+        max_bytes: int,
+        quota: Quota = _NO_QUOTA,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._max_bytes = max_bytes
         self._quota = quota
         self._clock = clock
@@ -142,12 +150,14 @@ class Admission:
                 raise QuotaExceededError("server_bytes", MIN_RETRY_SECONDS)
             usage.byte_count += byte_count
             self._byte_count += byte_count
+            self._telemetry.held_bytes.set(self._byte_count)
 
     def release(self, tenant: Tenant, byte_count: int) -> None:
         """Let go of bytes that were held."""
         with self._lock:
             self._used(tenant).byte_count -= byte_count
             self._byte_count -= byte_count
+            self._telemetry.held_bytes.set(self._byte_count)
 
     @contextmanager
     def turn(self, engine: Engine, seconds_left: float | None) -> Iterator[None]:
@@ -182,8 +192,13 @@ class Admission:
             seconds = self._seconds_of(engine)
             self._backlog_seconds += seconds
         try:
-            with self._turn:
+            if not self._turn.acquire(blocking=False):
+                with self._telemetry.items_waiting.track_inprogress():
+                    self._turn.acquire()
+            try:
                 yield
+            finally:
+                self._turn.release()
         finally:
             with self._lock:
                 self._backlog_seconds -= seconds

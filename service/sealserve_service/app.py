@@ -16,14 +16,17 @@ from sealserve_service.models.watch import Watch
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.server import Server
 from sealserve_service.settings import Settings
+from sealserve_service.telemetry import SharedPlace, Telemetry
 
 _EISERVER_SECONDS_A_CLASS = 1.5
 _LOOK_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def service(settings: Settings) -> Iterator[tuple[Server, Watch]]:
+def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tuple[Server, Watch]]:
     """Load what the settings name, build its server, keep its models; at the end give back what they have used.
+
+    With a place, it leaves there what it counts.
 
     Raises:
         ModelError, PlanError: a model cannot be served.
@@ -31,8 +34,11 @@ def service(settings: Settings) -> Iterator[tuple[Server, Watch]]:
         KeyStoreSettingsError: the keys' place cannot be used.
         UnusableFileError: the file of identities cannot be used.
     """
+    if place is not None:
+        place.occupy()
+    telemetry = Telemetry(place.number if place else 0)
     with contextlib.ExitStack() as closing:
-        keys, limits, ei_engine = _keys(settings), settings.limits, None
+        keys, limits, ei_engine = _keys(settings, telemetry), settings.limits, None
         if keys is None:
             limits = dataclasses.replace(limits, max_key_bytes=0)
         else:
@@ -41,13 +47,14 @@ def service(settings: Settings) -> Iterator[tuple[Server, Watch]]:
         library = ModelLibrary(
             lambda: settings.models if settings.model_folder is None else folder_sources(settings.model_folder),
             lambda source: serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine),
+            telemetry,
         )
         watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
         closing.callback(watch.close)
-        yield build_server(settings, library.models, keys), watch
+        yield build_server(settings, library.models, keys, telemetry), watch
 
 
-def _keys(settings: Settings) -> RegisteredKeys | None:
+def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
     store, uploads = open_key_store(settings)
     if store is None:
         return None
@@ -58,6 +65,7 @@ def _keys(settings: Settings) -> RegisteredKeys | None:
         max_ttl_seconds=settings.max_key_ttl_seconds,
         cache_bytes=settings.key_cache_bytes,
         quota=settings.quota,
+        telemetry=telemetry,
     )
 
 
@@ -86,11 +94,16 @@ def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.Exi
     return reference_engine
 
 
-def build_server(settings: Settings, models: ModelRegistry, keys: RegisteredKeys | None = None) -> Server:
-    """Build a server that listens nowhere yet; without keys it has no KeyService.
+def build_server(
+    settings: Settings,
+    models: ModelRegistry,
+    keys: RegisteredKeys | None = None,
+    telemetry: Telemetry | None = None,
+) -> Server:
+    """Build a server that listens nowhere yet; without keys it has no KeyService, without telemetry its own.
 
     Raises:
         UnusableFileError: the file of identities cannot be used.
         AddressError: it would serve plaintext where others can listen.
     """
-    return Server(settings, models, keys, Authenticator(settings.identities))
+    return Server(settings, models, keys, Authenticator(settings.identities), telemetry or Telemetry())

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sealserve.errors import ItemTimeoutError, UnauthenticatedError
-from sealserve_service import status
+from sealserve_service import calls, status
 from sealserve_service.authenticator import Authenticator
 
 
@@ -76,8 +76,9 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         """End a call that has no valid credentials, without a detail that would tell whose service this is."""
         try:
             if not self._authenticator.lets_pass(method, context):
-                self._authenticator.authenticate(context)
+                calls.current().tenant = self._authenticator.authenticate(context).name
         except UnauthenticatedError as error:
+            calls.current().refused(error)
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
 
     def _request(self, stream: Iterator[bytes], handler: Any, context: grpc.ServicerContext) -> Any:

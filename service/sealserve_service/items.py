@@ -6,7 +6,6 @@ without a server.
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -29,10 +28,12 @@ from sealserve.item import ItemHeader, Scores
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto, header_from_proto, scores_to_proto
-from sealserve_service import drain
+from sealserve_service import calls, drain
 from sealserve_service.admission import Admission
 from sealserve_service.auth import Tenant
+from sealserve_service.calls import Call
 from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.telemetry import Work
 
 GROUP_BYTES = 1 << 20
 _MAX_ITEM_ID = (1 << 64) - 1
@@ -69,7 +70,7 @@ class Item:
         self.engine = engine
         self.offer = offer
         self.byte_count = 0
-        self.seconds = 0.0
+        self.work = Work(served.model.name, offer.layout.value, header.row_count, header.ciphertext_count)
         self.received = 0
         self._tenant = tenant
         self._admission = admission
@@ -97,20 +98,31 @@ class Item:
         byte_count = sum(map(len, ciphertexts))
         self._admission.hold(self._tenant, byte_count)
         self.byte_count += byte_count
-        with self._timed_turn():
+        with self._turn():
+            start = time.perf_counter()
             self._scoring.add(ciphertexts)
+            self.work.load_seconds += time.perf_counter() - start
         self.received += len(ciphertexts)
 
     def scores(self) -> Iterator[Scores]:
         """Yield the reply; others have their turn while the caller does something with a piece of it."""
         pieces = iter(self._scoring.finish())
         while True:
-            with self._timed_turn():
+            with self._turn():
+                start = time.perf_counter()
                 piece = next(pieces, None)
+                self.work.arithmetic_seconds += time.perf_counter() - start
             if piece is None:
                 break
             yield piece
-        self._admission.learn(self.engine, self.seconds)
+        self._admission.learn(self.engine, self.work.seconds)
+
+    def message(self, first_index: int, pairs: Sequence[Scores]) -> prediction_pb2.ScoreGroup:
+        """Make a message of pieces of the reply."""
+        start = time.perf_counter()
+        group = scores_to_proto(first_index, pairs)
+        self.work.reply_seconds += time.perf_counter() - start
+        return group
 
     @contextmanager
     def whole_turn(self, seconds_left: float | None) -> Iterator[None]:
@@ -128,25 +140,19 @@ class Item:
         self._admission.release(self._tenant, self.byte_count)
         self.byte_count = 0
 
-    @contextmanager
-    def _timed_turn(self) -> Iterator[None]:
-        """Count the seconds of the arithmetic, but not of the wait for it."""
-        with self._turn():
-            start = time.perf_counter()
-            yield
-            self.seconds += time.perf_counter() - start
 
-
-def grouped(pairs: Iterable[Scores]) -> Iterator[prediction_pb2.ScoreGroup]:
+def grouped(
+    pairs: Iterable[Scores], message: Callable[[int, Sequence[Scores]], prediction_pb2.ScoreGroup] = scores_to_proto
+) -> Iterator[prediction_pb2.ScoreGroup]:
     """Gather pieces into messages of about GROUP_BYTES."""
     first_index, group, byte_count = 0, list[Scores](), 0
     for pair in pairs:
         if group and byte_count + pair.byte_count > GROUP_BYTES:
-            yield scores_to_proto(first_index, group)
+            yield message(first_index, group)
             first_index, group, byte_count = first_index + len(group), [], 0
         group.append(pair)
         byte_count += pair.byte_count
-    yield scores_to_proto(first_index, group)
+    yield message(first_index, group)
 
 
 def as_service_error(error: Exception) -> ServiceError:
@@ -164,7 +170,7 @@ def as_service_error(error: Exception) -> ServiceError:
             return KeyNotFoundError(error.key_id[:_MAX_ECHO_CHARACTERS])
         case ServiceError():
             return error
-    request_id = uuid.uuid4().hex
+    request_id = calls.request_id()
     _logger.error("request %s failed", request_id, exc_info=error)
     return InternalError(request_id)
 
@@ -177,7 +183,8 @@ class ItemTable:
         draining: whether none may begin.
     """
 
-    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits, admission: Admission) -> None:
+    def __init__(self, models: ModelRegistry, tenant: Tenant, limits: Limits, admission: Admission, call: Call) -> None:
+        self._call = call
         self._models = models
         self._admission = admission
         self.tenant = tenant
@@ -224,15 +231,13 @@ class ItemTable:
             if item.is_complete:
                 yield from self._finish(item_id, item)
         except Exception as error:
-            self._forget(item_id)
-            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(as_service_error(error)))
+            yield self._failed(item_id, as_service_error(error))
 
     def expired(self, now: float) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End the items whose time has run out and yield their errors."""
         waited = self._limits.item_timeout_seconds
         for item_id in [item_id for item_id, deadline in self._deadlines.items() if deadline <= now]:
-            self._forget(item_id)
-            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(ItemTimeoutError(waited)))
+            yield self._failed(item_id, ItemTimeoutError(waited))
 
     def check_idle(self, now: float) -> None:
         """Look whether there is still somebody who sends.
@@ -246,9 +251,8 @@ class ItemTable:
     def abandoned(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End the items that the client has stopped sending, as it has closed its side, and yield their errors."""
         for item_id, item in list(self._open.items()):
-            self._forget(item_id)
-            error = InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
-            yield prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(error))
+            missing = InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
+            yield self._failed(item_id, missing)
 
     def _begin(self, message: prediction_pb2.StreamPredictRequest) -> Item:
         if message.item_id <= self._last_id:
@@ -258,7 +262,10 @@ class ItemTable:
             raise DrainingError(drain.RETRY_SECONDS)
         if len(self._open) >= self._limits.max_open_items:
             raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)
-        item = Item(header_from_proto(message.header), self._models, self.tenant, self._admission)
+        header = header_from_proto(message.header)
+        self._call.asks(header)
+        item = Item(header, self._models, self.tenant, self._admission)
+        self._call.item_began()
         self._open[message.item_id] = item
         self._deadlines[message.item_id] = time.monotonic() + self._limits.item_timeout_seconds
         return item
@@ -278,11 +285,12 @@ class ItemTable:
 
     def _finish(self, item_id: int, item: Item) -> Iterator[prediction_pb2.StreamPredictResponse]:
         held: prediction_pb2.ScoreGroup | None = None
-        for group in grouped(item.scores()):
+        for group in grouped(item.scores(), item.message):
             if held is not None:
                 yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held)
             held = group
         self._forget(item_id)
+        self._call.scored(item.work)
         # The last group travels with the end.
         yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=held, done=done(item))
 
@@ -291,9 +299,16 @@ class ItemTable:
         for item_id in list(self._open):
             self._forget(item_id)
 
+    def _failed(self, item_id: int, error: ServiceError) -> prediction_pb2.StreamPredictResponse:
+        """End an item, if it ever began, and return what to say of it."""
+        self._forget(item_id)
+        self._call.refused(error)
+        return prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(error))
+
     def _forget(self, item_id: int) -> None:
         if item := self._open.pop(item_id, None):
             item.close()
+            self._call.item_ended()
         self._deadlines.pop(item_id, None)
 
 
@@ -311,4 +326,4 @@ def checked_bytes(ciphertexts: Sequence[bytes], limits: Limits) -> int:
 
 def done(item: Item) -> prediction_pb2.ItemDone:
     """Say that an item has all its scores."""
-    return prediction_pb2.ItemDone(server_seconds=item.seconds)
+    return prediction_pb2.ItemDone(server_seconds=item.work.seconds)

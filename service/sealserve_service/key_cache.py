@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Generic, NamedTuple, TypeVar
 
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
+from sealserve_service.telemetry import Telemetry
 
 V = TypeVar("V")
 
@@ -38,6 +39,7 @@ class KeyCache(Generic[V]):
         max_bytes: a bound on the memory of the keys that are kept; one that alone is larger is not kept.
         load: reads a key from the store and makes it ready.
         expiry: asks the store again until when a key is in force.
+        telemetry: counts; its own without it.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class KeyCache(Generic[V]):
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._max_bytes = max_bytes
         self._load = load
         self._expiry = expiry
@@ -72,7 +76,10 @@ class KeyCache(Generic[V]):
                 self._entries[key] = entry
             self._entries.move_to_end(key)
         if mine:
+            self._telemetry.key_cache_misses.inc()
             self._fill(key, entry)
+        else:
+            self._telemetry.key_cache_hits.inc()
         loaded = entry.loading.result()
         if self._monotonic() >= entry.checked + RECHECK_SECONDS or loaded.expire_time <= self._clock():
             self._recheck(key, entry)
@@ -82,6 +89,7 @@ class KeyCache(Generic[V]):
         """Drop a key."""
         with self._lock:
             self._entries.pop((tenant, key_id), None)
+            self._measure()
 
     def _fill(self, key: tuple[str, str], entry: _Entry[V]) -> None:
         """Load a key for all threads that wait for it; what fails is forgotten, so that the next one tries anew."""
@@ -92,13 +100,23 @@ class KeyCache(Generic[V]):
             entry.loading.set_exception(error)
             return
         with self._lock:
-            ready = [(key, other.loading.result()) for key, other in self._entries.items() if other.loading.done()]
-            excess = sum(loaded.byte_count for _, loaded in ready) - self._max_bytes
-            for key, loaded in ready:  # the least recently used first
+            excess = self._measure() - self._max_bytes
+            for key, loaded in self._ready():  # the least recently used first
                 if excess <= 0:
                     break
                 del self._entries[key]
+                self._telemetry.key_cache_evictions.inc()
                 excess -= loaded.byte_count
+            self._measure()
+
+    def _ready(self) -> list[tuple[tuple[str, str], Loaded[V]]]:
+        return [(key, entry.loading.result()) for key, entry in self._entries.items() if entry.loading.done()]
+
+    def _measure(self) -> int:
+        """Publish and return how many bytes are ready for use; the caller holds the lock."""
+        byte_count = sum(loaded.byte_count for _, loaded in self._ready())
+        self._telemetry.key_cache_bytes.set(byte_count)
+        return byte_count
 
     def _recheck(self, key: tuple[str, str], entry: _Entry[V]) -> None:
         """Ask the store whether a key is still in force; one that does not answer leaves it so until it expires."""

@@ -15,6 +15,7 @@ from sealserve_service.engines.ei_keys import GALOIS_KEYS_BYTES, load_galois_key
 from sealserve_service.key_cache import KeyCache, Loaded
 from sealserve_service.key_store.base import Clock, KeyStore, UploadSource, utc_now
 from sealserve_service.quota import Quota
+from sealserve_service.telemetry import Telemetry
 from sealserve_service.upload import Upload
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class RegisteredKeys:
         max_ttl_seconds: how long a key is kept at most.
         cache_bytes: of memory for keys that are ready for use.
         quota: of tenants that have none of their own.
+        telemetry: counts; its own without it.
     """
 
     def __init__(
@@ -50,14 +52,18 @@ class RegisteredKeys:
         cache_bytes: int,
         quota: Quota = _NO_QUOTA,
         clock: Clock = utc_now,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._store = store
         self._uploads = uploads
         self._clock = clock
         self._quota = quota
         self._max_ttl_seconds = max_ttl_seconds
         self._max_key_bytes = max_key_bytes
-        self._galois_keys = KeyCache(cache_bytes, self._load_galois_keys, self._expiry, clock=clock)
+        self._galois_keys = KeyCache(
+            cache_bytes, self._load_galois_keys, self._expiry, clock=clock, telemetry=self._telemetry
+        )
 
     def begin(self, header: KeyHeader) -> Upload:
         """Begin an upload.
@@ -96,7 +102,10 @@ class RegisteredKeys:
         self._check_quota(tenant, header)
         expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
         record = KeyRecord(tenant.name, header.key_id, header.kind, header.parameter_set, len(data), now, expires)
-        return self._store.put(record, data)
+        kept = self._store.put(record, data)
+        self._telemetry.registered_keys.inc()
+        self._telemetry.registered_key_bytes.inc(len(data))
+        return kept
 
     def _check_quota(self, tenant: Tenant, header: KeyHeader) -> None:
         limit = (tenant.quota or self._quota).key_bytes

@@ -16,12 +16,14 @@ from sealserve.errors import SealserveError
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.admission import Admission, memory_limit_bytes, work_bytes
 from sealserve_service.authenticator import Authenticator
+from sealserve_service.calls import Calls
 from sealserve_service.drain import Drain
 from sealserve_service.gate import Gate
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.servicer import KeyServicer, ModelServicer, PredictionServicer
 from sealserve_service.settings import Settings
+from sealserve_service.telemetry import Telemetry
 
 _LAST_REPLIES_SECONDS = 1.0
 _REFUSED_CALLS = 32
@@ -44,9 +46,15 @@ class Server:
     """
 
     def __init__(
-        self, settings: Settings, models: ModelRegistry, keys: RegisteredKeys | None, authenticator: Authenticator
+        self,
+        settings: Settings,
+        models: ModelRegistry,
+        keys: RegisteredKeys | None,
+        authenticator: Authenticator,
+        telemetry: Telemetry,
     ) -> None:
         refuse_plaintext(settings)
+        self.telemetry = telemetry
         self._settings = settings
         self._keys = keys
         room = work_bytes(memory_limit_bytes(), settings.processes)
@@ -54,7 +62,7 @@ class Server:
         calls = min(settings.max_concurrent_calls, room // settings.limits.max_message_bytes)
         threads = calls + _REFUSED_CALLS
         self._drain = Drain(calls)
-        admission = Admission(room, settings.quota)
+        admission = Admission(room, settings.quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
         # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
         # ends the call over larger ones.
@@ -70,7 +78,7 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 1000 * _PONG_SECONDS),
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
-            interceptors=[Gate(authenticator, settings.limits.item_timeout_seconds, readers)],
+            interceptors=[Calls(telemetry), Gate(authenticator, settings.limits.item_timeout_seconds, readers)],
             maximum_concurrent_rpcs=threads,
         )
         self._health = health.HealthServicer()

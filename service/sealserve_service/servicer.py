@@ -23,8 +23,8 @@ from sealserve.errors import (
 from sealserve.model import Limits
 from sealserve.registered_key import KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
-from sealserve.wire import header_from_proto, key_header_from_proto, key_to_proto, model_to_proto, scores_to_proto
-from sealserve_service import status
+from sealserve.wire import header_from_proto, key_header_from_proto, key_to_proto, model_to_proto
+from sealserve_service import calls, status
 from sealserve_service.admission import Admission
 from sealserve_service.auth import Tenant
 from sealserve_service.authenticator import Authenticator
@@ -114,13 +114,18 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     ) -> prediction_pb2.PredictResponse:
         ciphertexts = list(request.ciphertexts)
         checked_bytes(ciphertexts, self._limits)
-        item = Item(header_from_proto(request.header), self._models, tenant, self._admission)
+        call, header = calls.current(), header_from_proto(request.header)
+        call.asks(header)
+        item = Item(header, self._models, tenant, self._admission)
+        call.item_began()
         if item.offer.cost.reply_bytes > self._limits.max_message_bytes:
             limit = self._limits.max_message_bytes
             raise LimitExceededError("max_message_bytes", limit, item.offer.cost.reply_bytes)
         with closing(item), item.whole_turn(seconds_left):
             item.add(0, ciphertexts)
-            return prediction_pb2.PredictResponse(scores=scores_to_proto(0, list(item.scores())), done=done(item))
+            scores = item.message(0, list(item.scores()))
+        call.scored(item.work)
+        return prediction_pb2.PredictResponse(scores=scores, done=done(item))
 
     def StreamPredict(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
@@ -138,7 +143,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         tenant = self._authenticator.authenticate(context)
         window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
         yield prediction_pb2.StreamPredictResponse(window=window)
-        with closing(ItemTable(self._models, tenant, self._limits, self._admission)) as table:
+        with closing(ItemTable(self._models, tenant, self._limits, self._admission, calls.current())) as table:
             yield from self._ends(requests, context, table)
 
     def _ends(

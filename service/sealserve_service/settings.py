@@ -62,6 +62,8 @@ class Settings:
         tls_client_ca: PEM; with it, a client has to have a certificate of this authority.
         identities: the file that says who may do what (`identities`); without it, all callers are one tenant.
         insecure: serve plaintext even where other machines can listen.
+        log_format: of the lines on stderr: "text" or "json".
+        metrics_address: where to answer GET /metrics, HOST:PORT; "" for nowhere.
         share_port: several processes listen on one port (SO_REUSEPORT).
         key_store: where registered keys are kept (`key_store.places`); "" for memory, or, with several
             processes, nowhere.
@@ -80,6 +82,8 @@ class Settings:
     address: str = DEFAULT_ADDRESS
     processes: int = 1
     log_level: str = "info"
+    log_format: str = "text"
+    metrics_address: str = ""
     trust_pickle: bool = False
     models: tuple[ModelSource, ...] = ()
     model_folder: ModelFolder | None = None
@@ -118,6 +122,8 @@ _VARIABLES = {
     "SEALSERVE_ADDRESS": "address",
     "SEALSERVE_PROCESSES": "processes",
     "SEALSERVE_LOG_LEVEL": "log_level",
+    "SEALSERVE_LOG_FORMAT": "log_format",
+    "SEALSERVE_METRICS_ADDRESS": "metrics_address",
     "SEALSERVE_TLS_CERTIFICATE": "tls_certificate",
     "SEALSERVE_TLS_PRIVATE_KEY": "tls_private_key",
     "SEALSERVE_TLS_CLIENT_CA": "tls_client_ca",

@@ -9,6 +9,7 @@ from grpc_status import rpc_status
 
 from sealserve import errors
 from sealserve.wire import error_to_proto
+from sealserve_service import calls
 
 _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.StaleConfigError: grpc.StatusCode.FAILED_PRECONDITION,
@@ -33,8 +34,11 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
 
 def abort(context: grpc.ServicerContext, error: errors.ServiceError) -> NoReturn:
     """End a call with the error's status, text and typed details."""
-    packed = any_pb2.Any()
+    call, packed = calls.current(), any_pb2.Any()
+    call.refused(error)
     packed.Pack(error_to_proto(error))
     code = _CODES[type(error)].value[0]
-    context.abort_with_status(rpc_status.to_status(Status(code=code, message=str(error), details=[packed])))
-    raise AssertionError("abort_with_status raises")
+    ended = rpc_status.to_status(Status(code=code, message=str(error), details=[packed]))
+    context.set_trailing_metadata((*ended.trailing_metadata, (calls.REQUEST_ID, call.request_id)))
+    context.abort(ended.code, ended.details)
+    raise AssertionError("abort raises")

@@ -11,16 +11,23 @@ import multiprocessing
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from prometheus_client.registry import Collector
 
 from sealserve.address import host_of, is_loopback
 from sealserve.errors import SealserveError
 from sealserve_service.app import service
+from sealserve_service.log import log_to_stderr
+from sealserve_service.metrics_endpoint import metrics_endpoint, shared_metrics
 from sealserve_service.server import AddressError, refuse_plaintext
 from sealserve_service.settings import Settings
 from sealserve_service.signals import RELOAD, STOP, Signals
+from sealserve_service.telemetry import SharedPlace
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
@@ -45,7 +52,7 @@ def run(settings: Settings) -> int:
         UnusableFileError: a certificate, its key or the file of identities cannot be used.
         StartError: one of several processes could not start, for one of these reasons.
     """
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     host, _ = split_address(settings.address)
     refuse_plaintext(settings)
     if not is_loopback(host):
@@ -53,11 +60,11 @@ def run(settings: Settings) -> int:
     if settings.processes == 1:
         _serve(settings, lambda port: _announce(settings, port))
     else:
-        with _reserved_port(settings.address) as port:
+        with _reserved_port(settings.address) as port, _shared_metrics(settings.metrics_address) as directory:
             address = f"{settings.address.rpartition(':')[0]}:{port}"
             limits = dataclasses.replace(settings.limits, suggested_connections=settings.processes)
-            shared = dataclasses.replace(settings, address=address, limits=limits, share_port=True)
-            _Supervisor(shared).run(lambda: _announce(settings, port))
+            shared = dataclasses.replace(settings, address=address, limits=limits, share_port=True, metrics_address="")
+            _Supervisor(shared, directory).run(lambda: _announce(settings, port))
     return 0
 
 
@@ -86,16 +93,49 @@ def _announce(settings: Settings, port: int) -> None:
     print(f"serving {names} on {settings.address.rpartition(':')[0]}:{port}", flush=True)  # noqa: T201
 
 
-def _log_to_stderr(level: str) -> None:
-    # Would log a traceback, and the bytes, for every header of a hostile call that is not UTF-8.
-    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+@contextlib.contextmanager
+def _published(address: str, source: Collector) -> Iterator[None]:
+    """Publish metrics, if there is an address to do so.
+
+    Raises:
+        AddressError: it is malformed or in use.
+    """
+    if not address:
+        yield
+        return
+    host, port = split_address(address)
+    with contextlib.ExitStack() as closing:
+        try:
+            url = closing.enter_context(metrics_endpoint(host, port, source))
+        except OSError as error:
+            raise AddressError(f"cannot listen on {address}: {error.strerror}") from error
+        _logger.info("metrics on %s", url)
+        yield
 
 
-def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel: int | None = None) -> None:
-    with Signals() as signals, service(settings) as (server, watch):
+@contextlib.contextmanager
+def _shared_metrics(address: str) -> Iterator[Path | None]:
+    """Publish what workers leave in a directory, and yield that; None without an address."""
+    if not address:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="sealserve-metrics-") as name:
+        directory = Path(name)
+        with _published(address, shared_metrics(directory)):
+            yield directory
+
+
+def _serve(
+    settings: Settings,
+    announce: Callable[[int], None],
+    parent_sentinel: int | None = None,
+    place: SharedPlace | None = None,
+) -> None:
+    with (
+        Signals() as signals,
+        service(settings, place) as (server, watch),
+        _published(settings.metrics_address, server.telemetry.registry),
+    ):
         announce(server.start())
         ends = [] if parent_sentinel is None else [parent_sentinel]  # readable once the supervisor is dead
         while wait([signals.socket, *ends]) == [signals.socket] and not signals.take() & STOP:
@@ -104,12 +144,12 @@ def _serve(settings: Settings, announce: Callable[[int], None], parent_sentinel:
         server.stop()
 
 
-def _worker(settings: Settings, started: Connection) -> None:
+def _worker(settings: Settings, place: SharedPlace | None, started: Connection) -> None:
     """Serve in a process of its own; say on `started` that it listens (None) or why it does not (a text)."""
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     parent = multiprocessing.parent_process()
     try:
-        _serve(settings, lambda _: started.send(None), parent.sentinel if parent else None)
+        _serve(settings, lambda _: started.send(None), parent.sentinel if parent else None, place)
     except SealserveError as error:
         started.send(str(error))
         sys.exit(1)
@@ -138,11 +178,18 @@ def _reserved_port(address: str) -> Iterator[int]:
 
 
 class _Worker:
-    """A serving process and the end of the pipe on which it says that it listens."""
+    """A serving process and the end of the pipe on which it says that it listens.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        number: its place among the workers.
+        directory: where it leaves what it counts, if that is published.
+    """
+
+    def __init__(self, settings: Settings, number: int, directory: Path | None) -> None:
+        self.number = number
+        self._place = None if directory is None else SharedPlace(directory, number)
         self.started, theirs = _SPAWN.Pipe(duplex=False)
-        self.process = _SPAWN.Process(target=_worker, args=(settings, theirs), name="sealserve-worker")
+        self.process = _SPAWN.Process(target=_worker, args=(settings, self._place, theirs), name="sealserve-worker")
         self.process.start()
         theirs.close()  # so that the pipe ends with the worker
         self.is_ready = False
@@ -171,12 +218,22 @@ class _Worker:
         if self._is_outdated:
             self.reload()
 
+    def leave(self) -> None:
+        """Make its place free, now that it has died."""
+        if self._place is not None:
+            self._place.vacate()
+
 
 class _Supervisor:
-    """Keeps settings.processes workers alive."""
+    """Keeps settings.processes workers alive.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        directory: where they leave what they count, if that is published.
+    """
+
+    def __init__(self, settings: Settings, directory: Path | None) -> None:
         self._settings = settings
+        self._directory = directory
         self._workers: list[_Worker] = []
         self._signals = Signals()
 
@@ -196,7 +253,7 @@ class _Supervisor:
 
     def _start(self) -> bool:
         """Start the workers; false if a signal to stop came first."""
-        self._workers = [_Worker(self._settings) for _ in range(self._settings.processes)]
+        self._workers = [self._worker(number) for number in range(self._settings.processes)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
             heard = self._wait([worker.started for worker in waiting])
             if heard is None:
@@ -214,10 +271,12 @@ class _Supervisor:
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
                 self._workers.remove(worker)
+                worker.leave()
             while len(self._workers) < self._settings.processes:
                 if self._wait([], backoff_seconds) is None:
                     return
-                replacement = _Worker(self._settings)
+                taken = {worker.number for worker in self._workers}
+                replacement = self._worker(min(set(range(self._settings.processes)) - taken))
                 self._workers.append(replacement)
                 if self._wait([replacement.started]) is None:
                     return
@@ -227,6 +286,7 @@ class _Supervisor:
                     _logger.info("process %s took its place", replacement.process.pid)
                 except StartError as error:
                     self._workers.remove(replacement)
+                    replacement.leave()
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
                     _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
 
@@ -243,6 +303,9 @@ class _Supervisor:
                 return None
             for worker in self._workers:
                 worker.reload()
+
+    def _worker(self, number: int) -> _Worker:
+        return _Worker(self._settings, number, self._directory)
 
     def _stop(self) -> None:
         for worker in self._workers:

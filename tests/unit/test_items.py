@@ -23,8 +23,10 @@ from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_from_proto, header_to_proto, scores_from_proto
 from sealserve_service.admission import Admission
 from sealserve_service.auth import ANONYMOUS
+from sealserve_service.calls import Call
 from sealserve_service.items import GROUP_BYTES, ItemTable, grouped
 from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.telemetry import Telemetry
 from tests.raw import Message, assert_error, chunk
 from tests.serving import LIMITS, linear, served, with_limits
 
@@ -43,7 +45,7 @@ LIMITED = with_limits(
 
 @pytest.fixture
 def table() -> ItemTable:
-    return ItemTable(ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Admission(1 << 30))
+    return ItemTable(ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Admission(1 << 30), Call("", Telemetry()))
 
 
 def begin(item_id: int) -> Message:
@@ -167,7 +169,7 @@ def test_only_what_is_overdue_expires(table: ItemTable) -> None:
 
 def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
     limits = with_limits(item_timeout_seconds=10.0, idle_timeout_seconds=5.0).limits
-    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30))
+    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), Call("", Telemetry()))
     silent_until = table.next_deadline
     assert silent_until is not None
     assert silent_until <= time.monotonic() + 5

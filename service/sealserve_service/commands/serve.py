@@ -95,6 +95,19 @@ def configure(parser: ArgumentParser) -> None:
         default="info",
         help="how much to log on stderr (SEALSERVE_LOG_LEVEL; info)",
     )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="lines for people, or for programs: one JSON object each (SEALSERVE_LOG_FORMAT; text)",
+    )
+    parser.add_argument(
+        "--metrics-address",
+        default="",
+        metavar="[HOST:]PORT",
+        help="where to answer GET /metrics for Prometheus, in plain HTTP, on this machine unless another host is named "
+        "(SEALSERVE_METRICS_ADDRESS; nowhere)",
+    )
     parser.set_defaults(key_store_connection_string="", identity_client_id="", model_folder="")
     parser.set_defaults(**from_environment())
 
@@ -128,6 +141,8 @@ def run(arguments: Namespace) -> int:
             insecure=arguments.insecure,
             processes=arguments.processes,
             log_level=arguments.log_level,
+            log_format=arguments.log_format,
+            metrics_address=_with_host(arguments.metrics_address),
             trust_pickle=arguments.trust_pickle,
             models=models,
             model_folder=folder,
@@ -142,6 +157,11 @@ def run(arguments: Namespace) -> int:
             ),
         )
     )
+
+
+def _with_host(address: str) -> str:
+    """Return an address of metrics with the host that goes without saying."""
+    return f"127.0.0.1:{address}" if address.isdecimal() else address
 
 
 def _named_models(arguments: Namespace) -> tuple[ModelSource, ...]:

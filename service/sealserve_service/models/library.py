@@ -14,6 +14,7 @@ from sealserve.errors import SealserveError
 from sealserve_service.models.errors import ModelFileError
 from sealserve_service.models.registry import ModelRegistry, ServedModel
 from sealserve_service.settings import ModelSource
+from sealserve_service.telemetry import Telemetry
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class ModelLibrary:
     Args:
         list_sources: says what is to be served, at every look anew; raises SealserveError.
         load: makes one ready; raises SealserveError.
+        telemetry: says which versions are served; its own without it.
 
     Attributes:
         models: what is served.
@@ -65,8 +67,12 @@ class ModelLibrary:
     """
 
     def __init__(
-        self, list_sources: Callable[[], Sequence[ModelSource]], load: Callable[[ModelSource], ServedModel]
+        self,
+        list_sources: Callable[[], Sequence[ModelSource]],
+        load: Callable[[ModelSource], ServedModel],
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._list_sources = list_sources
         self._load = load
         self.models = ModelRegistry([])
@@ -140,6 +146,7 @@ class ModelLibrary:
     def _drop(self, edition: _Edition) -> None:
         name = edition.source.name
         self.models.drop(name)
+        self._telemetry.model_dropped(name)
         del self._editions[name]
         _logger.info("model %s is served no longer: %s is gone", name, edition.source.path)
 
@@ -154,6 +161,7 @@ class ModelLibrary:
         if _Files.of(source) != files:
             raise ModelFileError(f"{source.path} was written to while it was read")
         self.models.put(served)
+        self._telemetry.model_served(source.name, served.model.version)
         edition = self._editions[source.name] = _Edition(source, digest, served.model.version)
         return edition
 
