@@ -2,9 +2,9 @@
 
 Items are scored one at a time (SEAL's binding holds the GIL through its arithmetic: a second thread would only make
 both late), so the wait of a new one is the work that was admitted before it. A call with one item is refused when that
-is longer than the item itself takes, and at least MIN_WAIT_SECONDS: whoever is admitted is answered in about twice
-the time of an idle server, whatever the load. Streams are held back by flow control instead: what is not read waits
-on the client's side.
+is longer than half of what the item itself takes, and at least MIN_WAIT_SECONDS: whoever is admitted is answered in
+about one and a half times the time of an idle server, whatever the load. Streams are held back by flow control instead:
+what is not read waits on the client's side.
 """
 
 import threading
@@ -21,7 +21,7 @@ from sealserve_service.engines.base import Engine
 from sealserve_service.quota import Quota
 from sealserve_service.telemetry import Telemetry
 
-MIN_WAIT_SECONDS = 0.02
+MIN_WAIT_SECONDS = 0.01
 # Whoever is refused comes back, and refusing costs something too: not sooner than this.
 MIN_RETRY_SECONDS = 0.1
 _LEARNING_RATE = 0.1
@@ -109,6 +109,7 @@ class Admission:
         self._seconds: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
         self._usage: dict[str, _Usage] = {}
         self._turn = threading.Lock()  # held by the thread that scores
+        self._now = (0.0, 0.0)  # when the item in turn began, and how long it is thought to take
 
     def charge(self, tenant: Tenant, row_count: int) -> None:
         """Charge a tenant for an item of so many rows.
@@ -174,12 +175,13 @@ class Admission:
             yield
             return
         with self._lock:
-            seconds, wait = self._seconds_of(engine), self._backlog_seconds
-            if wait > max(seconds, MIN_WAIT_SECONDS):
+            seconds, wait = self._seconds_of(engine), self._wait_seconds()
+            if wait > max(seconds / 2, MIN_WAIT_SECONDS):
                 raise QuotaExceededError("server_seconds", max(2 * wait, MIN_RETRY_SECONDS))
             if seconds_left is not None and wait + seconds > seconds_left:
                 raise QuotaExceededError("deadline", max(2 * wait, MIN_RETRY_SECONDS))
-        with self.patient_turn(engine):
+            self._backlog_seconds += seconds
+        with self._queued(seconds):
             yield
 
     @contextmanager
@@ -191,17 +193,30 @@ class Admission:
         with self._lock:
             seconds = self._seconds_of(engine)
             self._backlog_seconds += seconds
+        with self._queued(seconds):
+            yield
+
+    @contextmanager
+    def _queued(self, seconds: float) -> Iterator[None]:
+        """Wait for the turn of an item that is in the backlog, and have it."""
         try:
             if not self._turn.acquire(blocking=False):
                 with self._telemetry.items_waiting.track_inprogress():
                     self._turn.acquire()
+            self._now = (self._clock(), seconds)
             try:
                 yield
             finally:
+                self._now = (0.0, 0.0)
                 self._turn.release()
         finally:
             with self._lock:
                 self._backlog_seconds -= seconds
+
+    def _wait_seconds(self) -> float:
+        """Return how long the next item would wait: what is in the backlog, less what is done of the item in turn."""
+        began, seconds = self._now
+        return self._backlog_seconds - min(self._clock() - began, seconds)
 
     def learn(self, engine: Engine, seconds: float) -> None:
         """Take to heart how long an item took."""

@@ -112,29 +112,31 @@ def test_bytes_are_held_and_let_go() -> None:
     admission.hold(ALICE, 40)
 
 
-def test_one_item_waits_and_the_next_is_refused() -> None:
-    admission, engine = Admission(GIB), Engine(0.5)
-    with admission.turn(engine, None), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(enter, admission.turn(engine, None))
-        while admission._backlog_seconds < 1.0:
-            pass
-        error = refusal(lambda: enter(admission.turn(engine, None)))
-        assert (error.quota, error.retry_delay_seconds) == ("server_seconds", 2.0)
-        assert not waiting.done()
-        admission._turn.release()  # as if the first were done
+def test_one_item_waits_for_the_second_half_of_another_and_the_next_is_refused() -> None:
+    clock, engine = Clock(), Engine(0.5)
+    admission = Admission(GIB, clock=clock)
+    with ThreadPoolExecutor(1) as pool:
+        with admission.turn(engine, None):
+            error = refusal(lambda: enter(admission.turn(engine, None)))
+            assert (error.quota, error.retry_delay_seconds) == ("server_seconds", 1.0)
+            clock.now += 0.3
+            waiting = pool.submit(enter, admission.turn(engine, None))
+            while admission._backlog_seconds < 1.0:
+                pass
+            error = refusal(lambda: enter(admission.turn(engine, None)))
+            assert error.retry_delay_seconds == pytest.approx(1.4)
+            assert not waiting.done()
         waiting.result(10)
-        admission._turn.acquire()
-    with admission.turn(engine, None):
-        assert admission._backlog_seconds == pytest.approx(0.5)
+    enter(admission.turn(engine, None))
     assert admission._backlog_seconds == pytest.approx(0.0)
 
 
 def test_short_items_may_wait_for_each_other_a_little() -> None:
-    admission, engine = Admission(GIB), Engine(0.005)
+    admission, engine = Admission(GIB, clock=Clock()), Engine(0.0025)
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
         stack.enter_context(admission.turn(engine, None))
         waiting = [pool.submit(enter, admission.turn(engine, None)) for _ in range(4)]
-        while admission._backlog_seconds < 0.0249:
+        while admission._backlog_seconds < 0.01249:
             pass
         assert refusal(lambda: enter(admission.turn(engine, None))).retry_delay_seconds == MIN_RETRY_SECONDS
         stack.close()
@@ -143,15 +145,17 @@ def test_short_items_may_wait_for_each_other_a_little() -> None:
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_early() -> None:
-    admission, engine = Admission(GIB), Engine(0.5)
+    clock, engine = Clock(), Engine(0.5)
+    admission = Admission(GIB, clock=clock)
     assert refusal(lambda: enter(admission.turn(engine, 0.4))).quota == "deadline"
     enter(admission.turn(engine, 0.6))
     with admission.turn(engine, 0.6):
-        assert refusal(lambda: enter(admission.turn(engine, 0.9))).quota == "deadline"
+        clock.now += 0.3
+        assert refusal(lambda: enter(admission.turn(engine, 0.6))).quota == "deadline"
 
 
 def test_streams_wait_and_are_counted() -> None:
-    admission, engine, held = Admission(GIB), Engine(0.5), threading.Event()
+    admission, engine, held = Admission(GIB, clock=Clock()), Engine(0.5), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         with admission.patient_turn(engine):
             waiting = pool.submit(enter, admission.patient_turn(engine))
