@@ -137,15 +137,15 @@ def _serve(
 ) -> None:
     with (
         _signals(*_STOP) as stop,
-        _signals(signal.SIGHUP) as hangup,
+        _wakes() as wake,
         service(settings, place) as (server, watch),
         _published(settings.metrics_address, server.telemetry.registry),
     ):
         announce(server.start())
         ends = [stop] if parent_sentinel is None else [stop, parent_sentinel]  # readable once the supervisor is dead
-        while wait([*ends, hangup]) == [hangup]:
-            hangup.recv(_MANY_SIGNALS)
-            watch.reload()
+        while wait([*ends, wake]) == [wake]:
+            if signal.SIGHUP in wake.recv(_MANY_SIGNALS):
+                watch.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
 
@@ -167,6 +167,24 @@ def _signals(*numbers: signal.Signals) -> Iterator[socket.socket]:
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _wakes() -> Iterator[socket.socket]:
+    """Yield a socket that holds the number, in a byte, of every signal that has come: SIGHUP, and those of `_signals`.
+
+    The system hands a signal to any thread, Python handles it in the main one: which this wakes, whatever it waits for.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with reader, writer:
+        before = signal.signal(signal.SIGHUP, lambda *_: None)
+        descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            signal.signal(signal.SIGHUP, before)
 
 
 def _worker(settings: Settings, place: SharedPlace | None, started: Connection) -> None:
@@ -267,7 +285,7 @@ class _Supervisor:
         Raises:
             StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
         """
-        with _signals(*_STOP) as stop, _signals(signal.SIGHUP) as self._hangup:
+        with _signals(*_STOP) as stop, _wakes() as self._wake:
             try:
                 if self._start(stop):
                     announce()
@@ -319,12 +337,12 @@ class _Supervisor:
         """Wait as multiprocessing does, and pass on what SIGHUP asks for meanwhile."""
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            heard = wait([*awaited, self._hangup], None if end is None else max(0.0, end - time.monotonic()))
-            if self._hangup not in heard:
+            heard = wait([*awaited, self._wake], None if end is None else max(0.0, end - time.monotonic()))
+            if self._wake not in heard:
                 return heard
-            self._hangup.recv(_MANY_SIGNALS)
-            for worker in self._workers:
-                worker.reload()
+            if signal.SIGHUP in self._wake.recv(_MANY_SIGNALS):
+                for worker in self._workers:
+                    worker.reload()
 
     def _worker(self, number: int) -> _Worker:
         return _Worker(self._settings, number, self._directory)
