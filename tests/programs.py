@@ -19,6 +19,12 @@ class Program:
 
     address: str
     process: "subprocess.Popen[str]"
+    log: Path
+
+    @property
+    def said(self) -> list[str]:
+        """What it has logged so far."""
+        return self.log.read_text().splitlines()
 
     @property
     def resident_bytes(self) -> int:
@@ -27,10 +33,10 @@ class Program:
 
 
 @contextlib.contextmanager
-def serve(*options: str, address: str = "127.0.0.1:0", log: str = "", **environment: str) -> Iterator[Program]:
+def serve(*options: str, address: str = "127.0.0.1:0", log: Path | str = "", **environment: str) -> Iterator[Program]:
     """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before.
 
-    What it says on stderr goes to the file `log`, without one to our own stderr.
+    It logs to this process's stderr, or to the file `log`.
     """
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", address, "--log-level", "warning"]
     with (
@@ -48,6 +54,6 @@ def serve(*options: str, address: str = "127.0.0.1:0", log: str = "", **environm
         try:
             line = process.stdout.readline()
             assert line, "the service did not start; what it says is above"
-            yield Program(line.split()[-1], process)
+            yield Program(line.split()[-1], process, Path(log))
         finally:
             process.kill()

@@ -3,12 +3,17 @@
 import signal
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
+from sealserve._calls import translated
+from sealserve.client import Client
 from sealserve.ei import EIClient
-from sealserve.errors import KeyNotFoundError
-from tests.azurite import Azurite
+from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
+from sealserve.key_registry import KeyRegistry
+from sealserve.v1 import keys_pb2
+from tests.azurite import Azurite, connection_string, free_port
 from tests.ei_user import EIUser
 from tests.programs import Program, serve
 from tests.serving import HANG_SECONDS
@@ -95,3 +100,22 @@ def test_a_key_put_into_the_container_by_its_owner(options: list[str], azurite: 
                     client._registry.register_blob(name, key_id, byte_count)
             assert client._registry.register_blob("mine.bin", key_id, byte_count).key_id == key_id
         assert_serves(program, ei_user, key_id)
+
+
+def test_a_container_that_is_out_of_reach(options: list[str], ei_user: EIUser) -> None:
+    """At the start and later: what needs no keys is served all the same, and nothing waits for ever."""
+    secret = {"SEALSERVE_KEY_STORE_CONNECTION_STRING": connection_string(free_port())}
+    with serve(*options, "--key-store=azure:keys", **secret) as program:
+        with Client(program.address, timeout_seconds=HANG_SECONDS) as client:
+            assert client.predict(ROW)[0] == pytest.approx(WEIGHTS[0] @ ROW[0], abs=0.02)
+        with KeyRegistry(program.address, timeout_seconds=HANG_SECONDS) as registry:
+            stub, request = registry._stub, keys_pb2.GetKeyRequest(key_id=ei_user.key_id)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.GetKey(request, timeout=HANG_SECONDS)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert isinstance(translated(caught.value), KeyStoreUnavailableError)
+        with (
+            EIClient(program.address, client=ei_user.client, key_id=ei_user.key_id, timeout_seconds=5) as ei_client,
+            pytest.raises(KeyStoreUnavailableError),
+        ):
+            ei_client.score(ei_user.client.encrypt(ROW[0]))

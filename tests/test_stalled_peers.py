@@ -88,18 +88,24 @@ def test_a_call_that_ends_before_its_request(raw: RawClient, method: str) -> Non
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_request_that_trickles(impatient_server: str, raw: RawClient, digits_model: Digits) -> None:
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [("Predict", b"the rest of the request did not come"), ("StreamPredict", b"nothing came on the stream")],
+)
+def test_a_request_that_trickles(
+    impatient_server: str, raw: RawClient, digits_model: Digits, method: str, why: bytes
+) -> None:
     """Byte by byte, of which none is late."""
     request = raw.request(digits_model.X[0]).SerializeToString()
     message = b"\0" + len(request).to_bytes(4, "big") + request
     with http2.connected(impatient_server, HANG_SECONDS) as connection:
-        connection.sendall(http2.opening(b"/sealserve.v1.PredictionService/Predict"))
+        connection.sendall(http2.opening(f"/sealserve.v1.PredictionService/{method}".encode()))
         trickle = threading.Thread(target=send_slowly, args=(connection, message))
         trickle.start()
         end = http2.answer(connection)
         connection.shutdown(socket.SHUT_RDWR)
         trickle.join()
-    assert b"did not come within 0.4 s" in b"".join(payload for *_, payload in end)
+    assert why in b"".join(payload for *_, payload in end)
     assert_scores(raw.predict(raw.request(digits_model.X[0])), digits_model.scores[0])
 
 

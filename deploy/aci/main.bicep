@@ -80,14 +80,17 @@ var probe = [
   'sealserve'
   'health'
 ]
-var acrPull = subscriptionResourceId(
-  'Microsoft.Authorization/roleDefinitions',
-  '7f951dda-4ed3-4680-a7ca-43fe172d538d'
-)
-var storageBlobDataContributor = subscriptionResourceId(
-  'Microsoft.Authorization/roleDefinitions',
-  'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
-)
+var command = [
+  'sealserve'
+  'serve'
+  '--model'
+  '${modelName}=${modelFile}@sha256:${modelSha256}'
+  '--input-range'
+  inputRange
+]
+var roles = 'Microsoft.Authorization/roleDefinitions'
+var acrPull = subscriptionResourceId(roles, '7f951dda-4ed3-4680-a7ca-43fe172d538d')
+var storageBlobDataContributor = subscriptionResourceId(roles, 'ba92f5b4-2d11-453d-a403-e96b0029c9fe')
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: '${name}-identity'
@@ -189,17 +192,7 @@ resource group 'Microsoft.ContainerInstance/containerGroups@2023-05-01' = {
         name: 'sealserve'
         properties: {
           image: image
-          command: concat(
-            [
-              'sealserve'
-              'serve'
-              '--model'
-              '${modelName}=${modelFile}@sha256:${modelSha256}'
-              '--input-range'
-              inputRange
-            ],
-            trustPickle ? ['--trust-pickle'] : []
-          )
+          command: trustPickle ? concat(command, ['--trust-pickle']) : command
           ports: [
             {
               protocol: 'TCP'

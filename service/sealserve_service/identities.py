@@ -5,6 +5,7 @@
     list_models = true
     register_keys = true
     certificates = ["CN=clinic-gateway", "URI=spiffe://example.org/clinic"]
+    quota = { rows_per_minute = 6000, key_bytes = 50000000 }   # see `quota`; left out: what the flags say
 
     [[tokens]]
     tenant = "clinic"
@@ -15,6 +16,7 @@
 What a tenant's table does not grant, it denies.
 """
 
+import dataclasses
 import hashlib
 import re
 import secrets
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sealserve_service.auth import ANONYMOUS, Tenant
+from sealserve_service.quota import Quota
 from sealserve_service.watched_files import UnusableFileError
 
 T = TypeVar("T")
@@ -134,9 +137,23 @@ def _tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
         models=None if "*" in models else frozenset(models),
         may_list_models=_taken(table, "list_models", bool, False),
         may_register_keys=_taken(table, "register_keys", bool, False),
+        quota=_quota(table, where),
     )
     _refuse_rest(table, where)
     return tenant, subjects
+
+
+def _quota(table: dict[str, Any], where: str) -> Quota | None:
+    bounds = _taken(table, "quota", dict, None)
+    if bounds is None:
+        return None
+    names = [field.name for field in dataclasses.fields(Quota)]
+    for name, bound in bounds.items():
+        if name not in names:
+            raise ValueError(f"{where}: a quota has {', '.join(names)}, not {name!r}")
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
+            raise ValueError(f"{where}: {name} is not a number above 0")
+    return Quota(**bounds)
 
 
 def _token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:

@@ -15,5 +15,5 @@ class Quota:
 
     rows_per_minute: float | None = None
     requests_per_minute: float | None = None
-    bytes_in_flight: int | None = None
-    key_bytes: int | None = None
+    bytes_in_flight: float | None = None
+    key_bytes: float | None = None

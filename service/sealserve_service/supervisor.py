@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -27,15 +26,12 @@ from sealserve_service.log import log_to_stderr
 from sealserve_service.metrics_endpoint import SharedMetrics, metrics_endpoint
 from sealserve_service.server import AddressError, refuse_plaintext
 from sealserve_service.settings import Settings
+from sealserve_service.signals import RELOAD, STOP, Signals
 from sealserve_service.telemetry import SharedPlace
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
 _STOP_MARGIN_SECONDS = 5.0
-_STOP = (signal.SIGTERM, signal.SIGINT)
-_MANY_SIGNALS = 4096
-
-_Awaited = Connection | socket.socket | int
 
 _logger = logging.getLogger(__name__)
 
@@ -136,55 +132,16 @@ def _serve(
     place: SharedPlace | None = None,
 ) -> None:
     with (
-        _signals(*_STOP) as stop,
-        _wakes() as wake,
+        Signals() as signals,
         service(settings, place) as (server, watch),
         _published(settings.metrics_address, server.telemetry.registry),
     ):
         announce(server.start())
-        ends = [stop] if parent_sentinel is None else [stop, parent_sentinel]  # readable once the supervisor is dead
-        while wait([*ends, wake]) == [wake]:
-            if signal.SIGHUP in wake.recv(_MANY_SIGNALS):
-                watch.reload()
+        ends = [] if parent_sentinel is None else [parent_sentinel]  # readable once the supervisor is dead
+        while wait([signals.socket, *ends]) == [signals.socket] and not signals.take() & STOP:
+            watch.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
-
-
-@contextlib.contextmanager
-def _signals(*numbers: signal.Signals) -> Iterator[socket.socket]:
-    """Yield a socket that is readable once one of the signals has come, and holds a byte for each."""
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-
-    def handle(number: int, frame: object) -> None:
-        with contextlib.suppress(BlockingIOError):  # unread bytes without number: one more says nothing new
-            writer.send(b".")
-
-    with reader, writer:
-        before = [signal.signal(number, handle) for number in numbers]
-        try:
-            yield reader
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _wakes() -> Iterator[socket.socket]:
-    """Yield a socket that holds the number, in a byte, of every signal that has come: SIGHUP, and those of `_signals`.
-
-    The system hands a signal to any thread, Python handles it in the main one: which this wakes, whatever it waits for.
-    """
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    with reader, writer:
-        before = signal.signal(signal.SIGHUP, lambda *_: None)
-        descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        try:
-            yield reader
-        finally:
-            signal.set_wakeup_fd(descriptor)
-            signal.signal(signal.SIGHUP, before)
 
 
 def _worker(settings: Settings, place: SharedPlace | None, started: Connection) -> None:
@@ -243,7 +200,7 @@ class _Worker:
         if not self.is_ready:
             self._is_outdated = True
         elif self.process.is_alive() and self.process.pid:
-            os.kill(self.process.pid, signal.SIGHUP)
+            os.kill(self.process.pid, RELOAD)
 
     def hear(self) -> None:
         """Wait until the worker listens.
@@ -278,6 +235,7 @@ class _Supervisor:
         self._settings = settings
         self._directory = directory
         self._workers: list[_Worker] = []
+        self._signals = Signals()
 
     def run(self, announce: Callable[[], None]) -> None:
         """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
@@ -285,43 +243,42 @@ class _Supervisor:
         Raises:
             StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
         """
-        with _signals(*_STOP) as stop, _wakes() as self._wake:
+        with self._signals:
             try:
-                if self._start(stop):
+                if self._start():
                     announce()
-                    self._keep_alive(stop)
+                    self._keep_alive()
             finally:
                 self._stop()
 
-    def _start(self, stop: socket.socket) -> bool:
+    def _start(self) -> bool:
         """Start the workers; false if a signal to stop came first."""
         self._workers = [self._worker(number) for number in range(self._settings.processes)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
-            heard = self._wait([stop, *(worker.started for worker in waiting)])
-            if stop in heard:
+            heard = self._wait([worker.started for worker in waiting])
+            if heard is None:
                 return False
             for worker in waiting:
                 if worker.started in heard:
                     worker.hear()
         return True
 
-    def _keep_alive(self, stop: socket.socket) -> None:
+    def _keep_alive(self) -> None:
         backoff_seconds = 0.0
         while True:
-            sentinels = [worker.process.sentinel for worker in self._workers]
-            if stop in self._wait([stop, *sentinels]):
+            if self._wait([worker.process.sentinel for worker in self._workers]) is None:
                 return
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
                 self._workers.remove(worker)
                 worker.leave()
             while len(self._workers) < self._settings.processes:
-                if self._wait([stop], backoff_seconds):
+                if self._wait([], backoff_seconds) is None:
                     return
                 taken = {worker.number for worker in self._workers}
                 replacement = self._worker(min(set(range(self._settings.processes)) - taken))
                 self._workers.append(replacement)
-                if stop in self._wait([stop, replacement.started]):
+                if self._wait([replacement.started]) is None:
                     return
                 try:
                     replacement.hear()
@@ -333,16 +290,19 @@ class _Supervisor:
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
                     _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
 
-    def _wait(self, awaited: Sequence[_Awaited], timeout_seconds: float | None = None) -> Sequence[object]:
-        """Wait as multiprocessing does, and pass on what SIGHUP asks for meanwhile."""
+    def _wait(
+        self, awaited: Sequence[Connection | int], timeout_seconds: float | None = None
+    ) -> Sequence[object] | None:
+        """Wait as multiprocessing does; None when it is time to stop. What is to be reloaded meanwhile is."""
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            heard = wait([*awaited, self._wake], None if end is None else max(0.0, end - time.monotonic()))
-            if self._wake not in heard:
+            heard = wait([*awaited, self._signals.socket], None if end is None else max(0.0, end - time.monotonic()))
+            if self._signals.socket not in heard:
                 return heard
-            if signal.SIGHUP in self._wake.recv(_MANY_SIGNALS):
-                for worker in self._workers:
-                    worker.reload()
+            if self._signals.take() & STOP:
+                return None
+            for worker in self._workers:
+                worker.reload()
 
     def _worker(self, number: int) -> _Worker:
         return _Worker(self._settings, number, self._directory)

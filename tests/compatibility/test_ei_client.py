@@ -101,6 +101,25 @@ def test_a_client_makes_its_own_keys(service: Service, digits_model: Digits) -> 
         assert client.predict(digits_model.X[:1]) == digits_model.estimator.predict(digits_model.X[:1])
 
 
+def test_a_model_that_changes_between_two_rows_labels_all_rows_alike(ei_user: EIUser) -> None:
+    keys, X = registered_keys(), RANDOM.random((40, 2))
+    old = LogisticRegression().fit(X, X[:, 0] > 0.5)
+    new = LogisticRegression().fit(X, np.floor(3 * X[:, 0]))
+    registry = ModelRegistry([served("model", old, keys=keys)])
+    with running_server(registry, keys=keys) as address, connected(address, ei_user, "") as client:
+        first, encrypt = client.predict(X[:2]), client.client.encrypt
+
+        def changing(row: Any) -> Any:
+            if row[0] == X[1, 0]:
+                registry.put(served("model", new, keys=keys))
+                registry.put(served("another", old))
+            return encrypt(row)
+
+        client.client = type("Changing", (), {"encrypt": staticmethod(changing), "decrypt": client.client.decrypt})()
+        np.testing.assert_array_equal(first, old.predict(X[:2]))
+        np.testing.assert_array_equal(client.predict(X[:3]), new.predict(X[:3]))
+
+
 def test_rows_of_several_ciphertexts(service: Service, ei_user: EIUser) -> None:
     row = RANDOM.random((1, WIDE.feature_count))
     with connected(service.address, ei_user, "wide") as client:

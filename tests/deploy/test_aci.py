@@ -1,121 +1,42 @@
 """The templates of deploy/aci: both say the same, nothing that Azure would refuse, and no secret."""
 
-import base64
 import copy
 import json
 import re
-from string import Template as Placeholders
-from typing import Any
 
 import pytest
-import yaml
 
 from sealserve_service.commands import options
 from sealserve_service.settings import from_environment
-from tests.deploy.bicep import BicepError, Template, read_template
+from tests.deploy.bicep import BicepError, read_template
 from tests.deploy.container_group import API_VERSION, faults
-from tests.serving import ROOT
-
-DIRECTORY = ROOT / "deploy/aci"
-BICEP = (DIRECTORY / "main.bicep").read_text()
-YAML = (DIRECTORY / "container-group.yaml").read_text()
-
-IDENTITY = (
-    "/subscriptions/1/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/scorer-identity"
+from tests.deploy.templates import (
+    ACCOUNT_KEY,
+    BICEP,
+    FILLED_IN,
+    IDENTITY,
+    SECRETS,
+    SECURE,
+    VARIABLE,
+    YAML,
+    container,
+    group_of_bicep,
+    group_of_yaml,
+    template,
 )
-SECRETS = {"TLS_CERTIFICATE": "cert", "TLS_PRIVATE_KEY": "key", "TLS_AUTHORITY": "ca", "IDENTITIES": "identities"}
-ACCOUNT_KEY = "the account's key"
-FILLED_IN = {
-    "ACI_NAME": "scorer",
-    "ACI_REGION": "westeurope",
-    "ACI_REGISTRY": "registry",
-    "ACI_MODEL_ACCOUNT": "modelaccount",
-    "ACI_MODEL_SHARE": "models",
-    "ACI_MODEL_NAME": "mnist",
-    "ACI_INPUT_RANGE": "0,1",
-    "ACI_KEY_ACCOUNT": "keyaccount",
-    "ACI_KEY_CONTAINER": "keys",
-    "ACI_CPU": "1",
-    "ACI_MEMORY_GB": "1.5",
-    "IMAGE": "registry.azurecr.io/sealserve:1.2.3",
-    "MODEL_FILE": "mnist.skops",
-    "MODEL_SHA256": "0123456789abcdef" * 4,
-    "MODEL_ACCOUNT_KEY": ACCOUNT_KEY,
-    "IDENTITY_ID": IDENTITY,
-    "IDENTITY_CLIENT_ID": "11111111-2222-3333-4444-555555555555",
-    **{name: base64.b64encode(secret.encode()).decode() for name, secret in SECRETS.items()},
-}
-PARAMETERS = {
-    "name": FILLED_IN["ACI_NAME"],
-    "image": FILLED_IN["IMAGE"],
-    "registryName": FILLED_IN["ACI_REGISTRY"],
-    "modelAccountName": FILLED_IN["ACI_MODEL_ACCOUNT"],
-    "modelName": FILLED_IN["ACI_MODEL_NAME"],
-    "modelFile": FILLED_IN["MODEL_FILE"],
-    "modelSha256": FILLED_IN["MODEL_SHA256"],
-    "keyAccountName": FILLED_IN["ACI_KEY_ACCOUNT"],
-    "memoryInGB": FILLED_IN["ACI_MEMORY_GB"],
-    "tlsCertificate": SECRETS["TLS_CERTIFICATE"],
-    "tlsPrivateKey": SECRETS["TLS_PRIVATE_KEY"],
-    "tlsAuthority": SECRETS["TLS_AUTHORITY"],
-    "identities": SECRETS["IDENTITIES"],
-}
-SECURE = {"tlsCertificate", "tlsPrivateKey", "tlsAuthority", "identities"}
+
 ROLES = {  # of learn.microsoft.com/azure/role-based-access-control/built-in-roles
     "AcrPull": "7f951dda-4ed3-4680-a7ca-43fe172d538d",
     "Storage Blob Data Contributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
 }
-OUTSIDE = {
-    "base64": lambda text: base64.b64encode(text.encode()).decode(),
-    "concat": lambda *lists: [item for items in lists for item in items],
-    "description": str,
-    "environment": lambda: {"suffixes": {"storage": "core.windows.net"}},
-    "guid": lambda *names: "/".join(names),
-    "json": json.loads,
-    "resourceGroup": lambda: {"location": FILLED_IN["ACI_REGION"]},
-    "subscriptionResourceId": lambda kind, name: f"/subscriptions/1/providers/{kind}/{name}",
-    "identity": {
-        "id": IDENTITY,
-        "properties": {"clientId": FILLED_IN["IDENTITY_CLIENT_ID"], "principalId": "the identity's principal"},
-    },
-    "registry": {"id": "the registry"},
-    "keyContainer": {"id": "the key container"},
-    "modelAccount": {"listKeys": lambda: {"keys": [{"value": ACCOUNT_KEY}]}},
-    "group": {"properties": {"ipAddress": {"fqdn": "scorer.westeurope.azurecontainer.io"}}},
-}
-
-
-def template(**parameters: Any) -> Template:
-    return read_template(BICEP, PARAMETERS | parameters, OUTSIDE)
-
-
-def group_of_bicep(**parameters: Any) -> dict[str, Any]:
-    """The container group as a resource of Azure's API, which has no symbolic names."""
-    body = dict(template(**parameters).resources["group"].body)
-    body.pop("dependsOn")
-    return body
-
-
-def group_of_yaml(**changes: str) -> dict[str, Any]:
-    """The container group that is asked for once the placeholders are filled in."""
-    group: dict[str, Any] = yaml.safe_load(Placeholders(YAML).substitute(FILLED_IN | changes))
-    assert group.pop("apiVersion") == API_VERSION
-    assert group.pop("type") == "Microsoft.ContainerInstance/containerGroups"
-    return group
-
-
-def container(group: dict[str, Any]) -> dict[str, Any]:
-    (only,) = group["properties"]["containers"]
-    properties: dict[str, Any] = only["properties"]
-    return properties
 
 
 def test_both_say_the_same() -> None:
     assert group_of_yaml() == group_of_bicep()
 
 
-def test_the_placeholders_are_the_ones_that_are_filled_in() -> None:
-    assert set(Placeholders(YAML).get_identifiers()) == set(FILLED_IN)
+def test_the_variables_are_the_ones_that_are_filled_in() -> None:
+    assert set(VARIABLE.findall(YAML)) == set(FILLED_IN)
 
 
 def test_azure_knows_every_field() -> None:
@@ -141,11 +62,13 @@ def test_what_azure_does_not_know_is_found() -> None:
         assert fault in found
 
 
-def test_one_core_and_one_gigabyte_by_default() -> None:
-    parameters = {name: value for name, value in PARAMETERS.items() if name != "memoryInGB"}
-    (only,) = read_template(BICEP, parameters, OUTSIDE).resources["group"].body["properties"]["containers"]
+def test_one_core_and_one_gigabyte_unless_told_otherwise() -> None:
     one = {"cpu": 1, "memoryInGB": 1}
-    assert only["properties"]["resources"] == {"requests": one, "limits": one}
+    assert container(group_of_bicep())["resources"] == {"requests": one, "limits": one}
+    more = {"cpu": 2, "memoryInGB": 3.5}
+    larger = group_of_bicep(cpu="2", memoryInGB="3.5")
+    assert container(larger)["resources"] == {"requests": more, "limits": more}
+    assert faults(larger) == []
 
 
 def test_the_command_and_the_environment_are_sealserve_s_own() -> None:

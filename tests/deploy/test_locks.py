@@ -1,6 +1,7 @@
 """The locks that the image is built from: what all are tested with, checked by hash, and nothing for developers."""
 
 import re
+import tomllib
 
 import pytest
 
@@ -25,9 +26,12 @@ def test_the_image_has_what_is_tested(name: str) -> None:
     assert {package: pin for package, pin in pins(name).items() if tested.get(package) != pin} == {}
 
 
-def test_the_image_has_nothing_for_developers() -> None:
+def test_the_image_has_what_the_service_needs_and_nothing_for_developers() -> None:
     packages = {package.partition(" ")[0] for package in pins("requirements-service.lock")}
-    assert {"grpcio", "seal-python", "scikit-learn", "encrypted-inference", "azure-storage-blob"} <= packages
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {re.split(r"[^a-z0-9-]", entry)[0] for entry in project["dependencies"] + extras["service"] + extras["ei"]}
+    assert wanted <= packages
     assert not packages & FOR_DEVELOPERS
 
 

@@ -20,6 +20,7 @@ from sealserve_service.authenticator import Authenticator
 from sealserve_service.commands import tokens
 from sealserve_service.identities import digest_of, new_token, read_identities
 from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.quota import Quota
 from sealserve_service.watched_files import UnusableFileError, WatchedFiles
 from tests.identities import ALL, IdentitiesFile
 from tests.serving import linear, served
@@ -67,6 +68,7 @@ def test_reads_a_file() -> None:
         [tenants.lab]
         models = ["*"]
         register_keys = true
+        quota = {{ rows_per_minute = 600, key_bytes = 50_000_000 }}
         [[tokens]]
         tenant = "clinic"
         sha256 = "{DIGEST}"
@@ -79,7 +81,8 @@ def test_reads_a_file() -> None:
         """
     identities = read_identities(PATH, text.encode())
     clinic = Tenant("clinic", frozenset({"mnist", "iris"}), may_list_models=True, may_register_keys=False)
-    lab = Tenant("lab", None, may_list_models=False, may_register_keys=True)
+    quota = Quota(rows_per_minute=600, key_bytes=50_000_000)
+    lab = Tenant("lab", None, may_list_models=False, may_register_keys=True, quota=quota)
     nobody = Tenant("nobody", frozenset(), may_list_models=False, may_register_keys=False)
     assert identities.tenants == {"clinic": clinic, "lab": lab, "nobody": nobody}
     assert set(identities.subjects) == {"CN=gateway, of a kind", "URI=spiffe://example.org/clinic"}
@@ -107,6 +110,10 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "models that are no list": ('[tenants.a]\nmodels = "*"', "models is not a list"),
     "a model that is no name": ("[tenants.a]\nmodels = [3]", "models is not a str"),
     "a permission that is no bool": ('[tenants.a]\nlist_models = "no"', "list_models is not a bool"),
+    "a quota that is none": (TENANT + "quota = 3", "quota is not a dict"),
+    "an unknown quota": (TENANT + "quota = { rows = 3 }", "not 'rows'"),
+    "a quota of nothing": (TENANT + "quota = { key_bytes = 0 }", "key_bytes is not a number above 0"),
+    "a quota that is no number": (TENANT + "quota = { key_bytes = true }", "key_bytes is not a number above 0"),
     "a certificate by its serial": ('[tenants.a]\ncertificates = ["serial=3"]', "neither CN="),
     "two tenants of one certificate": (
         '[tenants.a]\ncertificates = ["CN=x"]\n[tenants.b]\ncertificates = ["CN=x"]',

@@ -10,7 +10,7 @@ import pytest
 
 from sealserve._exchange import Exchange
 from sealserve._stream import Batch, ScoreStream
-from sealserve.errors import DrainingError, SealserveError
+from sealserve.errors import ModelNotFoundError, SealserveError
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto
@@ -18,7 +18,7 @@ from tests.serving import HANG_SECONDS, LIMITS, linear, served
 
 EXCHANGE = Exchange(served("line", linear([[1.0, 2.0]])).model)
 ROWS = np.array([[0.25, 0.5]])
-REFUSAL = DrainingError(1.0)
+REFUSAL = ModelNotFoundError("line")
 
 
 class Call:
@@ -67,7 +67,10 @@ def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
                 pass
 
     results = list(stream_of(call, source(), dataclasses.replace(LIMITS, idle_timeout_seconds=0.03)))
-    assert [(one.first_index, type(result)) for one, result in results] == [(0, DrainingError), (1, DrainingError)]
+    assert [(one.first_index, type(result)) for one, result in results] == [
+        (0, ModelNotFoundError),
+        (1, ModelNotFoundError),
+    ]
 
 
 def test_no_sign_of_life_for_a_service_that_waits_for_ever() -> None:
@@ -82,7 +85,7 @@ def test_no_sign_of_life_for_a_service_that_waits_for_ever() -> None:
 def test_a_service_that_waits_for_an_absurd_time(seconds: float) -> None:
     call = Call()
     results = list(stream_of(call, map(batch, range(3)), dataclasses.replace(LIMITS, idle_timeout_seconds=seconds)))
-    assert [type(result) for _, result in results] == [DrainingError] * 3
+    assert [type(result) for _, result in results] == [ModelNotFoundError] * 3
 
 
 def test_no_batch_is_taken_before_there_is_use_for_it() -> None:

@@ -32,6 +32,8 @@ from sealserve.model import Model, Offer
 from sealserve.output import Output
 from sealserve.registered_key import KeyRecord
 
+_ATTEMPTS = 3
+
 
 class EIClient:
     """Predictions of one served model for an encrypted-inference client.
@@ -89,6 +91,7 @@ class EIClient:
         with self._lock:
             if self._model is None:
                 self._model = described(self._channel, self._model_name, self._timeout_seconds)
+                self._model_name = self._model.name  # the next time it might no longer be the only model
             return self._model
 
     @property
@@ -168,12 +171,14 @@ class EIClient:
         return [_checked(piece) for piece in pieces]
 
     def _scored(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
-        model = self.model
-        rows = model.grid.accepted(model.features(X), clip=self._clip)
-        scores = np.empty((len(rows), model.output.score_count))
-        for index, row in enumerate(rows):
-            scores[index] = self.client.decrypt(self.score(self.client.encrypt(row)))
-        return model.output, scores
+        """Score rows one by one, and all again should the labels change on the way."""
+        for _ in range(_ATTEMPTS):
+            model = self.model
+            rows = model.grid.accepted(model.features(X), clip=self._clip)
+            scores = [self.client.decrypt(self.score(self.client.encrypt(row))) for row in rows]
+            if self.model.output == model.output:
+                return model.output, np.reshape(scores, (len(rows), model.output.score_count))
+        raise StaleConfigError(self.model.config_id)
 
 
 def _offer(model: Model) -> Offer:

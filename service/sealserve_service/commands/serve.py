@@ -6,6 +6,7 @@ from pathlib import Path
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
 from sealserve_service.commands.options import ModelFile, add_model_options, model_file, positive, source
+from sealserve_service.quota import Quota
 from sealserve_service.settings import DEFAULT_ADDRESS, ModelFolder, ModelSource, Settings, from_environment
 
 _PER_MODEL = ("input_range", "input_step", "calibration", "max_score_error")
@@ -81,6 +82,13 @@ def configure(parser: ArgumentParser) -> None:
         help="what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower "
         "(%(default)s)",
     )
+    quotas = parser.add_argument_group(
+        "quotas of a tenant, in each process, unless the file of identities says otherwise"
+    )
+    quotas.add_argument("--rows-per-minute", type=positive, metavar="N", help="a minute's worth may come at once")
+    quotas.add_argument("--requests-per-minute", type=positive, metavar="N", help="items of streams included")
+    quotas.add_argument("--bytes-in-flight", type=positive, metavar="N", help="of ciphertexts that have no answer yet")
+    quotas.add_argument("--key-bytes", type=positive, metavar="N", help="of registered keys, in all processes together")
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
@@ -144,6 +152,9 @@ def run(arguments: Namespace) -> int:
             identity_client_id=arguments.identity_client_id,
             max_key_ttl_seconds=arguments.key_days * 86_400,
             ei_engine=arguments.ei_engine,
+            quota=Quota(
+                arguments.rows_per_minute, arguments.requests_per_minute, arguments.bytes_in_flight, arguments.key_bytes
+            ),
         )
     )
 
