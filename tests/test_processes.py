@@ -1,6 +1,5 @@
 """Real serving processes: one or several on a port, their death, their orderly end."""
 
-import ctypes
 import os
 import signal
 import socket
@@ -77,17 +76,6 @@ def test_serves_and_ends_on_sigterm(model_path: Path, processes: int) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         wait_until(lambda: not any(map(is_alive, family)))
-
-
-def test_a_signal_is_heard_whichever_thread_the_system_gives_it_to(model_path: Path) -> None:
-    with running(model_path, 1) as (address, process):
-        assert predict(address) == pytest.approx(0.5, abs=1e-2)
-        main, *others = (thread.id for thread in process.threads())
-        assert main == process.pid
-        assert others
-        for thread in others:  # one that blocks the signal, as some of gRPC's do, keeps it to itself
-            assert ctypes.CDLL(None).tgkill(process.pid, thread, signal.SIGTERM) == 0
-        assert process.wait(30) == 0
 
 
 def test_several_processes_say_so_to_the_client(model_path: Path) -> None:
