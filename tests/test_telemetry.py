@@ -309,6 +309,7 @@ def test_several_processes_count_as_one_whoever_dies(line_path: Path) -> None:
         )
         (directory,) = line_path.parent.glob("sealserve-metrics-*")
         assert directory.stat().st_mode & 0o777 == 0o700
+        streams.close()
         program.process.terminate()
         assert program.process.wait(HANG_SECONDS) == 0
         assert not directory.exists()
@@ -376,3 +377,8 @@ def test_a_version_that_is_served_no_more_is_not_shown() -> None:
         telemetry.model_dropped("b")
         telemetry.model_dropped("never")
         assert scraped(url).labelled("model_info") == {frozenset({("model", "a"), ("version", "2")}): 1.0}
+
+
+def test_files_that_processes_have_not_written_yet_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "gauge_livesum_0.db").touch()
+    assert list(endpoint.SharedMetrics(tmp_path).collect()) == []

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,10 +45,18 @@ def metrics_endpoint(host: str, port: int, source: Collector) -> Iterator[str]:
             thread.join()
 
 
-def shared_metrics(directory: Path) -> Collector:
-    """Return what adds up the numbers that processes leave in a directory."""
-    collector: Collector = MultiProcessCollector(None, str(directory))  # type: ignore[no-untyped-call]
-    return collector
+class SharedMetrics(Collector):
+    """What adds up the numbers that processes leave in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics."""
+        # A file is empty, which the library cannot read, while a process is making it.
+        files = [str(path) for path in self._directory.glob("*.db") if _size(path)]
+        metrics: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        return metrics
 
 
 class Published(CollectorRegistry):
@@ -113,3 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # named by http.server
         """Log nothing of every scrape."""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # its process has just died
+        return 0

@@ -23,7 +23,7 @@ from sealserve.address import host_of, is_loopback
 from sealserve.errors import SealserveError
 from sealserve_service.app import service
 from sealserve_service.log import log_to_stderr
-from sealserve_service.metrics_endpoint import metrics_endpoint, shared_metrics
+from sealserve_service.metrics_endpoint import SharedMetrics, metrics_endpoint
 from sealserve_service.server import AddressError, refuse_plaintext
 from sealserve_service.settings import Settings
 from sealserve_service.signals import RELOAD, STOP, Signals
@@ -124,7 +124,7 @@ def _shared_metrics(address: str) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="sealserve-metrics-") as name:
         directory = Path(name)
-        with _published(address, shared_metrics(directory)):
+        with _published(address, SharedMetrics(directory)):
             yield directory
 
 

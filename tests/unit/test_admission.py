@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from sealserve_service.admission import MIN_RETRY_SECONDS, Admission, memory_lim
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.base import Scoring
 from sealserve_service.quota import Quota
+from sealserve_service.telemetry import Telemetry
 
 ALICE, BOB = Tenant("alice"), Tenant("bob")
 GIB = 1 << 30
@@ -165,6 +167,30 @@ def test_streams_wait_and_are_counted() -> None:
             assert not held.is_set()
         waiting.result(10)
     enter(admission.turn(engine, None))
+
+
+def test_who_waits_and_what_is_held_is_counted() -> None:
+    telemetry = Telemetry()
+    admission, engine = Admission(GIB, telemetry=telemetry), Engine(0.5)
+
+    def measured(name: str) -> float | None:
+        return telemetry.registry.get_sample_value(f"sealserve_{name}")
+
+    with ThreadPoolExecutor(2) as pool:
+        with admission.patient_turn(engine):
+            assert measured("items_waiting") == 0
+            waiting = [pool.submit(enter, admission.patient_turn(engine)) for _ in range(2)]
+            end = time.monotonic() + 10
+            while measured("items_waiting") != 2:
+                assert time.monotonic() < end
+        for future in waiting:
+            future.result(10)
+    assert measured("items_waiting") == 0
+    admission.hold(ALICE, 60)
+    admission.hold(BOB, 40)
+    assert measured("held_bytes") == 100
+    admission.release(ALICE, 60)
+    assert measured("held_bytes") == 40
 
 
 def test_what_is_computed_elsewhere_takes_no_turn() -> None:

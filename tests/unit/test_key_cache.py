@@ -9,6 +9,7 @@ import pytest
 
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
 from sealserve_service.key_cache import RECHECK_SECONDS, KeyCache, Loaded
+from sealserve_service.telemetry import Telemetry
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -22,16 +23,23 @@ class Keys:
         self.seconds = 0.0
         self.failure: Exception | None = None
         self.is_slow = False
+        self.telemetry = Telemetry()
         self.cache = KeyCache(
             max_bytes,
             self._load,
             self._expiry,
+            telemetry=self.telemetry,
             clock=lambda: START + timedelta(seconds=self.seconds),
             monotonic=lambda: self.seconds,
         )
 
     def get(self, key_id: str, tenant: str = "alice") -> str:
         return self.cache.get(tenant, key_id)
+
+    def counts(self) -> dict[str, float | None]:
+        """What is counted of the cache."""
+        names = ("hits_total", "misses_total", "evictions_total", "bytes")
+        return {name: self.telemetry.registry.get_sample_value(f"sealserve_key_cache_{name}") for name in names}
 
     def _load(self, tenant: str, key_id: str) -> Loaded[str]:
         self.loads.append(key_id)
@@ -68,6 +76,21 @@ def test_the_least_recently_used_key_goes_first() -> None:
     for key_id in "acdb":
         keys.get(key_id)
     assert keys.loads == ["b"]
+
+
+def test_hits_misses_evictions_and_bytes_are_counted() -> None:
+    keys = Keys(max_bytes=30)
+    for key_id in "aabaca":
+        keys.get(key_id)
+    assert keys.counts() == {"hits_total": 3, "misses_total": 3, "evictions_total": 0, "bytes": 30}
+    for key_id in "def":
+        keys.get(key_id)
+    assert keys.counts() == {"hits_total": 3, "misses_total": 6, "evictions_total": 3, "bytes": 30}
+    keys.cache.forget("alice", "f")
+    keys.cache.forget("alice", "never")
+    with pytest.raises(KeyNotFoundError):
+        keys.get("unknown")
+    assert keys.counts() == {"hits_total": 3, "misses_total": 7, "evictions_total": 3, "bytes": 20}
 
 
 def test_a_key_larger_than_the_cache_is_used_and_not_kept() -> None:
