@@ -109,7 +109,7 @@ def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels:
         client.predict(rows[:20])  # warm
         result |= message_bytes(client, rows[:1])
         result |= latency(client, rows[:LATENCY_ROWS])
-        client.predict(rows[:1000])
+        client.predict(rows[:5000])  # by then the allocator has what it needs
         before = program.resident_bytes
         result |= accuracy(client, model, rows, labels)
         after = program.resident_bytes
