@@ -1,7 +1,7 @@
 """Calls, all alike: each has an id, is counted, and leaves a line in the log when it ends.
 
-The id is the client's (metadata `x-request-id`), or one is made. A call returns it in its trailing metadata if it fails,
-if one of its items does, or if the client has sent it: for others it is worth nothing, and not free.
+The id is the client's (metadata `x-request-id`), or one is made. A call returns it in its trailing metadata if it fails
+or one of its items does, or if the client has sent it: for others it is worth nothing, and not free.
 
 The line has a call's facts and nothing of its payload. A call that went well is logged at DEBUG, one that was refused
 at INFO, one that failed by a fault on the service's side at WARNING. A stream has one line too, however many of its
