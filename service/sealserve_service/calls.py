@@ -1,5 +1,8 @@
 """Calls, all alike: each has an id, is counted, and leaves a line in the log when it ends.
 
+The id is the client's (metadata `x-request-id`), or one is made. A call returns it in its trailing metadata if it fails
+or one of its items does, or if the client has sent it: for others it is worth nothing, and not free.
+
 The line has a call's facts and nothing of its payload. A call that went well is logged at DEBUG, one that was refused
 at INFO, one that failed by a fault on the service's side at WARNING. A stream has one line too, however many of its
 items are refused.
@@ -7,9 +10,9 @@ items are refused.
 
 import contextlib
 import logging
+import os
 import re
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -55,23 +58,27 @@ def current() -> "Call":
 def request_id() -> str:
     """Return the current call's id; a new one if there is no call."""
     call = _current.get(None)
-    return call.request_id if call else uuid.uuid4().hex
+    return call.request_id if call else _new_id()
 
 
 class Call:
     """What is known of a call, until its end is counted and logged.
 
+    Args:
+        sent_id: the id that the client has given it, if that is a good one.
+        peer: says where it comes from; asked only for a line in the log.
+
     Attributes:
         request_id: the client's, if it has sent a good one.
-        peer: the client's address, without its port.
         tenant: its name; "" until it is known.
     """
 
-    def __init__(self, method: str, telemetry: Telemetry, request_id: str = "", peer: str = "") -> None:
+    def __init__(self, method: str, telemetry: Telemetry, sent_id: str = "", peer: Callable[[], str] = str) -> None:
         self.method = method
-        self.request_id = request_id or uuid.uuid4().hex
-        self.peer = peer
+        self.request_id = sent_id or _new_id()
+        self._sent_id = sent_id
         self.tenant = ""
+        self._peer = peer
         self._telemetry = telemetry
         self._label = method if method in _METHODS else UNKNOWN_METHOD
         self._model = self._layout = ""
@@ -80,6 +87,11 @@ class Call:
         self._refusals: Counter[str] = Counter()
         self._started = time.perf_counter()
         telemetry.call_began(self._label)
+
+    @property
+    def returns_id(self) -> bool:
+        """Whether the client has a use for the id of a call that has gone well."""
+        return bool(self._sent_id or self._refusals)
 
     def received(self, data: bytes) -> bytes:
         """Count a message and return it."""
@@ -141,7 +153,7 @@ class Call:
             "method": self.method[:MAX_NAME_CHARACTERS],
             "status": status,
             "milliseconds": round(1000 * seconds, 3),
-            "peer": self.peer,
+            "peer": unquote(self._peer()).rpartition(":")[0],  # without the port
             "tenant": self.tenant,
             "model": self._model[:MAX_NAME_CHARACTERS],
             "layout": self._layout,
@@ -196,10 +208,8 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the
         return grpc.stream_stream_rpc_method_handler(streamed)
 
     def _began(self, method: str, context: grpc.ServicerContext) -> Call:
-        peer, _, _ = unquote(context.peer()).rpartition(":")
-        call = Call(method, self._telemetry, _sent_id(context), peer)
+        call = Call(method, self._telemetry, _sent_id(context), context.peer)
         _current.set(call)
-        context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         return call
 
     @contextlib.contextmanager
@@ -208,13 +218,20 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the
         try:
             yield call
             status = _status(context)
+            if call.returns_id:
+                context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         except Exception:
             status = _status(context, "UNKNOWN")
-            if status == "UNAUTHENTICATED":  # who calls so learns nothing of what answers
-                context.set_trailing_metadata(())
+            if status != "UNAUTHENTICATED":  # who calls so learns nothing of what answers
+                set_before = context.trailing_metadata() or ()
+                context.set_trailing_metadata((*set_before, (REQUEST_ID, call.request_id)))
             raise
         finally:
             call.end(status)
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
 
 
 def _status(context: grpc.ServicerContext, otherwise: str = "OK") -> str:

@@ -34,11 +34,9 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
 
 def abort(context: grpc.ServicerContext, error: errors.ServiceError) -> NoReturn:
     """End a call with the error's status, text and typed details."""
-    call, packed = calls.current(), any_pb2.Any()
-    call.refused(error)
+    calls.current().refused(error)
+    packed = any_pb2.Any()
     packed.Pack(error_to_proto(error))
     code = _CODES[type(error)].value[0]
-    ended = rpc_status.to_status(Status(code=code, message=str(error), details=[packed]))
-    context.set_trailing_metadata((*ended.trailing_metadata, (calls.REQUEST_ID, call.request_id)))
-    context.abort(ended.code, ended.details)
-    raise AssertionError("abort raises")
+    context.abort_with_status(rpc_status.to_status(Status(code=code, message=str(error), details=[packed])))
+    raise AssertionError("abort_with_status raises")
