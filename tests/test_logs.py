@@ -28,6 +28,7 @@ from sealserve_service.auth import ANONYMOUS
 from sealserve_service.engines.base import Scoring
 from sealserve_service.log import MAX_TEXT_CHARACTERS, JsonFormatter, TextFormatter, escaped
 from sealserve_service.models.registry import ModelRegistry, ServedModel
+from sealserve_service.telemetry import Telemetry
 from tests import http2
 from tests.conftest import Digits
 from tests.ei_user import EIUser
@@ -326,8 +327,9 @@ def test_nothing_of_a_payload_a_token_or_a_key_is_logged(
 def test_a_stranger_is_given_no_id(model_file: Path, digits_model: Digits) -> None:
     identities = IdentitiesFile(model_file.parent / "identities.toml", lab=ALL)
     settings = dataclasses.replace(SETTINGS, identities=identities.path)
+    telemetry = Telemetry()
     with (
-        running_server(digits_registry(digits_model.estimator), settings) as address,
+        running_server(digits_registry(digits_model.estimator), settings, telemetry=telemetry) as address,
         grpc.insecure_channel(address) as channel,
     ):
         get_model, metadata = model_pb2_grpc.ModelServiceStub(channel).GetModel, ((calls.REQUEST_ID, "mine"),)
@@ -335,3 +337,5 @@ def test_a_stranger_is_given_no_id(model_file: Path, digits_model: Digits) -> No
             get_model(model_pb2.GetModelRequest(), timeout=HANG_SECONDS, metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert returned_id(caught.value) == ""
+    reason = {"reason": "UnauthenticatedError"}
+    assert telemetry.registry.get_sample_value("sealserve_refusals_total", reason) == 1

@@ -1,12 +1,14 @@
 """Metrics of real servers: exact, from one process or several, whoever dies; and few, whatever clients send."""
 
+import dataclasses
 import os
 import signal
 import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,19 @@ from google.protobuf.message import Message as AnyMessage
 from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.errors import (
+    CiphertextFault,
     InputMismatchError,
     LimitExceededError,
     MalformedCiphertextError,
     SealserveError,
     StaleConfigError,
 )
+from sealserve.item import ItemHeader
 from sealserve.key_registry import KeyRegistry
 from sealserve.v1 import model_pb2, prediction_pb2
 from sealserve_service import metrics_endpoint as endpoint
+from sealserve_service.auth import ANONYMOUS, Tenant
+from sealserve_service.engines.base import Engine, Scoring
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.settings import Settings
@@ -132,6 +138,50 @@ def test_what_is_in_flight_is_seen_until_it_ends_or_its_client_goes(
             assert_scores(next(staying.answers)[1], digits_model.scores[0])
             assert scraped(url)("items_in_flight") == 0
             assert scraped(url)("rows_total", **DIGITS) == 1
+
+
+class HeldScoring(Scoring):
+    """Fails when it is let go, and not before."""
+
+    def __init__(self, let_go: threading.Event) -> None:
+        self._let_go = let_go
+
+    def add(self, ciphertexts: Sequence[bytes]) -> None:
+        assert self._let_go.wait(HANG_SECONDS)
+        raise MalformedCiphertextError(CiphertextFault.FORM)
+
+    def finish(self) -> Iterator[Any]:
+        raise AssertionError
+
+
+def test_a_call_of_one_item_is_seen_while_it_is_in_flight(digits_model: Digits) -> None:
+    let_go = threading.Event()
+
+    class HeldEngine:
+        holds_gil = True
+
+        def __init__(self, engine: Engine) -> None:
+            self.offer = engine.offer
+
+        def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
+            return HeldScoring(let_go)
+
+    served = digits_registry(digits_model.estimator).get("", ANONYMOUS)
+    held = dataclasses.replace(served, engines=tuple(map(HeldEngine, served.engines)))
+    with published(ModelRegistry([held])) as (address, url), RawClient(address) as raw, ThreadPoolExecutor(1) as pool:
+        request = raw.request(digits_model.X[0])
+        answer = pool.submit(raw.predict, request)
+        try:
+            metrics = scraped_until(url, lambda metrics: metrics("held_bytes") == len(request.ciphertexts[0]))
+            assert metrics("items_in_flight") == metrics("calls_in_flight", method=PREDICT) == 1
+            assert metrics.labelled("items_total") == {}
+        finally:
+            let_go.set()
+        with pytest.raises(MalformedCiphertextError):
+            answer.result(HANG_SECONDS)
+        metrics = scraped(url)
+        for gauge in ("items_in_flight", "calls_in_flight", "held_bytes"):
+            assert set(metrics.labelled(gauge).values()) == {0.0}
 
 
 def test_refusals_are_counted_by_class_of_error(digits_metrics: tuple[str, str], digits_model: Digits) -> None:
@@ -273,7 +323,7 @@ def test_several_processes_count_as_one_whoever_dies(line_path: Path) -> None:
         assert before("rows_total", **LINE) == 42
         assert before("calls_total", method=GET_MODEL, status="OK") == 6
         starts = before.labelled("process_start_time_seconds")
-        assert len(starts) == 2
+        assert {dict(labels)["process"] for labels in starts} == {"0", "1"}
         assert list(before.labelled("model_info").values()) == [1.0]
 
         raws = [streams.enter_context(RawClient(program.address)) for _ in range(6)]
@@ -288,7 +338,7 @@ def test_several_processes_count_as_one_whoever_dies(line_path: Path) -> None:
             assert metrics("rows_total", **LINE) == 42
             assert metrics("calls_total", method=PREDICT, status="OK") == 6
             now = metrics.labelled("process_start_time_seconds")
-            return len(now) == 2 and now != starts
+            return now.keys() == starts.keys() and now != starts
 
         scraped_until(url, replaced)
         # The streams of the dead process are in flight no more: the others are.
