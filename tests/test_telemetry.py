@@ -1,6 +1,7 @@
 """Metrics of real servers: exact, from one process or several, whoever dies; and few, whatever clients send."""
 
 import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 from google.protobuf.message import Message as AnyMessage
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sealserve.cli.main import main
 from sealserve.client import Client
@@ -48,6 +50,7 @@ from tests.serving import HANG_SECONDS, LIMITS, SETTINGS, digits_registry, regis
 
 PREDICT = "/sealserve.v1.PredictionService/Predict"
 STREAM = "/sealserve.v1.PredictionService/StreamPredict"
+WATCH = "/grpc.health.v1.Health/Watch"
 GET_MODEL = "/sealserve.v1.ModelService/GetModel"
 REGISTER = "/sealserve.v1.KeyService/RegisterKey"
 DIGITS = {"model": "digits", "layout": "row"}
@@ -138,6 +141,23 @@ def test_what_is_in_flight_is_seen_until_it_ends_or_its_client_goes(
             assert_scores(next(staying.answers)[1], digits_model.scores[0])
             assert scraped(url)("items_in_flight") == 0
             assert scraped(url)("rows_total", **DIGITS) == 1
+
+
+def test_a_watch_of_health_is_counted_when_it_ends(
+    digits_metrics: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "sealserve_service")
+    address, url = digits_metrics
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=HANG_SECONDS)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        assert scraped(url)("calls_in_flight", method=WATCH) == 1
+        watch.cancel()
+        metrics = scraped_until(url, lambda metrics: metrics("calls_in_flight", method=WATCH) == 0)
+    assert metrics("calls_total", method=WATCH, status="CANCELLED") == 1
+    assert metrics("sent_bytes_total", method=WATCH) == 2
+    (line,) = [record.__dict__["fields"] for record in caplog.records if hasattr(record, "fields")]
+    assert (line["method"], line["status"], line["peer"]) == (WATCH, "CANCELLED", "ipv4:127.0.0.1")
 
 
 class HeldScoring(Scoring):

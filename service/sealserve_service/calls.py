@@ -193,7 +193,9 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the
 
         def watched(stream: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
             call = self._began(method, context)
-            context.add_callback(lambda: call.end(_status(context)))
+            if not context.add_callback(lambda: call.end(_status(context))):  # it has ended before it began
+                call.end("CANCELLED")
+                return
             handler.stream_stream(
                 map(call.received, stream),
                 context,

@@ -21,6 +21,7 @@ _EXTRAS = {
     "matplotlib": "demo",
     "grpc_reflection": "service",
     "joblib": "service",
+    "prometheus_client": "service",
     "skops": "service",
     "sklearn": "service",
 }
