@@ -96,7 +96,7 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     for item in (rows[first : first + capacity] for first in range(0, len(rows), capacity)):
         encrypted = exchange.encrypt(item)
         scoring = engine.begin(encrypted.header, ANONYMOUS)
-        scoring.add(encrypted.ciphertexts)
+        scoring.add(list(encrypted.ciphertexts))
         scores = exchange.decrypt(len(item), list(scoring.finish()))
         np.testing.assert_array_equal(scores, quantized.scores(item))
 
