@@ -275,7 +275,7 @@ def test_every_feature_on_the_grid_must_fit_the_plaintext_modulus() -> None:
             Exchange(dataclasses.replace(MODEL, grid=grid))
 
 
-@pytest.mark.parametrize("change", [{"layout": Layout.COLUMN}, {"private_weights": True}], ids=str)
+@pytest.mark.parametrize("change", [{"layout": Layout.EI_SLOTS}, {"private_weights": True}], ids=str)
 def test_an_offer_that_is_not_understood_is_passed_over(change: dict[str, Any]) -> None:
     strange = dataclasses.replace(OFFER, **change)
     with pytest.raises(ParameterError, match="not offered in a way that this version understands"):

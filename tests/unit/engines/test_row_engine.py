@@ -87,7 +87,7 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     model = affine("normal", (10, 200))
     regression = linear(model.weights, model.intercept)
     served = serve_model("model", regression, model.grid, LIMITS, max_score_error=max_score_error)
-    exchange, (engine,) = Exchange(served.model), served.engines
+    exchange, engine = Exchange(served.model), served.engines[0]
     assert exchange.offer.parameters.parameter_set.name == name
     assert isinstance(engine, RowEngine)
     quantized = plan_row(*model.planned, max_score_error=max_score_error).model
