@@ -1,7 +1,6 @@
 """Calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
 
 import itertools
-import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ import grpc
 from google.rpc.status_pb2 import Status
 
 from sealserve import errors
+from sealserve._backoff import BUSY, delay_seconds
 from sealserve._exchange import Item
 from sealserve.item import Scores
 from sealserve.model import Limits, Model
@@ -17,12 +17,17 @@ from sealserve.v1 import errors_pb2, model_pb2, model_pb2_grpc, prediction_pb2, 
 from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 
 CHUNK_BYTES = 1 << 20
-_BACKOFF = 1.5
+
+SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
+"""A cancel of no item, which says nothing else: see Limits.idle_timeout."""
+_MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
+
+# What gRPC's own server says as it refuses a call for the number of those that it has, and of a stream that broke.
+_TOO_MANY_CALLS, _BROKEN_STREAM = "Concurrent RPC limit exceeded", ("RST_STREAM", "Stream removed")
+
+_REFUSED_SECONDS = 1.0
 
 T = TypeVar("T")
-
-BUSY = (errors.QuotaExceededError, errors.DrainingError, errors.KeyStoreUnavailableError)
-"""Errors of a service that may do later what it does not now; each has a retry delay."""
 
 
 def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
@@ -37,23 +42,27 @@ def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> 
         raise translated(error) from error
 
 
-def retried(act: Callable[[float], T], timeout_seconds: float) -> T:
-    """Act, and again after the delay for which a busy or stopping service asks, for as long as the time allows.
+def retried(
+    act: Callable[[float], T],
+    timeout_seconds: float,
+    passing: tuple[type[errors.SealserveError], ...] = BUSY,
+) -> T:
+    """Act, and again after a delay when a failure may pass, for as long as the time allows.
 
     Args:
         act: is given the seconds that are left.
         timeout_seconds: for all attempts together.
+        passing: the errors that may pass; by default those of a busy or stopping service, which asks for the delay.
 
     Raises:
         SealserveError: what the last attempt raised.
     """
     end, left = time.monotonic() + timeout_seconds, timeout_seconds
-    for attempt in itertools.count():
+    for failures in itertools.count(1):
         try:
             return act(left)
-        except BUSY as error:
-            # Ever longer, and not all clients at once: else those that were refused together come back together.
-            delay = error.retry_delay_seconds * _BACKOFF**attempt * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
+        except passing as error:
+            delay = delay_seconds(error, failures)
             left = end - time.monotonic() - delay
             if left <= 0:
                 raise
@@ -68,13 +77,14 @@ def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model
 
 
 def scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
+    """Score an item, however busy the service is: see `scored_once`."""
+    return retried(lambda left: scored_once(channel, item, limits, left), timeout_seconds)
+
+
+def scored_once(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
     """Score an item: in one message each way if they fit, else on a stream of its own; returns the whole reply."""
-    return retried(lambda left: _scored(channel, item, limits, left), timeout_seconds)
-
-
-def _scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
     stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-    if max(item.byte_count, item.cost.reply_bytes) <= limits.max_message_bytes:
+    if fits_a_message(item, limits):
         request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
         return scores_from_proto(called(stub.Predict, request, timeout_seconds).scores)
     reply: list[Scores] = []
@@ -95,10 +105,12 @@ def translated(error: Any) -> errors.SealserveError:
     if detail := _detail(packed):
         return error_from_proto(detail)
     # A server that begins to shut down ends the calls that are just arriving with CANCELLED.
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or any(s in details for s in _BROKEN_STREAM):
         return errors.UnavailableError(f"the service cannot be reached: {details}")
     if code is grpc.StatusCode.UNAUTHENTICATED:  # bare, as nothing tells a stranger whose service it is
         return errors.UnauthenticatedError()
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY_CALLS in details:
+        return errors.QuotaExceededError("concurrent_calls", _REFUSED_SECONDS)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineError("the answer did not come within timeout_seconds")
     return errors.CallError(f"the call failed with {code.name}: {details}")
@@ -126,3 +138,15 @@ def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb
         chunk.ciphertexts.append(ciphertext)
         byte_count += len(ciphertext)
     yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=header, chunk=chunk)
+
+
+def fits_a_message(item: Item, limits: Limits) -> bool:
+    """Whether an item and its reply may travel in one message each way."""
+    return max(item.byte_count, item.cost.reply_bytes) <= limits.max_message_bytes
+
+
+def sign_of_life_seconds(idle_timeout_seconds: float) -> float | None:
+    """Return how long to be silent on a stream: None for as long as one likes."""
+    if idle_timeout_seconds <= 0:
+        return None
+    return min(max(_MIN_SIGN_OF_LIFE_SECONDS, idle_timeout_seconds / 3), _MAX_SIGN_OF_LIFE_SECONDS)
