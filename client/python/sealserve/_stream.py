@@ -255,7 +255,7 @@ class ScoreStream:
                 else:
                     yield from self._item(flight, job)
                     heard = time.monotonic()
-        except BaseException as error:  # gRPC would swallow it
+        except Exception as error:  # gRPC would swallow it
             self._fail(error)
 
     def _is_over(self, flight: Flight) -> bool:

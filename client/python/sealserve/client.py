@@ -24,6 +24,7 @@ from sealserve._batch import Batch, Result, Scored
 from sealserve._calls import called, described, fits_a_message, retried, scored_once
 from sealserve._channel import open_channel
 from sealserve._connections import Connections
+from sealserve._exchange import Exchange
 from sealserve._session import LayoutChoice, Method, Session, predictions
 from sealserve._stream import Line, ScoreStream
 from sealserve._transfer import MAX_CHANGES
@@ -97,8 +98,7 @@ class Client:
     @property
     def secret_key(self) -> SecretKey:
         """The secret key in use for single rows."""
-        _ = self.model
-        return self._session.exchange(1).secret_key
+        return self._exchange(1).secret_key
 
     def models(self) -> Iterator[Model]:
         """Yield all models that the service lists, ordered by name."""
@@ -211,6 +211,11 @@ class Client:
                     raise
 
         return retried(attempt, self._timeout_seconds, (*BUSY, UnavailableError))
+
+    def _exchange(self, row_count: int) -> Exchange:
+        """Return what encrypts and decrypts so many rows."""
+        _ = self.model  # asked for, if it is not known yet
+        return self._session.exchange(row_count)
 
     def _renewed(self, batch: Batch, stale: StaleConfigError) -> Sequence[Batch]:
         self._refresh(stale)
