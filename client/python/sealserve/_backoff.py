@@ -21,6 +21,9 @@ BROKEN = (UnavailableError, DeadlineError, IdleTimeoutError)
 ELSEWHERE = (UnavailableError, DrainingError)
 """Errors that another connection, hence perhaps another process of the service, may not share."""
 
+FIRST_CONTACT_SECONDS = 1.0
+"""How long to look for a service that has never answered: long enough if one of its processes is just dying."""
+
 _BREAK_SECONDS = 0.05
 _MAX_BREAK_SECONDS = 2.0
 _GROWTH = 1.5

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._backoff import BUSY, ELSEWHERE
+from sealserve._backoff import BUSY, ELSEWHERE, FIRST_CONTACT_SECONDS
 from sealserve._batch import Batch, Result, Scored
 from sealserve._calls import called, described, fits_a_message, retried, scored_once
 from sealserve._channel import open_channel
@@ -91,8 +91,7 @@ class Client:
         """What the service says of the model."""
         with self._asking:
             if self._session.known_model is None:
-                with self._connections.use(0) as channel:  # nothing there is an error at once, not one that may pass
-                    self._session.learn(described(channel, self._model_name, self._timeout_seconds))
+                self._session.learn(self._described(self._model_name, FIRST_CONTACT_SECONDS))
             return self._session.model
 
     @property
@@ -186,7 +185,9 @@ class Client:
         item = batch.exchange.encrypt(batch.quantized)
         if len(batches) > 1 or not fits_a_message(item, model.limits):
             return self._session.joined(self._streamed(iter(batches), model))
-        reply = self._called(lambda channel, left: scored_once(channel, item, model.limits, left))
+        reply = self._called(
+            lambda channel, left: scored_once(channel, item, model.limits, left), self._timeout_seconds
+        )
         return Scored(model.output, batch.exchange.decrypt(len(batch.rows), reply))
 
     def _streamed(self, batches: Iterator[Batch], model: Model) -> Iterator[Result]:
@@ -199,7 +200,7 @@ class Client:
             call = prediction_pb2_grpc.PredictionServiceStub(channel).StreamPredict
             yield Line(call, partial(self._connections.replace, channel))
 
-    def _called(self, act: Callable[[grpc.Channel, float], T]) -> T:
+    def _called(self, act: Callable[[grpc.Channel, float], T], seconds: float) -> T:
         """Act on a connection, and again, on another one where the first is dead, while the time allows."""
 
         def attempt(seconds_left: float) -> T:
@@ -210,7 +211,7 @@ class Client:
                     self._connections.replace(channel)
                     raise
 
-        return retried(attempt, self._timeout_seconds, (*BUSY, UnavailableError))
+        return retried(attempt, seconds, (*BUSY, UnavailableError))
 
     def _exchange(self, row_count: int) -> Exchange:
         """Return what encrypts and decrypts so many rows."""
@@ -227,4 +228,8 @@ class Client:
             known = self._session.model
             if known.config_id != stale.current_config_id:
                 # By its name: without one it might no longer be the only model.
-                self._session.learn(self._called(lambda channel, left: described(channel, known.name, left)))
+                self._session.learn(self._described(known.name, self._timeout_seconds))
+
+    def _described(self, name: str, seconds: float) -> Model:
+        """Ask what the model is, for so many seconds if nothing answers."""
+        return self._called(lambda channel, _: described(channel, name, self._timeout_seconds), seconds)
