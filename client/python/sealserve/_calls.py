@@ -1,6 +1,5 @@
 """Calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -42,51 +41,74 @@ def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> 
         raise translated(error) from error
 
 
-def retried(
-    act: Callable[[float], T],
-    timeout_seconds: float,
-    passing: tuple[type[errors.SealserveError], ...] = BUSY,
-) -> T:
-    """Act, and again after a delay when a failure may pass, for as long as the time allows.
+class Patience:
+    """How long to go on with something that fails in a way that may pass.
 
     Args:
-        act: is given the seconds that are left.
-        timeout_seconds: for all attempts together.
-        passing: the errors that may pass; by default those of a busy or stopping service, which asks for the delay.
+        seconds: for all attempts together.
+        unanswered_seconds: for as long as nothing answers at all; by default that is no error that passes.
+    """
+
+    def __init__(self, seconds: float, unanswered_seconds: float | None = None) -> None:
+        self.passing = BUSY if unanswered_seconds is None else (*BUSY, errors.UnavailableError)
+        now = time.monotonic()
+        self._end = now + seconds
+        self._unanswered_end = now + min(seconds, unanswered_seconds or 0.0)
+        self._failures = 0
+
+    @property
+    def seconds_left(self) -> float:
+        """For the next attempt."""
+        return max(0.0, self._end - time.monotonic())
+
+    def delay_seconds(self, error: errors.SealserveError) -> float:
+        """Return how long to wait after a failure.
+
+        Raises:
+            SealserveError: the error, when no time is left for another attempt.
+        """
+        self._failures += 1
+        delay = delay_seconds(error, self._failures)
+        end = self._unanswered_end if isinstance(error, errors.UnavailableError) else self._end
+        if time.monotonic() + delay >= end:
+            raise error
+        return delay
+
+
+def retried(act: Callable[[float], T], patience: Patience) -> T:
+    """Act, with the seconds that are left, and again after a delay when a failure may pass.
 
     Raises:
         SealserveError: what the last attempt raised.
     """
-    end, left = time.monotonic() + timeout_seconds, timeout_seconds
-    for failures in itertools.count(1):
+    while True:
         try:
-            return act(left)
-        except passing as error:
-            delay = delay_seconds(error, failures)
-            left = end - time.monotonic() - delay
-            if left <= 0:
-                raise
-            time.sleep(delay)
-    raise AssertionError("it counts for ever")
+            return act(patience.seconds_left)
+        except patience.passing as error:
+            time.sleep(patience.delay_seconds(error))
 
 
 def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
     """Ask what a model is; the name may be empty when the service has one model only."""
-    stub, request = model_pb2_grpc.ModelServiceStub(channel), model_pb2.GetModelRequest(model=name)
-    return model_from_proto(retried(lambda left: called(stub.GetModel, request, left), timeout_seconds).model)
+    return retried(lambda left: described_once(channel, name, left), Patience(timeout_seconds))
+
+
+def described_once(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
+    """Ask what a model is, once."""
+    request = model_pb2.GetModelRequest(model=name)
+    return model_from_proto(called(model_pb2_grpc.ModelServiceStub(channel).GetModel, request, timeout_seconds).model)
 
 
 def scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
-    """Score an item, however busy the service is: see `scored_once`."""
-    return retried(lambda left: scored_once(channel, item, limits, left), timeout_seconds)
+    """Score an item, and again as long as the service is too busy: see `scored_once`."""
+    return retried(lambda left: scored_once(channel, item, limits, left), Patience(timeout_seconds))
 
 
 def scored_once(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
-    """Score an item: in one message each way if they fit, else on a stream of its own; returns the whole reply."""
+    """Score an item, once: in one message each way if they fit, else on a stream of its own; returns the reply."""
     stub = prediction_pb2_grpc.PredictionServiceStub(channel)
     if fits_a_message(item, limits):
-        request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
-        return scores_from_proto(called(stub.Predict, request, timeout_seconds).scores)
+        return scores_from_proto(called(stub.Predict, predict_request(item), timeout_seconds).scores)
     reply: list[Scores] = []
     try:
         for response in stub.StreamPredict(messages(1, item, limits), timeout=timeout_seconds):
@@ -138,6 +160,11 @@ def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb
         chunk.ciphertexts.append(ciphertext)
         byte_count += len(ciphertext)
     yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=header, chunk=chunk)
+
+
+def predict_request(item: Item) -> prediction_pb2.PredictRequest:
+    """Encrypt an item into one message."""
+    return prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
 
 
 def fits_a_message(item: Item, limits: Limits) -> bool:

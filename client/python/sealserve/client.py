@@ -19,9 +19,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._backoff import BUSY, ELSEWHERE, FIRST_CONTACT_SECONDS
+from sealserve._backoff import ELSEWHERE, FIRST_CONTACT_SECONDS
 from sealserve._batch import Batch, Result, Scored
-from sealserve._calls import called, described, fits_a_message, retried, scored_once
+from sealserve._calls import Patience, called, described_once, fits_a_message, retried, scored_once
 from sealserve._channel import open_channel
 from sealserve._connections import Connections
 from sealserve._exchange import Exchange
@@ -29,7 +29,7 @@ from sealserve._session import LayoutChoice, Method, Session, predictions
 from sealserve._stream import Line, ScoreStream
 from sealserve._transfer import MAX_CHANGES
 from sealserve.credentials import Credentials
-from sealserve.errors import StaleConfigError, UnavailableError
+from sealserve.errors import StaleConfigError
 from sealserve.keys import SecretKey
 from sealserve.model import Model
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
@@ -103,10 +103,8 @@ class Client:
         """Yield all models that the service lists, ordered by name."""
         token = ""
         while True:
-            with self._connections.use(0) as channel:
-                stub = model_pb2_grpc.ModelServiceStub(channel)
-                request = model_pb2.ListModelsRequest(page_token=token)
-                page = retried(partial(called, stub.ListModels, request), self._timeout_seconds)
+            request = model_pb2.ListModelsRequest(page_token=token)
+            page = self._called(partial(_page, request), FIRST_CONTACT_SECONDS)
             yield from map(model_from_proto, page.models)
             token = page.next_page_token
             if not token:
@@ -200,7 +198,7 @@ class Client:
             call = prediction_pb2_grpc.PredictionServiceStub(channel).StreamPredict
             yield Line(call, partial(self._connections.replace, channel))
 
-    def _called(self, act: Callable[[grpc.Channel, float], T], seconds: float) -> T:
+    def _called(self, act: Callable[[grpc.Channel, float], T], unanswered_seconds: float) -> T:
         """Act on a connection, and again, on another one where the first is dead, while the time allows."""
 
         def attempt(seconds_left: float) -> T:
@@ -211,7 +209,7 @@ class Client:
                     self._connections.replace(channel)
                     raise
 
-        return retried(attempt, seconds, (*BUSY, UnavailableError))
+        return retried(attempt, Patience(self._timeout_seconds, unanswered_seconds))
 
     def _exchange(self, row_count: int) -> Exchange:
         """Return what encrypts and decrypts so many rows."""
@@ -232,4 +230,13 @@ class Client:
 
     def _described(self, name: str, seconds: float) -> Model:
         """Ask what the model is, for so many seconds if nothing answers."""
-        return self._called(lambda channel, _: described(channel, name, self._timeout_seconds), seconds)
+        return self._called(lambda channel, left: described_once(channel, name, left), seconds)
+
+
+def _page(
+    request: model_pb2.ListModelsRequest, channel: grpc.Channel, seconds_left: float
+) -> model_pb2.ListModelsResponse:
+    page: model_pb2.ListModelsResponse = called(
+        model_pb2_grpc.ModelServiceStub(channel).ListModels, request, seconds_left
+    )
+    return page
