@@ -1,6 +1,6 @@
 """Rows -> items, replies -> scores: the pure part of a client, shared by whatever does its I/O."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from sealserve.he import _seal
 from sealserve.he.column import ColumnPacking
 from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
-from sealserve.he.parameters import Layout
+from sealserve.he.parameters import EncryptionParameters, Layout
 from sealserve.he.row import RowPacking
 from sealserve.item import ItemHeader, Residues, Scores
 from sealserve.keys import SecretKey
@@ -49,7 +49,7 @@ class _Ciphertexts:
         self._quantized_rows = quantized_rows
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(self._encryptor.encrypt, self._packing.pack_rows(self._quantized_rows))
+        return self._encryptor.encrypt_all(self._packing.pack_rows(self._quantized_rows))
 
 
 class Exchange:
@@ -59,13 +59,21 @@ class Exchange:
         model: what the service says of it.
         secret_key: the key to use; by default a new one.
         offer: one of the model's; by default the best for single rows.
+        encryptor: makes the encryptor of some parameters and a secret key.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or one that contradicts itself.
         SecretKeyError: the given key belongs to no offer's ring.
     """
 
-    def __init__(self, model: Model, secret_key: SecretKey | None = None, *, offer: Offer | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        secret_key: SecretKey | None = None,
+        *,
+        offer: Offer | None = None,
+        encryptor: Callable[[EncryptionParameters, bytes], Encryptor] = Encryptor,
+    ) -> None:
         self.model = model
         self.offer = offer or choose(model, 1, secret_key=secret_key)
         parameters = self.offer.parameters
@@ -76,7 +84,7 @@ class Exchange:
         self._centers = np.array(self.offer.score_centers, np.int64)
         self._radii = np.array(self.offer.score_radii, np.int64)
         exported = self.secret_key.export(TOKEN)
-        self._encryptor = Encryptor(parameters, exported)
+        self._encryptor = encryptor(parameters, exported)
         self._decryptor = Decryptor(parameters, exported)
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:

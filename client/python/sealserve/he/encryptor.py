@@ -1,5 +1,7 @@
 """Encrypts plaintext polynomials with the secret key."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,3 +28,7 @@ class Encryptor:
         plaintext = _seal.load_plaintext(self._context, seal_format.pack_plaintext(coefficients))
         with _seal.errors():
             return _seal.ciphertext_bytes(self._encryptor.encrypt_symmetric(plaintext))
+
+    def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
+        """Encrypt plaintexts, each (N,), as they are taken."""
+        return map(self.encrypt, plaintexts)
