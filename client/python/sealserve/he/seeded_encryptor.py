@@ -47,18 +47,20 @@ class SeededEncryptor:
 
     def encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
         """Encrypt coefficients (N,), each below t, into an uncompressed seeded SEAL ciphertext."""
+        with _seal.errors():
+            try:
+                return self._encrypt(coefficients)
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # reports of errors show locals, and the pair is one
+                raise
+
+    def _encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
         plaintext = _seal.load_plaintext(self._context, seal_format.pack_plaintext(coefficients))
         seed = os.urandom(seal_format.SEED_BYTES)
         expanded = _seal.load_ciphertext(self._context, self._format.pack_seeded(self._zero, seed))
-        with _seal.errors():
-            try:
-                phase = self._phase(plaintext, expanded)
-            except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # locals end up in reports of errors: the pair must not
-                raise
-            moved = self._twin_evaluator.add_plain(self._blank, phase)
-            self._twin_evaluator.transform_from_ntt_inplace(moved)
-            c0, _ = self._format.residues(_seal.ciphertext_bytes(moved))
+        moved = self._twin_evaluator.add_plain(self._blank, self._phase(plaintext, expanded))
+        self._twin_evaluator.transform_from_ntt_inplace(moved)
+        c0, _ = self._format.residues(_seal.ciphertext_bytes(moved))
         return self._format.pack_seeded(c0, seed)
 
     def _phase(self, plaintext: _seal.Plaintext, expanded: _seal.Ciphertext) -> Any:
