@@ -136,7 +136,7 @@ def test_a_key_of_another_ring_is_refused() -> None:
 
 @SETS
 def test_no_two_ciphertexts_have_a_seed_or_a_second_polynomial_in_common(parameter_set: ParameterSet) -> None:
-    """Two of one seed would give the key, whatever they hold and whichever encryptor made them."""
+    """Two of one seed would give the difference of their plaintexts, whichever encryptor made them."""
     parameters = EncryptionParameters(parameter_set, 1 << 20)
     form, zeros = format_of(parameters), np.zeros(parameter_set.poly_modulus_degree, np.uint64)
     encryptors = [seeded_encryptor(parameters) for _ in range(2)]

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sealserve.he import _seal
 from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.seal_format import CiphertextFormat
 from sealserve.he.seeded_encryptor import SeededEncryptor
 from sealserve.keys import SecretKey
 from sealserve.secret_key_access import TOKEN
@@ -27,7 +28,7 @@ STEPS = [
     *("load_ciphertext", "encrypt_symmetric", "sub_inplace", "transform_to_ntt_inplace", "ciphertext_bytes"),
     *("load_ciphertext", "decrypt", "add_plain", "transform_from_ntt_inplace", "ciphertext_bytes"),
 ]
-PAIR_IS_MADE = STEPS.index("encrypt_symmetric")
+HEADERS_BYTES = 128  # more than there are before the residues
 
 watch = pytest.fixture(seal_watch)
 
@@ -40,17 +41,19 @@ def plaintext_of(parameter_set: ParameterSet) -> NDArray[np.uint64]:
     return np.arange(parameter_set.poly_modulus_degree, dtype=np.uint64)
 
 
-def pieces(data: bytes) -> set[bytes]:
-    """Any 16 bytes that are aligned as residues are from the end: two residues, which nothing shares by chance."""
-    end = np.frombuffer(data, np.uint8)[len(data) % 8 :].tobytes()
-    return {end[at : at + 16] for at in range(0, len(end) - 15, 8)}
-
-
 def secret_pieces(watch: SealWatch) -> set[bytes]:
-    """The pieces of (c0, c1) and of (c0, c1 - c1') in NTT form, without the headers that all ciphertexts have."""
-    (pair,), (difference,) = watch.pairs, watch.differences
-    assert len(pair) == len(difference)
-    return pieces(pair[128:]) | pieces(difference[128:])
+    """The residues of (c0, c1) and, once it is made, of (c0, c1 - c1') in NTT form: two by two, 16 bytes.
+
+    No piece is anywhere else by chance. Headers are left out: all ciphertexts have them.
+    """
+    assert watch.pairs
+    secrets = (data[len(data) % 8 + HEADERS_BYTES :] for data in watch.pairs + watch.differences)
+    return {data[at : at + 16] for data in secrets for at in range(0, len(data) - 15, 8)}
+
+
+def pieces(data: bytes) -> set[bytes]:
+    """The 16 bytes from every place on."""
+    return {data[at : at + 16] for at in range(len(data) - 15)}
 
 
 def reachable(root: object) -> Iterator[object]:
@@ -115,17 +118,38 @@ def test_the_pair_would_be_found(watch: SealWatch) -> None:
     encryptor.encrypt(plaintext_of(SMALLEST))
     (pair,), c1_at = watch.pairs, -8 * SMALLEST.poly_modulus_degree
     difference = bytearray(watch.differences[0])
-    hidden = [[{"a": pair}], lambda: None, np.frombuffer(pair[-800:], np.uint64), pair[c1_at : c1_at + 16], difference]
-    hidden[1].__dict__["kept"] = (pair,)
+    array, part, between = np.frombuffer(pair[-800:], np.uint64), pair[c1_at : c1_at + 16], b"x" + pair[-160:] + b"xyz"
+    hidden = [[{"a": pair}], SimpleNamespace(kept=(pair,)), array, part, between, difference]
     for value in hidden:
         encryptor.kept = value
         with pytest.raises(AssertionError):
             assert_secret(watch, reachable(encryptor))
+
+    assert_nothing_is_left(watch)
     context = _seal.context(EncryptionParameters(SMALLEST, 1 << 20))
-    kept = watch.step("load_ciphertext", _seal.load_ciphertext, context, pair)
+    kept = _seal.load_ciphertext(context, bytes(bytearray(pair)))
     with pytest.raises(AssertionError):
         assert_nothing_is_left(watch)
-    assert not kept.is_transparent()
+    del kept
+    assert_nothing_is_left(watch)
+    kept_bytes = watch.data[0]
+    with pytest.raises(AssertionError):
+        assert_nothing_is_left(watch)
+    del kept_bytes
+
+
+def test_the_pair_gives_the_key(watch: SealWatch) -> None:
+    """Why all this: s = (c0' - c0) / (c1 - c1'), in NTT form, in which SEAL writes keys."""
+    parameters, (prime,) = EncryptionParameters(SMALLEST, 1 << 20), SMALLEST.data_primes
+    context = _seal.context(parameters)
+    form = CiphertextFormat(SMALLEST, _seal.fresh_parms_id(context))
+    moved = _seal.load_ciphertext(context, encryptor_of(watch, SMALLEST).encrypt(plaintext_of(SMALLEST)))
+    c0, difference = form.residues(watch.differences[0])[:, 0].astype(object)
+    _seal.Evaluator(context).transform_to_ntt_inplace(moved)
+    new_c0 = form.residues(ciphertext_bytes(moved))[0, 0].astype(object)
+    inverses = np.array([pow(int(residue), -1, prime) for residue in difference], object)
+    secret = ((new_c0 - c0) * inverses % prime).astype(np.uint64)
+    assert KEYS[SMALLEST].endswith(secret.tobytes())
 
 
 def test_nothing_is_logged_or_printed(
@@ -165,7 +189,7 @@ def test_a_failure_leaves_nothing_behind(
     assert_nothing_is_left(watch)  # though the error is still there
     frames = list(frames_below(caught.value))
     assert {"encrypt", "_encrypt", "step"} <= {frame.f_code.co_name for frame in frames}
-    if step > PAIR_IS_MADE + 1:
+    if watch.pairs:
         assert_secret(watch, (value for frame in frames for value in reachable(frame.f_locals)))
 
     watch.failing_step = None

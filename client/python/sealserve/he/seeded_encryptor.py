@@ -9,8 +9,9 @@ the same plaintext with the same noise, to the coefficient; and as c1' is as uni
 (c0', c1') is distributed as SEAL's own seeded ciphertexts are. The right-hand side is what CKKS calls decryption: it
 does not round. So SEAL computes it in a *twin*, the CKKS context of the same N, primes and secret key.
 
-(c0, c1) beside (c0', c1') gives the key, s = (c0' - c0) / (c1 - c1'), as do two ciphertexts of one seed. Hence SEAL's
-pair is a local of one call, overwritten by its difference, and a seed is drawn for each call and kept nowhere.
+(c0, c1) beside (c0', c1') gives the key, s = (c0' - c0) / (c1 - c1'); two ciphertexts of one seed give the difference
+of their plaintexts, and many the key. Hence SEAL's pair is a local of one call, overwritten by its difference with
+(0, c1'), and a seed is drawn for each call and kept nowhere.
 """
 
 import os
