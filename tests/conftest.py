@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from sealserve.client import Client
 from tests.azurite import Azurite, running_azurite
@@ -29,6 +30,13 @@ class Digits:
     estimator: LogisticRegression
     X: NDArray[np.float64]
     scores: NDArray[np.float64]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_core_a_product() -> Iterator[None]:
+    """As a serving process does it."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ def test_every_field_of_a_question_for_models(server: Server) -> None:
 
 def ei_request(raw: RawClient, user: EIUser, key_id: str) -> Request:
     """A good item for the EI engine."""
-    offer = raw.exchange.model.offers[1]
+    offer = raw.exchange.model.offers[-1]
     ciphertexts = user.encrypt(np.random.default_rng(9).random(raw.exchange.model.grid.feature_count))
     header = ItemHeader(
         raw.exchange.model.name, raw.exchange.model.config_id, offer.layout, "ei-8192", 1, len(ciphertexts), key_id

@@ -271,9 +271,10 @@ def test_a_foreign_key_is_not_there(service: Service, ei_user: EIUser) -> None:
 
         model = client.model
         header = ItemHeader("line", model.config_id, Layout.EI_SLOTS, "ei-8192", 1, 1, record.key_id)
-        item = Item(header, ei_user.encrypt(row))
+        ciphertexts = ei_user.encrypt(row)
+        item = Item(header, ciphertexts, sum(map(len, ciphertexts)), model.offers[-1].cost)
         with pytest.raises(KeyNotFoundError) as caught:
-            scored(channel, item, model.limits, 1, HANG_SECONDS)
+            scored(channel, item, model.limits, HANG_SECONDS)
         assert_error(caught.value, KeyNotFoundError(record.key_id))
         assert isinstance(caught.value.__cause__, grpc.RpcError)
         assert caught.value.__cause__.code() is grpc.StatusCode.NOT_FOUND

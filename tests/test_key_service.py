@@ -401,7 +401,7 @@ def test_two_tenants_keys_never_mix(ei_user: EIUser) -> None:
     """The same engine, asked by two tenants for the same id."""
     keys: RegisteredKeys = registered_keys(store := MemoryKeyStore(STORE_BYTES))
     store.put(record := record_of(ei_user.evaluation_keys, "alice"), ei_user.evaluation_keys)
-    engine = served("model", linear(np.ones((1, 3))), keys=keys).engines[1]
+    engine = served("model", linear(np.ones((1, 3))), keys=keys).engines[-1]
     header = ItemHeader("model", "", Layout.EI_SLOTS, "ei-8192", 1, 1, record.key_id)
     scoring = engine.begin(header, Tenant("alice"))
     scoring.add(ei_user.encrypt(np.array([0.25, 0.5, 0.125])))

@@ -173,5 +173,5 @@ def test_limits_of_a_stream(digits_model: Digits) -> None:
             first, second = (chunk(index, data) for index, data in enumerate(request.ciphertexts))
             halves = [Message(item_id=number, header=request.header, chunk=first) for number in (1, 2)]
             answers = raw.stream([*halves, Message(item_id=1, chunk=second)])
-            assert_error(answers[2], LimitExceededError("window_bytes", 50_000, 2 * len(request.ciphertexts[0])))
+            assert_error(answers[2], LimitExceededError("window_bytes", 50_000, 4 * len(request.ciphertexts[0])))
             assert_block_scores(raw, answers[1], row)  # longer than the window, but alone

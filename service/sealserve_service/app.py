@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
+from threadpoolctl import threadpool_limits
+
 from sealserve.he.quantization import InputGrid
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.engines.ei_slots import EiSlotsEngine
@@ -38,6 +40,8 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
         place.occupy()
     telemetry = Telemetry(place.number if place else 0)
     with contextlib.ExitStack() as closing:
+        # A matrix product on one core: others work on other batches, and BLAS's own threads would spin meanwhile.
+        closing.enter_context(threadpool_limits(1, user_api="blas"))
         keys, limits, ei_engine = _keys(settings, telemetry), settings.limits, None
         if keys is None:
             limits = dataclasses.replace(limits, max_key_bytes=0)

@@ -69,7 +69,7 @@ class Item:
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
         self.engine = engine
         self.offer = offer
-        self.byte_count = 0
+        self.held_bytes = 0
         self.work = Work(served.model.name, offer.layout.value, header.row_count, header.ciphertext_count)
         self.received = 0
         self._tenant = tenant
@@ -88,16 +88,16 @@ class Item:
 
         Raises:
             OutOfSequenceError, InputMismatchError, MalformedCiphertextError: the item has failed.
-            QuotaExceededError: there is no room for its bytes.
+            QuotaExceededError: there is no room for what it will hold.
         """
         if first_index != self.received:
             raise OutOfSequenceError(self.received, first_index)
         missing = self.offer.ciphertexts_per_item - self.received
         if not 1 <= len(ciphertexts) <= missing:
             raise InputMismatchError("ciphertexts", missing, len(ciphertexts))
-        byte_count = sum(map(len, ciphertexts))
-        self._admission.hold(self._tenant, byte_count)
-        self.byte_count += byte_count
+        if not self.held_bytes:  # all at once: two items that are waiting for each other's room would wait for ever
+            self._admission.hold(self._tenant, self.offer.cost.held_bytes)
+            self.held_bytes = self.offer.cost.held_bytes
         with self._turn():
             start = time.perf_counter()
             self._scoring.add(ciphertexts)
@@ -137,8 +137,8 @@ class Item:
 
     def close(self) -> None:
         """Let go of the room that it has."""
-        self._admission.release(self._tenant, self.byte_count)
-        self.byte_count = 0
+        self._admission.release(self._tenant, self.held_bytes)
+        self.held_bytes = 0
 
 
 def grouped(
@@ -277,9 +277,10 @@ class ItemTable:
 
     def _add(self, item: Item, chunk: prediction_pb2.Chunk) -> None:
         ciphertexts = list(chunk.ciphertexts)
-        byte_count = checked_bytes(ciphertexts, self._limits)
-        in_flight = byte_count + sum(other.byte_count for other in self._open.values())
-        if len(self._open) > 1 and in_flight > self._limits.window_bytes:
+        check_bytes(ciphertexts, self._limits)
+        held = sum(other.held_bytes for other in self._open.values())
+        in_flight = held + item.offer.cost.held_bytes - item.held_bytes
+        if held > item.held_bytes and in_flight > self._limits.window_bytes:
             raise LimitExceededError("window_bytes", self._limits.window_bytes, in_flight)
         item.add(chunk.first_index, ciphertexts)
 
@@ -312,8 +313,8 @@ class ItemTable:
         self._deadlines.pop(item_id, None)
 
 
-def checked_bytes(ciphertexts: Sequence[bytes], limits: Limits) -> int:
-    """Return the bytes of a message's ciphertexts.
+def check_bytes(ciphertexts: Sequence[bytes], limits: Limits) -> None:
+    """Check the length of a message's ciphertexts.
 
     Raises:
         LimitExceededError: they are over max_message_bytes.
@@ -321,7 +322,6 @@ def checked_bytes(ciphertexts: Sequence[bytes], limits: Limits) -> int:
     byte_count = sum(map(len, ciphertexts))
     if byte_count > limits.max_message_bytes:
         raise LimitExceededError("max_message_bytes", limits.max_message_bytes, byte_count)
-    return byte_count
 
 
 def done(item: Item) -> prediction_pb2.ItemDone:

@@ -29,7 +29,7 @@ from sealserve_service.admission import Admission
 from sealserve_service.auth import Tenant
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.drain import RETRY_SECONDS, Drain
-from sealserve_service.items import Item, ItemTable, as_service_error, checked_bytes, done
+from sealserve_service.items import Item, ItemTable, as_service_error, check_bytes, done
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.registered_keys import RegisteredKeys
 
@@ -113,7 +113,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self, request: prediction_pb2.PredictRequest, tenant: Tenant, seconds_left: float | None
     ) -> prediction_pb2.PredictResponse:
         ciphertexts = list(request.ciphertexts)
-        checked_bytes(ciphertexts, self._limits)
+        check_bytes(ciphertexts, self._limits)
         call, header = calls.current(), header_from_proto(request.header)
         call.asks(header)
         item = Item(header, self._models, tenant, self._admission)

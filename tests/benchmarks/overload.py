@@ -72,7 +72,7 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
         client._evaluation_keys = user.evaluation_keys
         ciphertexts, model = user.encrypt(images[0]), client.model
         header = ItemHeader(
-            model.name, model.config_id, model.offers[1].layout, "ei-8192", 1, len(ciphertexts), client.key_id
+            model.name, model.config_id, model.offers[-1].layout, "ei-8192", 1, len(ciphertexts), client.key_id
         )
         request = Request(header=header_to_proto(header), ciphertexts=ciphertexts).SerializeToString()
         size = [("grpc.max_receive_message_length", -1)]

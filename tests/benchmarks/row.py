@@ -33,7 +33,7 @@ STAGES = ("encrypt", "wire", "server", "decrypt")
 
 def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
     """Measure single rows: the whole `predict`, and its stages one by one; medians in milliseconds."""
-    exchange = client._exchange()
+    exchange = client._exchange(1)
     stub = _stub(client)
     samples: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "predict")}
     for row in tqdm(rows[:, None], desc="latency", unit="row", leave=False):
@@ -49,7 +49,7 @@ def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
 
 def message_bytes(client: Client, row: NDArray[np.float64]) -> dict[str, int]:
     """Measure the messages of one row."""
-    request = _request(client._exchange(), row)
+    request = _request(client._exchange(1), row)
     return {"request_bytes": request.ByteSize(), "reply_bytes": _stub(client).Predict(request).ByteSize()}
 
 

@@ -117,8 +117,8 @@ def test_a_configs_digest_covers_every_published_field(kind: type) -> None:
 
 
 def test_a_configs_digest_does_not_change_with_measured_costs_or_itself() -> None:
-    digest = wire.config_digest(SERVED)
-    assert wire.config_digest(with_offer(cost=Cost(1, 2, 3.0))) == digest
-    assert wire.config_digest(dataclasses.replace(SERVED, config_id="another")) == digest
+    digest = wire.config_digest(with_offer())
+    assert wire.config_digest(with_offer(cost=Cost(1, 2, 3.0, 4))) == digest
+    digest = wire.config_digest(dataclasses.replace(SERVED, config_id="another"))
     assert digest == SERVED.config_id
     assert len(digest) == 32

@@ -39,7 +39,7 @@ ITEM = EXCHANGE.encrypt(EXCHANGE.quantize(ROW))
 HEADER = header_to_proto(ITEM.header)
 FIRST, SECOND = ITEM.ciphertexts
 LIMITED = with_limits(
-    max_open_items=2, window_bytes=3 * len(FIRST), item_timeout_seconds=10.0, idle_timeout_seconds=0.0
+    max_open_items=2, window_bytes=4 * len(FIRST), item_timeout_seconds=10.0, idle_timeout_seconds=0.0
 ).limits
 
 
@@ -140,12 +140,15 @@ def test_a_cancel_beside_a_header_cancels(table: ItemTable) -> None:
     assert len(table) == 0
 
 
-def test_the_window_fails_the_item_that_overfills_it(table: ItemTable) -> None:
-    overfilling = Message(item_id=2, chunk=chunk(1, FIRST, FIRST))
-    answers = ends(table, begin(1), begin(2), first(1), first(2), overfilling, second(1))
-    assert [item_id for item_id, _ in answers] == [2, 1]
-    assert_error(answers[0][1], LimitExceededError("window_bytes", LIMITED.window_bytes, 4 * len(FIRST)))
+def test_the_window_fails_the_item_that_overfills_it() -> None:
+    """An item counts with all that it will hold from its first chunk on, and not before."""
+    limits = with_limits(window_bytes=4 * len(FIRST) - 1).limits
+    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), Call("", Telemetry()))
+    answers = ends(table, begin(1), begin(2), begin(3), first(1), first(2), second(2), second(1), first(3), second(3))
+    assert [item_id for item_id, _ in answers] == [2, 1, 3]
+    assert_error(answers[0][1], LimitExceededError("window_bytes", limits.window_bytes, 4 * len(FIRST)))
     assert_scored(answers[1][1])
+    assert_scored(answers[2][1])
 
 
 def test_a_message_over_the_limit(table: ItemTable) -> None:

@@ -102,7 +102,7 @@ def offers(draw: st.DrawFn, score_count: int) -> Offer:
         score_error_bound=draw(numbers),
         input_rounding_error_bound=draw(numbers),
         observed_error=draw(st.none() | st.builds(ObservedError, numbers, sizes, numbers)),
-        cost=draw(st.builds(Cost, sizes, sizes, numbers)),
+        cost=draw(st.builds(Cost, sizes, sizes, numbers, sizes)),
     )
 
 
@@ -170,8 +170,9 @@ def described() -> model_pb2.Model:
 @pytest.mark.parametrize("number", [0, 99, 2**31 - 1, -1])
 def test_offers_of_tomorrow_are_left_out(part: str, field: str, number: int) -> None:
     message = described()
-    message.offers.add().CopyFrom(message.offers[0])
+    strange = message.offers.add()
+    strange.CopyFrom(message.offers[0])
     *path, last = field.split(".")
-    setattr(getattr(message.offers[0], path[0]) if path else message.offers[0], last, number)
-    message.offers[0].parameters.poly_modulus_degree = 7  # nothing of it is looked at
+    setattr(getattr(strange, path[0]) if path else strange, last, number)
+    strange.parameters.poly_modulus_degree = 7  # nothing of it is looked at
     assert wire.model_from_proto(message).offers == SERVED.offers, part

@@ -29,7 +29,7 @@ OFFER = Offer(
     score_error_bound=1e-5,
     input_rounding_error_bound=0.0,
     observed_error=None,
-    cost=Cost(1, 2, 3.0),
+    cost=Cost(1, 2, 3.0, 4),
 )
 MODEL = Model(
     name="prices",

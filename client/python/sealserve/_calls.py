@@ -67,16 +67,14 @@ def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model
     return model_from_proto(retried(lambda left: called(stub.GetModel, request, left), timeout_seconds).model)
 
 
-def scored(channel: grpc.Channel, item: Item, limits: Limits, reply_bytes: int, timeout_seconds: float) -> list[Scores]:
+def scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
     """Score an item: in one message each way if they fit, else on a stream of its own; returns the whole reply."""
-    return retried(lambda left: _scored(channel, item, limits, reply_bytes, left), timeout_seconds)
+    return retried(lambda left: _scored(channel, item, limits, left), timeout_seconds)
 
 
-def _scored(
-    channel: grpc.Channel, item: Item, limits: Limits, reply_bytes: int, timeout_seconds: float
-) -> list[Scores]:
+def _scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
     stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-    if max(item.byte_count, reply_bytes) <= limits.max_message_bytes:
+    if max(item.byte_count, item.cost.reply_bytes) <= limits.max_message_bytes:
         request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
         return scores_from_proto(called(stub.Predict, request, timeout_seconds).scores)
     reply: list[Scores] = []
@@ -118,15 +116,13 @@ def _detail(value: bytes) -> errors_pb2.Error | None:
 
 def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb2.StreamPredictRequest]:
     """Yield the messages of an item: the first with its header, each with a chunk of CHUNK_BYTES or the limit."""
-    header, first_index = header_to_proto(item.header), 0
+    header: prediction_pb2.ItemHeader | None = header_to_proto(item.header)
     chunk_bytes = min(CHUNK_BYTES, limits.max_message_bytes)
-    while first_index < len(item.ciphertexts):
-        chunk = prediction_pb2.Chunk(first_index=first_index)
-        byte_count = 0
-        for ciphertext in item.ciphertexts[first_index:]:
-            if byte_count and byte_count + len(ciphertext) > chunk_bytes:
-                break
-            chunk.ciphertexts.append(ciphertext)
-            byte_count += len(ciphertext)
-        yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=None if first_index else header, chunk=chunk)
-        first_index += len(chunk.ciphertexts)
+    chunk, byte_count = prediction_pb2.Chunk(), 0
+    for index, ciphertext in enumerate(item.ciphertexts):
+        if byte_count and byte_count + len(ciphertext) > chunk_bytes:
+            yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=header, chunk=chunk)
+            header, chunk, byte_count = None, prediction_pb2.Chunk(first_index=index), 0
+        chunk.ciphertexts.append(ciphertext)
+        byte_count += len(ciphertext)
+    yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=header, chunk=chunk)

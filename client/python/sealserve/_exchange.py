@@ -1,48 +1,73 @@
 """Rows -> items, replies -> scores: the pure part of a client, shared by whatever does its I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import ParameterError, ReplyError, SecretKeyError
 from sealserve.he import _seal
+from sealserve.he.column import ColumnPacking
 from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
 from sealserve.he.parameters import Layout
 from sealserve.he.row import RowPacking
 from sealserve.item import ItemHeader, Residues, Scores
 from sealserve.keys import SecretKey
-from sealserve.model import Model, Offer
+from sealserve.model import Cost, Model, Offer
 from sealserve.secret_key_access import TOKEN
+
+# What a byte of ciphertexts takes beside the server's time: SEAL's encryption or decryption, and a link of 1 Gbit/s.
+_SECONDS_A_BYTE = 15e-9
 
 
 @dataclass(frozen=True)
 class Item:
-    """One encrypted item, ready to send."""
+    """One item, ready to send.
+
+    Attributes:
+        ciphertexts: encrypted as they are taken, and anew each time.
+        byte_count: their length, all together.
+        cost: of a full item.
+    """
 
     header: ItemHeader
-    ciphertexts: list[bytes]
+    ciphertexts: Iterable[bytes]
+    byte_count: int
+    cost: Cost
 
-    @cached_property
-    def byte_count(self) -> int:
-        """Bytes of its ciphertexts."""
-        return sum(map(len, self.ciphertexts))
+
+class _Ciphertexts:
+    """Rows encrypted as they are taken: a batch of columns is longer than what is in memory at a time."""
+
+    def __init__(
+        self, encryptor: Encryptor, packing: RowPacking | ColumnPacking, quantized_rows: NDArray[np.int64]
+    ) -> None:
+        self._encryptor = encryptor
+        self._packing = packing
+        self._quantized_rows = quantized_rows
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._encryptor.encrypt, self._packing.pack_rows(self._quantized_rows))
 
 
 class Exchange:
-    """Encrypts rows for one configuration of a model and decrypts its replies.
+    """Encrypts rows for one offer of a model and decrypts its replies.
+
+    Args:
+        model: what the service says of it.
+        secret_key: the key to use; by default a new one.
+        offer: one of the model's; by default the best for single rows.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or one that contradicts itself.
         SecretKeyError: the given key belongs to no offer's ring.
     """
 
-    def __init__(self, model: Model, secret_key: SecretKey | None = None) -> None:
+    def __init__(self, model: Model, secret_key: SecretKey | None = None, *, offer: Offer | None = None) -> None:
         self.model = model
-        self.offer = _choose(model, secret_key)
+        self.offer = offer or choose(model, 1, secret_key=secret_key)
         parameters = self.offer.parameters
         self.secret_key = secret_key or SecretKey.generate(parameters.parameter_set)
         self._packing = _packing(model, self.offer)
@@ -64,17 +89,17 @@ class Exchange:
 
     def encrypt(self, quantized_rows: NDArray[np.int64]) -> Item:
         """Pack and encrypt rows (1..rows_per_item, feature_count) on the model's grid."""
-        ciphertexts = [self._encryptor.encrypt(plaintext) for plaintext in self._packing.pack_rows(quantized_rows)]
-        offer = self.offer
+        offer, packing = self.offer, self._packing
         header = ItemHeader(
             self.model.name,
             self.model.config_id,
             offer.layout,
             offer.parameters.parameter_set.name,
             len(quantized_rows),
-            len(ciphertexts),
+            packing.ciphertexts,
         )
-        return Item(header, ciphertexts)
+        byte_count = packing.ciphertexts * self._encryptor.ciphertext_bytes
+        return Item(header, _Ciphertexts(self._encryptor, packing, quantized_rows), byte_count, offer.cost)
 
     def decrypt(self, row_count: int, reply: Sequence[Scores]) -> NDArray[np.float64]:
         """Decrypt the reply of an item of row_count rows: scores, float64 (row_count, score_count).
@@ -101,30 +126,51 @@ class Exchange:
         return np.asarray((self._centers + distances) / self.offer.score_scale)
 
 
-def _choose(model: Model, secret_key: SecretKey | None) -> Offer:
-    usable = [offer for offer in model.offers if offer.layout is Layout.ROW and not offer.private_weights]
+def choose(model: Model, row_count: int, layout: Layout | None = None, *, secret_key: SecretKey | None = None) -> Offer:
+    """Return the offer that takes so many rows in the least time, by the model's published costs.
+
+    Args:
+        model: what the service says of it.
+        row_count: at least 1.
+        layout: the only one to look at; by default both, row and column.
+        secret_key: the key that has to fit; by default any does.
+
+    Raises:
+        ParameterError: the model has no such offer that this client understands.
+        SecretKeyError: the key belongs to no offer's ring.
+    """
+    layouts = (Layout.ROW, Layout.COLUMN) if layout is None else (layout,)
+    usable = [offer for offer in model.offers if offer.layout in layouts and not offer.private_weights]
     if not usable:
-        raise ParameterError(
-            f"model {model.name!r} is not offered in a way that this version understands: update sealserve"
-        )
-    for offer in usable:
-        if secret_key is None or secret_key.fits(offer.parameters.parameter_set):
-            return offer
-    wanted = ", ".join(offer.parameters.parameter_set.name for offer in usable)
-    raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {wanted}")
+        what = "in a way that this version understands: update sealserve" if layout is None else f"as {layout.value}"
+        raise ParameterError(f"model {model.name!r} is not offered {what}")
+    fitting = [o for o in usable if secret_key is None or secret_key.fits(o.parameters.parameter_set)]
+    if not fitting:
+        wanted = ", ".join(offer.parameters.parameter_set.name for offer in usable)
+        raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {wanted}")
+
+    def seconds(offer: Offer) -> float:
+        cost, items = offer.cost, -(-row_count // max(1, offer.rows_per_item))
+        return items * (cost.server_seconds + _SECONDS_A_BYTE * (cost.request_bytes + cost.reply_bytes))
+
+    # Of each layout the service's preference; of several, the fastest.
+    preferred = {offer.layout: offer for offer in reversed(fitting)}
+    return min(preferred.values(), key=seconds)
 
 
-def _packing(model: Model, offer: Offer) -> RowPacking:
+def _packing(model: Model, offer: Offer) -> RowPacking | ColumnPacking:
+    N = offer.parameters.parameter_set.poly_modulus_degree
+    shape = model.grid.feature_count, model.output.score_count
+    packing: RowPacking | ColumnPacking
     try:
-        packing = RowPacking(
-            offer.parameters.parameter_set.poly_modulus_degree,
-            model.grid.feature_count,
-            model.output.score_count,
-            offer.classes_per_polynomial,
-        )
+        if offer.layout is Layout.COLUMN:
+            packing = ColumnPacking(N, *shape)
+        else:
+            packing = RowPacking(N, *shape, offer.classes_per_polynomial)
     except ValueError as error:
         raise ParameterError(f"model {model.name!r}: {error}") from error
-    if (packing.rows, packing.ciphertexts) != (offer.rows_per_item, offer.ciphertexts_per_item):
+    published = offer.rows_per_item, offer.ciphertexts_per_item, offer.classes_per_polynomial
+    if (packing.rows, packing.ciphertexts, packing.classes) != published:
         raise ParameterError(f"model {model.name!r}: its packing contradicts itself")
     if int(model.grid.levels.max()) >= offer.parameters.plain_modulus:
         raise ParameterError(f"model {model.name!r}: features on its grid do not fit the plaintext modulus")

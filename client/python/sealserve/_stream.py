@@ -66,7 +66,7 @@ class _Pending:
     """An item that has been sent and has no end yet."""
 
     batch: Batch
-    byte_count: int
+    held_bytes: int
     sent: float
     reply: list[Scores] = field(default_factory=list)
 
@@ -205,9 +205,10 @@ class _Lane:
                     continue
                 item = batch.exchange.encrypt(batch.quantized)
                 item_id += 1
-                while not self._has_room(item.byte_count):
+                held_bytes = item.cost.held_bytes
+                while not self._has_room(held_bytes):
                     yield _SIGN_OF_LIFE
-                if not self._admit(item_id, _Pending(batch, item.byte_count, time.monotonic())):
+                if not self._admit(item_id, _Pending(batch, held_bytes, time.monotonic())):
                     return
                 yield from messages(item_id, item, self._owner.limits)
         except Exception as error:  # gRPC would swallow it
@@ -222,12 +223,12 @@ class _Lane:
             except queue.Empty:
                 yield _SIGN_OF_LIFE
 
-    def _has_room(self, byte_count: int) -> bool:
+    def _has_room(self, held_bytes: int) -> bool:
         """Wait until the window has room, or the stream ends; False when it is time for a sign of life."""
         max_open_items = self._owner.limits.max_open_items
 
         def may_go_on() -> bool:
-            fits = self._in_flight_bytes + byte_count <= self._window_bytes
+            fits = self._in_flight_bytes + held_bytes <= self._window_bytes
             has_room = not self._pending or (fits and len(self._pending) < max_open_items)
             return has_room or self._owner.closed.is_set()
 
@@ -240,7 +241,7 @@ class _Lane:
             if self._owner.closed.is_set():
                 return False
             self._pending[item_id] = pending
-            self._in_flight_bytes += pending.byte_count
+            self._in_flight_bytes += pending.held_bytes
             return True
 
     def _read(self) -> None:
@@ -270,7 +271,7 @@ class _Lane:
             return
         with self._changed:
             del self._pending[response.item_id]
-            self._in_flight_bytes -= pending.byte_count
+            self._in_flight_bytes -= pending.held_bytes
             self._changed.notify()
         self._owner.put((pending.batch, self._result(pending, response)))
 

@@ -20,16 +20,20 @@ from numpy.typing import NDArray
 
 from sealserve._calls import called, described, retried, scored
 from sealserve._channel import open_channel
-from sealserve._exchange import Exchange
+from sealserve._exchange import Exchange, choose
 from sealserve._stream import Batch, Scored, ScoreStream
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, SealserveError, ServiceError, StaleConfigError
+from sealserve.he.parameters import Layout
 from sealserve.keys import SecretKey
 from sealserve.model import Model
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto
 
 Method = Literal["predict", "decision_function", "predict_proba"]
+LayoutChoice = Literal["auto", "row", "column"]
+
+_LAYOUTS = {"auto": None, "row": Layout.ROW, "column": Layout.COLUMN}
 
 _FOLLOWED_CHANGES = 4
 
@@ -42,6 +46,8 @@ class Client:
         model: the model's name; may be empty when the service has one model only.
         credentials: certificates and a token; without any: TLS, or plaintext to this machine.
         secret_key: a key to use; by default one is made on first use and lives as long as the client.
+        layout: "row" for the least delay of single rows, "column" for the most rows a second; "auto" decides by the
+            number of rows and what the service says that each costs.
         clip: move features outside the model's range to its nearest end instead of refusing them.
         timeout_seconds: how long an answer may take.
         connections: how many to open; by default as many as the service suggests (one a process).
@@ -56,6 +62,7 @@ class Client:
         model: str = "",
         credentials: Credentials | None = None,
         secret_key: SecretKey | None = None,
+        layout: LayoutChoice = "auto",
         clip: bool = False,
         timeout_seconds: float = 60.0,
         connections: int | None = None,
@@ -63,13 +70,18 @@ class Client:
         self._address = address
         self._model_name = model
         self._credentials = credentials
-        self._secret_key = secret_key
+        if layout not in _LAYOUTS:
+            raise InputError(f"{layout!r} is not auto, row or column")
+        self._layout = _LAYOUTS[layout]
+        self._given_key = secret_key
+        self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
         self._clip = clip
         self._timeout_seconds = timeout_seconds
         self._connections = connections
         self._lock = threading.RLock()
         self._channels: list[grpc.Channel] = []
-        self._exchange_in_use: Exchange | None = None
+        self._model: Model | None = None
+        self._exchanges: dict[Layout, Exchange] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -89,12 +101,15 @@ class Client:
     @property
     def model(self) -> Model:
         """What the service says of the model."""
-        return self._exchange().model
+        with self._lock:
+            if self._model is None:
+                self._model = self._described(self._model_name)
+            return self._model
 
     @property
     def secret_key(self) -> SecretKey:
-        """The secret key in use."""
-        return self._exchange().secret_key
+        """The secret key in use for single rows."""
+        return self._exchange(1).secret_key
 
     def models(self) -> Iterator[Model]:
         """Yield all models that the service lists, ordered by name."""
@@ -166,7 +181,7 @@ class Client:
     def _gathered(self, rows: Iterable[Any], rows_per_item: int) -> Iterator[Batch]:
         """Gather rows into batches; a row that is refused makes a batch of its own, with its error."""
         gathered: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
-        first_index, exchange = 0, self._exchange()
+        first_index, exchange = 0, self._exchange(rows_per_item)
 
         def flushed() -> Iterator[Batch]:
             if gathered:
@@ -176,7 +191,7 @@ class Client:
 
         for index, row in enumerate(rows):
             if not gathered:
-                first_index, exchange = index, self._exchange()
+                first_index, exchange = index, self._exchange(rows_per_item)
             try:
                 features = exchange.model.features([row])
                 gathered.append((features, exchange.quantize(features, clip=self._clip)))
@@ -189,12 +204,13 @@ class Client:
 
     def _scored(self, X: Any) -> Scored:
         """Score rows in order."""
-        exchange = self._exchange()
-        rows = exchange.model.features(X)
+        model = self.model
+        rows = model.features(X)
+        if len(rows) == 0:
+            return Scored(model.output, np.empty((0, model.output.score_count)))
+        exchange = self._exchange(len(rows))
         quantized = exchange.quantize(rows, clip=self._clip)
         per_item = exchange.offer.rows_per_item
-        if len(rows) == 0:
-            return Scored(exchange.model.output, np.empty((0, exchange.model.output.score_count)))
         if len(rows) <= per_item:
             try:
                 return self._score(exchange, quantized)
@@ -235,7 +251,9 @@ class Client:
         A few changes are followed, as a service's processes do not change at the same instant; then one is an error.
         """
         for _ in range(_FOLLOWED_CHANGES):
-            exchange = self._refreshed(error) if isinstance(error, StaleConfigError) else self._exchange()
+            if isinstance(error, StaleConfigError):
+                self._refresh(error)
+            exchange = self._exchange(len(rows))
             quantized, per_item = exchange.quantize(rows, clip=self._clip), exchange.offer.rows_per_item
             items = (quantized[first : first + per_item] for first in range(0, len(rows), per_item))
             try:
@@ -247,25 +265,26 @@ class Client:
     def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scored:
         """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
         item, model = exchange.encrypt(quantized_rows), exchange.model
-        reply = scored(self._channel(0), item, model.limits, exchange.offer.cost.reply_bytes, self._timeout_seconds)
+        reply = scored(self._channel(0), item, model.limits, self._timeout_seconds)
         return Scored(model.output, exchange.decrypt(len(quantized_rows), reply))
 
-    def _exchange(self) -> Exchange:
+    def _exchange(self, row_count: int) -> Exchange:
+        """Return what encrypts and decrypts so many rows."""
         with self._lock:
-            if self._exchange_in_use is None:
-                self._exchange_in_use = Exchange(self._described(self._model_name), self._secret_key)
-            return self._exchange_in_use
+            offer = choose(self.model, row_count, self._layout, secret_key=self._given_key)
+            if (exchange := self._exchanges.get(offer.layout)) is None:
+                key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
+                exchange = self._exchanges[offer.layout] = Exchange(self.model, key, offer=offer)
+                if key is None:
+                    self._secret_keys.append(exchange.secret_key)
+            return exchange
 
-    def _refreshed(self, stale: StaleConfigError) -> Exchange:
-        """Get the model again, unless another thread has; keep the secret key if the new offer can use it."""
+    def _refresh(self, stale: StaleConfigError) -> None:
+        """Get the model again, unless another thread has; secret keys stay as long as an offer can use them."""
         with self._lock:
-            old = self._exchange()
-            if old.model.config_id != stale.current_config_id:
-                model = self._described(old.model.name)  # without one it might no longer be the only model
-                fits = any(old.secret_key.fits(offer.parameters.parameter_set) for offer in model.offers)
-                key = old.secret_key if fits else self._secret_key
-                self._exchange_in_use = Exchange(model, key)
-            return self._exchange()
+            if self.model.config_id != stale.current_config_id:
+                self._model = self._described(self.model.name)  # without a name it might no longer be the only model
+                self._exchanges.clear()
 
     def _described(self, name: str) -> Model:
         return described(self._channel(0), name, self._timeout_seconds)

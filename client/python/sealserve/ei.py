@@ -164,8 +164,8 @@ class EIClient:
             ciphertext_count=len(ciphertexts),
             key_id=self.key_id,
         )
-        item = Item(header, ciphertexts)
-        pieces = scored(self._channel, item, model.limits, offer.cost.reply_bytes, self._timeout_seconds)
+        item = Item(header, ciphertexts, sum(map(len, ciphertexts)), offer.cost)
+        pieces = scored(self._channel, item, model.limits, self._timeout_seconds)
         if len(pieces) != model.output.score_count:
             raise ReplyError
         return [_checked(piece) for piece in pieces]

@@ -24,11 +24,18 @@ class ObservedError:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a full item costs: bytes of its ciphertexts and scores, seconds of a server's core."""
+    """What a full item costs.
+
+    Attributes:
+        request_bytes, reply_bytes: of its ciphertexts, of its scores.
+        server_seconds: of one core of the server.
+        held_bytes: what the server holds of it until its end; what it counts as in the stream's window.
+    """
 
     request_bytes: int
     reply_bytes: int
     server_seconds: float
+    held_bytes: int
 
 
 @dataclass(frozen=True)

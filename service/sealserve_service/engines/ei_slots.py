@@ -129,7 +129,12 @@ class EiSlotsEngine:
             score_error_bound=score_error_bound,
             input_rounding_error_bound=0.0,
             observed_error=observed_error,
-            cost=Cost(packing.blocks * _REQUEST_BYTES, packing.score_count * _REPLY_BYTES, self._estimated_seconds()),
+            cost=Cost(
+                request_bytes := packing.blocks * _REQUEST_BYTES,
+                packing.score_count * _REPLY_BYTES,
+                self._estimated_seconds(),
+                held_bytes=request_bytes,
+            ),
             required_key=KeyKind.EVALUATION_KEYS,
         )
 

@@ -81,7 +81,12 @@ class RowEngine:
             score_error_bound=plan.score_error_bound,
             input_rounding_error_bound=plan.input_rounding_error_bound,
             observed_error=observed_error,
-            cost=Cost(packing.ciphertexts * self.format.full_bytes, plan.reply_bytes, self._measured_seconds()),
+            cost=Cost(
+                request_bytes := packing.ciphertexts * self.format.full_bytes,
+                plan.reply_bytes,
+                self._measured_seconds(),
+                held_bytes=request_bytes,
+            ),
         )
 
     def _measured_seconds(self) -> float:

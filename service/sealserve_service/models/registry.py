@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from sealserve import wire
 from sealserve.errors import ModelNotFoundError, PlanError
 from sealserve.he.parameters import Layout
-from sealserve.he.planner import RowPlan, plan_row
+from sealserve.he.planner import ColumnPlan, RowPlan, plan_column, plan_row
 from sealserve.he.quantization import InputGrid
 from sealserve.model import Limits, Model, ObservedError
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.base import Engine
+from sealserve_service.engines.column import ColumnEngine
 from sealserve_service.engines.row import RowEngine
 from sealserve_service.models.linear_model import LinearModel
 
@@ -94,15 +95,23 @@ def serve_model(
 ) -> ServedModel:
     """Plan a model, make it ready and describe it.
 
-    `ei_engine` makes the engine for encrypted-inference clients; without it, or where the model is not fit for that
-    layout, they are not served.
+    `ei_engine` makes the engine for encrypted-inference clients; without it they are not served. Where the model is not
+    fit for their layout, or for columns, the others are offered.
 
     Raises:
         PlanError: no parameter set serves it as asked.
     """
     plan = plan_row(model.weights, model.intercept, grid, max_score_error=max_score_error)
-    observed = None if calibration is None else observe(model, plan, grid, calibration)
-    engines: list[Engine] = [RowEngine(plan, observed)]
+
+    def observed(plan: RowPlan | ColumnPlan) -> ObservedError | None:
+        return None if calibration is None else observe(model, plan, grid, calibration)
+
+    engines: list[Engine] = [RowEngine(plan, observed(plan))]
+    try:
+        columns = plan_column(model.weights, model.intercept, grid, max_score_error=max_score_error)
+        engines.append(ColumnEngine(columns, observed(columns)))
+    except PlanError as error:
+        _logger.warning("model %s is not served in columns: %s", name, error)
     if ei_engine is not None:
         try:
             engines.append(ei_engine(model, grid))
@@ -121,7 +130,9 @@ def serve_model(
     return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), tuple(engines))
 
 
-def observe(model: LinearModel, plan: RowPlan, grid: InputGrid, rows: NDArray[np.float64]) -> ObservedError:
+def observe(
+    model: LinearModel, plan: RowPlan | ColumnPlan, grid: InputGrid, rows: NDArray[np.float64]
+) -> ObservedError:
     """Compare a plan's scores with the model's own on rows (rows, feature_count): what a client would see, exactly.
 
     Encryption changes nothing: the decrypted integers equal this plaintext arithmetic.

@@ -87,7 +87,7 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     model = affine("normal", (10, 200))
     regression = linear(model.weights, model.intercept)
     served = serve_model("model", regression, model.grid, LIMITS, max_score_error=max_score_error)
-    exchange, (engine,) = Exchange(served.model), served.engines
+    exchange, engine = Exchange(served.model), served.engines[0]
     assert exchange.offer.parameters.parameter_set.name == name
     assert isinstance(engine, RowEngine)
     quantized = plan_row(*model.planned, max_score_error=max_score_error).model
@@ -96,7 +96,7 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     for item in (rows[first : first + capacity] for first in range(0, len(rows), capacity)):
         encrypted = exchange.encrypt(item)
         scoring = engine.begin(encrypted.header, ANONYMOUS)
-        scoring.add(encrypted.ciphertexts)
+        scoring.add(list(encrypted.ciphertexts))
         scores = exchange.decrypt(len(item), list(scoring.finish()))
         np.testing.assert_array_equal(scores, quantized.scores(item))
 

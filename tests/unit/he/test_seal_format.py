@@ -62,7 +62,7 @@ N, (PRIME,) = (
     EXCHANGE.offer.parameters.parameter_set.poly_modulus_degree,
     EXCHANGE.offer.parameters.parameter_set.primes,
 )
-FULL = EXCHANGE.encrypt(EXCHANGE.quantize(ROW)).ciphertexts[0]
+(FULL,) = EXCHANGE.encrypt(EXCHANGE.quantize(ROW)).ciphertexts
 SEEDED = seeded(EXCHANGE, FULL)
 GOOD = {"full": FULL, "seeded": SEEDED}
 FORMS = pytest.mark.parametrize("form", GOOD)

@@ -60,7 +60,7 @@ def write(path: Path, slope: float) -> None:
 
 def weight(served: ServedModel) -> float:
     """The largest score, which tells the models of `write` apart."""
-    (offer,) = served.model.offers
+    offer = served.model.offers[0]
     return float((offer.score_centers[0] + offer.score_radii[0]) / offer.score_scale)
 
 

@@ -8,12 +8,18 @@ from sealserve.he.parameters import EncryptionParameters
 
 
 class Encryptor:
-    """Symmetric encryption under one secret key: its noise is at most 21, the planner's premise."""
+    """Symmetric encryption under one secret key: its noise is at most 21, the planner's premise.
+
+    Attributes:
+        ciphertext_bytes: the length of a ciphertext.
+    """
 
     def __init__(self, parameters: EncryptionParameters, secret_key: bytes) -> None:
         self._context = _seal.context(parameters)
         stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._context))
         self._encryptor = _seal.Encryptor(self._context, _seal.load_secret_key(self._context, stamped))
+        fresh = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
+        self.ciphertext_bytes = fresh.full_bytes
 
     def encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
         """Encrypt coefficients (N,), each below t, into an uncompressed SEAL ciphertext."""

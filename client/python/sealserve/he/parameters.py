@@ -124,6 +124,10 @@ ROW_PARAMETER_SETS = (
     ParameterSet("row-4096-60", 4096, (0xFFFFFFFFFFFC001,)),
     ParameterSet("row-4096-92", 4096, (0x3FFFFFF70001, 0x3FFFFFF84001, 0x1C001)),
 )
+# The same rings, so that one secret key serves both layouts.
+COLUMN_PARAMETER_SETS = tuple(
+    ParameterSet(row.name.replace("row", "column"), row.poly_modulus_degree, row.primes) for row in ROW_PARAMETER_SETS
+)
 
 # What encrypted-inference 0.9 has built in: the primes are SEAL's CoeffModulus::Create(8192, {60, 40, 40, 60}).
 EI_PARAMETER_SET = ParameterSet("ei-8192", 8192, (0xFFFFFFFFFFE8001, 0xFFFFF4C001, 0xFFFFFDC001, 0xFFFFFFFFFFFC001))

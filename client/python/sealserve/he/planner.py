@@ -27,32 +27,44 @@ the intercept's rounding; its extremes over the range are computed, not estimate
 closed form is (features levels + 1) / (2 s)). Rounding x onto the grid adds at most sum |W| step / 2
 (`input_rounding_error_bound`).
 
-More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and each number of
-classes a polynomial the planner takes the most bits that fit; of these plans it takes the cheapest whose error bound
-is small enough.
+More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and each packing the
+planner takes the most bits that fit; of these plans it takes the cheapest whose error bound is small enough. The
+column layout has one class a polynomial, hence a smaller A', and weights of at most 21 bits: its engine adds products
+of weights and 32-bit limbs up in float64, which holds 2^21 (2^32 - 1) and every integer below it exactly.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import PlanError
-from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.column import ColumnPacking
+from sealserve.he.parameters import (
+    COLUMN_PARAMETER_SETS,
+    MAX_PLAIN_MODULUS_BITS,
+    ROW_PARAMETER_SETS,
+    EncryptionParameters,
+    ParameterSet,
+)
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve.he.row import RowPacking
 
 MAX_WEIGHT_BITS = 40  # beyond it float64 weights have no more to give
+MAX_COLUMN_WEIGHT_BITS = 21
 DEFAULT_RELATIVE_ERROR = 2.0**-10  # of the widest range of a class's scores
 _FRESH_NOISE_TIMES_TWO = 43  # 2 (21 + 1/2)
 _DIVISION_LOSS_BITS = 56  # what SEAL's division costs is less than q / 2^56
 
+PackingT = TypeVar("PackingT", RowPacking, ColumnPacking)
+
 
 @dataclass(frozen=True)
-class RowPlan:
-    """A model made ready for the row layout.
+class Plan(Generic[PackingT]):
+    """A model made ready for a layout.
 
     Attributes:
         parameters: parameter set and t, a power of two.
@@ -66,7 +78,7 @@ class RowPlan:
     """
 
     parameters: EncryptionParameters
-    packing: RowPacking
+    packing: PackingT
     model: QuantizedModel
     weight_bits: int
     score_centers: tuple[int, ...]
@@ -84,6 +96,10 @@ class RowPlan:
         """Residues of a full item's reply."""
         kept = self.packing.rows * self.packing.score_count * 8 * len(self.parameters.parameter_set.data_primes)
         return self.packing.polynomials * self.parameters.parameter_set.polynomial_bytes + kept
+
+
+RowPlan = Plan[RowPacking]
+ColumnPlan = Plan[ColumnPacking]
 
 
 def plan_row(
@@ -107,10 +123,91 @@ def plan_row(
     Raises:
         PlanError: none will do; says how close the best comes.
     """
+    plans = row_plans(weights, intercept, grid, parameter_sets=parameter_sets)
+    return _chosen(plans, weights, grid, max_score_error)
+
+
+def plan_column(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    *,
+    max_score_error: float | None = None,
+    parameter_sets: Iterable[ParameterSet] = COLUMN_PARAMETER_SETS,
+) -> ColumnPlan:
+    """Return the cheapest plan, in bytes a row, whose error bound is small enough; arguments and errors of plan_row."""
+    plans = column_plans(weights, intercept, grid, parameter_sets=parameter_sets)
+    return _chosen(plans, weights, grid, max_score_error)
+
+
+def row_plans(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    *,
+    parameter_sets: Iterable[ParameterSet] = ROW_PARAMETER_SETS,
+) -> list[RowPlan]:
+    """Return the plan of the most bits for each parameter set and number of polynomials, cheapest first.
+
+    Plans that cost more than another and are no better are left out.
+    """
+    quantized = list(_quantizations(weights, intercept, grid, MAX_WEIGHT_BITS))
+    found = [
+        plan
+        for parameter_set in parameter_sets
+        for packing in _packings(parameter_set.poly_modulus_degree, *reversed(weights.shape))
+        if (plan := _most_bits(parameter_set, packing, quantized)) is not None
+    ]
+    return _worth_their_cost(
+        sorted(found, key=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound))
+    )
+
+
+def column_plans(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    *,
+    parameter_sets: Iterable[ParameterSet] = COLUMN_PARAMETER_SETS,
+) -> list[ColumnPlan]:
+    """Return the plan of the most bits for each parameter set, cheapest first: by bytes a row, then by rows an item.
+
+    Plans that cost more than another and are no better are left out.
+    """
+    quantized = list(_quantizations(weights, intercept, grid, MAX_COLUMN_WEIGHT_BITS))
+    found = [
+        plan
+        for parameter_set in parameter_sets
+        if (
+            plan := _most_bits(
+                parameter_set, ColumnPacking(parameter_set.poly_modulus_degree, *reversed(weights.shape)), quantized
+            )
+        )
+        is not None
+    ]
+
+    def cost(plan: ColumnPlan) -> tuple[float, int]:
+        return (plan.request_bytes + plan.reply_bytes) / plan.packing.rows, plan.packing.rows
+
+    return _worth_their_cost(sorted(found, key=cost))
+
+
+def _worth_their_cost(plans: Iterable[Plan[PackingT]]) -> list[Plan[PackingT]]:
+    """Of plans in ascending order of cost, leave out those that are no better than a cheaper one."""
+    kept: list[Plan[PackingT]] = []
+    for plan in plans:
+        if not kept or plan.score_error_bound < kept[-1].score_error_bound:
+            kept.append(plan)
+    return kept
+
+
+def _chosen(
+    plans: list[Plan[PackingT]], weights: NDArray[np.float64], grid: InputGrid, max_score_error: float | None
+) -> Plan[PackingT]:
+    """Return the first plan that is good enough."""
     wanted = max_score_error
     if wanted is None:
         wanted = DEFAULT_RELATIVE_ERROR * float((np.abs(weights * grid.step) @ grid.levels).max())
-    plans = row_plans(weights, intercept, grid, parameter_sets=parameter_sets)
     for plan in plans:
         if plan.score_error_bound <= wanted or not weights.any():
             return plan
@@ -127,31 +224,6 @@ def plan_row(
     )
 
 
-def row_plans(
-    weights: NDArray[np.float64],
-    intercept: NDArray[np.float64],
-    grid: InputGrid,
-    *,
-    parameter_sets: Iterable[ParameterSet] = ROW_PARAMETER_SETS,
-) -> list[RowPlan]:
-    """Return the plan of the most bits for each parameter set and number of polynomials, cheapest first.
-
-    Plans that cost more than another and are no better are left out.
-    """
-    quantized = list(_quantizations(weights, intercept, grid))
-    found = [
-        plan
-        for parameter_set in parameter_sets
-        for packing in _packings(parameter_set.poly_modulus_degree, *reversed(weights.shape))
-        if (plan := _most_bits(parameter_set, packing, quantized)) is not None
-    ]
-    kept: list[RowPlan] = []
-    for plan in sorted(found, key=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound)):
-        if not kept or plan.score_error_bound < kept[-1].score_error_bound:
-            kept.append(plan)
-    return kept
-
-
 @dataclass(frozen=True)
 class _Quantization:
     """A model at some number of bits, with what the bounds need of it."""
@@ -166,9 +238,9 @@ class _Quantization:
 
 
 def _quantizations(
-    weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid
+    weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, max_bits: int
 ) -> Iterator[_Quantization]:
-    """Yield the model at every number of bits whose scores fit SEAL's largest t, most bits first."""
+    """Yield the model at every number of bits up to max_bits whose scores fit SEAL's largest t, most bits first."""
     on_grid = weights * grid.step
     peak = float(np.abs(on_grid).max()) or 1.0
     widest = float((np.abs(on_grid) @ grid.levels).max())
@@ -176,7 +248,7 @@ def _quantizations(
     # A range below half a step has one level, its minimum.
     farthest_off_grid = np.where(grid.levels > 0, grid.step / 2, grid.maximum - grid.minimum)
     rounding = float((np.abs(weights) @ farthest_off_grid).max())
-    for bits in range(MAX_WEIGHT_BITS, 0, -1):
+    for bits in range(max_bits, 0, -1):
         scale = 2.0**bits / peak
         # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores themselves.
         if scale * widest >= 2.0**MAX_PLAIN_MODULUS_BITS or scale * farthest >= 2.0**62:
@@ -219,14 +291,16 @@ def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) ->
             yield RowPacking(poly_modulus_degree, feature_count, score_count, fewest)
 
 
-def _most_bits(parameter_set: ParameterSet, packing: RowPacking, quantized: Iterable[_Quantization]) -> RowPlan | None:
+def _most_bits(
+    parameter_set: ParameterSet, packing: PackingT, quantized: Iterable[_Quantization]
+) -> Plan[PackingT] | None:
     usable = parameter_set.modulus - (parameter_set.modulus >> _DIVISION_LOSS_BITS)
     for candidate in quantized:
         starts = range(0, packing.score_count, packing.classes)
         absolute_sum = int(np.add.reduceat(candidate.model.l1_norms, starts).max())
         t = candidate.plain_modulus
         if usable > t * (_FRESH_NOISE_TIMES_TWO * absolute_sum + 1):
-            return RowPlan(
+            return Plan(
                 EncryptionParameters(parameter_set, t),
                 packing,
                 candidate.model,

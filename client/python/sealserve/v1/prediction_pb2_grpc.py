@@ -34,7 +34,7 @@ class PredictionServiceStub:
     A thousand classes: several reply messages, none much longer than a megabyte.
     column           header (row_count 1..N, ciphertext_count = features), then many chunks of consecutive ciphertexts,
     ciphertext j with feature j of all rows. The server adds a chunk up and forgets it. Scores come in
-    groups of classes: polynomial k is class k, c0 and c1 whole.
+    groups of classes: pair k is class k.
     EI slots         header with key_id = the registered evaluation keys and row_count 1, a chunk with the ciphertexts of
     one row (4096 features each). Scores: one SEAL object a class, in groups.
     private weights  row or column with key_id = the registered public encryption key; nothing else differs.
@@ -68,7 +68,7 @@ class PredictionServiceServicer:
     A thousand classes: several reply messages, none much longer than a megabyte.
     column           header (row_count 1..N, ciphertext_count = features), then many chunks of consecutive ciphertexts,
     ciphertext j with feature j of all rows. The server adds a chunk up and forgets it. Scores come in
-    groups of classes: polynomial k is class k, c0 and c1 whole.
+    groups of classes: pair k is class k.
     EI slots         header with key_id = the registered evaluation keys and row_count 1, a chunk with the ciphertexts of
     one row (4096 features each). Scores: one SEAL object a class, in groups.
     private weights  row or column with key_id = the registered public encryption key; nothing else differs.
@@ -120,7 +120,7 @@ class PredictionService:
     A thousand classes: several reply messages, none much longer than a megabyte.
     column           header (row_count 1..N, ciphertext_count = features), then many chunks of consecutive ciphertexts,
     ciphertext j with feature j of all rows. The server adds a chunk up and forgets it. Scores come in
-    groups of classes: polynomial k is class k, c0 and c1 whole.
+    groups of classes: pair k is class k.
     EI slots         header with key_id = the registered evaluation keys and row_count 1, a chunk with the ciphertexts of
     one row (4096 features each). Scores: one SEAL object a class, in groups.
     private weights  row or column with key_id = the registered public encryption key; nothing else differs.

@@ -150,6 +150,7 @@ def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
             request_bytes=offer.cost.request_bytes,
             reply_bytes=offer.cost.reply_bytes,
             server_seconds=offer.cost.server_seconds,
+            held_bytes=offer.cost.held_bytes,
         ),
         required_key=kind_to_proto(offer.required_key),
     )
@@ -206,7 +207,12 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
         ObservedError(observed.score_error, observed.row_count, observed.label_agreement)
         if message.HasField("observed_error")
         else None,
-        Cost(message.cost.request_bytes, message.cost.reply_bytes, message.cost.server_seconds),
+        Cost(
+            message.cost.request_bytes,
+            message.cost.reply_bytes,
+            message.cost.server_seconds,
+            message.cost.held_bytes,
+        ),
         KINDS.get(message.required_key),
     )
 

@@ -1,0 +1,62 @@
+"""The column layout: which coefficient holds which row's feature and score. Pure NumPy.
+
+Ciphertext j holds feature j of up to N rows: row r in coefficient r. Class k's scores are sum_j W[k, j] * ciphertext j,
+scalars times polynomials, so that no coefficient ever meets another: row r's score comes out in coefficient r. Nothing
+is encoded and nothing transformed; t need not be prime, and a batch that is not full has that many coefficients of c0
+less in its reply.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ColumnPacking:
+    """Where everything is.
+
+    Attributes:
+        poly_modulus_degree: N.
+        feature_count, score_count: the model's shape.
+    """
+
+    poly_modulus_degree: int
+    feature_count: int
+    score_count: int
+
+    @property
+    def classes(self) -> int:
+        """Classes that share a polynomial of the reply."""
+        return 1
+
+    @property
+    def rows(self) -> int:
+        """Rows in a full item: N."""
+        return self.poly_modulus_degree
+
+    @property
+    def ciphertexts(self) -> int:
+        """Ciphertexts of an item, whatever its number of rows."""
+        return self.feature_count
+
+    @property
+    def polynomials(self) -> int:
+        """Polynomial pairs of a reply."""
+        return self.score_count
+
+    def pack_rows(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
+        """Yield the plaintexts (N,) of rows (1..N, feature_count) of non-negative integers, a feature each."""
+        for values in rows.T:
+            plaintext = np.zeros(self.poly_modulus_degree, np.uint64)
+            plaintext[: len(rows)] = values
+            yield plaintext
+
+    def classes_in(self, polynomial: int) -> range:
+        """Return the one class of a polynomial pair."""
+        return range(polynomial, polynomial + 1)
+
+    def places(self, row_count: int, class_count: int) -> NDArray[np.intp]:
+        """Return the coefficients that hold scores, (row_count, 1), ascending; class_count is 1."""
+        return np.arange(row_count, dtype=np.intp)[:, None]
