@@ -54,7 +54,7 @@ def random_coefficients(parameters: EncryptionParameters) -> NDArray[np.uint64]:
 
 
 def plain_moduli(parameter_set: ParameterSet) -> list[int]:
-    """Powers of two, as rows have, and primes = 1 mod 2N, as columns have; the least and the greatest among them."""
+    """Powers of two, as models have, and primes; the least and the greatest among them."""
     room = parameter_set.modulus // LEAST_NOISE_ROOM
     most_bits = min(MAX_PLAIN_MODULUS_BITS - 1, room.bit_length() - 1)
     return [t for t in (2, 3, 1 << 20, 1 << most_bits, 65537, 786433, 0x1FFFFFFFFE001) if t < room]
@@ -90,12 +90,13 @@ def test_random_plaintexts_of_every_plain_modulus(parameter_set: ParameterSet) -
 def test_it_is_half_as_long_and_what_the_service_takes(parameter_set: ParameterSet) -> None:
     parameters = EncryptionParameters(parameter_set, 1 << 20)
     coefficients = random_coefficients(parameters)
-    ciphertext = seeded_encryptor(parameters).encrypt(coefficients)
-    form = format_of(parameters)
+    encryptor, form = seeded_encryptor(parameters), format_of(parameters)
+    ciphertext = encryptor.encrypt(coefficients)
     form.check(ciphertext)
     form.check(expanded(parameters, ciphertext))
     full = Encryptor(parameters, KEYS[parameter_set]).encrypt(coefficients)
-    assert len(ciphertext) == form.seeded_bytes == len(full) - parameter_set.polynomial_bytes + 81
+    assert len(ciphertext) == encryptor.ciphertext_bytes == form.seeded_bytes
+    assert len(ciphertext) == len(full) - parameter_set.polynomial_bytes + 81
 
 
 VIEWS: dict[str, Callable[[NDArray[np.uint64]], NDArray[np.uint64]]] = {

@@ -26,7 +26,11 @@ from sealserve.he.parameters import EncryptionParameters, Scheme
 
 
 class SeededEncryptor:
-    """Symmetric encryption under one secret key, as `Encryptor`'s, into ciphertexts of half the size."""
+    """Symmetric encryption under one secret key, as `Encryptor`'s, into ciphertexts of half the size.
+
+    Attributes:
+        ciphertext_bytes: the length of a ciphertext.
+    """
 
     def __init__(self, parameters: EncryptionParameters, secret_key: bytes) -> None:
         parameter_set = parameters.parameter_set
@@ -40,6 +44,7 @@ class SeededEncryptor:
         self._decryptor = _seal.Decryptor(self._twin, twin)
         self._evaluator, self._twin_evaluator = _seal.Evaluator(self._context), _seal.Evaluator(self._twin)
         self._format = seal_format.CiphertextFormat(parameter_set, _seal.fresh_parms_id(self._context))
+        self.ciphertext_bytes = self._format.seeded_bytes
         self._twin_parms_id = _seal.fresh_parms_id(self._twin)
         self._zero = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
         # SEAL transforms nothing but ciphertexts, and refuses those without a second polynomial.
