@@ -22,8 +22,10 @@ _MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, co
 COUNT = struct.Struct("<Q")
 _MEMBERS_END = _PARMS_ID_END + _MEMBERS.size
 _RESIDUES = _MEMBERS_END + HEADER.size + COUNT.size
-_SEED_INFO_BYTES = HEADER.size + 1 + 64  # a header, the generator's type, the seed
-_PRNG_TYPES = (1, 2)  # blake2xb, shake256
+SEED_BYTES = 64
+_SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES  # a header, the generator's type, the seed
+_BLAKE2XB, _SHAKE256 = 1, 2
+_PRNG_TYPES = (_BLAKE2XB, _SHAKE256)
 
 
 def _header(total_bytes: int) -> bytes:
@@ -92,6 +94,10 @@ class CiphertextFormat:
         """Build a full ciphertext of c0 (data primes, N) and the bytes of c1 of the same shape."""
         return b"".join((self._full, c0.tobytes(), c1))
 
+    def pack_seeded(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
+        """Build a seeded ciphertext of c0 (data primes, N) and a seed of SEED_BYTES, for SEAL's usual generator."""
+        return b"".join((self._seeded, c0.tobytes(), _header(_SEED_INFO_BYTES), bytes((_BLAKE2XB,)), seed))
+
 
 def _is_header(data: bytes, total_bytes: int) -> bool:
     """Tell whether it is the header of an uncompressed SEAL 4.x object of that length; any minor version will do."""
@@ -127,5 +133,8 @@ def plaintext_coefficients(data: bytes, poly_modulus_degree: int) -> NDArray[np.
 
 
 def restamp(data: bytes, parms_id: bytes) -> bytes:
-    """Put another parms_id into a key's bytes: a secret key belongs to N and the primes, its stamp to t as well."""
+    """Put another parms_id into an object's bytes.
+
+    A secret key belongs to N and the primes, its stamp to scheme and t as well; residues of a ciphertext likewise.
+    """
     return data[: HEADER.size] + parms_id + data[_PARMS_ID_END:]
