@@ -16,11 +16,10 @@ from typing import Any, NoReturn
 
 from sealserve.errors import ParameterError, SecretKeyError
 from sealserve.he import _seal
-from sealserve.he.parameters import EncryptionParameters, ParameterSet
+from sealserve.he.parameters import ParameterSet, key_parameters
 from sealserve.secret_key_access import TOKEN, SecretKeyAccess
 
 _FORMAT = "sealserve secret key 1"
-_ANY_PLAIN_MODULUS = 2  # a secret key does not depend on t
 
 
 class SecretKey:
@@ -44,7 +43,7 @@ class SecretKey:
     @classmethod
     def generate(cls, parameter_set: ParameterSet) -> "SecretKey":
         """Make a new key with SEAL's generator."""
-        context = _seal.context(EncryptionParameters(parameter_set, _ANY_PLAIN_MODULUS))
+        context = _seal.context(key_parameters(parameter_set))
         return cls._make(parameter_set, _seal.generate_secret_key(context), datetime.now(UTC))
 
     @classmethod
@@ -65,7 +64,7 @@ class SecretKey:
                 raise ValueError
             parameter_set = ParameterSet(fields["name"], fields["poly_modulus_degree"], tuple(fields["primes"]))
             data = base64.b64decode(fields["secret_key"], validate=True)
-            context = _seal.context(EncryptionParameters(parameter_set, _ANY_PLAIN_MODULUS))
+            context = _seal.context(key_parameters(parameter_set))
             _seal.load_secret_key(context, data)
             return cls._make(parameter_set, data, created)
         except OSError as error:

@@ -118,11 +118,27 @@ class EncryptionParameters:
             )
 
 
+def key_parameters(parameter_set: ParameterSet) -> EncryptionParameters:
+    """Return the encryption parameters that a set's keys are made for and stamped with: those of t = 2.
+
+    A key does not depend on t, so that one serves every model of its ring; SEAL's stamp, parms_id, does.
+    """
+    return EncryptionParameters(parameter_set, plain_modulus=2)
+
+
 # In ascending order of cost. The special prime of the last is as small as primes come: it only has to be there.
 ROW_PARAMETER_SETS = (
     ParameterSet("row-2048-54", 2048, (0x3FFFFFFFFED001,)),
     ParameterSet("row-4096-60", 4096, (0xFFFFFFFFFFFC001,)),
     ParameterSet("row-4096-92", 4096, (0x3FFFFFF70001, 0x3FFFFFF84001, 0x1C001)),
+)
+
+# Those with room for what hides the weights, in ascending order of cost. A prime of 60 bits costs what one of 50 does,
+# in bytes and in time, so the larger sets have as many bits as primes can have.
+PRIVATE_ROW_PARAMETER_SETS = (
+    ROW_PARAMETER_SETS[2],
+    ParameterSet("row-8192-120", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0x1C001)),
+    ParameterSet("row-8192-180", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0xFFFFFFFFFFD8001, 0x1C001)),
 )
 
 # What encrypted-inference 0.9 has built in: the primes are SEAL's CoeffModulus::Create(8192, {60, 40, 40, 60}).
