@@ -34,8 +34,8 @@ the parameters that protect the features, 128 bits by the tc128 table. (Division
 uniform ones.) So the hiding is statistical in c0, and computational in c1.
 
 Why each part is there: without the encryption of zero, c1' / c1 is W. Without the noise, phases give W v, with v known
-to the key's owner: an equation on W a score. That the noise drowns z too keeps phases from being equations on u. What is
-dropped of c0 would need noise of its own, and no one needs it.
+to the key's owner: an equation on W a score. As the noise drowns z too, phases are no equations on u. What is dropped
+of c0 would need noise of its own, and no one needs it.
 
 Premises: the key's a is uniform and its e is SEAL's, c0 and c1 are SEAL's symmetric encryption. A client that does not
 keep to them (a degenerate a or c1, a large v or e) is not held off by any width.

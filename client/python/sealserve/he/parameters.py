@@ -70,6 +70,10 @@ class ParameterSet:
                 f"the most is {MAX_MODULUS_BITS[N]}"
             )
 
+    def shares_ring(self, other: "ParameterSet") -> bool:
+        """Tell whether keys of the other set are keys of this one: N and the primes count, not the names."""
+        return (self.poly_modulus_degree, self.primes) == (other.poly_modulus_degree, other.primes)
+
     @property
     def data_primes(self) -> tuple[int, ...]:
         """The primes that a fresh ciphertext has residues for."""
