@@ -162,34 +162,67 @@ def integers(residues: np.ndarray, primes: tuple[int, ...]) -> list[int]:
     return [value - modulus if value > modulus // 2 else value for value in values]
 
 
-def reference(width: int, count: int, random: bytes) -> list[int]:
-    """The integers that are drawn of these bytes: numbers of as many bits as 2 B + 1 has, those beyond it left out."""
-    bound = 2 * width + 1
-    words = -(-bound.bit_length() // 32)
-    draws = len(random) // (4 * words)
-    table = np.frombuffer(random, "<u4").reshape(words, draws)
-    numbers = [sum(int(table[place, draw]) << 32 * place for place in range(words)) for draw in range(draws)]
-    kept = [number & (1 << bound.bit_length()) - 1 for number in numbers]
-    return [number - width for number in kept if number < bound][:count]
+class Recorded:
+    """A source of random bytes that can be asked afterwards which integers they make."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.default_rng(seed)
+        self._blocks: list[bytes] = []
+
+    def __call__(self, size: int) -> bytes:
+        self._blocks.append(self._generator.bytes(size))
+        return self._blocks[-1]
+
+    def below(self, bound: int) -> list[int]:
+        """Top words come first, as many bytes each as that of the bound needs; then the other words of those kept."""
+        words = -(-bound.bit_length() // 32)
+        top_limit = bound >> 32 * (words - 1)
+        size = next(size for size in (1, 2, 4) if top_limit < 1 << 8 * size)
+        numbers = list[int]()
+        for tops, lower in zip(self._blocks[::2], self._blocks[1::2], strict=True):
+            top = [value & (1 << top_limit.bit_length()) - 1 for value in np.frombuffer(tops, f"<u{size}").tolist()]
+            kept = [value for value in top if value <= top_limit]
+            table = np.frombuffer(lower, "<u4").reshape(words - 1, len(kept)).tolist()
+            for draw, value in enumerate(kept):
+                digits = [*(row[draw] for row in table), value]
+                numbers.append(sum(digit << 32 * place for place, digit in enumerate(digits)))
+        return [number for number in numbers if number < bound]
 
 
 @settings(deadline=None, max_examples=200)
 @given(width=st.integers(0, 200).flatmap(lambda size: st.integers(0, (1 << size) - 1)), seed=st.integers(0, 1 << 32))
 def test_every_residue_is_that_of_an_integer_within_the_width(width: int, seed: int) -> None:
-    generator, drawn = np.random.default_rng(seed), list[bytes]()
-
-    def random(size: int) -> bytes:
-        drawn.append(generator.bytes(size))
-        return drawn[-1]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "urandom", random)
+        patch.setattr(os, "urandom", source := Recorded(seed))
         residues = uniform_noise(40, width, PRIMES)
-    found = [value for block in drawn for value in reference(width, 10**6, block)][:40]
+    found = [number - width for number in source.below(2 * width + 1)][:40]
     assert len(found) == 40
     assert all(-width <= value <= width for value in found)
-    expected = [[value % prime for value in found] for prime in PRIMES]
-    np.testing.assert_array_equal(residues, np.array(expected, np.uint64))
+    np.testing.assert_array_equal(residues, np.array([[v % prime for v in found] for prime in PRIMES], np.uint64))
+
+
+class Ties(Recorded):
+    """A source whose words are those of a bound of 96 bits, or one more or less: comparisons go to the last word."""
+
+    def __init__(self, bound: int) -> None:
+        super().__init__(3)
+        self._limit = [bound >> 32 * place & 0xFFFFFFFF for place in range(3)]
+
+    def __call__(self, size: int) -> bytes:
+        is_top = len(self._blocks) % 2 == 0
+        words = [self._limit[2:]] if is_top else [[word] for word in self._limit[:2]]
+        near = self._generator.integers(-1, 2, (len(words), size // 4 // len(words)))
+        self._blocks.append((near + words).astype("<u4").tobytes())
+        return self._blocks[-1]
+
+
+@pytest.mark.parametrize("bound", [(5 << 92) + (7 << 32) + 9, (1 << 96) - (1 << 33) - 3])
+def test_numbers_about_the_bound_are_told_apart(monkeypatch: pytest.MonkeyPatch, bound: int) -> None:
+    width = bound // 2
+    monkeypatch.setattr(os, "urandom", source := Ties(bound))
+    values = integers(uniform_noise(200, width, PRIMES[:2]), PRIMES[:2])
+    assert values == [number - width for number in source.below(bound)][:200]
+    assert max(values) == width
 
 
 @pytest.mark.parametrize("prime", [2**60 - 93, 0xFFFFFFFFFFFC001, 3, 2**31 - 1, 2**32 + 15, 0x1C001])
@@ -248,7 +281,7 @@ def test_every_draw_comes_from_the_operating_system(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "urandom", zeros)
     residues = uniform_noise(100, 1 << 50, PRIMES)
     np.testing.assert_array_equal(residues, [[-(1 << 50) % prime] * 100 for prime in PRIMES])  # zeros, less the width
-    assert sum(sizes) >= 100 * 51 / 8
+    assert sum(sizes) >= 100 * 52 / 8
 
 
 def test_no_noise_at_all() -> None:

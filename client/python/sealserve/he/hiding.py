@@ -59,7 +59,6 @@ from sealserve.he.parameters import EncryptionParameters, ParameterSet
 DEFAULT_HIDING_BITS = 40
 
 _WORD_BITS = 32
-_WORD_MASK = (1 << _WORD_BITS) - 1
 
 
 def largest_shift(parameter_set: ParameterSet, absolute_sum: int) -> int:
@@ -117,18 +116,27 @@ def _below(bound: int, count: int) -> NDArray[np.uint32]:
     """Draw integers uniform over 0 .. bound - 1: 32-bit words (words, count), the least significant first.
 
     Integers of as many bits as `bound` has are drawn, and those that are not below it dropped: half of them at most.
+    Most are known by their most significant word, in as few bytes as it takes: only the others' words are drawn too.
     """
-    bits = bound.bit_length()
-    word_count = -(-bits // _WORD_BITS)
-    limit = [bound >> _WORD_BITS * place & _WORD_MASK for place in range(word_count)]
-    top_mask = np.uint32((1 << bits - _WORD_BITS * (word_count - 1)) - 1)
-    accepted = np.empty((word_count, 0), np.uint32)
+    lower_words, limit = (bound.bit_length() - 1) // _WORD_BITS, _words(bound)
+    top_type = np.min_scalar_type(limit[-1])
+    top_mask = top_type.type((1 << limit[-1].bit_length()) - 1)
+    accepted = np.empty((len(limit), 0), np.uint32)
     while (missing := count - accepted.shape[1]) > 0:
-        draws = (missing << bits) // bound + 16  # about as many as it takes
-        drawn = np.frombuffer(bytearray(os.urandom(4 * word_count * draws)), np.uint32).reshape(word_count, draws)
-        drawn[-1] &= top_mask
-        accepted = np.concatenate([accepted, drawn[:, _is_less(drawn, limit)]], axis=1)
+        draws = (missing * (int(top_mask) + 1) << _WORD_BITS * lower_words) // bound + 16  # about as many as it takes
+        top = np.frombuffer(os.urandom(top_type.itemsize * draws), top_type) & top_mask
+        top = top[top <= limit[-1]]
+        lower = np.frombuffer(os.urandom(4 * lower_words * len(top)), np.uint32).reshape(lower_words, len(top))
+        below = top < limit[-1]
+        ties = np.flatnonzero(~below)
+        below[ties] = _is_less(lower[:, ties], limit[:-1])
+        accepted = np.concatenate([accepted, np.concatenate([lower, top[None].astype(np.uint32)])[:, below]], axis=1)
     return accepted[:, :count]
+
+
+def _words(value: int) -> list[int]:
+    """Cut a positive integer into 32-bit words, the least significant first, no leading zeros."""
+    return [value >> at & (1 << _WORD_BITS) - 1 for at in range(0, value.bit_length(), _WORD_BITS)]
 
 
 def _is_less(words: NDArray[np.uint32], limit: list[int]) -> NDArray[np.bool_]:
