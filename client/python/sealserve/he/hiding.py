@@ -38,7 +38,8 @@ to the key's owner: an equation on W a score. As the noise drowns z too, phases 
 of c0 would need noise of its own, and no one needs it.
 
 Premises: the key's a is uniform and its e is SEAL's, c0 and c1 are SEAL's symmetric encryption. A client that does not
-keep to them (a degenerate a or c1, a large v or e) is not held off by any width.
+keep to them (a degenerate a or c1, a large v or e) is not held off by any width. Nor is hidden what an offer publishes:
+t, the centres and radii of the scores, error bounds and, by the size of the noise, A' are sums over the weights.
 
 Exactness. The error of the phase is at most 21.5 A' + 1/2 + zero_noise + B (`noise.is_decrypted`):
 
