@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,18 @@ _PLAINTEXTS_A_TASK = 16
 _TASKS_AHEAD = 2  # a process: one is being worked on, one waits
 _MAX_DEATHS = 3  # of workers: then there is a reason, and encryption goes on here
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy gRPC's threads' locks
+
+
+class MakeEncryptor(NamedTuple):
+    """What an encryptor is made of: what travels to a worker."""
+
+    kind: type[Encryptor]
+    parameters: EncryptionParameters
+    secret_key: bytes
+
+    def __call__(self) -> Encryptor:
+        """Make one."""
+        return self.kind(self.parameters, self.secret_key)
 
 
 class EncryptorPool:
@@ -40,24 +53,18 @@ class EncryptorPool:
             self._idle.put(None)
         self._deaths = 0
 
-    def encryptor(self, parameters: EncryptionParameters, secret_key: bytes) -> Encryptor:
-        """Return an encryptor whose long work is done by the pool."""
-        return _PooledEncryptor(self, parameters, secret_key)
-
-    def submit(self, parameters: EncryptionParameters, secret_key: bytes, block: NDArray[np.uint64]) -> "Task":
+    def submit(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> "Task":
         """Have plaintexts (n, N) encrypted; the result is None if there is no worker for them."""
-        return self._threads.submit(self._encrypt, parameters, secret_key, block)
+        return self._threads.submit(self._encrypt, make, block)
 
-    def _encrypt(
-        self, parameters: EncryptionParameters, secret_key: bytes, block: NDArray[np.uint64]
-    ) -> list[bytes] | None:
+    def _encrypt(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> list[bytes] | None:
         worker = self._idle.get()
         try:
             if worker is None:
                 if self._deaths >= _MAX_DEATHS:
                     return None
                 worker = _Worker()
-            return worker.encrypt(parameters, secret_key, block)
+            return worker.encrypt(make, block)
         except (EOFError, OSError):
             self._deaths += 1
             if worker is not None:
@@ -78,14 +85,19 @@ class EncryptorPool:
 Task = Future[list[bytes] | None]
 
 
-class _PooledEncryptor(Encryptor):
-    """Encrypts many plaintexts in the pool, few here."""
+class PooledEncryptor:
+    """Encrypts many plaintexts in a pool, few here.
 
-    def __init__(self, pool: EncryptorPool, parameters: EncryptionParameters, secret_key: bytes) -> None:
-        super().__init__(parameters, secret_key)
+    Args:
+        pool: of any number of encryptors.
+        make: what the workers make theirs with.
+    """
+
+    def __init__(self, pool: EncryptorPool, make: MakeEncryptor) -> None:
         self._pool = pool
-        self._parameters = parameters
-        self._secret_key = secret_key
+        self._make = make
+        self._here = make()
+        self.ciphertext_bytes = self._here.ciphertext_bytes
 
     def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
         """Encrypt plaintexts, each (N,), in order; a few tasks ahead of what is taken."""
@@ -93,12 +105,12 @@ class _PooledEncryptor(Encryptor):
         try:
             while (block := list(islice(source, _PLAINTEXTS_A_TASK))) and len(block) == _PLAINTEXTS_A_TASK:
                 stacked = np.stack(block)
-                tasks.append((stacked, self._pool.submit(self._parameters, self._secret_key, stacked)))
+                tasks.append((stacked, self._pool.submit(self._make, stacked)))
                 if len(tasks) > _TASKS_AHEAD * self._pool.processes:
                     yield from self._done(*tasks.popleft())
             while tasks:
                 yield from self._done(*tasks.popleft())
-            yield from map(self.encrypt, block)
+            yield from self._here.encrypt_all(block)
         finally:
             for _, task in tasks:
                 task.cancel()
@@ -106,7 +118,7 @@ class _PooledEncryptor(Encryptor):
     def _done(self, block: NDArray[np.uint64], task: Task) -> Iterable[bytes]:
         encrypted = task.result()
         # Without a worker it is slower, but nothing is lost.
-        return map(self.encrypt, block) if encrypted is None else encrypted
+        return self._here.encrypt_all(block) if encrypted is None else encrypted
 
 
 class _Worker:
@@ -122,15 +134,13 @@ class _Worker:
         self._process.start()
         its_end.close()
 
-    def encrypt(
-        self, parameters: EncryptionParameters, secret_key: bytes, plaintexts: NDArray[np.uint64]
-    ) -> list[bytes]:
+    def encrypt(self, make: MakeEncryptor, plaintexts: NDArray[np.uint64]) -> list[bytes]:
         """Encrypt plaintexts (n, N).
 
         Raises:
             EOFError, OSError: it is no more.
         """
-        self._pipe.send((parameters, secret_key, plaintexts))
+        self._pipe.send((make, plaintexts))
         joined = self._pipe.recv_bytes()
         length = len(joined) // len(plaintexts)
         return [joined[start : start + length] for start in range(0, len(joined), length)]
@@ -141,16 +151,12 @@ class _Worker:
         self._process.join()
 
 
-@lru_cache(maxsize=4)
-def _encryptor(parameters: EncryptionParameters, secret_key: bytes) -> Encryptor:
-    return Encryptor(parameters, secret_key)
-
-
 def _work(pipe: Connection) -> None:
     """Encrypt what comes through the pipe, until its other end is closed."""
+    made = lru_cache(maxsize=4)(MakeEncryptor.__call__)
     try:
         while True:
-            parameters, secret_key, plaintexts = pipe.recv()
-            pipe.send_bytes(b"".join(_encryptor(parameters, secret_key).encrypt_all(plaintexts)))
+            make, plaintexts = pipe.recv()
+            pipe.send_bytes(b"".join(made(make).encrypt_all(plaintexts)))
     except (EOFError, OSError, KeyboardInterrupt):
         return

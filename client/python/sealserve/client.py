@@ -23,9 +23,9 @@ from sealserve._channel import open_channel
 from sealserve._encryptor_pool import EncryptorPool
 from sealserve._exchange import Exchange, choose
 from sealserve._stream import Batch, Scored, ScoreStream
+from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, SealserveError, ServiceError, StaleConfigError
-from sealserve.he.encryptor import Encryptor
 from sealserve.he.parameters import Layout
 from sealserve.keys import SecretKey
 from sealserve.model import Model
@@ -53,6 +53,8 @@ class Client:
         clip: move features outside the model's range to its nearest end instead of refusing them.
         timeout_seconds: how long an answer may take.
         connections: how many to open; by default as many as the service suggests (one a process).
+        seeded: upload ciphertexts of half the size, for twice the time of encryption and more of the service's; by
+            default single rows to other machines. For batches it pays on links below 400 Mbit/s.
         encrypt_processes: encrypt batches in so many processes beside this one. They are spawned: a program that uses
             them has its entry under `if __name__ == "__main__"`.
 
@@ -70,6 +72,7 @@ class Client:
         clip: bool = False,
         timeout_seconds: float = 60.0,
         connections: int | None = None,
+        seeded: bool | None = None,
         encrypt_processes: int = 0,
     ) -> None:
         self._address = address
@@ -83,6 +86,8 @@ class Client:
         self._clip = clip
         self._timeout_seconds = timeout_seconds
         self._connections = connections
+        self._seeded = seeded
+        self._is_near = is_loopback(host_of(address))
         if encrypt_processes < 0:
             raise InputError("encrypt_processes is at least 0")
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
@@ -284,8 +289,8 @@ class Client:
             offer = choose(self.model, row_count, self._layout, secret_key=self._given_key)
             if (exchange := self._exchanges.get(offer.layout)) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
-                encryptor = self._encryptors.encryptor if self._encryptors else Encryptor
-                exchange = Exchange(self.model, key, offer=offer, encryptor=encryptor)
+                seeded = offer.layout is Layout.ROW and not self._is_near if self._seeded is None else self._seeded
+                exchange = Exchange(self.model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
                 self._exchanges[offer.layout] = exchange
                 if key is None:
                     self._secret_keys.append(exchange.secret_key)

@@ -20,8 +20,8 @@ class Encryptor:
         self._context = _seal.context(parameters)
         stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._context))
         self._encryptor = _seal.Encryptor(self._context, _seal.load_secret_key(self._context, stamped))
-        fresh = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
-        self.ciphertext_bytes = fresh.full_bytes
+        self._format = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
+        self.ciphertext_bytes = self._format.full_bytes
 
     def encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
         """Encrypt coefficients (N,), each below t, into an uncompressed SEAL ciphertext."""

@@ -97,7 +97,7 @@ class CiphertextFormat:
 
     def pack_seeded(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
         """Build a seeded ciphertext of c0 (data primes, N) and a seed of SEED_BYTES, for SEAL's usual generator."""
-        return b"".join((self._seeded, c0.tobytes(), _header(_SEED_INFO_BYTES), bytes((_BLAKE2XB,)), seed))
+        return b"".join((self._seeded, c0.tobytes(), header(_SEED_INFO_BYTES), bytes((_BLAKE2XB,)), seed))
 
 
 def is_header(data: bytes, total_bytes: int) -> bool:

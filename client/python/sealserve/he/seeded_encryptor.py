@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he import _seal, seal_format
+from sealserve.he.encryptor import Encryptor
 from sealserve.he.parameters import EncryptionParameters, Scheme
 
 
-class SeededEncryptor:
+class SeededEncryptor(Encryptor):
     """Symmetric encryption under one secret key, as `Encryptor`'s, into ciphertexts of half the size.
 
     Attributes:
@@ -33,17 +34,12 @@ class SeededEncryptor:
     """
 
     def __init__(self, parameters: EncryptionParameters, secret_key: bytes) -> None:
+        super().__init__(parameters, secret_key)
         parameter_set = parameters.parameter_set
-        self._context = _seal.context(parameters)
         self._twin = _seal.context(EncryptionParameters(parameter_set, scheme=Scheme.CKKS))
-        own, twin = (
-            _seal.load_secret_key(context, seal_format.restamp(secret_key, _seal.key_parms_id(context)))
-            for context in (self._context, self._twin)
-        )
-        self._encryptor = _seal.Encryptor(self._context, own)
-        self._decryptor = _seal.Decryptor(self._twin, twin)
+        stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._twin))
+        self._decryptor = _seal.Decryptor(self._twin, _seal.load_secret_key(self._twin, stamped))
         self._evaluator, self._twin_evaluator = _seal.Evaluator(self._context), _seal.Evaluator(self._twin)
-        self._format = seal_format.CiphertextFormat(parameter_set, _seal.fresh_parms_id(self._context))
         self.ciphertext_bytes = self._format.seeded_bytes
         self._twin_parms_id = _seal.fresh_parms_id(self._twin)
         self._zero = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
