@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._batch import Batch, Gatherer, Result, Scored
+from sealserve._encryptor_pool import EncryptorPool
 from sealserve._exchange import Exchange, choose
 from sealserve.errors import InputError, SealserveError, StaleConfigError
 from sealserve.he.parameters import Layout
@@ -27,16 +28,30 @@ class Session:
         layout: which to use.
         secret_key: the key to use; by default one is made for each ring on first use.
         clip: move features outside the model's range to its nearest end instead of refusing them.
+        seeded: upload ciphertexts of half the size; None for those of single rows only.
+        encrypt_processes: encrypt batches in so many processes beside this one.
 
     Threads may share a session; `model` is None until somebody has asked the service.
 
     Raises:
-        InputError: there is no such layout.
+        InputError: there is no such layout, or number of processes.
     """
 
-    def __init__(self, layout: LayoutChoice, secret_key: SecretKey | None, *, clip: bool) -> None:
+    def __init__(
+        self,
+        layout: LayoutChoice,
+        secret_key: SecretKey | None,
+        *,
+        clip: bool,
+        seeded: bool | None,
+        encrypt_processes: int,
+    ) -> None:
         if layout not in _LAYOUTS:
             raise InputError(f"{layout!r} is not auto, row or column")
+        if encrypt_processes < 0:
+            raise InputError("encrypt_processes is at least 0")
+        self._seeded = seeded
+        self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
         self.clip = clip
         self._layout = _LAYOUTS[layout]
         self._given_key = secret_key
@@ -44,6 +59,11 @@ class Session:
         self._lock = threading.RLock()
         self._model: Model | None = None
         self._exchanges: dict[Layout, Exchange] = {}
+
+    def close(self) -> None:
+        """End the processes that encrypt."""
+        if self._encryptors:
+            self._encryptors.close()
 
     @property
     def known_model(self) -> Model | None:
@@ -73,7 +93,9 @@ class Session:
             offer = choose(self.model, row_count, self._layout, secret_key=self._given_key)
             if (exchange := self._exchanges.get(offer.layout)) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
-                exchange = self._exchanges[offer.layout] = Exchange(self.model, key, offer=offer)
+                seeded = offer.layout is Layout.ROW if self._seeded is None else self._seeded
+                exchange = Exchange(self.model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
+                self._exchanges[offer.layout] = exchange
                 if key is None:
                     self._secret_keys.append(exchange.secret_key)
             return exchange

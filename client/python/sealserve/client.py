@@ -28,6 +28,7 @@ from sealserve._exchange import Exchange
 from sealserve._session import LayoutChoice, Method, Session, predictions
 from sealserve._stream import Line, ScoreStream
 from sealserve._transfer import MAX_CHANGES
+from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
 from sealserve.errors import StaleConfigError
 from sealserve.keys import SecretKey
@@ -51,6 +52,10 @@ class Client:
         clip: move features outside the model's range to its nearest end instead of refusing them.
         timeout_seconds: how long an answer may take.
         connections: how many to open; by default as many as the service suggests (one a process).
+        seeded: upload ciphertexts of half the size, for twice the time of encryption and more of the service's; by
+            default single rows to other machines. For batches it pays on links below 400 Mbit/s.
+        encrypt_processes: encrypt batches in so many processes beside this one. They are spawned: a program that uses
+            them has its entry under `if __name__ == "__main__"`.
 
     Every method raises errors of `sealserve.errors` only. Threads may share a client.
     """
@@ -66,9 +71,13 @@ class Client:
         clip: bool = False,
         timeout_seconds: float = 60.0,
         connections: int | None = None,
+        seeded: bool | None = None,
+        encrypt_processes: int = 0,
     ) -> None:
         self._model_name = model
-        self._session = Session(layout, secret_key, clip=clip)
+        if seeded is None and is_loopback(host_of(address)):
+            seeded = False
+        self._session = Session(layout, secret_key, clip=clip, seeded=seeded, encrypt_processes=encrypt_processes)
         self._timeout_seconds = timeout_seconds
         self._lanes = connections
         self._connections = Connections(lambda: open_channel(address, credentials), lambda channel: channel.close())
@@ -85,6 +94,7 @@ class Client:
     def close(self) -> None:
         """Close the connections. The secret key is gone with the client, unless it was saved."""
         self._connections.close()
+        self._session.close()
 
     @property
     def model(self) -> Model:
