@@ -24,9 +24,14 @@ from sealserve.errors import SealserveError, StaleConfigError, TransportError
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 
-_MAX_RESULTS = 64
-_LOOK_SECONDS = 1.0  # how often the caller's thread looks whether it waits in vain
-_LAST_SECONDS = 2.0  # for the service to end streams of which nothing is wanted any more
+MAX_RESULTS = 64
+_LOOK_SECONDS = 1.0
+LAST_SECONDS = 2.0  # for the service to end streams of which nothing is wanted any more
+
+
+def look_seconds(timeout_seconds: float) -> float:
+    """Return how often to look whether the caller waits in vain."""
+    return min(_LOOK_SECONDS, timeout_seconds / 4)
 
 
 class Line(NamedTuple):
@@ -73,7 +78,7 @@ class ScoreStream:
         self._source = batches
         self._source_error: BaseException | None = None
         self._sign_of_life_seconds = sign_of_life_seconds(limits.idle_timeout_seconds)
-        self._look_seconds = min(_LOOK_SECONDS, timeout_seconds / 4)
+        self._look_seconds = look_seconds(timeout_seconds)
         self._changed = threading.Condition()
         self._transfer = Transfer(limits, lanes, timeout_seconds, time.monotonic())
         self._results: deque[Result] = deque()
@@ -109,7 +114,7 @@ class ScoreStream:
                     raise self._failure
                 now = time.monotonic()
                 is_done = self._transfer.is_finished and not self._deliveries
-                if not self._running or (is_done and now > began + _LAST_SECONDS):
+                if not self._running or (is_done and now > began + LAST_SECONDS):
                     return None
                 if (error := self._transfer.overdue(now)) is not None:
                     raise error
@@ -145,7 +150,7 @@ class ScoreStream:
         for end in ends:
             result = result_of(end)
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or len(self._results) < _MAX_RESULTS)
+                self._changed.wait_for(lambda: self._is_closed or len(self._results) < MAX_RESULTS)
                 self._results.append(result)
                 self._deliveries -= 1
                 self._changed.notify_all()
