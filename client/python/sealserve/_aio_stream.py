@@ -36,6 +36,28 @@ class AsyncLine(NamedTuple):
     replace: Callable[[], None]
 
 
+class _Signal:
+    """Wakes those who wait for it."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def send(self) -> None:
+        """Wake all."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait until it is sent, or for so many seconds."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        try:
+            await asyncio.wait([waiting], timeout=seconds)
+        finally:
+            self._waiting.discard(waiting)
+
+
 class AsyncScoreStream:
     """Iterate, once, to get (batch, scores or the batch's error), in the order in which they finish.
 
@@ -63,7 +85,8 @@ class AsyncScoreStream:
         self._failure: Exception | None = None
         self._deliveries = 0
         self._calls: dict[int, Any] = {}
-        self._waiting: set[asyncio.Future[None]] = set()
+        # What lanes, the feeder, the caller and those who have results for it wait for.
+        self._changed, self._wanted, self._delivered = _Signal(), _Signal(), _Signal()
         self._readers: list[asyncio.Task[None]] = []
 
     async def __aiter__(self) -> AsyncGenerator[Result, None]:
@@ -94,29 +117,19 @@ class AsyncScoreStream:
                 raise error
             for number in self._transfer.stalled(now):
                 self._calls[number].cancel()
-            await self._change(self._look_seconds)
-        self._notify()
+            await self._delivered.wait(self._look_seconds)
+        self._delivered.send()
         return self._results.popleft()
 
-    def _notify(self) -> None:
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
-
-    async def _change(self, seconds: float | None = None) -> None:
-        """Wait until something has changed, or for so many seconds."""
-        waiting = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiting)
-        try:
-            await asyncio.wait([waiting], timeout=seconds)
-        finally:
-            self._waiting.discard(waiting)
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._changed.send()
+        self._delivered.send()
 
     def _due(self, ends: Iterable[End]) -> list[End]:
         """Count ends that are about to be delivered."""
         due = list(ends)
         self._deliveries += len(due)
-        self._notify()
         return due
 
     async def _deliver(self, ends: Iterable[End]) -> None:
@@ -124,10 +137,10 @@ class AsyncScoreStream:
         for end in ends:
             result = await asyncio.to_thread(result_of, end)
             while len(self._results) >= MAX_RESULTS:
-                await self._change()
+                await self._delivered.wait()
             self._results.append(result)
             self._deliveries -= 1
-            self._notify()
+            self._delivered.send()
 
     # The feeder's task
 
@@ -135,7 +148,7 @@ class AsyncScoreStream:
         try:
             while True:
                 while not self._transfer.wants_batch:
-                    await self._change()
+                    await self._wanted.wait()
                 batch = await anext(self._source, None)
                 if batch is None:
                     break
@@ -143,11 +156,16 @@ class AsyncScoreStream:
                     await self._deliver(self._due([End(batch, batch.error)]))
                 else:
                     self._transfer.add(batch, time.monotonic())
-                    self._notify()
+                    self._changed.send()
         except Exception as error:  # the source's own, whatever it is
             self._source_error = error
         self._transfer.source_has_ended = True
-        self._notify()
+        self._changed.send()
+
+    def _ask_source(self) -> None:
+        """Wake the feeder if there is something for it to do."""
+        if self._transfer.wants_batch:
+            self._wanted.send()
 
     # A reader's task
 
@@ -156,21 +174,20 @@ class AsyncScoreStream:
             while await self._has_job(lane):
                 await self._fly(lane)
         except Exception as error:
-            self._failure = self._failure or error
+            self._fail(error)
         finally:
             # Once it is done, which it is not yet.
-            asyncio.get_running_loop().call_soon(self._notify)
+            asyncio.get_running_loop().call_soon(self._delivered.send)
 
     async def _has_job(self, lane: Lane) -> bool:
         """Wait until there is a reason to open a stream; False when there will be none."""
         while not (self._transfer.is_finished or self._failure):
             now = time.monotonic()
-            was_wanted = self._transfer.wants_batch
-            if self._transfer.take(lane, now):
+            has_job = self._transfer.take(lane, now)
+            self._ask_source()
+            if has_job:
                 return True
-            if self._transfer.wants_batch != was_wanted:
-                self._notify()
-            await self._change(lane.paused_until - now if lane.paused_until > now else None)
+            await self._changed.wait(lane.paused_until - now if lane.paused_until > now else None)
         return False
 
     async def _fly(self, lane: Lane) -> None:
@@ -184,6 +201,7 @@ class AsyncScoreStream:
                 ends = self._due(self._transfer.broken(flight, error, time.monotonic()))
             finally:
                 flight.has_ended = True
+                self._changed.send()
                 sender.cancel()
                 call.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
@@ -196,7 +214,7 @@ class AsyncScoreStream:
         try:
             while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
                 end = self._transfer.receive(flight, response, time.monotonic())
-                self._notify()
+                self._changed.send()
                 if end is not None:
                     self._transfer.reads(flight, time.monotonic(), is_read=False)
                     await self._deliver(self._due([end]))
@@ -217,11 +235,9 @@ class AsyncScoreStream:
             heard = time.monotonic()
             while not (flight.has_ended or flight.is_draining or self._transfer.is_finished or self._failure):
                 now = time.monotonic()
-                was_wanted = self._transfer.wants_batch
                 job = self._transfer.next(flight, now)
+                self._ask_source()
                 if job is None:
-                    if self._transfer.wants_batch != was_wanted:
-                        self._notify()
                     heard = await self._rest(flight, call, heard)
                 elif job.stale is not None:
                     await self._renew(flight, job.batch, job.stale)
@@ -232,8 +248,7 @@ class AsyncScoreStream:
         except (grpc.RpcError, asyncio.InvalidStateError):  # the stream has ended; its reader knows why
             return
         except Exception as error:
-            self._failure = self._failure or error
-            self._notify()
+            self._fail(error)
 
     async def _rest(self, flight: Flight, call: Any, heard: float) -> float:
         """Wait until something has changed or it is time to say something; returns when that was done last."""
@@ -242,7 +257,7 @@ class AsyncScoreStream:
         silence = self._sign_of_life_seconds
         if silence is not None:
             times.append(max(0.0, heard + silence - now))
-        await self._change(min(times, default=None))
+        await self._changed.wait(min(times, default=None))
         if silence is None or time.monotonic() < heard + silence:
             return heard
         await call.write(SIGN_OF_LIFE)
@@ -256,8 +271,7 @@ class AsyncScoreStream:
             number, message = part
             if not self._transfer.goes_on(flight, item_id, time.monotonic(), is_long=number > 0):
                 return
-            if number == 1:
-                self._notify()
+            self._ask_source()
             await call.write(message)
 
     async def _renew(self, flight: Flight, batch: Batch, stale: StaleConfigError) -> None:
@@ -269,4 +283,5 @@ class AsyncScoreStream:
             ends = self._due(self._transfer.drop(flight, error))
         else:
             ends = self._due(self._transfer.renew(flight, batches))
+        self._changed.send()
         await self._deliver(ends)

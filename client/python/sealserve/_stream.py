@@ -79,7 +79,9 @@ class ScoreStream:
         self._source_error: BaseException | None = None
         self._sign_of_life_seconds = sign_of_life_seconds(limits.idle_timeout_seconds)
         self._look_seconds = look_seconds(timeout_seconds)
-        self._changed = threading.Condition()
+        # Of one lock: what lanes, the feeder, the caller and those who have results for it wait for.
+        lock = threading.RLock()
+        self._changed, self._wanted, self._delivered = (threading.Condition(lock) for _ in range(3))
         self._transfer = Transfer(limits, lanes, timeout_seconds, time.monotonic())
         self._results: deque[Result] = deque()
         self._failure: BaseException | None = None
@@ -120,15 +122,15 @@ class ScoreStream:
                     raise error
                 for number in self._transfer.stalled(now):
                     self._calls[number].cancel()
-                self._changed.wait(self._look_seconds)
-            self._changed.notify_all()
+                self._delivered.wait(self._look_seconds)
+            self._delivered.notify_all()
             return self._results.popleft()
 
     def _close(self) -> None:
         with self._changed:
             self._is_closed = True
             calls = list(self._calls.values())
-            self._changed.notify_all()
+            self._wake_all()
         for call in calls:
             call.cancel()
         for reader in self._readers:
@@ -137,7 +139,11 @@ class ScoreStream:
     def _fail(self, error: BaseException) -> None:
         with self._changed:
             self._failure = self._failure or error
-            self._changed.notify_all()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for condition in (self._changed, self._wanted, self._delivered):
+            condition.notify_all()
 
     def _due(self, ends: Iterable[End]) -> list[End]:
         """Count ends that are about to be delivered; under the lock."""
@@ -150,10 +156,10 @@ class ScoreStream:
         for end in ends:
             result = result_of(end)
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or len(self._results) < MAX_RESULTS)
+                self._delivered.wait_for(lambda: self._is_closed or len(self._results) < MAX_RESULTS)
                 self._results.append(result)
                 self._deliveries -= 1
-                self._changed.notify_all()
+                self._delivered.notify_all()
 
     # The feeder's thread
 
@@ -172,10 +178,15 @@ class ScoreStream:
             self._transfer.source_has_ended = True
             self._changed.notify_all()
 
+    def _ask_source(self) -> None:
+        """Wake the feeder if there is something for it to do; under the lock."""
+        if self._transfer.wants_batch:
+            self._wanted.notify_all()
+
     def _is_wanted(self) -> bool:
         """Wait until a lane has use for a batch; False when there will be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._transfer.wants_batch)
+            self._wanted.wait_for(lambda: self._is_closed or self._transfer.wants_batch)
             return not self._is_closed
 
     # A reader's thread
@@ -189,18 +200,17 @@ class ScoreStream:
         finally:
             with self._changed:
                 self._running -= 1
-                self._changed.notify_all()
+                self._delivered.notify_all()
 
     def _has_job(self, lane: Lane) -> bool:
         """Wait until there is a reason to open a stream; False when there will be none."""
         with self._changed:
             while not (self._is_closed or self._transfer.is_finished or self._failure):
                 now = time.monotonic()
-                was_wanted = self._transfer.wants_batch
-                if self._transfer.take(lane, now):
+                has_job = self._transfer.take(lane, now)
+                self._ask_source()
+                if has_job:
                     return True
-                if self._transfer.wants_batch != was_wanted:
-                    self._changed.notify_all()
                 self._changed.wait(lane.paused_until - now if lane.paused_until > now else None)
             return False
 
@@ -274,11 +284,10 @@ class ScoreStream:
             now = time.monotonic()
             if self._is_over(flight):
                 return None
-            was_wanted = self._transfer.wants_batch
-            if (job := self._transfer.next(flight, now)) is not None:
+            job = self._transfer.next(flight, now)
+            self._ask_source()
+            if job is not None:
                 return job
-            if self._transfer.wants_batch != was_wanted:
-                self._changed.notify_all()
             times = [flight.lane.paused_until - now] if flight.lane.paused_until > now else []
             if self._sign_of_life_seconds is not None:
                 times.append(max(0.0, heard + self._sign_of_life_seconds - now))
@@ -297,8 +306,7 @@ class ScoreStream:
                 now = time.monotonic()
                 if self._is_closed or not self._transfer.goes_on(flight, item_id, now, is_long=number > 0):
                     return
-                if number == 1:
-                    self._changed.notify_all()
+                self._ask_source()
             yield message
 
     def _renew(self, flight: Flight, batch: Batch, stale: StaleConfigError) -> None:
