@@ -61,7 +61,9 @@ class CiphertextFormat:
         seeded = len(data) == self.seeded_bytes
         if not seeded and len(data) != self.full_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
-        self._check_prefix(data, self._seeded if seeded else self._full)
+        expected = self._seeded if seeded else self._full
+        if not data.startswith(expected):  # or a minor version is another, or something is wrong
+            self._check_prefix(data, expected)
         _, prime_count, N = self._shape
         words = prime_count * N * (1 if seeded else 2)
         residues = np.frombuffer(data, np.uint64, words, _RESIDUES).reshape(-1, prime_count, N)
@@ -71,7 +73,7 @@ class CiphertextFormat:
             info = data[-_SEED_INFO_BYTES:]
             if not is_header(info, _SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
-        elif not residues[1].any():
+        elif not (residues[1, 0, 0] or residues[1].any()):  # the first is enough as a rule
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
 
     @staticmethod
