@@ -99,9 +99,9 @@ def stages(exchange: Exchange, plan: ColumnPlan, rows: NDArray[np.float64], drai
     engine, batch = ColumnEngine(plan), Batch.of(exchange, exchange.quantize(rows))
     parsed = list(map(prediction_pb2.StreamPredictRequest.FromString, batch.bodies))
     ciphertexts = [bytes(ciphertext) for message in parsed for ciphertext in message.chunk.ciphertexts]
-    residues = [engine.format.residues(ciphertext) for ciphertext in ciphertexts]
-    words = residues[0].size
-    buffer, sums = np.empty((32, 2 * words)), np.zeros((engine.packing.score_count, 2 * words))
+    residues = np.stack([engine.format.residues(ciphertext) for ciphertext in ciphertexts])
+    limbs = residues.reshape(len(residues), -1).view(np.uint32)
+    buffer, sums = np.empty((32, 8192)), np.zeros((engine.packing.score_count, limbs.shape[1]))
     scoring = ColumnScoring(engine, len(rows))
     scoring.add(ciphertexts)
 
@@ -110,12 +110,14 @@ def stages(exchange: Exchange, plan: ColumnPlan, rows: NDArray[np.float64], drai
             list(prediction_pb2.StreamPredictRequest.FromString(body).chunk.ciphertexts)
 
     def check() -> None:
-        for ciphertext in ciphertexts:
-            engine.format.check(ciphertext)
+        for first in range(0, len(ciphertexts), 32):
+            engine.format.checked_residues(ciphertexts[first : first + 32])
 
     def convert() -> None:
-        for index, ciphertext in enumerate(residues):
-            buffer[index % 32] = ciphertext.reshape(-1).view(np.uint32)
+        for first in range(0, len(limbs), 32):
+            for start in range(0, limbs.shape[1], 8192):
+                some = limbs[first : first + 32, start : start + 8192]
+                buffer[: len(some)] = some
 
     def whole() -> None:
         engine.multiply(0, residues, sums)

@@ -7,6 +7,7 @@ known beforehand, so checking one is comparing bytes.
 """
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,20 @@ class CiphertextFormat:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
         elif not (residues[1, 0, 0] or residues[1].any()):  # the first is enough as a rule
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
+
+    def checked_residues(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64] | None:
+        """Return the residues (ciphertexts, 2, data primes, N) of full ciphertexts that pass all checks, else None.
+
+        One call for many: NumPy gives the GIL away in every call, and may wait for it afterwards.
+        """
+        if any(len(data) != self.full_bytes or not data.startswith(self._full) for data in ciphertexts):
+            return None
+        joined = b"".join([memoryview(data)[_RESIDUES:] for data in ciphertexts])
+        residues = np.frombuffer(joined, np.uint64).reshape(-1, *self._shape)
+        for index, prime in enumerate(self._primes.ravel()):
+            if residues[:, :, index].max() >= prime:
+                return None
+        return residues if residues[:, 1, 0, 0].all() else None
 
     @staticmethod
     def _check_prefix(data: bytes, expected: bytes) -> None:
