@@ -99,6 +99,15 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._drain = drain
         self._readers = readers
 
+    def check_room(self) -> None:
+        """Look whether Predict could score anything soon, whatever a request asks for.
+
+        Raises:
+            DrainingError, QuotaExceededError: it could not.
+        """
+        with self._drain.call():
+            self._admission.check_wait(self._models.engines())
+
     def Predict(
         self, request: prediction_pb2.PredictRequest, context: ServicerContext
     ) -> prediction_pb2.PredictResponse:
