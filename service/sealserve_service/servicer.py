@@ -105,8 +105,10 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         Raises:
             DrainingError, QuotaExceededError: it could not.
         """
+        # Seeded ciphertexts are half as long. What does not fit into a message nobody asks Predict for.
+        longest = 2 * self._limits.max_message_bytes
         with self._drain.call():
-            self._admission.check_wait(self._models.engines())
+            self._admission.check_wait(e for e in self._models.engines() if e.offer.cost.request_bytes <= longest)
 
     def Predict(
         self, request: prediction_pb2.PredictRequest, context: ServicerContext
