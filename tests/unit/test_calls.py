@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sealserve import _calls
+from sealserve import _backoff, _calls
 from sealserve.errors import DeadlineError, DrainingError, QuotaExceededError, SealserveError
 
 TIMEOUT_SECONDS = 30.0
@@ -54,7 +54,7 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
     """Not that it came too late: of a service that has said that it is busy, that is the least of the news."""
     given: list[float] = []
     with pytest.raises(QuotaExceededError) as caught:
-        _calls.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), TIMEOUT_SECONDS)
+        _calls.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), _calls.Patience(TIMEOUT_SECONDS))
     assert caught.value.retry_delay_seconds == 0.1
     assert isinstance(caught.value.__cause__, ConnectionError)
     assert len(given) == 3
@@ -64,19 +64,19 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
 def test_the_last_reason_is_the_one_that_is_said(clock: Clock) -> None:
     stopping = DrainingError(1.0)
     with pytest.raises(DrainingError):
-        _calls.retried(attempts(clock, iter([BUSY, stopping, LATE]), []), TIMEOUT_SECONDS)
+        _calls.retried(attempts(clock, iter([BUSY, stopping, LATE]), []), _calls.Patience(TIMEOUT_SECONDS))
 
 
 def test_a_first_attempt_that_comes_too_late_is_just_that(clock: Clock) -> None:
     with pytest.raises(DeadlineError):
-        _calls.retried(attempts(clock, iter([LATE]), []), TIMEOUT_SECONDS)
+        _calls.retried(attempts(clock, iter([LATE]), []), _calls.Patience(TIMEOUT_SECONDS))
     assert clock.naps == []
 
 
 def test_no_attempt_is_made_after_the_time(clock: Clock) -> None:
     given: list[float] = []
     with pytest.raises(QuotaExceededError):
-        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
+        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), _calls.Patience(TIMEOUT_SECONDS))
     assert min(given) > 0
     assert clock.now < 1000.0 + TIMEOUT_SECONDS
 
@@ -87,8 +87,8 @@ def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("random.uniform", lambda low, high: low + luck * (high - low))
     given: list[float] = []
     with pytest.raises(QuotaExceededError):
-        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
-    longest = _calls._MAX_GROWN_SECONDS * (1 + luck)
+        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), _calls.Patience(TIMEOUT_SECONDS))
+    longest = _backoff._MAX_GROWN_SECONDS * (1 + luck)
     assert clock.naps[0] == pytest.approx(0.1 * (1 + luck))
     assert clock.naps == sorted(clock.naps)
     assert clock.naps[-1] == pytest.approx(longest)
@@ -97,5 +97,5 @@ def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPat
 
 def test_no_wait_is_shorter_than_the_service_asks_for(clock: Clock) -> None:
     ends = iter([*[BUSY] * 12, QuotaExceededError("rows_per_minute", 9.0), "scores"])
-    assert _calls.retried(attempts(clock, ends, []), 60.0) == "scores"
+    assert _calls.retried(attempts(clock, ends, []), _calls.Patience(60.0)) == "scores"
     assert 9.0 <= clock.naps[-1] <= 18.0
