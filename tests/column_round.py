@@ -87,8 +87,7 @@ class ColumnRound:
 
 def _cut(ciphertexts: Sequence[bytes], lengths: Iterable[int]) -> Iterator[Sequence[bytes]]:
     first = 0
-    for length in lengths:
-        yield ciphertexts[first : first + length]
+    for length in (*lengths, len(ciphertexts)):
+        if chunk := ciphertexts[first : first + length]:
+            yield chunk
         first += length
-    if first < len(ciphertexts):
-        yield ciphertexts[first:]

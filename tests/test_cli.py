@@ -137,9 +137,8 @@ def test_bad_rows_files(
 
 def test_lists_and_shows_models(digits_server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "--address", digits_server]) == 0
-    assert re.search(
-        r"^digits +64 +10 +classification +row-2048-54, column-2048-54$", capsys.readouterr().out, re.MULTILINE
-    )
+    listed = capsys.readouterr().out
+    assert re.search(r"^digits +64 +10 +classification +row-2048-54, column-2048-54$", listed, re.MULTILINE)
     assert main(["models", "show", "--address", digits_server]) == 0
     shown = capsys.readouterr().out
     for expected in ("score error bound", "proven", "input rounding adds at most", "observed score error", "weights"):

@@ -2,28 +2,23 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from sealserve.errors import KeyNotFoundError, ParameterSetNotOfferedError, QuotaExceededError, ServiceError
-from sealserve.he import ei_format
 from sealserve.he._seal import GaloisKeys
-from sealserve.he.parameters import EI_PARAMETER_SET
-from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
+from sealserve.he.parameters import ParameterSet
+from sealserve.he.zero_encryptor import ZeroEncryptor
+from sealserve.registered_key import KeyHeader, KeyRecord
 from sealserve_service.auth import Tenant
-from sealserve_service.engines.ei_keys import GALOIS_KEYS_BYTES, load_galois_keys
 from sealserve_service.key_cache import KeyCache, Loaded
+from sealserve_service.key_kinds import KEY_TYPES, ReadyKey
 from sealserve_service.key_store.base import Clock, KeyStore, UploadSource, utc_now
 from sealserve_service.quota import Quota
 from sealserve_service.telemetry import Telemetry
 from sealserve_service.upload import Upload
 
 _logger = logging.getLogger(__name__)
-
-# Kind -> the parameter set of such a key, and the check of its bytes.
-_KINDS: dict[KeyKind, tuple[str, Callable[[bytes], object]]] = {
-    KeyKind.EVALUATION_KEYS: (EI_PARAMETER_SET.name, ei_format.read_evaluation_keys),
-}
 
 _NO_QUOTA = Quota()
 _QUOTA_RETRY_SECONDS = 60.0  # a key may have been deleted, or have expired
@@ -61,9 +56,7 @@ class RegisteredKeys:
         self._quota = quota
         self._max_ttl_seconds = max_ttl_seconds
         self._max_key_bytes = max_key_bytes
-        self._galois_keys = KeyCache(
-            cache_bytes, self._load_galois_keys, self._expiry, clock=clock, telemetry=self._telemetry
-        )
+        self._ready = KeyCache(cache_bytes, self._load, self._expiry, clock=clock, telemetry=self._telemetry)
 
     def begin(self, header: KeyHeader) -> Upload:
         """Begin an upload.
@@ -72,9 +65,10 @@ class RegisteredKeys:
             ParameterSetNotOfferedError: no such kind of key is taken, or not for that parameter set.
             InputMismatchError, LimitExceededError: the header cannot be that of a key.
         """
-        if header.kind not in _KINDS or header.parameter_set != _KINDS[header.kind][0]:
+        key_type = KEY_TYPES.get((header.kind, header.parameter_set))
+        if key_type is None:
             raise ParameterSetNotOfferedError("", header.parameter_set)
-        return Upload(header, self._max_key_bytes)
+        return Upload(header, min(self._max_key_bytes, key_type.max_bytes or self._max_key_bytes))
 
     def fetch(self, tenant: Tenant, upload: Upload) -> None:
         """Take the bytes of an upload from where the client has put them.
@@ -97,8 +91,7 @@ class RegisteredKeys:
             KeyStoreUnavailableError, QuotaExceededError: the store does not answer; it, or the tenant's part, is full.
         """
         header, data, now = upload.header, upload.finish(), self._clock()
-        _, check = _KINDS[header.kind]
-        check(data)
+        KEY_TYPES[header.kind, header.parameter_set].check(data)
         self._check_quota(tenant, header)
         expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
         record = KeyRecord(tenant.name, header.key_id, header.kind, header.parameter_set, len(data), now, expires)
@@ -125,7 +118,7 @@ class RegisteredKeys:
 
     def delete(self, tenant: Tenant, key_id: str) -> None:
         """Delete a key; see KeyStore.delete."""
-        self._galois_keys.forget(tenant.name, key_id)
+        self._ready.forget(tenant.name, key_id)
         self._store.delete(tenant.name, key_id)
 
     def read(self, tenant: str, key_id: str) -> bytes:
@@ -139,7 +132,22 @@ class RegisteredKeys:
             KeyNotFoundError: the tenant has no such evaluation keys.
             KeyStoreUnavailableError: they are not in memory and the store does not answer.
         """
-        return self._galois_keys.get(tenant, key_id)
+        ready = self._ready.get(tenant, key_id)
+        if not isinstance(ready, GaloisKeys):
+            raise KeyNotFoundError(key_id)
+        return ready
+
+    def zero_encryptor(self, tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
+        """Return what encrypts zero under a registered public encryption key of the parameter set's ring.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such public encryption key of that ring.
+            KeyStoreUnavailableError: it is not in memory and the store does not answer.
+        """
+        ready = self._ready.get(tenant, key_id)
+        if not isinstance(ready, ZeroEncryptor) or not ready.parameter_set.shares_ring(parameter_set):
+            raise KeyNotFoundError(key_id)
+        return ready
 
     def sweep(self) -> None:
         """Have the store delete what has expired; what fails is tried again the next time."""
@@ -152,11 +160,13 @@ class RegisteredKeys:
         """Give back the store's connections."""
         self._store.close()
 
-    def _load_galois_keys(self, tenant: str, key_id: str) -> Loaded[GaloisKeys]:
+    def _load(self, tenant: str, key_id: str) -> Loaded[ReadyKey]:
         record = self._store.get(tenant, key_id)
-        if record.kind is not KeyKind.EVALUATION_KEYS:
+        key_type = KEY_TYPES.get((record.kind, record.parameter_set))
+        if key_type is None:  # of a version that takes others
             raise KeyNotFoundError(key_id)
-        return Loaded(load_galois_keys(self._store.read(tenant, key_id)), GALOIS_KEYS_BYTES, record.expire_time)
+        ready, byte_count = key_type.load(self._store.read(tenant, key_id))
+        return Loaded(ready, byte_count, record.expire_time)
 
     def _expiry(self, tenant: str, key_id: str) -> datetime:
         return self._store.get(tenant, key_id).expire_time

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sealserve.he import _seal
 from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
 from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.public_key_format import check_public_key
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.keys import SecretKey
 from sealserve.secret_key_access import TOKEN, SecretKeyAccess
@@ -175,7 +177,7 @@ def encoded(data: bytes) -> str:
 
 
 DATA = KEY.export(TOKEN)
-OTHERS_DATA = SecretKey.generate(ROW_PARAMETER_SETS[1]).export(TOKEN)
+OTHERS = SecretKey.generate(ROW_PARAMETER_SETS[1])
 WRONG_FIELDS: dict[str, tuple[str, Any]] = {
     "of another format": ("format", "sealserve secret key 2"),
     "without a format": ("format", None),
@@ -204,8 +206,14 @@ WRONG_FIELDS: dict[str, tuple[str, Any]] = {
     "a header alone": ("secret_key", encoded(DATA[:16])),
     "noise": ("secret_key", encoded(np.random.default_rng(9).bytes(len(DATA)))),
     "stamped for other parameters": ("secret_key", encoded(DATA[:16] + bytes(32) + DATA[48:])),
-    "a key of another ring": ("secret_key", encoded(OTHERS_DATA)),
+    "a key of another ring": ("secret_key", encoded(OTHERS.export(TOKEN))),
     "a residue at its prime": ("secret_key", encoded(DATA[:-8] + SMALLEST.primes[0].to_bytes(8, "little"))),
+    "public key no base64": ("public_encryption_key", "-" * 100),
+    "public key no text": ("public_encryption_key", 0),
+    "public key truncated": ("public_encryption_key", encoded(KEY.public_encryption_key[:-8])),
+    "public key of zeros": ("public_encryption_key", encoded(bytes(len(KEY.public_encryption_key)))),
+    "public key that is the secret key": ("public_encryption_key", encoded(DATA)),
+    "public key of another ring": ("public_encryption_key", encoded(OTHERS.public_encryption_key)),
 }
 
 
@@ -221,10 +229,11 @@ def test_wrong_fields_are_refused_and_nothing_of_them_is_shown(saved: Path, what
     assert caught.value.__suppress_context__
 
 
-def test_every_field_is_needed(saved: Path) -> None:
+def test_every_field_is_needed_but_the_public_key(saved: Path) -> None:
     fields = json.loads(saved.read_bytes())
-    assert set(fields) == {"format", "name", "poly_modulus_degree", "primes", "created", "secret_key"}
-    for field in fields:
+    needed = {"format", "name", "poly_modulus_degree", "primes", "created", "secret_key"}
+    assert set(fields) == needed | {"public_encryption_key"}
+    for field in needed:
         saved.write_text(json.dumps({name: value for name, value in fields.items() if name != field}))
         with pytest.raises(SecretKeyError, match="not a sealserve secret key"):
             SecretKey.load(saved)
@@ -246,6 +255,40 @@ def test_a_loaded_key_decrypts_what_the_original_encrypted(path: Path, parameter
     places = np.arange(coefficients.size)
     decryptor = Decryptor(parameters, loaded.export(TOKEN))
     assert np.array_equal(decryptor.decrypt(c0.tobytes(), c1.tobytes(), places), coefficients)
+
+
+# Its public encryption key
+
+
+@SETS
+def test_the_public_key_is_a_seal_object_and_always_the_same(parameter_set: ParameterSet) -> None:
+    key = SecretKey.generate(parameter_set)
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: key.public_encryption_key, range(8)))
+    check_public_key(parameter_set, made[0])
+    assert set(made) == {made[0]}
+    assert SecretKey.generate(parameter_set).public_encryption_key != made[0]
+
+
+def test_the_public_key_holds_nothing_of_the_secret_key() -> None:
+    values = {DATA[at : at + 8] for at in range(len(DATA) % 8, len(DATA), 8)} - {bytes(8)}
+    public = KEY.public_encryption_key
+    assert not {public[at : at + 8] for at in range(113, len(public), 8)} & values
+
+
+def test_a_saved_key_keeps_its_public_key(path: Path) -> None:
+    key = SecretKey.generate(SMALLEST)
+    key.save(path)
+    assert SecretKey.load(path).public_encryption_key == key.public_encryption_key
+
+
+def test_an_older_file_gets_a_public_key_when_it_is_asked_for(saved: Path) -> None:
+    fields = json.loads(saved.read_bytes())
+    del fields["public_encryption_key"]
+    saved.write_text(json.dumps(fields))
+    loaded = SecretKey.load(saved)
+    assert loaded.public_encryption_key == loaded.public_encryption_key != KEY.public_encryption_key
+    check_public_key(SMALLEST, loaded.public_encryption_key)
 
 
 # Rings

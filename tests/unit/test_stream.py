@@ -1,7 +1,10 @@
 """A client's streams, against a service that is played by hand."""
 
 import dataclasses
+import itertools
 import queue
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +12,8 @@ import numpy as np
 import pytest
 
 from sealserve._exchange import Exchange
-from sealserve._stream import Batch, ScoreStream
-from sealserve.errors import ModelNotFoundError, SealserveError
+from sealserve._stream import Batch, Scored, ScoreStream
+from sealserve.errors import DeadlineError, ModelNotFoundError, QuotaExceededError, SealserveError, ServiceError
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto
@@ -98,3 +101,30 @@ def test_no_batch_is_taken_before_there_is_use_for_it() -> None:
             yield batch(first_index)
 
     assert sorted(one.first_index for one, _ in stream_of(call, source(), LIMITS)) == list(range(5))
+
+
+def test_a_service_that_stays_busy_is_not_taken_for_one_that_is_late() -> None:
+    """Until it has been asked again for one row, for as long as that may take, nobody reads what it says of others."""
+    timeout_seconds, busy = 0.1, QuotaExceededError("rows_per_minute", 0.1)
+
+    class BusyCall(Call):
+        """Answers the first two of three items: one is refused for good, for one the service is busy."""
+
+        def __iter__(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
+            items = list(itertools.islice(self._requests, 3))
+            for request, error in zip(items, (REFUSAL, busy), strict=False):
+                yield prediction_pb2.StreamPredictResponse(item_id=request.item_id, error=error_to_proto(error))
+            cancelled.wait(HANG_SECONDS)
+
+        def cancel(self) -> None:
+            cancelled.set()
+
+    def rescored(_: object, error: ServiceError) -> Scored:
+        time.sleep(3 * timeout_seconds)
+        raise error
+
+    cancelled = threading.Event()
+    results = iter(ScoreStream([BusyCall()], map(batch, range(3)), LIMITS, rescored, timeout_seconds))
+    assert [type(result) for _, result in itertools.islice(results, 2)] == [ModelNotFoundError, QuotaExceededError]
+    with pytest.raises(DeadlineError):
+        next(results)

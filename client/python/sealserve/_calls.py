@@ -1,6 +1,5 @@
 """Calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
 
-import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, 
 
 CHUNK_BYTES = 1 << 20
 _BACKOFF = 1.5
+# What a wait grows to when the service asks for less: a few attempts a timeout, or a client could starve.
+_MAX_GROWN_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -45,20 +46,27 @@ def retried(act: Callable[[float], T], timeout_seconds: float) -> T:
         timeout_seconds: for all attempts together.
 
     Raises:
-        SealserveError: what the last attempt raised.
+        SealserveError: what the last attempt raised; if that one's time ran out, why the service had refused before.
     """
-    end, left = time.monotonic() + timeout_seconds, timeout_seconds
-    for attempt in itertools.count():
+    end, left, wait = time.monotonic() + timeout_seconds, timeout_seconds, 0.0
+    busy: errors.SealserveError | None = None
+    while True:
         try:
             return act(left)
         except BUSY as error:
+            busy = error
             # Ever longer, and not all clients at once: else those that were refused together come back together.
-            delay = error.retry_delay_seconds * _BACKOFF**attempt * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
+            wait = max(error.retry_delay_seconds, min(_BACKOFF * wait, _MAX_GROWN_SECONDS))
+            delay = wait * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
             left = end - time.monotonic() - delay
             if left <= 0:
                 raise
             time.sleep(delay)
-    raise AssertionError("it counts for ever")
+        except errors.DeadlineError:
+            if busy is None:
+                raise
+            # What was left of the time tells nothing of the service: that it was busy does.
+            raise busy from busy.__cause__
 
 
 def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve._encryptor_pool import EncryptorPool, MakeEncryptor, PooledEncryptor
 from sealserve.errors import ParameterError, ReplyError, SecretKeyError
 from sealserve.he import _seal
 from sealserve.he.column import ColumnPacking
@@ -13,6 +14,7 @@ from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
 from sealserve.he.parameters import Layout
 from sealserve.he.row import RowPacking
+from sealserve.he.seeded_encryptor import SeededEncryptor
 from sealserve.item import ItemHeader, Residues, Scores
 from sealserve.keys import SecretKey
 from sealserve.model import Cost, Model, Offer
@@ -38,18 +40,16 @@ class Item:
     cost: Cost
 
 
+@dataclass(frozen=True)
 class _Ciphertexts:
     """Rows encrypted as they are taken: a batch of columns is longer than what is in memory at a time."""
 
-    def __init__(
-        self, encryptor: Encryptor, packing: RowPacking | ColumnPacking, quantized_rows: NDArray[np.int64]
-    ) -> None:
-        self._encryptor = encryptor
-        self._packing = packing
-        self._quantized_rows = quantized_rows
+    encryptor: Encryptor | PooledEncryptor
+    packing: RowPacking | ColumnPacking
+    quantized_rows: NDArray[np.int64]
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(self._encryptor.encrypt, self._packing.pack_rows(self._quantized_rows))
+        return self.encryptor.encrypt_all(self.packing.pack_rows(self.quantized_rows))
 
 
 class Exchange:
@@ -59,13 +59,23 @@ class Exchange:
         model: what the service says of it.
         secret_key: the key to use; by default a new one.
         offer: one of the model's; by default the best for single rows.
+        seeded: upload ciphertexts of half the size, for twice the time of encryption.
+        encryptors: worker processes for the encryption of batches.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or one that contradicts itself.
         SecretKeyError: the given key belongs to no offer's ring.
     """
 
-    def __init__(self, model: Model, secret_key: SecretKey | None = None, *, offer: Offer | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        secret_key: SecretKey | None = None,
+        *,
+        offer: Offer | None = None,
+        seeded: bool = False,
+        encryptors: EncryptorPool | None = None,
+    ) -> None:
         self.model = model
         self.offer = offer or choose(model, 1, secret_key=secret_key)
         parameters = self.offer.parameters
@@ -76,7 +86,8 @@ class Exchange:
         self._centers = np.array(self.offer.score_centers, np.int64)
         self._radii = np.array(self.offer.score_radii, np.int64)
         exported = self.secret_key.export(TOKEN)
-        self._encryptor = Encryptor(parameters, exported)
+        make = MakeEncryptor(SeededEncryptor if seeded else Encryptor, parameters, exported)
+        self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
         self._decryptor = Decryptor(parameters, exported)
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:

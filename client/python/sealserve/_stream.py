@@ -181,13 +181,19 @@ class _Lane:
         self._window_bytes = owner.limits.window_bytes
         self._sign_of_life_seconds = _sign_of_life_seconds(owner.limits.idle_timeout_seconds)
         self._changed = threading.Condition()
+        self._is_rescoring = False
         self._call = stream_call(self._requests())
         self.reader = threading.Thread(target=self._read, name="sealserve-reader", daemon=True)
         self.reader.start()
 
     def oldest(self) -> float:
-        """When the oldest item without an end was sent, in time.monotonic() seconds."""
+        """When the oldest item without an end was sent, in time.monotonic() seconds.
+
+        That is now while a refused one is scored again: nobody reads then, so that no other can have its end.
+        """
         with self._changed:
+            if self._is_rescoring:
+                return time.monotonic()
             return next((pending.sent for pending in self._pending.values()), time.monotonic())
 
     def cancel(self) -> None:
@@ -280,12 +286,19 @@ class _Lane:
             if response.HasField("error"):
                 error = error_from_proto(response.error)
                 if isinstance(error, (StaleConfigError, *BUSY)):
-                    return self._owner.rescored(pending.batch.rows, error)
+                    return self._rescored(pending.batch, error)
                 return error
             exchange = pending.batch.exchange
             return Scored(exchange.model.output, exchange.decrypt(len(pending.batch.rows), pending.reply))
         except SealserveError as error:
             return error
+
+    def _rescored(self, batch: Batch, error: ServiceError) -> Scored:
+        self._is_rescoring = True
+        try:
+            return self._owner.rescored(batch.rows, error)
+        finally:
+            self._is_rescoring = False
 
 
 def _sign_of_life_seconds(idle_timeout_seconds: float) -> float | None:

@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 
 from sealserve._calls import called, described, retried, scored
 from sealserve._channel import open_channel
+from sealserve._encryptor_pool import EncryptorPool
 from sealserve._exchange import Exchange, choose
 from sealserve._stream import Batch, Scored, ScoreStream
+from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, SealserveError, ServiceError, StaleConfigError
 from sealserve.he.parameters import Layout
 from sealserve.keys import SecretKey
-from sealserve.model import Model
+from sealserve.model import Model, Offer
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto
 
@@ -51,6 +53,10 @@ class Client:
         clip: move features outside the model's range to its nearest end instead of refusing them.
         timeout_seconds: how long an answer may take.
         connections: how many to open; by default as many as the service suggests (one a process).
+        seeded: upload ciphertexts of half the size, for twice the time of encryption and more of the service's; by
+            default single rows to other machines. For batches it pays on links below 400 Mbit/s.
+        encrypt_processes: encrypt batches in so many processes beside this one. They are spawned: a program that uses
+            them has its entry under `if __name__ == "__main__"`.
 
     Every method raises errors of `sealserve.errors` only. Threads may share a client.
     """
@@ -66,6 +72,8 @@ class Client:
         clip: bool = False,
         timeout_seconds: float = 60.0,
         connections: int | None = None,
+        seeded: bool | None = None,
+        encrypt_processes: int = 0,
     ) -> None:
         self._address = address
         self._model_name = model
@@ -78,6 +86,11 @@ class Client:
         self._clip = clip
         self._timeout_seconds = timeout_seconds
         self._connections = connections
+        self._seeded = seeded
+        self._is_near = is_loopback(host_of(address))
+        if encrypt_processes < 0:
+            raise InputError("encrypt_processes is at least 0")
+        self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
         self._lock = threading.RLock()
         self._channels: list[grpc.Channel] = []
         self._model: Model | None = None
@@ -97,6 +110,8 @@ class Client:
             for channel in self._channels:
                 channel.close()
             self._channels.clear()
+            if self._encryptors:
+                self._encryptors.close()
 
     @property
     def model(self) -> Model:
@@ -110,6 +125,10 @@ class Client:
     def secret_key(self) -> SecretKey:
         """The secret key in use for single rows."""
         return self._exchange(1).secret_key
+
+    def offer(self, row_count: int = 1) -> Offer:
+        """Return the way in which so many rows travel."""
+        return self._exchange(row_count).offer
 
     def models(self) -> Iterator[Model]:
         """Yield all models that the service lists, ordered by name."""
@@ -274,7 +293,9 @@ class Client:
             offer = choose(self.model, row_count, self._layout, secret_key=self._given_key)
             if (exchange := self._exchanges.get(offer.layout)) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
-                exchange = self._exchanges[offer.layout] = Exchange(self.model, key, offer=offer)
+                seeded = offer.layout is Layout.ROW and not self._is_near if self._seeded is None else self._seeded
+                exchange = Exchange(self.model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
+                self._exchanges[offer.layout] = exchange
                 if key is None:
                     self._secret_keys.append(exchange.secret_key)
             return exchange

@@ -308,3 +308,4 @@ class KeyFault(Enum):
     FORMAT = "not made of the SEAL objects of its kind, or too long once inflated"
     PARAMETERS = "made for another parameter set or other rotations"
     COEFFICIENT = "out of its bounds: a coefficient is at or above its prime"
+    DEGENERATE = "degenerate: a polynomial is zero or constant, and encrypts nothing"

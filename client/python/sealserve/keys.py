@@ -10,41 +10,47 @@ key from time to time (`age`), and never send scores, errors or decisions to ret
 import base64
 import json
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sealserve.errors import ParameterError, SecretKeyError
+from sealserve.errors import MalformedKeyError, ParameterError, SecretKeyError
 from sealserve.he import _seal
-from sealserve.he.parameters import EncryptionParameters, ParameterSet
+from sealserve.he.parameters import ParameterSet, key_parameters
+from sealserve.he.public_key_format import check_public_key
 from sealserve.secret_key_access import TOKEN, SecretKeyAccess
 
 _FORMAT = "sealserve secret key 1"
-_ANY_PLAIN_MODULUS = 2  # a secret key does not depend on t
 
 
 class SecretKey:
     """A SEAL secret key for one ring: a degree N and primes. Make one with `generate` or `load`."""
 
-    __slots__ = ("_created", "_data", "_parameter_set")
+    __slots__ = ("_created", "_data", "_lock", "_parameter_set", "_public_encryption_key")
 
     _parameter_set: ParameterSet
     _data: bytes
     _created: datetime
+    _public_encryption_key: bytes
+    _lock: threading.Lock
 
     def __init__(self, *_: object, **__: object) -> None:
         raise TypeError("make a secret key with SecretKey.generate(...) or SecretKey.load(...)")
 
     @classmethod
-    def _make(cls, parameter_set: ParameterSet, data: bytes, created: datetime) -> "SecretKey":
+    def _make(
+        cls, parameter_set: ParameterSet, data: bytes, created: datetime, public_encryption_key: bytes = b""
+    ) -> "SecretKey":
         key = object.__new__(cls)
         key._parameter_set, key._data, key._created = parameter_set, data, created
+        key._public_encryption_key, key._lock = public_encryption_key, threading.Lock()
         return key
 
     @classmethod
     def generate(cls, parameter_set: ParameterSet) -> "SecretKey":
         """Make a new key with SEAL's generator."""
-        context = _seal.context(EncryptionParameters(parameter_set, _ANY_PLAIN_MODULUS))
+        context = _seal.context(key_parameters(parameter_set))
         return cls._make(parameter_set, _seal.generate_secret_key(context), datetime.now(UTC))
 
     @classmethod
@@ -65,12 +71,16 @@ class SecretKey:
                 raise ValueError
             parameter_set = ParameterSet(fields["name"], fields["poly_modulus_degree"], tuple(fields["primes"]))
             data = base64.b64decode(fields["secret_key"], validate=True)
-            context = _seal.context(EncryptionParameters(parameter_set, _ANY_PLAIN_MODULUS))
+            context = _seal.context(key_parameters(parameter_set))
             _seal.load_secret_key(context, data)
-            return cls._make(parameter_set, data, created)
+            # Older files have none.
+            public_key = base64.b64decode(fields.get("public_encryption_key", ""), validate=True)
+            if public_key:
+                check_public_key(parameter_set, public_key)
+            return cls._make(parameter_set, data, created, public_key)
         except OSError as error:
             raise SecretKeyError(f"{file}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, ParameterError, _seal.SealError):
+        except (ValueError, KeyError, TypeError, AttributeError, ParameterError, MalformedKeyError, _seal.SealError):
             # The cause may quote the file: leave it out.
             raise SecretKeyError(f"{file}: not a sealserve secret key") from None
 
@@ -87,6 +97,7 @@ class SecretKey:
             "primes": self._parameter_set.primes,
             "created": self._created.isoformat(),
             "secret_key": base64.b64encode(self.export(TOKEN)).decode(),
+            "public_encryption_key": base64.b64encode(self.public_encryption_key).decode(),
         }
         try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -106,10 +117,22 @@ class SecretKey:
             raise SecretKeyError("exporting a secret key needs sealserve.secret_key_access.TOKEN")
         return self._data
 
+    @property
+    def public_encryption_key(self) -> bytes:
+        """The public encryption key, an uncompressed SEAL object that is no secret: what services hide weights with.
+
+        It is made by SEAL when it is first asked for, and saved with the secret key: equal bytes have an equal id, so
+        that one registration serves every program that loads the file.
+        """
+        with self._lock:
+            if not self._public_encryption_key:
+                context = _seal.context(key_parameters(self._parameter_set))
+                self._public_encryption_key = _seal.generate_public_key(context, self._data)
+            return self._public_encryption_key
+
     def fits(self, parameter_set: ParameterSet) -> bool:
         """Tell whether the key is of this set's ring, whatever the set's name."""
-        own = self._parameter_set
-        return (own.poly_modulus_degree, own.primes) == (parameter_set.poly_modulus_degree, parameter_set.primes)
+        return self._parameter_set.shares_ring(parameter_set)
 
     @property
     def age(self) -> timedelta:

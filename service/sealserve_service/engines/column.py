@@ -82,27 +82,26 @@ class ColumnEngine:
         """Begin an item of header.row_count rows."""
         return ColumnScoring(self, header.row_count)
 
-    def multiply(self, first_index: int, residues: Sequence[NDArray[np.uint64]], sums: NDArray[np.float64]) -> None:
+    def multiply(self, first_index: int, residues: NDArray[np.uint64], sums: NDArray[np.float64]) -> None:
         """Add the products of residues, of consecutive ciphertexts between two folds, and their weights to the sums.
 
         Args:
             first_index: of the first ciphertext.
-            residues: each (2, data primes, N).
+            residues: (ciphertexts, 2, data primes, N).
             sums: float64 (score_count, 4 data primes N): low and high limbs alternate.
         """
         buffer = self._buffers.get()
         if buffer is None:
             buffer = np.empty((_CIPHERTEXTS_A_PRODUCT, _LIMBS_A_PRODUCT))
         try:
-            limbs = [ciphertext.reshape(-1).view(np.uint32) for ciphertext in residues]
+            limbs = residues.reshape(len(residues), -1).view(np.uint32)
             for first in range(0, len(limbs), _CIPHERTEXTS_A_PRODUCT):
                 block = limbs[first : first + _CIPHERTEXTS_A_PRODUCT]
                 weights = self.weights[first_index + first : first_index + first + len(block)].T
                 for start in range(0, sums.shape[1], _LIMBS_A_PRODUCT):
                     columns = slice(start, min(start + _LIMBS_A_PRODUCT, sums.shape[1]))
                     converted = buffer[: len(block), : columns.stop - start]
-                    for row, ciphertext in zip(converted, block, strict=True):
-                        row[:] = ciphertext[columns]
+                    converted[:] = block[:, columns]
                     sums[:, columns] += weights @ converted
         finally:
             self._buffers.put(buffer)
@@ -169,13 +168,10 @@ class ColumnScoring:
 
     def add(self, ciphertexts: Sequence[bytes]) -> None:
         """Check ciphertexts, the next features of all rows, and add their products to the sums."""
-        engine, residues = self._engine, []
-        for index, data in enumerate(ciphertexts, self._received):
-            try:
-                residues.append(self._checked(data))
-            except MalformedCiphertextError as error:
-                error.index = index
-                raise
+        engine = self._engine
+        residues = engine.format.checked_residues(ciphertexts)
+        if residues is None:
+            residues = self._checked_one_by_one(ciphertexts)
         if not self._sums.size:
             shape = engine.packing.score_count, 2, len(engine.primes), engine.packing.poly_modulus_degree
             self._residues = np.zeros(shape, np.int64)
@@ -190,16 +186,21 @@ class ColumnScoring:
             if len(some) == until_fold:
                 self.fold()
 
-    def _checked(self, data: bytes) -> NDArray[np.uint64]:
-        """Return the residues (2, data primes, N) of hostile bytes: a view of them, unless they are seeded."""
-        engine = self._engine
-        engine.format.check(data)
-        if len(data) == engine.format.seeded_bytes:
+    def _checked_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
+        """Return the residues of ciphertexts of which some are seeded, or bad, and say which."""
+        engine, residues = self._engine, []
+        for index, data in enumerate(ciphertexts, self._received):
             try:
-                data = _seal.ciphertext_bytes(_seal.load_ciphertext(engine.context, data))
+                engine.format.check(data)
+                if len(data) == engine.format.seeded_bytes:
+                    data = _seal.ciphertext_bytes(_seal.load_ciphertext(engine.context, data))
+            except MalformedCiphertextError as error:
+                error.index = index
+                raise
             except _seal.SealError as error:
-                raise MalformedCiphertextError(CiphertextFault.HEADER) from error
-        return engine.format.residues(data)
+                raise MalformedCiphertextError(CiphertextFault.HEADER, index) from error
+            residues.append(engine.format.residues(data))
+        return np.stack(residues)
 
     def fold(self) -> None:
         """Reduce the sums modulo the primes into the residues, and begin anew."""

@@ -207,12 +207,12 @@ def test_products_at_the_edge_of_a_fold(what: str, signs: str, parameter_set: Pa
 @pytest.mark.parametrize("sign", [1, -1])
 def test_float64_holds_a_part_to_the_brim_and_not_one_more(sign: int) -> None:
     """With limbs of 2^32 - 1, beyond any that a residue has."""
-    ones = np.full((2, 1, SMALLEST.poly_modulus_degree), 2**64 - 1, np.uint64)
+    ones = np.full((128, 2, 1, SMALLEST.poly_modulus_degree), 2**64 - 1, np.uint64)
     for total, is_exact in ((MOST, True), (MOST + 1, False)):
         weights = np.full((1, 128), sign << 14)
         weights[0, 60] += sign * (total - MOST)
         sums = np.zeros((1, 4 * SMALLEST.poly_modulus_degree))
-        ColumnEngine(plan_of(SMALLEST, weights)).multiply(0, [ones] * 128, sums)
+        ColumnEngine(plan_of(SMALLEST, weights)).multiply(0, ones, sums)
         assert (int(sums[0, 0]) == sign * total * (2**32 - 1)) is is_exact
         assert (sums == sums[0, 0]).all()
 

@@ -16,16 +16,19 @@ from sealserve.he.parameters import (
     MAX_PLAIN_MODULUS_BITS,
     MAX_PRIME_BITS,
     MAX_PRIMES,
+    PRIVATE_ROW_PARAMETER_SETS,
     ROW_PARAMETER_SETS,
     EncryptionParameters,
     ParameterSet,
+    key_parameters,
 )
 from sealserve.keys import SecretKey
 
 SMALLEST = ROW_PARAMETER_SETS[0]
 (PRIME,) = SMALLEST.primes
 TWO_PRIMES = ROW_PARAMETER_SETS[2]
-SETS = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS + COLUMN_PARAMETER_SETS, ids=lambda s: s.name)
+EVERY_SET = (*ROW_PARAMETER_SETS, *PRIVATE_ROW_PARAMETER_SETS[1:], *COLUMN_PARAMETER_SETS)
+SETS = pytest.mark.parametrize("parameter_set", EVERY_SET, ids=lambda s: s.name)
 DEGREES = pytest.mark.parametrize("degree", MAX_MODULUS_BITS)
 
 
@@ -183,9 +186,19 @@ def test_columns_have_the_rings_of_rows() -> None:
         assert SecretKey.generate(column).fits(row)
 
 
+@SETS
+def test_seal_finds_the_named_sets_secure(parameter_set: ParameterSet) -> None:
+    """SEAL builds no context below tc128."""
+    N, bits = parameter_set.poly_modulus_degree, math.prod(parameter_set.primes).bit_length()
+    assert bits <= seal.CoeffModulus.MaxBitCount(N, seal.sec_level_type.tc128) == MAX_MODULUS_BITS[N]
+    assert is_accepted_by_seal(N, parameter_set.primes)
+    assert all(seal.Modulus(prime).is_prime() for prime in parameter_set.primes)
+
+
 def test_the_named_sets_are_in_order_of_cost() -> None:
-    assert len({s.name for s in ROW_PARAMETER_SETS}) == len(ROW_PARAMETER_SETS)
-    for cheaper, dearer in pairwise(ROW_PARAMETER_SETS):
+    assert len({s.name for s in EVERY_SET}) == len(EVERY_SET)
+    assert PRIVATE_ROW_PARAMETER_SETS[0] is ROW_PARAMETER_SETS[-1]
+    for cheaper, dearer in pairwise(EVERY_SET):
         assert (cheaper.polynomial_bytes, cheaper.modulus) < (dearer.polynomial_bytes, dearer.modulus)
 
 
@@ -196,7 +209,7 @@ def test_the_last_of_several_primes_carries_no_data() -> None:
 
 
 def test_every_plaintext_modulus_has_a_parms_id_of_its_own() -> None:
-    contexts = [_seal.context(EncryptionParameters(s, t)) for s in ROW_PARAMETER_SETS for t in (2, 3, 1 << 20, 1 << 21)]
+    contexts = [_seal.context(EncryptionParameters(s, t)) for s in EVERY_SET for t in (2, 3, 1 << 20, 1 << 21)]
     for parms_id in (_seal.fresh_parms_id, _seal.key_parms_id):
         ids = [parms_id(context) for context in contexts]
         assert len(set(ids)) == len(ids)
@@ -204,7 +217,20 @@ def test_every_plaintext_modulus_has_a_parms_id_of_its_own() -> None:
 
 
 def test_a_key_and_a_fresh_ciphertext_share_their_parms_id_only_where_no_prime_is_special() -> None:
-    for parameter_set in ROW_PARAMETER_SETS:
+    for parameter_set in EVERY_SET:
         context = _seal.context(EncryptionParameters(parameter_set, 16))
         same = _seal.fresh_parms_id(context) == _seal.key_parms_id(context)
         assert same is (len(parameter_set.primes) == 1)
+
+
+def test_keys_belong_to_the_ring_whatever_the_plaintext_modulus() -> None:
+    assert key_parameters(SMALLEST) == EncryptionParameters(SMALLEST, 2)
+    for parameter_set in EVERY_SET:
+        same = ParameterSet("column", parameter_set.poly_modulus_degree, parameter_set.primes)
+        assert parameter_set.shares_ring(same)
+        assert [other for other in EVERY_SET if other.shares_ring(parameter_set)] == [parameter_set]
+        assert _seal.key_parms_id(_seal.context(key_parameters(same))) == _seal.key_parms_id(
+            _seal.context(key_parameters(parameter_set))
+        )
+    first, second, special = TWO_PRIMES.primes
+    assert not TWO_PRIMES.shares_ring(ParameterSet("reordered", 4096, (second, first, special)))

@@ -18,6 +18,7 @@ from seal import (
     GaloisKeys,
     KeyGenerator,
     Plaintext,
+    PublicKey,
     RelinKeys,
     SecretKey,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "GaloisKeys",
     "KeyGenerator",
     "Plaintext",
+    "PublicKey",
     "RelinKeys",
     "SecretKey",
 ]
@@ -170,4 +172,26 @@ def generate_secret_key(built: Context) -> bytes:
     """Make a secret key with SEAL's generator and serialize it."""
     with errors():
         data: bytes = KeyGenerator(built).secret_key().to_string()
+    return data
+
+
+def load_public_key(built: Context, data: bytes) -> PublicKey:
+    """Load a public encryption key that is stamped with this context's key_parms_id.
+
+    Raises:
+        SealError: SEAL refuses it.
+    """
+    with errors():
+        return built.from_public_str(data)
+
+
+def generate_public_key(built: Context, secret_key: bytes) -> bytes:
+    """Make a public encryption key of a secret key that is stamped with this context's key_parms_id; serialize it.
+
+    Raises:
+        SealError: SEAL refuses the secret key.
+    """
+    loaded = load_secret_key(built, secret_key)
+    with errors():
+        data: bytes = KeyGenerator(built, loaded).create_public_key().to_string()
     return data

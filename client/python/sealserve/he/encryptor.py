@@ -1,5 +1,7 @@
 """Encrypts plaintext polynomials with the secret key."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,11 +20,15 @@ class Encryptor:
         self._context = _seal.context(parameters)
         stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._context))
         self._encryptor = _seal.Encryptor(self._context, _seal.load_secret_key(self._context, stamped))
-        fresh = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
-        self.ciphertext_bytes = fresh.full_bytes
+        self._format = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
+        self.ciphertext_bytes = self._format.full_bytes
 
     def encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
         """Encrypt coefficients (N,), each below t, into an uncompressed SEAL ciphertext."""
         plaintext = _seal.load_plaintext(self._context, seal_format.pack_plaintext(coefficients))
         with _seal.errors():
             return _seal.ciphertext_bytes(self._encryptor.encrypt_symmetric(plaintext))
+
+    def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
+        """Encrypt plaintexts, each (N,), as they are taken."""
+        return map(self.encrypt, plaintexts)

@@ -70,6 +70,10 @@ class ParameterSet:
                 f"the most is {MAX_MODULUS_BITS[N]}"
             )
 
+    def shares_ring(self, other: "ParameterSet") -> bool:
+        """Tell whether keys of the other set are keys of this one: N and the primes count, not the names."""
+        return (self.poly_modulus_degree, self.primes) == (other.poly_modulus_degree, other.primes)
+
     @property
     def data_primes(self) -> tuple[int, ...]:
         """The primes that a fresh ciphertext has residues for."""
@@ -118,6 +122,14 @@ class EncryptionParameters:
             )
 
 
+def key_parameters(parameter_set: ParameterSet) -> EncryptionParameters:
+    """Return the encryption parameters that a set's keys are made for and stamped with: those of t = 2.
+
+    A key does not depend on t, so that one serves every model of its ring; SEAL's stamp, parms_id, does.
+    """
+    return EncryptionParameters(parameter_set, plain_modulus=2)
+
+
 # In ascending order of cost. The special prime of the last is as small as primes come: it only has to be there.
 ROW_PARAMETER_SETS = (
     ParameterSet("row-2048-54", 2048, (0x3FFFFFFFFED001,)),
@@ -127,6 +139,14 @@ ROW_PARAMETER_SETS = (
 # The same rings, so that one secret key serves both layouts.
 COLUMN_PARAMETER_SETS = tuple(
     ParameterSet(row.name.replace("row", "column"), row.poly_modulus_degree, row.primes) for row in ROW_PARAMETER_SETS
+)
+
+# Those with room for what hides the weights, in ascending order of cost. A prime of 60 bits costs what one of 50 does,
+# in bytes and in time, so the larger sets have as many bits as primes can have.
+PRIVATE_ROW_PARAMETER_SETS = (
+    ROW_PARAMETER_SETS[2],
+    ParameterSet("row-8192-120", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0x1C001)),
+    ParameterSet("row-8192-180", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0xFFFFFFFFFFD8001, 0x1C001)),
 )
 
 # What encrypted-inference 0.9 has built in: the primes are SEAL's CoeffModulus::Create(8192, {60, 40, 40, 60}).

@@ -7,6 +7,7 @@ known beforehand, so checking one is comparing bytes.
 """
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,18 @@ HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compress
 MAGIC = 0xA15E
 _MAJOR, _MINOR = 4, 4
 _PARMS_ID_END = HEADER.size + 32
-_MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, correction factor
+MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, correction factor
 COUNT = struct.Struct("<Q")
-_MEMBERS_END = _PARMS_ID_END + _MEMBERS.size
+_MEMBERS_END = _PARMS_ID_END + MEMBERS.size
 _RESIDUES = _MEMBERS_END + HEADER.size + COUNT.size
-_SEED_INFO_BYTES = HEADER.size + 1 + 64  # a header, the generator's type, the seed
-_PRNG_TYPES = (1, 2)  # blake2xb, shake256
+SEED_BYTES = 64
+_SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES  # a header, the generator's type, the seed
+_BLAKE2XB, _SHAKE256 = 1, 2
+_PRNG_TYPES = (_BLAKE2XB, _SHAKE256)
 
 
-def _header(total_bytes: int) -> bytes:
+def header(total_bytes: int) -> bytes:
+    """Build the header of an uncompressed object of that length."""
     return HEADER.pack(MAGIC, HEADER.size, _MAJOR, _MINOR, 0, 0, total_bytes)
 
 
@@ -37,11 +41,11 @@ class CiphertextFormat:
         self._shape = (2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree)
         self._primes = np.array(parameter_set.data_primes, np.uint64)[:, None]
         _, prime_count, N = self._shape
-        members = parms_id + _MEMBERS.pack(False, 2, N, prime_count, 1.0, 1)
+        members = parms_id + MEMBERS.pack(False, 2, N, prime_count, 1.0, 1)
 
         def prefix(words: int, behind: int) -> bytes:
             inner = HEADER.size + COUNT.size + 8 * words
-            return _header(HEADER.size + len(members) + inner + behind) + members + _header(inner) + COUNT.pack(words)
+            return header(HEADER.size + len(members) + inner + behind) + members + header(inner) + COUNT.pack(words)
 
         words = prime_count * N
         self._full = prefix(2 * words, 0)
@@ -58,7 +62,9 @@ class CiphertextFormat:
         seeded = len(data) == self.seeded_bytes
         if not seeded and len(data) != self.full_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
-        self._check_prefix(data, self._seeded if seeded else self._full)
+        expected = self._seeded if seeded else self._full
+        if not data.startswith(expected):  # or a minor version is another, or something is wrong
+            self._check_prefix(data, expected)
         _, prime_count, N = self._shape
         words = prime_count * N * (1 if seeded else 2)
         residues = np.frombuffer(data, np.uint64, words, _RESIDUES).reshape(-1, prime_count, N)
@@ -66,16 +72,30 @@ class CiphertextFormat:
             raise MalformedCiphertextError(CiphertextFault.COEFFICIENT)
         if seeded:
             info = data[-_SEED_INFO_BYTES:]
-            if not _is_header(info, _SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
+            if not is_header(info, _SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
-        elif not residues[1].any():
+        elif not (residues[1, 0, 0] or residues[1].any()):  # the first is enough as a rule
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
+
+    def checked_residues(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64] | None:
+        """Return the residues (ciphertexts, 2, data primes, N) of full ciphertexts that pass all checks, else None.
+
+        One call for many: NumPy gives the GIL away in every call, and may wait for it afterwards.
+        """
+        if any(len(data) != self.full_bytes or not data.startswith(self._full) for data in ciphertexts):
+            return None
+        joined = b"".join([memoryview(data)[_RESIDUES:] for data in ciphertexts])
+        residues = np.frombuffer(joined, np.uint64).reshape(-1, *self._shape)
+        for index, prime in enumerate(self._primes.ravel()):
+            if residues[:, :, index].max() >= prime:
+                return None
+        return residues if residues[:, 1, 0, 0].all() else None
 
     @staticmethod
     def _check_prefix(data: bytes, expected: bytes) -> None:
         for at in (0, _MEMBERS_END):
             total = HEADER.unpack_from(expected, at)[-1]
-            if not _is_header(data[at : at + HEADER.size], total):
+            if not is_header(data[at : at + HEADER.size], total):
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
         if data[HEADER.size : _PARMS_ID_END] != expected[HEADER.size : _PARMS_ID_END]:
             raise MalformedCiphertextError(CiphertextFault.PARAMETERS)
@@ -92,8 +112,12 @@ class CiphertextFormat:
         """Build a full ciphertext of c0 (data primes, N) and the bytes of c1 of the same shape."""
         return b"".join((self._full, c0.tobytes(), c1))
 
+    def pack_seeded(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
+        """Build a seeded ciphertext of c0 (data primes, N) and a seed of SEED_BYTES, for SEAL's usual generator."""
+        return b"".join((self._seeded, c0.tobytes(), header(_SEED_INFO_BYTES), bytes((_BLAKE2XB,)), seed))
 
-def _is_header(data: bytes, total_bytes: int) -> bool:
+
+def is_header(data: bytes, total_bytes: int) -> bool:
     """Tell whether it is the header of an uncompressed SEAL 4.x object of that length; any minor version will do."""
     magic, size, major, _, compression, reserved, total = HEADER.unpack_from(data)
     return (magic, size, major, compression, reserved, total) == (MAGIC, HEADER.size, _MAJOR, 0, 0, total_bytes)
@@ -109,9 +133,9 @@ def pack_plaintext(coefficients: NDArray[np.uint64]) -> bytes:
     members = _PLAINTEXT_MEMBERS.pack(coefficients.size, 1.0)
     return b"".join(
         (
-            _header(HEADER.size + len(members) + inner),
+            header(HEADER.size + len(members) + inner),
             members,
-            _header(inner),
+            header(inner),
             COUNT.pack(coefficients.size),
             np.ascontiguousarray(coefficients).tobytes(),
         )
@@ -127,5 +151,8 @@ def plaintext_coefficients(data: bytes, poly_modulus_degree: int) -> NDArray[np.
 
 
 def restamp(data: bytes, parms_id: bytes) -> bytes:
-    """Put another parms_id into a key's bytes: a secret key belongs to N and the primes, its stamp to t as well."""
+    """Put another parms_id into an object's bytes.
+
+    A secret key belongs to N and the primes, its stamp to scheme and t as well; residues of a ciphertext likewise.
+    """
     return data[: HEADER.size] + parms_id + data[_PARMS_ID_END:]

@@ -170,12 +170,14 @@ class MalformedKey(_message.Message):
         REASON_FORMAT: _ClassVar[MalformedKey.Reason]
         REASON_PARAMETERS: _ClassVar[MalformedKey.Reason]
         REASON_COEFFICIENT: _ClassVar[MalformedKey.Reason]
+        REASON_DEGENERATE: _ClassVar[MalformedKey.Reason]
     REASON_UNSPECIFIED: MalformedKey.Reason
     REASON_LENGTH: MalformedKey.Reason
     REASON_DIGEST: MalformedKey.Reason
     REASON_FORMAT: MalformedKey.Reason
     REASON_PARAMETERS: MalformedKey.Reason
     REASON_COEFFICIENT: MalformedKey.Reason
+    REASON_DEGENERATE: MalformedKey.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: MalformedKey.Reason
     def __init__(self, reason: _Optional[_Union[MalformedKey.Reason, str]] = ...) -> None: ...

@@ -1,0 +1,66 @@
+"""Public encryption keys as SEAL writes them, with the checks that SEAL's own load does not make.
+
+A public key (b, a) is a ciphertext of the key level, with residues for all primes, in NTT form: what stands for a
+polynomial are its values at the roots of X^N + 1 modulo each prime. A polynomial that is zero, or a constant, modulo a
+prime has the same value at all roots; one drawn at random has not, but for a chance of prime^(1 - N).
+
+Sources: SEAL native/src/seal/publickey.h (save_members is its ciphertext's), ciphertext.cpp.
+"""
+
+import numpy as np
+
+from sealserve.errors import KeyFault, MalformedKeyError
+from sealserve.he import _seal
+from sealserve.he.parameters import ParameterSet, key_parameters
+from sealserve.he.seal_format import COUNT, HEADER, MEMBERS, header, is_header
+
+_PARMS_ID_BYTES = 32
+_FORM = HEADER.size + _PARMS_ID_BYTES
+_INNER_HEADER = _FORM + MEMBERS.size
+_COUNT = _INNER_HEADER + HEADER.size
+_RESIDUES = _COUNT + COUNT.size
+
+
+def public_key_bytes(parameter_set: ParameterSet) -> int:
+    """Return the length of a set's public keys."""
+    return _RESIDUES + 8 * _word_count(parameter_set)
+
+
+def check_public_key(parameter_set: ParameterSet, data: bytes) -> None:
+    """Check hostile bytes, so that SEAL's load sees nothing but a public key of this ring, stamped as its keys are.
+
+    That a polynomial is neither zero nor constant modulo any prime is checked, not that it is random: a client can
+    make a key that hides little, and harms none but the model that it asks for.
+
+    Raises:
+        MalformedKeyError: with the first check that fails.
+    """
+    expected = _prefix(parameter_set)
+    if len(data) != public_key_bytes(parameter_set):
+        raise MalformedKeyError(KeyFault.FORMAT)
+    inner_bytes = len(data) - _INNER_HEADER
+    if not is_header(data[: HEADER.size], len(data)) or not is_header(data[_INNER_HEADER:_COUNT], inner_bytes):
+        raise MalformedKeyError(KeyFault.FORMAT)
+    if data[_FORM:_INNER_HEADER] != expected[_FORM:_INNER_HEADER] or data[_COUNT:_RESIDUES] != expected[_COUNT:]:
+        raise MalformedKeyError(KeyFault.FORMAT)
+    if data[HEADER.size : _FORM] != expected[HEADER.size : _FORM]:
+        raise MalformedKeyError(KeyFault.PARAMETERS)
+    primes = np.array(parameter_set.primes, np.uint64)[:, None]
+    values = np.frombuffer(data, np.uint64, offset=_RESIDUES).reshape(2, len(primes), -1)
+    if (values >= primes).any():
+        raise MalformedKeyError(KeyFault.COEFFICIENT)
+    if (values == values[..., :1]).all(axis=-1).any():
+        raise MalformedKeyError(KeyFault.DEGENERATE)
+
+
+def _word_count(parameter_set: ParameterSet) -> int:
+    return 2 * len(parameter_set.primes) * parameter_set.poly_modulus_degree
+
+
+def _prefix(parameter_set: ParameterSet) -> bytes:
+    """Every byte before the residues."""
+    parms_id = _seal.key_parms_id(_seal.context(key_parameters(parameter_set)))
+    form = MEMBERS.pack(True, 2, parameter_set.poly_modulus_degree, len(parameter_set.primes), 1.0, 1)
+    words = _word_count(parameter_set)
+    inner = header(HEADER.size + COUNT.size + 8 * words) + COUNT.pack(words)
+    return header(public_key_bytes(parameter_set)) + parms_id + form + inner
