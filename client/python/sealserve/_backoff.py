@@ -25,7 +25,8 @@ FIRST_CONTACT_SECONDS = 1.0
 """How long to look for a service that has never answered: long enough if one of its processes is just dying."""
 
 _BREAK_SECONDS = 0.05
-_MAX_BREAK_SECONDS = 2.0
+# What a wait grows to when the service asks for less: a few attempts a timeout, or a client could starve.
+_MAX_GROWN_SECONDS = 2.0
 _GROWTH = 1.5
 _MAX_EXPONENT = 30
 
@@ -37,5 +38,6 @@ def delay_seconds(error: SealserveError | None, failures: int) -> float:
     """
     growth = _GROWTH ** min(failures - 1, _MAX_EXPONENT)
     if isinstance(error, BUSY):
-        return max(_BREAK_SECONDS, error.retry_delay_seconds) * growth * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
-    return min(_BREAK_SECONDS * growth, _MAX_BREAK_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
+        least = max(_BREAK_SECONDS, error.retry_delay_seconds)
+        return max(least, min(least * growth, _MAX_GROWN_SECONDS)) * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
+    return min(_BREAK_SECONDS * growth, _MAX_GROWN_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret

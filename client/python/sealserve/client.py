@@ -32,7 +32,7 @@ from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
 from sealserve.errors import StaleConfigError
 from sealserve.keys import SecretKey
-from sealserve.model import Model
+from sealserve.model import Model, Offer
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto
 
@@ -108,6 +108,10 @@ class Client:
     def secret_key(self) -> SecretKey:
         """The secret key in use for single rows."""
         return self._exchange(1).secret_key
+
+    def offer(self, row_count: int = 1) -> Offer:
+        """Return the way in which so many rows travel."""
+        return self._exchange(row_count).offer
 
     def models(self) -> Iterator[Model]:
         """Yield all models that the service lists, ordered by name."""
