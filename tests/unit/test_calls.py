@@ -158,6 +158,7 @@ class Failure:
         (grpc.StatusCode.CANCELLED, "CANCELLED", UnavailableError),
         (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", UnavailableError),
         (grpc.StatusCode.UNKNOWN, "Stream removed", UnavailableError),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", UnavailableError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!", QuotaExceededError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", CallError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineError),
