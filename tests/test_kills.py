@@ -1,5 +1,6 @@
 """Streams that survive: serving processes are killed and services restarted under them, and no row is lost."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from sealserve import client as client_module
 from sealserve._channel import open_channel
+from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from tests.test_processes import is_alive, running, wait_until, workers
 
@@ -94,6 +96,22 @@ def test_single_rows_survive_the_death_of_a_process(model_path: Path, opened: li
         results = while_disturbed(client.stream(iter(rows)), len(rows), lambda: kill_one_worker(supervisor))
         assert_complete(client, results, rows)
     assert len(opened) > 2, "no connection has died"
+
+
+@pytest.mark.parametrize("layout", ["row", "column"])
+def test_streams_of_asyncio_survive_the_death_of_a_process(model_path: Path, layout: Any) -> None:
+    async def results() -> list[tuple[int, Any]]:
+        async with AsyncClient(address, layout=layout, timeout_seconds=60) as client:
+            received = list[tuple[int, Any]]()
+            async for result in client.stream(rows):
+                received.append(result)
+                if len(received) in (len(rows) // 3, len(rows) // 2):
+                    kill_one_worker(supervisor)
+            return received
+
+    with running(model_path, 2) as (address, supervisor), Client(address, layout=layout, timeout_seconds=60) as client:
+        rows = random_rows(3000 if layout == "row" else 30 * client._exchange(1).offer.rows_per_item)
+        assert_complete(client, asyncio.run(results()), rows)
 
 
 def test_calls_of_one_row_survive_the_death_of_a_process(model_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -148,6 +149,26 @@ def test_items_that_come_too_slowly_are_sent_again(digits_model: Digits, stream:
         proxy.stall(at_bytes=500_000, seconds=1.0)
         assert_complete(stream(proxy.address, rows, layout="column"), digits_model.estimator.predict(rows))
         assert proxy.stalls == 1
+
+
+@both
+def test_a_connection_that_falls_silent_is_left_for_another(
+    digits_server: str, digits_model: Digits, stream: Streamed
+) -> None:
+    """Nothing tells that it is dead. What was on it is sent again once it is late, as the other one goes on."""
+    rows = digits_model.X[:50]
+
+    def source() -> Iterator[Any]:
+        yield from rows[:49]
+        late.wait(1.5)  # longer than an answer may take, and than the stalled lane is waited for
+        yield rows[49]
+
+    late = threading.Event()
+    with cutting(digits_server, lambda _: None) as proxy:
+        proxy.stall(at_bytes=100_000, seconds=HANG_SECONDS)
+        results = stream(proxy.address, source(), connections=2, timeout_seconds=1.0)
+        assert proxy.stalls == 1
+    assert_complete(results, digits_model.estimator.predict(rows))
 
 
 def test_a_call_of_one_row_finds_another_connection(digits_server: str, digits_model: Digits) -> None:

@@ -447,12 +447,35 @@ def test_a_long_item_that_moves_is_not_late() -> None:
         assert transfer.overdue(now + 5) is None
 
 
-def test_a_stream_that_has_stalled_is_found_while_another_goes_on() -> None:
-    transfer = transfer_of(3, lanes=2, limits=dataclasses.replace(LIMITS, max_open_items=1))
+def stuck_and_good() -> tuple[Transfer, Flight, Flight]:
+    """Two streams with an item each; one of them goes on a second later."""
+    transfer = transfer_of(2, lanes=2, limits=dataclasses.replace(LIMITS, max_open_items=1))
     stuck, good = opened(transfer, 0), opened(transfer, 1)
     sent(transfer, stuck)
     ((item_id, _),) = sent(transfer, good).items()
-    transfer.receive(good, done(item_id), TIMEOUT + 1)
-    assert transfer.stalled(TIMEOUT + 1) == [0]
-    transfer.reads(stuck, TIMEOUT + 1, is_read=False)
+    transfer.receive(good, done(item_id), 1.0)
+    return transfer, stuck, good
+
+
+def test_a_stream_that_has_stalled_is_found_if_another_went_on() -> None:
+    transfer, stuck, good = stuck_and_good()
+    assert transfer.stalled(TIMEOUT) == []
+    assert transfer.stalled(TIMEOUT + 2) == [0]
+    assert transfer.overdue(TIMEOUT + 2) is None
+    transfer.broken(stuck, BREAKS[0], TIMEOUT + 2)
+    assert list(sent(transfer, good, TIMEOUT + 2).values()) == [0]
+
+
+def test_what_has_stalled_is_given_up_the_next_time() -> None:
+    transfer, *_ = stuck_and_good()
+    assert transfer.stalled(TIMEOUT + 2) == [0]
+    assert transfer.stalled(2 * TIMEOUT + 3) == [0]
+    assert isinstance(transfer.overdue(2 * TIMEOUT + 3), errors.DeadlineError)
+
+
+def test_a_stream_has_not_stalled_if_nobody_reads_it_or_none_went_on() -> None:
+    transfer, stuck, _ = stuck_and_good()
+    transfer.reads(stuck, 0.5, is_read=False)
     assert transfer.stalled(LONG) == [], "its results wait for the caller"
+    transfer.reads(stuck, 3.0, is_read=True)
+    assert transfer.stalled(LONG) == [], "it moved last"

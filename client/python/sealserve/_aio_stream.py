@@ -113,10 +113,10 @@ class AsyncScoreStream:
             is_done = self._transfer.is_finished and not self._deliveries
             if all(reader.done() for reader in self._readers) or (is_done and now > began + LAST_SECONDS):
                 return None
-            if (error := self._transfer.overdue(now)) is not None:
-                raise error
             for number in self._transfer.stalled(now):
                 self._calls[number].cancel()
+            if (error := self._transfer.overdue(now)) is not None:
+                raise error
             await self._delivered.wait(self._look_seconds)
         self._delivered.send()
         return self._results.popleft()

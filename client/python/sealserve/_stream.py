@@ -118,10 +118,10 @@ class ScoreStream:
                 is_done = self._transfer.is_finished and not self._deliveries
                 if not self._running or (is_done and now > began + LAST_SECONDS):
                     return None
-                if (error := self._transfer.overdue(now)) is not None:
-                    raise error
                 for number in self._transfer.stalled(now):
                     self._calls[number].cancel()
+                if (error := self._transfer.overdue(now)) is not None:
+                    raise error
                 self._delivered.wait(self._look_seconds)
             self._delivered.notify_all()
             return self._results.popleft()

@@ -164,6 +164,7 @@ class Transfer:
         self._fresh: deque[Job] = deque()
         self._returned = 0
         self._moved = now
+        self._has_stalled = False
         self._last_failure: SealserveError | None = None
 
     @property
@@ -318,9 +319,22 @@ class Transfer:
         return DeadlineError("the answer did not come within timeout_seconds")
 
     def stalled(self, now: float) -> list[int]:
-        """Return the lanes on which nothing has moved for too long, while others may have gone on."""
-        late = now - self._timeout_seconds
-        return [n for n, flight in self._flights.items() if flight.items and flight.is_read and flight.moved < late]
+        """Return lanes on which nothing has moved for too long, while another has gone on: their streams are dead.
+
+        What was on them has the time of an answer once more, unless nothing has got through since it had it before.
+        """
+        moved = {number: flight.moved for number, flight in self._flights.items()}
+        found = [
+            number
+            for number, flight in self._flights.items()
+            if flight.items
+            and flight.is_read
+            and now > flight.moved + self._timeout_seconds
+            and max(moved.values()) > flight.moved
+        ]
+        if found and not self._has_stalled:
+            self._has_stalled, self._moved = True, now
+        return found
 
     @property
     def _has_work(self) -> bool:
@@ -364,5 +378,6 @@ class Transfer:
 
     def _got_through(self, lane: Lane, now: float) -> None:
         self._moved = now
+        self._has_stalled = False
         self._last_failure = None
         lane.failures = 0
