@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from sealserve._calls import BUSY, messages, translated
 from sealserve._exchange import Exchange
-from sealserve.errors import DeadlineError, InputError, ReplyError, SealserveError, ServiceError, StaleConfigError
+from sealserve.errors import (
+    DeadlineError,
+    InputError,
+    KeyNotFoundError,
+    ReplyError,
+    SealserveError,
+    ServiceError,
+    StaleConfigError,
+)
 from sealserve.item import Scores
 from sealserve.model import Limits
 from sealserve.output import Output
@@ -78,7 +86,8 @@ class ScoreStream:
         calls: one a stream: takes an iterator of requests, returns the call.
         batches: the source; what it raises is raised to the caller, after the results of what it gave before.
         limits: the service's.
-        rescored: scores rows again after the service found their configuration stale, or was busy.
+        rescored: scores rows again after the service found their configuration stale, had their key no longer, or was
+            busy.
         timeout_seconds: how long an item may have no end after it was sent.
     """
 
@@ -279,7 +288,7 @@ class _Lane:
         try:
             if response.HasField("error"):
                 error = error_from_proto(response.error)
-                if isinstance(error, (StaleConfigError, *BUSY)):
+                if isinstance(error, (StaleConfigError, KeyNotFoundError, *BUSY)):
                     return self._owner.rescored(pending.batch.rows, error)
                 return error
             exchange = pending.batch.exchange

@@ -25,8 +25,9 @@ from sealserve._exchange import Exchange, choose
 from sealserve._stream import Batch, Scored, ScoreStream
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
-from sealserve.errors import InputError, SealserveError, ServiceError, StaleConfigError
+from sealserve.errors import InputError, KeyNotFoundError, SealserveError, ServiceError, StaleConfigError
 from sealserve.he.parameters import Layout
+from sealserve.key_registry import register_public_key
 from sealserve.keys import SecretKey
 from sealserve.model import Model
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
@@ -95,6 +96,7 @@ class Client:
         self._channels: list[grpc.Channel] = []
         self._model: Model | None = None
         self._exchanges: dict[Layout, Exchange] = {}
+        self._registered = set[bytes]()  # public encryption keys
 
     def __enter__(self) -> Self:
         return self
@@ -280,8 +282,19 @@ class Client:
     def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scored:
         """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
         item, model = exchange.encrypt(quantized_rows), exchange.model
-        reply = scored(self._channel(0), item, model.limits, self._timeout_seconds)
+        try:
+            reply = scored(self._channel(0), item, model.limits, self._timeout_seconds)
+        except KeyNotFoundError:
+            self._register(exchange)
+            reply = scored(self._channel(0), item, model.limits, self._timeout_seconds)
         return Scored(model.output, exchange.decrypt(len(quantized_rows), reply))
+
+    def _register(self, exchange: Exchange) -> None:
+        """Register the public encryption key: on first use, or because the service has it no longer."""
+        register_public_key(
+            self._channel(0), exchange.public_key, exchange.offer.parameters.parameter_set.name, self._timeout_seconds
+        )
+        self._registered.add(exchange.public_key)
 
     def _exchange(self, row_count: int) -> Exchange:
         """Return what encrypts and decrypts so many rows."""
@@ -291,9 +304,11 @@ class Client:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
                 seeded = offer.layout is Layout.ROW and not self._is_near if self._seeded is None else self._seeded
                 exchange = Exchange(self.model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
-                self._exchanges[offer.layout] = exchange
                 if key is None:
                     self._secret_keys.append(exchange.secret_key)
+                if exchange.public_key and exchange.public_key not in self._registered:
+                    self._register(exchange)
+                self._exchanges[offer.layout] = exchange
             return exchange
 
     def _refresh(self, stale: StaleConfigError) -> None:

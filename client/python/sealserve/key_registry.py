@@ -12,6 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+import grpc
+
 from sealserve._calls import CHUNK_BYTES, called, retried
 from sealserve._channel import open_channel
 from sealserve.credentials import Credentials
@@ -19,6 +21,8 @@ from sealserve.he.parameters import EI_PARAMETER_SET
 from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve.wire import key_from_proto, key_header_to_proto
+
+_PUBLIC_KEY_TTL_SECONDS = 3600.0
 
 
 class KeyRegistry:
@@ -129,9 +133,39 @@ class KeyRegistry:
         return retried(partial(called, method, request), self._timeout_seconds)
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
-        register = self._stub.RegisterKey
-        response = retried(lambda left: called(register, _messages(header, data), left), self._timeout_seconds)
-        return key_from_proto(response.key)
+        return _registered(self._stub, header, data, self._timeout_seconds)
+
+
+def register_public_key(channel: grpc.Channel, data: bytes, parameter_set: str, timeout_seconds: float) -> KeyRecord:
+    """Register a public encryption key for an hour.
+
+    No longer, as most are those of one client and gone with it, and a store has no room for all that ever were. Who is
+    still there then is told KeyNotFound, and registers again.
+
+    Args:
+        channel: to the service.
+        data: the key.
+        parameter_set: of the offer that needs it.
+        timeout_seconds: how long that may take.
+
+    Raises:
+        What KeyRegistry.register raises.
+    """
+    header = KeyHeader(
+        hashlib.sha256(data).hexdigest(),
+        KeyKind.PUBLIC_ENCRYPTION_KEY,
+        parameter_set,
+        len(data),
+        _PUBLIC_KEY_TTL_SECONDS,
+    )
+    return _registered(keys_pb2_grpc.KeyServiceStub(channel), header, data, timeout_seconds)
+
+
+def _registered(
+    stub: keys_pb2_grpc.KeyServiceStub, header: KeyHeader, data: bytes, timeout_seconds: float
+) -> KeyRecord:
+    response = retried(lambda left: called(stub.RegisterKey, _messages(header, data), left), timeout_seconds)
+    return key_from_proto(response.key)
 
 
 def _messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKeyRequest]:
