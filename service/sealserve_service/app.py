@@ -12,12 +12,12 @@ from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.places import open_key_store
 from sealserve_service.models.library import ModelLibrary
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.registry import EngineFactory, ModelRegistry
+from sealserve_service.models.registry import EngineFactory, ModelRegistry, PrivateWeights, ServedModel
 from sealserve_service.models.sources import folder_sources, serve_source
 from sealserve_service.models.watch import Watch
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.server import Server
-from sealserve_service.settings import Settings
+from sealserve_service.settings import ModelSource, Settings
 from sealserve_service.telemetry import SharedPlace, Telemetry
 
 _EISERVER_SECONDS_A_CLASS = 1.5
@@ -33,7 +33,7 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
     Raises:
         ModelError, PlanError: a model cannot be served.
         InputError: the folder of models holds none now.
-        KeyStoreSettingsError: the keys' place cannot be used.
+        KeyStoreSettingsError: the keys' place cannot be used, or there is none and the weights are to be private.
         UnusableFileError: the file of identities cannot be used.
     """
     if place is not None:
@@ -42,15 +42,22 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
     with contextlib.ExitStack() as closing:
         # A matrix product on one core: others work on other batches, and BLAS's own threads would spin meanwhile.
         closing.enter_context(threadpool_limits(1, user_api="blas"))
-        keys, limits, ei_engine = _keys(settings, telemetry), settings.limits, None
+        keys, limits, ei_engine, private = _keys(settings, telemetry), settings.limits, None, None
         if keys is None:
             limits = dataclasses.replace(limits, max_key_bytes=0)
         else:
             closing.callback(keys.close)
             ei_engine = _ei_engine(settings, keys, closing)
+            if settings.hiding_bits is not None:
+                private = PrivateWeights(settings.hiding_bits, keys.zero_encryptor)
+
+        def served(source: ModelSource) -> ServedModel:
+            trust = settings.trust_pickle
+            return serve_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
+
         library = ModelLibrary(
             lambda: settings.models if settings.model_folder is None else folder_sources(settings.model_folder),
-            lambda source: serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine),
+            served,
             telemetry,
         )
         watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
