@@ -247,6 +247,32 @@ def test_models_that_are_refused(model_file: Path, tmp_path: Path, capsys: pytes
     assert "missing.npz" in fails(capsys, "serve", "--model", tmp_path / "missing.npz", *in_range)
 
 
+@pytest.mark.parametrize(
+    ("options", "offered", "warned"),
+    [
+        ((), [("row", False), ("column", False), ("ei-slots", False)], False),
+        (("--weights", "private"), [("row", True), ("column", True)], False),
+        (
+            ("--weights", "private", "--ei-engine", "seal"),
+            [("row", True), ("column", True), ("ei-slots", False)],
+            True,
+        ),
+    ],
+    ids=["open", "private", "private and encrypted-inference"],
+)
+def test_what_hides_no_weights_is_not_offered_beside_what_does(
+    model_file: Path, tmp_path: Path, options: tuple[str, ...], offered: list[tuple[str, bool]], warned: bool
+) -> None:
+    common = (f"--model=digits={model_file}", "--input-range=0,1", "--input-step=0.0625")
+    with (
+        serve(*common, *options, log=tmp_path / "log") as program,
+        Client(program.address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert [(offer.layout.value, offer.private_weights) for offer in client.model.offers] == offered
+        assert len(client.predict(np.zeros((1, 64)))) == 1
+        assert any("hide no weights" in line for line in program.said) is warned
+
+
 def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = f"digits={model_file}"
     assert "HOST:PORT" in fails(capsys, "serve", "--model", model, "--input-range", "0,1", "--address", "nowhere")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -24,13 +25,20 @@ from sealserve.errors import (
     StaleConfigError,
 )
 from sealserve.he.parameters import PRIVATE_ROW_PARAMETER_SETS, Layout
+from sealserve.he.planner import ColumnPlan, RowPlan, plan_column, plan_row
+from sealserve.he.public_key_format import public_key_bytes
 from sealserve.key_registry import KeyRegistry
 from sealserve.keys import SecretKey
 from sealserve.registered_key import KeyKind
 from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.memory import MemoryKeyStore
-from sealserve_service.models.registry import ModelRegistry, PrivateWeights, serve_model
+from sealserve_service.models.input_grid import input_grid
+from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.loading import load_model
+from sealserve_service.models.registry import ModelRegistry, PrivateWeights, ServedModel, serve_model
 from sealserve_service.registered_keys import RegisteredKeys
+from sealserve_service.telemetry import Telemetry
+from tests import mnist
 from tests.conftest import Digits
 from tests.ei_user import EIUser
 from tests.identities import ALL, IdentitiesFile
@@ -352,3 +360,80 @@ def test_bad_ciphertexts_are_refused_as_in_mode_open(
     bad = Request(header=request.header, ciphertexts=[spoil(request.ciphertexts[0])])
     assert_refused(raw, bad, MalformedCiphertextError(reason))
     assert_scores(raw.predict(request)[0], digits_model.scores[0])
+
+
+# Long
+
+
+@pytest.mark.slow
+def test_memory_and_descriptors_are_flat_over_ten_thousand_calls_by_a_hundred_keys(digits_model: Digits) -> None:
+    """A cache that has room for twenty keys: every call of another client finds its own gone, and loads it again."""
+    name, telemetry = PRIVATE_ROW_PARAMETER_SETS[0].name, Telemetry()
+    key_bytes = public_key_bytes(PRIVATE_ROW_PARAMETER_SETS[0])
+    keys = registered_keys(cache_bytes=20 * key_bytes, telemetry=telemetry)
+    process = psutil.Process()
+    with (
+        running_server(private_digits(digits_model, keys), keys=keys, telemetry=telemetry) as address,
+        RawClient(address) as raw,
+        KeyRegistry(address, timeout_seconds=HANG_SECONDS) as registry,
+    ):
+        # What is measured is the service: it is asked with one ciphertext, and nobody decrypts its answers.
+        request = raw.request(digits_model.X[:1])
+        publics = [SecretKey.generate(PRIVATE_ROW_PARAMETER_SETS[0]).public_encryption_key for _ in range(100)]
+        ids = [registry.register(data, kind=KIND, parameter_set=name).key_id for data in publics]
+        requests = [with_key(request, key_id) for key_id in ids]
+        reply_bytes = raw.exchange.offer.cost.reply_bytes
+
+        def ask_all(times: int) -> tuple[int, int]:
+            for _ in range(times):
+                for each in requests:
+                    reply = raw.predictions.Predict(each, timeout=HANG_SECONDS)
+                    assert 0 < reply.ByteSize() < reply_bytes
+            return process.memory_info().rss, process.num_fds()
+
+        resident, descriptors = ask_all(10)
+        last_resident, last_descriptors = ask_all(90)
+    assert last_descriptors == descriptors
+    assert last_resident - resident < 10 * key_bytes  # 9,000 keys that stayed would be 1.8 GB
+    assert telemetry.registry.get_sample_value("sealserve_key_cache_bytes") == 20 * key_bytes
+
+
+def served_mnist(max_score_error: float | None, keys: RegisteredKeys) -> tuple[ServedModel, LinearModel]:
+    path = mnist.find(mnist.MODEL)
+    if path is None:
+        pytest.skip("the MNIST model is not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
+    model = load_model(path, trust_pickle=True)
+    private = PrivateWeights(BITS, keys.zero_encryptor)
+    grid = input_grid(model, input_range=(0.0, 1.0))
+    return serve_model("mnist", model, grid, LIMITS, max_score_error=max_score_error, private=private), model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["row", "column"])
+@pytest.mark.parametrize(
+    ("max_score_error", "row_set", "labels"), [(None, "row-4096-92", 9_990), (0.01, "row-8192-120", 9_999)]
+)
+def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels: int, layout: LayoutChoice) -> None:
+    """Decrypted integers are those of the plaintext integer arithmetic, and enough labels the plaintext model's."""
+    images, keys = mnist.images(), registered_keys()
+    if images is None:
+        pytest.skip("the test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
+    served_model, model = served_mnist(max_score_error, keys)
+    arguments = model.weights, model.intercept, served_model.model.grid
+    plan: RowPlan | ColumnPlan
+    if layout == "row":
+        plan = plan_row(*arguments, max_score_error=max_score_error, hiding_bits=BITS)
+        assert plan.parameters.parameter_set.name == row_set
+    else:
+        plan = plan_column(*arguments, max_score_error=max_score_error, hiding_bits=BITS)
+    with (
+        running_server(ModelRegistry([served_model]), keys=keys) as address,
+        Client(address, layout=layout, timeout_seconds=300.0) as client,
+    ):
+        scores = client.decision_function(images)
+    np.testing.assert_array_equal(scores, plan.model.scores(served_model.model.grid.quantize(images)))
+    expected = model.decision(images)
+    assert np.abs(scores - expected).max() <= plan.score_error_bound + plan.input_rounding_error_bound
+    equal = int((model.output.predict(scores) == model.output.predict(expected)).sum())
+    print(f"{layout}, {plan.parameters.parameter_set.name}: {equal:,} of {len(images):,} labels")
+    assert equal >= labels

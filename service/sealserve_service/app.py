@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
 
 from threadpoolctl import threadpool_limits
@@ -19,6 +20,8 @@ from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.server import Server
 from sealserve_service.settings import ModelSource, Settings
 from sealserve_service.telemetry import SharedPlace, Telemetry
+
+_logger = logging.getLogger(__name__)
 
 _EISERVER_SECONDS_A_CLASS = 1.5
 _LOOK_SECONDS = 1.0
@@ -50,6 +53,8 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
             ei_engine = _ei_engine(settings, keys, closing)
             if settings.hiding_bits is not None:
                 private = PrivateWeights(settings.hiding_bits, keys.zero_encryptor)
+                if ei_engine is not None:
+                    _logger.warning("replies to encrypted-inference clients hide no weights: see --ei-engine none")
 
         def served(source: ModelSource) -> ServedModel:
             trust = settings.trust_pickle
@@ -80,13 +85,16 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
     )
 
 
-def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory:
-    """Return what makes the EI engine of a model."""
+def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory | None:
+    """Return what makes the EI engine of a model, if there is to be one."""
 
     def seal_engine(model: LinearModel, grid: InputGrid) -> EiSlotsEngine:
         return EiSlotsEngine(model.weights, model.intercept, grid, keys.galois_keys)
 
-    if settings.ei_engine == "seal":
+    chosen = settings.ei_engine or ("seal" if settings.hiding_bits is None else "none")
+    if chosen == "none":
+        return None
+    if chosen == "seal":
         return seal_engine
     # Imported here: only who asks for it has encrypted-inference installed.
     from sealserve_service.engines.eiserver import EIServerEngine

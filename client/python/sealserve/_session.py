@@ -1,8 +1,6 @@
 """What a client knows between its calls: the model, its keys, and what encrypts for them. No I/O."""
 
-import math
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -14,15 +12,12 @@ from sealserve._encryptor_pool import EncryptorPool
 from sealserve._exchange import Exchange, choose
 from sealserve.errors import InputError, SealserveError, StaleConfigError
 from sealserve.he.parameters import Layout
-from sealserve.key_registry import public_key_upload
 from sealserve.keys import SecretKey
 from sealserve.model import Model
-from sealserve.v1 import keys_pb2
 
 Method = Literal["predict", "decision_function", "predict_proba"]
 LayoutChoice = Literal["auto", "row", "column"]
 
-_NEWLY_REGISTERED_SECONDS = 1.0
 _LAYOUTS = {"auto": None, "row": Layout.ROW, "column": Layout.COLUMN}
 
 
@@ -64,7 +59,7 @@ class Session:
         self._lock = threading.RLock()
         self._model: Model | None = None
         self._exchanges: dict[Layout, Exchange] = {}
-        self._registered: dict[bytes, float] = {}  # public encryption keys, and when
+        self._registered = set[bytes]()  # public encryption keys
 
     def close(self) -> None:
         """End the processes that encrypt."""
@@ -106,22 +101,13 @@ class Session:
                     self._secret_keys.append(exchange.secret_key)
             return exchange
 
-    def key_upload(self, exchange: Exchange, *, again: bool) -> list[keys_pb2.RegisterKeyRequest]:
-        """Return the messages that register the public encryption key of an exchange; none if there is no need.
-
-        Args:
-            exchange: that has or has not a key to register.
-            again: the service has said that it has the key no longer.
-        """
-        key = exchange.public_key
-        registered = self._registered.get(key, -math.inf)
-        # Several items may say so at once: once is enough for them.
-        is_there = time.monotonic() - registered < _NEWLY_REGISTERED_SECONDS if again else key in self._registered
-        return [] if is_there or not key else public_key_upload(key, exchange.offer.parameters.parameter_set.name)
+    def lacks_key(self, exchange: Exchange) -> bool:
+        """Whether an exchange needs a public encryption key registered that has not been yet."""
+        return bool(exchange.public_key) and exchange.public_key not in self._registered
 
     def key_is_registered(self, exchange: Exchange) -> None:
         """Take to heart that the key of an exchange has been registered."""
-        self._registered[exchange.public_key] = time.monotonic()
+        self._registered.add(exchange.public_key)
 
     def gatherer(self, rows_per_item: int | None = None, *, first_index: int = 0) -> Gatherer:
         """Return what makes batches of rows: as many in each as the offer for them takes, or fewer if so asked."""

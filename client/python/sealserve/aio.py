@@ -33,10 +33,11 @@ from sealserve._session import LayoutChoice, Method, Session, predictions
 from sealserve._transfer import MAX_CHANGES
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
-from sealserve.errors import ServiceError, StaleConfigError
+from sealserve.errors import KeyNotFoundError, ServiceError, StaleConfigError
+from sealserve.key_registry import public_key_upload
 from sealserve.keys import SecretKey
 from sealserve.model import Model
-from sealserve.v1 import keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto, scores_from_proto
 
 
@@ -172,7 +173,7 @@ class AsyncClient:
                 if isinstance(error, StaleConfigError):
                     await self._refresh(error)
                 else:
-                    await self._register(self._session.exchange(len(rows)), again=True)
+                    await self._register_again(self._session.exchange(len(rows)))
         raise AssertionError("it returns or raises")
 
     async def _scored_once(self, batches: list[Batch]) -> Scored:
@@ -222,15 +223,27 @@ class AsyncClient:
             batches = await asyncio.to_thread(self._session.renewed, batch)
             await self._register(batches[0].exchange)
             return batches
-        await self._register(batch.exchange, again=True)
+        await self._register_again(batch.exchange)
         return [batch]
 
-    async def _register(self, exchange: Exchange, *, again: bool = False) -> None:
-        """Register the public encryption key that an exchange needs, if it needs one: once, or because it is gone."""
+    async def _register(self, exchange: Exchange) -> None:
+        """Register the public encryption key that an exchange needs, if it needs one, before its first use."""
         async with self._registering:
-            if upload := self._session.key_upload(exchange, again=again):
-                await self._called(_register_key, upload, self._timeout_seconds)
-                self._session.key_is_registered(exchange)
+            if self._session.lacks_key(exchange):
+                await self._upload_key(exchange)
+
+    async def _register_again(self, exchange: Exchange) -> None:
+        """Register a key that the service said it has no longer, unless it was for another item meanwhile."""
+        async with self._registering:
+            try:
+                await self._called(_get_key, keys_pb2.GetKeyRequest(key_id=exchange.key_id), self._timeout_seconds)
+            except KeyNotFoundError:
+                await self._upload_key(exchange)
+
+    async def _upload_key(self, exchange: Exchange) -> None:
+        upload = public_key_upload(exchange.public_key, exchange.offer.parameters.parameter_set.name)
+        await self._called(_register_key, upload, self._timeout_seconds)
+        self._session.key_is_registered(exchange)
 
     async def _refresh(self, stale: StaleConfigError) -> None:
         """Get the model again, unless another task has."""
@@ -257,6 +270,10 @@ def _get_model(channel: grpc.aio.Channel) -> Any:
 
 def _list_models(channel: grpc.aio.Channel) -> Any:
     return model_pb2_grpc.ModelServiceStub(channel).ListModels
+
+
+def _get_key(channel: grpc.aio.Channel) -> Any:
+    return keys_pb2_grpc.KeyServiceStub(channel).GetKey
 
 
 def _register_key(channel: grpc.aio.Channel) -> Any:

@@ -30,7 +30,8 @@ from sealserve._stream import Line, ScoreStream
 from sealserve._transfer import MAX_CHANGES
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
-from sealserve.errors import ServiceError, StaleConfigError
+from sealserve.errors import KeyNotFoundError, ServiceError, StaleConfigError
+from sealserve.key_registry import public_key_upload
 from sealserve.keys import SecretKey
 from sealserve.model import Model, Offer
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
@@ -193,7 +194,7 @@ class Client:
                 if isinstance(error, StaleConfigError):
                     self._refresh(error)
                 else:
-                    self._register(self._session.exchange(len(rows)), again=True)
+                    self._register_again(self._session.exchange(len(rows)))
         raise AssertionError("it returns or raises")
 
     def _scored_once(self, batches: list[Batch]) -> Scored:
@@ -241,15 +242,27 @@ class Client:
             batches = self._session.renewed(batch)
             self._register(batches[0].exchange)
             return batches
-        self._register(batch.exchange, again=True)
+        self._register_again(batch.exchange)
         return [batch]
 
-    def _register(self, exchange: Exchange, *, again: bool = False) -> None:
-        """Register the public encryption key that an exchange needs, if it needs one: once, or because it is gone."""
+    def _register(self, exchange: Exchange) -> None:
+        """Register the public encryption key that an exchange needs, if it needs one, before its first use."""
         with self._registering:
-            if upload := self._session.key_upload(exchange, again=again):
-                self._called(partial(_registered, upload), self._timeout_seconds)
-                self._session.key_is_registered(exchange)
+            if self._session.lacks_key(exchange):
+                self._upload_key(exchange)
+
+    def _register_again(self, exchange: Exchange) -> None:
+        """Register a key that the service said it has no longer, unless it was for another item meanwhile."""
+        with self._registering:
+            try:
+                self._called(partial(_key, exchange.key_id), self._timeout_seconds)
+            except KeyNotFoundError:
+                self._upload_key(exchange)
+
+    def _upload_key(self, exchange: Exchange) -> None:
+        upload = public_key_upload(exchange.public_key, exchange.offer.parameters.parameter_set.name)
+        self._called(partial(_registered, upload), self._timeout_seconds)
+        self._session.key_is_registered(exchange)
 
     def _refresh(self, stale: StaleConfigError) -> None:
         """Get the model again, unless another thread has."""
@@ -270,6 +283,12 @@ def _registered(
     response: keys_pb2.RegisterKeyResponse = called(
         keys_pb2_grpc.KeyServiceStub(channel).RegisterKey, iter(upload), seconds_left
     )
+    return response
+
+
+def _key(key_id: str, channel: grpc.Channel, seconds_left: float) -> keys_pb2.GetKeyResponse:
+    request = keys_pb2.GetKeyRequest(key_id=key_id)
+    response: keys_pb2.GetKeyResponse = called(keys_pb2_grpc.KeyServiceStub(channel).GetKey, request, seconds_left)
     return response
 
 

@@ -86,10 +86,10 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ei-engine",
-        choices=("seal", "eiserver"),
-        default="seal",
-        help="what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower "
-        "(%(default)s)",
+        choices=("seal", "eiserver", "none"),
+        default="",
+        help="what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower, "
+        "or nothing. Replies to them hide no weights (seal; none with --weights private)",
     )
     quotas = parser.add_argument_group(
         "quotas of a tenant, in each process, unless the file of identities says otherwise"
