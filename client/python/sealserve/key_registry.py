@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from sealserve._calls import CHUNK_BYTES, called, retried
+from sealserve._calls import CHUNK_BYTES, Patience, called, retried
 from sealserve._channel import open_channel
 from sealserve.credentials import Credentials
 from sealserve.he.parameters import EI_PARAMETER_SET
@@ -126,11 +126,12 @@ class KeyRegistry:
         self._called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
 
     def _called(self, method: Callable[..., Any], request: Any) -> Any:
-        return retried(partial(called, method, request), self._timeout_seconds)
+        return retried(partial(called, method, request), Patience(self._timeout_seconds))
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
         register = self._stub.RegisterKey
-        response = retried(lambda left: called(register, _messages(header, data), left), self._timeout_seconds)
+        patience = Patience(self._timeout_seconds)
+        response = retried(lambda left: called(register, _messages(header, data), left), patience)
         return key_from_proto(response.key)
 
 
