@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sealserve import _backoff, _calls
-from sealserve.errors import DeadlineError, DrainingError, QuotaExceededError, SealserveError
+from sealserve.errors import DeadlineError, DrainingError, QuotaExceededError, SealserveError, UnavailableError
 
 TIMEOUT_SECONDS = 30.0
 BUSY = QuotaExceededError("server_seconds", 0.1)
@@ -59,6 +59,12 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
     assert isinstance(caught.value.__cause__, ConnectionError)
     assert len(given) == 3
     assert clock.now == pytest.approx(1000.0 + TIMEOUT_SECONDS)
+
+
+def test_nor_does_the_end_of_the_time_hide_that_nothing_answers(clock: Clock) -> None:
+    gone = UnavailableError("gone")
+    with pytest.raises(UnavailableError):
+        _calls.retried(attempts(clock, iter([gone, LATE]), []), _calls.Patience(TIMEOUT_SECONDS, TIMEOUT_SECONDS))
 
 
 def test_the_last_reason_is_the_one_that_is_said(clock: Clock) -> None:

@@ -20,7 +20,7 @@ from sealserve._batch import Batch, Result
 from sealserve._calls import SIGN_OF_LIFE, messages, sign_of_life_seconds, translated
 from sealserve._stream import LAST_SECONDS, MAX_RESULTS, look_seconds
 from sealserve._transfer import End, Flight, Job, Lane, Transfer, result_of
-from sealserve.errors import SealserveError, StaleConfigError, TransportError, UnavailableError
+from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError
 from sealserve.model import Limits
 
 
@@ -70,7 +70,7 @@ class AsyncScoreStream:
         lanes: int,
         batches: AsyncIterator[Batch],
         limits: Limits,
-        renewed: Callable[[Batch, StaleConfigError], Awaitable[Sequence[Batch]]],
+        renewed: Callable[[Batch, ServiceError], Awaitable[Sequence[Batch]]],
         timeout_seconds: float,
     ) -> None:
         self._line = line
@@ -274,7 +274,7 @@ class AsyncScoreStream:
             self._ask_source()
             await call.write(message)
 
-    async def _renew(self, flight: Flight, batch: Batch, stale: StaleConfigError) -> None:
+    async def _renew(self, flight: Flight, batch: Batch, stale: ServiceError) -> None:
         try:
             batches = await self._renewed(batch, stale)
         except TransportError:

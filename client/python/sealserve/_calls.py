@@ -53,7 +53,7 @@ class Patience:
         unanswered = () if unanswered_seconds is None else (errors.UnavailableError,)
         # The end of the time passes to who says why there was none: see `delay_seconds`.
         self.passing = (*BUSY, *unanswered, errors.DeadlineError)
-        self._busy: errors.SealserveError | None = None
+        self._failure: errors.SealserveError | None = None
         now = time.monotonic()
         self._end = now + seconds
         self._unanswered_end = now + min(seconds, unanswered_seconds or 0.0)
@@ -68,13 +68,12 @@ class Patience:
         """Return how long to wait after a failure.
 
         Raises:
-            SealserveError: the error, when no time is left for another attempt; if that is all that it says, why the
-                service had refused before.
+            SealserveError: the error, when no time is left for another attempt; if that is all that it says, the one
+                before.
         """
         if isinstance(error, errors.DeadlineError):
-            raise error if self._busy is None else self._busy
-        if isinstance(error, BUSY):
-            self._busy = error
+            raise error if self._failure is None else self._failure
+        self._failure = error
         self._failures += 1
         delay = delay_seconds(error, self._failures)
         end = self._unanswered_end if isinstance(error, errors.UnavailableError) else self._end

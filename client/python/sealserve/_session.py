@@ -59,6 +59,7 @@ class Session:
         self._lock = threading.RLock()
         self._model: Model | None = None
         self._exchanges: dict[Layout, Exchange] = {}
+        self._registered = set[bytes]()  # public encryption keys
 
     def close(self) -> None:
         """End the processes that encrypt."""
@@ -99,6 +100,14 @@ class Session:
                 if key is None:
                     self._secret_keys.append(exchange.secret_key)
             return exchange
+
+    def lacks_key(self, exchange: Exchange) -> bool:
+        """Whether an exchange needs a public encryption key registered that has not been yet."""
+        return bool(exchange.public_key) and exchange.public_key not in self._registered
+
+    def key_is_registered(self, exchange: Exchange) -> None:
+        """Take to heart that the key of an exchange has been registered."""
+        self._registered.add(exchange.public_key)
 
     def gatherer(self, rows_per_item: int | None = None, *, first_index: int = 0) -> Gatherer:
         """Return what makes batches of rows: as many in each as the offer for them takes, or fewer if so asked."""

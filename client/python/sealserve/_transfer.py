@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sealserve._backoff import BROKEN, BUSY, delay_seconds
+from sealserve._backoff import BROKEN, BUSY, CHANGED, delay_seconds
 from sealserve._batch import Batch, Result, Scored
 from sealserve.errors import (
     DeadlineError,
@@ -23,7 +23,7 @@ from sealserve.errors import (
     ItemTimeoutError,
     ReplyError,
     SealserveError,
-    StaleConfigError,
+    ServiceError,
 )
 from sealserve.item import Scores
 from sealserve.model import Limits
@@ -61,14 +61,14 @@ class Job:
     Attributes:
         failures, failing_since: how often it has failed in a way that may pass, and when first.
         changes: how often the model has changed under it.
-        stale: the last such change, if the batch has to be quantized anew for it.
+        stale: the last such change, if the batch has to be made anew for it.
     """
 
     batch: Batch
     failures: int = 0
     failing_since: float = 0.0
     changes: int = 0
-    stale: StaleConfigError | None = None
+    stale: ServiceError | None = None
 
 
 @dataclass(eq=False)
@@ -343,7 +343,7 @@ class Transfer:
 
     def _failed(self, flight: Flight, job: Job, error: SealserveError, now: float) -> End | None:
         """Judge the error of an item: a pause and another try, or the end."""
-        if isinstance(error, StaleConfigError) and job.changes < MAX_CHANGES:
+        if isinstance(error, CHANGED) and job.changes < MAX_CHANGES:
             job.changes += 1
             job.stale = error
             self._put_back(job)

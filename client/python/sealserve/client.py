@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._backoff import ELSEWHERE, FIRST_CONTACT_SECONDS
+from sealserve._backoff import CHANGED, ELSEWHERE, FIRST_CONTACT_SECONDS
 from sealserve._batch import Batch, Result, Scored
 from sealserve._calls import Patience, called, described_once, fits_a_message, retried, scored_once
 from sealserve._channel import open_channel
@@ -30,10 +30,11 @@ from sealserve._stream import Line, ScoreStream
 from sealserve._transfer import MAX_CHANGES
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
-from sealserve.errors import StaleConfigError
+from sealserve.errors import KeyNotFoundError, ServiceError, StaleConfigError
+from sealserve.key_registry import public_key_upload
 from sealserve.keys import SecretKey
 from sealserve.model import Model, Offer
-from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._lanes = connections
         self._connections = Connections(lambda: open_channel(address, credentials), lambda channel: channel.close())
-        self._asking = threading.Lock()
+        self._asking, self._registering = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -174,6 +175,7 @@ class Client:
         """
         known = self.model
         gatherer = self._session.stream_gatherer(method, rows_per_item)
+        self._register(self._session.exchange(rows_per_item or 1))
         for result in self._streamed(gatherer.batches(rows), known):
             yield from predictions(method, result)
 
@@ -186,14 +188,18 @@ class Client:
                 return Scored(model.output, np.empty((0, model.output.score_count)))
             try:
                 return self._scored_once(self._session.batches(rows))
-            except StaleConfigError as error:
+            except CHANGED as error:
                 if changes == MAX_CHANGES:
                     raise
-                self._refresh(error)
+                if isinstance(error, StaleConfigError):
+                    self._refresh(error)
+                else:
+                    self._register_again(self._session.exchange(len(rows)))
         raise AssertionError("it returns or raises")
 
     def _scored_once(self, batches: list[Batch]) -> Scored:
         batch, model = batches[0], batches[0].exchange.model
+        self._register(batch.exchange)
         item = batch.exchange.encrypt(batch.quantized)
         if len(batches) > 1 or not fits_a_message(item, model.limits):
             return self._session.joined(self._streamed(iter(batches), model))
@@ -230,9 +236,33 @@ class Client:
         _ = self.model  # asked for, if it is not known yet
         return self._session.exchange(row_count)
 
-    def _renewed(self, batch: Batch, stale: StaleConfigError) -> Sequence[Batch]:
-        self._refresh(stale)
-        return self._session.renewed(batch)
+    def _renewed(self, batch: Batch, changed: ServiceError) -> Sequence[Batch]:
+        if isinstance(changed, StaleConfigError):
+            self._refresh(changed)
+            batches = self._session.renewed(batch)
+            self._register(batches[0].exchange)
+            return batches
+        self._register_again(batch.exchange)
+        return [batch]
+
+    def _register(self, exchange: Exchange) -> None:
+        """Register the public encryption key that an exchange needs, if it needs one, before its first use."""
+        with self._registering:
+            if self._session.lacks_key(exchange):
+                self._upload_key(exchange)
+
+    def _register_again(self, exchange: Exchange) -> None:
+        """Register a key that the service said it has no longer, unless it was for another item meanwhile."""
+        with self._registering:
+            try:
+                self._called(partial(_key, exchange.key_id), self._timeout_seconds)
+            except KeyNotFoundError:
+                self._upload_key(exchange)
+
+    def _upload_key(self, exchange: Exchange) -> None:
+        upload = public_key_upload(exchange.public_key, exchange.offer.parameters.parameter_set.name)
+        self._called(partial(_registered, upload), self._timeout_seconds)
+        self._session.key_is_registered(exchange)
 
     def _refresh(self, stale: StaleConfigError) -> None:
         """Get the model again, unless another thread has."""
@@ -245,6 +275,21 @@ class Client:
     def _described(self, name: str, seconds: float) -> Model:
         """Ask what the model is, for so many seconds if nothing answers."""
         return self._called(lambda channel, left: described_once(channel, name, left), seconds)
+
+
+def _registered(
+    upload: Sequence[keys_pb2.RegisterKeyRequest], channel: grpc.Channel, seconds_left: float
+) -> keys_pb2.RegisterKeyResponse:
+    response: keys_pb2.RegisterKeyResponse = called(
+        keys_pb2_grpc.KeyServiceStub(channel).RegisterKey, iter(upload), seconds_left
+    )
+    return response
+
+
+def _key(key_id: str, channel: grpc.Channel, seconds_left: float) -> keys_pb2.GetKeyResponse:
+    request = keys_pb2.GetKeyRequest(key_id=key_id)
+    response: keys_pb2.GetKeyResponse = called(keys_pb2_grpc.KeyServiceStub(channel).GetKey, request, seconds_left)
+    return response
 
 
 def _page(

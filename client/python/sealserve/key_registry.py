@@ -20,6 +20,8 @@ from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve.wire import key_from_proto, key_header_to_proto
 
+_PUBLIC_KEY_TTL_SECONDS = 3600.0
+
 
 class KeyRegistry:
     """Registers, lists and deletes keys; every method raises errors of `sealserve.errors` only.
@@ -133,6 +135,21 @@ class KeyRegistry:
         patience = Patience(self._timeout_seconds)
         response = retried(lambda left: called(register, _messages(header, data), left), patience)
         return key_from_proto(response.key)
+
+
+def public_key_upload(data: bytes, parameter_set: str) -> list[keys_pb2.RegisterKeyRequest]:
+    """Return the messages that register a public encryption key for an hour.
+
+    No longer, as most are those of one client and gone with it, and a store has no room for all that ever were. Who is
+    still there then is told KeyNotFound, and registers again.
+
+    Args:
+        data: the key.
+        parameter_set: of the offer that needs it.
+    """
+    key_id = hashlib.sha256(data).hexdigest()
+    kind = KeyKind.PUBLIC_ENCRYPTION_KEY
+    return list(_messages(KeyHeader(key_id, kind, parameter_set, len(data), _PUBLIC_KEY_TTL_SECONDS), data))
 
 
 def _messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKeyRequest]:

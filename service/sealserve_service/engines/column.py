@@ -20,6 +20,8 @@ Both of its terms may be beyond 64 bits, but integers wrap modulo 2^64, and thei
 right. With low and residue added, the sum lies within -2^54 .. 2 q + 2^54, far from 2^63; one exact division ends it.
 
 A chunk is added up and forgotten: an item holds classes x 2 N sums and residues, whatever the number of features.
+
+A plan with a noise width is one of mode private: its replies are re-randomized under the client's registered key.
 """
 
 import os
@@ -35,10 +37,13 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanErro
 from sealserve.he import _seal
 from sealserve.he.parameters import Layout
 from sealserve.he.planner import ColumnPlan
+from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.item import ItemHeader, Residues
 from sealserve.model import Cost, ObservedError, Offer
+from sealserve.registered_key import KeyKind
 from sealserve_service.auth import Tenant
+from sealserve_service.engines.rerandomizer import Rerandomizer, ZeroEncryptorOf, no_keys
 
 MAX_ABSOLUTE_SUM = 1 << 21
 MAX_HELD_BYTES = 32 << 20
@@ -50,7 +55,7 @@ _COST_REPETITIONS = 5
 
 
 class ColumnEngine:
-    """Scores batches of rows under a plan.
+    """Scores batches of rows under a plan; `keys` finds those that a private plan needs.
 
     Raises:
         PlanError: an item would hold more than MAX_HELD_BYTES.
@@ -58,8 +63,11 @@ class ColumnEngine:
 
     holds_gil = False
 
-    def __init__(self, plan: ColumnPlan, observed_error: ObservedError | None = None) -> None:
+    def __init__(
+        self, plan: ColumnPlan, observed_error: ObservedError | None = None, keys: ZeroEncryptorOf = no_keys
+    ) -> None:
         self._plan = plan
+        self._keys = keys
         self.parameter_set = plan.parameters.parameter_set
         self.packing = plan.packing
         self.context = _seal.context(plan.parameters)
@@ -79,8 +87,16 @@ class ColumnEngine:
         self.offer = self._offer(observed_error, held_bytes)
 
     def begin(self, header: ItemHeader, tenant: Tenant) -> "ColumnScoring":
-        """Begin an item of header.row_count rows."""
-        return ColumnScoring(self, header.row_count)
+        """Begin an item of header.row_count rows.
+
+        Raises:
+            KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
+        """
+        width = self._plan.noise_width
+        if width is None:
+            return ColumnScoring(self, header.row_count)
+        zero_encryptor = self._keys(tenant.name, header.key_id, self.parameter_set)
+        return ColumnScoring(self, header.row_count, Rerandomizer(zero_encryptor, width))
 
     def multiply(self, first_index: int, residues: NDArray[np.uint64], sums: NDArray[np.float64]) -> None:
         """Add the products of residues, of consecutive ciphertexts between two folds, and their weights to the sums.
@@ -114,11 +130,12 @@ class ColumnEngine:
 
     def _offer(self, observed_error: ObservedError | None, held_bytes: int) -> Offer:
         plan, packing = self._plan, self.packing
+        is_private = plan.noise_width is not None
         return Offer(
             layout=Layout.COLUMN,
             parameters=plan.parameters,
             parms_id=_seal.fresh_parms_id(self.context),
-            private_weights=False,
+            private_weights=is_private,
             rows_per_item=packing.rows,
             classes_per_polynomial=packing.classes,
             ciphertexts_per_item=packing.ciphertexts,
@@ -133,7 +150,9 @@ class ColumnEngine:
                 reply_bytes=plan.reply_bytes,
                 server_seconds=self._measured_seconds(),
                 held_bytes=held_bytes,
+                key_bytes=public_key_bytes(self.parameter_set) if is_private else 0,
             ),
+            required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
         )
 
     def _measured_seconds(self) -> float:
@@ -142,10 +161,13 @@ class ColumnEngine:
         c0, c1 = words.reshape(2, *self.primes.shape[:1], -1) % self.primes.astype(np.uint64)
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
         noise = [self.format.pack(c0, c1.tobytes())] * some
+        width, hiding = self._plan.noise_width, None
+        if width is not None:
+            hiding = Rerandomizer.under_a_random_key(self.parameter_set, width)
         samples = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()
-            scoring = ColumnScoring(self, self.packing.rows)
+            scoring = ColumnScoring(self, self.packing.rows, hiding)
             scoring.add(noise)
             added = time.perf_counter()
             scoring.fold()
@@ -156,11 +178,12 @@ class ColumnEngine:
 
 
 class ColumnScoring:
-    """One item on its way."""
+    """One item on its way; `hiding` re-randomizes its reply in mode private."""
 
-    def __init__(self, engine: ColumnEngine, row_count: int) -> None:
+    def __init__(self, engine: ColumnEngine, row_count: int, hiding: Rerandomizer | None = None) -> None:
         self._engine = engine
         self._row_count = row_count
+        self._hiding = hiding
         self._received = 0
         # Room that a chunk asks for, not a header: whoever has sent nothing yet holds nothing.
         self._sums: NDArray[np.float64] = np.empty((0, 0))
@@ -225,7 +248,11 @@ class ColumnScoring:
         for residues, intercept in zip(self._residues, engine.intercept, strict=True):
             kept = residues[0, :, : self._row_count] + intercept[:, None]
             kept %= engine.primes
-            yield Residues(kept.tobytes(), residues[1].tobytes())
+            if self._hiding is None:
+                yield Residues(kept.tobytes(), residues[1].tobytes())
+            else:
+                c1 = residues[1].view(np.uint64)
+                yield self._hiding.hidden(kept.view(np.uint64), c1, slice(self._row_count))
 
 
 def folds(weights: NDArray[np.int64]) -> NDArray[np.intp]:
