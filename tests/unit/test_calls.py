@@ -71,6 +71,12 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
     assert clock.now == pytest.approx(1000.0 + TIMEOUT_SECONDS)
 
 
+def test_nor_does_the_end_of_the_time_hide_that_nothing_answers(clock: Clock) -> None:
+    gone = UnavailableError("gone")
+    with pytest.raises(UnavailableError):
+        _calls.retried(attempts(clock, iter([gone, LATE]), []), _calls.Patience(TIMEOUT_SECONDS, TIMEOUT_SECONDS))
+
+
 def test_the_last_reason_is_the_one_that_is_said(clock: Clock) -> None:
     stopping = DrainingError(1.0)
     with pytest.raises(DrainingError):
