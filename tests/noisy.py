@@ -40,6 +40,19 @@ class NoisyEncryptor:
         centred: Integers = (first + prime // 2) % prime - prime // 2
         return centred
 
+    def fresh(self, coefficients: NDArray[np.uint64]) -> bytes:
+        """Encrypt coefficients (N,) as SEAL does."""
+        return self._encryptor.encrypt(coefficients)
+
+    def phase(self, c0: bytes, c1: bytes, places: NDArray[np.intp]) -> Integers:
+        """Return c0 + c1 s (mod q) of a pair of a reply, whose c0 has the coefficients at some places only: (n,)."""
+        kept = np.frombuffer(c0, np.uint64).reshape(len(self._primes), -1).astype(object)
+        whole = np.frombuffer(c1, np.uint64).reshape(self._shape)
+        residues = (kept + self._times_secret(whole)[:, places]) % self._primes
+        units = [self._q // p * pow(self._q // p, -1, p) for p in self._primes.ravel().tolist()]
+        phase: Integers = (residues * np.array(units, object)[:, None]).sum(axis=0) % self._q
+        return phase
+
     def scaled(self, coefficients: NDArray[np.uint64]) -> Integers:
         """round(q m / t), as SEAL rounds (scalingvariant.cpp): (N,)."""
         rounded: Integers = (self._q * coefficients.astype(object) + (self._t + 1) // 2) // self._t

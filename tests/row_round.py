@@ -1,18 +1,23 @@
-"""The round trip of an item without the floats at either end: integers in, integers out."""
+"""The round trip of an item without the floats at either end: integers in, integers out. Row or column, either mode."""
 
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he import _seal
 from sealserve.he.decryptor import Decryptor
 from sealserve.he.encryptor import Encryptor
-from sealserve.he.parameters import Layout, ParameterSet
-from sealserve.he.planner import RowPlan
+from sealserve.he.parameters import ParameterSet, key_parameters
+from sealserve.he.planner import ColumnPlan, RowPlan
+from sealserve.he.row import RowPacking
+from sealserve.he.zero_encryptor import ZeroEncryptor
 from sealserve.item import ItemHeader, Residues
 from sealserve.keys import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.auth import ANONYMOUS
+from sealserve_service.engines.column import ColumnEngine, ColumnScoring
+from sealserve_service.engines.rerandomizer import ZeroEncryptorOf
 from sealserve_service.engines.row import RowEngine, RowScoring
 from tests.row_models import Integers
 
@@ -22,12 +27,27 @@ def secret_key(parameter_set: ParameterSet) -> bytes:
     return SecretKey.generate(parameter_set).export(TOKEN)
 
 
-class Round:
-    """A client and a server of a plan."""
+@cache
+def zero_encryptor(parameter_set: ParameterSet) -> ZeroEncryptor:
+    """Encrypts zero under the public key that belongs to `secret_key`."""
+    context = _seal.context(key_parameters(parameter_set))
+    return ZeroEncryptor(parameter_set, _seal.generate_public_key(context, secret_key(parameter_set)))
 
-    def __init__(self, plan: RowPlan) -> None:
+
+def _registered(tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
+    return zero_encryptor(parameter_set)
+
+
+class Round:
+    """A client and a server of a plan; `keys` finds the client's public key, where the plan needs it."""
+
+    def __init__(self, plan: RowPlan | ColumnPlan, keys: ZeroEncryptorOf = _registered) -> None:
         self.plan = plan
-        self.engine = RowEngine(plan)
+        self.engine: RowEngine | ColumnEngine
+        if isinstance(plan.packing, RowPacking):
+            self.engine = RowEngine(plan, keys=keys)
+        else:
+            self.engine = ColumnEngine(plan, keys=keys)
         key = secret_key(plan.parameters.parameter_set)
         self.encryptor = Encryptor(plan.parameters, key)
         self.decryptor = Decryptor(plan.parameters, key)
@@ -40,10 +60,10 @@ class Round:
         """Encrypt one item."""
         return [self.encryptor.encrypt(plaintext) for plaintext in self.plan.packing.pack_rows(rows)]
 
-    def begin(self, row_count: int, ciphertext_count: int) -> RowScoring:
+    def begin(self, row_count: int, ciphertext_count: int) -> RowScoring | ColumnScoring:
         """Begin an item."""
-        name = self.plan.parameters.parameter_set.name
-        return self.engine.begin(ItemHeader("", "", Layout.ROW, name, row_count, ciphertext_count), ANONYMOUS)
+        name, layout = self.plan.parameters.parameter_set.name, self.engine.offer.layout
+        return self.engine.begin(ItemHeader("", "", layout, name, row_count, ciphertext_count), ANONYMOUS)
 
     def reply(self, ciphertexts: list[bytes], row_count: int) -> list[Residues]:
         """Score the ciphertexts of an item."""

@@ -29,7 +29,7 @@ from sealserve_service.key_store.memory import MemoryKeyStore
 from sealserve_service.models.folding import fold
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.registry import ModelRegistry, ServedModel, serve_model
+from sealserve_service.models.registry import ModelRegistry, PrivateWeights, ServedModel, serve_model
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry import Telemetry
@@ -52,10 +52,16 @@ def served(
     input_step: float | None = None,
     limits: Limits = LIMITS,
     keys: RegisteredKeys | None = None,
+    hiding_bits: int | None = None,
 ) -> ServedModel:
-    """A fitted estimator, or a LinearModel, ready to be served; with keys, to encrypted-inference clients too."""
+    """A fitted estimator, or a LinearModel, ready to be served; with keys, to encrypted-inference clients too.
+
+    With hiding_bits, which need keys, it is served in mode private, and to encrypted-inference clients not.
+    """
     linear = model if isinstance(model, LinearModel) else fold(model)
     grid = input_grid(linear, input_range=input_range, input_step=input_step)
+    if keys is not None and hiding_bits is not None:
+        return serve_model(name, linear, grid, limits, private=PrivateWeights(hiding_bits, keys.zero_encryptor))
     if keys is None:
         return serve_model(name, linear, grid, limits)
     loaded = keys.galois_keys

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -179,20 +180,56 @@ def test_the_probe_loads_neither_numpy_nor_seal() -> None:
     assert loaded.isdisjoint({"numpy", "seal", "sklearn", "matplotlib"})
 
 
+def inspected(command: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The plans that `inspect` reports."""
+    assert main([*command, "--json"]) == 0
+    plans: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["plans"]
+    return plans
+
+
+def chosen_rows(command: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The plan of single rows that would be served."""
+    (chosen,) = [p for p in inspected(command, capsys) if p["is_chosen"] and p["layout"] == "row"]
+    return chosen
+
+
 def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "calibration.npy", digits_model.X)
     command = ["inspect", str(model_file), "--calibration", str(tmp_path / "calibration.npy")]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert re.search(r"observed score error +\S+ over 300 rows, 100.00% equal labels", shown)
-    assert re.search(r"^row-2048-54 .*<- served$", shown, re.MULTILINE)
-    assert main([*command, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    (chosen,) = [plan for plan in report["plans"] if plan["is_chosen"]]
-    assert main([*command, "--json", "--max-score-error", str(chosen["score_error_bound"] / 50)]) == 0
-    (better,) = [plan for plan in json.loads(capsys.readouterr().out)["plans"] if plan["is_chosen"]]
+    assert re.search(r"^row +open +row-2048-54 .*<- served$", shown, re.MULTILINE)
+    chosen = chosen_rows(command, capsys)
+    assert chosen["key_bytes"] == 0
+    better = chosen_rows([*command, "--max-score-error", str(chosen["score_error_bound"] / 50)], capsys)
     assert better["weight_bits"] > chosen["weight_bits"]
     assert better["request_bytes"] + better["reply_bytes"] > chosen["request_bytes"] + chosen["reply_bytes"]
+
+
+def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["inspect", str(model_file), "--input-range", "0,1", "--input-step", "0.0625", "--weights", "private"]
+    plans = inspected(command, capsys)
+    assert {(p["layout"], p["weights"]) for p in plans} == {
+        (layout, weights) for layout in ("row", "column") for weights in ("open", "private")
+    }
+    assert [(p["layout"], p["weights"]) for p in plans if p["is_chosen"]] == [("row", "private"), ("column", "private")]
+    for plan in plans:
+        assert (plan["key_bytes"] > 0) is (plan["weights"] == "private")
+        assert plan["server_seconds"] > 0
+    same_set = {p["weights"]: p["weight_bits"] for p in plans if p["parameter_set"] == "row-4096-92"}
+    assert same_set["private"] < same_set["open"]
+    more_hiding = inspected([*command, "--hiding-bits", "60"], capsys)
+    bits = {p["weight_bits"] for p in more_hiding if (p["parameter_set"], p["weights"]) == ("row-4096-92", "private")}
+    assert bits == {same_set["private"] - 10}
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"key to register, once +196,721 bytes, public-encryption-key", shown)
+    assert re.search(r"^row +private +row-4096-92 .*<- served$", shown, re.MULTILINE)
+    assert main([*command, "--weights", "open", "--hiding-bits", "128"]) == 0
+    for refused in ("0", "129", "many", "-1"):
+        with pytest.raises(SystemExit):
+            main([*command, "--hiding-bits", refused])
 
 
 def test_models_that_are_refused(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,6 +245,32 @@ def test_models_that_are_refused(model_file: Path, tmp_path: Path, capsys: pytes
     assert "model.txt" in fails(capsys, "inspect", text, *in_range)
     assert "no parameter set" in fails(capsys, "inspect", model_file, *in_range, "--max-score-error", "1e-30")
     assert "missing.npz" in fails(capsys, "serve", "--model", tmp_path / "missing.npz", *in_range)
+
+
+@pytest.mark.parametrize(
+    ("options", "offered", "warned"),
+    [
+        ((), [("row", False), ("column", False), ("ei-slots", False)], False),
+        (("--weights", "private"), [("row", True), ("column", True)], False),
+        (
+            ("--weights", "private", "--ei-engine", "seal"),
+            [("row", True), ("column", True), ("ei-slots", False)],
+            True,
+        ),
+    ],
+    ids=["open", "private", "private and encrypted-inference"],
+)
+def test_what_hides_no_weights_is_not_offered_beside_what_does(
+    model_file: Path, tmp_path: Path, options: tuple[str, ...], offered: list[tuple[str, bool]], warned: bool
+) -> None:
+    common = (f"--model=digits={model_file}", "--input-range=0,1", "--input-step=0.0625")
+    with (
+        serve(*common, *options, log=tmp_path / "log") as program,
+        Client(program.address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert [(offer.layout.value, offer.private_weights) for offer in client.model.offers] == offered
+        assert len(client.predict(np.zeros((1, 64)))) == 1
+        assert any("hide no weights" in line for line in program.said) is warned
 
 
 def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,6 +291,10 @@ def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.Capt
         assert text in said
         assert "sig=secret" not in said
     assert "keys of its own" in fails(capsys, *in_range, "--processes", "2", "--key-store", "memory")
+    for without_keys in (("--processes", "2"), ("--key-store", "none")):
+        said = fails(capsys, *in_range, "--weights", "private", *without_keys)
+        assert "--key-store" in said
+        assert "--weights open" in said
     with pytest.raises(SystemExit) as caught:
         main(["serve", "--model", model, "--input-range", "zero,one"])
     assert caught.value.code == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
 
 from threadpoolctl import threadpool_limits
@@ -12,13 +13,15 @@ from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.places import open_key_store
 from sealserve_service.models.library import ModelLibrary
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.registry import EngineFactory, ModelRegistry
+from sealserve_service.models.registry import EngineFactory, ModelRegistry, PrivateWeights, ServedModel
 from sealserve_service.models.sources import folder_sources, serve_source
 from sealserve_service.models.watch import Watch
 from sealserve_service.registered_keys import RegisteredKeys
 from sealserve_service.server import Server
-from sealserve_service.settings import Settings
+from sealserve_service.settings import ModelSource, Settings
 from sealserve_service.telemetry import SharedPlace, Telemetry
+
+_logger = logging.getLogger(__name__)
 
 _EISERVER_SECONDS_A_CLASS = 1.5
 _LOOK_SECONDS = 1.0
@@ -33,7 +36,7 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
     Raises:
         ModelError, PlanError: a model cannot be served.
         InputError: the folder of models holds none now.
-        KeyStoreSettingsError: the keys' place cannot be used.
+        KeyStoreSettingsError: the keys' place cannot be used, or there is none and the weights are to be private.
         UnusableFileError: the file of identities cannot be used.
     """
     if place is not None:
@@ -42,15 +45,24 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
     with contextlib.ExitStack() as closing:
         # A matrix product on one core: others work on other batches, and BLAS's own threads would spin meanwhile.
         closing.enter_context(threadpool_limits(1, user_api="blas"))
-        keys, limits, ei_engine = _keys(settings, telemetry), settings.limits, None
+        keys, limits, ei_engine, private = _keys(settings, telemetry), settings.limits, None, None
         if keys is None:
             limits = dataclasses.replace(limits, max_key_bytes=0)
         else:
             closing.callback(keys.close)
             ei_engine = _ei_engine(settings, keys, closing)
+            if settings.hiding_bits is not None:
+                private = PrivateWeights(settings.hiding_bits, keys.zero_encryptor)
+                if ei_engine is not None:
+                    _logger.warning("replies to encrypted-inference clients hide no weights: see --ei-engine none")
+
+        def served(source: ModelSource) -> ServedModel:
+            trust = settings.trust_pickle
+            return serve_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
+
         library = ModelLibrary(
             lambda: settings.models if settings.model_folder is None else folder_sources(settings.model_folder),
-            lambda source: serve_source(source, trust_pickle=settings.trust_pickle, limits=limits, ei_engine=ei_engine),
+            served,
             telemetry,
         )
         watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
@@ -73,13 +85,16 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
     )
 
 
-def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory:
-    """Return what makes the EI engine of a model."""
+def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory | None:
+    """Return what makes the EI engine of a model, if there is to be one."""
 
     def seal_engine(model: LinearModel, grid: InputGrid) -> EiSlotsEngine:
         return EiSlotsEngine(model.weights, model.intercept, grid, keys.galois_keys)
 
-    if settings.ei_engine == "seal":
+    chosen = settings.ei_engine or ("seal" if settings.hiding_bits is None else "none")
+    if chosen == "none":
+        return None
+    if chosen == "seal":
         return seal_engine
     # Imported here: only who asks for it has encrypted-inference installed.
     from sealserve_service.engines.eiserver import EIServerEngine

@@ -7,7 +7,12 @@ from typing import TypeAlias
 
 from sealserve.he import ei_format
 from sealserve.he._seal import GaloisKeys
-from sealserve.he.parameters import EI_PARAMETER_SET, PRIVATE_ROW_PARAMETER_SETS, ParameterSet
+from sealserve.he.parameters import (
+    EI_PARAMETER_SET,
+    PRIVATE_COLUMN_PARAMETER_SETS,
+    PRIVATE_ROW_PARAMETER_SETS,
+    ParameterSet,
+)
 from sealserve.he.public_key_format import check_public_key, public_key_bytes
 from sealserve.he.zero_encryptor import ZeroEncryptor
 from sealserve.registered_key import KeyKind
@@ -53,7 +58,7 @@ KEY_TYPES = {
     (KeyKind.EVALUATION_KEYS, EI_PARAMETER_SET.name): KeyType(ei_format.read_evaluation_keys, _load_galois_keys),
     **{
         (KeyKind.PUBLIC_ENCRYPTION_KEY, parameter_set.name): _public_key_type(parameter_set)
-        for parameter_set in PRIVATE_ROW_PARAMETER_SETS
+        for parameter_set in PRIVATE_ROW_PARAMETER_SETS + PRIVATE_COLUMN_PARAMETER_SETS
     },
 }
 """By kind and the name of the parameter set."""

@@ -72,7 +72,9 @@ class Settings:
         key_memory_bytes: of all keys, where they are kept in memory.
         key_cache_bytes: of memory for keys that are ready for use.
         max_key_ttl_seconds: how long a key is kept at most.
-        ei_engine: what scores for encrypted-inference clients: "seal", or "eiserver", the reference.
+        hiding_bits: of mode private, in which replies hide the weights (`sealserve.he.hiding`); None for mode open.
+        ei_engine: what scores for encrypted-inference clients: "seal", "eiserver", the reference, or "none"; "" for
+            seal in mode open, and none in mode private, for their replies hide no weights.
         handshake_timeout_seconds: how long a new connection may take until it can carry calls.
         grace_seconds: how long work in flight may go on after SIGTERM.
         max_concurrent_calls: calls that one process serves at once, if its memory allows; more are refused.
@@ -100,7 +102,8 @@ class Settings:
     key_memory_bytes: int = 200 << 20
     key_cache_bytes: int = 200 << 20
     max_key_ttl_seconds: float = 30 * 86_400.0
-    ei_engine: str = "seal"
+    hiding_bits: int | None = None
+    ei_engine: str = ""
     handshake_timeout_seconds: float = 20.0
     grace_seconds: float = 20.0
     max_concurrent_calls: int = 256

@@ -1,6 +1,7 @@
 """Rows to items and replies to scores, against a real engine: exact, and closed to what is not of the model."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from sealserve.item import Residues, Scores, SealCiphertext
 from sealserve.keys import SecretKey
 from sealserve.model import Model
 from sealserve.output import Output, Task
+from sealserve.registered_key import KeyKind
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.auth import ANONYMOUS
 from sealserve_service.engines.row import RowEngine
@@ -275,7 +277,17 @@ def test_every_feature_on_the_grid_must_fit_the_plaintext_modulus() -> None:
             Exchange(dataclasses.replace(MODEL, grid=grid))
 
 
-@pytest.mark.parametrize("change", [{"layout": Layout.EI_SLOTS}, {"private_weights": True}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layout": Layout.EI_SLOTS},
+        {"private_weights": True},
+        {"private_weights": True, "required_key": KeyKind.EVALUATION_KEYS},
+        {"required_key": KeyKind.PUBLIC_ENCRYPTION_KEY},
+        {"required_key": KeyKind.EVALUATION_KEYS},
+    ],
+    ids=str,
+)
 def test_an_offer_that_is_not_understood_is_passed_over(change: dict[str, Any]) -> None:
     strange = dataclasses.replace(OFFER, **change)
     with pytest.raises(ParameterError, match="not offered in a way that this version understands"):
@@ -286,6 +298,14 @@ def test_an_offer_that_is_not_understood_is_passed_over(change: dict[str, Any]) 
 def test_a_model_without_offers_is_refused() -> None:
     with pytest.raises(ParameterError, match="not offered"):
         Exchange(dataclasses.replace(MODEL, offers=()), KEYS[SMALLEST])
+
+
+def test_a_private_offer_gets_the_id_of_the_public_key() -> None:
+    changed = with_offer(private_weights=True, required_key=KeyKind.PUBLIC_ENCRYPTION_KEY)
+    exchange = Exchange(changed, KEYS[SMALLEST])
+    assert exchange.public_key == KEYS[SMALLEST].public_encryption_key
+    assert exchange.encrypt(ROW).header.key_id == hashlib.sha256(exchange.public_key).hexdigest()
+    assert EXCHANGE.public_key == b""
 
 
 # Keys

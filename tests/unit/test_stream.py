@@ -1,19 +1,18 @@
 """A client's streams, against a service that is played by hand."""
 
 import dataclasses
-import itertools
 import queue
-import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sealserve._batch import Batch
 from sealserve._exchange import Exchange
-from sealserve._stream import Batch, Scored, ScoreStream
-from sealserve.errors import DeadlineError, ModelNotFoundError, QuotaExceededError, SealserveError, ServiceError
+from sealserve._stream import Line, ScoreStream
+from sealserve.errors import ModelNotFoundError, SealserveError
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_to_proto
@@ -35,6 +34,7 @@ class Call:
         return self
 
     def __iter__(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        yield prediction_pb2.StreamPredictResponse(window=prediction_pb2.Window(max_bytes_in_flight=1 << 20))
         for request in self._requests:
             self.received.put(request)
             if request.HasField("header"):
@@ -49,10 +49,14 @@ def batch(first_index: int) -> Batch:
 
 
 def stream_of(call: Call, batches: Iterator[Batch], limits: Limits) -> ScoreStream:
-    def rescored(*_: object) -> Any:
+    @contextmanager
+    def line(_: int) -> Iterator[Line]:
+        yield Line(call, lambda: None)
+
+    def renewed(*_: object) -> Any:
         raise AssertionError("nothing is stale")
 
-    return ScoreStream([call], batches, limits, rescored, HANG_SECONDS)
+    return ScoreStream(line, 1, batches, limits, renewed, HANG_SECONDS)
 
 
 def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
@@ -60,14 +64,14 @@ def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
     call = Call()
 
     def source() -> Iterator[Batch]:
-        for first_index in range(2):
-            for _ in range(3):
-                message = call.received.get(timeout=HANG_SECONDS)
-                assert (message.item_id, message.cancel) == (0, True)
-                assert not message.HasField("header")
-            yield batch(first_index)
-            while not call.received.get(timeout=HANG_SECONDS).HasField("header"):
-                pass
+        yield batch(0)
+        while not call.received.get(timeout=HANG_SECONDS).HasField("header"):
+            pass
+        for _ in range(3):
+            message = call.received.get(timeout=HANG_SECONDS)
+            assert (message.item_id, message.cancel) == (0, True)
+            assert not message.HasField("header")
+        yield batch(1)
 
     results = list(stream_of(call, source(), dataclasses.replace(LIMITS, idle_timeout_seconds=0.03)))
     assert [(one.first_index, type(result)) for one, result in results] == [
@@ -101,30 +105,3 @@ def test_no_batch_is_taken_before_there_is_use_for_it() -> None:
             yield batch(first_index)
 
     assert sorted(one.first_index for one, _ in stream_of(call, source(), LIMITS)) == list(range(5))
-
-
-def test_a_service_that_stays_busy_is_not_taken_for_one_that_is_late() -> None:
-    """Until it has been asked again for one row, for as long as that may take, nobody reads what it says of others."""
-    timeout_seconds, busy = 0.1, QuotaExceededError("rows_per_minute", 0.1)
-
-    class BusyCall(Call):
-        """Answers the first two of three items: one is refused for good, for one the service is busy."""
-
-        def __iter__(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
-            items = list(itertools.islice(self._requests, 3))
-            for request, error in zip(items, (REFUSAL, busy), strict=False):
-                yield prediction_pb2.StreamPredictResponse(item_id=request.item_id, error=error_to_proto(error))
-            cancelled.wait(HANG_SECONDS)
-
-        def cancel(self) -> None:
-            cancelled.set()
-
-    def rescored(_: object, error: ServiceError) -> Scored:
-        time.sleep(3 * timeout_seconds)
-        raise error
-
-    cancelled = threading.Event()
-    results = iter(ScoreStream([BusyCall()], map(batch, range(3)), LIMITS, rescored, timeout_seconds))
-    assert [type(result) for _, result in itertools.islice(results, 2)] == [ModelNotFoundError, QuotaExceededError]
-    with pytest.raises(DeadlineError):
-        next(results)

@@ -1,5 +1,6 @@
 """Rows -> items, replies -> scores: the pure part of a client, shared by whatever does its I/O."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from sealserve.he.seeded_encryptor import SeededEncryptor
 from sealserve.item import ItemHeader, Residues, Scores
 from sealserve.keys import SecretKey
 from sealserve.model import Cost, Model, Offer
+from sealserve.registered_key import KeyKind
 from sealserve.secret_key_access import TOKEN
 
 # What a byte of ciphertexts takes beside the server's time: SEAL's encryption or decryption, and a link of 1 Gbit/s.
@@ -62,6 +64,10 @@ class Exchange:
         seeded: upload ciphertexts of half the size, for twice the time of encryption.
         encryptors: worker processes for the encryption of batches.
 
+    Attributes:
+        public_key: what has to be registered before the first item; b"" where the weights are open.
+        key_id: its id; "" where there is none.
+
     Raises:
         ParameterError: the model has no offer that this client understands, or one that contradicts itself.
         SecretKeyError: the given key belongs to no offer's ring.
@@ -89,6 +95,8 @@ class Exchange:
         make = MakeEncryptor(SeededEncryptor if seeded else Encryptor, parameters, exported)
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
         self._decryptor = Decryptor(parameters, exported)
+        self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""
+        self.key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
         """Round rows (rows, feature_count) onto the model's grid.
@@ -108,6 +116,7 @@ class Exchange:
             offer.parameters.parameter_set.name,
             len(quantized_rows),
             packing.ciphertexts,
+            self.key_id,
         )
         byte_count = packing.ciphertexts * self._encryptor.ciphertext_bytes
         return Item(header, _Ciphertexts(self._encryptor, packing, quantized_rows), byte_count, offer.cost)
@@ -151,7 +160,7 @@ def choose(model: Model, row_count: int, layout: Layout | None = None, *, secret
         SecretKeyError: the key belongs to no offer's ring.
     """
     layouts = (Layout.ROW, Layout.COLUMN) if layout is None else (layout,)
-    usable = [offer for offer in model.offers if offer.layout in layouts and not offer.private_weights]
+    usable = [offer for offer in model.offers if offer.layout in layouts and _is_usable(offer)]
     if not usable:
         what = "in a way that this version understands: update sealserve" if layout is None else f"as {layout.value}"
         raise ParameterError(f"model {model.name!r} is not offered {what}")
@@ -167,6 +176,11 @@ def choose(model: Model, row_count: int, layout: Layout | None = None, *, secret
     # Of each layout the service's preference; of several, the fastest.
     preferred = {offer.layout: offer for offer in reversed(fitting)}
     return min(preferred.values(), key=seconds)
+
+
+def _is_usable(offer: Offer) -> bool:
+    """Tell whether the key that an offer of rows or columns requires is the one that its mode is about."""
+    return offer.required_key is (KeyKind.PUBLIC_ENCRYPTION_KEY if offer.private_weights else None)
 
 
 def _packing(model: Model, offer: Offer) -> RowPacking | ColumnPacking:

@@ -12,13 +12,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from sealserve._calls import CHUNK_BYTES, called, retried
+from sealserve._calls import CHUNK_BYTES, Patience, called, retried
 from sealserve._channel import open_channel
 from sealserve.credentials import Credentials
 from sealserve.he.parameters import EI_PARAMETER_SET
 from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve.wire import key_from_proto, key_header_to_proto
+
+_PUBLIC_KEY_TTL_SECONDS = 3600.0
 
 
 class KeyRegistry:
@@ -126,12 +128,28 @@ class KeyRegistry:
         self._called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
 
     def _called(self, method: Callable[..., Any], request: Any) -> Any:
-        return retried(partial(called, method, request), self._timeout_seconds)
+        return retried(partial(called, method, request), Patience(self._timeout_seconds))
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
         register = self._stub.RegisterKey
-        response = retried(lambda left: called(register, _messages(header, data), left), self._timeout_seconds)
+        patience = Patience(self._timeout_seconds)
+        response = retried(lambda left: called(register, _messages(header, data), left), patience)
         return key_from_proto(response.key)
+
+
+def public_key_upload(data: bytes, parameter_set: str) -> list[keys_pb2.RegisterKeyRequest]:
+    """Return the messages that register a public encryption key for an hour.
+
+    No longer, as most are those of one client and gone with it, and a store has no room for all that ever were. Who is
+    still there then is told KeyNotFound, and registers again.
+
+    Args:
+        data: the key.
+        parameter_set: of the offer that needs it.
+    """
+    key_id = hashlib.sha256(data).hexdigest()
+    kind = KeyKind.PUBLIC_ENCRYPTION_KEY
+    return list(_messages(KeyHeader(key_id, kind, parameter_set, len(data), _PUBLIC_KEY_TTL_SECONDS), data))
 
 
 def _messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKeyRequest]:

@@ -30,12 +30,14 @@ class Cost:
         request_bytes, reply_bytes: of its ciphertexts, of its scores.
         server_seconds: of one core of the server.
         held_bytes: what the server holds of it until its end; what it counts as in the stream's window.
+        key_bytes: of the key that the first item needs registered; 0 where none is needed.
     """
 
     request_bytes: int
     reply_bytes: int
     server_seconds: float
     held_bytes: int
+    key_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,43 @@
 """`sealserve inspect`: what would be served of a model file, and at what cost; or why it is refused."""
 
+import contextlib
 import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command
-from sealserve_service.commands.options import ModelFile, add_model_options, source
+from sealserve.errors import PlanError
+from sealserve_service.commands.options import (
+    ModelFile,
+    add_model_options,
+    add_weights_options,
+    hiding_bits,
+    source,
+)
 
 if TYPE_CHECKING:
-    from sealserve.he.planner import RowPlan
-    from sealserve.model import Offer
+    from sealserve.he.planner import ColumnPlan, RowPlan
+    from sealserve.he.quantization import InputGrid
+    from sealserve.model import Model, Offer
+    from sealserve_service.models.linear_model import LinearModel
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("path", type=Path, metavar="MODEL", help="a .skops, .npz, .pkl or .joblib file")
     add_model_options(parser, per_model=False)
+    add_weights_options(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(arguments: Namespace) -> int:
-    """Print what would be served."""
+    """Print what would be served, and what else could be."""
     from sealserve.cli.models import as_dict, describe
-    from sealserve.he.planner import row_plans
+    from sealserve_service.engines.rerandomizer import no_keys
     from sealserve_service.models.input_grid import input_grid
     from sealserve_service.models.loading import load_model
-    from sealserve_service.models.registry import serve_model
+    from sealserve_service.models.registry import PrivateWeights, serve_model
     from sealserve_service.models.sources import calibration_rows
     from sealserve_service.settings import Settings
 
@@ -34,6 +45,7 @@ def run(arguments: Namespace) -> int:
     model = load_model(asked.path, trust_pickle=arguments.trust_pickle)
     calibration = calibration_rows(asked)
     grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)
+    bits = hiding_bits(arguments)
     served = serve_model(
         asked.name,
         model,
@@ -41,22 +53,41 @@ def run(arguments: Namespace) -> int:
         Settings().limits,
         max_score_error=asked.max_score_error,
         calibration=calibration,
+        private=None if bits is None else PrivateWeights(bits, no_keys),
     )
-    chosen = served.model.offers[0]
-    plans = [summary(plan, chosen) for plan in row_plans(model.weights, model.intercept, grid)]
+    plans = summaries(model, grid, served.model, arguments.hiding_bits)
     if arguments.json:
         print(json.dumps({"model": as_dict(served.model), "plans": plans}, indent=2))
     else:
         print(describe(served.model))
-        print("\nWhat a smaller --max-score-error would cost, an item:")
+        print("\nWhat --weights and a smaller --max-score-error would cost, an item:")
         print(table(plans))
     return 0
 
 
-def summary(plan: "RowPlan", chosen: "Offer") -> dict[str, Any]:
-    """Summarize a plan, and say whether it is the one that is offered."""
+def summaries(model: "LinearModel", grid: "InputGrid", served: "Model", private_bits: int) -> list[dict[str, Any]]:
+    """Summarize the plans of both layouts in both modes, private ones of so many bits of hiding."""
+    from sealserve.he.planner import column_plans, row_plans
+    from sealserve_service.engines.column import ColumnEngine
+    from sealserve_service.engines.row import RowEngine
+
+    layouts: tuple[tuple[Any, Any], ...] = ((row_plans, RowEngine), (column_plans, ColumnEngine))
+    found = list[dict[str, Any]]()
+    for plans, engine in layouts:
+        for bits in (None, private_bits):
+            for plan in plans(model.weights, model.intercept, grid, hiding_bits=bits):
+                with contextlib.suppress(PlanError):  # too many classes for the engine
+                    found.append(summary(plan, engine(plan).offer, served))
+    return found
+
+
+def summary(plan: "RowPlan | ColumnPlan", offer: "Offer", served: "Model") -> dict[str, Any]:
+    """Summarize a plan and what its engine offers, and say whether it is one that is served."""
+    chosen = [o for o in served.offers if (o.parameters, o.parms_id) == (offer.parameters, offer.parms_id)]
     return {
-        "parameter_set": plan.parameters.parameter_set.name,
+        "layout": offer.layout.value,
+        "weights": "private" if offer.private_weights else "open",
+        "parameter_set": offer.parameters.parameter_set.name,
         "plain_modulus_bits": plan.parameters.plain_modulus.bit_length() - 1,
         "weight_bits": plan.weight_bits,
         "score_error_bound": plan.score_error_bound,
@@ -64,19 +95,40 @@ def summary(plan: "RowPlan", chosen: "Offer") -> dict[str, Any]:
         "classes_per_polynomial": plan.packing.classes,
         "request_bytes": plan.request_bytes,
         "reply_bytes": plan.reply_bytes,
-        "is_chosen": plan.parameters == chosen.parameters and plan.packing.classes == chosen.classes_per_polynomial,
+        "key_bytes": offer.cost.key_bytes,
+        "server_seconds": offer.cost.server_seconds,
+        "is_chosen": any(
+            (o.classes_per_polynomial, o.private_weights) == (offer.classes_per_polynomial, offer.private_weights)
+            for o in chosen
+        ),
     }
+
+
+_HEADINGS = ("LAYOUT", "WEIGHTS", "PARAMETER SET", "BITS", "ERROR BOUND", "ROWS", "BYTES UP", "DOWN", "MS")
 
 
 def table(plans: list[dict[str, Any]]) -> str:
     """Render the plans, cheapest first."""
-    lines = [f"{'PARAMETER SET':<14} {'WEIGHT BITS':>11} {'ERROR BOUND':>11} {'ROWS':>5} {'BYTES UP':>9} {'DOWN':>9}"]
+    pattern = "{:<6} {:<7} {:<15} {:>4} {:>11} {:>5} {:>11} {:>9} {:>8}"
+    lines = [pattern.format(*_HEADINGS)]
     for plan in plans:
         lines.append(
-            f"{plan['parameter_set']:<14} {plan['weight_bits']:>11} {plan['score_error_bound']:>11.3g} "
-            f"{plan['rows_per_item']:>5} {plan['request_bytes']:>9,} {plan['reply_bytes']:>9,}"
+            pattern.format(
+                plan["layout"],
+                plan["weights"],
+                plan["parameter_set"],
+                plan["weight_bits"],
+                f"{plan['score_error_bound']:.3g}",
+                plan["rows_per_item"],
+                f"{plan['request_bytes']:,}",
+                f"{plan['reply_bytes']:,}",
+                f"{1e3 * plan['server_seconds']:.2f}",
+            )
             + ("  <- served" if plan["is_chosen"] else "")
         )
+    for mode in ("open", "private"):
+        if not any(plan["weights"] == mode for plan in plans):
+            lines.append(f"no parameter set has room for {mode} weights")
     return "\n".join(lines)
 
 

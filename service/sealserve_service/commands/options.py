@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sealserve.he.hiding import DEFAULT_HIDING_BITS
 from sealserve_service.settings import ModelSource
+
+DEFAULT_WEIGHTS = "open"
+MAX_HIDING_BITS = 128
 
 T = TypeVar("T")
 
@@ -52,6 +56,37 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "calibration": ("X.npy", Path, "rows that give each feature's range, and on which errors are observed"),
     "max-score-error": ("E", positive, "the largest proven score error that will do; less costs more"),
 }
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """Add --weights and --hiding-bits, which are the same for all models of a process."""
+    parser.add_argument(
+        "--weights",
+        choices=("private", "open"),
+        default=DEFAULT_WEIGHTS,
+        help="what replies tell of the weights: private, nothing but the scores, to clients that keep to the protocol; "
+        "open, all of them to whoever sees a request with its reply, for public models and the last millisecond "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--hiding-bits",
+        type=_hiding_bits,
+        default=DEFAULT_HIDING_BITS,
+        metavar="N",
+        help="a private reply is within 2^-N of one that depends on its scores only; costs N bits of the ciphertext "
+        "modulus, half of them from the weights (%(default)s)",
+    )
+
+
+def hiding_bits(arguments: argparse.Namespace) -> int | None:
+    """Return what is said of them for Settings."""
+    return arguments.hiding_bits if arguments.weights == "private" else None
+
+
+def _hiding_bits(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= MAX_HIDING_BITS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_HIDING_BITS}")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, per_model: bool) -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import ModelFile, add_model_options, model_file, positive, source
+from sealserve_service.commands.options import (
+    ModelFile,
+    add_model_options,
+    add_weights_options,
+    hiding_bits,
+    model_file,
+    positive,
+    source,
+)
 from sealserve_service.quota import Quota
 from sealserve_service.settings import DEFAULT_ADDRESS, ModelFolder, ModelSource, Settings, from_environment
 
@@ -25,6 +33,7 @@ def configure(parser: ArgumentParser) -> None:
         "Without any, every model in the folder AZUREML_MODEL_DIR, where relative paths begin too if it is set",
     )
     add_model_options(parser, per_model=True)
+    add_weights_options(parser)
     parser.add_argument(
         "--watch",
         action="store_true",
@@ -68,8 +77,8 @@ def configure(parser: ArgumentParser) -> None:
         "--key-store",
         default="",
         metavar="PLACE",
-        help="where registered keys are kept, for encrypted-inference clients: memory, none, a directory, "
-        "https://ACCOUNT.blob.core.windows.net/CONTAINER with a managed identity, or azure:CONTAINER with "
+        help="where registered keys are kept, for private weights and encrypted-inference clients: memory, none, a "
+        "directory, https://ACCOUNT.blob.core.windows.net/CONTAINER with a managed identity, or azure:CONTAINER with "
         "SEALSERVE_KEY_STORE_CONNECTION_STRING (SEALSERVE_KEY_STORE; memory, with several processes none)",
     )
     parser.add_argument(
@@ -77,10 +86,10 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ei-engine",
-        choices=("seal", "eiserver"),
-        default="seal",
-        help="what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower "
-        "(%(default)s)",
+        choices=("seal", "eiserver", "none"),
+        default="",
+        help="what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower, "
+        "or nothing. Replies to them hide no weights (seal; none with --weights private)",
     )
     quotas = parser.add_argument_group(
         "quotas of a tenant, in each process, unless the file of identities says otherwise"
@@ -151,6 +160,7 @@ def run(arguments: Namespace) -> int:
             key_store_connection_string=arguments.key_store_connection_string,
             identity_client_id=arguments.identity_client_id,
             max_key_ttl_seconds=arguments.key_days * 86_400,
+            hiding_bits=hiding_bits(arguments),
             ei_engine=arguments.ei_engine,
             quota=Quota(
                 arguments.rows_per_minute, arguments.requests_per_minute, arguments.bytes_in_flight, arguments.key_bytes

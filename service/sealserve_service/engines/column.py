@@ -3,15 +3,25 @@
 Class k of the reply is sum_j W[k, j] * ciphertext j, modulo each prime: no transform, no SEAL. The 64-bit residues are
 viewed as 32-bit limbs, low and high, and BLAS adds products of weights and limbs up: as long as each class's weights
 sum to 2^21 at most in absolute value, every partial sum is an integer of at most 2^21 (2^32 - 1) < 2^53, which float64
-holds exactly, in whatever order BLAS adds. Before the sums would go beyond, they are folded: reduced modulo the prime,
-as 64-bit integers, and begun anew. Where to fold depends on the weights alone and is decided when the engine is built.
+holds exactly, in whatever order BLAS adds; 2^21 + 1 times 2^32 - 1 is the first that it does not hold. Before the sums
+would go beyond, they are folded: reduced modulo the prime, as 64-bit integers, and begun anew. Where to fold depends on
+the weights alone and is decided when the engine is built.
 
-A fold of low + 2^32 high, signed, modulo q < 2^60: the quotient of 2^32 high by q is estimated in float64. High limbs
-are at most q / 2^32, so that the quotient is at most 2^21 in absolute value and its estimate, rounded down, off by one
-at most. The remainder, computed modulo 2^64, is then within -q .. 2 q; with |low| < 2^53 and the residues so far, below
-q, the sum stays far within 63 bits, and one exact division ends it.
+A fold reduces low + 2^32 high + residue modulo a prime q < 2^60, where
+
+    |low|  <= 2^21 (2^32 - 1)
+    |high| <= 2^21 floor((q - 1) / 2^32) < 2^49
+    0 <= residue < q, what earlier folds have left
+
+The quotient x = 2^32 high / q, below 2^21 in absolute value, is estimated in float64 with three roundings of 2^-53 each
+at most: of q, of 2^32 / q, of its product with high (an integer that float64 holds). The estimate is off by less than
+2^21 4 2^-53 = 2^-30, so that with its floor, n, the remainder 2^32 high - n q lies within -2^-30 q .. (1 + 2^-30) q.
+Both of its terms may be beyond 64 bits, but integers wrap modulo 2^64, and their difference, which is not, comes out
+right. With low and residue added, the sum lies within -2^54 .. 2 q + 2^54, far from 2^63; one exact division ends it.
 
 A chunk is added up and forgotten: an item holds classes x 2 N sums and residues, whatever the number of features.
+
+A plan with a noise width is one of mode private: its replies are re-randomized under the client's registered key.
 """
 
 import os
@@ -27,10 +37,13 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanErro
 from sealserve.he import _seal
 from sealserve.he.parameters import Layout
 from sealserve.he.planner import ColumnPlan
+from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.item import ItemHeader, Residues
 from sealserve.model import Cost, ObservedError, Offer
+from sealserve.registered_key import KeyKind
 from sealserve_service.auth import Tenant
+from sealserve_service.engines.rerandomizer import Rerandomizer, ZeroEncryptorOf, no_keys
 
 MAX_ABSOLUTE_SUM = 1 << 21
 MAX_HELD_BYTES = 32 << 20
@@ -42,7 +55,7 @@ _COST_REPETITIONS = 5
 
 
 class ColumnEngine:
-    """Scores batches of rows under a plan.
+    """Scores batches of rows under a plan; `keys` finds those that a private plan needs.
 
     Raises:
         PlanError: an item would hold more than MAX_HELD_BYTES.
@@ -50,8 +63,11 @@ class ColumnEngine:
 
     holds_gil = False
 
-    def __init__(self, plan: ColumnPlan, observed_error: ObservedError | None = None) -> None:
+    def __init__(
+        self, plan: ColumnPlan, observed_error: ObservedError | None = None, keys: ZeroEncryptorOf = no_keys
+    ) -> None:
         self._plan = plan
+        self._keys = keys
         self.parameter_set = plan.parameters.parameter_set
         self.packing = plan.packing
         self.context = _seal.context(plan.parameters)
@@ -71,8 +87,16 @@ class ColumnEngine:
         self.offer = self._offer(observed_error, held_bytes)
 
     def begin(self, header: ItemHeader, tenant: Tenant) -> "ColumnScoring":
-        """Begin an item of header.row_count rows."""
-        return ColumnScoring(self, header.row_count)
+        """Begin an item of header.row_count rows.
+
+        Raises:
+            KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
+        """
+        width = self._plan.noise_width
+        if width is None:
+            return ColumnScoring(self, header.row_count)
+        zero_encryptor = self._keys(tenant.name, header.key_id, self.parameter_set)
+        return ColumnScoring(self, header.row_count, Rerandomizer(zero_encryptor, width))
 
     def multiply(self, first_index: int, residues: NDArray[np.uint64], sums: NDArray[np.float64]) -> None:
         """Add the products of residues, of consecutive ciphertexts between two folds, and their weights to the sums.
@@ -106,11 +130,12 @@ class ColumnEngine:
 
     def _offer(self, observed_error: ObservedError | None, held_bytes: int) -> Offer:
         plan, packing = self._plan, self.packing
+        is_private = plan.noise_width is not None
         return Offer(
             layout=Layout.COLUMN,
             parameters=plan.parameters,
             parms_id=_seal.fresh_parms_id(self.context),
-            private_weights=False,
+            private_weights=is_private,
             rows_per_item=packing.rows,
             classes_per_polynomial=packing.classes,
             ciphertexts_per_item=packing.ciphertexts,
@@ -125,7 +150,9 @@ class ColumnEngine:
                 reply_bytes=plan.reply_bytes,
                 server_seconds=self._measured_seconds(),
                 held_bytes=held_bytes,
+                key_bytes=public_key_bytes(self.parameter_set) if is_private else 0,
             ),
+            required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
         )
 
     def _measured_seconds(self) -> float:
@@ -134,10 +161,13 @@ class ColumnEngine:
         c0, c1 = words.reshape(2, *self.primes.shape[:1], -1) % self.primes.astype(np.uint64)
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
         noise = [self.format.pack(c0, c1.tobytes())] * some
+        width, hiding = self._plan.noise_width, None
+        if width is not None:
+            hiding = Rerandomizer.under_a_random_key(self.parameter_set, width)
         samples = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()
-            scoring = ColumnScoring(self, self.packing.rows)
+            scoring = ColumnScoring(self, self.packing.rows, hiding)
             scoring.add(noise)
             added = time.perf_counter()
             scoring.fold()
@@ -148,15 +178,16 @@ class ColumnEngine:
 
 
 class ColumnScoring:
-    """One item on its way."""
+    """One item on its way; `hiding` re-randomizes its reply in mode private."""
 
-    def __init__(self, engine: ColumnEngine, row_count: int) -> None:
+    def __init__(self, engine: ColumnEngine, row_count: int, hiding: Rerandomizer | None = None) -> None:
         self._engine = engine
         self._row_count = row_count
+        self._hiding = hiding
         self._received = 0
         # Room that a chunk asks for, not a header: whoever has sent nothing yet holds nothing.
         self._sums: NDArray[np.float64] = np.empty((0, 0))
-        self._residues: NDArray[np.int64] = np.zeros((1, 1, 1, 1), np.int64)
+        self._residues: NDArray[np.int64] = np.empty((0, 2, 0, 0), np.int64)  # (score_count, 2, data primes, N)
 
     def add(self, ciphertexts: Sequence[bytes]) -> None:
         """Check ciphertexts, the next features of all rows, and add their products to the sums."""
@@ -165,8 +196,9 @@ class ColumnScoring:
         if residues is None:
             residues = self._checked_one_by_one(ciphertexts)
         if not self._sums.size:
-            words = 2 * engine.parameter_set.polynomial_bytes // 8
-            self._sums = np.zeros((engine.packing.score_count, 2 * words))
+            shape = engine.packing.score_count, 2, len(engine.primes), engine.packing.poly_modulus_degree
+            self._residues = np.zeros(shape, np.int64)
+            self._sums = np.zeros((shape[0], 2 * self._residues[0].size))
         first = 0
         while first < len(residues):
             until_fold = engine.folds[np.searchsorted(engine.folds, self._received, "right")] - self._received
@@ -194,18 +226,21 @@ class ColumnScoring:
         return np.stack(residues)
 
     def fold(self) -> None:
-        """Reduce the sums modulo the primes into the residues (score_count, 2, data primes, N), and begin anew."""
-        engine, sums = self._engine, self._sums
-        shape = (len(sums), 2, len(engine.primes), engine.packing.poly_modulus_degree)
-        low, high = sums[:, ::2].reshape(shape), sums[:, 1::2].reshape(shape)
-        quotient = np.floor(high * (2.0**32 / engine.primes)).astype(np.int64)
-        quotient *= engine.primes
-        remainder = (high.astype(np.int64) << 32) - quotient  # exact modulo 2^64, and small
-        remainder += low.astype(np.int64)
-        remainder += self._residues
-        remainder %= engine.primes
-        self._residues = remainder
-        sums[:] = 0.0
+        """Reduce the sums modulo the primes into the residues, and begin anew."""
+        primes = self._engine.primes
+        quotients_a_limb = 2.0**32 / primes
+        # Class by class: what is needed in between stays in a core's cache, and is no part of what the item holds.
+        for sums, residues in zip(self._sums, self._residues, strict=True):
+            low, high = (sums[limb::2].reshape(residues.shape) for limb in (0, 1))
+            quotient = np.floor(high * quotients_a_limb).astype(np.int64)
+            quotient *= primes
+            remainder = high.astype(np.int64)
+            remainder <<= 32
+            remainder -= quotient
+            remainder += low.astype(np.int64)
+            residues += remainder
+            residues %= primes
+        self._sums[:] = 0.0
 
     def finish(self) -> Iterator[Residues]:
         """Yield a polynomial pair for each class."""
@@ -213,7 +248,11 @@ class ColumnScoring:
         for residues, intercept in zip(self._residues, engine.intercept, strict=True):
             kept = residues[0, :, : self._row_count] + intercept[:, None]
             kept %= engine.primes
-            yield Residues(kept.tobytes(), residues[1].tobytes())
+            if self._hiding is None:
+                yield Residues(kept.tobytes(), residues[1].tobytes())
+            else:
+                c1 = residues[1].view(np.uint64)
+                yield self._hiding.hidden(kept.view(np.uint64), c1, slice(self._row_count))
 
 
 def folds(weights: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -36,6 +36,7 @@ GaloisKeysOf = Callable[[str, str], _seal.GaloisKeys]
 _MAX_SCALED_SCORE = 2.0**58
 _MAX_WEIGHT = 2.0**58  # at the scale of the second prime it stays below the product of the first two
 _REQUEST_BYTES, _REPLY_BYTES = 165_000, 131_177  # a ciphertext as 0.9 compresses it; one uncompressed at one prime
+_KEY_BYTES = 8_980_000  # evaluation keys as 0.9 compresses them
 _TIMED_ENCODINGS = 5
 
 
@@ -134,6 +135,7 @@ class EiSlotsEngine:
                 packing.score_count * _REPLY_BYTES,
                 self._estimated_seconds(),
                 held_bytes=request_bytes,
+                key_bytes=_KEY_BYTES,
             ),
             required_key=KeyKind.EVALUATION_KEYS,
         )

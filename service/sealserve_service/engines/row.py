@@ -1,5 +1,7 @@
 """The row engine: a forward transform a ciphertext, a product and an inverse transform a polynomial of the reply.
 
+A plan with a noise width is one of mode private: its replies are re-randomized under the client's registered key.
+
 Weights are lifted and transformed to NTT form once, when the engine is built. The encrypted arithmetic is SEAL's; which
 coefficient holds what is `sealserve.he.row`'s.
 """
@@ -16,21 +18,27 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
 from sealserve.he.parameters import Layout
 from sealserve.he.planner import RowPlan
+from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat, pack_plaintext
 from sealserve.item import ItemHeader, Residues
 from sealserve.model import Cost, ObservedError, Offer
+from sealserve.registered_key import KeyKind
 from sealserve_service.auth import Tenant
+from sealserve_service.engines.rerandomizer import Rerandomizer, ZeroEncryptorOf, no_keys
 
 _COST_REPETITIONS = 5
 
 
 class RowEngine:
-    """Scores rows under a plan."""
+    """Scores rows under a plan; `keys` finds those that a private plan needs."""
 
     holds_gil = True
 
-    def __init__(self, plan: RowPlan, observed_error: ObservedError | None = None) -> None:
+    def __init__(
+        self, plan: RowPlan, observed_error: ObservedError | None = None, keys: ZeroEncryptorOf = no_keys
+    ) -> None:
         self._plan = plan
+        self._keys = keys
         self.parameter_set = plan.parameters.parameter_set
         self.packing = plan.packing
         self.context = _seal.context(plan.parameters)
@@ -45,8 +53,16 @@ class RowEngine:
         self.offer = self._offer(observed_error)
 
     def begin(self, header: ItemHeader, tenant: Tenant) -> "RowScoring":
-        """Begin an item of header.row_count rows."""
-        return RowScoring(self, header.row_count)
+        """Begin an item of header.row_count rows.
+
+        Raises:
+            KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
+        """
+        width = self._plan.noise_width
+        if width is None:
+            return RowScoring(self, header.row_count)
+        zero_encryptor = self._keys(tenant.name, header.key_id, self.parameter_set)
+        return RowScoring(self, header.row_count, Rerandomizer(zero_encryptor, width))
 
     def _transformed(self, coefficients: NDArray[np.int64]) -> _seal.Plaintext | None:
         """Lift signed weights (N,) modulo t and transform them; None if all are zero: SEAL refuses such a factor.
@@ -67,11 +83,12 @@ class RowEngine:
 
     def _offer(self, observed_error: ObservedError | None) -> Offer:
         plan, packing = self._plan, self.packing
+        is_private = plan.noise_width is not None
         return Offer(
             layout=Layout.ROW,
             parameters=plan.parameters,
             parms_id=_seal.fresh_parms_id(self.context),
-            private_weights=False,
+            private_weights=is_private,
             rows_per_item=packing.rows,
             classes_per_polynomial=packing.classes,
             ciphertexts_per_item=packing.ciphertexts,
@@ -86,7 +103,9 @@ class RowEngine:
                 plan.reply_bytes,
                 self._measured_seconds(),
                 held_bytes=request_bytes,
+                key_bytes=public_key_bytes(self.parameter_set) if is_private else 0,
             ),
+            required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
         )
 
     def _measured_seconds(self) -> float:
@@ -94,10 +113,13 @@ class RowEngine:
         words = np.frombuffer(os.urandom(2 * self.parameter_set.polynomial_bytes), np.uint64)
         c0, c1 = words.reshape(2, *self.primes.shape[:1], -1) % self.primes
         noise = [self.format.pack(c0, c1.tobytes())] * self.packing.ciphertexts
+        width, hiding = self._plan.noise_width, None
+        if width is not None:
+            hiding = Rerandomizer.under_a_random_key(self.parameter_set, width)
         seconds = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()
-            scoring = RowScoring(self, self.packing.rows)
+            scoring = RowScoring(self, self.packing.rows, hiding)
             scoring.add(noise)
             for _ in scoring.finish():
                 pass
@@ -106,11 +128,12 @@ class RowEngine:
 
 
 class RowScoring:
-    """One item on its way."""
+    """One item on its way; `hiding` re-randomizes its reply in mode private."""
 
-    def __init__(self, engine: RowEngine, row_count: int) -> None:
+    def __init__(self, engine: RowEngine, row_count: int, hiding: Rerandomizer | None = None) -> None:
         self._engine = engine
         self._row_count = row_count
+        self._hiding = hiding
         self._blocks: list[_seal.Ciphertext] = []
 
     def add(self, ciphertexts: Sequence[bytes]) -> None:
@@ -137,11 +160,15 @@ class RowScoring:
             c0, c1 = self._product(weights)
             kept = c0[:, places] + engine.intercept[:, None, classes.start : classes.stop]
             kept %= engine.primes[:, None]
-            yield Residues(kept.tobytes(), c1.tobytes())
+            if self._hiding is None:
+                yield Residues(kept.tobytes(), c1.tobytes())
+            else:
+                yield self._hiding.hidden(kept.reshape(len(c1), -1), c1, places.ravel())
 
     def _product(self, weights: list[_seal.Plaintext | None]) -> NDArray[np.uint64]:
         """Return the sum of the products of weights and blocks: (2, data primes, N), coefficient form."""
         engine, evaluator, total = self._engine, self._engine.evaluator, None
+        zero = np.zeros((2, len(engine.primes), engine.packing.poly_modulus_degree), np.uint64)
         try:
             with _seal.errors():
                 for block, plaintext in zip(self._blocks, weights, strict=True):
@@ -153,9 +180,12 @@ class RowScoring:
                     else:
                         evaluator.add_inplace(total, product)
                 if total is None:  # no class of this polynomial has weights: zero is the product, in the reply's shape
-                    return np.zeros((2, len(engine.primes), engine.packing.poly_modulus_degree), np.uint64)
+                    return zero
                 evaluator.transform_from_ntt_inplace(total)
         except _seal.SealError as error:
-            # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero.
+            # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero. To say so would tell
+            # whoever made such a ciphertext where the weights are zero; with the encryption of zero it hides enough.
+            if self._hiding is not None:
+                return zero
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
         return engine.format.residues(_seal.ciphertext_bytes(total))

@@ -18,10 +18,16 @@ def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | 
     Without a name, one process keeps keys in memory, and several keep none: each would have its own.
 
     Raises:
-        KeyStoreSettingsError: the place cannot be used so.
+        KeyStoreSettingsError: the place cannot be used so, or private weights need one and there is none.
     """
     place = settings.key_store or ("memory" if settings.processes == 1 else "none")
     if place == "none":
+        if settings.hiding_bits is not None:
+            raise KeyStoreSettingsError(
+                "private weights need clients' public encryption keys, and a place for them: a directory or an Azure "
+                "Blob container that all processes share, with --key-store; or let clients see the weights, with "
+                "--weights open"
+            )
         return None, None
     if place == "memory":
         if settings.processes > 1:

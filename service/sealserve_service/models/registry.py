@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,20 @@ from sealserve.model import Limits, Model, ObservedError
 from sealserve_service.auth import Tenant
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.column import ColumnEngine
+from sealserve_service.engines.rerandomizer import ZeroEncryptorOf, no_keys
 from sealserve_service.engines.row import RowEngine
 from sealserve_service.models.linear_model import LinearModel
 
 _logger = logging.getLogger(__name__)
 
 EngineFactory = Callable[[LinearModel, InputGrid], Engine]
+
+
+class PrivateWeights(NamedTuple):
+    """What mode private takes: lambda of `he.hiding`, and clients' public encryption keys."""
+
+    hiding_bits: int
+    keys: ZeroEncryptorOf
 
 
 @dataclass(frozen=True)
@@ -96,24 +105,28 @@ def serve_model(
     max_score_error: float | None = None,
     calibration: NDArray[np.float64] | None = None,
     ei_engine: EngineFactory | None = None,
+    private: PrivateWeights | None = None,
 ) -> ServedModel:
     """Plan a model, make it ready and describe it.
 
     `ei_engine` makes the engine for encrypted-inference clients; without it they are not served. Where the model is not
-    fit for their layout, or for columns, the others are offered.
+    fit for their layout, or for columns, the others are offered. With `private`, rows and columns are served in mode
+    private; the EI layout is the same in either mode.
 
     Raises:
         PlanError: no parameter set serves it as asked.
     """
-    plan = plan_row(model.weights, model.intercept, grid, max_score_error=max_score_error)
+    hiding_bits, keys = private or (None, no_keys)
+    planned = model.weights, model.intercept, grid
+    plan = plan_row(*planned, max_score_error=max_score_error, hiding_bits=hiding_bits)
 
     def observed(plan: RowPlan | ColumnPlan) -> ObservedError | None:
         return None if calibration is None else observe(model, plan, grid, calibration)
 
-    engines: list[Engine] = [RowEngine(plan, observed(plan))]
+    engines: list[Engine] = [RowEngine(plan, observed(plan), keys)]
     try:
-        columns = plan_column(model.weights, model.intercept, grid, max_score_error=max_score_error)
-        engines.append(ColumnEngine(columns, observed(columns)))
+        columns = plan_column(*planned, max_score_error=max_score_error, hiding_bits=hiding_bits)
+        engines.append(ColumnEngine(columns, observed(columns), keys))
     except PlanError as error:
         _logger.warning("model %s is not served in columns: %s", name, error)
     if ei_engine is not None:

@@ -13,7 +13,7 @@ from sealserve.model import Limits
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
-from sealserve_service.models.registry import EngineFactory, ServedModel, serve_model
+from sealserve_service.models.registry import EngineFactory, PrivateWeights, ServedModel, serve_model
 from sealserve_service.settings import ModelFolder, ModelSource
 
 
@@ -49,9 +49,14 @@ def _model_files(folder: Path) -> Iterator[Path]:
 
 
 def serve_source(
-    source: ModelSource, *, trust_pickle: bool, limits: Limits, ei_engine: EngineFactory | None = None
+    source: ModelSource,
+    *,
+    trust_pickle: bool,
+    limits: Limits,
+    ei_engine: EngineFactory | None = None,
+    private: PrivateWeights | None = None,
 ) -> ServedModel:
-    """Load a model, decide its grid, make it ready.
+    """Load a model, decide its grid, make it ready: see serve_model.
 
     Raises:
         ModelError: the file, the model or its range will not do.
@@ -68,6 +73,7 @@ def serve_source(
         max_score_error=source.max_score_error,
         calibration=calibration,
         ei_engine=ei_engine,
+        private=private,
     )
 
 

@@ -7,11 +7,19 @@ import re
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sealserve.errors import PlanError
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
-from sealserve.he.planner import RowPlan, plan_row, row_plans
+from sealserve.he.hiding import fits, noise_width
+from sealserve.he.parameters import (
+    PRIVATE_COLUMN_PARAMETER_SETS,
+    PRIVATE_ROW_PARAMETER_SETS,
+    ROW_PARAMETER_SETS,
+    EncryptionParameters,
+    ParameterSet,
+)
+from sealserve.he.planner import ColumnPlan, RowPlan, column_plans, plan_column, plan_row, row_plans
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve.he.row import RowPacking
 from sealserve_service.models.input_grid import input_grid
@@ -295,3 +303,80 @@ def test_the_guides_model() -> None:
     assert plan.parameters.parameter_set.name == "row-2048-54"
     assert (plan.weight_bits, plan.packing.classes, plan.packing.rows) == (14, 2, 1)
     assert plan.score_error_bound == pytest.approx(0.0454, abs=5e-5)
+
+
+# Mode private
+
+
+@settings(deadline=None, max_examples=40)
+@given(affine_models(), st.sampled_from([1, 20, 40, 60]))
+def test_private_plans_have_the_width_that_hides_and_room_for_it(model: Affine, hiding_bits: int) -> None:
+    for parameter_set in PRIVATE_ROW_PARAMETER_SETS:
+        for plan in row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set]):
+            largest, kept = absolute_sum(plan, plan.model), plan.packing.rows * plan.packing.score_count
+            assert plan.noise_width == noise_width(parameter_set, largest, kept, hiding_bits)
+            assert fits(plan.parameters, largest, plan.noise_width)
+            assert plan.parameters.plain_modulus >= least_plain_modulus(plan.model, model.grid)
+
+
+@settings(deadline=None, max_examples=40)
+@any_model
+def test_private_columns_hide_every_row_of_a_full_batch(model: Affine) -> None:
+    for parameter_set in PRIVATE_COLUMN_PARAMETER_SETS:
+        for plan in column_plans(*model.planned, hiding_bits=40, parameter_sets=[parameter_set]):
+            largest = int(np.abs(plan.model.weights).sum(axis=1).max())
+            kept = parameter_set.poly_modulus_degree * len(model.weights)
+            assert plan.noise_width == noise_width(parameter_set, largest, kept, 40)
+            assert fits(plan.parameters, largest, plan.noise_width)
+
+
+def test_private_plans_have_the_most_bits_and_open_ones_no_noise() -> None:
+    model = affine("normal", (10, 784))
+    for plan in row_plans(*model.planned, hiding_bits=40):
+        doubled = QuantizedModel.of(*model.planned, 2 * plan.model.score_scale)
+        t = 1 << (least_plain_modulus(doubled, model.grid) - 1).bit_length()
+        largest, kept = absolute_sum(plan, doubled), plan.packing.rows * plan.packing.score_count
+        width = noise_width(plan.parameters.parameter_set, largest, kept, 40)
+        no_room = t.bit_length() > 60 or not fits(
+            EncryptionParameters(plan.parameters.parameter_set, t), largest, width
+        )
+        assert plan.weight_bits == 40 or no_room
+    assert all(plan.noise_width is None for plan in row_plans(*model.planned))
+    assert all(plan.noise_width is None for plan in column_plans(*model.planned))
+
+
+def test_hiding_costs_bits_and_more_of_it_costs_more() -> None:
+    model = affine("normal", (10, 784))
+
+    def bits(hiding_bits: int | None) -> int:
+        (plan, *_) = row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=PRIVATE_ROW_PARAMETER_SETS[1:2])
+        return plan.weight_bits
+
+    # Bits of hiding come off t and A' alike, half of them each.
+    assert bits(None) > bits(20) == bits(40) + 10 == bits(60) + 20
+
+
+def test_no_private_set_has_room_for_so_much_hiding() -> None:
+    model = affine("normal", (10, 784))
+    with pytest.raises(PlanError, match="even with 1-bit weights"):
+        plan_row(*model.planned, hiding_bits=200)
+
+
+def test_the_guides_model_in_mode_private() -> None:
+    path = mnist.find(mnist.MODEL)
+    if path is None:
+        pytest.skip("the MNIST model is not at hand: SEALSERVE_DATA=DIRECTORY")
+    model = load_model(path, trust_pickle=True)
+    arguments = model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0))
+
+    def chosen(plan: RowPlan | ColumnPlan) -> tuple[str, int, int]:
+        return plan.parameters.parameter_set.name, plan.weight_bits, plan.packing.classes
+
+    assert chosen(plan_row(*arguments, hiding_bits=40)) == ("row-4096-92", 11, 5)
+    assert chosen(plan_row(*arguments, hiding_bits=40, max_score_error=0.01)) == ("row-8192-120", 24, 10)
+    assert chosen(plan_column(*arguments, hiding_bits=40)) == ("column-8192-120", 19, 1)
+    assert [chosen(plan)[:2] for plan in column_plans(*arguments, hiding_bits=40)] == [
+        ("column-4096-92", 6),
+        ("column-8192-120", 19),
+        ("column-8192-180", 21),
+    ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = {
     False: "open: whoever sees a request with its reply can compute the quantized weights",
-    True: "private: a reply gives its reader the scores and no more",
+    True: "private: a reply gives a client that keeps to the protocol the scores and no more",
 }
 
 _GROUNDS = {
@@ -125,6 +125,10 @@ def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
         ("  bytes up, down an item", f"{cost.request_bytes:,}, {cost.reply_bytes:,}"),
         ("  bytes up, down a row", f"{cost.request_bytes / rows:,.0f}, {cost.reply_bytes / rows:,.0f} in a full item"),
         ("  server time an item", f"about {cost.server_seconds * 1e3:.2f} ms"),
+        (
+            "  key to register, once",
+            f"{cost.key_bytes:,} bytes, {offer.required_key.value}" if offer.required_key else "none",
+        ),
         ("  weights", _WEIGHTS[offer.private_weights]),
     ]
 

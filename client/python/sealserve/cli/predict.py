@@ -12,7 +12,8 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import FeatureCountError, FeatureNameError, InputError, SealserveError
 
 if TYPE_CHECKING:
-    from sealserve.client import Client, Method
+    from sealserve._session import Method
+    from sealserve.client import Client
     from sealserve.model import Model, Offer
 
 METHODS = ("predict", "decision_function", "predict_proba")

@@ -136,10 +136,6 @@ ROW_PARAMETER_SETS = (
     ParameterSet("row-4096-60", 4096, (0xFFFFFFFFFFFC001,)),
     ParameterSet("row-4096-92", 4096, (0x3FFFFFF70001, 0x3FFFFFF84001, 0x1C001)),
 )
-# The same rings, so that one secret key serves both layouts.
-COLUMN_PARAMETER_SETS = tuple(
-    ParameterSet(row.name.replace("row", "column"), row.poly_modulus_degree, row.primes) for row in ROW_PARAMETER_SETS
-)
 
 # Those with room for what hides the weights, in ascending order of cost. A prime of 60 bits costs what one of 50 does,
 # in bytes and in time, so the larger sets have as many bits as primes can have.
@@ -148,6 +144,15 @@ PRIVATE_ROW_PARAMETER_SETS = (
     ParameterSet("row-8192-120", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0x1C001)),
     ParameterSet("row-8192-180", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0xFFFFFFFFFFD8001, 0x1C001)),
 )
+
+
+def _for_columns(sets: tuple[ParameterSet, ...]) -> tuple[ParameterSet, ...]:
+    """Give the same rings the names of the other layout: one secret key serves both."""
+    return tuple(ParameterSet(row.name.replace("row", "column"), row.poly_modulus_degree, row.primes) for row in sets)
+
+
+COLUMN_PARAMETER_SETS = _for_columns(ROW_PARAMETER_SETS)
+PRIVATE_COLUMN_PARAMETER_SETS = _for_columns(PRIVATE_ROW_PARAMETER_SETS)
 
 # What encrypted-inference 0.9 has built in: the primes are SEAL's CoeffModulus::Create(8192, {60, 40, 40, 60}).
 EI_PARAMETER_SET = ParameterSet("ei-8192", 8192, (0xFFFFFFFFFFE8001, 0xFFFFF4C001, 0xFFFFFDC001, 0xFFFFFFFFFFFC001))

@@ -9,16 +9,15 @@ when
 
     t >= max_k (high_k - low_k) + 2
 
-No noise. A fresh symmetric ciphertext of m satisfies c0 + c1 s = q m / t + v (mod q) with |v| <= 21 + 1/2 in every
-coefficient: 21 is the bound of SEAL's centred binomial noise (sample_poly_cbd: a difference of two sums of 21 bits),
-1/2 the rounding of q m / t. A product with a plaintext polynomial w multiplies the noise by at most the sum of |w|;
-over all products that are summed into one result (the blocks of a long row), and all classes that share its
-polynomial, that sum is A'. The intercept is added as round(q b_int / t): 1/2 more. Decryption rounds t / q times the
-result, right when t / q (21.5 A' + 1/2) < 1/2. SEAL divides by way of residues modulo a prime of 61 bits (rns.cpp,
-decrypt_scale_and_round): with k data primes the quotient comes out up to k - 1 of its units too low, which costs less
-than (2 k - 1) / 2^60 of q. With eight data primes at most:
+No noise. A product with a plaintext polynomial w multiplies the noise of a fresh ciphertext (`noise`) by at most the
+sum of |w|; over all products that are summed into one result (the blocks of a long row), and all classes that share its
+polynomial, that sum is A'. The intercept is added as round(q b_int / t): 1/2 more. `noise.is_decrypted` then asks for
 
     q (1 - 2^-56) > t (43 A' + 1)
+
+Mode private adds what hides the weights to that: an encryption of zero and uniform noise of a width B, which grows with
+A', with the scores of a full reply and with the bits of hiding. `hiding` derives B and the condition that takes the
+place of the one above; a reply of fewer rows has less to hide, and the same B.
 
 Weights lifted modulo t are no larger in absolute value than W_int, and congruent to it: the bound covers them.
 
@@ -42,10 +41,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import PlanError
+from sealserve.he import hiding, noise
 from sealserve.he.column import ColumnPacking
 from sealserve.he.parameters import (
     COLUMN_PARAMETER_SETS,
     MAX_PLAIN_MODULUS_BITS,
+    PRIVATE_COLUMN_PARAMETER_SETS,
+    PRIVATE_ROW_PARAMETER_SETS,
     ROW_PARAMETER_SETS,
     EncryptionParameters,
     ParameterSet,
@@ -55,9 +57,9 @@ from sealserve.he.row import RowPacking
 
 MAX_WEIGHT_BITS = 40  # beyond it float64 weights have no more to give
 MAX_COLUMN_WEIGHT_BITS = 21
-DEFAULT_RELATIVE_ERROR = 2.0**-10  # of the widest range of a class's scores
-_FRESH_NOISE_TIMES_TWO = 43  # 2 (21 + 1/2)
-_DIVISION_LOSS_BITS = 56  # what SEAL's division costs is less than q / 2^56
+# Of the widest range of a class's scores. Bits are dearer in mode private, where the next set costs twice as much.
+DEFAULT_RELATIVE_ERROR = 2.0**-10
+DEFAULT_PRIVATE_RELATIVE_ERROR = 2.0**-9
 
 PackingT = TypeVar("PackingT", RowPacking, ColumnPacking)
 
@@ -75,6 +77,7 @@ class Plan(Generic[PackingT]):
         score_radii: one a score; no integer score of a row within the range is further from its centre.
         score_error_bound: proven, for every row on the grid within the range, in units of the score.
         input_rounding_error_bound: what rounding onto the grid adds at most.
+        noise_width: B, of the uniform noise that hides the weights; None in mode open.
     """
 
     parameters: EncryptionParameters
@@ -85,6 +88,7 @@ class Plan(Generic[PackingT]):
     score_radii: tuple[int, ...]
     score_error_bound: float
     input_rounding_error_bound: float
+    noise_width: int | None = None
 
     @property
     def request_bytes(self) -> int:
@@ -108,7 +112,8 @@ def plan_row(
     grid: InputGrid,
     *,
     max_score_error: float | None = None,
-    parameter_sets: Iterable[ParameterSet] = ROW_PARAMETER_SETS,
+    hiding_bits: int | None = None,
+    parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> RowPlan:
     """Return the cheapest plan, in bytes a request and its reply, whose error bound is small enough.
 
@@ -117,14 +122,16 @@ def plan_row(
         intercept: (score_count,).
         grid: the declared range.
         max_score_error: the largest score_error_bound that will do; by default 1/1024 of the widest range of a
-            class's scores.
-        parameter_sets: the sets to choose from.
+            class's scores, in mode private 1/512.
+        hiding_bits: lambda, for mode private; None for mode open.
+        parameter_sets: the sets to choose from; by default those of the layout and the mode.
 
     Raises:
         PlanError: none will do; says how close the best comes.
     """
-    plans = row_plans(weights, intercept, grid, parameter_sets=parameter_sets)
-    return _chosen(plans, weights, grid, max_score_error)
+    plans = row_plans(weights, intercept, grid, hiding_bits=hiding_bits, parameter_sets=parameter_sets)
+    wanted = _default_error(weights, grid, hiding_bits) if max_score_error is None else max_score_error
+    return _chosen(plans, weights, wanted)
 
 
 def plan_column(
@@ -133,11 +140,13 @@ def plan_column(
     grid: InputGrid,
     *,
     max_score_error: float | None = None,
-    parameter_sets: Iterable[ParameterSet] = COLUMN_PARAMETER_SETS,
+    hiding_bits: int | None = None,
+    parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> ColumnPlan:
     """Return the cheapest plan, in bytes a row, whose error bound is small enough; arguments and errors of plan_row."""
-    plans = column_plans(weights, intercept, grid, parameter_sets=parameter_sets)
-    return _chosen(plans, weights, grid, max_score_error)
+    plans = column_plans(weights, intercept, grid, hiding_bits=hiding_bits, parameter_sets=parameter_sets)
+    wanted = _default_error(weights, grid, hiding_bits) if max_score_error is None else max_score_error
+    return _chosen(plans, weights, wanted)
 
 
 def row_plans(
@@ -145,18 +154,21 @@ def row_plans(
     intercept: NDArray[np.float64],
     grid: InputGrid,
     *,
-    parameter_sets: Iterable[ParameterSet] = ROW_PARAMETER_SETS,
+    hiding_bits: int | None = None,
+    parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> list[RowPlan]:
     """Return the plan of the most bits for each parameter set and number of polynomials, cheapest first.
 
-    Plans that cost more than another and are no better are left out.
+    Plans that cost more than another and are no better are left out. Arguments of plan_row.
     """
+    if parameter_sets is None:
+        parameter_sets = ROW_PARAMETER_SETS if hiding_bits is None else PRIVATE_ROW_PARAMETER_SETS
     quantized = list(_quantizations(weights, intercept, grid, MAX_WEIGHT_BITS))
     found = [
         plan
         for parameter_set in parameter_sets
         for packing in _packings(parameter_set.poly_modulus_degree, *reversed(weights.shape))
-        if (plan := _most_bits(parameter_set, packing, quantized)) is not None
+        if (plan := _most_bits(parameter_set, packing, quantized, hiding_bits)) is not None
     ]
     return _worth_their_cost(
         sorted(found, key=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound))
@@ -168,22 +180,21 @@ def column_plans(
     intercept: NDArray[np.float64],
     grid: InputGrid,
     *,
-    parameter_sets: Iterable[ParameterSet] = COLUMN_PARAMETER_SETS,
+    hiding_bits: int | None = None,
+    parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> list[ColumnPlan]:
     """Return the plan of the most bits for each parameter set, cheapest first: by bytes a row, then by rows an item.
 
-    Plans that cost more than another and are no better are left out.
+    Plans that cost more than another and are no better are left out. Arguments of plan_row.
     """
+    if parameter_sets is None:
+        parameter_sets = COLUMN_PARAMETER_SETS if hiding_bits is None else PRIVATE_COLUMN_PARAMETER_SETS
     quantized = list(_quantizations(weights, intercept, grid, MAX_COLUMN_WEIGHT_BITS))
     found = [
         plan
         for parameter_set in parameter_sets
-        if (
-            plan := _most_bits(
-                parameter_set, ColumnPacking(parameter_set.poly_modulus_degree, *reversed(weights.shape)), quantized
-            )
-        )
-        is not None
+        for packing in [ColumnPacking(parameter_set.poly_modulus_degree, *reversed(weights.shape))]
+        if (plan := _most_bits(parameter_set, packing, quantized, hiding_bits)) is not None
     ]
 
     def cost(plan: ColumnPlan) -> tuple[float, int]:
@@ -201,13 +212,13 @@ def _worth_their_cost(plans: Iterable[Plan[PackingT]]) -> list[Plan[PackingT]]:
     return kept
 
 
-def _chosen(
-    plans: list[Plan[PackingT]], weights: NDArray[np.float64], grid: InputGrid, max_score_error: float | None
-) -> Plan[PackingT]:
+def _default_error(weights: NDArray[np.float64], grid: InputGrid, hiding_bits: int | None) -> float:
+    relative = DEFAULT_RELATIVE_ERROR if hiding_bits is None else DEFAULT_PRIVATE_RELATIVE_ERROR
+    return relative * float((np.abs(weights * grid.step) @ grid.levels).max())
+
+
+def _chosen(plans: list[Plan[PackingT]], weights: NDArray[np.float64], wanted: float) -> Plan[PackingT]:
     """Return the first plan that is good enough."""
-    wanted = max_score_error
-    if wanted is None:
-        wanted = DEFAULT_RELATIVE_ERROR * float((np.abs(weights * grid.step) @ grid.levels).max())
     for plan in plans:
         if plan.score_error_bound <= wanted or not weights.any():
             return plan
@@ -292,16 +303,23 @@ def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) ->
 
 
 def _most_bits(
-    parameter_set: ParameterSet, packing: PackingT, quantized: Iterable[_Quantization]
+    parameter_set: ParameterSet, packing: PackingT, quantized: Iterable[_Quantization], hiding_bits: int | None
 ) -> Plan[PackingT] | None:
-    usable = parameter_set.modulus - (parameter_set.modulus >> _DIVISION_LOSS_BITS)
+    starts, kept_count = range(0, packing.score_count, packing.classes), packing.rows * packing.score_count
     for candidate in quantized:
-        starts = range(0, packing.score_count, packing.classes)
+        if candidate.plain_modulus >= parameter_set.modulus:
+            continue
         absolute_sum = int(np.add.reduceat(candidate.model.l1_norms, starts).max())
-        t = candidate.plain_modulus
-        if usable > t * (_FRESH_NOISE_TIMES_TWO * absolute_sum + 1):
+        parameters = EncryptionParameters(parameter_set, candidate.plain_modulus)
+        width = None
+        if hiding_bits is None:
+            fits = noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1)
+        else:
+            width = hiding.noise_width(parameter_set, absolute_sum, kept_count, hiding_bits)
+            fits = hiding.fits(parameters, absolute_sum, width)
+        if fits:
             return Plan(
-                EncryptionParameters(parameter_set, t),
+                parameters,
                 packing,
                 candidate.model,
                 candidate.bits,
@@ -309,5 +327,6 @@ def _most_bits(
                 candidate.score_radii,
                 candidate.score_error_bound,
                 candidate.input_rounding_error_bound,
+                width,
             )
     return None

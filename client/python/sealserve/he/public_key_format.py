@@ -8,6 +8,7 @@ Sources: SEAL native/src/seal/publickey.h (save_members is its ciphertext's), ci
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealserve.errors import KeyFault, MalformedKeyError
 from sealserve.he import _seal
@@ -24,6 +25,11 @@ _RESIDUES = _COUNT + COUNT.size
 def public_key_bytes(parameter_set: ParameterSet) -> int:
     """Return the length of a set's public keys."""
     return _RESIDUES + 8 * _word_count(parameter_set)
+
+
+def pack_public_key(parameter_set: ParameterSet, values: NDArray[np.uint64]) -> bytes:
+    """Build the bytes of a key: values of b and a at the roots, (2, primes, N), each below its prime."""
+    return _prefix(parameter_set) + values.tobytes()
 
 
 def check_public_key(parameter_set: ParameterSet, data: bytes) -> None:

@@ -191,16 +191,18 @@ class ObservedError(_message.Message):
     def __init__(self, score_error: _Optional[float] = ..., row_count: _Optional[int] = ..., label_agreement: _Optional[float] = ...) -> None: ...
 
 class Cost(_message.Message):
-    __slots__ = ("request_bytes", "reply_bytes", "server_seconds", "held_bytes")
+    __slots__ = ("request_bytes", "reply_bytes", "server_seconds", "held_bytes", "key_bytes")
     REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
     SERVER_SECONDS_FIELD_NUMBER: _ClassVar[int]
     HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KEY_BYTES_FIELD_NUMBER: _ClassVar[int]
     request_bytes: int
     reply_bytes: int
     server_seconds: float
     held_bytes: int
-    def __init__(self, request_bytes: _Optional[int] = ..., reply_bytes: _Optional[int] = ..., server_seconds: _Optional[float] = ..., held_bytes: _Optional[int] = ...) -> None: ...
+    key_bytes: int
+    def __init__(self, request_bytes: _Optional[int] = ..., reply_bytes: _Optional[int] = ..., server_seconds: _Optional[float] = ..., held_bytes: _Optional[int] = ..., key_bytes: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_message_bytes", "max_open_items", "item_timeout", "window_bytes", "max_key_bytes", "suggested_connections", "idle_timeout")

@@ -151,6 +151,7 @@ def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
             reply_bytes=offer.cost.reply_bytes,
             server_seconds=offer.cost.server_seconds,
             held_bytes=offer.cost.held_bytes,
+            key_bytes=offer.cost.key_bytes,
         ),
         required_key=kind_to_proto(offer.required_key),
     )
@@ -212,6 +213,7 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
             message.cost.reply_bytes,
             message.cost.server_seconds,
             message.cost.held_bytes,
+            message.cost.key_bytes,
         ),
         KINDS.get(message.required_key),
     )

@@ -1,0 +1,124 @@
+"""Two models with equal scores on a query: who has the key and knows both models cannot tell whose reply it is."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS
+from sealserve.he.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve.he.quantization import InputGrid
+from sealserve.item import Residues
+from tests.attacks.key_owner import KeyOwner
+from tests.row_models import Affine, affine, random_rows
+from tests.row_round import Round
+
+Plan = RowPlan | ColumnPlan
+REPLIES, QUESTIONS, ROWS = 2000, 40, 2
+CHANCE = 140
+"""Of 2000 guesses so many more or fewer are right than half, 6.26 standard deviations, once in 2.6e9 times."""
+
+
+def models(classes: int) -> tuple[Affine, Affine]:
+    """Two models whose weights of the first two features are exchanged: all that an offer publishes is equal."""
+    model = affine("normal", (classes, 8))
+    grid = InputGrid.of(8, 0.0, 1.0)
+    other = model.weights.copy()
+    other[:, [0, 1]] = other[:, [1, 0]]
+    return Affine(model.weights, model.intercept, grid), Affine(other, model.intercept, grid)
+
+
+class Suspicion:
+    """What a client knows of one query and compares replies with: what either model would answer in mode open."""
+
+    def __init__(self, plans: tuple[Plan, Plan], rows: NDArray[np.int64]) -> None:
+        self.owners = [KeyOwner(plan) for plan in plans]
+        self.question = self.owners[0].question(rows)
+        self._noise = [owner.predicted(self.question) for owner in self.owners]
+        rounds = [Round(dataclasses.replace(plan, noise_width=None)) for plan in plans]
+        self._replies = [exchange.reply(self.question.ciphertexts, len(rows)) for exchange in rounds]
+
+    def by_noise(self, reply: list[Residues]) -> int:
+        """Guess the model by the noise at the places of the scores: nearer to whose?"""
+        found = self.owners[0].reply_noise(self.question, reply)
+        return int(np.argmin([np.linalg.norm(found - noise) for noise in self._noise]))
+
+    def by_second_polynomial(self, reply: list[Residues]) -> int:
+        """Guess the model by c1, modulo the first prime: nearer to whose?"""
+        prime = self.owners[0].plan.parameters.parameter_set.data_primes[0]
+
+        def distance(others: list[Residues]) -> float:
+            return sum(
+                float(np.abs((_first(mine.c1) - _first(other.c1) + prime // 2) % prime - prime // 2).mean())
+                for mine, other in zip(reply, others, strict=True)
+            )
+
+        return int(np.argmin([distance(others) for others in self._replies]))
+
+
+def _first(c1: bytes) -> NDArray[np.int64]:
+    """The residues modulo the first of two primes."""
+    first, _ = np.frombuffer(c1, np.int64).reshape(2, -1)
+    return first
+
+
+def right_guesses(plans: tuple[Plan, Plan], count: int) -> tuple[int, int]:
+    """Let one of two models answer, by lot, and count how often each way of guessing finds which one it was."""
+    grid, generator = InputGrid.of(8, 0.0, 1.0), np.random.default_rng(6)
+    queries = []
+    for seed in range(QUESTIONS):
+        rows = random_rows(grid, ROWS, seed)
+        rows[:, 1] = rows[:, 0]  # so that both models give it the same scores
+        queries.append(Suspicion(plans, rows))
+    services, right = [Round(plan) for plan in plans], [0, 0]
+    for number in range(count):
+        query, which = queries[number % QUESTIONS], int(generator.integers(2))
+        reply = services[which].reply(query.question.ciphertexts, ROWS)
+        right[0] += query.by_noise(reply) == which
+        right[1] += query.by_second_polynomial(reply) == which
+    return right[0], right[1]
+
+
+def row_plan(model: Affine) -> Plan:
+    return row_plans(*model.planned, hiding_bits=40, parameter_sets=PRIVATE_ROW_PARAMETER_SETS[:1])[0]
+
+
+def column_plan(model: Affine) -> Plan:
+    return column_plans(*model.planned, hiding_bits=40, parameter_sets=PRIVATE_COLUMN_PARAMETER_SETS[:1])[0]
+
+
+both = pytest.mark.parametrize(
+    ("planned", "classes"), [(row_plan, 3), pytest.param(column_plan, 1, marks=pytest.mark.slow)], ids=["row", "column"]
+)
+
+
+def planned_pair(planned: Callable[[Affine], Plan], classes: int) -> tuple[Plan, Plan]:
+    one, other = map(planned, models(classes))
+    assert one.parameters == other.parameters
+    assert (one.score_centers, one.score_radii) == (other.score_centers, other.score_radii)
+    assert one.noise_width == other.noise_width
+    return one, other
+
+
+@both
+def test_in_mode_open_either_way_is_always_right(planned: Callable[[Affine], Plan], classes: int) -> None:
+    one, other = planned_pair(planned, classes)
+    plans = dataclasses.replace(one, noise_width=None), dataclasses.replace(other, noise_width=None)
+    assert right_guesses(plans, 100) == (100, 100)
+
+
+@both
+def test_without_uniform_noise_the_noise_tells(planned: Callable[[Affine], Plan], classes: int) -> None:
+    one, other = planned_pair(planned, classes)
+    plans = dataclasses.replace(one, noise_width=0), dataclasses.replace(other, noise_width=0)
+    by_noise, by_second_polynomial = right_guesses(plans, 200)
+    assert by_noise == 200
+    assert 30 < by_second_polynomial < 170  # nearly ten standard deviations
+
+
+@both
+def test_in_mode_private_neither_is_better_than_chance(planned: Callable[[Affine], Plan], classes: int) -> None:
+    for right in right_guesses(planned_pair(planned, classes), REPLIES):
+        assert abs(right - REPLIES // 2) < CHANCE

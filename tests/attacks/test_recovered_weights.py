@@ -1,0 +1,134 @@
+"""One request with its reply: dividing c1 in NTT form (row), elimination modulo q (column). No key is needed.
+
+In mode open, and with noise on c0 alone, every weight comes out; in mode private none does.
+"""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealserve.he import _seal
+from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS, ParameterSet
+from sealserve.he.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve.he.seal_format import CiphertextFormat
+from sealserve.he.zero_encryptor import ZeroEncryptor
+from sealserve.item import Residues
+from sealserve_service.engines.rerandomizer import ZeroEncryptorOf
+from tests.row_models import Integers, affine, random_rows
+from tests.row_round import Round, zero_encryptor
+
+
+class NoZeros(ZeroEncryptor):
+    """In place of encryptions of zero, zero: what is left is noise on c0 alone."""
+
+    def __init__(self, parameter_set: ParameterSet) -> None:
+        self.parameter_set = parameter_set
+
+    def encrypt(self) -> NDArray[np.uint64]:
+        return np.zeros((2, len(self.parameter_set.data_primes), self.parameter_set.poly_modulus_degree), np.uint64)
+
+
+def real_keys(tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
+    return zero_encryptor(parameter_set)
+
+
+def no_zeros(tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
+    return NoZeros(parameter_set)
+
+
+MODES: dict[str, tuple[int | None, ZeroEncryptorOf, bool]] = {
+    "open": (None, real_keys, True),
+    "noise on c0 alone": (40, no_zeros, True),
+    "private": (40, real_keys, False),
+}
+every_mode = pytest.mark.parametrize("mode", MODES)
+
+
+def centred(residues: Integers, prime: int) -> Integers:
+    """The integers of least absolute value that have these residues."""
+    least: Integers = (residues + prime // 2) % prime - prime // 2
+    return least
+
+
+def quotient(plan: RowPlan, c1: bytes, reply_c1: bytes) -> Integers:
+    """Divide the second polynomial of a reply by the request's: what is left, (N,), modulo the first prime.
+
+    SEAL transforms; the division is of one value by another at each root.
+    """
+    context, parameter_set = _seal.context(plan.parameters), plan.parameters.parameter_set
+    evaluator, form = _seal.Evaluator(context), CiphertextFormat(parameter_set, _seal.fresh_parms_id(context))
+    shape = len(parameter_set.data_primes), parameter_set.poly_modulus_degree
+    pair = _seal.load_ciphertext(context, form.pack(np.frombuffer(reply_c1, np.uint64).reshape(shape), c1))
+    evaluator.transform_to_ntt_inplace(pair)
+    data = _seal.ciphertext_bytes(pair)
+    numerators, denominators = form.residues(data)
+    values = np.array(
+        [
+            [int(n) * pow(int(d), -1, prime) % prime for n, d in zip(row_n, row_d, strict=True)]
+            for row_n, row_d, prime in zip(numerators, denominators, parameter_set.data_primes, strict=True)
+        ],
+        np.uint64,
+    )
+    back = _seal.load_ciphertext(context, data[: -2 * parameter_set.polynomial_bytes] + 2 * values.tobytes())
+    evaluator.transform_from_ntt_inplace(back)
+    return centred(form.residues(_seal.ciphertext_bytes(back))[0, 0].astype(object), parameter_set.data_primes[0])
+
+
+@every_mode
+@pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS[:2], ids=lambda s: s.name)
+def test_dividing_the_second_polynomial(mode: str, parameter_set: ParameterSet) -> None:
+    hiding_bits, keys, succeeds = MODES[mode]
+    model = affine("normal", (10, 200))
+    plan = row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])[0]
+    exchange = Round(plan, keys)
+    (ciphertext,) = exchange.encrypted(random_rows(model.grid, 1))
+    c1 = ciphertext[-parameter_set.polynomial_bytes :]
+    packed = plan.packing.pack_weights(plan.model.weights)[:, 0]
+    for weights, pair in zip(packed, exchange.reply([ciphertext], 1), strict=True):
+        found = quotient(plan, c1, pair.c1)
+        if succeeds:
+            np.testing.assert_array_equal(found, weights)
+        else:
+            # As good as a guess modulo 2^46; and nothing there is as small as a weight.
+            assert not (found == weights).any()
+            assert np.abs(found).min() > np.abs(plan.model.weights).max()
+
+
+def eliminated(columns: Integers, totals: Integers, prime: int) -> Integers:
+    """Solve columns (n, n) x = totals (n,) modulo a prime."""
+    table: Integers = np.concatenate([columns, totals[:, None]], axis=1)
+    for pivot in range(len(table)):
+        row = next(row for row in range(pivot, len(table)) if table[row, pivot])
+        table[[pivot, row]] = table[[row, pivot]]
+        table[pivot] = table[pivot] * pow(int(table[pivot, pivot]), -1, prime) % prime
+        others = np.arange(len(table)) != pivot
+        table[others] = (table[others] - table[others, pivot, None] * table[pivot]) % prime
+    return table[:, -1]
+
+
+def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Residues]) -> Integers:
+    """Find (classes, features) from as many coefficients as there are features, modulo the first prime."""
+    parameter_set = plan.parameters.parameter_set
+    prime, features = parameter_set.data_primes[0], plan.packing.feature_count
+    second = [np.frombuffer(data[-parameter_set.polynomial_bytes :], np.uint64)[:features] for data in ciphertexts]
+    columns = np.stack(second, axis=1).astype(object)
+    found = [
+        eliminated(columns.copy(), np.frombuffer(pair.c1, np.uint64)[:features].astype(object), prime) for pair in reply
+    ]
+    return centred(np.array(found, object), prime)
+
+
+@every_mode
+@pytest.mark.parametrize("parameter_set", PRIVATE_COLUMN_PARAMETER_SETS[:2], ids=lambda s: s.name)
+def test_elimination(mode: str, parameter_set: ParameterSet) -> None:
+    hiding_bits, keys, succeeds = MODES[mode]
+    model = affine("normal", (3, 40))
+    (plan,) = column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])
+    exchange = Round(plan, keys)
+    ciphertexts = exchange.encrypted(random_rows(model.grid, 5))
+    found = recovered(plan, ciphertexts, exchange.reply(ciphertexts, 5))
+    if succeeds:
+        np.testing.assert_array_equal(found, plan.model.weights)
+    else:
+        assert not (found == plan.model.weights).any()
+        assert np.abs(found).min() > np.abs(plan.model.weights).max()

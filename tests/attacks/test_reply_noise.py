@@ -1,0 +1,124 @@
+"""A thousand replies, and a client that sets their noise against the noise of its own ciphertexts.
+
+In mode open the reply's noise is W times the client's, to the last digit. With the encryption of zero but without
+uniform noise it still is, nearly. In mode private it has nothing to do with it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS
+from sealserve.he.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve.he.quantization import InputGrid
+from tests.attacks.key_owner import KeyOwner
+from tests.row_models import Affine, affine, random_rows
+from tests.row_round import Round
+
+REPLIES, QUESTIONS, ROWS = 1000, 50, 2
+STANDARD_ERRORS, ATTEMPTS = 4.0, 3
+"""Beyond 4 standard errors by chance: 6e-5. Three times in a row, with replies of their own: 3e-13."""
+
+
+class Seen(NamedTuple):
+    """What a client has of its replies.
+
+    Attributes:
+        noise: of the replies, at the places of the scores, (n,).
+        predicted: what it would be in mode open, (n,).
+        terms: what it would be a combination of, (n, weights): of the first class.
+        noise_of_first_class: (n,).
+    """
+
+    noise: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    terms: NDArray[np.float64]
+    noise_of_first_class: NDArray[np.float64]
+
+    @property
+    def correlation(self) -> float:
+        """Of the reply's noise with what it would be in mode open: the best that knows the weights."""
+        return float(np.corrcoef(self.noise, self.predicted)[0, 1])
+
+    @property
+    def standard_error(self) -> float:
+        """Of the correlation, where there is none."""
+        return float(len(self.noise) ** -0.5)
+
+    @property
+    def fitted_weights(self) -> NDArray[np.float64]:
+        """The weights that explain the noise best: what a client can compute that does not know them."""
+        weights, *_ = np.linalg.lstsq(self.terms, self.noise_of_first_class)
+        return weights.astype(np.float64)
+
+
+def seen(plan: RowPlan | ColumnPlan, model: Affine) -> Seen:
+    """Ask some questions, each several times, which helps the client rather than the service."""
+    owner, exchange = KeyOwner(plan), Round(plan)
+    questions = [owner.question(random_rows(model.grid, ROWS, seed)) for seed in range(QUESTIONS)]
+    noise, predicted, terms = [], [], []
+    for number in range(REPLIES):
+        question = questions[number % QUESTIONS]
+        noise.append(owner.reply_noise(question, exchange.reply(question.ciphertexts, ROWS)))
+        predicted.append(owner.predicted(question))
+        terms.append(owner.noise_terms(question)[:, 0])
+    found = np.array(noise)
+    return Seen(found.ravel(), np.array(predicted).ravel(), np.concatenate(terms), found[..., 0].ravel())
+
+
+def row_plan(model: Affine, hiding_bits: int | None) -> RowPlan:
+    return row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=PRIVATE_ROW_PARAMETER_SETS[:1])[0]
+
+
+def column_plan(model: Affine, hiding_bits: int | None) -> ColumnPlan:
+    return column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=PRIVATE_COLUMN_PARAMETER_SETS[:1])[0]
+
+
+Planned = Callable[[Affine, int | None], RowPlan | ColumnPlan]
+both = pytest.mark.parametrize(
+    ("planned", "classes"), [(row_plan, 3), pytest.param(column_plan, 1, marks=pytest.mark.slow)], ids=["row", "column"]
+)
+
+
+def small_model(classes: int) -> Affine:
+    model = affine("normal", (classes, 8))
+    return Affine(model.weights, model.intercept, InputGrid.of(8, 0.0, 1.0))
+
+
+@both
+def test_in_mode_open_the_noise_gives_every_weight(planned: Planned, classes: int) -> None:
+    model = small_model(classes)
+    # Of as many bits as the private plan has, so that the two differ in nothing else.
+    plan = dataclasses.replace(planned(model, 40), noise_width=None)
+    found = seen(plan, model)
+    assert found.correlation > 0.999
+    np.testing.assert_array_equal(np.rint(found.fitted_weights), KeyOwner(plan).packed_weights(0))
+
+
+@both
+def test_without_uniform_noise_it_still_does(planned: Planned, classes: int) -> None:
+    model = small_model(classes)
+    plan = dataclasses.replace(planned(model, 40), noise_width=0)
+    found = seen(plan, model)
+    assert found.correlation > 0.99
+    weights = KeyOwner(plan).packed_weights(0)
+    assert np.abs(found.fitted_weights - weights).max() < 0.02 * np.abs(weights).max()
+
+
+@both
+def test_in_mode_private_it_gives_nothing(planned: Planned, classes: int) -> None:
+    model = small_model(classes)
+    plan = planned(model, 40)
+    assert plan.noise_width is not None
+    for _ in range(ATTEMPTS):
+        found = seen(plan, model)
+        # The noise is there, and as wide as planned: of all that many values some are near its ends.
+        assert 0.99 * plan.noise_width < np.abs(found.noise).max() < 1.01 * plan.noise_width
+        assert not (np.rint(found.fitted_weights) == KeyOwner(plan).packed_weights(0)).any()
+        if abs(found.correlation) < STANDARD_ERRORS * found.standard_error:
+            return
+    pytest.fail(f"the noise of the replies correlates with the client's: {found.correlation:.3f}")
