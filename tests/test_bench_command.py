@@ -130,6 +130,14 @@ def test_a_service_that_is_killed_meanwhile(tmp_path: Path) -> None:
     assert figures["answered"] + figures["failed"]["UnavailableError"] == 60
 
 
+def test_private_weights(digits_model: Digits, tmp_path: Path) -> None:
+    np.savez(tmp_path / "model.npz", coef=digits_model.estimator.coef_, intercept=digits_model.estimator.intercept_)
+    with serve(f"--model={tmp_path / 'model.npz'}", "--input-range=0,1", "--weights=private") as program:
+        for layout in ("row", "column"):
+            figures = benched(tmp_path, "--address", program.address, "--layout", layout)
+            assert figures["answered"] == figures["sent"] > 0
+
+
 def test_a_dead_service(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

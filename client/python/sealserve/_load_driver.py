@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sealserve._calls import BUSY
+from sealserve._backoff import BUSY
 from sealserve._load_items import Answered
 from sealserve.errors import SealserveError
 from sealserve.load import Ended, Ledger, Outcome

@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,22 +79,28 @@ def run(arguments: Namespace) -> int:
     from sealserve.load import Ledger, due_times
 
     _check(arguments)
-    with Client(
-        arguments.address,
-        model=arguments.model,
-        credentials=credentials(arguments),
-        layout=arguments.layout,
-        timeout_seconds=arguments.timeout,
-        seeded=arguments.seeded or None,
-    ) as client:
+    with (
+        Client(
+            arguments.address,
+            model=arguments.model,
+            credentials=credentials(arguments),
+            layout=arguments.layout,
+            timeout_seconds=arguments.timeout,
+            seeded=arguments.seeded or None,
+        ) as client,
+        ExitStack() as stack,
+    ):
         offer = client.offer()
         row_count = arguments.rows or (1 if arguments.layout == "row" else offer.rows_per_item)
         if row_count > offer.rows_per_item:
             raise InputError(f"--rows is at most {offer.rows_per_item}, with {offer.parameters.parameter_set.name}")
         replay = (_REPLAYED_ROW_ITEMS if arguments.layout == "row" else 1) if arguments.replay else 0
-        items = LoadItems(client._exchange(row_count), row_count, replay=replay, seed=arguments.seed)
+        exchange = client._exchange(row_count)
+        client._register(exchange)
+        items = LoadItems(exchange, row_count, replay=replay, seed=arguments.seed)
         connections = arguments.connections or client.model.limits.suggested_connections
-        calls = [LoadCall(items, client._channel(number), arguments.timeout) for number in range(connections)]
+        channels = [stack.enter_context(client._connections.use(number)) for number in range(connections)]
+        calls = [LoadCall(items, channel, arguments.timeout) for channel in channels]
         callers = arguments.concurrency if arguments.rate is None else arguments.in_flight
         due = None
         if arguments.rate is not None:
