@@ -58,6 +58,8 @@ lock: ## resolve the locks anew: of all, of what the image runs, of what builds 
 bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
 	$(BIN)/python -m tests.benchmarks.row
 	$(BIN)/python -m tests.benchmarks.uploads
+	$(BIN)/python -m tests.benchmarks.column
+	$(BIN)/python -m tests.benchmarks.client_memory
 	$(BIN)/python -m tests.benchmarks.private
 	$(BIN)/python -m tests.benchmarks.ei
 	$(BIN)/python -m tests.benchmarks.overload

@@ -1,4 +1,4 @@
-"""Models and rows for the tests of planner and row engine, the worst there are among them; and exact arithmetic."""
+"""Models and rows for the tests of planner and engines, the worst there are among them; and exact arithmetic."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,6 +99,15 @@ def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: in
     assert t * (43 * total + 1) < q <= t * (43 * (total + 1) + 1)
     signs = generator.choice([-1, 1], weights.shape)
     return Affine((signs * weights).astype(np.float64), np.full(scores, 12345.0), InputGrid.of(features, 0, levels, 1))
+
+
+# Features and levels that use the column sets up with weights of no more than 21 bits.
+_TIGHT_COLUMNS = {"column-2048-54": (32, 127), "column-4096-60": (32, 511), "column-4096-92": (256, 1 << 31)}
+
+
+def tightest_columns(parameter_set: ParameterSet) -> Affine:
+    """Build the tightest model of one class for a set of the column layout."""
+    return tightest(parameter_set, 1, *_TIGHT_COLUMNS[parameter_set.name])
 
 
 @st.composite

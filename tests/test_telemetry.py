@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -325,6 +326,17 @@ def predict(address: str, row_count: int) -> None:
     with Client(address, timeout_seconds=HANG_SECONDS) as client:
         rows = np.random.default_rng(0).uniform(size=(row_count, 2))
         assert client.predict(rows) == pytest.approx(rows @ [1.0, -2.0] + 0.5, abs=1e-2)
+
+
+def test_what_processes_have_counted_is_removed_when_their_supervisor_is_killed(line_path: Path) -> None:
+    options = (f"--model=line={line_path}", "--input-range=0,1", "--processes=2")
+    with serve(*options, f"--metrics-address={free_address()}", TMPDIR=str(line_path.parent)) as program:
+        (directory,) = line_path.parent.glob("sealserve-metrics-*")
+        program.process.kill()
+        end = time.monotonic() + HANG_SECONDS
+        while directory.exists():  # until they notice, and have ended in order
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def test_several_processes_count_as_one_whoever_dies(line_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 Items are scored one at a time (SEAL's binding holds the GIL through its arithmetic: a second thread would only make
 both late), so the wait of a new one is the work that was admitted before it. A call with one item is refused when that
-is longer than half of what the item itself takes, and at least MIN_WAIT_SECONDS: whoever is admitted is answered in
-about one and a half times the time of an idle server, whatever the load. Streams are held back by flow control instead:
-what is not read waits on the client's side.
+is longer than half of what the item itself takes on an idle server, and at least MIN_WAIT_SECONDS: whoever is admitted
+is answered in about one and a half times the time of an idle server, whatever the load. Streams are held back by flow
+control instead: what is not read waits on the client's side.
+
+What is read and decoded of a call that is refused delays the item in turn. So a call is refused before its request is
+read, while no item of any engine would be let wait; where some would, it is refused once it is known what it asks for.
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +164,17 @@ class Admission:
             self._byte_count -= byte_count
             self._telemetry.held_bytes.set(self._byte_count)
 
+    def check_wait(self, engines: Iterable[Engine]) -> None:
+        """Look whether an item of any of the engines would be let wait for its turn. Nothing is charged or held.
+
+        Raises:
+            QuotaExceededError: none would.
+        """
+        with self._lock:
+            wait = self._wait_seconds()
+            if wait > MIN_WAIT_SECONDS and not any(wait <= self._longest_wait(engine) for engine in engines):
+                raise _busy("server_seconds", wait)
+
     @contextmanager
     def turn(self, engine: Engine, seconds_left: float | None) -> Iterator[None]:
         """Wait for the turn of an item, if the wait is short, and have it.
@@ -176,10 +191,10 @@ class Admission:
             return
         with self._lock:
             seconds, wait = self._seconds_of(engine), self._wait_seconds()
-            if wait > max(seconds / 2, MIN_WAIT_SECONDS):
-                raise QuotaExceededError("server_seconds", max(2 * wait, MIN_RETRY_SECONDS))
+            if wait > self._longest_wait(engine):
+                raise _busy("server_seconds", wait)
             if seconds_left is not None and wait + seconds > seconds_left:
-                raise QuotaExceededError("deadline", max(2 * wait, MIN_RETRY_SECONDS))
+                raise _busy("deadline", wait)
             self._backlog_seconds += seconds
         with self._queued(seconds):
             yield
@@ -218,6 +233,16 @@ class Admission:
         began, seconds = self._now
         return self._backlog_seconds - min(self._clock() - began, seconds)
 
+    def _longest_wait(self, engine: Engine) -> float:
+        """Return for how many seconds an item may wait; one that needs no turn does not wait.
+
+        Half of what it takes now, but no more than half of what it was thought to take when nothing else was done: else
+        a slow spell would let the next ones wait longer, and so last.
+        """
+        if not engine.holds_gil:
+            return math.inf
+        return max(min(self._seconds_of(engine), engine.offer.cost.server_seconds) / 2, MIN_WAIT_SECONDS)
+
     def learn(self, engine: Engine, seconds: float) -> None:
         """Take to heart how long an item took."""
         with self._lock:
@@ -231,3 +256,7 @@ class Admission:
         if tenant.name not in self._usage and len(self._usage) >= _MAX_TENANTS:
             self._usage = {name: usage for name, usage in self._usage.items() if usage.byte_count}
         return self._usage.setdefault(tenant.name, _Usage())
+
+
+def _busy(quota: str, wait: float) -> QuotaExceededError:
+    return QuotaExceededError(quota, max(2 * wait, MIN_RETRY_SECONDS))

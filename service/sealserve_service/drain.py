@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from sealserve.errors import DrainingError, QuotaExceededError
@@ -21,6 +21,7 @@ class Drain:
         self.begun: Future[None] = Future()
         self._changed = threading.Condition()
         self._calls = 0
+        self._to_wake: list[Callable[[], None]] = []
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
@@ -43,11 +44,28 @@ class Drain:
                 self._calls -= 1
                 self._changed.notify_all()
 
+    @contextlib.contextmanager
+    def heard(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Have `wake` called when the end begins, or at once if it has."""
+        with self._changed:
+            self._to_wake.append(wake)
+        try:
+            if self.begun.done():
+                wake()
+            yield
+        finally:
+            with self._changed:
+                self._to_wake.remove(wake)
+
     def begin(self) -> None:
         """Refuse what comes from now on."""
         with self._changed:
-            if not self.begun.done():
-                self.begun.set_result(None)
+            if self.begun.done():
+                return
+            self.begun.set_result(None)
+            to_wake = list(self._to_wake)
+        for wake in to_wake:
+            wake()
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait until no call is in flight, or the time is up."""

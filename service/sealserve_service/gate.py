@@ -1,40 +1,50 @@
-"""What a call passes before its handler: its credentials, then a request that comes in time and can be decoded.
+"""What a call passes before its handler: its credentials, the room for it, a request that comes and can be decoded.
 
 gRPC itself would wait for the request of a call that has one, for ever and in a thread, before any code of ours
-could ask who calls. On the wire, such a call is a stream of one message: so the gate takes every call as a stream.
+could ask who calls. On the wire, such a call is a stream of one message: so the gate takes every call as a stream,
+and of a call that it refuses it neither reads nor decodes the request, at the cost of those that are being answered.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from sealserve.errors import ItemTimeoutError, UnauthenticatedError
+from sealserve.errors import ItemTimeoutError, ServiceError, UnauthenticatedError
 from sealserve_service import calls, status
 from sealserve_service.authenticator import Authenticator
 
 
 class Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Refuses calls without valid credentials, all alike, known methods or not; then requests that never come.
+    """Refuses calls without valid credentials, all alike, known methods or not; then those without room or request.
 
     Args:
         timeout_seconds: how long the request of a call that has one may take.
         readers: a thread for each call, that waits for its request.
+        checks: of methods that have one request; each raises a ServiceError while calls are refused unread.
     """
 
-    def __init__(self, authenticator: Authenticator, timeout_seconds: float, readers: Executor) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        timeout_seconds: float,
+        readers: Executor,
+        checks: Mapping[str, Callable[[], None]],
+    ) -> None:
         self._authenticator = authenticator
         self._timeout_seconds = timeout_seconds
         self._readers = readers
+        self._checks = checks
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Put a call's handler behind the gate."""
         method, handler = handler_call_details.method, continuation(handler_call_details)
+        check_room = self._checks.get(method)
 
         def unknown(_: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             self._check(method, context)
@@ -42,6 +52,11 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
 
         def answered(stream: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             self._check(method, context)
+            try:
+                if check_room is not None:
+                    check_room()
+            except ServiceError as error:
+                status.abort(context, error)
             request = self._request(stream, handler, context)
             return handler.unary_unary(request, context)
 

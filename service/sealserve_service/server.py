@@ -25,6 +25,7 @@ from sealserve_service.servicer import KeyServicer, ModelServicer, PredictionSer
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry import Telemetry
 
+_PREDICT = "/sealserve.v1.PredictionService/Predict"
 _LAST_REPLIES_SECONDS = 1.0
 _REFUSED_CALLS = 32
 _SWEEP_SECONDS = 3600.0
@@ -64,6 +65,8 @@ class Server:
         self._drain = Drain(calls)
         admission = Admission(room, settings.quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
+        prediction = PredictionServicer(models, authenticator, settings.limits, self._drain, admission, readers)
+        gate = Gate(authenticator, settings.limits.item_timeout_seconds, readers, {_PREDICT: prediction.check_room})
         # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
         # ends the call over larger ones.
         self._server = grpc.server(
@@ -78,15 +81,13 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 1000 * _PONG_SECONDS),
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
-            interceptors=[Calls(telemetry), Gate(authenticator, settings.limits.item_timeout_seconds, readers)],
+            interceptors=[Calls(telemetry), gate],
             maximum_concurrent_rpcs=threads,
         )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, authenticator), self._server)
-        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionServicer(models, authenticator, settings.limits, self._drain, admission, readers), self._server
-        )
+        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._server)
         self._services = ["sealserve.v1.ModelService", "sealserve.v1.PredictionService"]
         if keys is not None:
             servicer = KeyServicer(keys, authenticator, settings.limits.item_timeout_seconds, self._drain, readers)

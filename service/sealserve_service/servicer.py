@@ -1,12 +1,12 @@
 """The RPCs, thin: who calls, which model or key, messages in, messages out. No SEAL and no Azure here."""
 
 import itertools
+import queue
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from threading import BoundedSemaphore
-from typing import Any
 
 from google.protobuf.message import DecodeError
 from grpc import ServicerContext
@@ -29,6 +29,7 @@ from sealserve_service.admission import Admission
 from sealserve_service.auth import Tenant
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.drain import RETRY_SECONDS, Drain
+from sealserve_service.inbox import Inbox
 from sealserve_service.items import Item, ItemTable, as_service_error, check_bytes, done
 from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.registered_keys import RegisteredKeys
@@ -98,6 +99,17 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._drain = drain
         self._readers = readers
 
+    def check_room(self) -> None:
+        """Look whether Predict could score anything soon, whatever a request asks for.
+
+        Raises:
+            DrainingError, QuotaExceededError: it could not.
+        """
+        # Seeded ciphertexts are half as long. What does not fit into a message nobody asks Predict for.
+        longest = 2 * self._limits.max_message_bytes
+        with self._drain.call():
+            self._admission.check_wait(e for e in self._models.engines() if e.offer.cost.request_bytes <= longest)
+
     def Predict(
         self, request: prediction_pb2.PredictRequest, context: ServicerContext
     ) -> prediction_pb2.PredictResponse:
@@ -150,24 +162,23 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext, table: ItemTable
     ) -> Iterator[prediction_pb2.StreamPredictResponse]:
         draining = self._drain.begun
-        read = self._readers.submit(next, requests, None)
-        while table or not draining.done():
-            waited_for: set[Future[Any]] = {read} if draining.done() else {read, draining}
-            wait(waited_for, _seconds_left(table), FIRST_COMPLETED)
-            table.draining = draining.done()
-            yield from table.expired(time.monotonic())
-            if not read.done():
-                table.check_idle(time.monotonic())
-                continue
-            message = read.result()
-            if message is None:
-                yield from table.abandoned()
-                return
-            # Received while this one is scored, but never more than one ahead: what is not read, gRPC holds back.
-            read = self._readers.submit(next, requests, None)
-            # A token may have expired, or have been revoked, since the stream began.
-            table.tenant = self._authenticator.authenticate(context)
-            yield from table.receive(message)
+        with closing(Inbox(requests, self._readers)) as inbox, self._drain.heard(inbox.wake):
+            while table or not draining.done():
+                try:
+                    message = inbox.get(_seconds_left(table))
+                except queue.Empty:
+                    table.draining = draining.done()
+                    yield from table.expired(time.monotonic())
+                    table.check_idle(time.monotonic())
+                    continue
+                table.draining = draining.done()
+                yield from table.expired(time.monotonic())
+                if message is None:
+                    yield from table.abandoned()
+                    return
+                # A token may have expired, or have been revoked, since the stream began.
+                table.tenant = self._authenticator.authenticate(context)
+                yield from table.receive(message)
         raise DrainingError(RETRY_SECONDS)
 
 

@@ -157,6 +157,9 @@ def _worker(settings: Settings, place: SharedPlace | None, started: Connection) 
     except SealserveError as error:
         started.send(str(error))
         sys.exit(1)
+    finally:
+        if place and parent and not parent.is_alive():  # it was killed, so that it removed nothing
+            place.demolish()
 
 
 @contextlib.contextmanager

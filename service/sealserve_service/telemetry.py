@@ -9,6 +9,7 @@ place counts on where that one was stopped.
 """
 
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,10 @@ class SharedPlace:
     def vacate(self) -> None:
         """Drop what was true of its process only while that one lived."""
         mark_process_dead(self.number, str(self.directory))  # type: ignore[no-untyped-call]
+
+    def demolish(self) -> None:
+        """Remove the directory, of a service that is no more: nobody will ask for its numbers."""
+        shutil.rmtree(self.directory, ignore_errors=True)  # other processes of the service may do the same
 
 
 @dataclass

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -41,8 +42,9 @@ SERVICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Service:
-    """A running service, with a client of either layout."""
+    """A running service, with a client of either layout that has registered its key, if there is one to register."""
 
+    address: str
     row: Client
     column: Client
 
@@ -76,7 +78,8 @@ def columns(services: dict[str, Service], images: NDArray[np.float64]) -> dict[s
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
     for _ in range(ROUNDS):
         for name, batch in batches.items():
-            replayed = replay(services[name].column._channel(0), batch, BATCHES, 1)
+            with grpc.insecure_channel(services[name].address) as channel:
+                replayed = replay(channel, batch, BATCHES, 1)
             rounds[name].append(
                 {
                     "rows_per_second": replayed.rows_per_second,
@@ -127,7 +130,7 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
                 serve(f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1", *options)
             )
             clients = [stack.enter_context(Client(program.address, layout=layout)) for layout in ("row", "column")]
-            services[name] = Service(*clients)
+            services[name] = Service(program.address, *clients)
             row, column = planned(path, options)
             results[name] = {
                 "weights": name,
@@ -138,7 +141,8 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
                 "first_call_ms": median(first_call_ms(program.address, images[:1]) for _ in range(5)),
                 "key_bytes": clients[0].model.offers[0].cost.key_bytes,
             }
-            clients[0].predict(images[:1])
+            for client in clients:
+                client.predict(images[:1])
             results[name] |= message_bytes(clients[0], images[:1])
         for measured in (rows(services, images), columns(services, images)):
             for name, found in measured.items():

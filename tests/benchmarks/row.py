@@ -54,7 +54,8 @@ def message_bytes(client: Client, row: NDArray[np.float64]) -> dict[str, int]:
 
 
 def _stub(client: Client) -> prediction_pb2_grpc.PredictionServiceStub:
-    return prediction_pb2_grpc.PredictionServiceStub(client._channel(0))
+    with client._connections.use(0) as channel:
+        return prediction_pb2_grpc.PredictionServiceStub(channel)
 
 
 def _request(exchange: Exchange, row: NDArray[np.float64]) -> prediction_pb2.PredictRequest:

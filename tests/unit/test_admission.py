@@ -146,6 +146,44 @@ def test_short_items_may_wait_for_each_other_a_little() -> None:
             future.result(10)
 
 
+def test_a_slow_spell_lets_nobody_wait_longer() -> None:
+    clock, engine = Clock(), Engine(0.5)
+    admission = Admission(GIB, clock=clock)
+    for _ in range(200):
+        admission.learn(engine, 2.0)
+    with admission.turn(engine, None):
+        clock.now += 1.7
+        refusal(lambda: enter(admission.turn(engine, None)))
+
+
+def test_a_call_is_refused_unread_while_no_item_would_be_let_wait() -> None:
+    clock, engine, slower = Clock(), Engine(0.5), Engine(0.9)
+    admission = Admission(GIB, clock=clock)
+    admission.check_wait([engine])
+    with admission.turn(engine, None):
+        error = refusal(lambda: admission.check_wait([engine, slower]))
+        assert (error.quota, error.retry_delay_seconds) == ("server_seconds", 1.0)
+        clock.now += 0.1
+        admission.check_wait([engine, slower])  # it may be for the slower one
+        assert refusal(lambda: admission.check_wait([engine])).retry_delay_seconds == pytest.approx(0.8)
+        clock.now += 0.2
+        admission.check_wait([engine])
+    admission.check_wait([engine])
+
+
+def test_no_call_is_refused_unread_that_may_need_no_turn() -> None:
+    admission, engine = Admission(GIB, clock=Clock()), Engine(0.5)
+    with admission.turn(engine, None):
+        refusal(lambda: admission.check_wait([engine]))
+        admission.check_wait([engine, Elsewhere(0.001)])
+
+
+def test_short_items_are_not_refused_unread_while_they_may_wait_a_little() -> None:
+    admission, engine = Admission(GIB, clock=Clock()), Engine(0.0025)
+    with admission.turn(engine, None):
+        admission.check_wait([engine])
+
+
 def test_a_deadline_that_cannot_be_met_is_refused_early() -> None:
     clock, engine = Clock(), Engine(0.5)
     admission = Admission(GIB, clock=clock)

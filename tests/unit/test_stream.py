@@ -3,13 +3,15 @@
 import dataclasses
 import queue
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sealserve._batch import Batch
 from sealserve._exchange import Exchange
-from sealserve._stream import Batch, ScoreStream
+from sealserve._stream import Line, ScoreStream
 from sealserve.errors import ModelNotFoundError, SealserveError
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
@@ -32,6 +34,7 @@ class Call:
         return self
 
     def __iter__(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
+        yield prediction_pb2.StreamPredictResponse(window=prediction_pb2.Window(max_bytes_in_flight=1 << 20))
         for request in self._requests:
             self.received.put(request)
             if request.HasField("header"):
@@ -46,10 +49,14 @@ def batch(first_index: int) -> Batch:
 
 
 def stream_of(call: Call, batches: Iterator[Batch], limits: Limits) -> ScoreStream:
-    def rescored(*_: object) -> Any:
+    @contextmanager
+    def line(_: int) -> Iterator[Line]:
+        yield Line(call, lambda: None)
+
+    def renewed(*_: object) -> Any:
         raise AssertionError("nothing is stale")
 
-    return ScoreStream([call], batches, limits, rescored, HANG_SECONDS)
+    return ScoreStream(line, 1, batches, limits, renewed, HANG_SECONDS)
 
 
 def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
@@ -57,14 +64,14 @@ def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
     call = Call()
 
     def source() -> Iterator[Batch]:
-        for first_index in range(2):
-            for _ in range(3):
-                message = call.received.get(timeout=HANG_SECONDS)
-                assert (message.item_id, message.cancel) == (0, True)
-                assert not message.HasField("header")
-            yield batch(first_index)
-            while not call.received.get(timeout=HANG_SECONDS).HasField("header"):
-                pass
+        yield batch(0)
+        while not call.received.get(timeout=HANG_SECONDS).HasField("header"):
+            pass
+        for _ in range(3):
+            message = call.received.get(timeout=HANG_SECONDS)
+            assert (message.item_id, message.cancel) == (0, True)
+            assert not message.HasField("header")
+        yield batch(1)
 
     results = list(stream_of(call, source(), dataclasses.replace(LIMITS, idle_timeout_seconds=0.03)))
     assert [(one.first_index, type(result)) for one, result in results] == [

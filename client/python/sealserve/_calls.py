@@ -1,7 +1,5 @@
 """Calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
 
-import itertools
-import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -10,6 +8,7 @@ import grpc
 from google.rpc.status_pb2 import Status
 
 from sealserve import errors
+from sealserve._backoff import BUSY, delay_seconds
 from sealserve._exchange import Item
 from sealserve.item import Scores
 from sealserve.model import Limits, Model
@@ -17,12 +16,17 @@ from sealserve.v1 import errors_pb2, model_pb2, model_pb2_grpc, prediction_pb2, 
 from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 
 CHUNK_BYTES = 1 << 20
-_BACKOFF = 1.5
+
+SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
+"""A cancel of no item, which says nothing else: see Limits.idle_timeout."""
+_MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
+
+# What gRPC's own server says as it refuses a call for the number of those that it has, and of a stream that broke.
+_TOO_MANY_CALLS, _BROKEN_STREAM = "Concurrent RPC limit exceeded", ("RST_STREAM", "Stream removed")
+
+_REFUSED_SECONDS = 1.0
 
 T = TypeVar("T")
-
-BUSY = (errors.QuotaExceededError, errors.DrainingError, errors.KeyStoreUnavailableError)
-"""Errors of a service that may do later what it does not now; each has a retry delay."""
 
 
 def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
@@ -37,46 +41,82 @@ def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> 
         raise translated(error) from error
 
 
-def retried(act: Callable[[float], T], timeout_seconds: float) -> T:
-    """Act, and again after the delay for which a busy or stopping service asks, for as long as the time allows.
+class Patience:
+    """How long to go on with something that fails in a way that may pass.
 
     Args:
-        act: is given the seconds that are left.
-        timeout_seconds: for all attempts together.
+        seconds: for all attempts together.
+        unanswered_seconds: for as long as nothing answers at all; by default that is no error that passes.
+    """
+
+    def __init__(self, seconds: float, unanswered_seconds: float | None = None) -> None:
+        unanswered = () if unanswered_seconds is None else (errors.UnavailableError,)
+        # The end of the time passes to who says why there was none: see `delay_seconds`.
+        self.passing = (*BUSY, *unanswered, errors.DeadlineError)
+        self._busy: errors.SealserveError | None = None
+        now = time.monotonic()
+        self._end = now + seconds
+        self._unanswered_end = now + min(seconds, unanswered_seconds or 0.0)
+        self._failures = 0
+
+    @property
+    def seconds_left(self) -> float:
+        """For the next attempt."""
+        return max(0.0, self._end - time.monotonic())
+
+    def delay_seconds(self, error: errors.SealserveError) -> float:
+        """Return how long to wait after a failure.
+
+        Raises:
+            SealserveError: the error, when no time is left for another attempt; if that is all that it says, why the
+                service had refused before.
+        """
+        if isinstance(error, errors.DeadlineError):
+            raise error if self._busy is None else self._busy
+        if isinstance(error, BUSY):
+            self._busy = error
+        self._failures += 1
+        delay = delay_seconds(error, self._failures)
+        end = self._unanswered_end if isinstance(error, errors.UnavailableError) else self._end
+        if time.monotonic() + delay >= end:
+            raise error
+        return delay
+
+
+def retried(act: Callable[[float], T], patience: Patience) -> T:
+    """Act, with the seconds that are left, and again after a delay when a failure may pass.
 
     Raises:
         SealserveError: what the last attempt raised.
     """
-    end, left = time.monotonic() + timeout_seconds, timeout_seconds
-    for attempt in itertools.count():
+    while True:
         try:
-            return act(left)
-        except BUSY as error:
-            # Ever longer, and not all clients at once: else those that were refused together come back together.
-            delay = error.retry_delay_seconds * _BACKOFF**attempt * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
-            left = end - time.monotonic() - delay
-            if left <= 0:
-                raise
-            time.sleep(delay)
-    raise AssertionError("it counts for ever")
+            return act(patience.seconds_left)
+        except patience.passing as error:
+            time.sleep(patience.delay_seconds(error))
 
 
 def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
     """Ask what a model is; the name may be empty when the service has one model only."""
-    stub, request = model_pb2_grpc.ModelServiceStub(channel), model_pb2.GetModelRequest(model=name)
-    return model_from_proto(retried(lambda left: called(stub.GetModel, request, left), timeout_seconds).model)
+    return retried(lambda left: described_once(channel, name, left), Patience(timeout_seconds))
+
+
+def described_once(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
+    """Ask what a model is, once."""
+    request = model_pb2.GetModelRequest(model=name)
+    return model_from_proto(called(model_pb2_grpc.ModelServiceStub(channel).GetModel, request, timeout_seconds).model)
 
 
 def scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
-    """Score an item: in one message each way if they fit, else on a stream of its own; returns the whole reply."""
-    return retried(lambda left: _scored(channel, item, limits, left), timeout_seconds)
+    """Score an item, and again as long as the service is too busy: see `scored_once`."""
+    return retried(lambda left: scored_once(channel, item, limits, left), Patience(timeout_seconds))
 
 
-def _scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
+def scored_once(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
+    """Score an item, once: in one message each way if they fit, else on a stream of its own; returns the reply."""
     stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-    if max(item.byte_count, item.cost.reply_bytes) <= limits.max_message_bytes:
-        request = prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
-        return scores_from_proto(called(stub.Predict, request, timeout_seconds).scores)
+    if fits_a_message(item, limits):
+        return scores_from_proto(called(stub.Predict, predict_request(item), timeout_seconds).scores)
     reply: list[Scores] = []
     try:
         for response in stub.StreamPredict(messages(1, item, limits), timeout=timeout_seconds):
@@ -95,10 +135,12 @@ def translated(error: Any) -> errors.SealserveError:
     if detail := _detail(packed):
         return error_from_proto(detail)
     # A server that begins to shut down ends the calls that are just arriving with CANCELLED.
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or any(s in details for s in _BROKEN_STREAM):
         return errors.UnavailableError(f"the service cannot be reached: {details}")
     if code is grpc.StatusCode.UNAUTHENTICATED:  # bare, as nothing tells a stranger whose service it is
         return errors.UnauthenticatedError()
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY_CALLS in details:
+        return errors.QuotaExceededError("concurrent_calls", _REFUSED_SECONDS)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineError("the answer did not come within timeout_seconds")
     return errors.CallError(f"the call failed with {code.name}: {details}")
@@ -126,3 +168,20 @@ def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb
         chunk.ciphertexts.append(ciphertext)
         byte_count += len(ciphertext)
     yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=header, chunk=chunk)
+
+
+def predict_request(item: Item) -> prediction_pb2.PredictRequest:
+    """Encrypt an item into one message."""
+    return prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
+
+
+def fits_a_message(item: Item, limits: Limits) -> bool:
+    """Whether an item and its reply may travel in one message each way."""
+    return max(item.byte_count, item.cost.reply_bytes) <= limits.max_message_bytes
+
+
+def sign_of_life_seconds(idle_timeout_seconds: float) -> float | None:
+    """Return how long to be silent on a stream: None for as long as one likes."""
+    if idle_timeout_seconds <= 0:
+        return None
+    return min(max(_MIN_SIGN_OF_LIFE_SECONDS, idle_timeout_seconds / 3), _MAX_SIGN_OF_LIFE_SECONDS)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
+import grpc.aio
 
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials, pem
@@ -20,6 +21,33 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
         CredentialsError: a file of the credentials cannot be used.
     """
     credentials = credentials or Credentials()
+    certificates, options = _security(address, credentials)
+    if certificates is not None:
+        channel = grpc.secure_channel(address, certificates, options=options)
+    else:
+        channel = grpc.insecure_channel(address, options=options)
+    return grpc.intercept_channel(channel, _TokenOnEveryCall(credentials.token)) if credentials.token else channel
+
+
+def open_aio_channel(address: str, credentials: Credentials | None = None) -> grpc.aio.Channel:
+    """Open a connection for asyncio; its calls need the metadata that `token_metadata` returns.
+
+    Raises:
+        CredentialsError: a file of the credentials cannot be used.
+    """
+    certificates, options = _security(address, credentials or Credentials())
+    if certificates is not None:
+        return grpc.aio.secure_channel(address, certificates, options=options)
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+def token_metadata(credentials: Credentials | None) -> tuple[tuple[str, str], ...]:
+    """Return what every call has to say of who calls."""
+    return (_authorization(credentials.token),) if credentials and credentials.token else ()
+
+
+def _security(address: str, credentials: Credentials) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, Any]]]:
+    """Return certificates, or None for plaintext, and the options of a connection."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
         ("grpc.use_local_subchannel_pool", 1),
@@ -30,12 +58,14 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
         certificates = grpc.ssl_channel_credentials(
             pem(credentials.ca_certificate), pem(credentials.client_key), pem(credentials.client_certificate)
         )
-        channel = grpc.secure_channel(address, certificates, options=options)
-    else:
-        if is_loopback(host_of(address)):  # the environment's proxy is another machine, which would read along
-            options.append(("grpc.enable_http_proxy", 0))
-        channel = grpc.insecure_channel(address, options=options)
-    return grpc.intercept_channel(channel, _TokenOnEveryCall(credentials.token)) if credentials.token else channel
+        return certificates, options
+    if is_loopback(host_of(address)):  # the environment's proxy is another machine, which would read along
+        options.append(("grpc.enable_http_proxy", 0))
+    return None, options
+
+
+def _authorization(token: str) -> tuple[str, str]:
+    return "authorization", f"Bearer {token}"
 
 
 _Continuation = Callable[[Any, Any], Any]
@@ -61,7 +91,7 @@ class _TokenOnEveryCall(
     """Adds the token to the metadata. gRPC's own call credentials do not work in plaintext, not even on loopback."""
 
     def __init__(self, token: str) -> None:
-        self._header = ("authorization", f"Bearer {token}")
+        self._header = _authorization(token)
 
     def intercept_unary_unary(self, continuation: _Continuation, client_call_details: Any, request: Any) -> Any:
         """Call with the token."""

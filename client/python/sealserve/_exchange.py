@@ -66,6 +66,7 @@ class Exchange:
 
     Attributes:
         public_key: what has to be registered before the first item; b"" where the weights are open.
+        key_id: of the public key; "" without one.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or one that contradicts itself.
@@ -95,7 +96,7 @@ class Exchange:
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
         self._decryptor = Decryptor(parameters, exported)
         self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""
-        self._key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
+        self.key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
         """Round rows (rows, feature_count) onto the model's grid.
@@ -115,7 +116,7 @@ class Exchange:
             offer.parameters.parameter_set.name,
             len(quantized_rows),
             packing.ciphertexts,
-            self._key_id,
+            self.key_id,
         )
         byte_count = packing.ciphertexts * self._encryptor.ciphertext_bytes
         return Item(header, _Ciphertexts(self._encryptor, packing, quantized_rows), byte_count, offer.cost)

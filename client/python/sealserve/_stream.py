@@ -1,304 +1,325 @@
-"""Batches of rows through one or several streams at once, bounded in flight.
+"""Batches of rows through one or several streams at once, in threads.
 
-Four kinds of thread share the work: a feeder takes batches from the source; gRPC's own thread of each stream asks it
-for one, encrypts and sends it; a reader of each stream decrypts replies; the caller's takes results from a bounded
-queue. So a live source may block without holding back replies, or the signs of life that keep a service from ending an
-idle stream; and a slow caller slows the readers, through gRPC's flow control the service, and in the end the source.
+Four kinds of thread share the work: a feeder takes batches from the source; gRPC's own thread of each stream asks for
+one, encrypts and sends it; a reader of each lane opens its streams and decrypts replies; the caller's takes results
+from a bounded queue. So a live source may block without holding back replies, or the signs of life that keep a service
+from ending an idle stream; and a slow caller slows the readers, through gRPC's flow control the service, and in the end
+the source. What they share is a Transfer, behind one lock.
 """
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
-from sealserve._calls import BUSY, messages, translated
-from sealserve._exchange import Exchange
-from sealserve.errors import (
-    DeadlineError,
-    InputError,
-    KeyNotFoundError,
-    ReplyError,
-    SealserveError,
-    ServiceError,
-    StaleConfigError,
-)
-from sealserve.item import Scores
+from sealserve._backoff import ELSEWHERE
+from sealserve._batch import Batch, Result
+from sealserve._calls import SIGN_OF_LIFE, messages, sign_of_life_seconds, translated
+from sealserve._transfer import End, Flight, Job, Lane, Outdated, Transfer, result_of
+from sealserve.errors import SealserveError, TransportError
 from sealserve.model import Limits
-from sealserve.output import Output
 from sealserve.v1 import prediction_pb2
-from sealserve.wire import error_from_proto, scores_from_proto
 
-# A cancel of no item, which says nothing else: see Limits.idle_timeout.
-_SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
-_MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
-
-
-class Scored(NamedTuple):
-    """Scores (rows, score_count) with their meaning, which may change between two items as the model does."""
-
-    output: Output
-    scores: NDArray[np.float64]
+MAX_RESULTS = 64
+_LOOK_SECONDS = 1.0
+LAST_SECONDS = 2.0  # for the service to end streams of which nothing is wanted any more
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Rows that travel as one item, or a row that does not because it was refused.
+def look_seconds(timeout_seconds: float) -> float:
+    """Return how often to look whether the caller waits in vain."""
+    return min(_LOOK_SECONDS, timeout_seconds / 4)
+
+
+class Line(NamedTuple):
+    """A connection to open streams on.
 
     Attributes:
-        first_index: of the first row, in the caller's count.
-        rows: float64 (rows, feature_count), kept in case they must be quantized anew.
-        exchange: encrypts them, as `quantized`.
-        error: why the row was refused.
+        call: takes an iterator of requests, returns the call.
+        replace: has the next stream use another connection.
     """
 
-    first_index: int
-    rows: NDArray[np.float64]
-    exchange: Exchange
-    quantized: NDArray[np.int64]
-    error: InputError | None = None
-
-    @classmethod
-    def refused(cls, index: int, exchange: Exchange, error: InputError) -> "Batch":
-        """Stand for one row that was refused."""
-        return cls(index, np.empty((1, 0)), exchange, np.empty((1, 0), np.int64), error)
-
-
-@dataclass
-class _Pending:
-    """An item that has been sent and has no end yet."""
-
-    batch: Batch
-    held_bytes: int
-    sent: float
-    reply: list[Scores] = field(default_factory=list)
+    call: Callable[[Iterator[prediction_pb2.StreamPredictRequest]], Any]
+    replace: Callable[[], None]
 
 
 class ScoreStream:
-    """Iterate to get (batch, scores or the batch's error), in the order in which they finish.
+    """Iterate, once, to get (batch, scores or the batch's error), in the order in which they finish.
 
     Args:
-        calls: one a stream: takes an iterator of requests, returns the call.
+        line: gives a lane's connection for as long as a stream on it lasts.
+        lanes: how many streams at a time.
         batches: the source; what it raises is raised to the caller, after the results of what it gave before.
         limits: the service's.
-        rescored: scores rows again after the service found their configuration stale, had their key no longer, or was
-            busy.
-        timeout_seconds: how long an item may have no end after it was sent.
+        renewed: makes a batch anew after the service found its configuration stale, or its key gone.
+        timeout_seconds: how long nothing may get through.
+
+    Raises (when iterated):
+        TransportError, QuotaExceededError, DrainingError: nothing got through for timeout_seconds.
+        ServiceError: the service refuses every stream.
+        ReplyError: it breaks the protocol.
     """
 
     def __init__(
         self,
-        calls: Sequence[Callable[[Iterator[prediction_pb2.StreamPredictRequest]], Any]],
+        line: Callable[[int], AbstractContextManager[Line]],
+        lanes: int,
         batches: Iterator[Batch],
         limits: Limits,
-        rescored: Callable[[NDArray[np.float64], ServiceError], Scored],
+        renewed: Callable[[Batch, Outdated], Sequence[Batch]],
         timeout_seconds: float,
     ) -> None:
-        self.limits = limits
-        self.rescored = rescored
-        self.closed = threading.Event()
+        self._line = line
+        self._limits = limits
+        self._renewed = renewed
         self._source = batches
-        self._source_error: Exception | None = None
-        self._wanted = threading.Semaphore(0)  # as many as lanes wait for a batch: none is taken ahead of its time
-        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._timeout_seconds = timeout_seconds
-        self._results: queue.Queue[tuple[Batch, Scored | SealserveError] | BaseException | None] = queue.Queue(64)
-        threading.Thread(target=self._feed, args=(len(calls),), name="sealserve-feeder", daemon=True).start()
-        self._lanes = [_Lane(self, call) for call in calls]
+        self._source_error: BaseException | None = None
+        self._sign_of_life_seconds = sign_of_life_seconds(limits.idle_timeout_seconds)
+        self._look_seconds = look_seconds(timeout_seconds)
+        # Of one lock: what lanes, the feeder, the caller and those who have results for it wait for.
+        lock = threading.RLock()
+        self._changed, self._wanted, self._delivered = (threading.Condition(lock) for _ in range(3))
+        self._transfer = Transfer(limits, lanes, timeout_seconds, time.monotonic())
+        self._results: deque[Result] = deque()
+        self._failure: BaseException | None = None
+        self._is_closed = False
+        self._deliveries = 0
+        self._calls: dict[int, Any] = {}
+        self._readers = [
+            threading.Thread(target=self._run, args=(lane,), name="sealserve-reader", daemon=True)
+            for lane in self._transfer.lanes
+        ]
+        self._running = lanes
 
-    def __iter__(self) -> Iterator[tuple[Batch, Scored | SealserveError]]:
-        running = len(self._lanes)
+    def __iter__(self) -> Iterator[Result]:
+        feeder = threading.Thread(target=self._feed, name="sealserve-feeder", daemon=True)
+        for thread in (feeder, *self._readers):
+            thread.start()
         try:
-            while running:
-                try:
-                    result = self._results.get(timeout=self._timeout_seconds)
-                except queue.Empty:
-                    if any(lane.oldest() < time.monotonic() - self._timeout_seconds for lane in self._lanes):
-                        raise DeadlineError("the answer did not come within timeout_seconds") from None
-                    continue
-                if result is None:
-                    running -= 1
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    yield result
+            while (result := self._next_result()) is not None:
+                yield result
             if self._source_error:
                 raise self._source_error
         finally:
             self._close()
 
-    def want(self) -> None:
-        """Ask for a batch; `take` returns it."""
-        self._wanted.release()
-
-    def take(self, timeout_seconds: float | None) -> Batch | None:
-        """Return a batch that was asked for, or None at the source's end.
-
-        Raises:
-            queue.Empty: none has come yet.
-        """
-        batch = self._batches.get(timeout=timeout_seconds)
-        return None if self.closed.is_set() or self._source_error else batch
-
-    def end_source(self, error: Exception) -> None:
-        """Take nothing more from the source, which raised the error."""
-        self._source_error = error
-
-    def put(self, result: tuple[Batch, Scored | SealserveError] | BaseException | None) -> None:
-        """Hand a result, the failure of everything, or the end of a lane (None) to the caller."""
-        self._results.put(result)
-
-    def _feed(self, lane_count: int) -> None:
-        """Take what is wanted from the source, which may block, and tell every lane of its end."""
-        try:
-            while self._wanted.acquire() and not (self.closed.is_set() or self._source_error):
-                batch = next(self._source, None)
-                if batch is None:
-                    break
-                self._batches.put(batch)
-        except Exception as error:
-            self.end_source(error)
-        for _ in range(lane_count):
-            self._batches.put(None)
+    def _next_result(self) -> Result | None:
+        """Wait for a result; None after the last."""
+        with self._changed:
+            began = time.monotonic()
+            self._transfer.waits(began)
+            while not self._results:
+                if self._failure is not None:
+                    raise self._failure
+                now = time.monotonic()
+                is_done = self._transfer.is_finished and not self._deliveries
+                if not self._running or (is_done and now > began + LAST_SECONDS):
+                    return None
+                for number in self._transfer.stalled(now):
+                    self._calls[number].cancel()
+                if (error := self._transfer.overdue(now)) is not None:
+                    raise error
+                self._delivered.wait(self._look_seconds)
+            self._delivered.notify_all()
+            return self._results.popleft()
 
     def _close(self) -> None:
-        self.closed.set()
-        self._wanted.release()
-        for _ in self._lanes:  # the feeder may be waiting for its source
-            self._batches.put(None)
-        for lane in self._lanes:
-            lane.cancel()
-        while any(lane.reader.is_alive() for lane in self._lanes):
-            try:  # a reader may be waiting for room in the queue
-                self._results.get(timeout=0.01)
-            except queue.Empty:
-                continue
-
-
-class _Lane:
-    """One stream."""
-
-    def __init__(self, owner: ScoreStream, stream_call: Callable[[Iterator[Any]], Any]) -> None:
-        self._owner = owner
-        self._pending: dict[int, _Pending] = {}
-        self._in_flight_bytes = 0
-        self._window_bytes = owner.limits.window_bytes
-        self._sign_of_life_seconds = _sign_of_life_seconds(owner.limits.idle_timeout_seconds)
-        self._changed = threading.Condition()
-        self._call = stream_call(self._requests())
-        self.reader = threading.Thread(target=self._read, name="sealserve-reader", daemon=True)
-        self.reader.start()
-
-    def oldest(self) -> float:
-        """When the oldest item without an end was sent, in time.monotonic() seconds."""
         with self._changed:
-            return next((pending.sent for pending in self._pending.values()), time.monotonic())
+            self._is_closed = True
+            calls = list(self._calls.values())
+            self._wake_all()
+        for call in calls:
+            call.cancel()
+        for reader in self._readers:
+            reader.join()
 
-    def cancel(self) -> None:
-        """Give the stream up."""
-        self._call.cancel()
+    def _fail(self, error: BaseException) -> None:
         with self._changed:
+            self._failure = self._failure or error
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for condition in (self._changed, self._wanted, self._delivered):
+            condition.notify_all()
+
+    def _due(self, ends: Iterable[End]) -> list[End]:
+        """Count ends that are about to be delivered; under the lock."""
+        due = list(ends)
+        self._deliveries += len(due)
+        return due
+
+    def _deliver(self, ends: Iterable[End]) -> None:
+        """Decrypt replies and hand results to the caller, as soon as there is room for them."""
+        for end in ends:
+            result = result_of(end)
+            with self._changed:
+                self._delivered.wait_for(lambda: self._is_closed or len(self._results) < MAX_RESULTS)
+                self._results.append(result)
+                self._deliveries -= 1
+                self._delivered.notify_all()
+
+    # The feeder's thread
+
+    def _feed(self) -> None:
+        try:
+            while self._is_wanted() and (batch := next(self._source, None)) is not None:
+                with self._changed:
+                    refused = self._due([End(batch, batch.error)] if batch.error else [])
+                    if not refused:
+                        self._transfer.add(batch, time.monotonic())
+                    self._changed.notify_all()
+                self._deliver(refused)
+        except BaseException as error:  # the source's own, whatever it is
+            self._source_error = error
+        with self._changed:
+            self._transfer.source_has_ended = True
             self._changed.notify_all()
 
-    def _requests(self) -> Iterator[prediction_pb2.StreamPredictRequest]:
-        item_id = 0
-        try:
-            while (batch := (yield from self._next_batch())) is not None:
-                if batch.error:
-                    self._owner.put((batch, batch.error))
-                    continue
-                item = batch.exchange.encrypt(batch.quantized)
-                item_id += 1
-                held_bytes = item.cost.held_bytes
-                while not self._has_room(held_bytes):
-                    yield _SIGN_OF_LIFE
-                if not self._admit(item_id, _Pending(batch, held_bytes, time.monotonic())):
-                    return
-                yield from messages(item_id, item, self._owner.limits)
-        except Exception as error:  # gRPC would swallow it
-            self._owner.end_source(error)
+    def _ask_source(self) -> None:
+        """Wake the feeder if there is something for it to do; under the lock."""
+        if self._transfer.wants_batch:
+            self._wanted.notify_all()
 
-    def _next_batch(self) -> Generator[prediction_pb2.StreamPredictRequest, None, Batch | None]:
-        """Wait for a batch, yielding signs of life; returns None at the source's end."""
-        self._owner.want()
-        while True:
-            try:
-                return self._owner.take(self._sign_of_life_seconds)
-            except queue.Empty:
-                yield _SIGN_OF_LIFE
-
-    def _has_room(self, held_bytes: int) -> bool:
-        """Wait until the window has room, or the stream ends; False when it is time for a sign of life."""
-        max_open_items = self._owner.limits.max_open_items
-
-        def may_go_on() -> bool:
-            fits = self._in_flight_bytes + held_bytes <= self._window_bytes
-            has_room = not self._pending or (fits and len(self._pending) < max_open_items)
-            return has_room or self._owner.closed.is_set()
-
+    def _is_wanted(self) -> bool:
+        """Wait until a lane has use for a batch; False when there will be none."""
         with self._changed:
-            return self._changed.wait_for(may_go_on, self._sign_of_life_seconds)
+            self._wanted.wait_for(lambda: self._is_closed or self._transfer.wants_batch)
+            return not self._is_closed
 
-    def _admit(self, item_id: int, pending: _Pending) -> bool:
-        """Count an item as sent; False when the stream has ended."""
-        with self._changed:
-            if self._owner.closed.is_set():
-                return False
-            self._pending[item_id] = pending
-            self._in_flight_bytes += pending.held_bytes
-            return True
+    # A reader's thread
 
-    def _read(self) -> None:
+    def _run(self, lane: Lane) -> None:
         try:
-            for response in self._call:
-                self._receive(response)
-            if self._pending:  # the service ended the stream, but not its items
-                raise ReplyError
+            while self._has_job(lane):
+                self._fly(lane)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._delivered.notify_all()
+
+    def _has_job(self, lane: Lane) -> bool:
+        """Wait until there is a reason to open a stream; False when there will be none."""
+        with self._changed:
+            while not (self._is_closed or self._transfer.is_finished or self._failure):
+                now = time.monotonic()
+                has_job = self._transfer.take(lane, now)
+                self._ask_source()
+                if has_job:
+                    return True
+                self._changed.wait(lane.paused_until - now if lane.paused_until > now else None)
+            return False
+
+    def _fly(self, lane: Lane) -> None:
+        """Open a stream and read it to its end."""
+        with self._line(lane.number) as line:
+            with self._changed:
+                flight = self._transfer.begin(lane, time.monotonic())
+            error = self._read(flight, line)
+            with self._changed:
+                ends = [] if self._is_closed else self._due(self._transfer.broken(flight, error, time.monotonic()))
+                flight.has_ended = True
+                self._changed.notify_all()
+            if flight.is_draining or isinstance(error, ELSEWHERE):
+                line.replace()
+        self._deliver(ends)
+
+    def _read(self, flight: Flight, line: Line) -> SealserveError | None:
+        """Receive until the stream ends; returns why, if not because all is done."""
+        call = line.call(self._requests(flight))
+        try:
+            with self._changed:
+                self._calls[flight.lane.number] = call
+                is_closed = self._is_closed
+            if is_closed:
+                call.cancel()
+            for response in call:
+                with self._changed:
+                    end = self._transfer.receive(flight, response, time.monotonic())
+                    self._transfer.reads(flight, time.monotonic(), is_read=end is None)
+                    ends = self._due([] if end is None else [end])
+                    self._changed.notify_all()
+                if ends:
+                    self._deliver(ends)
+                    with self._changed:
+                        self._transfer.reads(flight, time.monotonic(), is_read=True)
         except grpc.RpcError as error:
-            self._owner.put(translated(error))
-        except Exception as error:
-            self._owner.put(error)
-        self._owner.put(None)
-
-    def _receive(self, response: prediction_pb2.StreamPredictResponse) -> None:
-        if response.HasField("window"):
-            self._window_bytes = response.window.max_bytes_in_flight
-        pending = self._pending.get(response.item_id)
-        if pending is None:
-            return
-        if response.HasField("scores"):
-            if response.scores.first_index != len(pending.reply):
-                raise ReplyError
-            pending.reply += scores_from_proto(response.scores)
-        end = response.WhichOneof("end")
-        if end is None:
-            return
-        with self._changed:
-            del self._pending[response.item_id]
-            self._in_flight_bytes -= pending.held_bytes
-            self._changed.notify()
-        self._owner.put((pending.batch, self._result(pending, response)))
-
-    def _result(self, pending: _Pending, response: prediction_pb2.StreamPredictResponse) -> Scored | SealserveError:
-        try:
-            if response.HasField("error"):
-                error = error_from_proto(response.error)
-                if isinstance(error, (StaleConfigError, KeyNotFoundError, *BUSY)):
-                    return self._owner.rescored(pending.batch.rows, error)
-                return error
-            exchange = pending.batch.exchange
-            return Scored(exchange.model.output, exchange.decrypt(len(pending.batch.rows), pending.reply))
-        except SealserveError as error:
-            return error
-
-
-def _sign_of_life_seconds(idle_timeout_seconds: float) -> float | None:
-    """How long to be silent on a stream: None for as long as one likes."""
-    if idle_timeout_seconds <= 0:
+            return translated(error)
+        except BaseException:
+            call.cancel()
+            raise
         return None
-    return min(max(_MIN_SIGN_OF_LIFE_SECONDS, idle_timeout_seconds / 3), _MAX_SIGN_OF_LIFE_SECONDS)
+
+    # gRPC's sending thread
+
+    def _requests(self, flight: Flight) -> Iterator[prediction_pb2.StreamPredictRequest]:
+        try:
+            heard = time.monotonic()
+            while not self._is_over(flight):
+                job = self._next_job(flight, heard)
+                if job is None:
+                    if time.monotonic() - heard >= (self._sign_of_life_seconds or float("inf")):
+                        heard = time.monotonic()
+                        yield SIGN_OF_LIFE
+                elif job.stale is not None:
+                    self._renew(flight, job.batch, job.stale)
+                else:
+                    yield from self._item(flight, job)
+                    heard = time.monotonic()
+        except Exception as error:  # gRPC would swallow it
+            self._fail(error)
+
+    def _is_over(self, flight: Flight) -> bool:
+        with self._changed:
+            is_over = flight.has_ended or flight.is_draining or self._transfer.is_finished
+            return is_over or self._is_closed or self._failure is not None
+
+    def _next_job(self, flight: Flight, heard: float) -> Job | None:
+        """Return what to send, or None after waiting until something has changed or it is time to say something."""
+        with self._changed:
+            now = time.monotonic()
+            if self._is_over(flight):
+                return None
+            job = self._transfer.next(flight, now)
+            self._ask_source()
+            if job is not None:
+                return job
+            times = [flight.lane.paused_until - now] if flight.lane.paused_until > now else []
+            if self._sign_of_life_seconds is not None:
+                times.append(max(0.0, heard + self._sign_of_life_seconds - now))
+            self._changed.wait(min(times, default=None))
+            return None
+
+    def _item(self, flight: Flight, job: Job) -> Iterator[prediction_pb2.StreamPredictRequest]:
+        """Encrypt and yield an item, for as long as it is wanted."""
+        with self._changed:
+            if flight.has_ended:
+                return
+            item_id = self._transfer.send(flight, time.monotonic())
+        item = job.batch.exchange.encrypt(job.batch.quantized)
+        for number, message in enumerate(messages(item_id, item, self._limits)):
+            with self._changed:
+                now = time.monotonic()
+                if self._is_closed or not self._transfer.goes_on(flight, item_id, now, is_long=number > 0):
+                    return
+                self._ask_source()
+            yield message
+
+    def _renew(self, flight: Flight, batch: Batch, stale: Outdated) -> None:
+        try:
+            batches = self._renewed(batch, stale)
+        except TransportError:
+            raise
+        except SealserveError as error:
+            with self._changed:
+                ends = self._due(self._transfer.drop(flight, error))
+                self._changed.notify_all()
+        else:
+            with self._changed:
+                ends = self._due(self._transfer.renew(flight, batches))
+                self._changed.notify_all()
+        self._deliver(ends)

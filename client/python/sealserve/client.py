@@ -9,36 +9,35 @@ scores, errors or decisions to retry back to the service's operator: see SECURIT
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, TypeVar
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._calls import called, described, retried, scored
+from sealserve._backoff import ELSEWHERE, FIRST_CONTACT_SECONDS
+from sealserve._batch import Batch, Result, Scored
+from sealserve._calls import Patience, called, described_once, fits_a_message, retried, scored_once
 from sealserve._channel import open_channel
-from sealserve._encryptor_pool import EncryptorPool
-from sealserve._exchange import Exchange, choose
-from sealserve._stream import Batch, Scored, ScoreStream
+from sealserve._connections import Connections
+from sealserve._exchange import Exchange
+from sealserve._session import LayoutChoice, Method, Session, predictions
+from sealserve._stream import Line, ScoreStream
+from sealserve._transfer import MAX_CHANGES, OUTDATED, Outdated
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
-from sealserve.errors import InputError, KeyNotFoundError, SealserveError, ServiceError, StaleConfigError
-from sealserve.he.parameters import Layout
-from sealserve.key_registry import register_public_key
+from sealserve.errors import KeyNotFoundError
+from sealserve.key_registry import public_key_upload
 from sealserve.keys import SecretKey
-from sealserve.model import Model
-from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from sealserve.model import Model, Offer
+from sealserve.v1 import keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto
 
-Method = Literal["predict", "decision_function", "predict_proba"]
-LayoutChoice = Literal["auto", "row", "column"]
-
-_LAYOUTS = {"auto": None, "row": Layout.ROW, "column": Layout.COLUMN}
-
-_FOLLOWED_CHANGES = 4
+T = TypeVar("T")
 
 
 class Client:
@@ -76,27 +75,14 @@ class Client:
         seeded: bool | None = None,
         encrypt_processes: int = 0,
     ) -> None:
-        self._address = address
         self._model_name = model
-        self._credentials = credentials
-        if layout not in _LAYOUTS:
-            raise InputError(f"{layout!r} is not auto, row or column")
-        self._layout = _LAYOUTS[layout]
-        self._given_key = secret_key
-        self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
-        self._clip = clip
+        if seeded is None and is_loopback(host_of(address)):
+            seeded = False
+        self._session = Session(layout, secret_key, clip=clip, seeded=seeded, encrypt_processes=encrypt_processes)
         self._timeout_seconds = timeout_seconds
-        self._connections = connections
-        self._seeded = seeded
-        self._is_near = is_loopback(host_of(address))
-        if encrypt_processes < 0:
-            raise InputError("encrypt_processes is at least 0")
-        self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
-        self._lock = threading.RLock()
-        self._channels: list[grpc.Channel] = []
-        self._model: Model | None = None
-        self._exchanges: dict[Layout, Exchange] = {}
-        self._registered = set[bytes]()  # public encryption keys
+        self._lanes = connections
+        self._connections = Connections(lambda: open_channel(address, credentials), lambda channel: channel.close())
+        self._asking = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -108,33 +94,32 @@ class Client:
 
     def close(self) -> None:
         """Close the connections. The secret key is gone with the client, unless it was saved."""
-        with self._lock:
-            for channel in self._channels:
-                channel.close()
-            self._channels.clear()
-            if self._encryptors:
-                self._encryptors.close()
+        self._connections.close()
+        self._session.close()
 
     @property
     def model(self) -> Model:
         """What the service says of the model."""
-        with self._lock:
-            if self._model is None:
-                self._model = self._described(self._model_name)
-            return self._model
+        with self._asking:
+            if self._session.known_model is None:
+                self._session.learn(self._described(self._model_name, FIRST_CONTACT_SECONDS))
+            return self._session.model
 
     @property
     def secret_key(self) -> SecretKey:
         """The secret key in use for single rows."""
         return self._exchange(1).secret_key
 
+    def offer(self, row_count: int = 1) -> Offer:
+        """Return the way in which so many rows travel."""
+        return self._exchange(row_count).offer
+
     def models(self) -> Iterator[Model]:
         """Yield all models that the service lists, ordered by name."""
         token = ""
         while True:
-            stub = model_pb2_grpc.ModelServiceStub(self._channel(0))
             request = model_pb2.ListModelsRequest(page_token=token)
-            page = retried(partial(called, stub.ListModels, request), self._timeout_seconds)
+            page = self._called(partial(_page, request), FIRST_CONTACT_SECONDS)
             yield from map(model_from_proto, page.models)
             token = page.next_page_token
             if not token:
@@ -166,163 +151,129 @@ class Client:
         return output.predict_proba(scores)
 
     def stream(
-        self, rows: Iterable[Any], *, method: Method = "predict", rows_per_item: int = 1
+        self, rows: Iterable[Any], *, method: Method = "predict", rows_per_item: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Predict rows as they come from an iterable, which may be endless or live.
+        """Predict rows as they come from an iterable, which may be endless or live, or longer than memory.
+
+        What breaks on the way is resumed: rows without a result are sent again, on another connection where one is
+        dead, and no index comes twice.
 
         Args:
-            rows: each (feature_count,).
+            rows: each (feature_count,); an array (rows, feature_count), also one in a file, is read in blocks.
             method: what a result is: that of predict, decision_function or predict_proba for the row.
-            rows_per_item: rows to gather before they are sent. One by one by default, for the least delay; more, up to
-                the offer's rows_per_item, share ciphertexts and so cost less each.
+            rows_per_item: rows to gather before they are sent. One by one by default, for the least delay, unless
+                the layout is "column": then as many as the offer takes. More, up to the offer's rows_per_item, share
+                ciphertexts and so cost less each.
 
         Yields:
-            (index, result), as they finish; the error, as a value, where a row or its item failed.
+            (index, result), as they finish; the error, as a value, where a row or its item failed for good.
 
         Raises:
-            TransportError: the connection broke or the service fell silent.
+            TransportError, QuotaExceededError, DrainingError: nothing got through for timeout_seconds.
+            SealserveError: the service refuses the client, or answers wrongly.
             What `rows` raises, after the results of the rows before.
         """
-        if rows_per_item < 1:
-            raise InputError("rows_per_item is at least 1")
-        if method not in get_args(Method):
-            raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
-        if method == "predict_proba":
-            self.model.output.check_probabilities()
-        for batch, result in self._streamed(self._gathered(rows, rows_per_item)):
-            if isinstance(result, SealserveError):
-                yield from ((batch.first_index + i, result) for i in range(len(batch.rows)))
-            else:
-                yield from enumerate(getattr(result.output, method)(result.scores), batch.first_index)
-
-    def _gathered(self, rows: Iterable[Any], rows_per_item: int) -> Iterator[Batch]:
-        """Gather rows into batches; a row that is refused makes a batch of its own, with its error."""
-        gathered: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
-        first_index, exchange = 0, self._exchange(rows_per_item)
-
-        def flushed() -> Iterator[Batch]:
-            if gathered:
-                features, quantized = map(np.concatenate, zip(*gathered, strict=True))
-                gathered.clear()
-                yield Batch(first_index, features, exchange, quantized)
-
-        for index, row in enumerate(rows):
-            if not gathered:
-                first_index, exchange = index, self._exchange(rows_per_item)
-            try:
-                features = exchange.model.features([row])
-                gathered.append((features, exchange.quantize(features, clip=self._clip)))
-            except InputError as error:
-                yield from flushed()
-                yield Batch.refused(index, exchange, error)
-            if len(gathered) >= min(rows_per_item, exchange.offer.rows_per_item):
-                yield from flushed()
-        yield from flushed()
+        known = self.model
+        gatherer = self._session.stream_gatherer(method, rows_per_item)
+        self._prepare(rows_per_item or 1)
+        for result in self._streamed(gatherer.batches(rows), known):
+            yield from predictions(method, result)
 
     def _scored(self, X: Any) -> Scored:
-        """Score rows in order."""
-        model = self.model
-        rows = model.features(X)
-        if len(rows) == 0:
-            return Scored(model.output, np.empty((0, model.output.score_count)))
-        exchange = self._exchange(len(rows))
-        quantized = exchange.quantize(rows, clip=self._clip)
-        per_item = exchange.offer.rows_per_item
-        if len(rows) <= per_item:
+        """Score rows in order, all under one meaning: again if the model changes on the way."""
+        for changes in range(MAX_CHANGES + 1):
+            model = self.model
+            rows = model.features(X)
+            if len(rows) == 0:
+                return Scored(model.output, np.empty((0, model.output.score_count)))
             try:
-                return self._score(exchange, quantized)
-            except StaleConfigError as error:
-                return self._rescored(rows, error)
-        batches = (
-            Batch(first, rows[first : first + per_item], exchange, quantized[first : first + per_item])
-            for first in range(0, len(rows), per_item)
-        )
-        results = dict[int, Scored]()
-        for batch, result in self._streamed(batches):
-            if isinstance(result, SealserveError):
-                raise result
-            results[batch.first_index] = result
-        try:
-            return self._joined([results[first] for first in sorted(results)])
-        except StaleConfigError as error:
-            return self._rescored(rows, error)
-
-    def _joined(self, results: Sequence[Scored]) -> Scored:
-        output = results[0].output
-        if any(result.output != output for result in results):  # the model has changed half-way through
-            raise StaleConfigError(self.model.config_id)
-        return Scored(output, np.concatenate([result.scores for result in results]))
-
-    def _streamed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Scored | SealserveError]]:
-        limits = self.model.limits
-        connections = self._connections or limits.suggested_connections
-        calls = [
-            prediction_pb2_grpc.PredictionServiceStub(self._channel(number)).StreamPredict
-            for number in range(connections)
-        ]
-        return iter(ScoreStream(calls, batches, limits, self._rescored, self._timeout_seconds))
-
-    def _rescored(self, rows: NDArray[np.float64], error: ServiceError) -> Scored:
-        """Score rows again after the model's configuration has changed, or the service was busy.
-
-        A few changes are followed, as a service's processes do not change at the same instant; then one is an error.
-        """
-        for _ in range(_FOLLOWED_CHANGES):
-            if isinstance(error, StaleConfigError):
+                batches = self._session.batches(rows)
+                self._prepare(len(rows))
+                return self._scored_once(batches)
+            except OUTDATED as error:
+                if changes == MAX_CHANGES:
+                    raise
                 self._refresh(error)
-            exchange = self._exchange(len(rows))
-            quantized, per_item = exchange.quantize(rows, clip=self._clip), exchange.offer.rows_per_item
-            items = (quantized[first : first + per_item] for first in range(0, len(rows), per_item))
-            try:
-                return self._joined([self._score(exchange, item) for item in items])
-            except StaleConfigError as stale:
-                error = stale
-        raise error
+        raise AssertionError("it returns or raises")
 
-    def _score(self, exchange: Exchange, quantized_rows: NDArray[np.int64]) -> Scored:
-        """Score the rows of one item: in one message each way if they fit, else on a stream of their own."""
-        item, model = exchange.encrypt(quantized_rows), exchange.model
-        try:
-            reply = scored(self._channel(0), item, model.limits, self._timeout_seconds)
-        except KeyNotFoundError:
-            self._register(exchange)
-            reply = scored(self._channel(0), item, model.limits, self._timeout_seconds)
-        return Scored(model.output, exchange.decrypt(len(quantized_rows), reply))
-
-    def _register(self, exchange: Exchange) -> None:
-        """Register the public encryption key: on first use, or because the service has it no longer."""
-        register_public_key(
-            self._channel(0), exchange.public_key, exchange.offer.parameters.parameter_set.name, self._timeout_seconds
+    def _scored_once(self, batches: list[Batch]) -> Scored:
+        batch, model = batches[0], batches[0].exchange.model
+        item = batch.exchange.encrypt(batch.quantized)
+        if len(batches) > 1 or not fits_a_message(item, model.limits):
+            return self._session.joined(self._streamed(iter(batches), model))
+        reply = self._called(
+            lambda channel, left: scored_once(channel, item, model.limits, left), self._timeout_seconds
         )
-        self._registered.add(exchange.public_key)
+        return Scored(model.output, batch.exchange.decrypt(len(batch.rows), reply))
+
+    def _streamed(self, batches: Iterator[Batch], model: Model) -> Iterator[Result]:
+        lanes = self._lanes or max(1, model.limits.suggested_connections)
+        return iter(ScoreStream(self._line, lanes, batches, model.limits, self._renewed, self._timeout_seconds))
+
+    @contextmanager
+    def _line(self, number: int) -> Iterator[Line]:
+        with self._connections.use(number) as channel:
+            call = prediction_pb2_grpc.PredictionServiceStub(channel).StreamPredict
+            yield Line(call, partial(self._connections.replace, channel))
+
+    def _called(self, act: Callable[[grpc.Channel, float], T], unanswered_seconds: float) -> T:
+        """Act on a connection, and again, on another one where the first is dead, while the time allows."""
+
+        def attempt(seconds_left: float) -> T:
+            with self._connections.use(0) as channel:
+                try:
+                    return act(channel, seconds_left)
+                except ELSEWHERE:
+                    self._connections.replace(channel)
+                    raise
+
+        return retried(attempt, Patience(self._timeout_seconds, unanswered_seconds))
 
     def _exchange(self, row_count: int) -> Exchange:
         """Return what encrypts and decrypts so many rows."""
-        with self._lock:
-            offer = choose(self.model, row_count, self._layout, secret_key=self._given_key)
-            if (exchange := self._exchanges.get(offer.layout)) is None:
-                key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
-                seeded = offer.layout is Layout.ROW and not self._is_near if self._seeded is None else self._seeded
-                exchange = Exchange(self.model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
-                if key is None:
-                    self._secret_keys.append(exchange.secret_key)
-                if exchange.public_key and exchange.public_key not in self._registered:
-                    self._register(exchange)
-                self._exchanges[offer.layout] = exchange
-            return exchange
+        _ = self.model  # asked for, if it is not known yet
+        return self._session.exchange(row_count)
 
-    def _refresh(self, stale: StaleConfigError) -> None:
-        """Get the model again, unless another thread has; secret keys stay as long as an offer can use them."""
-        with self._lock:
-            if self.model.config_id != stale.current_config_id:
-                self._model = self._described(self.model.name)  # without a name it might no longer be the only model
-                self._exchanges.clear()
+    def _renewed(self, batch: Batch, outdated: Outdated) -> Sequence[Batch]:
+        self._refresh(outdated)
+        return self._session.renewed(batch)
 
-    def _described(self, name: str) -> Model:
-        return described(self._channel(0), name, self._timeout_seconds)
+    def _refresh(self, outdated: Outdated) -> None:
+        """Get the model again, unless another thread has; or register the key again that is gone."""
+        with self._asking:
+            known = self._session.model
+            if isinstance(outdated, KeyNotFoundError):
+                if gone := self._session.gone(outdated):
+                    self._register(gone)
+            elif known.config_id != outdated.current_config_id:
+                # By its name: without one it might no longer be the only model.
+                self._session.learn(self._described(known.name, self._timeout_seconds))
 
-    def _channel(self, number: int) -> grpc.Channel:
-        with self._lock:
-            while len(self._channels) <= number:
-                self._channels.append(open_channel(self._address, self._credentials))
-            return self._channels[number]
+    def _prepare(self, row_count: int) -> None:
+        """Register the key that items of so many rows need, if there is one and it is their first."""
+        with self._asking:
+            if first := self._session.unregistered(row_count):
+                self._register(first)
+
+    def _register(self, exchange: Exchange) -> None:
+        """Register a public encryption key."""
+        upload = public_key_upload(exchange.public_key, exchange.offer.parameters.parameter_set.name)
+
+        def register(channel: grpc.Channel, seconds_left: float) -> Any:
+            return called(keys_pb2_grpc.KeyServiceStub(channel).RegisterKey, iter(upload), seconds_left)
+
+        self._called(register, self._timeout_seconds)
+        self._session.has_registered(exchange)
+
+    def _described(self, name: str, seconds: float) -> Model:
+        """Ask what the model is, for so many seconds if nothing answers."""
+        return self._called(lambda channel, left: described_once(channel, name, left), seconds)
+
+
+def _page(
+    request: model_pb2.ListModelsRequest, channel: grpc.Channel, seconds_left: float
+) -> model_pb2.ListModelsResponse:
+    page: model_pb2.ListModelsResponse = called(
+        model_pb2_grpc.ModelServiceStub(channel).ListModels, request, seconds_left
+    )
+    return page

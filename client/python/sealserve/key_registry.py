@@ -12,9 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
-from sealserve._calls import CHUNK_BYTES, called, retried
+from sealserve._calls import CHUNK_BYTES, Patience, called, retried
 from sealserve._channel import open_channel
 from sealserve.credentials import Credentials
 from sealserve.he.parameters import EI_PARAMETER_SET
@@ -130,42 +128,23 @@ class KeyRegistry:
         self._called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
 
     def _called(self, method: Callable[..., Any], request: Any) -> Any:
-        return retried(partial(called, method, request), self._timeout_seconds)
+        return retried(partial(called, method, request), Patience(self._timeout_seconds))
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
-        return _registered(self._stub, header, data, self._timeout_seconds)
+        register = self._stub.RegisterKey
+        patience = Patience(self._timeout_seconds)
+        response = retried(lambda left: called(register, _messages(header, data), left), patience)
+        return key_from_proto(response.key)
 
 
-def register_public_key(channel: grpc.Channel, data: bytes, parameter_set: str, timeout_seconds: float) -> KeyRecord:
-    """Register a public encryption key for an hour.
+def public_key_upload(data: bytes, parameter_set: str) -> list[keys_pb2.RegisterKeyRequest]:
+    """Return the messages that register a public encryption key for an hour.
 
     No longer, as most are those of one client and gone with it, and a store has no room for all that ever were. Who is
     still there then is told KeyNotFound, and registers again.
-
-    Args:
-        channel: to the service.
-        data: the key.
-        parameter_set: of the offer that needs it.
-        timeout_seconds: how long that may take.
-
-    Raises:
-        What KeyRegistry.register raises.
     """
-    header = KeyHeader(
-        hashlib.sha256(data).hexdigest(),
-        KeyKind.PUBLIC_ENCRYPTION_KEY,
-        parameter_set,
-        len(data),
-        _PUBLIC_KEY_TTL_SECONDS,
-    )
-    return _registered(keys_pb2_grpc.KeyServiceStub(channel), header, data, timeout_seconds)
-
-
-def _registered(
-    stub: keys_pb2_grpc.KeyServiceStub, header: KeyHeader, data: bytes, timeout_seconds: float
-) -> KeyRecord:
-    response = retried(lambda left: called(stub.RegisterKey, _messages(header, data), left), timeout_seconds)
-    return key_from_proto(response.key)
+    key_id, kind = hashlib.sha256(data).hexdigest(), KeyKind.PUBLIC_ENCRYPTION_KEY
+    return list(_messages(KeyHeader(key_id, kind, parameter_set, len(data), _PUBLIC_KEY_TTL_SECONDS), data))
 
 
 def _messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKeyRequest]:

@@ -3,13 +3,21 @@
 Class k of the reply is sum_j W[k, j] * ciphertext j, modulo each prime: no transform, no SEAL. The 64-bit residues are
 viewed as 32-bit limbs, low and high, and BLAS adds products of weights and limbs up: as long as each class's weights
 sum to 2^21 at most in absolute value, every partial sum is an integer of at most 2^21 (2^32 - 1) < 2^53, which float64
-holds exactly, in whatever order BLAS adds. Before the sums would go beyond, they are folded: reduced modulo the prime,
-as 64-bit integers, and begun anew. Where to fold depends on the weights alone and is decided when the engine is built.
+holds exactly, in whatever order BLAS adds; 2^21 + 1 times 2^32 - 1 is the first that it does not hold. Before the sums
+would go beyond, they are folded: reduced modulo the prime, as 64-bit integers, and begun anew. Where to fold depends on
+the weights alone and is decided when the engine is built.
 
-A fold of low + 2^32 high, signed, modulo q < 2^60: the quotient of 2^32 high by q is estimated in float64. High limbs
-are at most q / 2^32, so that the quotient is at most 2^21 in absolute value and its estimate, rounded down, off by one
-at most. The remainder, computed modulo 2^64, is then within -q .. 2 q; with |low| < 2^53 and the residues so far, below
-q, the sum stays far within 63 bits, and one exact division ends it.
+A fold reduces low + 2^32 high + residue modulo a prime q < 2^60, where
+
+    |low|  <= 2^21 (2^32 - 1)
+    |high| <= 2^21 floor((q - 1) / 2^32) < 2^49
+    0 <= residue < q, what earlier folds have left
+
+The quotient x = 2^32 high / q, below 2^21 in absolute value, is estimated in float64 with three roundings of 2^-53 each
+at most: of q, of 2^32 / q, of its product with high (an integer that float64 holds). The estimate is off by less than
+2^21 4 2^-53 = 2^-30, so that with its floor, n, the remainder 2^32 high - n q lies within -2^-30 q .. (1 + 2^-30) q.
+Both of its terms may be beyond 64 bits, but integers wrap modulo 2^64, and their difference, which is not, comes out
+right. With low and residue added, the sum lies within -2^54 .. 2 q + 2^54, far from 2^63; one exact division ends it.
 
 A chunk is added up and forgotten: an item holds classes x 2 N sums and residues, whatever the number of features.
 
@@ -90,27 +98,26 @@ class ColumnEngine:
         zero_encryptor = self._keys(tenant.name, header.key_id, self.parameter_set)
         return ColumnScoring(self, header.row_count, Rerandomizer(zero_encryptor, width))
 
-    def multiply(self, first_index: int, residues: Sequence[NDArray[np.uint64]], sums: NDArray[np.float64]) -> None:
+    def multiply(self, first_index: int, residues: NDArray[np.uint64], sums: NDArray[np.float64]) -> None:
         """Add the products of residues, of consecutive ciphertexts between two folds, and their weights to the sums.
 
         Args:
             first_index: of the first ciphertext.
-            residues: each (2, data primes, N).
+            residues: (ciphertexts, 2, data primes, N).
             sums: float64 (score_count, 4 data primes N): low and high limbs alternate.
         """
         buffer = self._buffers.get()
         if buffer is None:
             buffer = np.empty((_CIPHERTEXTS_A_PRODUCT, _LIMBS_A_PRODUCT))
         try:
-            limbs = [ciphertext.reshape(-1).view(np.uint32) for ciphertext in residues]
+            limbs = residues.reshape(len(residues), -1).view(np.uint32)
             for first in range(0, len(limbs), _CIPHERTEXTS_A_PRODUCT):
                 block = limbs[first : first + _CIPHERTEXTS_A_PRODUCT]
                 weights = self.weights[first_index + first : first_index + first + len(block)].T
                 for start in range(0, sums.shape[1], _LIMBS_A_PRODUCT):
                     columns = slice(start, min(start + _LIMBS_A_PRODUCT, sums.shape[1]))
                     converted = buffer[: len(block), : columns.stop - start]
-                    for row, ciphertext in zip(converted, block, strict=True):
-                        row[:] = ciphertext[columns]
+                    converted[:] = block[:, columns]
                     sums[:, columns] += weights @ converted
         finally:
             self._buffers.put(buffer)
@@ -180,20 +187,18 @@ class ColumnScoring:
         self._received = 0
         # Room that a chunk asks for, not a header: whoever has sent nothing yet holds nothing.
         self._sums: NDArray[np.float64] = np.empty((0, 0))
-        self._residues: NDArray[np.int64] = np.zeros((1, 1, 1, 1), np.int64)
+        self._residues: NDArray[np.int64] = np.empty((0, 2, 0, 0), np.int64)  # (score_count, 2, data primes, N)
 
     def add(self, ciphertexts: Sequence[bytes]) -> None:
         """Check ciphertexts, the next features of all rows, and add their products to the sums."""
-        engine, residues = self._engine, []
-        for index, data in enumerate(ciphertexts, self._received):
-            try:
-                residues.append(self._checked(data))
-            except MalformedCiphertextError as error:
-                error.index = index
-                raise
+        engine = self._engine
+        residues = engine.format.checked_residues(ciphertexts)
+        if residues is None:
+            residues = self._checked_one_by_one(ciphertexts)
         if not self._sums.size:
-            words = 2 * engine.parameter_set.polynomial_bytes // 8
-            self._sums = np.zeros((engine.packing.score_count, 2 * words))
+            shape = engine.packing.score_count, 2, len(engine.primes), engine.packing.poly_modulus_degree
+            self._residues = np.zeros(shape, np.int64)
+            self._sums = np.zeros((shape[0], 2 * self._residues[0].size))
         first = 0
         while first < len(residues):
             until_fold = engine.folds[np.searchsorted(engine.folds, self._received, "right")] - self._received
@@ -204,30 +209,38 @@ class ColumnScoring:
             if len(some) == until_fold:
                 self.fold()
 
-    def _checked(self, data: bytes) -> NDArray[np.uint64]:
-        """Return the residues (2, data primes, N) of hostile bytes: a view of them, unless they are seeded."""
-        engine = self._engine
-        engine.format.check(data)
-        if len(data) == engine.format.seeded_bytes:
+    def _checked_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
+        """Return the residues of ciphertexts of which some are seeded, or bad, and say which."""
+        engine, residues = self._engine, []
+        for index, data in enumerate(ciphertexts, self._received):
             try:
-                data = _seal.ciphertext_bytes(_seal.load_ciphertext(engine.context, data))
+                engine.format.check(data)
+                if len(data) == engine.format.seeded_bytes:
+                    data = _seal.ciphertext_bytes(_seal.load_ciphertext(engine.context, data))
+            except MalformedCiphertextError as error:
+                error.index = index
+                raise
             except _seal.SealError as error:
-                raise MalformedCiphertextError(CiphertextFault.HEADER) from error
-        return engine.format.residues(data)
+                raise MalformedCiphertextError(CiphertextFault.HEADER, index) from error
+            residues.append(engine.format.residues(data))
+        return np.stack(residues)
 
     def fold(self) -> None:
-        """Reduce the sums modulo the primes into the residues (score_count, 2, data primes, N), and begin anew."""
-        engine, sums = self._engine, self._sums
-        shape = (len(sums), 2, len(engine.primes), engine.packing.poly_modulus_degree)
-        low, high = sums[:, ::2].reshape(shape), sums[:, 1::2].reshape(shape)
-        quotient = np.floor(high * (2.0**32 / engine.primes)).astype(np.int64)
-        quotient *= engine.primes
-        remainder = (high.astype(np.int64) << 32) - quotient  # exact modulo 2^64, and small
-        remainder += low.astype(np.int64)
-        remainder += self._residues
-        remainder %= engine.primes
-        self._residues = remainder
-        sums[:] = 0.0
+        """Reduce the sums modulo the primes into the residues, and begin anew."""
+        primes = self._engine.primes
+        quotients_a_limb = 2.0**32 / primes
+        # Class by class: what is needed in between stays in a core's cache, and is no part of what the item holds.
+        for sums, residues in zip(self._sums, self._residues, strict=True):
+            low, high = (sums[limb::2].reshape(residues.shape) for limb in (0, 1))
+            quotient = np.floor(high * quotients_a_limb).astype(np.int64)
+            quotient *= primes
+            remainder = high.astype(np.int64)
+            remainder <<= 32
+            remainder -= quotient
+            remainder += low.astype(np.int64)
+            residues += remainder
+            residues %= primes
+        self._sums[:] = 0.0
 
     def finish(self) -> Iterator[Residues]:
         """Yield a polynomial pair for each class."""

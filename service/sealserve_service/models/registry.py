@@ -87,6 +87,10 @@ class ModelRegistry:
             raise ModelNotFoundError(name)
         return served
 
+    def engines(self) -> Iterator[Engine]:
+        """Yield the engines of all models."""
+        return itertools.chain.from_iterable(served.engines for served in self._models.values())
+
     def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
         """Yield the models that the tenant may use whose names come after the given one, in order."""
         return (served for key, served in self._models.items() if key > name and tenant.may_use(key))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sealserve.errors import ParameterError
 from sealserve.he import _seal
 from sealserve.he.parameters import (
+    COLUMN_PARAMETER_SETS,
     MAX_MODULUS_BITS,
     MAX_PLAIN_MODULUS_BITS,
     MAX_PRIME_BITS,
@@ -21,11 +22,12 @@ from sealserve.he.parameters import (
     ParameterSet,
     key_parameters,
 )
+from sealserve.keys import SecretKey
 
 SMALLEST = ROW_PARAMETER_SETS[0]
 (PRIME,) = SMALLEST.primes
 TWO_PRIMES = ROW_PARAMETER_SETS[2]
-EVERY_SET = (*ROW_PARAMETER_SETS, *PRIVATE_ROW_PARAMETER_SETS[1:])
+EVERY_SET = (*ROW_PARAMETER_SETS, *PRIVATE_ROW_PARAMETER_SETS[1:], *COLUMN_PARAMETER_SETS)
 SETS = pytest.mark.parametrize("parameter_set", EVERY_SET, ids=lambda s: s.name)
 DEGREES = pytest.mark.parametrize("degree", MAX_MODULUS_BITS)
 
@@ -169,6 +171,19 @@ def test_the_names_say_what_they_are(parameter_set: ParameterSet) -> None:
     assert parameter_set.modulus.bit_length() == int(bits)
     assert parameter_set.polynomial_bytes == 8 * int(degree) * len(parameter_set.data_primes)
     assert all(prime.bit_length() <= MAX_PRIME_BITS for prime in parameter_set.primes)
+
+
+def test_columns_have_the_rings_of_rows() -> None:
+    """One secret key serves both: it belongs to N and the primes, whatever the name."""
+    for row, column in zip(ROW_PARAMETER_SETS, COLUMN_PARAMETER_SETS, strict=True):
+        assert (column.poly_modulus_degree, column.primes) == (row.poly_modulus_degree, row.primes)
+        assert (row.name.split("-")[0], column.name.split("-")[0]) == ("row", "column")
+        assert row.name.split("-")[1:] == column.name.split("-")[1:]
+        t = 1 << 20
+        contexts = [_seal.context(EncryptionParameters(parameter_set, t)) for parameter_set in (row, column)]
+        assert len({_seal.key_parms_id(context) for context in contexts}) == 1
+        assert SecretKey.generate(row).fits(column)
+        assert SecretKey.generate(column).fits(row)
 
 
 @SETS

@@ -4,6 +4,7 @@ import csv
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import FeatureCountError, FeatureNameError, InputError, SealserveError
 
 if TYPE_CHECKING:
+    from sealserve._session import Method
     from sealserve.client import Client
-    from sealserve.model import Model
+    from sealserve.model import Model, Offer
 
 METHODS = ("predict", "decision_function", "predict_proba")
 _SHOWN_ERRORS = 5
@@ -31,10 +33,25 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--method", choices=METHODS, default="predict", help="what to predict (%(default)s)")
     parser.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted run with the same --output has stopped"
+    )
+    parser.add_argument(
         "--secret-key", type=Path, metavar="FILE", help="the secret key to use; made and saved there if it is missing"
     )
     parser.add_argument("--clip", action="store_true", help="move features outside the range to its nearest end")
+    parser.add_argument(
+        "--layout",
+        choices=("auto", "row", "column"),
+        default="auto",
+        help="row: the least delay; column: the most rows a second; auto: by the number of rows (%(default)s)",
+    )
+    parser.add_argument(
+        "--seeded", action="store_true", help="uploads of half the size, for links below about 400 Mbit/s"
+    )
     parser.add_argument("--connections", type=int, metavar="N", help="by default as many as the service suggests")
+    parser.add_argument(
+        "--encrypt-processes", type=int, default=0, metavar="N", help="encrypt in so many processes beside this one"
+    )
     parser.add_argument("--progress", action="store_true", help="show progress even if stderr is no terminal")
 
 
@@ -43,8 +60,11 @@ def run(arguments: Namespace) -> int:
     from sealserve.client import Client
     from sealserve.keys import SecretKey
 
-    if arguments.output and arguments.output.suffix not in (".npy", ".csv"):
-        raise InputError(f"{arguments.output}: predictions go into a .npy or a .csv file")
+    output = arguments.output
+    if output and output.suffix not in (".npy", ".csv"):
+        raise InputError(f"{output}: predictions go into a .npy or a .csv file")
+    if arguments.resume and not output:
+        raise InputError("--resume goes on with a file: it needs --output")
     key_file = arguments.secret_key
     key = SecretKey.load(key_file) if key_file and key_file.exists() else None
     names, rows = read_rows(arguments.input)
@@ -53,20 +73,31 @@ def run(arguments: Namespace) -> int:
         model=arguments.model,
         credentials=credentials(arguments),
         secret_key=key,
+        layout=arguments.layout,
         clip=arguments.clip,
         timeout_seconds=arguments.timeout,
         connections=arguments.connections,
+        seeded=arguments.seeded or None,
+        encrypt_processes=arguments.encrypt_processes,
     ) as client:
         _check_columns(names, rows.shape, client.model)
         if key_file and key is None:
             client.secret_key.save(key_file)
-        predictions, errors = predict(client, rows, arguments.method, show_progress=arguments.progress)
-    for index, error in errors[:_SHOWN_ERRORS]:
-        print(f"row {index}: {error}", file=sys.stderr)
-    if errors:
-        raise InputError(f"{len(errors):,} of {len(rows):,} rows failed; nothing was written")
-    write(predictions, arguments.output)
+        predicted = Predicted(client, rows, arguments.method, show_progress=arguments.progress)
+        if output is None:
+            predicted.print_all()
+        else:
+            predicted.write(output, origin(arguments.input, client.model), resume=arguments.resume)
     return 0
+
+
+def origin(path: Path, model: "Model") -> dict[str, Any]:
+    """Say what predictions are made of, besides the method: by this a resumed run knows its file."""
+    status = path.stat()
+    return {
+        "input file": [str(path.resolve()), status.st_size, status.st_mtime_ns],
+        "model": [model.name, model.version],
+    }
 
 
 def _check_columns(names: tuple[str, ...], shape: tuple[int, ...], model: "Model") -> None:
@@ -106,54 +137,99 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def predict(
-    client: "Client", rows: Any, method: Any, *, show_progress: bool = False
-) -> tuple[Any, list[tuple[int, SealserveError]]]:
-    """Predict rows and show progress: predictions in the order of the rows, and the errors with their rows' indices."""
-    import numpy as np
-    from tqdm import tqdm
+class Predicted:
+    """The predictions of a file's rows, with progress on stderr as they come."""
 
-    output = client.model.output
-    sample = getattr(output, method)(np.zeros((1, output.score_count)))
-    predictions = np.empty((len(rows), *sample.shape[1:]), sample.dtype)
-    errors: list[tuple[int, SealserveError]] = []
-    start = time.perf_counter()
-    results = client.stream(rows, method=method, rows_per_item=client.model.offers[0].rows_per_item)
-    for index, result in tqdm(results, total=len(rows), unit="row", disable=None if not show_progress else False):
-        if isinstance(result, SealserveError):
-            errors.append((index, result))
-        else:
-            predictions[index] = result
-    seconds = time.perf_counter() - start
-    print(f"{len(rows):,} rows in {seconds:.1f} s: {len(rows) / seconds:,.0f} rows/s", file=sys.stderr)
-    return predictions, errors
+    def __init__(self, client: "Client", rows: Any, method: "Method", *, show_progress: bool = False) -> None:
+        import numpy as np
 
+        self._client = client
+        self._rows = rows
+        self._method = method
+        self._show_progress = show_progress
+        output = client.model.output
+        self._like = getattr(output, method)(np.zeros((1, output.score_count)))
+        self._errors: list[tuple[int, SealserveError]] = []
 
-def write(predictions: Any, path: Path | None) -> None:
-    """Write predictions into a file, which is there whole or not at all, or to stdout."""
-    import numpy as np
+    def write(self, path: Path, origin: dict[str, Any], *, resume: bool) -> None:
+        """Write them into a file, as they come.
 
-    table = predictions if predictions.ndim == 2 else predictions[:, None]
-    form = "%.17g" if predictions.dtype.kind == "f" else "%s"
-    if path is None:
-        np.savetxt(sys.stdout, table, form, ",")
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            if path.suffix == ".npy":
-                np.save(file, predictions)
+        Raises:
+            InputError: rows failed: nothing is written then; or there is nothing that can be gone on with.
+            SealserveError: the service cannot be reached, or not any longer: a run with --resume goes on from there.
+        """
+        from sealserve.cli.predictions_file import PredictionsFile
+
+        origin = origin | {"method": self._method}
+        file = PredictionsFile(path, self._like, len(self._rows), origin, resume=resume)
+        try:
+            for index, prediction in self._good(file.first):
+                file.put(index, prediction)
+        except BaseException:
+            file.save()
+            print(f"{file.first:,} of {len(self._rows):,} rows are there: go on with --resume", file=sys.stderr)
+            raise
+        if self._errors:
+            file.discard()
+        self._check()
+        file.finish()
+
+    def print_all(self) -> None:
+        """Print them, a line a row, in the order of the rows.
+
+        Raises:
+            InputError: rows failed: what is printed ends before the first of them.
+            SealserveError: the service cannot be reached, or not any longer.
+        """
+        import numpy as np
+
+        from sealserve.cli.predictions_file import write_lines
+
+        ahead, due = dict[int, Any](), 0
+        for index, prediction in self._good(0):
+            ahead[index] = prediction
+            while due in ahead:
+                write_lines(np.array([ahead.pop(due)]), sys.stdout)
+                due += 1
+        self._check()
+
+    def _good(self, first: int) -> Iterator[tuple[int, Any]]:
+        """Yield the predictions of the rows from the first on, as they come; keep the errors."""
+        from tqdm import tqdm
+
+        offer = self._client.offer(len(self._rows) - first)
+        start, count = time.perf_counter(), 0
+        results = self._client.stream(self._rows[first:], method=self._method, rows_per_item=offer.rows_per_item)
+        hidden = None if not self._show_progress else False  # None: unless stderr is a terminal
+        bar = tqdm(results, total=len(self._rows), initial=first, unit="row", disable=hidden)
+        for count, (index, result) in enumerate(bar, 1):
+            bar.set_postfix_str(_traffic(count, offer), refresh=False)
+            if isinstance(result, SealserveError):
+                self._errors.append((first + index, result))
             else:
-                np.savetxt(file, table, form, ",")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+                yield first + index, result
+        seconds = time.perf_counter() - start
+        print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
+
+    def _check(self) -> None:
+        """Name the rows that failed, if any did."""
+        for index, error in self._errors[:_SHOWN_ERRORS]:
+            print(f"row {index}: {error}", file=sys.stderr)
+        if self._errors:
+            raise InputError(f"{len(self._errors):,} of {len(self._rows):,} rows failed; nothing was written")
+
+
+def _traffic(row_count: int, offer: "Offer") -> str:
+    """Say how many bytes rows take, full items assumed."""
+    up, down = (row_count * count / offer.rows_per_item for count in (offer.cost.request_bytes, offer.cost.reply_bytes))
+    return f"{up / 1e6:,.1f} MB up, {down / 1e6:,.1f} MB down"
 
 
 COMMAND = Command(
     "predict",
     "predict a file of rows, encrypted",
-    "  sealserve predict --address 127.0.0.1:50051 --model mnist --input X.npy --output labels.csv",
+    "  sealserve predict --address 127.0.0.1:50051 --model mnist --input X.npy --output labels.csv\n"
+    "  sealserve predict --model mnist --input X.npy --output labels.csv --resume",
     configure,
     run,
 )

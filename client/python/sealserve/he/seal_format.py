@@ -7,6 +7,7 @@ known beforehand, so checking one is comparing bytes.
 """
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,9 @@ class CiphertextFormat:
         seeded = len(data) == self.seeded_bytes
         if not seeded and len(data) != self.full_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
-        self._check_prefix(data, self._seeded if seeded else self._full)
+        expected = self._seeded if seeded else self._full
+        if not data.startswith(expected):  # or a minor version is another, or something is wrong
+            self._check_prefix(data, expected)
         _, prime_count, N = self._shape
         words = prime_count * N * (1 if seeded else 2)
         residues = np.frombuffer(data, np.uint64, words, _RESIDUES).reshape(-1, prime_count, N)
@@ -71,8 +74,22 @@ class CiphertextFormat:
             info = data[-_SEED_INFO_BYTES:]
             if not is_header(info, _SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
-        elif not residues[1].any():
+        elif not (residues[1, 0, 0] or residues[1].any()):  # the first is enough as a rule
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
+
+    def checked_residues(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64] | None:
+        """Return the residues (ciphertexts, 2, data primes, N) of full ciphertexts that pass all checks, else None.
+
+        One call for many: NumPy gives the GIL away in every call, and may wait for it afterwards.
+        """
+        if any(len(data) != self.full_bytes or not data.startswith(self._full) for data in ciphertexts):
+            return None
+        joined = b"".join([memoryview(data)[_RESIDUES:] for data in ciphertexts])
+        residues = np.frombuffer(joined, np.uint64).reshape(-1, *self._shape)
+        for index, prime in enumerate(self._primes.ravel()):
+            if residues[:, :, index].max() >= prime:
+                return None
+        return residues if residues[:, 1, 0, 0].all() else None
 
     @staticmethod
     def _check_prefix(data: bytes, expected: bytes) -> None:

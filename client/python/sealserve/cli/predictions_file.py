@@ -1,0 +1,111 @@
+"""A file of predictions that is written as they come, is there whole or not at all, and can be gone on with."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sealserve.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SAVE_SECONDS = 1.0
+_ROWS_A_BLOCK = 10_000  # of a CSV file
+
+
+class PredictionsFile:
+    """Predictions on their way into a .npy or .csv file, kept in a hidden one beside it, with how many there are.
+
+    Args:
+        path: of the file.
+        like: one prediction, in an array (1, ...).
+        row_count: how many there will be.
+        origin: what they are made of; only predictions of the same are gone on with.
+        resume: go on with those that are there, if there are any.
+
+    Attributes:
+        first: the first row that is missing; of those behind it some may be there, and may be put again.
+
+    Raises:
+        InputError: what is there was made of something else.
+    """
+
+    def __init__(
+        self, path: Path, like: "NDArray[Any]", row_count: int, origin: dict[str, Any], *, resume: bool
+    ) -> None:
+        import numpy as np
+
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._progress = path.with_name(f".{path.name}.progress")
+        self._origin = json.loads(json.dumps(origin))
+        self._there = np.zeros(row_count, np.bool_)
+        self._saved = time.monotonic()
+        self.first = self._resumed(row_count) if resume else 0
+        self._there[: self.first] = True
+        shape = (row_count, *like.shape[1:])
+        self._predictions: np.memmap[Any, Any] = np.lib.format.open_memmap(
+            self._partial, "r+" if self.first else "w+", like.dtype, shape
+        )
+        self.save()
+
+    def _resumed(self, row_count: int) -> int:
+        try:
+            progress = json.loads(self._progress.read_text())
+            origin, first = progress["origin"], int(progress["first"])
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self._progress}: cannot be read; begin anew, without --resume") from error
+        changed = [name for name, value in self._origin.items() if origin.get(name) != value]
+        if changed:
+            what = " and the ".join(changed)
+            raise InputError(f"{self._path}: cannot be gone on with: the {what} changed; begin anew, without --resume")
+        return first if self._partial.exists() and 0 <= first <= row_count else 0
+
+    def put(self, index: int, prediction: Any) -> None:
+        """Write a row's prediction."""
+        self._predictions[index] = prediction
+        self._there[index] = True
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Say how far it is, once that far is on the disk."""
+        rest = self._there[self.first :]
+        self.first += len(rest) if rest.all() else int(rest.argmin())
+        self._predictions.flush()
+        temporary = self._progress.with_name(f"{self._progress.name}.new")
+        temporary.write_text(json.dumps({"origin": self._origin, "first": self.first}))
+        temporary.replace(self._progress)
+        self._saved = time.monotonic()
+
+    def discard(self) -> None:
+        """Give it up."""
+        self._partial.unlink(missing_ok=True)
+        self._progress.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Make the file of what was put: all rows."""
+        self._predictions.flush()
+        if self._path.suffix == ".npy":
+            self._partial.replace(self._path)
+        else:
+            table = self._path.with_name(f".{self._path.name}.table")
+            with contextlib.ExitStack() as failing:
+                failing.callback(table.unlink, missing_ok=True)
+                with table.open("w") as file:
+                    for first in range(0, len(self._predictions), _ROWS_A_BLOCK):
+                        write_lines(self._predictions[first : first + _ROWS_A_BLOCK], file)
+                table.replace(self._path)
+        self.discard()
+
+
+def write_lines(predictions: "NDArray[Any]", file: Any) -> None:
+    """Write predictions (rows,) or (rows, columns), a line each, columns separated by commas."""
+    import numpy as np
+
+    table = predictions if predictions.ndim == 2 else predictions[:, None]
+    np.savetxt(file, table, "%.17g" if predictions.dtype.kind == "f" else "%s", ",")

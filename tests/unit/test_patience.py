@@ -1,0 +1,101 @@
+"""Attempts at a busy service: when the next one is made, and what is said when the time runs out."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sealserve import _backoff, _calls
+from sealserve.errors import DeadlineError, DrainingError, QuotaExceededError, SealserveError
+
+TIMEOUT_SECONDS = 30.0
+BUSY = QuotaExceededError("server_seconds", 0.1)
+LATE = DeadlineError("the answer did not come within timeout_seconds")
+
+
+class Clock:
+    """Time that passes only while somebody sleeps, or an attempt lasts."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.naps: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_calls, "time", clock)
+    return clock
+
+
+def attempts(clock: Clock, ends: Iterator[object], given: list[float]) -> Callable[[float], object]:
+    """What acts so: each attempt has the next of the ends; one that is late lasts as long as it may."""
+
+    def act(left: float) -> object:
+        given.append(left)
+        end = next(ends)
+        if isinstance(end, DeadlineError):
+            clock.now += left
+        if isinstance(end, SealserveError):
+            raise end from ConnectionError("as gRPC says it")
+        return end
+
+    return act
+
+
+def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clock) -> None:
+    """Not that it came too late: of a service that has said that it is busy, that is the least of the news."""
+    given: list[float] = []
+    with pytest.raises(QuotaExceededError) as caught:
+        _calls.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), _calls.Patience(TIMEOUT_SECONDS))
+    assert caught.value.retry_delay_seconds == 0.1
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert len(given) == 3
+    assert clock.now == pytest.approx(1000.0 + TIMEOUT_SECONDS)
+
+
+def test_the_last_reason_is_the_one_that_is_said(clock: Clock) -> None:
+    stopping = DrainingError(1.0)
+    with pytest.raises(DrainingError):
+        _calls.retried(attempts(clock, iter([BUSY, stopping, LATE]), []), _calls.Patience(TIMEOUT_SECONDS))
+
+
+def test_a_first_attempt_that_comes_too_late_is_just_that(clock: Clock) -> None:
+    with pytest.raises(DeadlineError):
+        _calls.retried(attempts(clock, iter([LATE]), []), _calls.Patience(TIMEOUT_SECONDS))
+    assert clock.naps == []
+
+
+def test_no_attempt_is_made_after_the_time(clock: Clock) -> None:
+    given: list[float] = []
+    with pytest.raises(QuotaExceededError):
+        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), _calls.Patience(TIMEOUT_SECONDS))
+    assert min(given) > 0
+    assert clock.now < 1000.0 + TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize("luck", [0.0, 1.0], ids=["short", "long"])
+def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch, luck: float) -> None:
+    """A client that finds the service busy asks again often enough not to starve, however late it is."""
+    monkeypatch.setattr("random.uniform", lambda low, high: low + luck * (high - low))
+    given: list[float] = []
+    with pytest.raises(QuotaExceededError):
+        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), _calls.Patience(TIMEOUT_SECONDS))
+    longest = _backoff._MAX_GROWN_SECONDS * (1 + luck)
+    assert clock.naps[0] == pytest.approx(0.1 * (1 + luck))
+    assert clock.naps == sorted(clock.naps)
+    assert clock.naps[-1] == pytest.approx(longest)
+    assert given[-1] <= longest, "the time that is left has been used"
+
+
+def test_no_wait_is_shorter_than_the_service_asks_for(clock: Clock) -> None:
+    ends = iter([*[BUSY] * 12, QuotaExceededError("rows_per_minute", 9.0), "scores"])
+    assert _calls.retried(attempts(clock, ends, []), _calls.Patience(60.0)) == "scores"
+    assert 9.0 <= clock.naps[-1] <= 18.0
