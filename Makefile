@@ -8,7 +8,7 @@ PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
 SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check protos lock bench data azurite image push-image podman \
+.PHONY: help setup demo test test-slow check protos freeze-protos lock bench data azurite image push-image podman \
 	deploy-aci smoke-aci delete-aci clean
 
 help: ## list the targets
@@ -38,9 +38,14 @@ check: setup ## lint, types, protos, and whether the generated code is theirs
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
 	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf breaking protos --against $(BASELINE)
 	@rm -rf build/protos && mkdir -p build/protos
 	@$(MAKE) --no-print-directory protos OUT=build/protos
 	diff -r -x __pycache__ $(GENERATED) build/protos/sealserve/v1
+
+BASELINE := protos/baseline.binpb
+freeze-protos: setup ## let the protos as they are now be what later ones must not break
+	$(BIN)/buf build protos --exclude-source-info --output $(BASELINE)
 
 OUT ?= client/python
 protos: setup ## generate the Python code of the protos

@@ -380,6 +380,7 @@ def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     overview = capsys.readouterr().out
     assert {command.name for command in commands()} == {
+        "bench",
         "demo",
         "health",
         "inspect",

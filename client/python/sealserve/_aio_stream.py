@@ -6,10 +6,10 @@ is no lock.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import grpc
@@ -19,8 +19,8 @@ from sealserve._backoff import ELSEWHERE
 from sealserve._batch import Batch, Result
 from sealserve._calls import SIGN_OF_LIFE, messages, sign_of_life_seconds, translated
 from sealserve._stream import LAST_SECONDS, MAX_RESULTS, look_seconds
-from sealserve._transfer import End, Flight, Job, Lane, Outdated, Transfer, result_of
-from sealserve.errors import SealserveError, TransportError, UnavailableError
+from sealserve._transfer import End, Flight, Job, Lane, Transfer, result_of
+from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError
 from sealserve.model import Limits
 
 
@@ -66,11 +66,11 @@ class AsyncScoreStream:
 
     def __init__(
         self,
-        line: Callable[[int], AbstractContextManager[AsyncLine]],
+        line: Callable[[int], contextlib.AbstractContextManager[AsyncLine]],
         lanes: int,
         batches: AsyncIterator[Batch],
         limits: Limits,
-        renewed: Callable[[Batch, Outdated], Awaitable[Sequence[Batch]]],
+        renewed: Callable[[Batch, ServiceError], Awaitable[Sequence[Batch]]],
         timeout_seconds: float,
     ) -> None:
         self._line = line
@@ -244,7 +244,8 @@ class AsyncScoreStream:
                 else:
                     await self._send_item(flight, call, job)
                     heard = time.monotonic()
-            await call.done_writing()
+            with contextlib.suppress(Exception):  # the stream may have ended before
+                await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):  # the stream has ended; its reader knows why
             return
         except Exception as error:
@@ -274,7 +275,7 @@ class AsyncScoreStream:
             self._ask_source()
             await call.write(message)
 
-    async def _renew(self, flight: Flight, batch: Batch, stale: Outdated) -> None:
+    async def _renew(self, flight: Flight, batch: Batch, stale: ServiceError) -> None:
         try:
             batches = await self._renewed(batch, stale)
         except TransportError:

@@ -6,9 +6,11 @@ from sealserve.errors import (
     DeadlineError,
     DrainingError,
     IdleTimeoutError,
+    KeyNotFoundError,
     KeyStoreUnavailableError,
     QuotaExceededError,
     SealserveError,
+    StaleConfigError,
     UnavailableError,
 )
 
@@ -17,6 +19,9 @@ BUSY = (QuotaExceededError, DrainingError, KeyStoreUnavailableError)
 
 BROKEN = (UnavailableError, DeadlineError, IdleTimeoutError)
 """Errors of a stream that another one does not share."""
+
+CHANGED = (StaleConfigError, KeyNotFoundError)
+"""Errors of an item that was made for what is no longer so: made anew, or with its key there again, it can go on."""
 
 ELSEWHERE = (UnavailableError, DrainingError)
 """Errors that another connection, hence perhaps another process of the service, may not share."""

@@ -21,8 +21,10 @@ SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
 """A cancel of no item, which says nothing else: see Limits.idle_timeout."""
 _MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
 
-# What gRPC's own server says as it refuses a call for the number of those that it has, and of a stream that broke.
-_TOO_MANY_CALLS, _BROKEN_STREAM = "Concurrent RPC limit exceeded", ("RST_STREAM", "Stream removed")
+# What gRPC's own server says as it refuses a call for the number of those that it has.
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
+# What gRPC says of a stream that broke; the last is grpc.aio's word if something was just being written.
+_BROKEN_STREAM = ("RST_STREAM", "Stream removed", "Internal error from Core")
 
 _REFUSED_SECONDS = 1.0
 
@@ -53,7 +55,7 @@ class Patience:
         unanswered = () if unanswered_seconds is None else (errors.UnavailableError,)
         # The end of the time passes to who says why there was none: see `delay_seconds`.
         self.passing = (*BUSY, *unanswered, errors.DeadlineError)
-        self._busy: errors.SealserveError | None = None
+        self._failure: errors.SealserveError | None = None
         now = time.monotonic()
         self._end = now + seconds
         self._unanswered_end = now + min(seconds, unanswered_seconds or 0.0)
@@ -68,13 +70,12 @@ class Patience:
         """Return how long to wait after a failure.
 
         Raises:
-            SealserveError: the error, when no time is left for another attempt; if that is all that it says, why the
-                service had refused before.
+            SealserveError: the error, when no time is left for another attempt; if that is all that it says, the one
+                before.
         """
         if isinstance(error, errors.DeadlineError):
-            raise error if self._busy is None else self._busy
-        if isinstance(error, BUSY):
-            self._busy = error
+            raise error if self._failure is None else self._failure
+        self._failure = error
         self._failures += 1
         delay = delay_seconds(error, self._failures)
         end = self._unanswered_end if isinstance(error, errors.UnavailableError) else self._end

@@ -66,7 +66,7 @@ class Exchange:
 
     Attributes:
         public_key: what has to be registered before the first item; b"" where the weights are open.
-        key_id: of the public key; "" without one.
+        key_id: its id; "" where there is none.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or one that contradicts itself.

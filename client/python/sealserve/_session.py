@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sealserve._batch import Batch, Gatherer, Result, Scored
 from sealserve._encryptor_pool import EncryptorPool
 from sealserve._exchange import Exchange, choose
-from sealserve.errors import InputError, KeyNotFoundError, SealserveError, StaleConfigError
+from sealserve.errors import InputError, SealserveError, StaleConfigError
 from sealserve.he.parameters import Layout
 from sealserve.keys import SecretKey
 from sealserve.model import Model
@@ -59,7 +59,7 @@ class Session:
         self._lock = threading.RLock()
         self._model: Model | None = None
         self._exchanges: dict[Layout, Exchange] = {}
-        self._registered = set[str]()  # ids of public encryption keys
+        self._registered = set[bytes]()  # public encryption keys
 
     def close(self) -> None:
         """End the processes that encrypt."""
@@ -101,20 +101,13 @@ class Session:
                     self._secret_keys.append(exchange.secret_key)
             return exchange
 
-    def unregistered(self, row_count: int) -> Exchange | None:
-        """Return what encrypts so many rows, if its public encryption key has never been registered."""
-        exchange = self.exchange(row_count)
-        return exchange if exchange.key_id and exchange.key_id not in self._registered else None
+    def lacks_key(self, exchange: Exchange) -> bool:
+        """Whether an exchange needs a public encryption key registered that has not been yet."""
+        return bool(exchange.public_key) and exchange.public_key not in self._registered
 
-    def gone(self, error: KeyNotFoundError) -> Exchange | None:
-        """Return what encrypts under the key that the service does not find, unless that has changed meanwhile."""
-        with self._lock:
-            found = (one for one in self._exchanges.values() if one.key_id and one.key_id == error.key_id)
-            return next(found, None)
-
-    def has_registered(self, exchange: Exchange) -> None:
-        """Remember that a public encryption key was registered."""
-        self._registered.add(exchange.key_id)
+    def key_is_registered(self, exchange: Exchange) -> None:
+        """Take to heart that the key of an exchange has been registered."""
+        self._registered.add(exchange.public_key)
 
     def gatherer(self, rows_per_item: int | None = None, *, first_index: int = 0) -> Gatherer:
         """Return what makes batches of rows: as many in each as the offer for them takes, or fewer if so asked."""

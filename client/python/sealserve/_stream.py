@@ -19,8 +19,8 @@ import grpc
 from sealserve._backoff import ELSEWHERE
 from sealserve._batch import Batch, Result
 from sealserve._calls import SIGN_OF_LIFE, messages, sign_of_life_seconds, translated
-from sealserve._transfer import End, Flight, Job, Lane, Outdated, Transfer, result_of
-from sealserve.errors import SealserveError, TransportError
+from sealserve._transfer import End, Flight, Job, Lane, Transfer, result_of
+from sealserve.errors import SealserveError, ServiceError, TransportError
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 
@@ -54,7 +54,7 @@ class ScoreStream:
         lanes: how many streams at a time.
         batches: the source; what it raises is raised to the caller, after the results of what it gave before.
         limits: the service's.
-        renewed: makes a batch anew after the service found its configuration stale, or its key gone.
+        renewed: makes a batch anew after the service found its configuration stale, or had its key no longer.
         timeout_seconds: how long nothing may get through.
 
     Raises (when iterated):
@@ -69,7 +69,7 @@ class ScoreStream:
         lanes: int,
         batches: Iterator[Batch],
         limits: Limits,
-        renewed: Callable[[Batch, Outdated], Sequence[Batch]],
+        renewed: Callable[[Batch, ServiceError], Sequence[Batch]],
         timeout_seconds: float,
     ) -> None:
         self._line = line
@@ -309,7 +309,7 @@ class ScoreStream:
                 self._ask_source()
             yield message
 
-    def _renew(self, flight: Flight, batch: Batch, stale: Outdated) -> None:
+    def _renew(self, flight: Flight, batch: Batch, stale: ServiceError) -> None:
         try:
             batches = self._renewed(batch, stale)
         except TransportError:

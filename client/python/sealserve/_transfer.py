@@ -4,9 +4,9 @@ The pure part of a client's streams, shared by its threads and its coroutines: n
 
 Batches travel on lanes. On a lane, streams follow each other; what has no reply yet when one breaks goes back to those
 that wait, oldest rows first and before new ones, for whichever lane is free. So does an item that the service was too
-busy for, that came too slowly, or that was made for a configuration which has changed, or under a key that is gone. A
-lane that has met with such a failure pauses, and then begins again with one item at a time: new batches are not even
-taken from the source while all lanes pause.
+busy for, that came too slowly, or that was made for a configuration which has changed. A lane that has met with such a
+failure pauses, and then begins again with one item at a time: new batches are not even taken from the source while
+all lanes pause.
 """
 
 import heapq
@@ -15,25 +15,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sealserve._backoff import BROKEN, BUSY, delay_seconds
+from sealserve._backoff import BROKEN, BUSY, CHANGED, delay_seconds
 from sealserve._batch import Batch, Result, Scored
 from sealserve.errors import (
     DeadlineError,
     DrainingError,
     ItemTimeoutError,
-    KeyNotFoundError,
     ReplyError,
     SealserveError,
-    StaleConfigError,
+    ServiceError,
 )
 from sealserve.item import Scores
 from sealserve.model import Limits
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_from_proto, scores_from_proto
-
-Outdated = StaleConfigError | KeyNotFoundError
-OUTDATED = (StaleConfigError, KeyNotFoundError)
-"""Errors of an item that is made anew after its model has been asked for, or its key registered, once more."""
 
 # Changes of the model are followed, as a service's processes do not change at the same instant; then one is an error.
 MAX_CHANGES = 4
@@ -65,7 +60,7 @@ class Job:
 
     Attributes:
         failures, failing_since: how often it has failed in a way that may pass, and when first.
-        changes: how often the model has changed under it, or its key was gone.
+        changes: how often the model has changed under it.
         stale: the last such change, if the batch has to be made anew for it.
     """
 
@@ -73,7 +68,7 @@ class Job:
     failures: int = 0
     failing_since: float = 0.0
     changes: int = 0
-    stale: Outdated | None = None
+    stale: ServiceError | None = None
 
 
 @dataclass(eq=False)
@@ -348,7 +343,7 @@ class Transfer:
 
     def _failed(self, flight: Flight, job: Job, error: SealserveError, now: float) -> End | None:
         """Judge the error of an item: a pause and another try, or the end."""
-        if isinstance(error, OUTDATED) and job.changes < MAX_CHANGES:
+        if isinstance(error, CHANGED) and job.changes < MAX_CHANGES:
             job.changes += 1
             job.stale = error
             self._put_back(job)

@@ -23,21 +23,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._aio_stream import AsyncLine, AsyncScoreStream
-from sealserve._backoff import ELSEWHERE, FIRST_CONTACT_SECONDS
+from sealserve._backoff import CHANGED, ELSEWHERE, FIRST_CONTACT_SECONDS
 from sealserve._batch import Batch, Gatherer, Result, Scored
 from sealserve._calls import Patience, fits_a_message, predict_request, translated
 from sealserve._channel import open_aio_channel, token_metadata
 from sealserve._connections import Connections
 from sealserve._exchange import Exchange
 from sealserve._session import LayoutChoice, Method, Session, predictions
-from sealserve._transfer import MAX_CHANGES, OUTDATED, Outdated
+from sealserve._transfer import MAX_CHANGES
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
-from sealserve.errors import KeyNotFoundError
+from sealserve.errors import KeyNotFoundError, ServiceError, StaleConfigError
 from sealserve.key_registry import public_key_upload
 from sealserve.keys import SecretKey
 from sealserve.model import Model
-from sealserve.v1 import keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto, scores_from_proto
 
 
@@ -73,7 +73,7 @@ class AsyncClient:
         self._metadata = token_metadata(credentials)
         self._connections = Connections(lambda: open_aio_channel(address, credentials), self._close_later)
         self._closing: set[asyncio.Task[None]] = set()
-        self._asking = asyncio.Lock()
+        self._asking, self._registering = asyncio.Lock(), asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,7 +152,7 @@ class AsyncClient:
         """
         known = await self.model()
         gatherer = self._session.stream_gatherer(method, rows_per_item)
-        await self._prepare(rows_per_item or 1)
+        await self._register(self._session.exchange(rows_per_item or 1))
         async with aclosing(self._streamed(_gathered(gatherer, rows), known)) as results:
             async for result in results:
                 for prediction in predictions(method, result):
@@ -166,17 +166,19 @@ class AsyncClient:
             if len(rows) == 0:
                 return Scored(model.output, np.empty((0, model.output.score_count)))
             try:
-                batches = await asyncio.to_thread(self._session.batches, rows)
-                await self._prepare(len(rows))
-                return await self._scored_once(batches)
-            except OUTDATED as error:
+                return await self._scored_once(await asyncio.to_thread(self._session.batches, rows))
+            except CHANGED as error:
                 if changes == MAX_CHANGES:
                     raise
-                await self._refresh(error)
+                if isinstance(error, StaleConfigError):
+                    await self._refresh(error)
+                else:
+                    await self._register_again(self._session.exchange(len(rows)))
         raise AssertionError("it returns or raises")
 
     async def _scored_once(self, batches: list[Batch]) -> Scored:
         batch, model = batches[0], batches[0].exchange.model
+        await self._register(batch.exchange)
         item = batch.exchange.encrypt(batch.quantized)
         if len(batches) > 1 or not fits_a_message(item, model.limits):
             return self._session.joined([result async for result in self._streamed(_each(batches), model)])
@@ -208,39 +210,49 @@ class AsyncClient:
                 try:
                     return await method(channel)(request, timeout=patience.seconds_left, metadata=self._metadata)
                 except grpc.RpcError as error:
-                    failure, cause = translated(error), error
+                    failure = translated(error)
+                    failure.__cause__ = error
                 if isinstance(failure, ELSEWHERE):
                     self._connections.replace(channel)
             if not isinstance(failure, patience.passing):
-                raise failure from cause
+                raise failure
             await asyncio.sleep(patience.delay_seconds(failure))
 
-    async def _renewed(self, batch: Batch, outdated: Outdated) -> Sequence[Batch]:
-        await self._refresh(outdated)
-        return await asyncio.to_thread(self._session.renewed, batch)
-
-    async def _refresh(self, outdated: Outdated) -> None:
-        """Get the model again, unless another task has; or register the key again that is gone."""
-        async with self._asking:
-            known = self._session.model
-            if isinstance(outdated, KeyNotFoundError):
-                if gone := self._session.gone(outdated):
-                    await self._register(gone)
-            elif known.config_id != outdated.current_config_id:
-                # By its name: without one it might no longer be the only model.
-                self._session.learn(await self._described(known.name, self._timeout_seconds))
-
-    async def _prepare(self, row_count: int) -> None:
-        """Register the key that items of so many rows need, if there is one and it is their first."""
-        async with self._asking:
-            if first := await asyncio.to_thread(self._session.unregistered, row_count):
-                await self._register(first)
+    async def _renewed(self, batch: Batch, changed: ServiceError) -> Sequence[Batch]:
+        if isinstance(changed, StaleConfigError):
+            await self._refresh(changed)
+            batches = await asyncio.to_thread(self._session.renewed, batch)
+            await self._register(batches[0].exchange)
+            return batches
+        await self._register_again(batch.exchange)
+        return [batch]
 
     async def _register(self, exchange: Exchange) -> None:
-        """Register a public encryption key."""
+        """Register the public encryption key that an exchange needs, if it needs one, before its first use."""
+        async with self._registering:
+            if self._session.lacks_key(exchange):
+                await self._upload_key(exchange)
+
+    async def _register_again(self, exchange: Exchange) -> None:
+        """Register a key that the service said it has no longer, unless it was for another item meanwhile."""
+        async with self._registering:
+            try:
+                await self._called(_get_key, keys_pb2.GetKeyRequest(key_id=exchange.key_id), self._timeout_seconds)
+            except KeyNotFoundError:
+                await self._upload_key(exchange)
+
+    async def _upload_key(self, exchange: Exchange) -> None:
         upload = public_key_upload(exchange.public_key, exchange.offer.parameters.parameter_set.name)
         await self._called(_register_key, upload, self._timeout_seconds)
-        self._session.has_registered(exchange)
+        self._session.key_is_registered(exchange)
+
+    async def _refresh(self, stale: StaleConfigError) -> None:
+        """Get the model again, unless another task has."""
+        async with self._asking:
+            known = self._session.model
+            if known.config_id != stale.current_config_id:
+                # By its name: without one it might no longer be the only model.
+                self._session.learn(await self._described(known.name, self._timeout_seconds))
 
     async def _described(self, name: str, unanswered_seconds: float) -> Model:
         request = model_pb2.GetModelRequest(model=name)
@@ -259,6 +271,10 @@ def _get_model(channel: grpc.aio.Channel) -> Any:
 
 def _list_models(channel: grpc.aio.Channel) -> Any:
     return model_pb2_grpc.ModelServiceStub(channel).ListModels
+
+
+def _get_key(channel: grpc.aio.Channel) -> Any:
+    return keys_pb2_grpc.KeyServiceStub(channel).GetKey
 
 
 def _register_key(channel: grpc.aio.Channel) -> Any:

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._backoff import ELSEWHERE, FIRST_CONTACT_SECONDS
+from sealserve._backoff import CHANGED, ELSEWHERE, FIRST_CONTACT_SECONDS
 from sealserve._batch import Batch, Result, Scored
 from sealserve._calls import Patience, called, described_once, fits_a_message, retried, scored_once
 from sealserve._channel import open_channel
@@ -27,14 +27,14 @@ from sealserve._connections import Connections
 from sealserve._exchange import Exchange
 from sealserve._session import LayoutChoice, Method, Session, predictions
 from sealserve._stream import Line, ScoreStream
-from sealserve._transfer import MAX_CHANGES, OUTDATED, Outdated
+from sealserve._transfer import MAX_CHANGES
 from sealserve.address import host_of, is_loopback
 from sealserve.credentials import Credentials
-from sealserve.errors import KeyNotFoundError
+from sealserve.errors import KeyNotFoundError, ServiceError, StaleConfigError
 from sealserve.key_registry import public_key_upload
 from sealserve.keys import SecretKey
 from sealserve.model import Model, Offer
-from sealserve.v1 import keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
 from sealserve.wire import model_from_proto
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._lanes = connections
         self._connections = Connections(lambda: open_channel(address, credentials), lambda channel: channel.close())
-        self._asking = threading.Lock()
+        self._asking, self._registering = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +175,7 @@ class Client:
         """
         known = self.model
         gatherer = self._session.stream_gatherer(method, rows_per_item)
-        self._prepare(rows_per_item or 1)
+        self._register(self._session.exchange(rows_per_item or 1))
         for result in self._streamed(gatherer.batches(rows), known):
             yield from predictions(method, result)
 
@@ -187,17 +187,19 @@ class Client:
             if len(rows) == 0:
                 return Scored(model.output, np.empty((0, model.output.score_count)))
             try:
-                batches = self._session.batches(rows)
-                self._prepare(len(rows))
-                return self._scored_once(batches)
-            except OUTDATED as error:
+                return self._scored_once(self._session.batches(rows))
+            except CHANGED as error:
                 if changes == MAX_CHANGES:
                     raise
-                self._refresh(error)
+                if isinstance(error, StaleConfigError):
+                    self._refresh(error)
+                else:
+                    self._register_again(self._session.exchange(len(rows)))
         raise AssertionError("it returns or raises")
 
     def _scored_once(self, batches: list[Batch]) -> Scored:
         batch, model = batches[0], batches[0].exchange.model
+        self._register(batch.exchange)
         item = batch.exchange.encrypt(batch.quantized)
         if len(batches) > 1 or not fits_a_message(item, model.limits):
             return self._session.joined(self._streamed(iter(batches), model))
@@ -234,40 +236,60 @@ class Client:
         _ = self.model  # asked for, if it is not known yet
         return self._session.exchange(row_count)
 
-    def _renewed(self, batch: Batch, outdated: Outdated) -> Sequence[Batch]:
-        self._refresh(outdated)
-        return self._session.renewed(batch)
-
-    def _refresh(self, outdated: Outdated) -> None:
-        """Get the model again, unless another thread has; or register the key again that is gone."""
-        with self._asking:
-            known = self._session.model
-            if isinstance(outdated, KeyNotFoundError):
-                if gone := self._session.gone(outdated):
-                    self._register(gone)
-            elif known.config_id != outdated.current_config_id:
-                # By its name: without one it might no longer be the only model.
-                self._session.learn(self._described(known.name, self._timeout_seconds))
-
-    def _prepare(self, row_count: int) -> None:
-        """Register the key that items of so many rows need, if there is one and it is their first."""
-        with self._asking:
-            if first := self._session.unregistered(row_count):
-                self._register(first)
+    def _renewed(self, batch: Batch, changed: ServiceError) -> Sequence[Batch]:
+        if isinstance(changed, StaleConfigError):
+            self._refresh(changed)
+            batches = self._session.renewed(batch)
+            self._register(batches[0].exchange)
+            return batches
+        self._register_again(batch.exchange)
+        return [batch]
 
     def _register(self, exchange: Exchange) -> None:
-        """Register a public encryption key."""
+        """Register the public encryption key that an exchange needs, if it needs one, before its first use."""
+        with self._registering:
+            if self._session.lacks_key(exchange):
+                self._upload_key(exchange)
+
+    def _register_again(self, exchange: Exchange) -> None:
+        """Register a key that the service said it has no longer, unless it was for another item meanwhile."""
+        with self._registering:
+            try:
+                self._called(partial(_key, exchange.key_id), self._timeout_seconds)
+            except KeyNotFoundError:
+                self._upload_key(exchange)
+
+    def _upload_key(self, exchange: Exchange) -> None:
         upload = public_key_upload(exchange.public_key, exchange.offer.parameters.parameter_set.name)
+        self._called(partial(_registered, upload), self._timeout_seconds)
+        self._session.key_is_registered(exchange)
 
-        def register(channel: grpc.Channel, seconds_left: float) -> Any:
-            return called(keys_pb2_grpc.KeyServiceStub(channel).RegisterKey, iter(upload), seconds_left)
-
-        self._called(register, self._timeout_seconds)
-        self._session.has_registered(exchange)
+    def _refresh(self, stale: StaleConfigError) -> None:
+        """Get the model again, unless another thread has."""
+        with self._asking:
+            known = self._session.model
+            if known.config_id != stale.current_config_id:
+                # By its name: without one it might no longer be the only model.
+                self._session.learn(self._described(known.name, self._timeout_seconds))
 
     def _described(self, name: str, seconds: float) -> Model:
         """Ask what the model is, for so many seconds if nothing answers."""
         return self._called(lambda channel, left: described_once(channel, name, left), seconds)
+
+
+def _registered(
+    upload: Sequence[keys_pb2.RegisterKeyRequest], channel: grpc.Channel, seconds_left: float
+) -> keys_pb2.RegisterKeyResponse:
+    response: keys_pb2.RegisterKeyResponse = called(
+        keys_pb2_grpc.KeyServiceStub(channel).RegisterKey, iter(upload), seconds_left
+    )
+    return response
+
+
+def _key(key_id: str, channel: grpc.Channel, seconds_left: float) -> keys_pb2.GetKeyResponse:
+    request = keys_pb2.GetKeyRequest(key_id=key_id)
+    response: keys_pb2.GetKeyResponse = called(keys_pb2_grpc.KeyServiceStub(channel).GetKey, request, seconds_left)
+    return response
 
 
 def _page(

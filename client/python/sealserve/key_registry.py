@@ -142,8 +142,13 @@ def public_key_upload(data: bytes, parameter_set: str) -> list[keys_pb2.Register
 
     No longer, as most are those of one client and gone with it, and a store has no room for all that ever were. Who is
     still there then is told KeyNotFound, and registers again.
+
+    Args:
+        data: the key.
+        parameter_set: of the offer that needs it.
     """
-    key_id, kind = hashlib.sha256(data).hexdigest(), KeyKind.PUBLIC_ENCRYPTION_KEY
+    key_id = hashlib.sha256(data).hexdigest()
+    kind = KeyKind.PUBLIC_ENCRYPTION_KEY
     return list(_messages(KeyHeader(key_id, kind, parameter_set, len(data), _PUBLIC_KEY_TTL_SECONDS), data))
 
 

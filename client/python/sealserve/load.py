@@ -1,0 +1,157 @@
+"""The load of a service as numbers: when requests fall due, what became of them, how long they took. No I/O.
+
+Times are seconds from the begin of the measurement; what falls due before it, at less than 0, warms up.
+"""
+
+import math
+import threading
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+
+
+class Outcome(Enum):
+    """What became of a request."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"  # by a service that is busy, and may answer later
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A request that has its end.
+
+    Attributes:
+        due: when it should have been sent.
+        begun: when it was; later than due, if all that send were busy.
+        reason: the name of the error's type; "" for an answer.
+        server_seconds: what the service says that it took.
+    """
+
+    due: float
+    begun: float
+    ended: float
+    outcome: Outcome
+    reason: str = ""
+    row_count: int = 0
+    request_bytes: int = 0
+    reply_bytes: int = 0
+    server_seconds: float = 0.0
+
+
+def due_times(rate: float, start: float, end: float, *, seed: int | None = None) -> Iterator[float]:
+    """Yield when requests fall due, whatever becomes of those before (an open loop).
+
+    Args:
+        rate: requests a second.
+        start: of the load.
+        end: of the load.
+        seed: arrivals at random, as of many users who know nothing of each other (Poisson); by default evenly spaced.
+    """
+    if seed is None:
+        count = math.ceil((end - start) * rate)
+        yield from (start + number / rate for number in range(count))
+        return
+    generator, due = np.random.default_rng(seed), start
+    while (due := due + generator.exponential(1 / rate)) < end:
+        yield due
+
+
+def quantiles(seconds: "array[float]") -> dict[str, float]:
+    """Return QUANTILES of times in milliseconds, each one that was measured and never a smaller; {} of none."""
+    if not seconds:
+        return {}
+    values = np.quantile(np.frombuffer(seconds), list(QUANTILES.values()), method="higher")
+    return dict(zip(QUANTILES, (1e3 * values).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Recent:
+    """What came since it was last asked: for a live view.
+
+    Attributes:
+        latency_ms: quantiles of the answers.
+    """
+
+    answered: int
+    refused: int
+    failed: int
+    latency_ms: dict[str, float]
+
+
+class Ledger:
+    """Keeps what became of each request: a few numbers each. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latencies: dict[Outcome, array[float]] = {outcome: array("d") for outcome in Outcome}
+        self._server_seconds, self._delays = array("d"), array("d")
+        self._reasons: dict[Outcome, defaultdict[str, int]] = {outcome: defaultdict(int) for outcome in Outcome}
+        self._rows = self._request_bytes = self._reply_bytes = 0
+        self._last_end = 0.0
+        self._seen = dict.fromkeys(Outcome, 0)
+
+    def add(self, ended: Ended) -> None:
+        """Count a request, unless it was for warming up."""
+        if ended.due < 0:
+            return
+        with self._lock:
+            # From the due time: a request that had to wait for its turn to be sent has waited for the service, too.
+            self._latencies[ended.outcome].append(ended.ended - ended.due)
+            self._delays.append(ended.begun - ended.due)
+            self._last_end = max(self._last_end, ended.ended)
+            if ended.outcome is Outcome.ANSWERED:
+                self._server_seconds.append(ended.server_seconds)
+                self._rows += ended.row_count
+                self._request_bytes += ended.request_bytes
+                self._reply_bytes += ended.reply_bytes
+            else:
+                self._reasons[ended.outcome][ended.reason] += 1
+
+    def recent(self) -> Recent:
+        """Say what came since the last call."""
+        with self._lock:
+            new = {outcome: times[self._seen[outcome] :] for outcome, times in self._latencies.items()}
+            self._seen = {outcome: len(times) for outcome, times in self._latencies.items()}
+        answered, refused, failed = (len(new[outcome]) for outcome in Outcome)
+        return Recent(answered, refused, failed, quantiles(new[Outcome.ANSWERED]))
+
+    def summary(self, seconds: float = 0.0) -> dict[str, Any]:
+        """Sum up, for JSON.
+
+        Args:
+            seconds: how long requests were sent; the last answer may have come later, and then counts that long.
+        """
+        with self._lock:
+            seconds = max(seconds, self._last_end)
+            count = {outcome: len(times) for outcome, times in self._latencies.items()}
+            answered = count[Outcome.ANSWERED]
+            return {
+                "seconds": seconds,
+                "sent": sum(count.values()),
+                "answered": answered,
+                "refused": dict(self._reasons[Outcome.REFUSED]),
+                "failed": dict(self._reasons[Outcome.FAILED]),
+                "sent_per_second": _per(sum(count.values()), seconds),
+                "answered_per_second": _per(answered, seconds),
+                "rows_per_second": _per(self._rows, seconds),
+                "request_bytes_a_row": _per(self._request_bytes, self._rows),
+                "reply_bytes_a_row": _per(self._reply_bytes, self._rows),
+                "latency_ms": quantiles(self._latencies[Outcome.ANSWERED]),
+                "server_ms": quantiles(self._server_seconds),
+                "refusal_ms": quantiles(self._latencies[Outcome.REFUSED]),
+                "failure_ms": quantiles(self._latencies[Outcome.FAILED]),
+                "sent_late_ms": quantiles(self._delays),
+            }
+
+
+def _per(amount: float, base: float) -> float:
+    return amount / base if base else 0.0
