@@ -69,6 +69,7 @@ bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
 	$(BIN)/python -m tests.benchmarks.ei
 	$(BIN)/python -m tests.benchmarks.overload
 	$(BIN)/python -m tests.benchmarks.hostile
+	$(BIN)/python -m tests.benchmarks.peers
 
 data: setup ## the MNIST test set, checked, into build/data
 	$(BIN)/python -m tests.mnist
