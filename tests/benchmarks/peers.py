@@ -157,7 +157,10 @@ def _cell(result: dict[str, Any], key: str) -> str:
 
 def table(results: list[dict[str, Any]]) -> str:
     """Render the results: a line a system, milliseconds and bytes a row."""
-    head = "system,encrypt ms,server ms,decrypt ms,whole ms,rows/s,bytes up,bytes down,keys MB,resident MB,accuracy,labels equal,of rows"
+    head = (
+        "system,encrypt ms,server ms,decrypt ms,whole ms,rows/s,bytes up,bytes down,keys MB,resident MB,accuracy,"
+        "labels equal,of rows"
+    )
     lines = [head.split(",")]
     for result in results:
         lines.append(
