@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from sealserve._calls import messages, translated
 from sealserve._channel import open_channel
-from sealserve._exchange import Exchange
+from sealserve._exchange import Exchange, choose
 from sealserve.credentials import Credentials
 from sealserve.errors import ServiceError
+from sealserve.he.parameters import Layout
 from sealserve.item import Scores
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
@@ -30,12 +31,15 @@ Answer = NDArray[np.float64] | ServiceError
 class RawClient:
     """A client of one model that sends any message and reads any answer."""
 
-    def __init__(self, address: str, model: str = "", credentials: Credentials | None = None) -> None:
+    def __init__(
+        self, address: str, model: str = "", credentials: Credentials | None = None, *, layout: Layout | None = None
+    ) -> None:
         self.channel = open_channel(address, credentials)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.predictions = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         described = self.models.GetModel(model_pb2.GetModelRequest(model=model), timeout=HANG_SECONDS).model
-        self.exchange = Exchange(model_from_proto(described))
+        known = model_from_proto(described)
+        self.exchange = Exchange(known, offer=choose(known, 1, layout))
 
     def __enter__(self) -> Self:
         return self
@@ -60,9 +64,13 @@ class RawClient:
 
     def item(self, item_id: int, rows: NDArray[np.float64]) -> Message:
         """A good item, for StreamPredict, in one message."""
-        item = self.exchange.encrypt(self.exchange.quantize(np.atleast_2d(rows)))
-        (message,) = messages(item_id, item, self.exchange.model.limits)
+        (message,) = self.messages(item_id, rows)
         return message
+
+    def messages(self, item_id: int, rows: NDArray[np.float64]) -> list[Message]:
+        """A good item, for StreamPredict, in as many messages as the SDK makes of it."""
+        item = self.exchange.encrypt(self.exchange.quantize(np.atleast_2d(rows)))
+        return list(messages(item_id, item, self.exchange.model.limits))
 
     def predict(self, request: Request) -> NDArray[np.float64]:
         """Call Predict and decrypt.

@@ -13,7 +13,7 @@ import pytest
 
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
-from sealserve.errors import DeadlineError
+from sealserve.errors import DeadlineError, QuotaExceededError
 from sealserve.item import ItemHeader, Scores
 from sealserve.model import Offer
 from sealserve_service.auth import Tenant
@@ -187,7 +187,7 @@ def test_a_slow_caller_slows_everything(digits_model: Digits, connections: int) 
     settings = with_limits(max_open_items=10)
     with (
         service(digits_model, settings) as (address, telemetry),
-        Client(address, timeout_seconds=1.0, connections=connections) as client,
+        Client(address, timeout_seconds=3.0, connections=connections) as client,
     ):
         source = Source(digits_model.X)
         results = client.stream(source)
@@ -195,7 +195,7 @@ def test_a_slow_caller_slows_everything(digits_model: Digits, connections: int) 
         taken = settled(lambda: source.taken)
         assert taken <= MAX_RESULTS + connections * (10 + 3) + 1
         # Longer than an answer may take: but nobody waited for one.
-        threading.Event().wait(1.5)
+        threading.Event().wait(3.5)
         indices = {next(results)[0] for _ in range(300)}
         assert len(indices) == 300
         assert source.taken > taken
@@ -209,13 +209,13 @@ def test_a_slow_caller_slows_everything_in_asyncio(digits_model: Digits) -> None
     async def act(address: str) -> None:
         source = Source(digits_model.X)
         async with (
-            AsyncClient(address, timeout_seconds=1.0) as client,
+            AsyncClient(address, timeout_seconds=3.0) as client,
             aclosing(client.stream(source)) as results,
         ):
             assert await anext(results)
             taken = await asyncio.to_thread(settled, lambda: source.taken)
             assert taken <= MAX_RESULTS + 14
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(3.5)
             indices = {(await anext(results))[0] for _ in range(300)}
             assert len(indices) == 300
 
@@ -267,7 +267,7 @@ def test_an_answer_that_does_not_come_in_time(digits_model: Digits) -> None:
                 list(client.stream(digits_model.X[:3]))
             with pytest.raises(DeadlineError):
                 client.predict(digits_model.X)
-            with pytest.raises(DeadlineError):
+            with pytest.raises((DeadlineError, QuotaExceededError)):  # or it is told at once that it would be late
                 client.predict(digits_model.X[:1])
         finally:
             gate.opened.set()

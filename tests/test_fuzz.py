@@ -1,4 +1,4 @@
-"""More than 20,000 mutated requests to one live server: it answers each, and is the same process at the end."""
+"""More than 30,000 mutated requests to one live server: it answers each, and is the same process at the end."""
 
 import hashlib
 import itertools
@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
+from sealserve.he.parameters import Layout
 from sealserve.item import ItemHeader
 from sealserve.key_registry import KeyRegistry
 from sealserve.registered_key import KeyHeader, KeyKind
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 PREDICTS, STREAMS, MESSAGE_BYTES, CONNECTIONS = 9_000, 7_000, 3_000, 2_000
 EI_PREDICTS, UPLOADS, KEYS = 3_000, 1_500, 500
+COLUMN_STREAMS, COLUMN_PREDICTS = 4_000, 3_000
 THREADS = 4
 WEIGHTS = {"small": np.array([[1.0, -2.0, 0.5, 3.0]]), "blocks": np.random.default_rng(7).normal(size=(3, 4500))}
 
@@ -71,9 +73,10 @@ def _the_same_process_goes_on(server: Server) -> Iterator[None]:
     yield
     assert server.process.is_running(), "no other process has its id"
     assert server.process.status() != psutil.STATUS_ZOMBIE
-    for name, weights in WEIGHTS.items():
+    for name, layout in (("small", Layout.ROW), ("small", Layout.COLUMN), ("blocks", Layout.ROW)):
+        weights = WEIGHTS[name]
         row = np.random.default_rng(8).random(weights.shape[1])
-        with RawClient(server.address, name) as raw:
+        with RawClient(server.address, name, layout=layout) as raw:
             answer = raw.stream([raw.item(1, row)])[1]
             assert isinstance(answer, np.ndarray)
             assert answer[0] == pytest.approx(weights @ row + 1, rel=0.01, abs=0.5)
@@ -130,6 +133,18 @@ def test_every_field_of_a_unary_request(server: Server) -> None:
     assert set(ends) == {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
 
 
+def good_batches(columns: RawClient, rows: RawClient) -> list[Message]:
+    """A batch in the midst of another one and of a row."""
+    generator, features = np.random.default_rng(9), columns.exchange.model.grid.feature_count
+    parts = {}
+    for item_id in (7, 8):
+        request = columns.request(generator.random((5, features)))
+        chunks = [Message(item_id=item_id, chunk=chunk(index, data)) for index, data in enumerate(request.ciphertexts)]
+        parts[item_id] = [Message(item_id=item_id, header=request.header), *chunks]
+    whole = rows.item(9, generator.random(features))
+    return [*parts[7][:2], *parts[8][:3], whole, *parts[7][2:], *parts[8][3:]]
+
+
 def disordered(messages: list[M], source: random.Random) -> Iterator[list[M]]:
     """Yield a stream's messages with one of them mutated, lost, repeated or in another's place."""
     for index, message in enumerate(messages):
@@ -150,6 +165,20 @@ def test_every_field_of_a_stream_and_every_order(server: Server) -> None:
     assert sum(ends.values()) == STREAMS
     assert set(ends) <= {"OK", "RESOURCE_EXHAUSTED"}
     assert ends["OK"] > STREAMS / 2
+
+
+def test_every_field_of_batches_and_every_order(server: Server) -> None:
+    with RawClient(server.address, "small", layout=Layout.COLUMN) as columns, RawClient(server.address, "small") as raw:
+        base = good_batches(columns, raw)
+        streams = endless(lambda source: disordered(base, source), COLUMN_STREAMS)
+        ends = ends_of(lambda messages: stream(raw, messages), streams)
+        assert sum(ends.values()) == COLUMN_STREAMS
+        assert set(ends) <= {"OK", "RESOURCE_EXHAUSTED"}
+        assert ends["OK"] > COLUMN_STREAMS / 2
+        mutated = endless(lambda source: mutants(columns.request(np.ones((3, 4))), source), COLUMN_PREDICTS)
+        ends = ends_of(lambda request: raw.predictions.Predict(request, timeout=HANG_SECONDS), mutated)
+    assert sum(ends.values()) == COLUMN_PREDICTS
+    assert set(ends) == {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
 
 
 def test_every_field_of_a_question_for_models(server: Server) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from sealserve.client import Client
+from sealserve.he.planner import plan_column
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.loading import load_model
 from sealserve_service.models.registry import ModelRegistry, serve_model
@@ -38,6 +39,40 @@ def test_two_hundred_images() -> None:
         offer = client.model.offers[0]
         assert offer.cost.request_bytes <= 34_000
         assert offer.cost.reply_bytes <= 85_000
+
+
+@pytest.mark.slow
+def test_all_images_in_columns() -> None:
+    """Decrypted integers are those of plaintext arithmetic, one and all; so are the labels the estimator's."""
+    path, images = mnist.find(mnist.MODEL), mnist.images()
+    if path is None or images is None:
+        pytest.skip("the MNIST model or its test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
+    assert images.shape == (10_000, 784)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
+        estimator = joblib.load(path)
+    model = load_model(path, trust_pickle=True)
+    grid = input_grid(model, input_range=(0.0, 1.0))
+    plan = plan_column(model.weights, model.intercept, grid)
+    assert plan.weight_bits == 14
+    integers = grid.quantize(images) @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)
+    registry = ModelRegistry([serve_model("mnist", model, grid, LIMITS)])
+    with (
+        running_server(registry) as address,
+        Client(address, layout="column", timeout_seconds=HANG_SECONDS) as client,
+    ):
+        offer = client.offer(len(images))
+        assert offer.parameters == plan.parameters
+        assert offer.score_scale == plan.model.score_scale
+        scores = client.decision_function(images)
+        assert offer.cost.request_bytes / offer.rows_per_item <= 12_600
+        assert offer.cost.reply_bytes / offer.rows_per_item <= 200
+        labels = client.predict(images[:5])
+    np.testing.assert_array_equal(np.rint(scores * offer.score_scale).astype(np.int64), integers)
+    np.testing.assert_array_equal(scores, integers / offer.score_scale)
+    expected = estimator.classes_[(images @ estimator.coef_.T + estimator.intercept_).argmax(axis=1)]
+    np.testing.assert_array_equal(estimator.classes_[scores.argmax(axis=1)], expected)
+    np.testing.assert_array_equal(labels, expected[:5])
 
 
 CONTENT = b"\0\0\x08\x02" + bytes([0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(6))

@@ -160,13 +160,13 @@ def test_a_connection_that_falls_silent_is_left_for_another(
 
     def source() -> Iterator[Any]:
         yield from rows[:49]
-        late.wait(1.5)  # longer than an answer may take, and than the stalled lane is waited for
+        late.wait(3.5)  # longer than an answer may take, and than the stalled lane is waited for
         yield rows[49]
 
     late = threading.Event()
     with cutting(digits_server, lambda _: None) as proxy:
         proxy.stall(at_bytes=100_000, seconds=HANG_SECONDS)
-        results = stream(proxy.address, source(), connections=2, timeout_seconds=1.0)
+        results = stream(proxy.address, source(), connections=2, timeout_seconds=3.0)
         assert proxy.stalls == 1
     assert_complete(results, digits_model.estimator.predict(rows))
 

@@ -49,6 +49,9 @@ REGRESSORS = {
 }
 
 
+LAYOUTS = pytest.mark.parametrize("layout", ["row", "column"])
+
+
 @pytest.fixture(scope="module")
 def zoo() -> Iterator[str]:
     """The address of one server of many models."""
@@ -69,14 +72,17 @@ def named(model: str, rows: NDArray[np.float64]) -> Any:
     return pd.DataFrame(rows, columns=NAMES) if model == "named" else rows
 
 
+@LAYOUTS
 @pytest.mark.parametrize("model", CLASSIFIERS)
-def test_classifiers_agree_with_the_estimator(zoo: str, model: str) -> None:
+def test_classifiers_agree_with_the_estimator(zoo: str, model: str, layout: str) -> None:
     estimator, rows = CLASSIFIERS[model], named(model, TEST)
-    with client_of(zoo, model) as client:
+    with client_of(zoo, model, layout=layout) as client:
+        offer = client.offer(len(TEST))
+        assert offer.layout.value == layout
         expected = estimator.decision_function(rows)
         scores = client.decision_function(rows)
         assert scores.shape == expected.shape
-        assert np.abs(scores - expected).max() <= client.model.offers[0].score_error_bound
+        assert np.abs(scores - expected).max() <= offer.score_error_bound
         labels = client.predict(rows)
         np.testing.assert_array_equal(labels, estimator.predict(rows))
         assert labels.shape == estimator.predict(rows).shape
@@ -84,20 +90,21 @@ def test_classifiers_agree_with_the_estimator(zoo: str, model: str) -> None:
             probabilities = client.predict_proba(rows)
             assert probabilities.shape == estimator.predict_proba(rows).shape
             # No link's slope is above 1; normalizing at most doubles an error.
-            bound = 2 * client.model.offers[0].score_error_bound
+            bound = 2 * offer.score_error_bound
             assert np.abs(probabilities - estimator.predict_proba(rows)).max() <= bound
         else:
             with pytest.raises(NoSuchMethodError):
                 client.predict_proba(rows)
 
 
+@LAYOUTS
 @pytest.mark.parametrize("model", REGRESSORS)
-def test_regressors_agree_with_the_estimator(zoo: str, model: str) -> None:
+def test_regressors_agree_with_the_estimator(zoo: str, model: str, layout: str) -> None:
     expected = REGRESSORS[model].predict(TEST)
-    with client_of(zoo, model) as client:
+    with client_of(zoo, model, layout=layout) as client:
         predicted = client.predict(TEST)
         assert predicted.shape == expected.shape
-        assert np.abs(predicted - expected).max() <= client.model.offers[0].score_error_bound
+        assert np.abs(predicted - expected).max() <= client.offer(len(TEST)).score_error_bound
         with pytest.raises(NoSuchMethodError):
             client.predict_proba(TEST)
 

@@ -36,6 +36,7 @@ from sealserve_service.models.registry import ModelRegistry
 from sealserve_service.telemetry import Work
 
 GROUP_BYTES = 1 << 20
+SLOWEST_BYTES_A_SECOND = 1e6
 _MAX_ITEM_ID = (1 << 64) - 1
 _MAX_ECHO_CHARACTERS = 100
 
@@ -189,7 +190,7 @@ class ItemTable:
         self._admission = admission
         self.tenant = tenant
         self._limits = limits
-        self._open: dict[int, Item] = {}  # in order of their deadlines, as every item has the same time
+        self._open: dict[int, Item] = {}
         self._deadlines: dict[int, float] = {}
         self._last_id = 0
         self._heard = time.monotonic()
@@ -202,7 +203,7 @@ class ItemTable:
     def next_deadline(self) -> float | None:
         """When the oldest open item times out, or without open items the stream, in time.monotonic() seconds."""
         silence_seconds = self._limits.idle_timeout_seconds
-        return next(iter(self._deadlines.values()), self._heard + silence_seconds if silence_seconds else None)
+        return min(self._deadlines.values(), default=self._heard + silence_seconds if silence_seconds else None)
 
     @property
     def _least_free_id(self) -> int:
@@ -235,9 +236,8 @@ class ItemTable:
 
     def expired(self, now: float) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End the items whose time has run out and yield their errors."""
-        waited = self._limits.item_timeout_seconds
         for item_id in [item_id for item_id, deadline in self._deadlines.items() if deadline <= now]:
-            yield self._failed(item_id, ItemTimeoutError(waited))
+            yield self._failed(item_id, ItemTimeoutError(self._timeout_seconds(self._open[item_id])))
 
     def check_idle(self, now: float) -> None:
         """Look whether there is still somebody who sends.
@@ -267,8 +267,12 @@ class ItemTable:
         item = Item(header, self._models, self.tenant, self._admission)
         self._call.item_began()
         self._open[message.item_id] = item
-        self._deadlines[message.item_id] = time.monotonic() + self._limits.item_timeout_seconds
+        self._deadlines[message.item_id] = time.monotonic() + self._timeout_seconds(item)
         return item
+
+    def _timeout_seconds(self, item: Item) -> float:
+        """Return how long an item may take to come: longer, if it is so long that slow links would not do otherwise."""
+        return max(self._limits.item_timeout_seconds, item.offer.cost.request_bytes / SLOWEST_BYTES_A_SECOND)
 
     def _continued(self, item_id: int) -> Item:
         if item_id not in self._open:

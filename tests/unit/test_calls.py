@@ -1,13 +1,141 @@
-"""What gRPC's failures mean, and for how long to try again."""
+"""Attempts at a busy service: when the next one is made, and what is said when the time runs out; what gRPC says."""
 
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from sealserve import errors
-from sealserve._backoff import delay_seconds
-from sealserve._calls import Patience, translated
+from sealserve import _backoff, _calls
+from sealserve.errors import (
+    CallError,
+    DeadlineError,
+    DrainingError,
+    QuotaExceededError,
+    SealserveError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+TIMEOUT_SECONDS = 30.0
+BUSY = QuotaExceededError("server_seconds", 0.1)
+LATE = DeadlineError("the answer did not come within timeout_seconds")
+
+
+class Clock:
+    """Time that passes only while somebody sleeps, or an attempt lasts."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.naps: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_calls, "time", clock)
+    return clock
+
+
+def attempts(clock: Clock, ends: Iterator[object], given: list[float]) -> Callable[[float], object]:
+    """What acts so: each attempt has the next of the ends; one that is late lasts as long as it may."""
+
+    def act(left: float) -> object:
+        given.append(left)
+        end = next(ends)
+        if isinstance(end, DeadlineError):
+            clock.now += left
+        if isinstance(end, SealserveError):
+            raise end from ConnectionError("as gRPC says it")
+        return end
+
+    return act
+
+
+def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clock) -> None:
+    """Not that it came too late: of a service that has said that it is busy, that is the least of the news."""
+    given: list[float] = []
+    with pytest.raises(QuotaExceededError) as caught:
+        _calls.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), _calls.Patience(TIMEOUT_SECONDS))
+    assert caught.value.retry_delay_seconds == 0.1
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert len(given) == 3
+    assert clock.now == pytest.approx(1000.0 + TIMEOUT_SECONDS)
+
+
+def test_nor_does_the_end_of_the_time_hide_that_nothing_answers(clock: Clock) -> None:
+    gone = UnavailableError("gone")
+    with pytest.raises(UnavailableError):
+        _calls.retried(attempts(clock, iter([gone, LATE]), []), _calls.Patience(TIMEOUT_SECONDS, TIMEOUT_SECONDS))
+
+
+def test_the_last_reason_is_the_one_that_is_said(clock: Clock) -> None:
+    stopping = DrainingError(1.0)
+    with pytest.raises(DrainingError):
+        _calls.retried(attempts(clock, iter([BUSY, stopping, LATE]), []), _calls.Patience(TIMEOUT_SECONDS))
+
+
+def test_a_first_attempt_that_comes_too_late_is_just_that(clock: Clock) -> None:
+    with pytest.raises(DeadlineError):
+        _calls.retried(attempts(clock, iter([LATE]), []), _calls.Patience(TIMEOUT_SECONDS))
+    assert clock.naps == []
+
+
+def test_no_attempt_is_made_after_the_time(clock: Clock) -> None:
+    given: list[float] = []
+    with pytest.raises(QuotaExceededError):
+        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), _calls.Patience(TIMEOUT_SECONDS))
+    assert min(given) > 0
+    assert clock.now < 1000.0 + TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize("luck", [0.0, 1.0], ids=["short", "long"])
+def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch, luck: float) -> None:
+    """A client that finds the service busy asks again often enough not to starve, however late it is."""
+    monkeypatch.setattr("random.uniform", lambda low, high: low + luck * (high - low))
+    given: list[float] = []
+    with pytest.raises(QuotaExceededError):
+        _calls.retried(attempts(clock, itertools.repeat(BUSY), given), _calls.Patience(TIMEOUT_SECONDS))
+    longest = _backoff._MAX_GROWN_SECONDS * (1 + luck)
+    assert clock.naps[0] == pytest.approx(0.1 * (1 + luck))
+    assert clock.naps == sorted(clock.naps)
+    assert clock.naps[-1] == pytest.approx(longest)
+    assert given[-1] <= longest, "the time that is left has been used"
+
+
+def test_no_wait_is_shorter_than_the_service_asks_for(clock: Clock) -> None:
+    ends = iter([*[BUSY] * 12, QuotaExceededError("rows_per_minute", 9.0), "scores"])
+    assert _calls.retried(attempts(clock, ends, []), _calls.Patience(60.0)) == "scores"
+    assert 9.0 <= clock.naps[-1] <= 18.0
+
+
+GONE = UnavailableError("gone")
+
+
+def test_patience_has_an_end_for_the_busy_and_one_for_the_silent() -> None:
+    patience = _calls.Patience(60.0, 0.0)
+    assert patience.delay_seconds(BUSY) >= 0.1
+    with pytest.raises(UnavailableError):
+        patience.delay_seconds(GONE)
+    with pytest.raises(QuotaExceededError):
+        _calls.Patience(0.05).delay_seconds(BUSY)
+    assert _calls.Patience(60.0, 60.0).delay_seconds(GONE) < 1.0
+
+
+def test_the_silent_are_waited_for_only_if_asked() -> None:
+    assert not issubclass(UnavailableError, _calls.Patience(60.0).passing)
+    assert issubclass(UnavailableError, _calls.Patience(60.0, 1.0).passing)
+
+
+# What gRPC says
 
 
 class Failure:
@@ -32,46 +160,18 @@ class Failure:
 @pytest.mark.parametrize(
     ("code", "details", "meaning"),
     [
-        (grpc.StatusCode.UNAVAILABLE, "Socket closed", errors.UnavailableError),
-        (grpc.StatusCode.CANCELLED, "CANCELLED", errors.UnavailableError),
-        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", errors.UnavailableError),
-        (grpc.StatusCode.UNKNOWN, "Stream removed", errors.UnavailableError),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!", errors.QuotaExceededError),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", errors.CallError),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", errors.DeadlineError),
-        (grpc.StatusCode.UNAUTHENTICATED, "", errors.UnauthenticatedError),
-        (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", errors.CallError),
-        (grpc.StatusCode.INTERNAL, "", errors.CallError),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", UnavailableError),
+        (grpc.StatusCode.CANCELLED, "CANCELLED", UnavailableError),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", UnavailableError),
+        (grpc.StatusCode.UNKNOWN, "Stream removed", UnavailableError),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", UnavailableError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!", QuotaExceededError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", CallError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineError),
+        (grpc.StatusCode.UNAUTHENTICATED, "", UnauthenticatedError),
+        (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", CallError),
+        (grpc.StatusCode.INTERNAL, "", CallError),
     ],
 )
 def test_a_bare_status_has_a_meaning(code: grpc.StatusCode, details: str, meaning: type[Exception]) -> None:
-    assert type(translated(Failure(code, details))) is meaning
-
-
-BUSY = errors.QuotaExceededError("rows_per_minute", 1.0)
-GONE = errors.UnavailableError("gone")
-
-
-def test_patience_has_an_end_for_the_busy_and_one_for_the_silent() -> None:
-    patience = Patience(60.0, 0.0)
-    assert 1.0 <= patience.delay_seconds(BUSY) <= 2.0
-    with pytest.raises(errors.UnavailableError):
-        patience.delay_seconds(GONE)
-    with pytest.raises(errors.QuotaExceededError):
-        Patience(0.5).delay_seconds(BUSY)
-    assert Patience(60.0, 60.0).delay_seconds(GONE) < 1.0
-
-
-def test_the_silent_are_waited_for_only_if_asked() -> None:
-    assert not issubclass(errors.UnavailableError, Patience(60.0).passing)
-    assert issubclass(errors.UnavailableError, Patience(60.0, 1.0).passing)
-
-
-@pytest.mark.parametrize("error", [None, GONE, BUSY, errors.DrainingError(1.0), errors.DrainingError(-5.0)])
-def test_delays_are_at_least_what_was_asked_for_and_never_nothing(error: errors.SealserveError | None) -> None:
-    for failures in (1, 2, 10, 10_000):
-        delays = [delay_seconds(error, failures) for _ in range(20)]
-        assert min(delays) >= max(0.02, getattr(error, "retry_delay_seconds", 0.0))
-        assert len(set(delays)) > 1, "not all clients at once"
-        if error in (None, GONE):
-            assert max(delays) <= 3.0
+    assert type(_calls.translated(Failure(code, details))) is meaning

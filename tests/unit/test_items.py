@@ -170,6 +170,22 @@ def test_only_what_is_overdue_expires(table: ItemTable) -> None:
     assert len(ends(table, first(2), second(2))) == 1
 
 
+def test_a_long_item_has_the_time_that_a_slow_link_takes(monkeypatch: pytest.MonkeyPatch, table: ItemTable) -> None:
+    """And one that began before it may have to come before it, or after."""
+    ends(table, begin(1))
+    first_deadline = table.next_deadline
+    monkeypatch.setattr("sealserve_service.items.SLOWEST_BYTES_A_SECOND", 2 * len(FIRST) / 25.0)
+    ends(table, begin(2))
+    assert first_deadline is not None
+    assert table.next_deadline == first_deadline
+    assert [answer.item_id for answer in table.expired(first_deadline + 14)] == [1]
+    deadline = table.next_deadline
+    assert deadline is not None
+    assert 24 < deadline - time.monotonic() <= 25
+    (answer,) = table.expired(deadline)
+    assert_error(error_from_proto(answer.error), ItemTimeoutError(25.0))
+
+
 def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
     limits = with_limits(item_timeout_seconds=10.0, idle_timeout_seconds=5.0).limits
     table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), Call("", Telemetry()))

@@ -6,10 +6,10 @@ is no lock.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import grpc
@@ -66,7 +66,7 @@ class AsyncScoreStream:
 
     def __init__(
         self,
-        line: Callable[[int], AbstractContextManager[AsyncLine]],
+        line: Callable[[int], contextlib.AbstractContextManager[AsyncLine]],
         lanes: int,
         batches: AsyncIterator[Batch],
         limits: Limits,
@@ -244,7 +244,8 @@ class AsyncScoreStream:
                 else:
                     await self._send_item(flight, call, job)
                     heard = time.monotonic()
-            await call.done_writing()
+            with contextlib.suppress(Exception):  # the stream may have ended before
+                await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):  # the stream has ended; its reader knows why
             return
         except Exception as error:

@@ -21,8 +21,10 @@ SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
 """A cancel of no item, which says nothing else: see Limits.idle_timeout."""
 _MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
 
-# What gRPC's own server says as it refuses a call for the number of those that it has, and of a stream that broke.
-_TOO_MANY_CALLS, _BROKEN_STREAM = "Concurrent RPC limit exceeded", ("RST_STREAM", "Stream removed")
+# What gRPC's own server says as it refuses a call for the number of those that it has.
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
+# What gRPC says of a stream that broke; the last is grpc.aio's word if something was just being written.
+_BROKEN_STREAM = ("RST_STREAM", "Stream removed", "Internal error from Core")
 
 _REFUSED_SECONDS = 1.0
 

@@ -210,11 +210,12 @@ class AsyncClient:
                 try:
                     return await method(channel)(request, timeout=patience.seconds_left, metadata=self._metadata)
                 except grpc.RpcError as error:
-                    failure, cause = translated(error), error
+                    failure = translated(error)
+                    failure.__cause__ = error
                 if isinstance(failure, ELSEWHERE):
                     self._connections.replace(channel)
             if not isinstance(failure, patience.passing):
-                raise failure from cause
+                raise failure
             await asyncio.sleep(patience.delay_seconds(failure))
 
     async def _renewed(self, batch: Batch, changed: ServiceError) -> Sequence[Batch]:

@@ -107,9 +107,9 @@ class ColumnEngine:
             sums: float64 (score_count, 4 data primes N): low and high limbs alternate.
         """
         buffer = self._buffers.get()
-        if buffer is None:
-            buffer = np.empty((_CIPHERTEXTS_A_PRODUCT, _LIMBS_A_PRODUCT))
         try:
+            if buffer is None:
+                buffer = np.empty((_CIPHERTEXTS_A_PRODUCT, _LIMBS_A_PRODUCT))
             limbs = residues.reshape(len(residues), -1).view(np.uint32)
             for first in range(0, len(limbs), _CIPHERTEXTS_A_PRODUCT):
                 block = limbs[first : first + _CIPHERTEXTS_A_PRODUCT]

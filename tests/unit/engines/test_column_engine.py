@@ -15,7 +15,7 @@ from sealserve.he.parameters import COLUMN_PARAMETER_SETS, Layout, ParameterSet
 from sealserve.he.planner import ColumnPlan, column_plans, plan_column
 from sealserve.he.quantization import InputGrid
 from sealserve_service.auth import ANONYMOUS
-from sealserve_service.engines.column import MAX_HELD_BYTES, ColumnEngine
+from sealserve_service.engines.column import MAX_HELD_BYTES, ColumnEngine, folds
 from sealserve_service.models.registry import serve_model
 from tests.column_round import ColumnRound, plan_of
 from tests.row_models import WEIGHTS, Affine, affine, affine_models, extreme_rows, integer_scores, random_rows
@@ -49,7 +49,7 @@ def assert_model_exact(model: Affine, plans: list[ColumnPlan], chunks: tuple[int
 # Exactness, through encryption and decryption
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(affine_models(), st.sampled_from(COLUMN_PARAMETER_SETS), st.data())
 def test_any_model_any_batch_any_chunks(model: Affine, parameter_set: ParameterSet, data: st.DataObject) -> None:
     plans = column_plans(*model.planned, parameter_sets=[parameter_set])
@@ -223,7 +223,7 @@ def test_float64_holds_a_part_to_the_brim_and_not_one_more(sign: int) -> None:
 @settings(deadline=None, max_examples=200)
 @given(integer_weights())
 def test_folds_are_as_few_as_the_bound_allows(weights: NDArray[np.int64]) -> None:
-    ends = ColumnEngine(plan_of(SMALLEST, weights)).folds.tolist()
+    ends = folds(weights).tolist()
     assert ends[-1] == weights.shape[1]
     magnitudes = np.abs(weights)
     for first, end in zip([0, *ends], ends, strict=False):
@@ -248,7 +248,7 @@ def test_folds_are_as_few_as_the_bound_allows(weights: NDArray[np.int64]) -> Non
     ids=str,
 )
 def test_examples_of_folds(weights: list[list[int]], ends: list[int]) -> None:
-    assert ColumnEngine(plan_of(SMALLEST, np.array(weights))).folds.tolist() == ends
+    assert folds(np.array(weights)).tolist() == ends
 
 
 # Items side by side, costs and faults

@@ -26,10 +26,18 @@ def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: i
     unit = int(np.argmin(np.abs(plan.model.weights[0])))
     assert abs(weights[unit]) == 1
 
+    zeros = np.zeros(plan.packing.rows, object)
+    quiet = [batch.engine.format.residues(noisy.encrypt(plaintext, zeros)) for plaintext in plaintexts]
+    primes = np.array(parameter_set.data_primes, object)[:, None]
+
     def errors(each: int, surplus: int = 0) -> Integers:
-        noise = np.repeat(sign * each * np.sign(weights)[:, None], plan.packing.rows, axis=1)
-        noise[unit, 0] += sign * surplus * weights[unit]
-        ciphertexts = [noisy.encrypt(*pair) for pair in zip(plaintexts, noise, strict=True)]
+        ciphertexts = []
+        for index, (c0, c1) in enumerate(quiet):
+            noise = sign * each * (1 if weights[index] > 0 else -1)
+            noisier = (c0 + (noise % primes).astype(np.uint64)) % primes.astype(np.uint64)
+            if index == unit:
+                noisier[:, :1] = (noisier[:, :1].astype(object) + sign * surplus * weights[unit]) % primes
+            ciphertexts.append(batch.engine.format.pack(noisier, c1.tobytes()))
         wrong: Integers = batch.decrypted(ciphertexts, len(rows), [5, 40]) - expected
         return wrong
 
