@@ -60,11 +60,11 @@ lock: ## resolve the locks anew: of all, of what the image runs, of what builds 
 	$(COMPILE) -c requirements.lock --extra service --extra ei --output-file requirements-service.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
 
-bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
+bench: setup ## the benchmarks, ten minutes: tables, plots and JSON files in build/bench
 	$(BIN)/python -m tests.benchmarks.row
 	$(BIN)/python -m tests.benchmarks.uploads
 	$(BIN)/python -m tests.benchmarks.column
-	$(BIN)/python -m tests.benchmarks.client_memory
+	$(BIN)/python -m tests.benchmarks.client_memory --share 0.25
 	$(BIN)/python -m tests.benchmarks.private
 	$(BIN)/python -m tests.benchmarks.ei
 	$(BIN)/python -m tests.benchmarks.overload
@@ -73,6 +73,7 @@ bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
 	$(BIN)/python -m tests.benchmarks.scaling --axes rows
 
 bench-full: bench ## besides, without a limit of time: Concrete ML, and how everything scales
+	$(BIN)/python -m tests.benchmarks.client_memory
 	$(BIN)/python -m tests.benchmarks.peers --repetitions 20 --concrete-ml
 	$(BIN)/python -m tests.benchmarks.scaling
 

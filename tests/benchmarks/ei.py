@@ -145,7 +145,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="rows for EIServer, 15 s each (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="rows for EIServer, 15 s each (%(default)s)")
     arguments = parser.parse_args()
     images, path = mnist.images(), mnist.find(mnist.MODEL)
     if images is None or path is None:

@@ -140,7 +140,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     """Run the benchmark, or one of its bad peers."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=1000, help="calls for each figure (%(default)s)")
+    parser.add_argument("--calls", type=int, default=500, help="calls for each figure (%(default)s)")
     for option in ("--attack", "--address", "--token"):
         parser.add_argument(option, default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

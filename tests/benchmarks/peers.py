@@ -29,6 +29,11 @@ CONCRETE_ML = "concrete-ml==1.9.0"
 _ENVIRONMENT = ROOT / "build" / "peers" / "concrete-ml"
 STEPS = ("encrypt", "server", "decrypt")
 PRIVATE = "--weights=private"
+CONDITIONS = (
+    "Ours and plaintext are served over gRPC by one other process, so that a batch is encrypted on one core while it is "
+    "scored on another; the rest have client and server in one process, one thread and no network. EI slots are asked "
+    "by encrypted-inference's own client. Labels are compared with the plaintext model's."
+)
 # Beside each its repetitions, as a share of all: some take seconds a row.
 Entry = tuple[AbstractContextManager[System], float]
 
@@ -132,6 +137,11 @@ def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def show_ratio(ratio: float) -> str:
+    """Write a ratio with three digits, or all before the point."""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
 def concrete_ml_python() -> str | None:
     """Install Concrete ML into an environment of its own, as it pins old packages; None, with the reason, if not."""
     python = _ENVIRONMENT / "bin" / "python"
@@ -146,6 +156,13 @@ def concrete_ml_python() -> str | None:
         print(f"without Concrete ML, which cannot be installed: {error}", file=sys.stderr)
         return None
     return str(python)
+
+
+def shown(result: dict[str, Any]) -> str:
+    """Name a system for readers who do not know which are ours."""
+    name = str(result["name"])
+    is_ours = result["network"] == "gRPC" and not name.startswith("plaintext")
+    return f"sealserve, {name}" if is_ours else name
 
 
 def _cell(result: dict[str, Any], key: str) -> str:
@@ -165,7 +182,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         lines.append(
             [
-                result["name"],
+                shown(result),
                 *(_cell(result, f"{step}_ms") for step in (*STEPS, "total")),
                 f"{result['rows_per_second']:,.3g}"
                 if result["rows_per_second"] < 100
@@ -179,7 +196,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"{result['rows_compared']:,}",
             ]
         )
-    return render(lines)
+    return f"{render(lines)}\n\n{CONDITIONS}"
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
@@ -193,14 +210,14 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     figure, (whole, split) = plt.subplots(
         1, 2, figsize=(11, height), layout="constrained", sharey=True, width_ratios=[3, 2]
     )
-    names = [result["name"] for result in results]
+    names = list(map(shown, results))
     totals = [result["total_ms"]["median"] for result in results]
     errors = [
         [total - result["total_ms"]["least"] for total, result in zip(totals, results, strict=True)],
         [result["total_ms"]["most"] - total for total, result in zip(totals, results, strict=True)],
     ]
     bars = whole.barh(names, totals, xerr=errors, color="#8fa8c8", error_kw={"linewidth": 1})
-    whole.bar_label(bars, [f"{total:.3g}" for total in totals], padding=4)
+    whole.bar_label(bars, [f"{total:,.0f}" if total >= 100 else f"{total:.3g}" for total in totals], padding=4)
     whole.set_xscale("log")
     whole.set_xlim(min(totals) / 3, max(totals) * 20)
     whole.set_xlabel("milliseconds a row, features to scores (logarithmic)")
@@ -242,7 +259,7 @@ def main() -> None:
     report = described_run() | {"peers": {"ratios": found, "systems": results}}
     (OUTPUT / "peers.json").write_text(json.dumps(report, indent=2) + "\n")
     plot(results, OUTPUT / "peers.png")
-    print(render([("how many times", "ratio"), *((name, f"{ratio:,.3g}") for name, ratio in found.items())]))
+    print(render([("how many times", "ratio"), *((name, show_ratio(ratio)) for name, ratio in found.items())]))
     print()
     print(table(results))
     print(f"written: {OUTPUT / 'peers.json'}, {OUTPUT / 'peers.png'}")

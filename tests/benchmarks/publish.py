@@ -88,7 +88,8 @@ def machine(results: dict[str, Any]) -> str:
 
 def ratios(found: dict[str, Any]) -> str:
     """Render what matters whatever the machine."""
-    return render([("how many times", "ratio"), *((name, f"{ratio:,.3g}") for name, ratio in found["ratios"].items())])
+    lines = [(name, peers.show_ratio(ratio)) for name, ratio in found["ratios"].items()]
+    return render([("how many times", "ratio"), *lines])
 
 
 def readme_section(results: dict[str, Any]) -> str:
