@@ -18,9 +18,10 @@ from sealserve.cli.main import main
 from sealserve.cli.predictions_file import PredictionsFile
 from sealserve.client import Client
 from sealserve.errors import InputError, UnavailableError
+from sealserve.he.parameters import Layout
 from sealserve_service.models.registry import ModelRegistry
 from tests.conftest import Digits
-from tests.serving import HANG_SECONDS, ROOT, running_server, served
+from tests.serving import HANG_SECONDS, ROOT, linear, running_server, served
 
 ORIGIN = {"model": ["line", "1"], "method": "predict"}
 
@@ -195,3 +196,27 @@ def test_a_killed_run_goes_on(digits_server: str, digits_model: Digits, tmp_path
     assert 0 < first < len(rows)
     assert main([*command, "--resume"]) == 0
     assert np.load(tmp_path / "labels.npy").tolist() == np.tile(digits_model.scores.argmax(axis=1), 40).tolist()
+
+
+@pytest.mark.slow
+def test_a_million_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a file that is read as it is needed, in columns, with progress; every score within the proven error."""
+    generator = np.random.default_rng(8)
+    weights, features = generator.normal(size=(3, 16)), 16
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float64, (1_000_000, features))
+    for first in range(0, len(rows), 100_000):
+        rows[first : first + 100_000] = generator.integers(0, 256, (100_000, features)) / 255
+    rows.flush()
+    model = served("wide", linear(weights))
+    with running_server(ModelRegistry([model])) as address:
+        command = ["predict", "--address", address, "--input", str(tmp_path / "rows.npy"), "--progress"]
+        assert main([*command, "--output", str(tmp_path / "scores.npy")]) == 0
+    shown = capsys.readouterr().err
+    assert "1,000,000 rows in" in shown
+    assert "MB up" in shown
+    assert "row/s" in shown
+    scores = np.load(tmp_path / "scores.npy", mmap_mode="r")
+    column = next(offer for offer in model.model.offers if offer.layout is Layout.COLUMN)
+    for first in range(0, len(rows), 100_000):
+        part = slice(first, first + 100_000)
+        assert np.abs(scores[part] - rows[part] @ weights.T).max() <= column.score_error_bound
