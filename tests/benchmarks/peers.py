@@ -31,8 +31,8 @@ STEPS = ("encrypt", "server", "decrypt")
 PRIVATE = "--weights=private"
 CONDITIONS = (
     "Ours and plaintext are served over gRPC by one other process, so that a batch is encrypted on one core while it "
-    "is scored on another; the rest have client and server in one process, one thread and no network. EI slots are asked "
-    "by encrypted-inference's own client. Labels are compared with the plaintext model's."
+    "is scored on another; the rest have client and server in one process, one thread and no network. EI slots are "
+    "asked by encrypted-inference's own client. Labels are compared with the plaintext model's."
 )
 # Beside each its repetitions, as a share of all: some take seconds a row.
 Entry = tuple[AbstractContextManager[System], float]
