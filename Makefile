@@ -8,7 +8,7 @@ PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
 SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check protos freeze-protos lock bench data azurite image push-image podman \
+.PHONY: help setup demo test test-slow check protos freeze-protos lock bench bench-full bench-profile bench-publish data azurite image push-image podman \
 	deploy-aci smoke-aci delete-aci clean
 
 help: ## list the targets
@@ -60,15 +60,28 @@ lock: ## resolve the locks anew: of all, of what the image runs, of what builds 
 	$(COMPILE) -c requirements.lock --extra service --extra ei --output-file requirements-service.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
 
-bench: setup ## the benchmarks: a table, a plot and a JSON file in build/bench
+bench: setup ## the benchmarks, ten minutes: tables, plots and JSON files in build/bench
 	$(BIN)/python -m tests.benchmarks.row
 	$(BIN)/python -m tests.benchmarks.uploads
 	$(BIN)/python -m tests.benchmarks.column
-	$(BIN)/python -m tests.benchmarks.client_memory
+	$(BIN)/python -m tests.benchmarks.client_memory --share 0.25
 	$(BIN)/python -m tests.benchmarks.private
 	$(BIN)/python -m tests.benchmarks.ei
 	$(BIN)/python -m tests.benchmarks.overload
 	$(BIN)/python -m tests.benchmarks.hostile
+	$(BIN)/python -m tests.benchmarks.peers
+	$(BIN)/python -m tests.benchmarks.scaling --axes rows
+
+bench-full: bench ## besides, without a limit of time: Concrete ML, and how everything scales
+	$(BIN)/python -m tests.benchmarks.client_memory
+	$(BIN)/python -m tests.benchmarks.peers --repetitions 20 --concrete-ml
+	$(BIN)/python -m tests.benchmarks.scaling
+
+bench-profile: setup ## where the time of one request goes: a table and a flame graph in build/bench
+	$(BIN)/python -m tests.benchmarks.request_profile
+
+bench-publish: setup ## what was measured: into docs/benchmarks.json, and from there into README and docs
+	$(BIN)/python -m tests.benchmarks.publish
 
 data: setup ## the MNIST test set, checked, into build/data
 	$(BIN)/python -m tests.mnist

@@ -71,15 +71,8 @@ def measure(features: int, count: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--share", type=float, default=1.0, help="of the rows (%(default)g)")
-    arguments = parser.parse_args()
-    results = [measure(features, round(arguments.share * count)) for features, count in CASES]
-    (OUTPUT / "client_memory.json").write_text(
-        json.dumps(described_run() | {"client_memory": results}, indent=2) + "\n"
-    )
+def table(results: list[dict[str, Any]]) -> str:
+    """Render the results: one column a case."""
     lines = [
         ("features", "features", "{}"),
         ("rows from an iterator", "rows", "{:,}"),
@@ -89,7 +82,19 @@ def main() -> None:
         ("grown at the end, MB", "growth_mb", "{:.1f}"),
         ("grown at most, MB", "most_growth_mb", "{:.1f}"),
     ]
-    print(render([[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in lines]))
+    return render([[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in lines])
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows (%(default)g)")
+    arguments = parser.parse_args()
+    results = [measure(features, round(arguments.share * count)) for features, count in CASES]
+    (OUTPUT / "client_memory.json").write_text(
+        json.dumps(described_run() | {"client_memory": results}, indent=2) + "\n"
+    )
+    print(table(results))
     print(f"written: {OUTPUT / 'client_memory.json'}")
 
 

@@ -262,7 +262,7 @@ def plot(results: list[dict[str, Any]], path: Any) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=7, help="turns of each server (%(default)s)")
+    parser.add_argument("--repetitions", type=int, default=5, help="turns of each server (%(default)s)")
     parser.add_argument("--batches", type=int, default=16, help="batches a turn (%(default)s)")
     arguments = parser.parse_args()
     results = []

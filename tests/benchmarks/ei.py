@@ -117,6 +117,12 @@ ROWS = (
 )
 
 
+def table(result: dict[str, Any]) -> str:
+    """Render the result."""
+    cells = [(name, format(result[key], form)) for name, key, form in ROWS]
+    return render([("encrypted-inference clients on MNIST", "median"), *cells])
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw both engines' time, on a logarithmic scale."""
     import matplotlib as mpl
@@ -139,7 +145,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="rows for EIServer, 15 s each (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="rows for EIServer, 15 s each (%(default)s)")
     arguments = parser.parse_args()
     images, path = mnist.images(), mnist.find(mnist.MODEL)
     if images is None or path is None:
@@ -149,8 +155,7 @@ def main() -> None:
     report = described_run() | {"ei": result}
     (OUTPUT / "ei.json").write_text(json.dumps(report, indent=2) + "\n")
     plot(result, OUTPUT / "ei.png")
-    cells = [(name, format(result[key], form)) for name, key, form in ROWS]
-    print(render([("encrypted-inference clients on MNIST", "median"), *cells]))
+    print(table(result))
     print(f"written: {OUTPUT / 'ei.json'}, {OUTPUT / 'ei.png'}")
 
 

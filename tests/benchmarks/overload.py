@@ -106,14 +106,8 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=300, help="calls without load (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long the overload lasts (%(default)g)")
-    arguments = parser.parse_args()
-    result = measure(arguments.calls, arguments.seconds)
-    (OUTPUT / "overload.json").write_text(json.dumps(described_run() | {"overload": result}, indent=2) + "\n")
+def table(result: dict[str, Any]) -> str:
+    """Render the result."""
     rows = [
         ("overload of encrypted-inference requests", "MNIST"),
         ("answered one after the other, per second", f"{result['capacity_per_second']:.1f}"),
@@ -125,7 +119,18 @@ def main() -> None:
         ("the latter over the former", f"{result['ratio']:.2f}"),
         ("p95 of refusals, ms", f"{result['refused_p95_ms']:.0f}"),
     ]
-    print(render(rows))
+    return render(rows)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=300, help="calls without load (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long the overload lasts (%(default)g)")
+    arguments = parser.parse_args()
+    result = measure(arguments.calls, arguments.seconds)
+    (OUTPUT / "overload.json").write_text(json.dumps(described_run() | {"overload": result}, indent=2) + "\n")
+    print(table(result))
     print(f"written: {OUTPUT / 'overload.json'}")
 
 

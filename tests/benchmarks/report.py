@@ -1,6 +1,7 @@
 """What every benchmark says about its run, and how it is shown."""
 
 import platform
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,16 +10,28 @@ from typing import Any
 import psutil
 
 OUTPUT = Path("build/bench")
-_PACKAGES = ("sealserve", "seal-python", "grpcio", "numpy", "scikit-learn", "encrypted-inference")
+_PACKAGES = ("sealserve", "seal-python", "grpcio", "numpy", "scikit-learn", "encrypted-inference", "tenseal")
 
 
 def described_run() -> dict[str, Any]:
     """Describe the machine and the versions; makes the folder for the results."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     return {
-        "machine": {"processor": _processor(), "cores": psutil.cpu_count()},
+        "commit": _commit(),
+        "machine": {
+            "processor": _processor(),
+            "cores": psutil.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
+
+
+def _commit() -> str:
+    """The commit that is measured; "" outside a clone."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def _processor() -> str:

@@ -1,0 +1,187 @@
+"""A peer in a process of its own, and in whatever environment has its packages: a script that needs nothing of ours.
+
+`python peer_worker.py PEER MODEL.npz`, the file with weights (classes, features), intercept (classes,) and rows (rows,
+features), prints a line of JSON when it is ready, and for each line with the index of a row one that says what it took.
+Client and server are one process here, without a network between them: what they send is serialized and read again.
+Every peer has one thread and parameters of 128 bits of security.
+"""
+
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS")
+os.environ |= dict.fromkeys(_THREADS, "1")  # before they are imported
+
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+Row = NDArray[np.float64]
+
+
+Took = dict[str, Any]
+
+
+def took(times: list[float], request_bytes: int, reply_bytes: int, scores: Any) -> Took:
+    """Say what a row took: seconds of each step, bytes, and its scores."""
+    encrypt, server, decrypt = np.diff(times).tolist()
+    return {
+        "encrypt": encrypt,
+        "server": server,
+        "decrypt": decrypt,
+        "request_bytes": request_bytes,
+        "reply_bytes": reply_bytes,
+        "scores": np.asarray(scores, np.float64).ravel().tolist(),
+    }
+
+
+class EncryptedInference:
+    """encrypted-inference 0.9: the client and the server of the Azure ML guide."""
+
+    package = "encrypted-inference"
+
+    def __init__(self, weights: Row, intercept: Row, _: Row) -> None:
+        from encrypted.inference.eiclient import EILinearRegressionClient
+        from encrypted.inference.eiserver import EIServer
+
+        self._client = EILinearRegressionClient()
+        self._server = EIServer(weights, intercept)
+        self._keys = self._client.get_public_keys()[1]
+        self.key_bytes = len(self._keys)
+
+    def score(self, row: Row) -> Took:
+        """Score a row."""
+        times = [time.perf_counter()]
+        request = self._client.encrypt(row)
+        times.append(time.perf_counter())
+        reply = self._server.predict(request, self._keys)
+        times.append(time.perf_counter())
+        scores = self._client.decrypt(reply)
+        times.append(time.perf_counter())
+        up, down = (sum(len(base64.b64decode(text)) for text in texts) for texts in (request, reply))
+        return took(times, up, down, scores)
+
+
+class TenSEAL:
+    """TenSEAL's CKKS vectors, with one level for one product: N = 8192, primes of 60, 40 and 60 bits, scale 2^40.
+
+    Args:
+        product: of an encrypted vector with the plaintext weights, as (vector, weights) -> encrypted vectors.
+    """
+
+    package = "tenseal"
+
+    def __init__(self, weights: Row, intercept: Row, product: Callable[[Any, Row, Row], list[Any]]) -> None:
+        import tenseal as ts
+
+        self._ts, self._weights, self._intercept, self._product = ts, weights, intercept, product
+        self._own = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60], n_threads=1)
+        self._own.global_scale = 2**40
+        self._own.generate_galois_keys()
+        public = self._own.serialize(save_secret_key=False)
+        self.key_bytes = len(public)
+        self._servers = ts.context_from(public, 1)  # kept, as a server would that gets its keys once
+
+    def score(self, row: Row) -> Took:
+        """Score a row."""
+        times = [time.perf_counter()]
+        request = self._ts.ckks_vector(self._own, row).serialize()
+        times.append(time.perf_counter())
+        vector = self._ts.ckks_vector_from(self._servers, request)
+        reply = [result.serialize() for result in self._product(vector, self._weights, self._intercept)]
+        times.append(time.perf_counter())
+        scores = [self._ts.ckks_vector_from(self._own, data).decrypt() for data in reply]
+        times.append(time.perf_counter())
+        return took(times, len(request), sum(map(len, reply)), np.concatenate(scores))
+
+
+def _by_matrix(vector: Any, weights: Row, intercept: Row) -> list[Any]:
+    return [vector.mm(weights.T.tolist()) + intercept.tolist()]
+
+
+def _by_class(vector: Any, weights: Row, intercept: Row) -> list[Any]:
+    # A sum of vectors: what is added is encoded.
+    return [vector.dot(w.tolist()) + [b] for w, b in zip(weights, intercept.tolist(), strict=True)]  # noqa: RUF005
+
+
+class ConcreteML:
+    """Concrete ML's LogisticRegression on TFHE, with 8 bits, compiled for the first 500 rows."""
+
+    package = "concrete-ml"
+
+    def __init__(self, weights: Row, intercept: Row, rows: Row) -> None:
+        from concrete.ml.sklearn import LogisticRegression
+
+        self._model = LogisticRegression.from_sklearn_model(_estimator(weights, intercept), rows[:500], n_bits=8)
+        self._model.compile(rows[:500])
+        self._circuit = self._model.fhe_circuit
+        self._circuit.keygen()
+        self.key_bytes = len(self._circuit.client.evaluation_keys.serialize())
+
+    def score(self, row: Row) -> Took:
+        """Score a row."""
+        times = [time.perf_counter()]
+        request = self._circuit.encrypt(self._model.quantize_input(row[None]))
+        times.append(time.perf_counter())
+        reply = self._circuit.run(request)
+        times.append(time.perf_counter())
+        scores = self._model.dequantize_output(self._circuit.decrypt(reply))
+        times.append(time.perf_counter())
+        return took(times, len(request.serialize()), len(reply.serialize()), scores)
+
+
+class ScikitLearn:
+    """scikit-learn in plaintext."""
+
+    package = "scikit-learn"
+    key_bytes = 0
+
+    def __init__(self, weights: Row, intercept: Row, _: Row) -> None:
+        self._estimator = _estimator(weights, intercept)
+
+    def score(self, row: Row) -> Took:
+        """Score a row."""
+        start = time.perf_counter()
+        scores = self._estimator.decision_function(row[None])
+        end = time.perf_counter()
+        return took([start, start, end, end], 0, 0, scores)
+
+
+def _estimator(weights: Row, intercept: Row) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    estimator = LogisticRegression()
+    estimator.classes_ = np.arange(len(weights))
+    estimator.coef_, estimator.intercept_, estimator.n_features_in_ = weights, intercept, weights.shape[1]
+    return estimator
+
+
+PEERS: dict[str, Callable[[Row, Row, Row], Any]] = {
+    "encrypted-inference": EncryptedInference,
+    "tenseal-mm": lambda weights, intercept, _: TenSEAL(weights, intercept, _by_matrix),
+    "tenseal-dot": lambda weights, intercept, _: TenSEAL(weights, intercept, _by_class),
+    "concrete-ml": ConcreteML,
+    "scikit-learn": ScikitLearn,
+}
+
+
+def main() -> None:
+    """Score what stdin asks for."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    name, path = sys.argv[1:]
+    with np.load(path) as arrays:
+        weights, intercept, rows = (np.ascontiguousarray(arrays[key]) for key in ("weights", "intercept", "rows"))
+    peer = PEERS[name](weights, intercept, rows)
+    ready = {"key_bytes": peer.key_bytes, "version": f"{peer.package} {version(peer.package)}"}
+    print(json.dumps(ready), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(peer.score(rows[int(line)])), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""`make bench`: every peer beside us in one run, by turns, on MNIST: the Azure ML guide's own model.
+
+Ours are served over gRPC on loopback; encrypted-inference, TenSEAL and Concrete ML run in a process each, without a
+network. Prints ratios and a table, and writes peers.json and peers.png into build/bench.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sealserve_service.models.loading import load_model
+from tests import mnist
+from tests.benchmarks import systems
+from tests.benchmarks.report import OUTPUT, described_run, render
+from tests.benchmarks.systems import Sample, System, Workload
+from tests.serving import ROOT
+
+CONCRETE_ML = "concrete-ml==1.9.0"
+_ENVIRONMENT = ROOT / "build" / "peers" / "concrete-ml"
+STEPS = ("encrypt", "server", "decrypt")
+PRIVATE = "--weights=private"
+CONDITIONS = (
+    "Ours and plaintext are served over gRPC by one other process, so that a batch is encrypted on one core while it "
+    "is scored on another; the rest have client and server in one process, one thread and no network. EI slots are "
+    "asked by encrypted-inference's own client. Labels are compared with the plaintext model's."
+)
+# Beside each its repetitions, as a share of all: some take seconds a row.
+Entry = tuple[AbstractContextManager[System], float]
+
+
+def entries(workload: Workload, concrete_python: str | None) -> list[Entry]:
+    """What is compared."""
+    peer = partial(systems.peer, workload)
+    found: list[Entry] = [
+        (systems.row(workload, "row"), 1),
+        (systems.row(workload, "row, private weights", PRIVATE), 1),
+        (systems.column(workload, "column"), 1),
+        (systems.column(workload, "column, private weights", PRIVATE), 1),
+        (systems.ei_slots(workload, "EI slots"), 1),
+        (peer("encrypted-inference", "encrypted-inference"), 0.2),
+        (peer("TenSEAL, mm", "tenseal-mm"), 0.3),
+        (peer("TenSEAL, dot by class", "tenseal-dot"), 1),
+        (systems.plaintext(workload, "plaintext, a row", 1), 1),
+        (systems.plaintext(workload, "plaintext, batches", 4096), 1),
+        (peer("scikit-learn in process", "scikit-learn", count=20), 1),
+    ]
+    if concrete_python:
+        found.insert(8, (peer("Concrete ML", "concrete-ml", concrete_python), 1))
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """The median, and the least and the greatest."""
+    return {"median": median(values), "least": min(values), "most": max(values)}
+
+
+def summed_up(system: System, samples: list[tuple[int, Sample]], workload: Workload, labels: NDArray[Any]) -> Any:
+    """Sum the repetitions of a system up; each is (first row, sample)."""
+    rows = np.concatenate([np.arange(first, first + system.rows) % len(workload.rows) for first, _ in samples])
+    expected = workload.model.decision(workload.rows[rows])
+    scores = np.concatenate([sample.scores for _, sample in samples])
+    predict = workload.model.output.predict
+    steps = {
+        f"{step}_ms": spread([1e3 * sample.steps[step] for _, sample in samples])
+        for step in STEPS
+        if step in samples[0][1].steps
+    }
+    total = [sample.total_seconds for _, sample in samples]
+    return {
+        "name": system.name,
+        "network": system.where,
+        "repetitions": len(samples),
+        "rows_a_repetition": system.rows,
+        **steps,
+        "total_ms": spread([1e3 * seconds for seconds in total]),
+        "rows_per_second": 1 / median(total),
+        "request_bytes": median(sample.request_bytes for _, sample in samples),
+        "reply_bytes": median(sample.reply_bytes for _, sample in samples),
+        "resident_mb": system.resident_bytes() / 1e6,
+        "key_bytes": system.key_bytes,
+        "accuracy": float(np.mean(predict(scores) == labels[rows])),
+        "agreement": float(np.mean(predict(scores) == predict(expected))),
+        "rows_compared": len(np.unique(rows)),
+        "score_error": float(np.abs(scores - expected).max()),
+        **system.notes,
+    }
+
+
+def measure(
+    workload: Workload, labels: NDArray[Any], repetitions: int, concrete_python: str | None
+) -> list[dict[str, Any]]:
+    """Start all and ask them by turns, as a machine that others use too is now faster, now slower."""
+    with ExitStack() as stack:
+        planned = [
+            (stack.enter_context(entry), max(1, round(share * repetitions)))
+            for entry, share in tqdm(entries(workload, concrete_python), desc="starting", leave=False)
+        ]
+        samples: dict[str, list[tuple[int, Sample]]] = {system.name: [] for system, _ in planned}
+        for number in tqdm(range(repetitions), desc="by turns", unit="turn", leave=False):
+            for system, count in planned:
+                if number < count:
+                    first = number * system.rows
+                    samples[system.name].append((first, system.measure(first)))
+        return [summed_up(system, samples[system.name], workload, labels) for system, _ in planned]
+
+
+def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
+    """What matters whatever the machine: how many times one is the other, medians of one run."""
+    by_name = {result["name"]: result for result in results}
+
+    def server(name: str) -> float:
+        return float(by_name[name]["server_ms"]["median"])
+
+    def total(name: str) -> float:
+        return float(by_name[name]["total_ms"]["median"])
+
+    best = min(server(name) for name in ("TenSEAL, mm", "TenSEAL, dot by class", "Concrete ML") if name in by_name)
+    return {
+        "server: encrypted-inference over row": server("encrypted-inference") / server("row"),
+        "server: encrypted-inference over EI slots": server("encrypted-inference") / server("EI slots"),
+        "server: best other peer over row": best / server("row"),
+        "server: best other peer over column": best / server("column"),
+        "whole: encrypted-inference over row": total("encrypted-inference") / total("row"),
+        "server: row, private over open weights": server("row, private weights") / server("row"),
+        "server: column, private over open weights": server("column, private weights") / server("column"),
+        "whole: row over plaintext, a row": total("row") / total("plaintext, a row"),
+    }
+
+
+def show_ratio(ratio: float) -> str:
+    """Write a ratio with three digits, or all before the point."""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
+def concrete_ml_python() -> str | None:
+    """Install Concrete ML into an environment of its own, as it pins old packages; None, with the reason, if not."""
+    python = _ENVIRONMENT / "bin" / "python"
+    try:
+        if not (_ENVIRONMENT / "installed").exists():
+            print(f"installing {CONCRETE_ML} into {_ENVIRONMENT}, 4 GB ...", file=sys.stderr)
+            subprocess.run([sys.executable, "-m", "venv", _ENVIRONMENT], check=True)
+            install = [str(python), "-m", "pip", "install", "--quiet", "--only-binary=:all:", CONCRETE_ML]
+            subprocess.run(install, check=True)
+            (_ENVIRONMENT / "installed").touch()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"without Concrete ML, which cannot be installed: {error}", file=sys.stderr)
+        return None
+    return str(python)
+
+
+def shown(result: dict[str, Any]) -> str:
+    """Name a system for readers who do not know which are ours."""
+    name = str(result["name"])
+    is_ours = result["network"] == "gRPC" and not name.startswith("plaintext")
+    return f"sealserve, {name}" if is_ours else name
+
+
+def _cell(result: dict[str, Any], key: str) -> str:
+    found = result.get(key)
+    if found is None:
+        return ""
+    return f"{found['median']:.3g}" if found["median"] < 100 else f"{found['median']:,.0f}"
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Render the results: a line a system, milliseconds and bytes a row."""
+    head = (
+        "system,encrypt ms,server ms,decrypt ms,whole ms,rows/s,bytes up,bytes down,keys MB,resident MB,accuracy,"
+        "labels equal,of rows"
+    )
+    lines = [head.split(",")]
+    for result in results:
+        lines.append(
+            [
+                shown(result),
+                *(_cell(result, f"{step}_ms") for step in (*STEPS, "total")),
+                f"{result['rows_per_second']:,.3g}"
+                if result["rows_per_second"] < 100
+                else f"{result['rows_per_second']:,.0f}",
+                f"{result['request_bytes']:,.0f}",
+                f"{result['reply_bytes']:,.0f}",
+                f"{result['key_bytes'] / 1e6:.3g}",
+                f"{result['resident_mb']:.0f}",
+                f"{result['accuracy']:.2%}",
+                f"{result['agreement']:.2%}",
+                f"{result['rows_compared']:,}",
+            ]
+        )
+    return f"{render(lines)}\n\n{CONDITIONS}"
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw each system's time for a row, split, on a logarithmic scale."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    height = 1.4 + 0.42 * len(results)
+    figure, (whole, split) = plt.subplots(
+        1, 2, figsize=(11, height), layout="constrained", sharey=True, width_ratios=[3, 2]
+    )
+    names = list(map(shown, results))
+    totals = [result["total_ms"]["median"] for result in results]
+    errors = [
+        [total - result["total_ms"]["least"] for total, result in zip(totals, results, strict=True)],
+        [result["total_ms"]["most"] - total for total, result in zip(totals, results, strict=True)],
+    ]
+    bars = whole.barh(names, totals, xerr=errors, color="#8fa8c8", error_kw={"linewidth": 1})
+    whole.bar_label(bars, [f"{total:,.0f}" if total >= 100 else f"{total:.3g}" for total in totals], padding=4)
+    whole.set_xscale("log")
+    whole.set_xlim(min(totals) / 3, max(totals) * 20)
+    whole.set_xlabel("milliseconds a row, features to scores (logarithmic)")
+    left = np.zeros(len(results))
+    # Shares are stacked on a scale of their own: lengths of a stack on a logarithmic one mean nothing.
+    for step, color in zip((*STEPS, "the rest"), ("#3b6fb6", "#d98c00", "#5aa469", "#d8d8d8"), strict=True):
+        parts = np.array([_share(result, step) for result in results])
+        split.barh(names, parts, left=left, color=color, label=step)
+        left += parts
+    split.set_xlim(0, 100)
+    split.set_xlabel("% of encrypt + server + decrypt + rest")
+    whole.invert_yaxis()
+    figure.suptitle("One encrypted MNIST row: 784 features, 10 classes")
+    figure.legend(ncols=4, loc="outside lower center", frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def _share(result: dict[str, Any], step: str) -> float:
+    """A step's share in per cent. Steps of a batch overlap, so that their sum may be more than the whole."""
+    steps = {name: result.get(f"{name}_ms", {}).get("median", 0.0) for name in STEPS}
+    whole = float(max(result["total_ms"]["median"], sum(steps.values())))
+    return 100 * float(steps.get(step, whole - sum(steps.values()))) / whole
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=10, help="turns; the slowest peers get fewer (%(default)s)")
+    parser.add_argument("--concrete-ml", action="store_true", help="Concrete ML too, in an environment of its own")
+    parser.add_argument("--quick", action="store_true", help="one turn: to see that it works, not for figures")
+    arguments = parser.parse_args()
+    rows, labels, path = mnist.images(), mnist.labels(), mnist.find(mnist.MODEL)
+    if rows is None or labels is None or path is None:
+        sys.exit(f"MNIST or the guide's model is not here: run `make data`, or set SEALSERVE_DATA ({mnist.MODEL})")
+    workload = Workload(path, load_model(path, trust_pickle=True), rows)
+    python = concrete_ml_python() if arguments.concrete_ml else None
+    results = measure(workload, labels, 1 if arguments.quick else arguments.repetitions, python)
+    found = ratios(results)
+    report = described_run() | {"peers": {"ratios": found, "systems": results}}
+    (OUTPUT / "peers.json").write_text(json.dumps(report, indent=2) + "\n")
+    plot(results, OUTPUT / "peers.png")
+    print(render([("how many times", "ratio"), *((name, show_ratio(ratio)) for name, ratio in found.items())]))
+    print()
+    print(table(results))
+    print(f"written: {OUTPUT / 'peers.json'}, {OUTPUT / 'peers.png'}")
+
+
+if __name__ == "__main__":
+    main()

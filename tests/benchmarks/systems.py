@@ -1,0 +1,248 @@
+"""What `make bench` compares: our layouts as they are served, peers in processes of their own, and plaintext."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from sealserve.client import Client
+from sealserve.ei import EIClient
+from sealserve.he.parameters import Layout
+from sealserve.item import ItemHeader
+from sealserve.v1 import prediction_pb2
+from sealserve.wire import header_to_proto
+from sealserve_service.models.linear_model import LinearModel
+from tests.benchmarks import plain_server
+from tests.benchmarks.replay import Batch, replay
+from tests.benchmarks.row import latency, message_bytes
+from tests.ei_user import EIUser
+from tests.programs import Program, serve
+
+_WORKER = Path(__file__).with_name("peer_worker.py")
+_PREDICT = "/sealserve.v1.PredictionService/Predict"
+_ROWS = 20  # rows, or calls in plaintext, a repetition
+_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One repetition.
+
+    Attributes:
+        scores: float64 (rows, classes), of consecutive rows.
+        total_seconds: from features to scores, a row.
+        steps: seconds a row of encrypt, server and decrypt, where they can be told apart.
+        request_bytes, reply_bytes: a row.
+    """
+
+    scores: NDArray[np.float64]
+    total_seconds: float
+    steps: dict[str, float]
+    request_bytes: float
+    reply_bytes: float
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that scores rows.
+
+    Attributes:
+        name: in tables.
+        where: what is between client and server.
+        measure: scores rows from an index on, and says what it took.
+        rows: that a repetition scores.
+        resident_bytes: of its server, or of client and server where these are one process.
+        key_bytes: what a client sends before its first row.
+    """
+
+    name: str
+    where: str
+    measure: Callable[[int], Sample]
+    rows: int
+    resident_bytes: Callable[[], int]
+    key_bytes: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model, as a file and loaded, and rows."""
+
+    path: Path
+    model: LinearModel
+    rows: NDArray[np.float64]
+
+    def part(self, first: int, count: int) -> NDArray[np.float64]:
+        """Rows from an index on, from the first again after the last."""
+        return self.rows[np.arange(first, first + count) % len(self.rows)]
+
+
+@contextlib.contextmanager
+def _served(workload: Workload, *options: str) -> Iterator[Program]:
+    with serve(f"--model=mnist={workload.path}", "--trust-pickle", "--input-range=0,1", *options) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def row(workload: Workload, name: str, *options: str) -> Iterator[System]:
+    """The row layout, one row a call."""
+    with _served(workload, *options) as program, Client(program.address, layout="row") as client:
+        scores = client.decision_function(workload.rows[:_ROWS])  # warm, and registered
+        sizes, offer = message_bytes(client, workload.rows[:1]), client.offer()
+
+        def measure(first: int) -> Sample:
+            some = workload.part(first, _ROWS)
+            found = latency(client, some)
+            steps = {step: found[f"{step}_ms"] / 1e3 for step in ("encrypt", "server", "decrypt")}
+            scores = np.concatenate([client.decision_function(one) for one in some[:, None]])
+            return Sample(scores, found["predict_ms"] / 1e3, steps, sizes["request_bytes"], sizes["reply_bytes"])
+
+        assert len(scores) == _ROWS
+        notes = {"parameter_set": offer.parameters.parameter_set.name}
+        yield System(name, "gRPC", measure, _ROWS, lambda: program.resident_bytes, offer.cost.key_bytes, notes)
+
+
+@contextlib.contextmanager
+def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
+    """The column layout, a full batch a call."""
+    with _served(workload, *options) as program, Client(program.address, layout="column") as client:
+        offer = client.offer()
+        count, exchange = offer.rows_per_item, client._exchange(offer.rows_per_item)
+        client.decision_function(workload.part(0, count))
+
+        def measure(first: int) -> Sample:
+            some = workload.part(first, count)
+            start = time.perf_counter()
+            scores = client.decision_function(some)
+            total = time.perf_counter() - start
+            start = time.perf_counter()
+            batch = Batch.of(exchange, exchange.quantize(some))
+            encrypt = time.perf_counter() - start
+            with client._connections.use(0) as channel:
+                replayed = replay(channel, batch, 1, 1)
+            start = time.perf_counter()
+            exchange.decrypt(count, replayed.reply)
+            steps = {
+                "encrypt": encrypt / count,
+                "server": replayed.server_seconds / count,
+                "decrypt": (time.perf_counter() - start) / count,
+            }
+            return Sample(scores, total / count, steps, batch.byte_count / count, replayed.reply_bytes / count)
+
+        notes = {"parameter_set": offer.parameters.parameter_set.name}
+        yield System(name, "gRPC", measure, count, lambda: program.resident_bytes, offer.cost.key_bytes, notes)
+
+
+@contextlib.contextmanager
+def ei_slots(workload: Workload, name: str) -> Iterator[System]:
+    """The EI slots of our engine, asked by an unmodified encrypted-inference client."""
+    user = EIUser()
+    with _served(workload) as program, EIClient(program.address, client=user.client) as client:
+        client._evaluation_keys = user.evaluation_keys
+        key_id, model = client.key_id, client.model
+        (offer,) = (offer for offer in model.offers if offer.layout is Layout.EI_SLOTS)
+        header = ItemHeader(model.name, model.config_id, offer.layout, "ei-8192", 1, 1, key_id)
+        call: Any = client._channel.unary_unary(_PREDICT, bytes, prediction_pb2.PredictResponse.FromString)
+
+        def measure(first: int) -> Sample:
+            (features,) = workload.part(first, 1)
+            times = [time.perf_counter()]
+            ciphertexts = user.encrypt(features)
+            times.append(time.perf_counter())
+            request = prediction_pb2.PredictRequest(header=header_to_proto(header), ciphertexts=ciphertexts)
+            body = request.SerializeToString()
+            response = call(body, timeout=_TIMEOUT_SECONDS)
+            times.append(time.perf_counter())
+            scores = user.decrypt([pair.seal_ciphertext for pair in response.scores.scores])
+            times.append(time.perf_counter())
+            encrypt, _, decrypt = np.diff(times).tolist()
+            steps = {"encrypt": encrypt, "server": response.done.server_seconds, "decrypt": decrypt}
+            return Sample(scores[None], times[-1] - times[0], steps, len(body), response.ByteSize())
+
+        measure(0)  # by then the keys are loaded
+        yield System(name, "gRPC", measure, 1, lambda: program.resident_bytes, len(user.evaluation_keys))
+
+
+@contextlib.contextmanager
+def peer(
+    workload: Workload, name: str, worker: str, python: str = sys.executable, *, count: int = 1
+) -> Iterator[System]:
+    """A peer of peer_worker.py, so many rows a repetition, one by one.
+
+    Raises:
+        RuntimeError: it does not start.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.npz"
+        np.savez(path, weights=workload.model.weights, intercept=workload.model.intercept, rows=workload.rows)
+        command = [python, str(_WORKER), worker, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin
+            assert process.stdout
+            stdin, stdout = process.stdin, process.stdout
+            try:
+                line = stdout.readline()
+                if not line:
+                    raise RuntimeError(f"{worker} did not start; what it says is above")
+                ready = json.loads(line)
+
+                def measure(first: int) -> Sample:
+                    found = []
+                    for number in range(first, first + count):
+                        print(number % len(workload.rows), file=stdin, flush=True)
+                        found.append(json.loads(stdout.readline()))
+                    steps = {step: median(took[step] for took in found) for step in ("encrypt", "server", "decrypt")}
+                    total = median(sum(took[step] for step in steps) for took in found)
+                    scores = np.array([took["scores"] for took in found])
+                    return Sample(scores, total, steps, found[0]["request_bytes"], found[0]["reply_bytes"])
+
+                if count > 1:  # the others take seconds a row, beside which nothing that has to warm up matters
+                    measure(0)
+                resident = psutil.Process(process.pid).memory_info
+                version = {"version": ready["version"]}
+                yield System(name, "none", measure, count, lambda: int(resident().rss), ready["key_bytes"], version)
+            finally:
+                process.kill()
+
+
+@contextlib.contextmanager
+def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
+    """The same rows as float32 over gRPC, so many a call."""
+    model = workload.model
+    floats = workload.rows.astype(np.float32)
+    per_message = (1 << 20) // floats[0].nbytes
+    with (
+        plain_server.running(model.weights, model.intercept) as address,
+        grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel,
+    ):
+        children = psutil.Process().children()
+        server = max(
+            (p for p in children if "tests.benchmarks.plain_server" in p.cmdline()), key=psutil.Process.create_time
+        )
+        call: Any = channel.stream_stream(plain_server.SCORE, bytes, bytes)
+
+        def measure(first: int) -> Sample:
+            some = floats[np.arange(first, first + _ROWS * a_call) % len(floats)].reshape(_ROWS, a_call, -1)
+            replies, seconds = [], []
+            for rows in some:
+                start = time.perf_counter()
+                bodies = [rows[at : at + per_message].tobytes() for at in range(0, a_call, per_message)]
+                replies.append(b"".join(call(iter(bodies))))
+                seconds.append((time.perf_counter() - start) / a_call)
+            scores = np.frombuffer(b"".join(replies), np.float32).reshape(_ROWS * a_call, -1).astype(np.float64)
+            return Sample(scores, median(seconds), {}, rows[0].nbytes, len(replies[0]) / a_call)
+
+        measure(0)
+        yield System(name, "gRPC", measure, _ROWS * a_call, lambda: int(server.memory_info().rss))
