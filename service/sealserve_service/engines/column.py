@@ -37,13 +37,17 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanErro
 from sealserve.he import _seal
 from sealserve.he.parameters import Layout
 from sealserve.he.planner import ColumnPlan
-from sealserve.he.public_key_format import public_key_bytes
-from sealserve.he.seal_format import CiphertextFormat
 from sealserve.item import ItemHeader, Residues
-from sealserve.model import Cost, ObservedError, Offer
-from sealserve.registered_key import KeyKind
+from sealserve.model import ObservedError
 from sealserve_service.auth import Tenant
-from sealserve_service.engines.rerandomizer import Rerandomizer, ZeroEncryptorOf, no_keys
+from sealserve_service.engines import planned
+from sealserve_service.engines.rerandomizer import (
+    Rerandomizer,
+    ZeroEncryptorOf,
+    hiding_of,
+    hiding_to_measure,
+    no_keys,
+)
 
 MAX_ABSOLUTE_SUM = 1 << 21
 MAX_HELD_BYTES = 32 << 20
@@ -71,11 +75,11 @@ class ColumnEngine:
         self.parameter_set = plan.parameters.parameter_set
         self.packing = plan.packing
         self.context = _seal.context(plan.parameters)
-        self.format = CiphertextFormat(self.parameter_set, _seal.fresh_parms_id(self.context))
+        self.format = planned.ciphertext_format(plan)
         self.primes = np.array(self.parameter_set.data_primes, np.int64)[:, None]
         self.weights = np.ascontiguousarray(plan.model.weights.T, np.float64)
         self.folds = folds(plan.model.weights)
-        self.intercept = self._lifted_intercept()
+        self.intercept = planned.lifted_intercept(plan).T.astype(np.int64)  # (score_count, data primes)
         # As many products at once as there are cores: more would only take each other's cache.
         self._buffers: queue.SimpleQueue[NDArray[np.float64] | None] = queue.SimpleQueue()
         for _ in range(os.cpu_count() or 1):
@@ -84,7 +88,13 @@ class ColumnEngine:
         held_bytes = 3 * 2 * self.packing.score_count * self.parameter_set.polynomial_bytes
         if held_bytes > MAX_HELD_BYTES:
             raise PlanError(f"a batch with {self.packing.score_count} classes would hold {held_bytes >> 20} MB")
-        self.offer = self._offer(observed_error, held_bytes)
+        self.offer = planned.offered(
+            plan,
+            Layout.COLUMN,
+            server_seconds=self._measured_seconds(),
+            held_bytes=held_bytes,
+            observed_error=observed_error,
+        )
 
     def begin(self, header: ItemHeader, tenant: Tenant) -> "ColumnScoring":
         """Begin an item of header.row_count rows.
@@ -92,11 +102,7 @@ class ColumnEngine:
         Raises:
             KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
         """
-        width = self._plan.noise_width
-        if width is None:
-            return ColumnScoring(self, header.row_count)
-        zero_encryptor = self._keys(tenant.name, header.key_id, self.parameter_set)
-        return ColumnScoring(self, header.row_count, Rerandomizer(zero_encryptor, width))
+        return ColumnScoring(self, header.row_count, hiding_of(self._plan, self._keys, header, tenant))
 
     def multiply(self, first_index: int, residues: NDArray[np.uint64], sums: NDArray[np.float64]) -> None:
         """Add the products of residues, of consecutive ciphertexts between two folds, and their weights to the sums.
@@ -122,48 +128,11 @@ class ColumnEngine:
         finally:
             self._buffers.put(buffer)
 
-    def _lifted_intercept(self) -> NDArray[np.int64]:
-        """Scale intercepts to ciphertexts: round(q b_int / t) modulo each data prime, (score_count, data primes)."""
-        q, t = self.parameter_set.modulus, self._plan.parameters.plain_modulus
-        lifted = [(q * (b % t) + t // 2) // t for b in self._plan.model.intercept]
-        return np.array([[value % prime for prime in self.parameter_set.data_primes] for value in lifted], np.int64)
-
-    def _offer(self, observed_error: ObservedError | None, held_bytes: int) -> Offer:
-        plan, packing = self._plan, self.packing
-        is_private = plan.noise_width is not None
-        return Offer(
-            layout=Layout.COLUMN,
-            parameters=plan.parameters,
-            parms_id=_seal.fresh_parms_id(self.context),
-            private_weights=is_private,
-            rows_per_item=packing.rows,
-            classes_per_polynomial=packing.classes,
-            ciphertexts_per_item=packing.ciphertexts,
-            score_scale=plan.model.score_scale,
-            score_centers=plan.score_centers,
-            score_radii=plan.score_radii,
-            score_error_bound=plan.score_error_bound,
-            input_rounding_error_bound=plan.input_rounding_error_bound,
-            observed_error=observed_error,
-            cost=Cost(
-                request_bytes=packing.ciphertexts * self.format.full_bytes,
-                reply_bytes=plan.reply_bytes,
-                server_seconds=self._measured_seconds(),
-                held_bytes=held_bytes,
-                key_bytes=public_key_bytes(self.parameter_set) if is_private else 0,
-            ),
-            required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
-        )
-
     def _measured_seconds(self) -> float:
         """Time some ciphertexts of noise, which cost what others cost, and the reply; it warms the engine up."""
-        words = np.frombuffer(os.urandom(2 * self.parameter_set.polynomial_bytes), np.uint64)
-        c0, c1 = words.reshape(2, *self.primes.shape[:1], -1) % self.primes.astype(np.uint64)
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
-        noise = [self.format.pack(c0, c1.tobytes())] * some
-        width, hiding = self._plan.noise_width, None
-        if width is not None:
-            hiding = Rerandomizer.under_a_random_key(self.parameter_set, width)
+        noise = [planned.noise(self._plan)] * some
+        hiding = hiding_to_measure(self._plan)
         samples = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from sealserve.errors import KeyNotFoundError
 from sealserve.he.hiding import uniform_noise
 from sealserve.he.parameters import ParameterSet
+from sealserve.he.planner import ColumnPlan, RowPlan
 from sealserve.he.public_key_format import pack_public_key
 from sealserve.he.zero_encryptor import ZeroEncryptor
-from sealserve.item import Residues
+from sealserve.item import ItemHeader, Residues
+from sealserve_service.auth import Tenant
 
 ZeroEncryptorOf = Callable[[str, str, ParameterSet], ZeroEncryptor]
 """(the tenant's name, key id, parameter set) -> what encrypts zero under that key; raises KeyNotFoundError."""
@@ -62,3 +64,23 @@ class Rerandomizer:
         total = one + other
         reduced: NDArray[np.uint64] = np.minimum(total, total - self._primes)
         return reduced
+
+
+def hiding_of(
+    plan: RowPlan | ColumnPlan, keys: ZeroEncryptorOf, header: ItemHeader, tenant: Tenant
+) -> Rerandomizer | None:
+    """Return what hides the weights in an item's reply; None where they are open.
+
+    Raises:
+        KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
+    """
+    if plan.noise_width is None:
+        return None
+    return Rerandomizer(keys(tenant.name, header.key_id, plan.parameters.parameter_set), plan.noise_width)
+
+
+def hiding_to_measure(plan: RowPlan | ColumnPlan) -> Rerandomizer | None:
+    """Return what costs what hiding costs; None where the weights are open."""
+    if plan.noise_width is None:
+        return None
+    return Rerandomizer.under_a_random_key(plan.parameters.parameter_set, plan.noise_width)

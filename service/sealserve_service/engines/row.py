@@ -6,7 +6,6 @@ Weights are lifted and transformed to NTT form once, when the engine is built. T
 coefficient holds what is `sealserve.he.row`'s.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -18,13 +17,18 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
 from sealserve.he.parameters import Layout
 from sealserve.he.planner import RowPlan
-from sealserve.he.public_key_format import public_key_bytes
-from sealserve.he.seal_format import CiphertextFormat, pack_plaintext
+from sealserve.he.seal_format import pack_plaintext
 from sealserve.item import ItemHeader, Residues
-from sealserve.model import Cost, ObservedError, Offer
-from sealserve.registered_key import KeyKind
+from sealserve.model import ObservedError
 from sealserve_service.auth import Tenant
-from sealserve_service.engines.rerandomizer import Rerandomizer, ZeroEncryptorOf, no_keys
+from sealserve_service.engines import planned
+from sealserve_service.engines.rerandomizer import (
+    Rerandomizer,
+    ZeroEncryptorOf,
+    hiding_of,
+    hiding_to_measure,
+    no_keys,
+)
 
 _COST_REPETITIONS = 5
 
@@ -43,14 +47,16 @@ class RowEngine:
         self.packing = plan.packing
         self.context = _seal.context(plan.parameters)
         self.evaluator = _seal.Evaluator(self.context)
-        self.format = CiphertextFormat(self.parameter_set, _seal.fresh_parms_id(self.context))
+        self.format = planned.ciphertext_format(plan)
         self.primes = np.array(self.parameter_set.data_primes, np.uint64)[:, None]
         self.weights = [
             [self._transformed(block) for block in polynomial]
             for polynomial in plan.packing.pack_weights(plan.model.weights)
         ]
-        self.intercept = self._lifted_intercept()
-        self.offer = self._offer(observed_error)
+        self.intercept = planned.lifted_intercept(plan)
+        self.offer = planned.offered(
+            plan, Layout.ROW, server_seconds=self._measured_seconds(), observed_error=observed_error
+        )
 
     def begin(self, header: ItemHeader, tenant: Tenant) -> "RowScoring":
         """Begin an item of header.row_count rows.
@@ -58,11 +64,7 @@ class RowEngine:
         Raises:
             KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
         """
-        width = self._plan.noise_width
-        if width is None:
-            return RowScoring(self, header.row_count)
-        zero_encryptor = self._keys(tenant.name, header.key_id, self.parameter_set)
-        return RowScoring(self, header.row_count, Rerandomizer(zero_encryptor, width))
+        return RowScoring(self, header.row_count, hiding_of(self._plan, self._keys, header, tenant))
 
     def _transformed(self, coefficients: NDArray[np.int64]) -> _seal.Plaintext | None:
         """Lift signed weights (N,) modulo t and transform them; None if all are zero: SEAL refuses such a factor.
@@ -75,47 +77,10 @@ class RowEngine:
         plaintext = _seal.load_plaintext(self.context, pack_plaintext(lifted))
         return self.evaluator.transform_to_ntt(plaintext, self.context.first_parms_id())
 
-    def _lifted_intercept(self) -> NDArray[np.uint64]:
-        """Scale intercepts to ciphertexts: round(q b_int / t) modulo each data prime, (data primes, score_count)."""
-        q, t = self.parameter_set.modulus, self._plan.parameters.plain_modulus
-        lifted = [(q * (b % t) + t // 2) // t for b in self._plan.model.intercept]
-        return np.array([[value % prime for value in lifted] for prime in self.parameter_set.data_primes], np.uint64)
-
-    def _offer(self, observed_error: ObservedError | None) -> Offer:
-        plan, packing = self._plan, self.packing
-        is_private = plan.noise_width is not None
-        return Offer(
-            layout=Layout.ROW,
-            parameters=plan.parameters,
-            parms_id=_seal.fresh_parms_id(self.context),
-            private_weights=is_private,
-            rows_per_item=packing.rows,
-            classes_per_polynomial=packing.classes,
-            ciphertexts_per_item=packing.ciphertexts,
-            score_scale=plan.model.score_scale,
-            score_centers=plan.score_centers,
-            score_radii=plan.score_radii,
-            score_error_bound=plan.score_error_bound,
-            input_rounding_error_bound=plan.input_rounding_error_bound,
-            observed_error=observed_error,
-            cost=Cost(
-                request_bytes := packing.ciphertexts * self.format.full_bytes,
-                plan.reply_bytes,
-                self._measured_seconds(),
-                held_bytes=request_bytes,
-                key_bytes=public_key_bytes(self.parameter_set) if is_private else 0,
-            ),
-            required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
-        )
-
     def _measured_seconds(self) -> float:
         """Time the scoring of noise, which costs what a ciphertext costs; it warms the engine up besides."""
-        words = np.frombuffer(os.urandom(2 * self.parameter_set.polynomial_bytes), np.uint64)
-        c0, c1 = words.reshape(2, *self.primes.shape[:1], -1) % self.primes
-        noise = [self.format.pack(c0, c1.tobytes())] * self.packing.ciphertexts
-        width, hiding = self._plan.noise_width, None
-        if width is not None:
-            hiding = Rerandomizer.under_a_random_key(self.parameter_set, width)
+        noise = [planned.noise(self._plan)] * self.packing.ciphertexts
+        hiding = hiding_to_measure(self._plan)
         seconds = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()
