@@ -148,7 +148,7 @@ def running_container(
     try:
         _run(
             *("podman", "run", "--detach", "--name", name, *network, *_CONFINED.split(), *volumes, *variables),
-            *(image, "serve", *arguments),
+            *(image, "serve", "--weights", "open", *arguments),
         )
         yield Container(name, address, started)
     finally:

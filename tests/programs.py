@@ -36,9 +36,12 @@ class Program:
 def serve(*options: str, address: str = "127.0.0.1:0", log: Path | str = "", **environment: str) -> Iterator[Program]:
     """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before.
 
+    Its weights are open, unless an option says otherwise: what most tests are about is the same in either mode.
+
     It logs to this process's stderr, or to the file `log`.
     """
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", address, "--log-level", "warning"]
+    command += ["--weights", "open"]
     with (
         Path(log).open("w") if log else contextlib.nullcontext() as stderr,
         subprocess.Popen(

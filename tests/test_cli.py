@@ -20,6 +20,7 @@ from sealserve.client import Client
 from sealserve.keys import SecretKey
 from sealserve_service.commands import options
 from sealserve_service.models.registry import ModelRegistry
+from sealserve_service.settings import Settings
 from tests.conftest import Digits
 from tests.ei_user import EIUser
 from tests.programs import serve
@@ -195,7 +196,7 @@ def chosen_rows(command: list[str], capsys: pytest.CaptureFixture[str]) -> dict[
 
 def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "calibration.npy", digits_model.X)
-    command = ["inspect", str(model_file), "--calibration", str(tmp_path / "calibration.npy")]
+    command = ["inspect", str(model_file), "--calibration", str(tmp_path / "calibration.npy"), "--weights", "open"]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert re.search(r"observed score error +\S+ over 300 rows, 100.00% equal labels", shown)
@@ -271,6 +272,15 @@ def test_what_hides_no_weights_is_not_offered_beside_what_does(
         assert [(offer.layout.value, offer.private_weights) for offer in client.model.offers] == offered
         assert len(client.predict(np.zeros((1, 64)))) == 1
         assert any("hide no weights" in line for line in program.said) is warned
+
+
+def test_weights_are_private_unless_they_are_to_be_open() -> None:
+    serve_arguments, inspect_arguments = (
+        build_parser().parse_args([command, *model]) for command, model in (("serve", []), ("inspect", ["a.npz"]))
+    )
+    assert options.hiding_bits(serve_arguments) == options.hiding_bits(inspect_arguments) == 40
+    assert options.hiding_bits(build_parser().parse_args(["serve", "--weights", "open"])) is None
+    assert Settings().hiding_bits == 40
 
 
 def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

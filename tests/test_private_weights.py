@@ -1,11 +1,13 @@
 """Private weights over real sockets: a client uses them without knowing; keys that are wrong, foreign or gone."""
 
+import asyncio
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve._session import LayoutChoice
+from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.errors import (
@@ -155,6 +158,46 @@ def test_a_key_that_goes_in_the_middle_of_a_stream_costs_no_row(service: Service
         results = dict(client.stream(rows(), method="decision_function"))
     assert sorted(results) == list(range(120))
     assert np.abs(np.stack([results[row] for row in range(120)]) - digits_model.scores[:120]).max() < 0.05
+
+
+def test_the_client_for_asyncio_needs_to_know_as_little(service: Service, digits_model: Digits) -> None:
+    X, expected = digits_model.X[:40], digits_model.scores[:40]
+
+    async def score() -> list[NDArray[np.float64]]:
+        found = []
+        async with AsyncClient(service.address, layout="row", timeout_seconds=HANG_SECONDS) as client:
+            found.append(
+                np.concatenate(await asyncio.gather(*(client.decision_function(X[[row]]) for row in range(40))))
+            )
+            assert len(service.key_ids()) == 1
+            service.forget_all()
+            found.append(await client.decision_function(X))
+            service.forget_all()
+            results = {index: result async for index, result in client.stream(X, method="decision_function")}
+            found.append(np.stack([results[row] for row in range(40)]))
+            return found
+
+    for scores in asyncio.run(score()):
+        assert np.abs(scores - expected).max() < 0.05
+    assert len(service.key_ids()) == 1
+
+
+def test_a_service_that_never_finds_the_key_is_asked_a_few_times_only(service: Service, digits_model: Digits) -> None:
+    asked = list[str]()
+
+    def lost(tenant: str, key_id: str) -> Any:
+        asked.append(key_id)
+        raise KeyNotFoundError(key_id)
+
+    service.keys._ready.get = lost  # type: ignore[method-assign]
+    with service.client("row") as client:
+        with pytest.raises(KeyNotFoundError):
+            client.predict(digits_model.X[:1])
+        assert 2 <= len(asked) <= 6
+        asked.clear()
+        ((_, error),) = list(client.stream(digits_model.X[:1]))
+        assert isinstance(error, KeyNotFoundError)
+        assert 2 <= len(asked) <= 6
 
 
 def test_threads_share_a_client_and_its_key(service: Service, digits_model: Digits) -> None:

@@ -23,7 +23,7 @@ from sealserve_service.settings import ModelSource, Settings
 from sealserve_service.supervisor import run
 path, address, processes = sys.argv[1:]
 source = ModelSource("line", Path(path), input_range=(0.0, 1.0))
-sys.exit(run(Settings(address=address, processes=int(processes), models=(source,))))
+sys.exit(run(Settings(address=address, processes=int(processes), models=(source,), hiding_bits=None)))
 """
 
 

@@ -139,7 +139,7 @@ def test_a_sighup_that_comes_while_processes_start_reaches_them(tmp_path: Path) 
     path = tmp_path / "line.npz"
     put(path, 1.0)
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--model", str(path), *IN_RANGE]
-    command += ["--address", "127.0.0.1:0", "--processes", "2"]
+    command += ["--address", "127.0.0.1:0", "--processes", "2", "--weights", "open"]
     log = tmp_path / "log"
     with log.open("w") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)

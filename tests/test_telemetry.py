@@ -417,7 +417,7 @@ def test_an_address_that_cannot_be_listened_on(
     line_path: Path, processes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["serve", f"--model=line={line_path}", "--input-range=0,1", "--address=127.0.0.1:0"]
-    command += [f"--processes={processes}"]
+    command += [f"--processes={processes}", "--weights=open"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

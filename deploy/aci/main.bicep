@@ -34,6 +34,10 @@ param modelSha256 string
 @description('Least and greatest value of every feature, as LO,HI.')
 param inputRange string = '0,1'
 
+@description('What replies tell: private hides the weights, open also serves encrypted-inference clients.')
+@allowed(['private', 'open'])
+param weights string = 'private'
+
 @description('Whether to load a pickle, which runs code of whoever wrote it.')
 param trustPickle bool = false
 
@@ -87,6 +91,8 @@ var command = [
   '${modelName}=${modelFile}@sha256:${modelSha256}'
   '--input-range'
   inputRange
+  '--weights'
+  weights
 ]
 var roles = 'Microsoft.Authorization/roleDefinitions'
 var acrPull = subscriptionResourceId(roles, '7f951dda-4ed3-4680-a7ca-43fe172d538d')

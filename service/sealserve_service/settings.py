@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sealserve.he.hiding import DEFAULT_HIDING_BITS
 from sealserve.model import Limits
 from sealserve_service.quota import Quota
 
@@ -102,7 +103,7 @@ class Settings:
     key_memory_bytes: int = 200 << 20
     key_cache_bytes: int = 200 << 20
     max_key_ttl_seconds: float = 30 * 86_400.0
-    hiding_bits: int | None = None
+    hiding_bits: int | None = DEFAULT_HIDING_BITS
     ei_engine: str = ""
     handshake_timeout_seconds: float = 20.0
     grace_seconds: float = 20.0

@@ -30,6 +30,7 @@ FILLED_IN = {
     "ACI_MODEL_SHARE": "models",
     "ACI_MODEL_NAME": "mnist",
     "ACI_INPUT_RANGE": "0,1",
+    "ACI_WEIGHTS": "private",
     "ACI_KEY_ACCOUNT": "keyaccount",
     "ACI_KEY_CONTAINER": "keys",
     "IMAGE": "registry.azurecr.io/sealserve:1.2.3",

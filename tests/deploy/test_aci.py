@@ -74,7 +74,8 @@ def test_one_core_and_one_gigabyte_unless_told_otherwise() -> None:
 def test_the_command_and_the_environment_are_sealserve_s_own() -> None:
     group = container(group_of_yaml())
     program, command, flag, model, *others = group["command"]
-    assert (program, command, flag, others) == ("sealserve", "serve", "--model", ["--input-range", "0,1"])
+    assert (program, command, flag) == ("sealserve", "serve", "--model")
+    assert others == ["--input-range", "0,1", "--weights", "private"]
     file = options.model_file(model)
     assert (file.name, str(file.path), file.sha256) == ("mnist", "mnist.skops", FILLED_IN["MODEL_SHA256"])
     environment = {variable["name"]: variable["value"] for variable in group["environmentVariables"]}

@@ -130,10 +130,11 @@ def test_what_is_set_replaces_what_is_usual(machine: Machine) -> None:
         ACI_CPU="2",
         ACI_MEMORY_GB="3.5",
         ACI_TRUST_PICKLE="true",
+        ACI_WEIGHTS="open",
         ACI_INPUT_RANGE="-1,1",
     )
     (call,) = machine.calls("az")
-    given = {"name=scorer", "cpu=2", "memoryInGB=3.5", "trustPickle=true", "inputRange=-1,1"}
+    given = {"name=scorer", "cpu=2", "memoryInGB=3.5", "trustPickle=true", "inputRange=-1,1", "weights=open"}
     assert given <= set(options_of(call)["--parameters"])
 
 

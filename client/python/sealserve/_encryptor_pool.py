@@ -86,7 +86,7 @@ Task = Future[list[bytes] | None]
 
 
 class PooledEncryptor:
-    """Encrypts many plaintexts in a pool, few here.
+    """Encrypts many plaintexts in a pool and here at once, few here only.
 
     Args:
         pool: of any number of encryptors.
@@ -100,22 +100,32 @@ class PooledEncryptor:
         self.ciphertext_bytes = self._here.ciphertext_bytes
 
     def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
-        """Encrypt plaintexts, each (N,), in order; a few tasks ahead of what is taken."""
+        """Encrypt plaintexts, each (N,), in order: some blocks in the pool and, while that is busy, others here."""
         source, tasks = iter(plaintexts), deque[tuple[NDArray[np.uint64], Task]]()
+        busy = _TASKS_AHEAD * self._pool.processes
         try:
             while (block := list(islice(source, _PLAINTEXTS_A_TASK))) and len(block) == _PLAINTEXTS_A_TASK:
-                stacked = np.stack(block)
-                tasks.append((stacked, self._pool.submit(self._make, stacked)))
-                if len(tasks) > _TASKS_AHEAD * self._pool.processes:
-                    yield from self._done(*tasks.popleft())
+                is_busy = sum(not task.done() for _, task in tasks) >= busy
+                tasks.append(self._here_done(block) if is_busy else self._begun(block))
+                while tasks and (tasks[0][1].done() or len(tasks) > 2 * busy):
+                    yield from self._result(*tasks.popleft())
             while tasks:
-                yield from self._done(*tasks.popleft())
+                yield from self._result(*tasks.popleft())
             yield from self._here.encrypt_all(block)
         finally:
             for _, task in tasks:
                 task.cancel()
 
-    def _done(self, block: NDArray[np.uint64], task: Task) -> Iterable[bytes]:
+    def _begun(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Task]:
+        stacked = np.stack(block)
+        return stacked, self._pool.submit(self._make, stacked)
+
+    def _here_done(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Task]:
+        done: Task = Future()
+        done.set_result(list(self._here.encrypt_all(block)))
+        return np.empty((0, 0), np.uint64), done
+
+    def _result(self, block: NDArray[np.uint64], task: Task) -> Iterable[bytes]:
         encrypted = task.result()
         # Without a worker it is slower, but nothing is lost.
         return self._here.encrypt_all(block) if encrypted is None else encrypted

@@ -37,7 +37,7 @@ def run(arguments: Namespace) -> int:
     _say(f"training a LogisticRegression on {len(train_x)} digits of 8 x 8 pixels ...")
     estimator = LogisticRegression(max_iter=5000).fit(train_x, train_y)
     with tempfile.TemporaryDirectory() as directory, _serving(_saved(estimator, directory)) as address:
-        _say(f"a service that holds no key is serving it on {address}")
+        _say(f"a service that holds no secret key is serving it on {address}")
         with Client(address) as client:
             offer = client.model.offers[0]
             _say(f"encrypting {len(test_x)} rows with {offer.parameters.parameter_set.name}, one call a row ...")

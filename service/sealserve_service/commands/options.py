@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from sealserve.he.hiding import DEFAULT_HIDING_BITS
 from sealserve_service.settings import ModelSource
 
-DEFAULT_WEIGHTS = "open"
+DEFAULT_WEIGHTS = "private"
 MAX_HIDING_BITS = 128
 
 T = TypeVar("T")

@@ -207,7 +207,7 @@ def _refuse_unknown_names(arguments: Namespace, names: list[str]) -> None:
 COMMAND = Command(
     "serve",
     "serve models until stopped",
-    "  sealserve serve --model mnist=mnist.pkl --trust-pickle --input-range 0,1 --processes 2\n"
+    "  sealserve serve --model mnist=mnist.pkl --trust-pickle --input-range 0,1\n"
     "  sealserve serve --model a=a.npz --model b=b.skops --input-range a=0,1 --calibration b=rows.npy",
     configure,
     run,

@@ -53,9 +53,12 @@ class Rerandomizer:
             places: where in c0 they were, (n,).
         """
         z0, z1 = self._zero_encryptor.encrypt()
-        # Three residues below 2^60 each: far from 2^64.
-        kept = kept + z0[:, places] + uniform_noise(kept.shape[1], self._noise_width, self._data_primes)
-        kept %= self._primes
-        c1 = c1 + z1
-        c1 = np.minimum(c1, c1 - self._primes)  # of two residues: what is below 0 wraps around and is the greater
-        return Residues(kept.tobytes(), c1.tobytes())
+        noise = uniform_noise(kept.shape[1], self._noise_width, self._data_primes)
+        kept = self._sum(self._sum(kept, z0[:, places]), noise)
+        return Residues(kept.tobytes(), self._sum(c1, z1).tobytes())
+
+    def _sum(self, one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Add residues (data primes, n) modulo their primes: a difference below 0 wraps around, and is the greater."""
+        total = one + other
+        reduced: NDArray[np.uint64] = np.minimum(total, total - self._primes)
+        return reduced

@@ -131,7 +131,10 @@ def _below(bound: int, count: int) -> NDArray[np.uint32]:
         below = top < limit[-1]
         ties = np.flatnonzero(~below)
         below[ties] = _is_less(lower[:, ties], limit[:-1])
-        accepted = np.concatenate([accepted, np.concatenate([lower, top[None].astype(np.uint32)])[:, below]], axis=1)
+        drawn = np.concatenate([lower, top[None].astype(np.uint32)])
+        if not below.all():  # of wide noise nearly all are
+            drawn = drawn[:, below]
+        accepted = np.concatenate([accepted, drawn], axis=1)
     return accepted[:, :count]
 
 

@@ -18,6 +18,7 @@ from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutO
 T = TypeVar("T", bound=np.generic)
 
 DEFAULT_LEVELS = 255
+_ROWS_A_BLOCK = 32  # what is between two steps of arithmetic stays in a core's cache
 MAX_LEVELS = 2**32  # far beyond what any parameter set has room for, and safe in int64 arithmetic
 
 
@@ -105,7 +106,10 @@ class InputGrid:
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
         """Round features onto the grid: int64 (rows, feature_count), each 0 .. levels; see `accepted` for the rest."""
         accepted = self.accepted(rows, clip=clip)
-        quantized: NDArray[np.int64] = np.rint((accepted - self.minimum) / self.step).astype(np.int64)
+        quantized = np.empty(accepted.shape, np.int64)
+        for first in range(0, len(accepted), _ROWS_A_BLOCK):
+            block = accepted[first : first + _ROWS_A_BLOCK]
+            np.rint((block - self.minimum) / self.step, out=quantized[first : first + len(block)], casting="unsafe")
         return quantized
 
 
