@@ -18,7 +18,7 @@ from sealserve.wire import error_from_proto, header_to_proto, scores_from_proto
 
 _PREDICT, _STREAM = (f"/sealserve.v1.PredictionService/{method}" for method in ("Predict", "StreamPredict"))
 _ITEM_ID = 1  # each item has a call of its own
-_FRESH_ITEMS = 16  # of rows, taken in turn
+_FRESH_ITEMS, _FRESH_FEATURES = 16, 1 << 22  # of rows, taken in turn: fewer items of batches, which would fill memory
 
 
 class Answered(NamedTuple):
@@ -52,7 +52,9 @@ class LoadItems:
         self.exchange = exchange
         self.row_count = row_count
         limits, cost = exchange.model.limits, exchange.offer.cost
-        rows = random_rows(exchange.model.grid, row_count * (replay or _FRESH_ITEMS), seed)
+        grid = exchange.model.grid
+        fresh = max(1, min(_FRESH_ITEMS, _FRESH_FEATURES // (row_count * grid.feature_count)))
+        rows = random_rows(grid, row_count * (replay or fresh), seed)
         items = np.split(rows, len(rows) // row_count)
         first = exchange.encrypt(exchange.quantize(items[0]))
         self.in_one_message = max(first.byte_count, cost.reply_bytes) <= limits.max_message_bytes
