@@ -145,7 +145,7 @@ def table(results: list[dict[str, Any]]) -> str:
         ("decrypt, ms", "decrypt_ms", "{:.2f}"),
         ("whole predict, one row: p50, ms", "predict_ms", "{:.2f}"),
         ("whole predict, one row: p99, ms", "predict_p99_ms", "{:.2f}"),
-        ("many rows, one stream: rows/s", "rows_per_second", "{:.0f}"),
+        ("many rows, in the layout that suits them: rows/s", "rows_per_second", "{:.0f}"),
         ("bytes up a row", "request_bytes", "{}"),
         ("bytes down a row", "reply_bytes", "{}"),
         ("server resident, MB", "server_rss_mb", "{:.0f}"),
