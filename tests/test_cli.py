@@ -96,8 +96,12 @@ def test_rows_out_of_range_are_named_and_nothing_is_written(
     np.save(rows_file, rows)
     output = tmp_path / "labels.csv"
     command = ["predict", "--address", digits_server, "--input", str(rows_file), "--output", str(output)]
-    assert "1 of 40 rows failed" in fails(capsys, *command)
+    assert "1 of 40 rows failed; nothing was written" in fails(capsys, *command)
     assert not output.exists()
+    assert main(command[:-2]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 7
+    assert "what is printed ends before the first of them" in printed.err
     assert main([*command, "--clip"]) == 0
     assert len(output.read_text().split()) == 40
 

@@ -54,7 +54,8 @@ class Client:
         timeout_seconds: how long an answer may take.
         connections: how many to open; by default as many as the service suggests (one a process).
         seeded: upload ciphertexts of half the size, for twice the time of encryption and more of the service's; by
-            default single rows to other machines. For batches it pays on links below 400 Mbit/s.
+            default single rows to other machines. For batches it pays on links of less than half a
+            gigabit a second.
         encrypt_processes: encrypt batches in so many processes beside this one. They are spawned: a program that uses
             them has its entry under `if __name__ == "__main__"`.
 

@@ -46,7 +46,7 @@ def configure(parser: ArgumentParser) -> None:
         help="row: the least delay; column: the most rows a second; auto: by the number of rows (%(default)s)",
     )
     parser.add_argument(
-        "--seeded", action="store_true", help="uploads of half the size, for links below about 400 Mbit/s"
+        "--seeded", action="store_true", help="uploads of half the size, for links of less than half a gigabit a second"
     )
     parser.add_argument("--connections", type=int, metavar="N", help="by default as many as the service suggests")
     parser.add_argument(
@@ -171,7 +171,7 @@ class Predicted:
             raise
         if self._errors:
             file.discard()
-        self._check()
+        self._check("nothing was written")
         file.finish()
 
     def print_all(self) -> None:
@@ -191,7 +191,7 @@ class Predicted:
             while due in ahead:
                 write_lines(np.array([ahead.pop(due)]), sys.stdout)
                 due += 1
-        self._check()
+        self._check("what is printed ends before the first of them")
 
     def _good(self, first: int) -> Iterator[tuple[int, Any]]:
         """Yield the predictions of the rows from the first on, as they come; keep the errors."""
@@ -211,12 +211,12 @@ class Predicted:
         seconds = time.perf_counter() - start
         print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
 
-    def _check(self) -> None:
-        """Name the rows that failed, if any did."""
+    def _check(self, consequence: str) -> None:
+        """Name the rows that failed, if any did, and say what became of the others."""
         for index, error in self._errors[:_SHOWN_ERRORS]:
             print(f"row {index}: {error}", file=sys.stderr)
         if self._errors:
-            raise InputError(f"{len(self._errors):,} of {len(self._rows):,} rows failed; nothing was written")
+            raise InputError(f"{len(self._errors):,} of {len(self._rows):,} rows failed; {consequence}")
 
 
 def _traffic(row_count: int, offer: "Offer") -> str:
