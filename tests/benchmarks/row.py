@@ -100,8 +100,8 @@ def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels:
     options = [f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1"]
     if wanted is not None:
         options.append(f"--max-score-error={wanted}")
-    with serve(*options) as program, Client(program.address) as client:
-        offer = client.model.offers[0]
+    with serve(*options) as program, Client(program.address, layout="row") as client:
+        offer = client.offer()
         result: dict[str, Any] = {
             "max_score_error": wanted,
             "parameter_set": offer.parameters.parameter_set.name,
@@ -145,11 +145,11 @@ def table(results: list[dict[str, Any]]) -> str:
         ("decrypt, ms", "decrypt_ms", "{:.2f}"),
         ("whole predict, one row: p50, ms", "predict_ms", "{:.2f}"),
         ("whole predict, one row: p99, ms", "predict_p99_ms", "{:.2f}"),
-        ("many rows, in the layout that suits them: rows/s", "rows_per_second", "{:.0f}"),
+        ("many rows, in this layout too: rows/s", "rows_per_second", "{:.0f}"),
         ("bytes up a row", "request_bytes", "{}"),
         ("bytes down a row", "reply_bytes", "{}"),
         ("server resident, MB", "server_rss_mb", "{:.0f}"),
-        ("grown over all rows, MB", "server_rss_growth_mb", "{:.2f}"),
+        ("server grown over all rows, MB", "server_rss_growth_mb", "{:.2f}"),
     ]
     rows = [[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in lines]
     rows[1][1] = "default"
