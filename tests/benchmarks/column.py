@@ -6,8 +6,10 @@ fresh encryption. Prints tables, and writes column.json and column.png into buil
 """
 
 import argparse
+import itertools
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -19,94 +21,134 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from sealserve._exchange import Exchange
+from sealserve._load_items import LoadItems
 from sealserve.client import Client
 from sealserve.he.planner import ColumnPlan, column_plans
 from sealserve.v1 import prediction_pb2
+from sealserve.wire import error_from_proto
 from sealserve_service.engines.column import ColumnEngine, ColumnScoring
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
 from tests import mnist
 from tests.benchmarks import plain_server
-from tests.benchmarks.replay import Batch, replay
 from tests.benchmarks.report import OUTPUT, described_run, render
 from tests.programs import serve
 
 WANTED_ERRORS = (None, 0.01)
+STREAM = "/sealserve.v1.PredictionService/StreamPredict"
+IN_FLIGHT = 4  # items, of which the service works on one while the others are on their way
+CLASSES = 10
+COMPANIONS = {"drained": "server that drops messages", "plain": "server of plaintext rows"}
 STAGES = ("receive", "parse", "check", "convert", "multiply", "reduce")
 
 
-def plain_rate(channel: grpc.Channel, rows: NDArray[np.float32], count: int) -> float:
-    """Score rows in plaintext messages of about a megabyte, `count` times; returns rows a second."""
+def served_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> tuple[float, float]:
+    """Send items to the service for so long, on one stream as the SDK does; returns rows a second and bytes a reply.
+
+    Calls with an item each, so many at a time, would compete for the service and get less from it.
+
+    Raises:
+        ServiceError: an item has failed.
+    """
+    room, start = threading.Semaphore(IN_FLIGHT), time.perf_counter()
+
+    def requests() -> Iterator[bytes]:
+        for item_id in itertools.count(1):
+            room.acquire()
+            if time.perf_counter() > start + seconds:
+                return
+            # On one stream each item has an id of its own: of two in a message, the last counts.
+            own_id = prediction_pb2.StreamPredictRequest(item_id=item_id).SerializeToString()
+            for body in items.take():
+                yield body + own_id
+
+    call: Any = channel.stream_stream(STREAM, bytes, prediction_pb2.StreamPredictResponse.FromString)(requests())
+    done = reply_bytes = 0
+    for response in call:
+        if response.HasField("error"):
+            raise error_from_proto(response.error)
+        reply_bytes += response.ByteSize()
+        if response.HasField("done"):
+            done += 1
+            room.release()
+    return done * items.row_count / (time.perf_counter() - start), reply_bytes / done
+
+
+def repeated(bodies: list[bytes], seconds: float) -> Iterator[bytes]:
+    """Yield messages over and over, for so long, and all of them as often."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        yield from bodies
+
+
+def plain_rate(channel: grpc.Channel, rows: NDArray[np.float32], seconds: float) -> float:
+    """Score rows in plaintext messages of about a megabyte, for so long; returns rows a second."""
     per_message = (1 << 20) // rows[0].nbytes
     bodies = [rows[first : first + per_message].tobytes() for first in range(0, len(rows), per_message)]
-
-    def messages() -> Iterator[bytes]:
-        for _ in range(count):
-            yield from bodies
-
     start = time.perf_counter()
-    scores = sum(len(reply) for reply in channel.stream_stream(plain_server.SCORE, bytes, bytes)(messages()))
-    seconds = time.perf_counter() - start
-    assert scores == 4 * 10 * count * len(rows)
-    return count * len(rows) / seconds
+    replies = channel.stream_stream(plain_server.SCORE, bytes, bytes)(repeated(bodies, seconds))
+    scored = sum(map(len, replies)) // (4 * CLASSES)
+    assert scored % len(rows) == 0
+    return scored / (time.perf_counter() - start)
 
 
-def drained_rate(channel: grpc.Channel, batch: Batch, count: int) -> float:
-    """Send a batch's messages to who drops them, `count` times; returns rows a second."""
-
-    def messages() -> Iterator[bytes]:
-        for _ in range(count):
-            yield from batch.bodies
-
+def drained_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> float:
+    """Send an item's messages to who drops them, for so long; returns rows a second."""
+    bodies = list(items.take())
     start = time.perf_counter()
-    (received,) = channel.stream_stream(plain_server.DRAIN, bytes, bytes)(messages())
-    seconds = time.perf_counter() - start
-    assert int(received) == count * batch.byte_count
-    return count * batch.row_count / seconds
+    (received,) = channel.stream_stream(plain_server.DRAIN, bytes, bytes)(repeated(bodies, seconds))
+    count, rest = divmod(int(received), sum(map(len, bodies)))
+    assert rest == 0
+    return count * items.row_count / (time.perf_counter() - start)
 
 
 def served_rates(
-    address: str, plain_address: str, exchange: Exchange, rows: NDArray[np.float64], repetitions: int, batches: int
+    address: str, plain_address: str, items: LoadItems, rows: NDArray[np.float64], turns: int, seconds: float
 ) -> dict[str, Any]:
-    """Measure the service and its two companions, in turns; medians, and the service's spread."""
-    batch = Batch.of(exchange, exchange.quantize(rows))
+    """Measure the service and its two companions, in turns; medians, and the service's spread.
+
+    Args:
+        address: of the service.
+        plain_address: of its companions.
+        items: for the service, and for who drops them.
+        rows: for who scores them in plaintext.
+        turns: of each.
+        seconds: a turn.
+    """
     floats = rows.astype(np.float32)
-    samples: dict[str, list[float]] = {"served": [], "server_seconds": [], "drained": [], "plain": []}
+    samples: dict[str, list[float]] = {"served": [], "drained": [], "plain": []}
     with grpc.insecure_channel(address) as channel, grpc.insecure_channel(plain_address) as plain:
-        replay(channel, batch, 2, 2)  # warm
-        for _ in tqdm(range(repetitions), desc="server", unit="turn", leave=False):
-            replayed = replay(channel, batch, batches, 4)
-            samples["served"].append(replayed.rows_per_second)
-            samples["server_seconds"].append(replayed.server_seconds / len(rows))
-            samples["drained"].append(drained_rate(plain, batch, batches))
-            samples["plain"].append(plain_rate(plain, floats, 4 * batches))
+        served_rate(channel, items, 0.1)  # warm
+        for _ in tqdm(range(turns), desc="server", unit="turn", leave=False):
+            served, reply_bytes = served_rate(channel, items, seconds)
+            samples["served"].append(served)
+            samples["drained"].append(drained_rate(plain, items, seconds))
+            samples["plain"].append(plain_rate(plain, floats, seconds))
     return {
         "server_rows_per_second": median(samples["served"]),
         "server_rows_per_second_least": min(samples["served"]),
         "server_rows_per_second_most": max(samples["served"]),
-        "server_seconds_a_row": median(samples["server_seconds"]),
         "drained_rows_per_second": median(samples["drained"]),
         "plain_rows_per_second": median(samples["plain"]),
-        "request_bytes_a_row": batch.byte_count / len(rows),
-        "reply_bytes_a_row": replayed.reply_bytes / len(rows),
+        "request_bytes_a_row": sum(map(len, items.take())) / items.row_count,
+        "reply_bytes_a_row": reply_bytes / items.row_count,
     }
 
 
-def stages(exchange: Exchange, plan: ColumnPlan, rows: NDArray[np.float64], drained: float) -> dict[str, float]:
-    """Take the service's work on a batch apart, in this process: microseconds a row, medians."""
-    engine, batch = ColumnEngine(plan), Batch.of(exchange, exchange.quantize(rows))
-    parsed = list(map(prediction_pb2.StreamPredictRequest.FromString, batch.bodies))
+def stages(items: LoadItems, plan: ColumnPlan, drained: float) -> dict[str, float]:
+    """Take the service's work on an item apart, in this process: microseconds a row, medians."""
+    engine, bodies, row_count = ColumnEngine(plan), list(items.take()), items.row_count
+    parsed = list(map(prediction_pb2.StreamPredictRequest.FromString, bodies))
     ciphertexts = [bytes(ciphertext) for message in parsed for ciphertext in message.chunk.ciphertexts]
     residues = np.stack([engine.format.residues(ciphertext) for ciphertext in ciphertexts])
     limbs = residues.reshape(len(residues), -1).view(np.uint32)
     buffer, sums = np.empty((32, 8192)), np.zeros((engine.packing.score_count, limbs.shape[1]))
-    scoring = ColumnScoring(engine, len(rows))
+    scoring = ColumnScoring(engine, row_count)
     scoring.add(ciphertexts)
 
     def parse() -> None:
-        for body in batch.bodies:
+        for body in bodies:
             list(prediction_pb2.StreamPredictRequest.FromString(body).chunk.ciphertexts)
 
     def check() -> None:
@@ -142,7 +184,7 @@ def stages(exchange: Exchange, plan: ColumnPlan, rows: NDArray[np.float64], drai
             "reduce": seconds(reduce),
         }
         found["multiply"] = seconds(whole) - found["convert"]
-    micros = {stage: 1e6 * value / len(rows) for stage, value in found.items()}
+    micros = {stage: 1e6 * value / row_count for stage, value in found.items()}
     return {stage: (micros | {"receive": 1e6 / drained})[stage] for stage in STAGES}
 
 
@@ -173,7 +215,7 @@ def whole_way(client: Client, model: LinearModel, rows: NDArray[np.float64]) -> 
     }
 
 
-def measure(wanted: float | None, repetitions: int, batches: int) -> dict[str, Any]:
+def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
     """Serve the model with a wanted error and measure everything."""
     rows, path = mnist.images(), mnist.find(mnist.MODEL)
     if rows is None or path is None:
@@ -186,21 +228,34 @@ def measure(wanted: float | None, repetitions: int, batches: int) -> dict[str, A
         plain_server.running(model.weights, model.intercept) as plain_address,
         Client(program.address, layout="column") as client,
     ):
-        exchange = client._exchange(len(rows))
-        offer = exchange.offer
+        offer = client.offer()
         result: dict[str, Any] = {
             "parameter_set": offer.parameters.parameter_set.name,
             "rows_per_item": offer.rows_per_item,
             "score_error_bound": offer.score_error_bound,
         }
-        some = rows[: offer.rows_per_item]
-        result |= served_rates(program.address, plain_address, exchange, some, repetitions, batches)
+        items = LoadItems(client._exchange(1), offer.rows_per_item, replay=1)
+        result |= served_rates(program.address, plain_address, items, rows[: items.row_count], turns, seconds)
         result["end_to_end"] = whole_way(client, model, np.tile(rows, (3, 1)))
         result["server_rss_mb"] = program.resident_bytes / 1e6
         grid = input_grid(model, input_range=(0.0, 1.0))
         (plan,) = (p for p in column_plans(model.weights, model.intercept, grid) if p.parameters == offer.parameters)
-        result["stages_us_a_row"] = stages(exchange, plan, some, result["drained_rows_per_second"])
+        result["stages_us_a_row"] = stages(items, plan, result["drained_rows_per_second"])
     return result
+
+
+def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
+    """How many times as many rows a second the companions take as the service."""
+    return {
+        f"{result['parameter_set']}: {title} over service": over_service(result, companion)
+        for result in results
+        for companion, title in COMPANIONS.items()
+    }
+
+
+def over_service(result: dict[str, Any], companion: str) -> float:
+    """A companion's rows a second over the service's."""
+    return float(result[f"{companion}_rows_per_second"] / result["server_rows_per_second"])
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -208,10 +263,7 @@ def table(results: list[dict[str, Any]]) -> str:
     flat = [
         result
         | {f"end_{name}": value for name, value in result["end_to_end"].items()}
-        | {
-            "over_plain": result["plain_rows_per_second"] / result["server_rows_per_second"],
-            "over_drained": result["drained_rows_per_second"] / result["server_rows_per_second"],
-        }
+        | {f"over_{companion}": over_service(result, companion) for companion in COMPANIONS}
         for result in results
     ]
     lines = [
@@ -262,13 +314,13 @@ def plot(results: list[dict[str, Any]], path: Any) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5, help="turns of each server (%(default)s)")
-    parser.add_argument("--batches", type=int, default=16, help="batches a turn (%(default)s)")
+    parser.add_argument("--turns", type=int, default=5, help="of each server (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="a turn (%(default)g)")
     arguments = parser.parse_args()
     results = []
     for wanted in WANTED_ERRORS:
         print(f"serving with max score error {wanted or 'default'} ...", file=sys.stderr)
-        results.append(measure(wanted, arguments.repetitions, arguments.batches))
+        results.append(measure(wanted, arguments.turns, arguments.seconds))
     report = described_run() | {"memory_bytes_per_second": memory_bandwidth(), "column": results}
     (OUTPUT / "column.json").write_text(json.dumps(report, indent=2) + "\n")
     plot(results, OUTPUT / "column.png")

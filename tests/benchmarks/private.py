@@ -1,6 +1,6 @@
 """`make bench`: private weights beside open ones on MNIST: one client, one serving process of each, loopback.
 
-Rows are asked for one by one, at both services by turns; batches of columns are encrypted beforehand and replayed.
+Rows are asked for one by one, at all services by turns; so are batches of columns, which were encrypted beforehand.
 Prints a table, and writes private.json into build/bench.
 """
 
@@ -14,25 +14,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import grpc
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sealserve._load_items import LoadCall, LoadItems
 from sealserve.client import Client
 from sealserve.he.planner import ColumnPlan, RowPlan, plan_column, plan_row
 from sealserve_service.engines.rerandomizer import Rerandomizer
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.loading import load_model
 from tests import mnist
-from tests.benchmarks.replay import Batch, replay
 from tests.benchmarks.report import OUTPUT, described_run, render
 from tests.benchmarks.row import latency, message_bytes
 from tests.programs import Program, serve
 
 ROUNDS, ROWS_A_ROUND = 5, 60
 BATCHES = 4
+TIMEOUT_SECONDS = 60.0
 # Name, what serves it, and what the planner makes of it on MNIST.
 SERVICES: dict[str, tuple[str, ...]] = {
     "open": ("--weights=open",),
@@ -75,28 +75,28 @@ def rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str,
     return {name: {key: median(one[key] for one in found) for key in found[0]} for name, found in rounds.items()}
 
 
-def columns(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
     """Measure batches at all services by turns: medians of the rounds."""
-    batches = {}
+    calls = {}
     for name, service in tqdm(services.items(), desc="encrypting batches", leave=False):
         exchange = service.column._exchange(1)
-        full = images[np.arange(exchange.offer.rows_per_item) % len(images)]
-        batches[name] = Batch.of(exchange, exchange.quantize(full))
+        items = LoadItems(exchange, exchange.offer.rows_per_item, replay=1)
+        with service.column._connections.use(0) as channel:
+            calls[name] = LoadCall(items, channel, TIMEOUT_SECONDS)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
     for _ in range(ROUNDS):
-        for name, batch in batches.items():
-            service = services[name]
-            with grpc.insecure_channel(service.program.address) as channel:
-                before = service.cpu_seconds
-                replayed = replay(channel, batch, BATCHES, 1)
-                cpu_seconds = (service.cpu_seconds - before) / BATCHES
+        for name, call in calls.items():
+            cpu_seconds, start = services[name].cpu_seconds, time.perf_counter()
+            answers = [call() for _ in range(BATCHES)]
+            seconds, cpu_seconds = time.perf_counter() - start, services[name].cpu_seconds - cpu_seconds
+            row_count = answers[0].row_count
             rounds[name].append(
                 {
-                    "column_cpu_ms": 1e3 * cpu_seconds,
-                    "rows_per_second": replayed.rows_per_second,
-                    "column_server_ms": 1e3 * replayed.server_seconds,
-                    "column_request_bytes": batch.byte_count / batch.row_count,
-                    "column_reply_bytes": replayed.reply_bytes / batch.row_count,
+                    "column_cpu_ms": 1e3 * cpu_seconds / BATCHES,
+                    "rows_per_second": BATCHES * row_count / seconds,
+                    "column_server_ms": 1e3 * median(answer.server_seconds for answer in answers),
+                    "column_request_bytes": answers[0].request_bytes / row_count,
+                    "column_reply_bytes": answers[0].reply_bytes / row_count,
                 }
             )
     return {name: {key: median(one[key] for one in found) for key in found[0]} for name, found in rounds.items()}
@@ -155,7 +155,7 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
             for client in clients:
                 client.predict(images[:1])
             results[name] |= message_bytes(clients[0], images[:1])
-        for measured in (rows(services, images), columns(services, images)):
+        for measured in (rows(services, images), columns(services)):
             for name, found in measured.items():
                 results[name] |= found
         for name, options in SERVICES.items():
@@ -164,6 +164,17 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
     for result in results.values():
         result["column_hiding_share"] = result["column_hiding_ms"] / result["column_cpu_ms"]
     return list(results.values())
+
+
+def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
+    """What private weights are of open ones, each service of them."""
+    opened, *private = results
+    measures = {"row: server's time": "server_ms", "column: rows/s": "rows_per_second"}
+    return {
+        f"{name}, {result['weights']} over open": result[key] / opened[key]
+        for result in private
+        for name, key in measures.items()
+    }
 
 
 def table(results: list[dict[str, Any]]) -> str:

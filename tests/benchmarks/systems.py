@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from sealserve._load_items import LoadCall, LoadItems
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.he.parameters import Layout
@@ -25,7 +26,6 @@ from sealserve.v1 import prediction_pb2
 from sealserve.wire import header_to_proto
 from sealserve_service.models.linear_model import LinearModel
 from tests.benchmarks import plain_server
-from tests.benchmarks.replay import Batch, replay
 from tests.benchmarks.row import latency, message_bytes
 from tests.ei_user import EIUser
 from tests.programs import Program, serve
@@ -120,6 +120,8 @@ def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
     with _served(workload, *options) as program, Client(program.address, layout="column") as client:
         offer = client.offer()
         count, exchange = offer.rows_per_item, client._exchange(offer.rows_per_item)
+        with client._connections.use(0) as channel:
+            call = LoadCall(LoadItems(exchange, count, replay=1), channel, _TIMEOUT_SECONDS)
         client.decision_function(workload.part(0, count))
 
         def measure(first: int) -> Sample:
@@ -128,18 +130,17 @@ def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
             scores = client.decision_function(some)
             total = time.perf_counter() - start
             start = time.perf_counter()
-            batch = Batch.of(exchange, exchange.quantize(some))
+            list(exchange.encrypt(exchange.quantize(some)).ciphertexts)
             encrypt = time.perf_counter() - start
-            with client._connections.use(0) as channel:
-                replayed = replay(channel, batch, 1, 1)
+            answered = call()
             start = time.perf_counter()
-            exchange.decrypt(count, replayed.reply)
+            exchange.decrypt(count, answered.scores)
             steps = {
                 "encrypt": encrypt / count,
-                "server": replayed.server_seconds / count,
+                "server": answered.server_seconds / count,
                 "decrypt": (time.perf_counter() - start) / count,
             }
-            return Sample(scores, total / count, steps, batch.byte_count / count, replayed.reply_bytes / count)
+            return Sample(scores, total / count, steps, answered.request_bytes / count, answered.reply_bytes / count)
 
         notes = {"parameter_set": offer.parameters.parameter_set.name}
         yield System(name, "gRPC", measure, count, lambda: program.resident_bytes, offer.cost.key_bytes, notes)
