@@ -8,11 +8,11 @@ PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
 SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check protos freeze-protos lock bench bench-full bench-profile bench-publish data azurite image push-image podman \
-	deploy-aci smoke-aci delete-aci clean
+.PHONY: help setup demo test test-slow check protos freeze-protos lock bench bench-full bench-twice bench-profile \
+	bench-publish data azurite image push-image podman deploy-aci smoke-aci delete-aci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make the environment in .venv
 
@@ -61,24 +61,16 @@ lock: ## resolve the locks anew: of all, of what the image runs, of what builds 
 	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
 
 bench: setup ## the benchmarks, ten minutes: tables, plots and JSON files in build/bench
-	$(BIN)/python -m tests.benchmarks.row
-	$(BIN)/python -m tests.benchmarks.uploads
-	$(BIN)/python -m tests.benchmarks.column
-	$(BIN)/python -m tests.benchmarks.client_memory --share 0.25
-	$(BIN)/python -m tests.benchmarks.private
-	$(BIN)/python -m tests.benchmarks.ei
-	$(BIN)/python -m tests.benchmarks.overload
-	$(BIN)/python -m tests.benchmarks.hostile
-	$(BIN)/python -m tests.benchmarks.peers
-	$(BIN)/python -m tests.benchmarks.scaling --axes rows
+	$(BIN)/python -m tests.benchmarks
 
-bench-full: bench ## besides, without a limit of time: Concrete ML, and how everything scales
-	$(BIN)/python -m tests.benchmarks.client_memory
-	$(BIN)/python -m tests.benchmarks.peers --repetitions 20 --concrete-ml
-	$(BIN)/python -m tests.benchmarks.scaling
+bench-full: setup ## the same without a limit of time: Concrete ML too, and how everything scales
+	$(BIN)/python -m tests.benchmarks --full
 
-bench-profile: setup ## where the time of one request goes: a table and a flame graph in build/bench
-	$(BIN)/python -m tests.benchmarks.request_profile
+bench-twice: setup ## the benchmarks twice, and how far apart their ratios are
+	$(BIN)/python -m tests.benchmarks --twice
+
+bench-profile: setup ## where the time of one request goes: tables and flame graphs in build/bench
+	$(BIN)/python -m tests.benchmarks --profile
 
 bench-publish: setup ## what was measured: into docs/benchmarks.json, and from there into README and docs
 	$(BIN)/python -m tests.benchmarks.publish

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import overload, publish, scaling
+from tests.benchmarks import overload, private, publish, repeat, scaling
 from tests.benchmarks.publish import BEGIN, END, PublishError
 
 DESCRIPTION = {
@@ -95,3 +95,57 @@ def test_scaling_says_where_measurement_and_model_part() -> None:
         for x, measured in ((64, 11.0), (128, 40.0), (256, 9.0))
     ]
     assert "a: furthest from its model at 128 features, 4.00 times as much." in scaling.table(points)
+
+
+def ratio(name: str, first: float, second: float) -> dict[str, Any]:
+    return {"part": "a", "name": name, "first": first, "second": second, "apart": repeat.apart(first, second)}
+
+
+def test_it_is_the_same_which_of_two_figures_is_the_greater() -> None:
+    assert repeat.apart(2.0, 2.5) == repeat.apart(2.5, 2.0) == pytest.approx(0.25)
+    assert repeat.apart(3.0, 3.0) == 0
+
+
+def test_ratios_of_two_runs_are_compared_where_both_have_them() -> None:
+    column = [{"parameter_set": "s", "server_rows_per_second": 10.0, "drained_rows_per_second": 20.0}]
+    column[0]["plain_rows_per_second"] = 50.0
+    slower = [column[0] | {"plain_rows_per_second": 40.0}]
+    found = repeat.compared({"column": column, "overload": OVERLOAD}, {"column": slower, "ei": {"ratio": 1.0}})
+    assert [(one["part"], one["first"], one["second"]) for one in found] == [("column", 2, 2), ("column", 5, 4)]
+    assert found[1]["name"] == "s: server of plaintext rows over service"
+    assert found[1]["apart"] == pytest.approx(0.25)
+    of_more = [*column, column[0] | {"parameter_set": "other"}]
+    assert len(repeat.compared({"column": of_more}, {"column": column})) == 2
+
+
+def test_private_weights_are_compared_with_open_ones() -> None:
+    results = [
+        {"weights": weights, "server_ms": ms, "rows_per_second": rows}
+        for weights, ms, rows in (("open", 2.0, 90.0), ("private", 8.0, 30.0))
+    ]
+    assert private.ratios(results) == {
+        "row: server's time, private over open": 4.0,
+        "column: rows/s, private over open": pytest.approx(1 / 3),
+    }
+
+
+def test_results_of_a_run_are_read_as_far_as_there_are(tmp_path: Path) -> None:
+    part(tmp_path, "overload", OVERLOAD)
+    part(tmp_path, "scaling", [])  # which has no ratios
+    assert repeat.measured(tmp_path) == {"overload": OVERLOAD}
+
+
+def test_it_is_said_which_ratios_do_not_agree() -> None:
+    found = [ratio("b", 100.0, 114.0), ratio("c", 3.0, 2.5), ratio("d", 1.0, 1.0)]
+    said = repeat.table(found)
+    assert "| a: c  | 3     | 2.5    | 20 %  |" in said
+    assert said.endswith('2 of 3 ratios agree within 15 %, all but "a: c".')
+    assert repeat.table(found[::2]).endswith("2 of 2 ratios agree within 15 %.")
+
+
+def test_the_readme_says_how_far_apart_two_runs_are() -> None:
+    repeated = {"repeat": [ratio("b", 10.0, 11.0), ratio("c", 1.0, 1.0)]}
+    said = publish.readme_section(DESCRIPTION | {"parts": repeated})
+    assert 'Measured twice: 2 of 2 ratios agree within 15 %, the farthest is "a: b", 10 % apart.' in said
+    assert "Measured twice" not in publish.readme_section(DESCRIPTION | {"parts": {"overload": OVERLOAD}})
+    assert "## Measured twice" in publish.document(DESCRIPTION | {"parts": repeated})

@@ -106,6 +106,11 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
     }
 
 
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    """How much longer than without load an accepted request takes."""
+    return {"p99 of the accepted over that without load": result["ratio"]}
+
+
 def table(result: dict[str, Any]) -> str:
     """Render the result."""
     rows = [

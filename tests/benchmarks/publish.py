@@ -20,6 +20,7 @@ from tests.benchmarks import (
     overload,
     peers,
     private,
+    repeat,
     row,
     scaling,
     uploads,
@@ -44,6 +45,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "overload": ("Overload", overload.table),
     "hostile": ("Hostile peers", hostile.table),
     "client_memory": ("A client's memory", client_memory.table),
+    "repeat": ("Measured twice", repeat.table),
 }
 PLOTS: dict[str, Callable[[Any, Path], None]] = {
     "peers": lambda found, path: peers.plot(found["systems"], path),
@@ -125,6 +127,8 @@ def readme_section(results: dict[str, Any]) -> str:
             f"accepts has a p99 of {found['ratio']:.1f} times that of an idle one, and the rest is refused within "
             f"{found['refused_p95_ms']:.0f} ms (p95)."
         )
+    if "repeat" in parts:
+        said.append(repeat.sentence(parts["repeat"]))
     return "\n\n".join([*said, "All of it: [docs/benchmarks.md](docs/benchmarks.md)."])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 OUTPUT = Path("build/bench")
+FIRST = OUTPUT / "first"  # of two runs: see `repeat`
 _PACKAGES = ("sealserve", "seal-python", "grpcio", "numpy", "scikit-learn", "encrypted-inference", "tenseal")
 
 
