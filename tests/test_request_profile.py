@@ -4,6 +4,9 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from sealserve._session import LayoutChoice
 from tests.benchmarks import request_profile
 from tests.benchmarks.request_profile import CallClock, Node
 
@@ -15,7 +18,9 @@ def test_a_stack_is_its_sides_from_the_outermost_function_of_ours_on() -> None:
         "grpc.call",
     )
     assert request_profile.stack_of(("grpc.x", "sealserve_service.gate.G._request"))[0] == "server"
-    assert request_profile.stack_of(("sealserve.cli.main", "other.f")) == ()
+    assert request_profile.stack_of(("grpc.y", "sealserve._stream.S._requests", "sealserve.he.f"))[0] == "client"
+    assert request_profile.stack_of(("sealserve_service.items.f", "sealserve.he.f"))[0] == "server"
+    assert request_profile.stack_of(("grpc.x", "sealserves.f")) == ()
 
 
 def test_time_is_of_the_function_that_spends_it_in_every_thread() -> None:
@@ -53,6 +58,22 @@ def test_a_request_is_taken_apart(tmp_path: Path) -> None:
     assert 0 < 1e3 * of_client / 3 <= result["request_ms"], "what the clock takes itself is nobody's"
     assert any(stack[-1] == "seal.encrypt_symmetric" for stack in stacks)
     assert any(stack[-1] == "seal.multiply_plain" for stack in stacks)
-    request_profile.plot(stacks, 3 * result["request_ms"] / 1e3, tmp_path / "flame.png")
+    request_profile.plot(stacks, result, tmp_path / "flame.png")
     assert (tmp_path / "flame.png").read_bytes().startswith(b"\x89PNG")
     assert "seal.encrypt_symmetric" in request_profile.table(result)
+    assert request_profile.title(result) == "a request of one row, open weights"
+
+
+def test_a_batch_is_taken_apart_whichever_thread_works_on_it() -> None:
+    result, stacks = request_profile.measure(requests=1, features=16, classes=2, layout="column")
+    assert result["rows"] == 2048
+    worked = {(stack[0], name) for stack in stacks for name in stack}
+    assert ("client", "seal.encrypt_symmetric") in worked
+    assert ("server", "sealserve_service.engines.column.ColumnEngine.multiply") in worked
+    assert not any(stack[-1] == "_thread.lock.acquire" for stack in stacks), "which is no work"
+
+
+@pytest.mark.parametrize("layout", ["row", "column"])
+def test_private_weights_are_hidden(layout: LayoutChoice) -> None:
+    _, stacks = request_profile.measure(requests=1, features=16, classes=2, weights="private", layout=layout)
+    assert any(stack[0] == "server" and stack[-1] == "seal.encrypt_zero" for stack in stacks)

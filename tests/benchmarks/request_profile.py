@@ -1,8 +1,9 @@
 """`make bench-profile`: where the time of one request goes, at the client and at the server.
 
-Both run in this process, which asks for one row after the other. Each call of a function, SEAL's and NumPy's included,
-is timed where it happens; a sampler would not do, as SEAL's functions keep it from looking while they run. Prints a
-table, and writes into build/bench: profile.json, profile.png (a flame graph), and profile.folded for speedscope.app.
+Both run in this process, which asks for one row, or one full batch, after the other. Each call of a function, SEAL's
+and NumPy's included, is timed where it happens; a sampler would not do, as SEAL's functions keep it from looking while
+they run. Prints a table, and writes into build/bench, with the weights and the layout in the name: a JSON file, a PNG
+(a flame graph), and a .folded for speedscope.app.
 """
 
 import argparse
@@ -24,13 +25,18 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sealserve._load_items import random_rows
+from sealserve._session import LayoutChoice
 from sealserve.client import Client
+from sealserve.he.hiding import DEFAULT_HIDING_BITS
 from sealserve_service.models.registry import ModelRegistry
 from tests.benchmarks.report import OUTPUT, described_run, render
-from tests.serving import linear, running_server, served
+from tests.serving import linear, registered_keys, running_server, served
 
 Stack = tuple[str, ...]
-SIDES = {"client": "sealserve.client", "server": "sealserve_service"}
+SIDES = {"sealserve": "client", "sealserve_service": "server"}  # by package, of the outermost function
+WAITING = ("_thread.lock.acquire", "_thread.RLock._acquire_restore")
+_ITEMS = {"row": 64, "column": 2}  # sent in turn
+_REQUESTS = {"row": 1000, "column": 20}
 _SHOWN_FUNCTIONS = 25
 _MIN_SHARE = 0.004  # of the whole: what is narrower is not drawn
 
@@ -45,7 +51,7 @@ class Node:
     def stacks(self, above: Stack = ()) -> Iterator[tuple[Stack, float]]:
         """Yield every stack from here on with its own seconds."""
         yield above, self.seconds
-        for name, node in self.called.items():
+        for name, node in list(self.called.items()):  # threads of the server still write
             yield from node.stacks((*above, name))
 
 
@@ -78,11 +84,11 @@ class CallClock:
             self._is_counting = False
 
     def stacks(self) -> dict[Stack, float]:
-        """Seconds of each stack that is a client's or a server's."""
+        """Seconds of each stack that is a client's or a server's, unless it waits for another thread."""
         found: defaultdict[Stack, float] = defaultdict(float)
         for root in self._roots:
             for stack, seconds in root.stacks():
-                if seconds and (ours := stack_of(stack)):
+                if seconds and (ours := stack_of(stack)) and ours[-1] not in WAITING:
                     found[ours] += seconds
         return found
 
@@ -120,9 +126,8 @@ def _c_name(function: Any) -> str:
 
 def stack_of(names: Stack) -> Stack:
     """Return the functions of a stack from the outermost of ours on, its side first; () if none is ours."""
-    for side, module in SIDES.items():
-        first = next((at for at, name in enumerate(names) if name.startswith(f"{module}.")), None)
-        if first is not None:
+    for first, name in enumerate(names):
+        if side := SIDES.get(name.partition(".")[0]):
             return (side, *names[first:])
     return ()
 
@@ -135,6 +140,12 @@ def own_seconds(stacks: dict[Stack, float]) -> dict[tuple[str, str], float]:
     return found
 
 
+def title(result: dict[str, Any]) -> str:
+    """Say what was asked for."""
+    rows = "one row" if result["rows"] == 1 else f"a batch of {result['rows']:,} rows"
+    return f"a request of {rows}, {result['weights']} weights"
+
+
 def table(result: dict[str, Any]) -> str:
     """Render where the time went: the functions that took most."""
     lines = [["at the", "function, without what it calls", "ms a request", "of a request"]]
@@ -144,7 +155,7 @@ def table(result: dict[str, Any]) -> str:
     return render(lines)
 
 
-def plot(stacks: dict[Stack, float], seconds: float, path: Path) -> None:
+def plot(stacks: dict[Stack, float], result: dict[str, Any], path: Path) -> None:
     """Draw a flame graph: width is time, a function above who called it."""
     import matplotlib as mpl
 
@@ -152,14 +163,14 @@ def plot(stacks: dict[Stack, float], seconds: float, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(14, 8), layout="constrained")
-    left = 0.0
+    left, seconds = 0.0, result["requests"] * result["request_ms"] / 1e3
     for side, color in (("client", "#8fa8c8"), ("server", "#e2b063")):
         some = {stack: own / seconds for stack, own in stacks.items() if stack[0] == side}
         left = _draw(axes, some, 0, left, color)
     axes.set_xlim(0, max(left, 0.01))
     axes.set_yticks([])
-    axes.set_xlabel("share of a request's time; the client's includes its waiting for the server")
-    axes.set_title("Where the time of one request goes: the width is time, a function stands on who called it")
+    axes.set_xlabel("share of a request's time; gRPC's calls include waiting, and threads work at the same time")
+    axes.set_title(f"Where the time goes of {title(result)}: the width is time, a function stands on who called it")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -180,48 +191,58 @@ def _draw(axes: Any, stacks: dict[Stack, float], depth: int, left: float, color:
     return left
 
 
-def measure(requests: int, features: int, classes: int) -> tuple[dict[str, Any], dict[Stack, float]]:
-    """Ask for rows one by one; returns what it took, and the seconds of each stack."""
-    model = served("profiled", linear(np.random.default_rng(0).normal(size=(classes, features)) / features))
+def measure(
+    requests: int, features: int, classes: int, weights: str = "open", layout: LayoutChoice = "row"
+) -> tuple[dict[str, Any], dict[Stack, float]]:
+    """Send requests one by one, of one row or of a full batch; returns what it took, and the seconds of each stack."""
+    model = linear(np.random.default_rng(0).normal(size=(classes, features)) / features)
+    keys, hiding_bits = (registered_keys(), DEFAULT_HIDING_BITS) if weights == "private" else (None, None)
+    registry = ModelRegistry([served("profiled", model, keys=keys, hiding_bits=hiding_bits)])
     clock = CallClock()
     with (
         threadpool_limits(1, user_api="blas"),
         clock.running(),
-        running_server(ModelRegistry([model])) as address,
-        Client(address, layout="row") as client,
+        running_server(registry, keys=keys) as address,
+        Client(address, layout=layout) as client,
     ):
-        rows = random_rows(client.model.grid, 64, 0)
-        for row in rows[:3, None]:
-            client.predict(row)
+        row_count = 1 if layout == "row" else client.offer().rows_per_item
+        items = [random_rows(client.model.grid, row_count, seed) for seed in range(_ITEMS[layout])]
+        for item in items[:3]:
+            client.predict(item)
         with clock.counting():
             start = time.perf_counter()
             for number in range(requests):
-                client.predict(rows[number % len(rows)][None])
+                client.predict(items[number % len(items)])
             seconds = time.perf_counter() - start
     stacks = clock.stacks()
     functions = [
         {"side": side, "function": function, "ms": 1e3 * own / requests}
         for (side, function), own in nlargest(_SHOWN_FUNCTIONS, own_seconds(stacks).items(), key=itemgetter(1))
     ]
-    return {"requests": requests, "request_ms": 1e3 * seconds / requests, "functions": functions}, stacks
+    what = {"weights": weights, "layout": layout, "rows": row_count, "requests": requests}
+    return what | {"request_ms": 1e3 * seconds / requests, "functions": functions}, stacks
 
 
 def main() -> None:
     """Profile."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1000, help="(%(default)s)")
+    parser.add_argument("--weights", choices=["private", "open"], default="private", help="(%(default)s)")
+    parser.add_argument("--layout", choices=list(_REQUESTS), default="row", help="(%(default)s)")
+    parser.add_argument("--requests", type=int, help=f"(by layout: {_REQUESTS})")
     parser.add_argument("--features", type=int, default=784, help="of a random model (%(default)s)")
     parser.add_argument("--classes", type=int, default=10, help="of it (%(default)s)")
     arguments = parser.parse_args()
     report = described_run()
-    result, stacks = measure(arguments.requests, arguments.features, arguments.classes)
-    (OUTPUT / "profile.json").write_text(json.dumps(report | {"profile": result}, indent=2) + "\n")
+    requests = arguments.requests or _REQUESTS[arguments.layout]
+    result, stacks = measure(requests, arguments.features, arguments.classes, arguments.weights, arguments.layout)
+    path = OUTPUT / f"profile_{arguments.weights}_{arguments.layout}.json"
+    path.write_text(json.dumps(report | {"profile": result}, indent=2) + "\n")
     folded = (f"{';'.join(stack)} {round(1e6 * seconds)}\n" for stack, seconds in stacks.items())
-    (OUTPUT / "profile.folded").write_text("".join(folded))
-    plot(stacks, result["requests"] * result["request_ms"] / 1e3, OUTPUT / "profile.png")
+    path.with_suffix(".folded").write_text("".join(folded))
+    plot(stacks, result, path.with_suffix(".png"))
     print(table(result))
-    print(f"\na request takes {result['request_ms']:.2f} ms here, with the clock, and client and server in one process")
-    print(f"written: {OUTPUT / 'profile.json'}, {OUTPUT / 'profile.png'}, {OUTPUT / 'profile.folded'}")
+    print(f"\n{title(result)}: {result['request_ms']:.2f} ms here, with the clock, client and server in one process")
+    print(f"written: {path}, {path.with_suffix('.png')}, {path.with_suffix('.folded')}")
 
 
 if __name__ == "__main__":
