@@ -109,15 +109,16 @@ def main() -> None:
         command_line.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
     names = list(dict.fromkeys(arguments.parts or PARTS))
     pace = "full" if arguments.full else "quick" if arguments.quick else "usual"
-    jobs = PROFILES if arguments.profile else [(name, *getattr(PARTS[name], pace)) for name in names]
+    jobs: list[Job] = [(name, *getattr(PARTS[name], pace)) for name in names]
     began, start = time.time(), time.monotonic()
-    (OUTPUT / "repeat.json").unlink(missing_ok=True)  # it compares results that others take the place of now
+    if arguments.profile:
+        run(PROFILES)
+    else:
+        (OUTPUT / "repeat.json").unlink(missing_ok=True)  # it is about results that are going to be others
+        run(jobs, "first run: " if arguments.twice else "")
     if arguments.twice:
-        run(jobs, "first run: ")
         put_aside(names)
         run([*jobs, ("repeat",)], "second run: ")
-    else:
-        run(jobs)
     files = sorted(path.name for path in OUTPUT.iterdir() if path.is_file() and path.stat().st_mtime >= began)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     print(f"\nall of it took {minutes} min {seconds} s; in {OUTPUT}: {', '.join(files)}")
