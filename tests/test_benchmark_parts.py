@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import mnist
 from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks import publish
 from tests.benchmarks.report import FIRST, OUTPUT
@@ -45,6 +46,19 @@ def test_without_names_all_are_run(monkeypatch: pytest.MonkeyPatch, capfd: pytes
     monkeypatch.setattr(benchmarks, "PARTS", {"uploads": replace(some, usual=["--calls=3"])})
     run(monkeypatch)
     assert "[1 of 1] uploads --calls=3" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(mnist.find(name) is None for name in (mnist.IMAGES, mnist.LABELS, mnist.MODEL)),
+    reason="MNIST is not here: `make data`",
+)
+def test_every_part_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "--quick")
+    found = publish.merged(OUTPUT.glob("*.json"))
+    assert found["parts"].keys() == benchmarks.PARTS.keys()
+    for title, _ in publish.SECTIONS.values():
+        assert title == "Measured twice" or f"## {title}\n" in publish.document(found)
 
 
 def test_what_fails_ends_the_run(capfd: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,9 @@ PARTS = {
     "hostile": Part("a tenant beside those who send what they should not", quick=["--calls=20"]),
     "peers": Part("every peer beside us, by turns", full=["--repetitions=20", "--concrete-ml"], quick=["--quick"]),
     "scaling": Part(
-        "how time grows with features, classes, rows, clients", usual=["--axes=rows"], quick=["--axes=rows", "--quick"]
+        "how time grows with features, classes, rows, clients",
+        usual=["--axes=rows"],
+        quick=["--axes=rows", "--most=16"],
     ),
 }
 PROFILES: list[Job] = [
