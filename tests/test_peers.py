@@ -36,6 +36,16 @@ def test_a_worker_that_does_not_start_is_an_error(workload: Workload) -> None:
         pytest.fail("it started")
 
 
+@pytest.mark.parametrize("a_call", [1, 3])
+def test_plaintext_says_what_its_arithmetic_took(workload: Workload, a_call: int) -> None:
+    with systems.plaintext(workload, "plain", a_call) as plain:
+        sample = plain.measure(1)
+    rows = workload.rows[np.arange(1, 1 + plain.rows) % len(workload.rows)]
+    np.testing.assert_allclose(sample.scores, workload.model.decision(rows), atol=1e-5)
+    assert set(sample.steps) == {"server"}
+    assert 0 < sample.steps["server"] < sample.total_seconds
+
+
 def test_repetitions_are_summed_up(workload: Workload) -> None:
     classes: Any = SimpleNamespace(
         decision=workload.model.decision,
