@@ -39,7 +39,7 @@ def served(weights: NDArray[np.float32], intercept: NDArray[np.float32]) -> grpc
             scores = np.frombuffer(message, np.float32).reshape(-1, len(transposed)) @ transposed + intercept
             seconds += time.perf_counter() - start
             yield scores.tobytes()
-        context.set_trailing_metadata([(SERVER_SECONDS, repr(seconds))])
+        context.set_trailing_metadata(((SERVER_SECONDS, repr(seconds)),))
 
     def drain(messages: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
         yield str(sum(map(len, messages))).encode()
