@@ -256,7 +256,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     whole.set_xlabel("milliseconds a row, features to scores (logarithmic)")
     left = np.zeros(len(results))
     # Shares are stacked on a scale of their own: lengths of a stack on a logarithmic one mean nothing.
-    for step, color in zip((*STEPS, "the rest"), ("#3b6fb6", "#d98c00", "#5aa469", "#d8d8d8"), strict=True):
+    for step, color in zip((*STEPS, "gRPC and waiting"), ("#3b6fb6", "#d98c00", "#5aa469", "#d8d8d8"), strict=True):
         parts = np.array([_share(result, step) for result in results])
         split.barh(names, parts, left=left, color=color, label=step)
         left += parts
