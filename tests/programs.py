@@ -31,6 +31,23 @@ class Program:
         """What it has in memory."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most that it had in memory since forget_peak, or since it began."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+    def forget_peak(self) -> None:
+        """Let peak_bytes begin anew, from what it has in memory now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What it has computed so far, its processes all together."""
+        main = psutil.Process(self.process.pid)
+        times = [process.cpu_times() for process in (main, *main.children(recursive=True))]
+        return float(sum(time.user + time.system for time in times))
+
 
 @contextlib.contextmanager
 def serve(*options: str, address: str = "127.0.0.1:0", log: Path | str = "", **environment: str) -> Iterator[Program]:

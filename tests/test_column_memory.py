@@ -4,7 +4,6 @@ import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,13 +57,6 @@ def ends_of(raw: RawClient, messages: Iterator[Message]) -> list[str]:
     return [type(error_from_proto(e.error)).__name__ if e.HasField("error") else "done" for e in ends]
 
 
-def peak_bytes(program: Program) -> int:
-    """The most that the process has ever had in memory, its start included."""
-    status = Path(f"/proc/{program.process.pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return 1024 * int(line.split()[1])
-
-
 def test_eight_streams_of_batches_fit_into_400_megabytes(model_options: list[str]) -> None:
     """At any time from its start on; 51 MB a batch pass through."""
     with (
@@ -85,7 +77,7 @@ def test_eight_streams_of_batches_fit_into_400_megabytes(model_options: list[str
         for client in clients:
             client.channel.close()
         assert ends == [["done"] * BATCHES] * STREAMS
-        assert peak_bytes(program) < MAX_RESIDENT_BYTES
+        assert program.peak_bytes < MAX_RESIDENT_BYTES
 
 
 def faulty(request: Request, item_id: int) -> Iterator[Message]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import overload, publish, scaling
+from tests.benchmarks import overload, publish
 from tests.benchmarks.publish import BEGIN, END, PublishError
 
 DESCRIPTION = {
@@ -87,11 +87,3 @@ def test_the_document_has_a_table_of_each_part() -> None:
     assert "## Overload" in said
     assert overload.table(OVERLOAD) in said
     assert "## The row layout" not in said
-
-
-def test_scaling_says_where_measurement_and_model_part() -> None:
-    points = [
-        {"axis": "features", "series": "a", "x": x, "measured": measured, "modelled": 10.0, "resident_mb": 5.0}
-        for x, measured in ((64, 11.0), (128, 40.0), (256, 9.0))
-    ]
-    assert "a: furthest from its model at 128 features, 4.00 times as much." in scaling.table(points)

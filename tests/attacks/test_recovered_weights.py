@@ -123,7 +123,7 @@ def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Residues])
 def test_elimination(mode: str, parameter_set: ParameterSet) -> None:
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (3, 40))
-    (plan,) = column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])
+    *_, plan = column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])
     exchange = Round(plan, keys)
     ciphertexts = exchange.encrypted(random_rows(model.grid, 5))
     found = recovered(plan, ciphertexts, exchange.reply(ciphertexts, 5))

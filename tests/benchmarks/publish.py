@@ -15,13 +15,13 @@ from typing import Any
 from tests.benchmarks import (
     client_memory,
     column,
+    curves,
     ei,
     hostile,
     overload,
     peers,
     private,
     row,
-    scaling,
     uploads,
 )
 from tests.benchmarks.report import OUTPUT, render
@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "column": ("The column layout", column.table),
     "private": ("Private weights beside open ones", private.table),
     "ei": ("encrypted-inference clients", ei.table),
-    "scaling": ("How it scales", scaling.table),
+    "scaling": ("How it scales", curves.table),
     "uploads": ("Full and seeded uploads", uploads.table),
     "overload": ("Overload", overload.table),
     "hostile": ("Hostile peers", hostile.table),
@@ -47,7 +47,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 PLOTS: dict[str, Callable[[Any, Path], None]] = {
     "peers": lambda found, path: peers.plot(found["systems"], path),
-    "scaling": scaling.plot,
+    "scaling": curves.plot,
 }
 
 

@@ -1,12 +1,15 @@
-"""`make bench` (rows) and `make bench-full` (all axes): how time grows, one axis at a time, and how it should.
+"""How time and memory grow, one axis at a time, and how they should: `make bench` has the rows, `make bench-full` all.
 
-Every point is a service of its own on loopback with a random model. Beside what is measured stands a model of its cost
-(`cost_model`), and below the table where they part most. Writes scaling.json and scaling.png into build/bench.
+Every point is a service of its own on loopback with a random model, its weights open. Beside what is measured stands
+a model of its cost (`cost_model`); below each table, where the two part most, and how straight the line is. Along the
+axes of the model's size the planner may leave so large an error that one parameter set will do for as much of an axis
+as can be: a larger set costs twice as much. Writes scaling.json and scaling.png into build/bench.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -17,6 +20,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sealserve._load_driver import LoadDriver
@@ -24,15 +29,19 @@ from sealserve._load_items import LoadCall, LoadItems, random_rows
 from sealserve._session import LayoutChoice
 from sealserve.client import Client
 from sealserve.errors import ParameterError
+from sealserve.he.planner import plan_column, plan_row
+from sealserve.he.quantization import InputGrid
 from sealserve.load import Ledger
 from tests.benchmarks.cost_model import column_server_seconds, row_server_seconds
-from tests.benchmarks.report import OUTPUT, described_run, render
+from tests.benchmarks.curves import plot, table
+from tests.benchmarks.report import OUTPUT, described_run
 from tests.programs import Program, serve
 
 FEATURES, CLASSES = 784, 10
 LAYOUTS: tuple[LayoutChoice, ...] = ("row", "column")
+_ALLOWED_ERROR = 2.0**-6  # of the range of scores
 _SECONDS = 2.0
-_ITEMS = {"row": 40, "column": 3}
+_ITEMS = {"row": 100, "column": 5}
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,9 @@ class Point:
 
     Attributes:
         series: what is measured, with its unit.
+        parameter_set: that the planner chose.
         resident_mb: of the service; 0 where that is not looked at.
+        grown_mb: what it has more, at most, while it works.
     """
 
     axis: str
@@ -49,23 +60,52 @@ class Point:
     x: int
     measured: float
     modelled: float
+    parameter_set: str
     resident_mb: float = 0.0
+    grown_mb: float = 0.0
 
 
-@contextlib.contextmanager
-def _served(features: int, classes: int, *options: str) -> Iterator[Program]:
-    generator = np.random.default_rng(features + classes)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "model.npz"
-        coefficients = generator.normal(size=(classes if classes > 2 else 1, features)) / features
-        np.savez(path, coef=coefficients, intercept=np.zeros(len(coefficients)), classes=np.arange(classes))
-        with serve(f"--model={path}", "--input-range=0,1", *options) as program:
-            yield program
+@dataclass(frozen=True)
+class RandomModel:
+    """Weights (score_count, features), without intercepts, over features of 0..1, and the error that is allowed."""
+
+    weights: NDArray[np.float64]
+    max_score_error: float | None = None
+
+    @classmethod
+    def of(cls, features: int, classes: int) -> "RandomModel":
+        """Draw one; two classes have one score."""
+        generator = np.random.default_rng(features + classes)
+        return cls(generator.normal(size=(classes if classes > 2 else 1, features)) / features)
+
+    def with_room(self) -> "RandomModel":
+        """Allow an error of _ALLOWED_ERROR."""
+        return RandomModel(self.weights, _ALLOWED_ERROR * float(np.abs(self.weights).sum(axis=1).max()))
+
+    @contextlib.contextmanager
+    def served(self, *options: str) -> Iterator[Program]:
+        """Serve it."""
+        score_count = len(self.weights)
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "model.npz"
+            classes = np.arange(score_count if score_count > 1 else 2)
+            np.savez(path, coef=self.weights, intercept=np.zeros(score_count), classes=classes)
+            if self.max_score_error:
+                options = (*options, f"--max-score-error={self.max_score_error!r}")
+            with serve(f"--model={path}", "--input-range=0,1", *options) as program:
+                yield program
+
+    def server_seconds(self, layout: LayoutChoice, grid: InputGrid) -> float:
+        """Say what an item should take, by the model of the cost."""
+        arguments = self.weights, np.zeros(len(self.weights)), grid
+        if layout == "row":
+            return row_server_seconds(plan_row(*arguments, max_score_error=self.max_score_error))
+        return column_server_seconds(plan_column(*arguments, max_score_error=self.max_score_error))
 
 
-def _server_points(axis: str, x: int, features: int, classes: int) -> Iterator[Point]:
-    """Measure the server's time for an item of either layout."""
-    with _served(features, classes) as program:
+def _server_points(axis: str, x: int, model: RandomModel) -> Iterator[Point]:
+    """Measure the server's time for a row of either layout."""
+    with model.served() as program:
         for layout in LAYOUTS:
             with Client(program.address, layout=layout) as client, client._connections.use(0) as channel:
                 try:
@@ -73,35 +113,47 @@ def _server_points(axis: str, x: int, features: int, classes: int) -> Iterator[P
                 except ParameterError as error:  # beyond what the planner can prove, or what the service will hold
                     print(f"{axis} {x}: {error}", file=sys.stderr)
                     continue
-                items = LoadItems(client._exchange(1), 1 if layout == "row" else offer.rows_per_item)
-                call = LoadCall(items, channel, 600.0)
+                rows = 1 if layout == "row" else offer.rows_per_item
+                call = LoadCall(LoadItems(client._exchange(1), rows), channel, 600.0)
                 call()
+                resident = program.resident_bytes
+                program.forget_peak()
                 measured = median(call().server_seconds for _ in range(_ITEMS[layout]))
-                model = row_server_seconds if layout == "row" else column_server_seconds
-                modelled = model(offer, client.model.output.score_count)
-                series = f"{layout}: server, ms an item"
-                yield Point(axis, series, x, 1e3 * measured, 1e3 * modelled, program.resident_bytes / 1e6)
+                modelled = model.server_seconds(layout, client.model.grid)
+                yield Point(
+                    axis,
+                    f"{layout}: server, us a row",
+                    x,
+                    1e6 * measured / rows,
+                    1e6 * modelled / rows,
+                    offer.parameters.parameter_set.name,
+                    program.resident_bytes / 1e6,
+                    (program.peak_bytes - resident) / 1e6,
+                )
 
 
-def features(values: Sequence[int]) -> Iterator[Point]:
+def features(values: Sequence[int], _: float) -> Iterator[Point]:
     """Features of the model."""
     for value in values:
-        yield from _server_points("features", value, value, CLASSES)
+        yield from _server_points("features", value, RandomModel.of(value, CLASSES).with_room())
 
 
-def classes(values: Sequence[int]) -> Iterator[Point]:
+def classes(values: Sequence[int], _: float) -> Iterator[Point]:
     """Classes of the model."""
     for value in values:
-        yield from _server_points("classes", value, FEATURES, value)
+        yield from _server_points("classes", value, RandomModel.of(FEATURES, value).with_room())
 
 
-def rows(values: Sequence[int]) -> Iterator[Point]:
-    """Rows of a batch, from features to scores, in either layout."""
-    with _served(FEATURES, CLASSES) as program:
+def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
+    """Rows of a call, from features to scores, in either layout.
+
+    By the model the first item takes what a lone one does, and each further one as long as the busier end computes.
+    """
+    with RandomModel.of(FEATURES, CLASSES).served() as program:
         for layout in LAYOUTS:
             with Client(program.address, layout=layout) as client:
-                grid, per_item = client.model.grid, client.offer().rows_per_item
-                pool = random_rows(grid, 4096, 0)
+                offer = client.offer()
+                pool, per_item = random_rows(client.model.grid, 4096, 0), offer.rows_per_item
 
                 def seconds(count: int, client: Client = client, pool: Any = pool) -> float:
                     some = pool[np.arange(count) % len(pool)]
@@ -110,25 +162,39 @@ def rows(values: Sequence[int]) -> Iterator[Point]:
                     return time.perf_counter() - start
 
                 seconds(1)
-                item = median(seconds(per_item) for _ in range(5))
+                repetitions = 200 if layout == "row" else 5
+                own, service = psutil.Process().cpu_times(), program.cpu_seconds
+                latency = median(seconds(per_item) for _ in range(repetitions))
+                computed = psutil.Process().cpu_times()
+                client_seconds = (computed.user + computed.system - own.user - own.system) / repetitions
+                busier = max(client_seconds, (program.cpu_seconds - service) / repetitions)
                 for value in values:
-                    # 65,536 single rows take minutes, and the line is straight long before.
-                    if layout == "row" and value > 4096:
+                    modelled = latency + (-(-value // per_item) - 1) * busier
+                    if modelled > patience_seconds:
                         continue
-                    measured = median(seconds(value) for _ in range(3 if value < 4096 else 1))
-                    modelled = item * -(-value // per_item)
-                    resident = program.resident_bytes / 1e6
-                    yield Point("rows", f"{layout}: rows/s", value, value / measured, value / modelled, resident)
+                    resident = program.resident_bytes
+                    program.forget_peak()
+                    measured = median(seconds(value) for _ in range(3 if modelled < 1 else 1))
+                    yield Point(
+                        "rows",
+                        f"{layout}: rows/s",
+                        value,
+                        value / measured,
+                        value / modelled,
+                        offer.parameters.parameter_set.name,
+                        program.resident_bytes / 1e6,
+                        (program.peak_bytes - resident) / 1e6,
+                    )
 
 
-def clients(values: Sequence[int], processes: int = 1) -> Iterator[Point]:
+def clients(values: Sequence[int], _: float, processes: int = 1) -> Iterator[Point]:
     """Concurrent callers, each with one row at a time, replayed.
 
-    The model knows no more than a lone caller's latency and the server's own time: gRPC's work, and the callers', who
-    share the cores, are what is between it and the points.
+    By the model they get what their number of lone callers would, as long as no process computes more than a core does,
+    and all together no more than the machine has.
     """
     with (
-        _served(FEATURES, CLASSES, f"--processes={processes}") as program,
+        RandomModel.of(FEATURES, CLASSES).served(f"--processes={processes}") as program,
         Client(program.address, layout="row") as client,
         contextlib.ExitStack() as stack,
     ):
@@ -143,84 +209,56 @@ def clients(values: Sequence[int], processes: int = 1) -> Iterator[Point]:
             driver.wait(600)
             return ledger.summary(_SECONDS)
 
+        loaded(1)
+        own, service = time.process_time(), program.cpu_seconds
         alone = loaded(1)
-        latency, server = alone["latency_ms"]["p50"] / 1e3, alone["server_ms"]["p50"] / 1e3
+        requests = alone["sent"] * (1 + 0.3 / _SECONDS)  # those that warmed up are computed, too
+        caller_seconds = (time.process_time() - own) / requests
+        service_seconds = (program.cpu_seconds - service) / requests
+        most = min(
+            1 / caller_seconds,
+            processes / service_seconds,
+            (os.cpu_count() or 1) / (caller_seconds + service_seconds),
+        )
         for value in values:
             found = loaded(value)
-            modelled = min(value / latency, processes / server)
-            series = f"{processes} process{'es' if processes > 1 else ''}: rows/s"
-            yield Point("clients", series, value, found["rows_per_second"], modelled)
+            yield Point(
+                "clients" if processes == 1 else f"clients of {processes} processes",
+                f"{processes} process{'es' if processes > 1 else ''}: rows/s",
+                value,
+                found["rows_per_second"],
+                min(value * alone["rows_per_second"], most),
+                items.exchange.offer.parameters.parameter_set.name,
+            )
 
 
-AXES: dict[str, tuple[Callable[[Sequence[int]], Iterator[Point]], tuple[int, ...]]] = {
+Measure = Callable[[Sequence[int], float], Iterator[Point]]
+AXES: dict[str, tuple[Measure, tuple[int, ...]]] = {
     "features": (features, (64, 256, 784, 2048, 4096, 16384, 65536)),
     "classes": (classes, (2, 10, 32, 100, 320, 1000)),
     "rows": (rows, (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)),
     "clients": (clients, (1, 2, 4, 8, 16, 32, 64)),
-    "clients of two processes": (lambda values: clients(values, 2), (1, 2, 4, 8, 16, 32, 64)),
+    "clients-of-2": (lambda values, patience: clients(values, patience, 2), (1, 2, 4, 8, 16, 32, 64)),
 }
-
-
-def table(points: list[dict[str, Any]]) -> str:
-    """Render the points: a table an axis, and where measurement and model part most."""
-    said = []
-    for axis in dict.fromkeys(point["axis"] for point in points):
-        some = [point for point in points if point["axis"] == axis]
-        lines = [[axis, "", "measured", "by the model", "service, MB"]]
-        for point in some:
-            cells = (f"{point[key]:,.3g}" for key in ("measured", "modelled"))
-            memory = f"{point['resident_mb']:.0f}" if point["resident_mb"] else ""
-            lines.append([f"{point['x']:,}", point["series"], *cells, memory])
-        said += [render(lines), *parting(some)]
-    return "\n\n".join(said)
-
-
-def parting(points: list[dict[str, Any]]) -> Iterator[str]:
-    """Say of each series where it is furthest from its model."""
-    for series in dict.fromkeys(point["series"] for point in points):
-        some = [point for point in points if point["series"] == series]
-        worst = max(some, key=lambda point: abs(np.log(point["measured"] / point["modelled"])))
-        ratio = worst["measured"] / worst["modelled"]
-        yield f"{series}: furthest from its model at {worst['x']:,} {worst['axis']}, {ratio:.2f} times as much."
-
-
-def plot(points: list[dict[str, Any]], path: Path) -> None:
-    """Draw each axis: what is measured as points, the model as a line."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    axes = list(dict.fromkeys(point["axis"] for point in points))
-    figure, plots = plt.subplots(1, len(axes), figsize=(5.5 * len(axes), 4.2), layout="constrained", squeeze=False)
-    for axis, place in zip(axes, plots[0], strict=True):
-        some = [point for point in points if point["axis"] == axis]
-        series = list(dict.fromkeys(point["series"] for point in some))
-        for name, color in zip(series, ("#3b6fb6", "#d98c00", "#5aa469"), strict=False):
-            own = [point for point in some if point["series"] == name]
-            x = [point["x"] for point in own]
-            place.plot(x, [point["measured"] for point in own], "o", color=color, label=name)
-            place.plot(x, [point["modelled"] for point in own], "--", color=color)
-        place.set_xscale("log", base=2)
-        place.set_yscale("log")
-        place.set_xlabel(axis)
-        place.legend(frameon=False)
-        place.grid(alpha=0.3)
-    figure.suptitle("Measured (points), and by the model of the cost (lines)")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), help="which (all)")
-    parser.add_argument("--quick", action="store_true", help="the first three values of each: to see that it works")
+    parser.add_argument("--most", type=int, metavar="N", help="no values beyond, on any axis")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="leave out calls that take longer (%(default)g)",
+    )
     arguments = parser.parse_args()
     description, points = described_run(), list[dict[str, Any]]()
     for axis in arguments.axes:
         measure, values = AXES[axis]
-        some = measure(values[:3] if arguments.quick else values)
+        some = measure([value for value in values if value <= (arguments.most or value)], arguments.patience)
         points += [asdict(point) for point in tqdm(some, desc=axis, unit="point", leave=False, file=sys.stderr)]
     (OUTPUT / "scaling.json").write_text(json.dumps(description | {"scaling": points}, indent=2) + "\n")
     plot(points, OUTPUT / "scaling.png")

@@ -33,6 +33,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print what would be served, and what else could be."""
+    from threadpoolctl import threadpool_limits
+
     from sealserve.cli.models import as_dict, describe
     from sealserve_service.engines.rerandomizer import no_keys
     from sealserve_service.models.input_grid import input_grid
@@ -46,16 +48,17 @@ def run(arguments: Namespace) -> int:
     calibration = calibration_rows(asked)
     grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)
     bits = hiding_bits(arguments)
-    served = serve_model(
-        asked.name,
-        model,
-        grid,
-        Settings().limits,
-        max_score_error=asked.max_score_error,
-        calibration=calibration,
-        private=None if bits is None else PrivateWeights(bits, no_keys),
-    )
-    plans = summaries(model, grid, served.model, arguments.hiding_bits)
+    with threadpool_limits(1, user_api="blas"):  # as a serving process has it: engines time themselves
+        served = serve_model(
+            asked.name,
+            model,
+            grid,
+            Settings().limits,
+            max_score_error=asked.max_score_error,
+            calibration=calibration,
+            private=None if bits is None else PrivateWeights(bits, no_keys),
+        )
+        plans = summaries(model, grid, served.model, arguments.hiding_bits)
     if arguments.json:
         print(json.dumps({"model": as_dict(served.model), "plans": plans}, indent=2))
     else:

@@ -129,21 +129,25 @@ class ColumnEngine:
             self._buffers.put(buffer)
 
     def _measured_seconds(self) -> float:
-        """Time some ciphertexts of noise, which cost what others cost, and the reply; it warms the engine up."""
+        """Time some ciphertexts of noise, which cost what others cost, a fold and the reply; it warms the engine up."""
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
         noise = [planned.noise(self._plan)] * some
         hiding = hiding_to_measure(self._plan)
         samples = []
         for _ in range(_COST_REPETITIONS):
-            start = time.perf_counter()
+            times = [time.perf_counter()]
             scoring = ColumnScoring(self, self.packing.rows, hiding)
             scoring.add(noise)
-            added = time.perf_counter()
+            times.append(time.perf_counter())
             scoring.fold()
+            times.append(time.perf_counter())
             for _ in scoring.finish():
                 pass
-            samples.append((added - start) * self.packing.ciphertexts / some + time.perf_counter() - added)
-        return median(samples)
+            times.append(time.perf_counter())
+            add, fold, finish = np.diff(times)
+            add -= fold * np.searchsorted(self.folds, some, "right")
+            samples.append(add * self.packing.ciphertexts / some + fold * len(self.folds) + finish)
+        return float(median(samples))
 
 
 class ColumnScoring:

@@ -16,7 +16,7 @@ from tests.row_round import secret_key
 def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: int) -> None:
     """The noise that does most harm, in every row at once; then as much in the first row as it bears, and one more."""
     model = tightest_columns(parameter_set)
-    (plan,) = column_plans(*model.planned, parameter_sets=[parameter_set])
+    *_, plan = column_plans(*model.planned, parameter_sets=[parameter_set])
     np.testing.assert_array_equal(plan.model.weights, model.weights)
     batch, noisy = ColumnRound(plan), NoisyEncryptor(plan.parameters, secret_key(parameter_set))
     q, t = parameter_set.modulus, plan.parameters.plain_modulus

@@ -42,7 +42,7 @@ def test_rows_are_exact(parameter_set: ParameterSet, shape: tuple[int, int]) -> 
 @every_column_set
 def test_columns_are_exact(parameter_set: ParameterSet) -> None:
     model = affine("normal", (4, 25))
-    (plan,) = column_plans(*model.planned, hiding_bits=40, parameter_sets=[parameter_set])
+    *_, plan = column_plans(*model.planned, hiding_bits=40, parameter_sets=[parameter_set])
     assert_exact(model, plan)
     full = random_rows(model.grid, plan.packing.rows)
     np.testing.assert_array_equal(Round(plan).scores(full), integer_scores(plan.model, full))

@@ -374,9 +374,12 @@ def test_the_guides_model_in_mode_private() -> None:
 
     assert chosen(plan_row(*arguments, hiding_bits=40)) == ("row-4096-92", 11, 5)
     assert chosen(plan_row(*arguments, hiding_bits=40, max_score_error=0.01)) == ("row-8192-120", 24, 10)
-    assert chosen(plan_column(*arguments, hiding_bits=40)) == ("column-8192-120", 19, 1)
+    assert chosen(plan_column(*arguments, hiding_bits=40)) == ("column-8192-120", 17, 1)
     assert [chosen(plan)[:2] for plan in column_plans(*arguments, hiding_bits=40)] == [
         ("column-4096-92", 6),
+        ("column-8192-120", 17),
+        ("column-8192-120", 18),
         ("column-8192-120", 19),
+        ("column-8192-180", 20),
         ("column-8192-180", 21),
     ]

@@ -29,12 +29,15 @@ closed form is (features levels + 1) / (2 s)). Rounding x onto the grid adds at 
 More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and each packing the
 planner takes the most bits that fit; of these plans it takes the cheapest whose error bound is small enough. The
 column layout has one class a polynomial, hence a smaller A', and weights of at most 21 bits: its engine adds products
-of weights and 32-bit limbs up in float64, which holds 2^21 (2^32 - 1) and every integer below it exactly.
+of weights and 32-bit limbs up in float64, which holds 2^21 (2^32 - 1) and every integer below it exactly. Before a
+class's absolute weights sum to more it folds its sums, which takes as long as some 25 ciphertexts: bits that make it
+fold often are spent on a wanted error only.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -57,6 +60,7 @@ from sealserve.he.row import RowPacking
 
 MAX_WEIGHT_BITS = 40  # beyond it float64 weights have no more to give
 MAX_COLUMN_WEIGHT_BITS = 21
+_SELDOM_FOLDED = 1 << (MAX_COLUMN_WEIGHT_BITS - 8)  # a weight's mean absolute value with a fold every 256 ciphertexts
 # Of the widest range of a class's scores. Bits are dearer in mode private, where the next set costs twice as much.
 DEFAULT_RELATIVE_ERROR = 2.0**-10
 DEFAULT_PRIVATE_RELATIVE_ERROR = 2.0**-9
@@ -168,7 +172,7 @@ def row_plans(
         plan
         for parameter_set in parameter_sets
         for packing in _packings(parameter_set.poly_modulus_degree, *reversed(weights.shape))
-        if (plan := _most_bits(parameter_set, packing, quantized, hiding_bits)) is not None
+        for plan in islice(_fitting(parameter_set, packing, quantized, hiding_bits), 1)
     ]
     return _worth_their_cost(
         sorted(found, key=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound))
@@ -183,9 +187,10 @@ def column_plans(
     hiding_bits: int | None = None,
     parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> list[ColumnPlan]:
-    """Return the plan of the most bits for each parameter set, cheapest first: by bytes a row, then by rows an item.
+    """Return the plans for each parameter set, cheapest first: by bytes a row, then by rows an item, then by bits.
 
-    Plans that cost more than another and are no better are left out. Arguments of plan_row.
+    Of a set these are the plan of the most bits with which sums are seldom folded, and those of more bits, up to the
+    most that fit. Plans that cost more than another and are no better are left out. Arguments of plan_row.
     """
     if parameter_sets is None:
         parameter_sets = COLUMN_PARAMETER_SETS if hiding_bits is None else PRIVATE_COLUMN_PARAMETER_SETS
@@ -194,11 +199,11 @@ def column_plans(
         plan
         for parameter_set in parameter_sets
         for packing in [ColumnPacking(parameter_set.poly_modulus_degree, *reversed(weights.shape))]
-        if (plan := _most_bits(parameter_set, packing, quantized, hiding_bits)) is not None
+        for plan in _until_seldom_folded(_fitting(parameter_set, packing, quantized, hiding_bits))
     ]
 
-    def cost(plan: ColumnPlan) -> tuple[float, int]:
-        return (plan.request_bytes + plan.reply_bytes) / plan.packing.rows, plan.packing.rows
+    def cost(plan: ColumnPlan) -> tuple[float, int, int]:
+        return (plan.request_bytes + plan.reply_bytes) / plan.packing.rows, plan.packing.rows, plan.weight_bits
 
     return _worth_their_cost(sorted(found, key=cost))
 
@@ -302,9 +307,19 @@ def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) ->
             yield RowPacking(poly_modulus_degree, feature_count, score_count, fewest)
 
 
-def _most_bits(
+def _until_seldom_folded(plans: Iterable[ColumnPlan]) -> Iterator[ColumnPlan]:
+    """Of plans of ever fewer bits, yield those up to the first whose sums are seldom folded."""
+    for plan in plans:
+        yield plan
+        seldom = (1 << MAX_COLUMN_WEIGHT_BITS) + plan.packing.feature_count * _SELDOM_FOLDED
+        if max(plan.model.l1_norms) <= seldom:
+            return
+
+
+def _fitting(
     parameter_set: ParameterSet, packing: PackingT, quantized: Iterable[_Quantization], hiding_bits: int | None
-) -> Plan[PackingT] | None:
+) -> Iterator[Plan[PackingT]]:
+    """Yield the plans that keep both bounds, in the order of the quantizations."""
     starts, kept_count = range(0, packing.score_count, packing.classes), packing.rows * packing.score_count
     for candidate in quantized:
         if candidate.plain_modulus >= parameter_set.modulus:
@@ -318,7 +333,7 @@ def _most_bits(
             width = hiding.noise_width(parameter_set, absolute_sum, kept_count, hiding_bits)
             fits = hiding.fits(parameters, absolute_sum, width)
         if fits:
-            return Plan(
+            yield Plan(
                 parameters,
                 packing,
                 candidate.model,
@@ -329,4 +344,3 @@ def _most_bits(
                 candidate.input_rounding_error_bound,
                 width,
             )
-    return None

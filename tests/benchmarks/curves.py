@@ -1,0 +1,105 @@
+"""Curves: what was measured along an axis beside what a model of the cost says, as a table, sentences and a plot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.report import render
+
+# What each model leaves out, by the begin of the series' names: why measurement and model part.
+WHY = {
+    "row: server": "the model has the unit costs of a process that does nothing else, the service a core's share of "
+    "receiving and answering besides",
+    "column: server": "the model leaves out the threads that receive the next message and answer: they share the GIL, "
+    "which NumPy asks for again after each product, and the bandwidth of memory",
+    "row: rows/s": "the model has one item waiting at the slower end; rows of one call share the client's other work",
+    "column: rows/s": "the model encrypts all of a batch before it counts the next; the last, not full, costs as much",
+    "1 process": "callers, gRPC's threads and the service share cores and their GIL, of which the model knows what a "
+    "lone caller's requests cost",
+    "2 processes": "callers and both processes share two cores, and what a request costs grows as they take turns",
+}
+
+
+def straight(x: list[float], y: list[float]) -> tuple[float, float, float]:
+    """Fit y = a + b x by least squares of relative errors: (a, b, the greatest relative error)."""
+    relative = np.stack([np.ones(len(x)), np.array(x)], axis=1) / np.array(y)[:, None]
+    (a, b), *_ = np.linalg.lstsq(relative, np.ones(len(x)))
+    return float(a), float(b), float(np.abs(relative @ (a, b) - 1).max())
+
+
+def grouped(points: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    """Group points by their axis, or by their series."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for point in points:
+        found.setdefault(point[key], []).append(point)
+    return found
+
+
+def table(points: list[dict[str, Any]]) -> str:
+    """Render the points: a table an axis, then a sentence a series."""
+    said = []
+    for axis, some in grouped(points, "axis").items():
+        lines = [[axis, "", "measured", "by the model", "parameter set", "service, MB", "grown at work, MB"]]
+        for point in some:
+            cells = (f"{point[key]:,.3g}" for key in ("measured", "modelled"))
+            memory = [f"{point[key]:.0f}" if point["resident_mb"] else "" for key in ("resident_mb", "grown_mb")]
+            lines.append([f"{point['x']:,}", point["series"], *cells, point["parameter_set"], *memory])
+        said.append(render(lines))
+        said += [" ".join(sentences(own)) for own in grouped(some, "series").values()]
+    return "\n\n".join(said)
+
+
+def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
+    """Say of a series where it is furthest from its model, and why; of a time, how straight its line is."""
+    axis, series = points[0]["axis"], points[0]["series"]
+    worst = max(points, key=lambda point: abs(np.log(point["measured"] / point["modelled"])))
+    ratio = worst["measured"] / worst["modelled"]
+    why = next((f": {why}" for name, why in WHY.items() if series.startswith(name)), "")
+    yield f"{series}: furthest from its model at {worst['x']:,} {axis}, {ratio:.2f} times as much{why}."
+    if "server" in series and len(points) > 2:
+        yield from straightness(points)
+
+
+def straightness(points: list[dict[str, Any]]) -> Iterator[str]:
+    """Say how far times are from a straight line over the whole axis, and from where on they are within 20 %."""
+    x, y = [point["x"] for point in points], [point["measured"] for point in points]
+    for first in range(len(points) - 2):
+        *_, error = straight(x[first:], y[first:])
+        if not first:
+            yield f"Within {error:.0%} of a straight line from {x[0]:,} to {x[-1]:,}."
+        if error <= 0.2:
+            if first:
+                yield f"Within {error:.0%} from {x[first]:,} on."
+            return
+
+
+def plot(points: list[dict[str, Any]], path: Path) -> None:
+    """Draw each axis: what is measured as points, the model as a line."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    axes = grouped(points, "axis")
+    columns = min(3, len(axes))
+    rows = -(-len(axes) // columns)
+    figure, places = plt.subplots(
+        rows, columns, figsize=(5.5 * columns, 4.2 * rows), layout="constrained", squeeze=False
+    )
+    for place in places.ravel()[len(axes) :]:
+        place.set_axis_off()
+    for (axis, some), place in zip(axes.items(), places.ravel(), strict=False):
+        for (name, own), color in zip(grouped(some, "series").items(), ("#3b6fb6", "#d98c00", "#5aa469"), strict=False):
+            x = [point["x"] for point in own]
+            place.plot(x, [point["measured"] for point in own], "o", color=color, label=name)
+            place.plot(x, [point["modelled"] for point in own], "--", color=color)
+        place.set_xscale("log", base=2)
+        place.set_yscale("log")
+        place.set_xlabel(axis)
+        place.legend(frameon=False)
+        place.grid(alpha=0.3)
+    figure.suptitle("Measured (points), and by the model of the cost (lines)")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,53 @@
+"""What is said of curves: where measurement and model part, and whether a line is straight."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import curves
+
+SERVER = "row: server, us a row"
+
+
+def points(series: str, measured: dict[int, float], modelled: float = 10.0) -> list[dict[str, Any]]:
+    common = {"axis": "features", "series": series, "parameter_set": "row-2048-54", "resident_mb": 80.0}
+    return [
+        common | {"x": x, "measured": value, "modelled": modelled, "grown_mb": 2.0} for x, value in measured.items()
+    ]
+
+
+def test_a_straight_line_is_found() -> None:
+    x = [1.0, 10.0, 100.0, 1e5]
+    a, b, error = curves.straight(x, [3 + 0.5 * value for value in x])
+    assert (a, b) == pytest.approx((3, 0.5))
+    assert error < 1e-9
+
+
+def test_errors_are_relative_to_what_was_measured() -> None:
+    """A point that is small counts as much as one that is large: no line comes closer than 10 % to these."""
+    *_, error = curves.straight([1.0, 2.0, 3.0], [0.9, 2.2, 2.7])
+    assert 0.09 < error < 0.2
+
+
+def test_where_measurement_and_model_part_most_and_why() -> None:
+    said = curves.table(points(SERVER, {64: 11.0, 128: 40.0, 256: 9.0}))
+    assert f"{SERVER}: furthest from its model at 128 features, 4.00 times as much: the model " in said
+    assert "| 128      | row: server, us a row | 40" in said
+    low = curves.table(points("anything", {64: 1.0, 128: 9.0}))
+    assert "anything: furthest from its model at 64 features, 0.10 times as much." in low
+
+
+def test_how_straight_a_line_of_times_is() -> None:
+    assert "Within 0% of a straight line from 1 to 4." in curves.table(points(SERVER, {1: 3.0, 2: 5.0, 4: 9.0}))
+    bent = curves.table(points(SERVER, {1: 50.0, 10: 10.0, 100: 100.0, 1000: 1000.0}))
+    assert "of a straight line from 1 to 1,000. Within 0% from 10 on." in bent
+    assert "straight" not in curves.table(points("row: rows/s", {1: 1.0, 2: 2.0, 4: 4.0})), "no time of the server"
+
+
+def test_each_axis_has_its_table_and_its_place_in_the_plot(tmp_path: Path) -> None:
+    some = points(SERVER, {64: 11.0, 128: 40.0})
+    both = [*some, *({**point, "axis": "classes"} for point in some)]
+    assert curves.table(both).count("by the model") == 2
+    curves.plot(both, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
