@@ -179,7 +179,7 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
 def peer(
     workload: Workload, name: str, worker: str, python: str = sys.executable, *, count: int = 1
 ) -> Iterator[System]:
-    """A peer of peer_worker.py, so many rows a repetition, one by one.
+    """A peer of peer_worker.py, so many rows a repetition, one by one; its times are the processor's.
 
     Raises:
         RuntimeError: it does not start.
