@@ -66,7 +66,7 @@ def entries(workload: Workload, concrete_python: str | None) -> list[Entry]:
         (systems.row(workload, "row"), 1),
         (systems.row(workload, "row, private weights", PRIVATE), 1),
         (systems.column(workload, "column"), 1),
-        (systems.column(workload, "column, private weights", PRIVATE), 0.2),
+        (systems.column(workload, "column, private weights", PRIVATE), 0.3),
         (systems.ei_slots(workload, "EI slots"), 1),
         (peer("encrypted-inference", "encrypted-inference"), 0.15),
         (peer("TenSEAL, mm", "tenseal-mm"), 0.15),
