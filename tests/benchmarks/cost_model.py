@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from statistics import median
 
@@ -10,10 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from sealserve.he import _seal
 from sealserve.he.encryptor import Encryptor
-from sealserve.he.parameters import EncryptionParameters
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.planner import ColumnPlan, RowPlan, plan_column, plan_row
 from sealserve.he.quantization import InputGrid
-from sealserve.he.seal_format import CiphertextFormat, pack_plaintext
+from sealserve.he.seal_format import CiphertextFormat
 from sealserve.keys import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve.wire import scores_to_proto
@@ -22,7 +23,7 @@ from sealserve_service.engines.column import ColumnEngine, ColumnScoring, folds
 from sealserve_service.engines.row import RowEngine, RowScoring
 
 _CALLS = 30
-_GRID = InputGrid.of(1, 0.0, 1.0, 1.0)
+_POLYNOMIALS = 8
 
 
 def timed(work: Callable[[], object], calls: int = _CALLS) -> float:
@@ -35,62 +36,66 @@ def timed(work: Callable[[], object], calls: int = _CALLS) -> float:
     return median(samples)
 
 
-@cache
-def transform_units(parameters: EncryptionParameters) -> tuple[float, float, float]:
-    """Seconds of: checking, loading and transforming a ciphertext; a product and a sum; an inverse transform."""
-    context = _seal.context(parameters)
-    evaluator = _seal.Evaluator(context)
-    form = CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(context))
-    key = SecretKey.generate(parameters.parameter_set).export(TOKEN)
-    coefficients = np.random.default_rng(0).integers(
-        parameters.plain_modulus, size=parameters.parameter_set.poly_modulus_degree
-    )
-    packed = pack_plaintext(coefficients.astype(np.uint64))
-    data = Encryptor(parameters, key).encrypt(coefficients.astype(np.uint64))
-    plaintext = evaluator.transform_to_ntt(_seal.load_plaintext(context, packed), context.first_parms_id())
+@dataclass(frozen=True)
+class RowUnits:
+    """Seconds of what a row item is made of.
 
-    def loaded() -> _seal.Ciphertext:
-        form.check(data)
-        ciphertext = _seal.load_ciphertext(context, data)
-        evaluator.transform_to_ntt_inplace(ciphertext)
-        return ciphertext
+    Attributes:
+        forward: checking, loading and transforming a ciphertext.
+        product: of a ciphertext and weights, and its sum with another.
+        polynomial: an inverse transform, and that polynomial's part of the reply.
+        item: what is left, however small an item.
+    """
 
-    block = loaded()
-    product = evaluator.multiply_plain(block, plaintext)
-
-    def multiply() -> None:
-        evaluator.add_inplace(product, evaluator.multiply_plain(block, plaintext))
-
-    def finish() -> None:
-        total = evaluator.multiply_plain(block, plaintext)
-        evaluator.transform_from_ntt_inplace(total)
-        form.residues(_seal.ciphertext_bytes(total))
-
-    product_seconds = timed(multiply)
-    return timed(loaded), product_seconds, max(0.0, timed(finish) - product_seconds)
+    forward: float
+    product: float
+    polynomial: float
+    item: float
 
 
 @cache
-def item_seconds(parameters: EncryptionParameters) -> float:
-    """What a row item takes besides, however small: Python around SEAL's calls, and the message of the reply."""
+def row_units(parameters: EncryptionParameters) -> RowUnits:
+    """Time what a row item is made of."""
     set_ = parameters.parameter_set
-    engine = RowEngine(plan_row(np.ones((1, 1)), np.zeros(1), _GRID, parameter_sets=[set_]))
-    ciphertexts = [planned.noise(engine._plan)]
+    one, many = (_row_engine(set_, polynomials) for polynomials in (1, _POLYNOMIALS))
+    ciphertexts = [planned.noise(one._plan)]
+    ((weights,),) = one.weights
 
-    def score() -> None:
-        scoring = RowScoring(engine, 1)
+    def loaded() -> RowScoring:
+        scoring = RowScoring(one, 1)
         scoring.add(ciphertexts)
-        scores_to_proto(0, list(scoring.finish()))
+        return scoring
 
-    return max(0.0, timed(score) - sum(transform_units(parameters)))
+    (block,) = loaded()._blocks
+    total = one.evaluator.multiply_plain(block, weights)
+    forward = timed(loaded)
+    product = timed(lambda: one.evaluator.add_inplace(total, one.evaluator.multiply_plain(block, weights)))
+
+    def whole(engine: RowEngine) -> float:
+        def score() -> None:
+            scoring = RowScoring(engine, 1)
+            scoring.add(ciphertexts)
+            scores_to_proto(0, list(scoring.finish()))
+
+        return timed(score)
+
+    least = whole(one)
+    polynomial = (whole(many) - least) / (_POLYNOMIALS - 1) - product
+    return RowUnits(forward, product, polynomial, max(0.0, least - forward - product - polynomial))
+
+
+def _row_engine(parameter_set: ParameterSet, polynomials: int) -> RowEngine:
+    """Make an engine of one ciphertext and so many polynomials: a class in each."""
+    weights = np.ones((polynomials, parameter_set.poly_modulus_degree))
+    grid = InputGrid.of(weights.shape[1], 0.0, 1.0, 1.0)
+    return RowEngine(plan_row(weights, np.zeros(polynomials), grid, parameter_sets=[parameter_set]))
 
 
 def row_server_seconds(plan: RowPlan) -> float:
     """Model a row item: transforms of what comes, products, inverse transforms of what goes."""
-    forward, product, inverse = transform_units(plan.parameters)
-    ciphertexts, polynomials = plan.packing.ciphertexts, plan.packing.polynomials
-    transforms = ciphertexts * forward + ciphertexts * polynomials * product + polynomials * inverse
-    return item_seconds(plan.parameters) + transforms
+    units, ciphertexts, polynomials = row_units(plan.parameters), plan.packing.ciphertexts, plan.packing.polynomials
+    products = ciphertexts * polynomials * units.product
+    return units.item + ciphertexts * units.forward + products + polynomials * units.polynomial
 
 
 @cache
@@ -134,7 +139,9 @@ def multiplied_a_second(score_count: int) -> float:
 def fold_and_reply_seconds(parameters: EncryptionParameters) -> tuple[float, float]:
     """Seconds of a fold and of the reply's message, a class."""
     set_ = parameters.parameter_set
-    engine = ColumnEngine(plan_column(np.ones((1, 1)), np.zeros(1), _GRID, parameter_sets=[set_]))
+    engine = ColumnEngine(
+        plan_column(np.ones((1, 1)), np.zeros(1), InputGrid.of(1, 0.0, 1.0, 1.0), parameter_sets=[set_])
+    )
     scoring = ColumnScoring(engine, engine.packing.rows)
     scoring.add([planned.noise(engine._plan)])
     return timed(scoring.fold), timed(lambda: scores_to_proto(0, list(scoring.finish())))

@@ -10,8 +10,8 @@ from tests.benchmarks.report import render
 
 # What each model leaves out, by the begin of the series' names: why measurement and model part.
 WHY = {
-    "row: server": "the model has the unit costs of a process that does nothing else, the service a core's share of "
-    "receiving and answering besides",
+    "row: server": "the model leaves out that the process receives and answers meanwhile; where a row leaves room in a "
+    "polynomial, several classes share one of the reply, and each feature more costs more than where none does",
     "column: server": "the model leaves out the threads that receive the next message and answer: they share the GIL, "
     "which NumPy asks for again after each product, and the bandwidth of memory",
     "row: rows/s": "the model has one item waiting at the slower end; rows of one call share the client's other work",

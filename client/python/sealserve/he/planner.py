@@ -34,10 +34,9 @@ class's absolute weights sum to more it folds its sums, which takes as long as s
 fold often are spent on a wanted error only.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -167,13 +166,13 @@ def row_plans(
     """
     if parameter_sets is None:
         parameter_sets = ROW_PARAMETER_SETS if hiding_bits is None else PRIVATE_ROW_PARAMETER_SETS
-    quantized = list(_quantizations(weights, intercept, grid, MAX_WEIGHT_BITS))
-    found = [
-        plan
+    packings = [
+        (parameter_set, packing)
         for parameter_set in parameter_sets
         for packing in _packings(parameter_set.poly_modulus_degree, *reversed(weights.shape))
-        for plan in islice(_fitting(parameter_set, packing, quantized, hiding_bits), 1)
     ]
+    quantized = _quantizations(weights, intercept, grid, MAX_WEIGHT_BITS)
+    found = _fitting(packings, quantized, hiding_bits, lambda _: True)
     return _worth_their_cost(
         sorted(found, key=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound))
     )
@@ -194,13 +193,12 @@ def column_plans(
     """
     if parameter_sets is None:
         parameter_sets = COLUMN_PARAMETER_SETS if hiding_bits is None else PRIVATE_COLUMN_PARAMETER_SETS
-    quantized = list(_quantizations(weights, intercept, grid, MAX_COLUMN_WEIGHT_BITS))
-    found = [
-        plan
+    packings = [
+        (parameter_set, ColumnPacking(parameter_set.poly_modulus_degree, *reversed(weights.shape)))
         for parameter_set in parameter_sets
-        for packing in [ColumnPacking(parameter_set.poly_modulus_degree, *reversed(weights.shape))]
-        for plan in _until_seldom_folded(_fitting(parameter_set, packing, quantized, hiding_bits))
     ]
+    quantized = _quantizations(weights, intercept, grid, MAX_COLUMN_WEIGHT_BITS)
+    found = _fitting(packings, quantized, hiding_bits, _is_seldom_folded)
 
     def cost(plan: ColumnPlan) -> tuple[float, int, int]:
         return (plan.request_bytes + plan.reply_bytes) / plan.packing.rows, plan.packing.rows, plan.weight_bits
@@ -307,40 +305,59 @@ def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) ->
             yield RowPacking(poly_modulus_degree, feature_count, score_count, fewest)
 
 
-def _until_seldom_folded(plans: Iterable[ColumnPlan]) -> Iterator[ColumnPlan]:
-    """Of plans of ever fewer bits, yield those up to the first whose sums are seldom folded."""
-    for plan in plans:
-        yield plan
-        seldom = (1 << MAX_COLUMN_WEIGHT_BITS) + plan.packing.feature_count * _SELDOM_FOLDED
-        if max(plan.model.l1_norms) <= seldom:
-            return
+def _is_seldom_folded(plan: ColumnPlan) -> bool:
+    seldom = (1 << MAX_COLUMN_WEIGHT_BITS) + plan.packing.feature_count * _SELDOM_FOLDED
+    return bool(plan.model.l1_norms.max() <= seldom)
 
 
 def _fitting(
-    parameter_set: ParameterSet, packing: PackingT, quantized: Iterable[_Quantization], hiding_bits: int | None
+    packings: list[tuple[ParameterSet, PackingT]],
+    quantized: Iterable[_Quantization],
+    hiding_bits: int | None,
+    is_last: Callable[[Plan[PackingT]], bool],
 ) -> Iterator[Plan[PackingT]]:
-    """Yield the plans that keep both bounds, in the order of the quantizations."""
-    starts, kept_count = range(0, packing.score_count, packing.classes), packing.rows * packing.score_count
+    """Yield the plans that keep both bounds, of each packing up to the first that is_last.
+
+    Quantizations come one by one, and none is kept that is in no plan: each is as large as the model.
+    """
     for candidate in quantized:
-        if candidate.plain_modulus >= parameter_set.modulus:
-            continue
-        absolute_sum = int(np.add.reduceat(candidate.model.l1_norms, starts).max())
-        parameters = EncryptionParameters(parameter_set, candidate.plain_modulus)
-        width = None
-        if hiding_bits is None:
-            fits = noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1)
-        else:
-            width = hiding.noise_width(parameter_set, absolute_sum, kept_count, hiding_bits)
-            fits = hiding.fits(parameters, absolute_sum, width)
-        if fits:
-            yield Plan(
-                parameters,
-                packing,
-                candidate.model,
-                candidate.bits,
-                candidate.score_centers,
-                candidate.score_radii,
-                candidate.score_error_bound,
-                candidate.input_rounding_error_bound,
-                width,
-            )
+        left = []
+        for parameter_set, packing in packings:
+            plan = _plan(parameter_set, packing, candidate, hiding_bits)
+            if plan is not None:
+                yield plan
+            if plan is None or not is_last(plan):
+                left.append((parameter_set, packing))
+        packings = left
+        if not packings:
+            return
+
+
+def _plan(
+    parameter_set: ParameterSet, packing: PackingT, candidate: _Quantization, hiding_bits: int | None
+) -> Plan[PackingT] | None:
+    """Make the plan, if it keeps both bounds."""
+    if candidate.plain_modulus >= parameter_set.modulus:
+        return None
+    starts, kept_count = range(0, packing.score_count, packing.classes), packing.rows * packing.score_count
+    absolute_sum = int(np.add.reduceat(candidate.model.l1_norms, starts).max())
+    parameters = EncryptionParameters(parameter_set, candidate.plain_modulus)
+    width = None
+    if hiding_bits is None:
+        fits = noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1)
+    else:
+        width = hiding.noise_width(parameter_set, absolute_sum, kept_count, hiding_bits)
+        fits = hiding.fits(parameters, absolute_sum, width)
+    if not fits:
+        return None
+    return Plan(
+        parameters,
+        packing,
+        candidate.model,
+        candidate.bits,
+        candidate.score_centers,
+        candidate.score_radii,
+        candidate.score_error_bound,
+        candidate.input_rounding_error_bound,
+        width,
+    )
