@@ -36,6 +36,16 @@ def test_a_worker_that_does_not_start_is_an_error(workload: Workload) -> None:
         pytest.fail("it started")
 
 
+@pytest.mark.parametrize("a_call", [1, 3])
+def test_plaintext_says_what_its_arithmetic_took(workload: Workload, a_call: int) -> None:
+    with systems.plaintext(workload, "plain", a_call) as plain:
+        sample = plain.measure(1)
+    rows = workload.rows[np.arange(1, 1 + plain.rows) % len(workload.rows)]
+    np.testing.assert_allclose(sample.scores, workload.model.decision(rows), atol=1e-5)
+    assert set(sample.steps) == {"server"}
+    assert 0 < sample.steps["server"] < sample.total_seconds
+
+
 def test_repetitions_are_summed_up(workload: Workload) -> None:
     classes: Any = SimpleNamespace(
         decision=workload.model.decision,
@@ -59,6 +69,21 @@ def test_repetitions_are_summed_up(workload: Workload) -> None:
     assert (found["rows_compared"], found["resident_mb"], found["key_bytes"]) == (2, 3.0, 4)
 
 
+@pytest.mark.parametrize(
+    ("turns", "share", "chosen"),
+    [
+        (20, 0.2, [2, 7, 12, 17]),
+        (20, 0.15, [3, 10, 16]),
+        (4, 1, [0, 1, 2, 3]),
+        (1, 1, [0]),
+        (1, 0.2, [0]),
+        (3, 0.1, [1]),
+    ],
+)
+def test_what_is_slow_has_its_turns_all_over_the_run(turns: int, share: float, chosen: list[int]) -> None:
+    assert peers.spread_over(turns, share) == chosen
+
+
 def result(name: str, server: float, total: float) -> dict[str, Any]:
     return {
         "name": name,
@@ -76,17 +101,59 @@ def result(name: str, server: float, total: float) -> dict[str, Any]:
     }
 
 
-def test_ratios_compare_with_the_best_peer(tmp_path: Path) -> None:
+@pytest.fixture
+def results() -> list[dict[str, Any]]:
     names = ("row", "row, private weights", "column", "column, private weights", "EI slots", "encrypted-inference")
     results = [result(name, 2.0**number, 3.0**number) for number, name in enumerate(names)]
     results += [result("TenSEAL, mm", 500.0, 500.0), result("TenSEAL, dot by class", 100.0, 100.0)]
-    results.append(result("plaintext, a row", 0.0, 0.5))
+    return [*results, result("plaintext, a row", 0.25, 0.5), result("plaintext, batches", 0.5, 0.75)]
+
+
+def test_ratios_compare_with_the_best_peer(results: list[dict[str, Any]]) -> None:
     found = peers.ratios(results)
     assert found["server: encrypted-inference over row"] == 32
     assert found["server: best other peer over row"] == 100
-    assert found["server: column, private over open weights"] == 2
+    assert found["server: column over plaintext, batches"] == 8
     assert found["whole: row over plaintext, a row"] == 2
-    assert "| sealserve, row " in peers.table(results)
-    assert "| TenSEAL, mm " in peers.table(results)
+    faster = peers.ratios([*results, result("Concrete ML", 50.0, 900.0)])
+    assert faster["server: best other peer over row, private weights"] == 25
+
+
+def test_ratios_with_private_weights_are_below_those_with_open_ones(results: list[dict[str, Any]]) -> None:
+    names = list(peers.ratios(results))
+    twins = {name: names[number - 1] for number, name in enumerate(names) if "private" in name}
+    assert twins == {name: name.replace(", private weights", "") for name in twins}
+    assert set(names) - set(twins) - set(twins.values()) == {"server: encrypted-inference over EI slots"}
+
+
+def test_the_table_says_how_far_the_repetitions_are_apart(results: list[dict[str, Any]]) -> None:
+    results[0]["total_ms"] = {"median": 2.5, "least": 1.25, "most": 1234.5}
+    del results[-1]["server_ms"]
+    said = peers.table(results)
+    assert "| 2.5      | 1.25 to 1,234" in said
+    assert "| sealserve, row " in said
+    assert "| TenSEAL, mm " in said
+
+
+def test_results_are_drawn(tmp_path: Path, results: list[dict[str, Any]]) -> None:
     peers.plot(results, tmp_path / "peers.png")
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_environment_that_cannot_be_installed_is_emptied_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "_ENVIRONMENT", tmp_path)
+    monkeypatch.setattr(peers, "CONCRETE_ML", "no requirement")
+    half = tmp_path / "lib" / "half"
+    half.mkdir(parents=True)
+    assert peers.concrete_ml_python() is None
+    assert "without Concrete ML" in capfd.readouterr().err
+    assert not half.exists()
+    assert not (tmp_path / "no requirement").exists()
+
+
+def test_an_environment_that_is_installed_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_ENVIRONMENT", tmp_path)
+    (tmp_path / peers.CONCRETE_ML).touch()
+    assert peers.concrete_ml_python() == str(tmp_path / "bin" / "python")

@@ -2,7 +2,8 @@
 
 `python -m tests.benchmarks.plain_server WEIGHTS.npz` prints its address and serves two streams of bytes:
 
-    /bench/Score    a message of float32 rows in, their float32 scores out
+    /bench/Score    a message of float32 rows in, their float32 scores out; says at the end, in the metadata, how many
+                    seconds the arithmetic took: what the service calls server_seconds
     /bench/Drain    messages are received and dropped; says at the end how many bytes there were
 """
 
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,16 +25,21 @@ from threadpoolctl import threadpool_limits
 from tests.serving import ROOT
 
 SCORE, DRAIN = "/bench/Score", "/bench/Drain"
+SERVER_SECONDS = "server-seconds"
 
 
 def served(weights: NDArray[np.float32], intercept: NDArray[np.float32]) -> grpc.Server:
     """Build the server; weights (classes, features)."""
     transposed = np.ascontiguousarray(weights.T)
 
-    def score(messages: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+    def score(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        seconds = 0.0
         for message in messages:
-            rows = np.frombuffer(message, np.float32).reshape(-1, len(transposed))
-            yield (rows @ transposed + intercept).tobytes()
+            start = time.perf_counter()
+            scores = np.frombuffer(message, np.float32).reshape(-1, len(transposed)) @ transposed + intercept
+            seconds += time.perf_counter() - start
+            yield scores.tobytes()
+        context.set_trailing_metadata(((SERVER_SECONDS, repr(seconds)),))
 
     def drain(messages: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
         yield str(sum(map(len, messages))).encode()

@@ -90,7 +90,7 @@ def machine(results: dict[str, Any]) -> str:
 
 def ratios(found: dict[str, Any]) -> str:
     """Render what matters whatever the machine."""
-    lines = [(name, peers.show_ratio(ratio)) for name, ratio in found["ratios"].items()]
+    lines = [(name, peers.three_digits(ratio)) for name, ratio in found["ratios"].items()]
     return render([("how many times", "ratio"), *lines])
 
 

@@ -180,7 +180,7 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
 def peer(
     workload: Workload, name: str, worker: str, python: str = sys.executable, *, count: int = 1
 ) -> Iterator[System]:
-    """A peer of peer_worker.py, so many rows a repetition, one by one.
+    """A peer of peer_worker.py, so many rows a repetition, one by one; its times are the processor's.
 
     Raises:
         RuntimeError: it does not start.
@@ -236,14 +236,17 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
 
         def measure(first: int) -> Sample:
             some = floats[np.arange(first, first + _ROWS * a_call) % len(floats)].reshape(_ROWS, a_call, -1)
-            replies, seconds = [], []
+            replies, seconds, server = [], [], []
             for rows in some:
                 start = time.perf_counter()
                 bodies = [rows[at : at + per_message].tobytes() for at in range(0, a_call, per_message)]
-                replies.append(b"".join(call(iter(bodies))))
+                responses = call(iter(bodies))
+                replies.append(b"".join(responses))
                 seconds.append((time.perf_counter() - start) / a_call)
+                server.append(float(dict(responses.trailing_metadata())[plain_server.SERVER_SECONDS]) / a_call)
             scores = np.frombuffer(b"".join(replies), np.float32).reshape(_ROWS * a_call, -1).astype(np.float64)
-            return Sample(scores, median(seconds), {}, rows[0].nbytes, len(replies[0]) / a_call)
+            steps = {"server": median(server)}
+            return Sample(scores, median(seconds), steps, rows[0].nbytes, len(replies[0]) / a_call)
 
         measure(0)
         yield System(name, "gRPC", measure, _ROWS * a_call, lambda: int(server.memory_info().rss))

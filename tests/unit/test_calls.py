@@ -1,5 +1,6 @@
 """Attempts at a busy service: when the next one is made, and what is said when the time runs out; what gRPC says."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ import grpc
 import pytest
 
 from sealserve import _backoff, _calls
+from sealserve._exchange import Item
 from sealserve.errors import (
     CallError,
     DeadlineError,
@@ -17,6 +19,10 @@ from sealserve.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from sealserve.he.parameters import Layout
+from sealserve.item import ItemHeader
+from sealserve.model import Cost
+from tests.serving import LIMITS
 
 TIMEOUT_SECONDS = 30.0
 BUSY = QuotaExceededError("server_seconds", 0.1)
@@ -175,3 +181,31 @@ class Failure:
 )
 def test_a_bare_status_has_a_meaning(code: grpc.StatusCode, details: str, meaning: type[Exception]) -> None:
     assert type(_calls.translated(Failure(code, details))) is meaning
+
+
+# The messages of an item
+
+
+@pytest.mark.parametrize(
+    ("ciphertext_bytes", "max_message_bytes", "in_a_chunk"),
+    [
+        (32_881, 2 << 20, 31),  # about a megabyte
+        (131_185, 2 << 20, 8),
+        (262_257, 2 << 20, 7),  # as many as go into a message
+        (262_257, 300_000, 1),
+        (32_881, 100_000, 3),
+    ],
+)
+def test_a_chunk_has_a_megabyte_or_some_ciphertexts_or_what_the_limit_allows(
+    ciphertext_bytes: int, max_message_bytes: int, in_a_chunk: int
+) -> None:
+    ciphertexts = [bytes([number]) * ciphertext_bytes for number in range(40)]
+    header = ItemHeader("model", "", Layout.COLUMN, "set", 1, len(ciphertexts), "")
+    item = Item(header, ciphertexts, len(ciphertexts) * ciphertext_bytes, Cost(1, 2, 3.0, 4))
+    limits = dataclasses.replace(LIMITS, max_message_bytes=max_message_bytes)
+    sent = list(_calls.messages(7, item, limits))
+    assert [message.HasField("header") for message in sent] == [True] + [False] * (len(sent) - 1)
+    assert {message.item_id for message in sent} == {7}
+    assert {len(message.chunk.ciphertexts) for message in sent[:-1]} <= {in_a_chunk}
+    assert [message.chunk.first_index for message in sent] == list(range(0, 40, in_a_chunk))
+    assert [data for message in sent for data in message.chunk.ciphertexts] == ciphertexts

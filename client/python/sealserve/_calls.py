@@ -16,6 +16,7 @@ from sealserve.v1 import errors_pb2, model_pb2, model_pb2_grpc, prediction_pb2, 
 from sealserve.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 
 CHUNK_BYTES = 1 << 20
+_CIPHERTEXTS_A_CHUNK = 8
 
 SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
 """A cancel of no item, which says nothing else: see Limits.idle_timeout."""
@@ -158,9 +159,14 @@ def _detail(value: bytes) -> errors_pb2.Error | None:
 
 
 def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb2.StreamPredictRequest]:
-    """Yield the messages of an item: the first with its header, each with a chunk of CHUNK_BYTES or the limit."""
+    """Yield the messages of an item: the first with its header, each with a chunk of CHUNK_BYTES or the limit.
+
+    Of large ciphertexts more travel together: with few in a chunk the service adds their products to sums in memory
+    that are larger than they are.
+    """
     header: prediction_pb2.ItemHeader | None = header_to_proto(item.header)
-    chunk_bytes = min(CHUNK_BYTES, limits.max_message_bytes)
+    some = _CIPHERTEXTS_A_CHUNK * item.byte_count // item.header.ciphertext_count
+    chunk_bytes = min(max(CHUNK_BYTES, some), limits.max_message_bytes)
     chunk, byte_count = prediction_pb2.Chunk(), 0
     for index, ciphertext in enumerate(item.ciphertexts):
         if byte_count and byte_count + len(ciphertext) > chunk_bytes:
