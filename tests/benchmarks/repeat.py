@@ -66,7 +66,7 @@ def table(found: list[dict[str, Any]]) -> str:
     """Render the ratios, how many agree, and which do not."""
     lines = [("ratio", "first", "second", "apart")]
     for ratio in found:
-        values = peers.show_ratio(ratio["first"]), peers.show_ratio(ratio["second"])
+        values = peers.three_digits(ratio["first"]), peers.three_digits(ratio["second"])
         lines.append((f"{ratio['part']}: {ratio['name']}", *values, _percent(ratio["apart"])))
     parting = ", ".join(_quoted(ratio) for ratio in found if ratio["apart"] > AGREEING)
     return f"{render(lines)}\n\n{agreement(found)}{f', all but {parting}' if parting else ''}."
