@@ -45,7 +45,7 @@ PARTS = {
     "ei": Part("encrypted-inference clients: our engine beside EIServer", quick=["--rounds=1"]),
     "overload": Part("four times more requests than can be answered", quick=["--calls=25", "--seconds=2"]),
     "hostile": Part("a tenant beside those who send what they should not", quick=["--calls=20"]),
-    "peers": Part("every peer beside us, by turns", full=["--repetitions=20", "--concrete-ml"], quick=["--quick"]),
+    "peers": Part("every peer beside us, by turns", full=["--concrete-ml"], quick=["--quick"]),
     "scaling": Part(
         "how time grows with features, classes, rows, clients",
         usual=["--axes=rows", "--patience=15"],  # longer ones are on the same straight line
