@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from sealserve_service.allocator import share_one_arena
 from tests.serving import ROOT
 
 SCORE, DRAIN = "/bench/Score", "/bench/Drain"
@@ -73,6 +74,7 @@ def running(weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> Ite
 
 def main() -> None:
     """Serve until killed."""
+    share_one_arena()  # as the service does: it is part of the machinery
     with threadpool_limits(1), np.load(sys.argv[1]) as arrays:
         server = served(arrays["weights"], arrays["intercept"])
         port = server.add_insecure_port("127.0.0.1:0")
