@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sealserve.he.parameters import EI_PARAMETERS, ROW_PARAMETER_SETS, EncryptionParameters
 from tests.benchmarks import peers, systems
 from tests.benchmarks.systems import Sample, System, Workload
 from tests.serving import linear
@@ -42,7 +43,7 @@ def test_plaintext_says_what_its_arithmetic_took(workload: Workload, a_call: int
         sample = plain.measure(1)
     rows = workload.rows[np.arange(1, 1 + plain.rows) % len(workload.rows)]
     np.testing.assert_allclose(sample.scores, workload.model.decision(rows), atol=1e-5)
-    assert set(sample.steps) == {"server"}
+    assert set(sample.steps) == {"server", "process"}
     assert 0 < sample.steps["server"] < sample.total_seconds
 
 
@@ -89,6 +90,7 @@ def result(name: str, server: float, total: float) -> dict[str, Any]:
         "name": name,
         "network": "none" if name.startswith("TenSEAL") else "gRPC",
         "server_ms": {"median": server, "least": server, "most": server},
+        "process_ms": {"median": 2 * server, "least": server, "most": 3 * server},
         "total_ms": {"median": total, "least": total, "most": total},
         "rows_per_second": 1e3 / total,
         "request_bytes": 1.0,
@@ -98,6 +100,7 @@ def result(name: str, server: float, total: float) -> dict[str, Any]:
         "accuracy": 1.0,
         "agreement": 1.0,
         "rows_compared": 5,
+        "parameters": f"those of {name}",
     }
 
 
@@ -114,6 +117,7 @@ def test_ratios_compare_with_the_best_peer(results: list[dict[str, Any]]) -> Non
     assert found["server: encrypted-inference over row"] == 32
     assert found["server: best other peer over row"] == 100
     assert found["server: column over plaintext, batches"] == 8
+    assert found["server with gRPC: column over plaintext, batches"] == 8
     assert found["whole: row over plaintext, a row"] == 2
     faster = peers.ratios([*results, result("Concrete ML", 50.0, 900.0)])
     assert faster["server: best other peer over row, private weights"] == 25
@@ -133,6 +137,17 @@ def test_the_table_says_how_far_the_repetitions_are_apart(results: list[dict[str
     assert "| 2.5      | 1.25 to 1,234" in said
     assert "| sealserve, row " in said
     assert "| TenSEAL, mm " in said
+
+
+def test_every_system_says_its_parameters(results: list[dict[str, Any]]) -> None:
+    results[5]["version"] = "encrypted-inference 0.9"
+    said = peers.parameters(results)
+    assert said.count("\n") == len(results) + 1
+    assert "those of column" in said
+    assert "| encrypted-inference 0.9 | those of encrypted-inference " in said
+    assert systems.described(EI_PARAMETERS) == ("CKKS, N = 8192, primes of 60, 40, 40 and 60 bits, scale 2^40: ei-8192")
+    one_prime = EncryptionParameters(ROW_PARAMETER_SETS[0], 1 << 26)
+    assert systems.described(one_prime) == "BFV, N = 2048, a prime of 54 bits, t = 2^26: row-2048-54"
 
 
 def test_results_are_drawn(tmp_path: Path, results: list[dict[str, Any]]) -> None:

@@ -45,6 +45,7 @@ class EncryptedInference:
     """encrypted-inference 0.9: the client and the server of the Azure ML guide."""
 
     package = "encrypted-inference"
+    parameters = "CKKS, N = 8192, primes of 60, 40, 40 and 60 bits, scale 2^40: the package's own"
 
     def __init__(self, weights: Row, intercept: Row, _: Row) -> None:
         from encrypted.inference.eiclient import EILinearRegressionClient
@@ -69,13 +70,14 @@ class EncryptedInference:
 
 
 class TenSEAL:
-    """TenSEAL's CKKS vectors, with one level for one product: N = 8192, primes of 60, 40 and 60 bits, scale 2^40.
+    """TenSEAL's CKKS vectors, with one level for one product.
 
     Args:
         product: of an encrypted vector with the plaintext weights, as (vector, weights) -> encrypted vectors.
     """
 
     package = "tenseal"
+    parameters = "CKKS, N = 8192, primes of 60, 40 and 60 bits, scale 2^40"
 
     def __init__(self, weights: Row, intercept: Row, product: Callable[[Any, Row, Row], list[Any]]) -> None:
         import tenseal as ts
@@ -114,6 +116,7 @@ class ConcreteML:
     """Concrete ML's LogisticRegression on TFHE, with 8 bits, compiled for the first 500 rows."""
 
     package = "concrete-ml"
+    parameters = "TFHE, 8 bits, as its compiler chooses"
 
     def __init__(self, weights: Row, intercept: Row, rows: Row) -> None:
         from concrete.ml.sklearn import LogisticRegression
@@ -140,6 +143,7 @@ class ScikitLearn:
     """scikit-learn in plaintext."""
 
     package = "scikit-learn"
+    parameters = "float64"
     key_bytes = 0
 
     def __init__(self, weights: Row, intercept: Row, _: Row) -> None:
@@ -178,7 +182,8 @@ def main() -> None:
     with np.load(path) as arrays:
         weights, intercept, rows = (np.ascontiguousarray(arrays[key]) for key in ("weights", "intercept", "rows"))
     peer = PEERS[name](weights, intercept, rows)
-    ready = {"key_bytes": peer.key_bytes, "version": f"{peer.package} {version(peer.package)}"}
+    said = f"{peer.package} {version(peer.package)}"
+    ready = {"key_bytes": peer.key_bytes, "version": said, "parameters": peer.parameters}
     print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(peer.score(rows[int(line)])), file=answers, flush=True)

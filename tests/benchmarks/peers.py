@@ -28,6 +28,7 @@ from tests.serving import ROOT
 CONCRETE_ML = "concrete-ml==1.9.0"
 _ENVIRONMENT = ROOT / "build" / "peers" / "concrete-ml"
 STEPS = ("encrypt", "server", "decrypt")
+NAMES = {"total": "whole", "process": "server with gRPC"}
 PRIVATE = "--weights=private"
 OTHER_PEERS, BEST = ("TenSEAL, mm", "TenSEAL, dot by class", "Concrete ML"), "best other peer"
 # What is how many times what, at the server or in total: with private weights below the same with open ones.
@@ -43,17 +44,20 @@ COMPARED = (
     ("server", "row, private weights", "plaintext, a row"),
     ("server", "column", "plaintext, batches"),
     ("server", "column, private weights", "plaintext, batches"),
+    ("process", "column", "plaintext, batches"),
+    ("process", "column, private weights", "plaintext, batches"),
     ("total", "encrypted-inference", "row"),
     ("total", "encrypted-inference", "row, private weights"),
     ("total", "row", "plaintext, a row"),
     ("total", "row, private weights", "plaintext, a row"),
 )
 CONDITIONS = (
-    "Times are medians of the repetitions. Ours and plaintext are served over gRPC by one other process, so that a "
-    "batch is encrypted on one core while it is scored on another; the rest have client and server in one process, one "
-    "thread and no network, and of them it is the processor time, which is never more than the elapsed. EI slots are "
-    "asked by encrypted-inference's own client, and with open weights only: a reply that this client can read cannot "
-    "hide them. Labels are compared with the plaintext model's."
+    "Times are medians of the repetitions. Server is what the arithmetic takes, from bytes to scores; server with "
+    "gRPC is all that the serving process computes for a row. Ours and plaintext are served over gRPC by one other "
+    "process, so that a batch is encrypted on one core while it is scored on another; the rest have client and server "
+    "in one process, one thread and no network, and of them it is the processor time, which is never more than the "
+    "elapsed. EI slots are asked by encrypted-inference's own client, and with open weights only: a reply that this "
+    "client can read cannot hide them. Labels are compared with the plaintext model's."
 )
 # Beside each its share of the turns: some take seconds a row.
 Entry = tuple[AbstractContextManager[System], float]
@@ -93,7 +97,7 @@ def summed_up(system: System, samples: list[tuple[int, Sample]], workload: Workl
     predict = workload.model.output.predict
     steps = {
         f"{step}_ms": spread([1e3 * sample.steps[step] for _, sample in samples])
-        for step in STEPS
+        for step in (*STEPS, "process")
         if step in samples[0][1].steps
     }
     total = [sample.total_seconds for _, sample in samples]
@@ -153,8 +157,7 @@ def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
         return min(float(by_name[name][f"{what}_ms"]["median"]) for name in names)
 
     return {
-        f"{'whole' if what == 'total' else what}: {over} over {under}": milliseconds(over, what)
-        / milliseconds(under, what)
+        f"{NAMES.get(what, what)}: {over} over {under}": milliseconds(over, what) / milliseconds(under, what)
         for what, over, under in COMPARED
     }
 
@@ -203,7 +206,7 @@ def _is_plain(result: dict[str, Any]) -> bool:
 def table(results: list[dict[str, Any]]) -> str:
     """Render the results: a line a system, milliseconds and bytes a row."""
     head = (
-        "system,encrypt ms,server ms,decrypt ms,whole ms,"
+        "system,encrypt ms,server ms,server with gRPC ms,decrypt ms,whole ms,"
         "whole: least to most,rows/s,bytes up,bytes down,key bytes,"
         "resident MB,accuracy,labels equal,of rows"
     )
@@ -213,7 +216,10 @@ def table(results: list[dict[str, Any]]) -> str:
         lines.append(
             [
                 shown(result),
-                *(three_digits(result[f"{step}_ms"]["median"]) if f"{step}_ms" in result else "" for step in STEPS),
+                *(
+                    three_digits(result[f"{step}_ms"]["median"]) if f"{step}_ms" in result else ""
+                    for step in ("encrypt", "server", "process", "decrypt")
+                ),
                 three_digits(whole["median"]),
                 f"{three_digits(whole['least'])} to {three_digits(whole['most'])}",
                 three_digits(result["rows_per_second"]),
@@ -227,6 +233,13 @@ def table(results: list[dict[str, Any]]) -> str:
             ]
         )
     return f"{render(lines)}\n\n{CONDITIONS}"
+
+
+def parameters(results: list[dict[str, Any]]) -> str:
+    """Render what each system is made of."""
+    lines = [("system", "version", "parameters")]
+    lines += [(shown(result), result.get("version", ""), result["parameters"]) for result in results]
+    return render(lines)
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:

@@ -35,7 +35,10 @@ DESCRIPTION = ("commit", "machine", "versions")
 
 # The parts in the order of the document, each with its title and what renders it.
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "peers": ("Every peer beside us", lambda found: f"{ratios(found)}\n\n{peers.table(found['systems'])}"),
+    "peers": (
+        "Every peer beside us",
+        lambda found: "\n\n".join((ratios(found), peers.table(found["systems"]), peers.parameters(found["systems"]))),
+    ),
     "row": ("The row layout", row.table),
     "column": ("The column layout", column.table),
     "private": ("Private weights beside open ones", private.table),
@@ -153,11 +156,23 @@ def _plans(plans: list[dict[str, Any]]) -> str:
     return render(lines)
 
 
+METHOD = """
+Rendered from [benchmarks.json](benchmarks.json) by `make bench-publish`. Repeat it with `make bench`, in ten minutes on
+two cores, with `make bench-twice`, which says how far two runs are apart, or with `make bench-full`, which has Concrete ML
+and every curve; `make bench-profile` shows where a request's time goes. To load a service of your own: `sealserve bench`.
+
+What is compared is one model, the Azure ML guide's own for MNIST (784 features, 10 classes), on MNIST's test images.
+Systems are asked by turns, since a machine that others use too is now faster, now slower; figures are medians. Services
+are processes of their own that are asked over gRPC on loopback; no system has more than one thread for a product. Every
+parameter set has 128 bits of security by the table of homomorphicencryption.org. What to quote are the ratios.
+""".strip()
+
+
 def document(results: dict[str, Any]) -> str:
     """Render docs/benchmarks.md, of the parts that there are."""
     said = [
         "# Benchmarks",
-        "Rendered from [benchmarks.json](benchmarks.json) by `make bench-publish`; repeat it with `make bench`.",
+        METHOD,
         machine(results),
     ]
     for name, (title, table) in SECTIONS.items():

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from sealserve._load_items import LoadCall, LoadItems
 from sealserve.client import Client
 from sealserve.ei import EIClient
-from sealserve.he.parameters import Layout
+from sealserve.he.parameters import EncryptionParameters, Layout
 from sealserve.item import ItemHeader
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import header_to_proto
@@ -33,6 +34,7 @@ from tests.programs import Program, serve
 _WORKER = Path(__file__).with_name("peer_worker.py")
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _ROWS = 20  # rows, or calls in plaintext, a repetition
+_BATCHES = 4  # whose time at the server is looked at
 _TIMEOUT_SECONDS = 60.0
 
 
@@ -43,7 +45,8 @@ class Sample:
     Attributes:
         scores: float64 (rows, classes), of consecutive rows.
         total_seconds: from features to scores, a row.
-        steps: seconds a row of encrypt, server and decrypt, where they can be told apart.
+        steps: seconds a row of encrypt, server and decrypt, where they can be told apart, and of process: all that the
+            serving process computes, gRPC included.
         request_bytes, reply_bytes: a row.
     """
 
@@ -89,6 +92,16 @@ class Workload:
         return self.rows[np.arange(first, first + count) % len(self.rows)]
 
 
+def described(parameters: EncryptionParameters) -> str:
+    """Say what a reader who knows lattices wants to know."""
+    set_ = parameters.parameter_set
+    bits = [prime.bit_length() for prime in set_.primes]
+    primes = f"a prime of {bits[0]}" if len(bits) == 1 else f"primes of {', '.join(map(str, bits[:-1]))} and {bits[-1]}"
+    scheme, log = parameters.scheme.name, round(math.log2(max(parameters.plain_modulus, parameters.scale)))
+    what = "t =" if parameters.plain_modulus else "scale"
+    return f"{scheme}, N = {set_.poly_modulus_degree}, {primes} bits, {what} 2^{log}: {set_.name}"
+
+
 @contextlib.contextmanager
 def _served(workload: Workload, *options: str) -> Iterator[Program]:
     with serve(f"--model=mnist={workload.path}", "--trust-pickle", "--input-range=0,1", *options) as program:
@@ -104,13 +117,15 @@ def row(workload: Workload, name: str, *options: str) -> Iterator[System]:
 
         def measure(first: int) -> Sample:
             some = workload.part(first, _ROWS)
-            found = latency(client, some)
-            steps = {step: found[f"{step}_ms"] / 1e3 for step in ("encrypt", "server", "decrypt")}
+            computed = program.cpu_seconds
+            found = latency(client, some)  # asks for each row twice
             scores = np.concatenate([client.decision_function(one) for one in some[:, None]])
+            steps = {step: found[f"{step}_ms"] / 1e3 for step in ("encrypt", "server", "decrypt")}
+            steps["process"] = (program.cpu_seconds - computed) / (3 * _ROWS)
             return Sample(scores, found["predict_ms"] / 1e3, steps, sizes["request_bytes"], sizes["reply_bytes"])
 
         assert len(scores) == _ROWS
-        notes = {"parameter_set": offer.parameters.parameter_set.name}
+        notes = {"parameters": described(offer.parameters)}
         yield System(name, "gRPC", measure, _ROWS, lambda: program.resident_bytes, offer.cost.key_bytes, notes)
 
 
@@ -132,17 +147,20 @@ def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
             start = time.perf_counter()
             list(exchange.encrypt(exchange.quantize(some)).ciphertexts)
             encrypt = time.perf_counter() - start
-            answered = call()
-            start = time.perf_counter()
+            computed = program.cpu_seconds
+            answers = [call() for _ in range(_BATCHES)]
+            computed = program.cpu_seconds - computed
+            answered, start = answers[-1], time.perf_counter()
             exchange.decrypt(count, answered.scores)
             steps = {
                 "encrypt": encrypt / count,
-                "server": answered.server_seconds / count,
+                "server": median(each.server_seconds for each in answers) / count,
                 "decrypt": (time.perf_counter() - start) / count,
+                "process": computed / (_BATCHES * count),
             }
             return Sample(scores, total / count, steps, answered.request_bytes / count, answered.reply_bytes / count)
 
-        notes = {"parameter_set": offer.parameters.parameter_set.name}
+        notes = {"parameters": described(offer.parameters)}
         yield System(name, "gRPC", measure, count, lambda: program.resident_bytes, offer.cost.key_bytes, notes)
 
 
@@ -173,7 +191,8 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
             return Sample(scores[None], times[-1] - times[0], steps, len(body), response.ByteSize())
 
         measure(0)  # by then the keys are loaded
-        yield System(name, "gRPC", measure, 1, lambda: program.resident_bytes, len(user.evaluation_keys))
+        notes = {"parameters": described(offer.parameters)}
+        yield System(name, "gRPC", measure, 1, lambda: program.resident_bytes, len(user.evaluation_keys), notes)
 
 
 @contextlib.contextmanager
@@ -212,8 +231,8 @@ def peer(
                 if count > 1:  # the others take seconds a row, beside which nothing that has to warm up matters
                     measure(0)
                 resident = psutil.Process(process.pid).memory_info
-                version = {"version": ready["version"]}
-                yield System(name, "none", measure, count, lambda: int(resident().rss), ready["key_bytes"], version)
+                notes = {"version": ready["version"], "parameters": ready["parameters"]}
+                yield System(name, "none", measure, count, lambda: int(resident().rss), ready["key_bytes"], notes)
             finally:
                 process.kill()
 
@@ -229,7 +248,7 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
         grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel,
     ):
         children = psutil.Process().children()
-        server = max(
+        process = max(
             (p for p in children if "tests.benchmarks.plain_server" in p.cmdline()), key=psutil.Process.create_time
         )
         call: Any = channel.stream_stream(plain_server.SCORE, bytes, bytes)
@@ -237,6 +256,7 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
         def measure(first: int) -> Sample:
             some = floats[np.arange(first, first + _ROWS * a_call) % len(floats)].reshape(_ROWS, a_call, -1)
             replies, seconds, server = [], [], []
+            computed = process.cpu_times()
             for rows in some:
                 start = time.perf_counter()
                 bodies = [rows[at : at + per_message].tobytes() for at in range(0, a_call, per_message)]
@@ -245,8 +265,11 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
                 seconds.append((time.perf_counter() - start) / a_call)
                 server.append(float(dict(responses.trailing_metadata())[plain_server.SERVER_SECONDS]) / a_call)
             scores = np.frombuffer(b"".join(replies), np.float32).reshape(_ROWS * a_call, -1).astype(np.float64)
-            steps = {"server": median(server)}
+            after = process.cpu_times()
+            computed_seconds = after.user + after.system - computed.user - computed.system
+            steps = {"server": median(server), "process": computed_seconds / (_ROWS * a_call)}
             return Sample(scores, median(seconds), steps, rows[0].nbytes, len(replies[0]) / a_call)
 
         measure(0)
-        yield System(name, "gRPC", measure, _ROWS * a_call, lambda: int(server.memory_info().rss))
+        resident, notes = lambda: int(process.memory_info().rss), {"parameters": "float32"}
+        yield System(name, "gRPC", measure, _ROWS * a_call, resident, notes=notes)
