@@ -157,14 +157,16 @@ def _plans(plans: list[dict[str, Any]]) -> str:
 
 
 METHOD = """
-Rendered from [benchmarks.json](benchmarks.json) by `make bench-publish`. Repeat it with `make bench`, in ten minutes on
-two cores, with `make bench-twice`, which says how far two runs are apart, or with `make bench-full`, which has Concrete ML
-and every curve; `make bench-profile` shows where a request's time goes. To load a service of your own: `sealserve bench`.
+Rendered from [benchmarks.json](benchmarks.json) by `make bench-publish`. Repeat it with `make bench`, in ten minutes
+on two cores, with `make bench-twice`, which says how far two runs are apart, or with `make bench-full`, which has
+Concrete ML and every curve; `make bench-profile` shows where a request's time goes. To load a service of your own:
+`sealserve bench`.
 
 What is compared is one model, the Azure ML guide's own for MNIST (784 features, 10 classes), on MNIST's test images.
-Systems are asked by turns, since a machine that others use too is now faster, now slower; figures are medians. Services
-are processes of their own that are asked over gRPC on loopback; no system has more than one thread for a product. Every
-parameter set has 128 bits of security by the table of homomorphicencryption.org. What to quote are the ratios.
+Systems are asked by turns, since a machine that others use too is now faster, now slower; figures are medians.
+Services are processes of their own that are asked over gRPC on loopback; no system has more than one thread for a
+product. Every parameter set has 128 bits of security by the table of homomorphicencryption.org. What to quote are the
+ratios.
 """.strip()
 
 
