@@ -12,13 +12,14 @@ from tests.benchmarks.report import render
 WHY = {
     "row: server": "the model leaves out that the process receives and answers meanwhile; where a row leaves room in a "
     "polynomial, several classes share one of the reply, and each feature more costs more than where none does",
-    "column: server": "the model leaves out the threads that receive the next message and answer: they share the GIL, "
-    "which NumPy asks for again after each product, and the bandwidth of memory",
-    "row: rows/s": "the model has one item waiting at the slower end; rows of one call share the client's other work",
-    "column: rows/s": "the model encrypts all of a batch before it counts the next; the last, not full, costs as much",
-    "1 process": "callers, gRPC's threads and the service share cores and their GIL, of which the model knows what a "
-    "lone caller's requests cost",
-    "2 processes": "callers and both processes share two cores, and what a request costs grows as they take turns",
+    "column: server": "the model's unit costs are those of warm caches; a chunk comes from another core, after a pause in "
+    "which sums and weights have left the caches, and takes twice as long",
+    "row: rows/s": "a lone row is a unary call, on which the model builds; several open a stream, which takes as long "
+    "as a few rows",
+    "column: rows/s": "the model has both ends compute as fast as alone, and here they share two cores",
+    "1 process": "the model has a request cost what it costs a lone caller; here callers are threads of one process, "
+    "and so are those who answer, and the more there are, the longer they wait for its GIL",
+    "2 processes": "as with one process; what two of them gain, they gain until all cores are busy",
 }
 
 

@@ -174,7 +174,7 @@ def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
                         continue
                     resident = program.resident_bytes
                     program.forget_peak()
-                    measured = median(seconds(value) for _ in range(3 if modelled < 1 else 1))
+                    measured = median(seconds(value) for _ in range(max(1, min(30, round(1 / modelled)))))
                     yield Point(
                         "rows",
                         f"{layout}: rows/s",
