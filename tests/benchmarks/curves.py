@@ -12,8 +12,8 @@ from tests.benchmarks.report import render
 WHY = {
     "row: server": "the model leaves out that the process receives and answers meanwhile; where a row leaves room in a "
     "polynomial, several classes share one of the reply, and each feature more costs more than where none does",
-    "column: server": "the model's unit costs are those of warm caches; a chunk comes from another core, after a pause in "
-    "which sums and weights have left the caches, and takes twice as long",
+    "column: server": "the model's unit costs are those of warm caches; a chunk comes from another core, after a pause "
+    "in which sums and weights have left the caches, and takes twice as long",
     "row: rows/s": "a lone row is a unary call, on which the model builds; several open a stream, which takes as long "
     "as a few rows",
     "column: rows/s": "the model has both ends compute as fast as alone, and here they share two cores",
