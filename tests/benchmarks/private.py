@@ -19,7 +19,7 @@ import psutil
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sealserve._load_items import LoadCall, LoadItems
+from sealserve._load_items import Answered, LoadCall, LoadItems
 from sealserve.client import Client
 from sealserve.he.planner import ColumnPlan, RowPlan, plan_column, plan_row
 from sealserve_service.engines.rerandomizer import Rerandomizer
@@ -31,7 +31,7 @@ from tests.benchmarks.row import latency, message_bytes
 from tests.programs import Program, serve
 
 ROUNDS, ROWS_A_ROUND = 5, 60
-BATCHES = 4
+COLUMN_SECONDS = 0.8  # a round
 TIMEOUT_SECONDS = 60.0
 # Name, what serves it, and what the planner makes of it on MNIST.
 SERVICES: dict[str, tuple[str, ...]] = {
@@ -84,16 +84,17 @@ def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
         with service.column._connections.use(0) as channel:
             calls[name] = LoadCall(items, channel, TIMEOUT_SECONDS)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
-    for _ in range(ROUNDS):
+    for _ in range(2 * ROUNDS):
         for name, call in calls.items():
-            cpu_seconds, start = services[name].cpu_seconds, time.perf_counter()
-            answers = [call() for _ in range(BATCHES)]
-            seconds, cpu_seconds = time.perf_counter() - start, services[name].cpu_seconds - cpu_seconds
+            cpu_seconds, start, answers = services[name].cpu_seconds, time.perf_counter(), list[Answered]()
+            while (seconds := time.perf_counter() - start) < COLUMN_SECONDS:
+                answers.append(call())
+            cpu_seconds = services[name].cpu_seconds - cpu_seconds
             row_count = answers[0].row_count
             rounds[name].append(
                 {
-                    "column_cpu_ms": 1e3 * cpu_seconds / BATCHES,
-                    "rows_per_second": BATCHES * row_count / seconds,
+                    "column_cpu_ms": 1e3 * cpu_seconds / len(answers),
+                    "rows_per_second": len(answers) * row_count / seconds,
                     "column_server_ms": 1e3 * median(answer.server_seconds for answer in answers),
                     "column_request_bytes": answers[0].request_bytes / row_count,
                     "column_reply_bytes": answers[0].reply_bytes / row_count,
