@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,11 @@ from pathlib import Path
 import psutil
 
 from tests.serving import ROOT
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed so far, all its threads; finer than psutil, whose clock ticks 100 times a second."""
+    return time.clock_gettime(~pid << 3 | 2)  # Linux's clock of another process, as clock_getcpuclockid makes it
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,7 @@ class Program:
     def cpu_seconds(self) -> float:
         """What it has computed so far, its processes all together."""
         main = psutil.Process(self.process.pid)
-        times = [process.cpu_times() for process in (main, *main.children(recursive=True))]
-        return float(sum(time.user + time.system for time in times))
+        return sum(cpu_seconds(process.pid) for process in (main, *main.children(recursive=True)))
 
 
 @contextlib.contextmanager

@@ -33,6 +33,8 @@ def test_errors_are_relative_to_what_was_measured() -> None:
 def test_where_measurement_and_model_part_most_and_why() -> None:
     said = curves.table(points(SERVER, {64: 11.0, 128: 40.0, 256: 9.0}))
     assert f"{SERVER}: furthest from its model at 128 features, 4.00 times as much: the model " in said
+    quicker = curves.table(points(SERVER, {64: 11.0, 128: 1.0, 256: 9.0}))
+    assert f"{SERVER}: furthest from its model at 128 features, 0.10 times as much." in quicker, "no reason is known"
     assert "| 128      | row: server, us a row | 40" in said
     low = curves.table(points("anything", {64: 1.0, 128: 9.0}))
     assert "anything: furthest from its model at 64 features, 0.10 times as much." in low
@@ -40,8 +42,10 @@ def test_where_measurement_and_model_part_most_and_why() -> None:
 
 def test_how_straight_a_line_of_times_is() -> None:
     assert "Within 0% of a straight line from 1 to 4." in curves.table(points(SERVER, {1: 3.0, 2: 5.0, 4: 9.0}))
-    bent = curves.table(points(SERVER, {1: 50.0, 10: 10.0, 100: 100.0, 1000: 1000.0}))
-    assert "of a straight line from 1 to 1,000. Within 0% from 10 on." in bent
+    bent = curves.table(points(SERVER, {1: 50.0, 10: 10.0, 100: 100.0, 1000: 1000.0, 2000: 2000.0}))
+    assert "of a straight line from 1 to 2,000. Within 0% from 10 on." in bent
+    wild = curves.table(points(SERVER, {1: 50.0, 10: 10.0, 100: 1.0, 1000: 100.0, 2000: 9.0}))
+    assert "From nowhere on within 20%." in wild, "three points that are on a line say nothing"
     assert "straight" not in curves.table(points("row: rows/s", {1: 1.0, 2: 2.0, 4: 4.0})), "no time of the server"
 
 

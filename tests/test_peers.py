@@ -25,7 +25,7 @@ def test_a_worker_scores_as_the_model_does(workload: Workload, worker: str) -> N
     with systems.peer(workload, "peer", worker) as peer:
         sample = peer.measure(7)  # the rows begin anew after the last
         assert peer.resident_bytes() > 1e6
-    np.testing.assert_allclose(sample.scores, workload.model.decision(workload.rows[2:3]), atol=1e-4)
+    np.testing.assert_allclose(sample.scores, workload.model.decision(workload.rows[2:3]), atol=0.02)
     assert set(sample.steps) == {"encrypt", "server", "decrypt"}
     assert sample.total_seconds == pytest.approx(sum(sample.steps.values()))
     is_encrypted = worker != "scikit-learn"

@@ -141,3 +141,9 @@ def test_the_readme_says_how_far_apart_two_runs_are() -> None:
     assert 'Measured twice: 2 of 2 ratios agree within 15 %, the farthest is "a: b", 10 % apart.' in said
     assert "Measured twice" not in publish.readme_section(DESCRIPTION | {"parts": {"overload": OVERLOAD}})
     assert "## Measured twice" in publish.document(DESCRIPTION | {"parts": repeated})
+
+
+@pytest.mark.parametrize("commit", ["", "abc-dirty"])
+def test_what_is_in_no_commit_is_not_published(tmp_path: Path, commit: str) -> None:
+    with pytest.raises(PublishError, match="at no commit"):
+        publish.merged([part(tmp_path, "overload", OVERLOAD, commit=commit)])

@@ -34,7 +34,7 @@ _SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and B
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
 # A thread that wants the GIL asks for it after so long, whenever SEAL's call has ended: to answer one request takes
 # several turns, and Python's own 5 ms for each would add up while another request is scored.
-_SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0005
 _STOP_MARGIN_SECONDS = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _serve(
     parent_sentinel: int | None = None,
     place: SharedPlace | None = None,
 ) -> None:
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     share_one_arena()
     with (
         Signals() as signals,

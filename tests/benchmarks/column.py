@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from sealserve._load_items import LoadItems
 from sealserve.client import Client
-from sealserve.he.planner import ColumnPlan, column_plans
+from sealserve.he.planner import ColumnPlan, plan_column
 from sealserve.v1 import prediction_pb2
 from sealserve.wire import error_from_proto
 from sealserve_service.engines.column import ColumnEngine, ColumnScoring
@@ -239,7 +239,7 @@ def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
         result["end_to_end"] = whole_way(client, model, np.tile(rows, (3, 1)))
         result["server_rss_mb"] = program.resident_bytes / 1e6
         grid = input_grid(model, input_range=(0.0, 1.0))
-        (plan,) = (p for p in column_plans(model.weights, model.intercept, grid) if p.parameters == offer.parameters)
+        plan = plan_column(model.weights, model.intercept, grid, max_score_error=wanted)
         result["stages_us_a_row"] = stages(items, plan, result["drained_rows_per_second"])
     return result
 

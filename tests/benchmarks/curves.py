@@ -13,7 +13,7 @@ WHY = {
     "row: server": "the model leaves out that the process receives and answers meanwhile; where a row leaves room in a "
     "polynomial, several classes share one of the reply, and each feature more costs more than where none does",
     "column: server": "the model's unit costs are those of warm caches; a chunk comes from another core, after a pause "
-    "in which sums and weights have left the caches, and takes twice as long",
+    "in which sums and weights have left the caches",
     "row: rows/s": "a lone row is a unary call, on which the model builds; several open a stream, which takes as long "
     "as a few rows",
     "column: rows/s": "the model has both ends compute as fast as alone, and here they share two cores",
@@ -57,7 +57,8 @@ def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
     axis, series = points[0]["axis"], points[0]["series"]
     worst = max(points, key=lambda point: abs(np.log(point["measured"] / point["modelled"])))
     ratio = worst["measured"] / worst["modelled"]
-    why = next((f": {why}" for name, why in WHY.items() if series.startswith(name)), "")
+    is_slower = ratio < 1 if "rows/s" in series else ratio > 1  # the opposite needs other reasons
+    why = next((f": {why}" for name, why in WHY.items() if is_slower and series.startswith(name)), "")
     yield f"{series}: furthest from its model at {worst['x']:,} {axis}, {ratio:.2f} times as much{why}."
     if "server" in series and len(points) > 2:
         yield from straightness(points)
@@ -66,7 +67,7 @@ def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
 def straightness(points: list[dict[str, Any]]) -> Iterator[str]:
     """Say how far times are from a straight line over the whole axis, and from where on they are within 20 %."""
     x, y = [point["x"] for point in points], [point["measured"] for point in points]
-    for first in range(len(points) - 2):
+    for first in range(max(1, len(points) - 3)):  # a line has two parameters: three points are none
         *_, error = straight(x[first:], y[first:])
         if not first:
             yield f"Within {error:.0%} of a straight line from {x[0]:,} to {x[-1]:,}."
@@ -74,6 +75,7 @@ def straightness(points: list[dict[str, Any]]) -> Iterator[str]:
             if first:
                 yield f"Within {error:.0%} from {x[first]:,} on."
             return
+    yield "From nowhere on within 20%."
 
 
 def plot(points: list[dict[str, Any]], path: Path) -> None:

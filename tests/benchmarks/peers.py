@@ -54,10 +54,10 @@ COMPARED = (
 CONDITIONS = (
     "Times are medians of the repetitions. Server is what the arithmetic takes, from bytes to scores; server with "
     "gRPC is all that the serving process computes for a row. Ours and plaintext are served over gRPC by one other "
-    "process, so that a batch is encrypted on one core while it is scored on another; the rest have client and server "
-    "in one process, one thread and no network, and of them it is the processor time, which is never more than the "
-    "elapsed. EI slots are asked by encrypted-inference's own client, and with open weights only: a reply that this "
-    "client can read cannot hide them. Labels are compared with the plaintext model's."
+    "process, whose memory is shown, and a batch is encrypted on one core while it is scored on another; the rest "
+    "have client and server in one process, whose memory and processor time are shown, one thread and no network. EI "
+    "slots are asked by encrypted-inference's own client, and with open weights only: a reply that this client can "
+    "read cannot hide them. Labels are compared with the plaintext model's."
 )
 # Beside each its share of the turns: some take seconds a row.
 Entry = tuple[AbstractContextManager[System], float]

@@ -1,10 +1,11 @@
 """What encryption is compared with: the same rows in plaintext, over the same gRPC, in a process of its own.
 
-`python -m tests.benchmarks.plain_server WEIGHTS.npz` prints its address and serves two streams of bytes:
+`python -m tests.benchmarks.plain_server WEIGHTS.npz` prints its address and serves:
 
-    /bench/Score    a message of float32 rows in, their float32 scores out; says at the end, in the metadata, how many
+    /bench/ScoreRow a message with a float32 row in, its float32 scores out; says at the end, in the metadata, how many
                     seconds the arithmetic took: what the service calls server_seconds
-    /bench/Drain    messages are received and dropped; says at the end how many bytes there were
+    /bench/Score    the same of a stream of messages, with any number of rows
+    /bench/Drain    a stream of messages is received and dropped; says at the end how many bytes there were
 """
 
 import contextlib
@@ -23,15 +24,19 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from sealserve_service.allocator import share_one_arena
+from sealserve_service.supervisor import SWITCH_SECONDS
 from tests.serving import ROOT
 
-SCORE, DRAIN = "/bench/Score", "/bench/Drain"
+SCORE_ROW, SCORE, DRAIN = "/bench/ScoreRow", "/bench/Score", "/bench/Drain"
 SERVER_SECONDS = "server-seconds"
 
 
 def served(weights: NDArray[np.float32], intercept: NDArray[np.float32]) -> grpc.Server:
     """Build the server; weights (classes, features)."""
     transposed = np.ascontiguousarray(weights.T)
+
+    def score_row(message: bytes, context: grpc.ServicerContext) -> bytes:
+        return b"".join(score(iter([message]), context))
 
     def score(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         seconds = 0.0
@@ -46,14 +51,12 @@ def served(weights: NDArray[np.float32], intercept: NDArray[np.float32]) -> grpc
         yield str(sum(map(len, messages))).encode()
 
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
-    handlers = {"Score": score, "Drain": drain}
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(
-                "bench", {name: grpc.stream_stream_rpc_method_handler(handler) for name, handler in handlers.items()}
-            ),
-        )
-    )
+    handlers = {
+        "ScoreRow": grpc.unary_unary_rpc_method_handler(score_row),
+        "Score": grpc.stream_stream_rpc_method_handler(score),
+        "Drain": grpc.stream_stream_rpc_method_handler(drain),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench", handlers),))
     return server
 
 
@@ -74,7 +77,9 @@ def running(weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> Ite
 
 def main() -> None:
     """Serve until killed."""
-    share_one_arena()  # as the service does: it is part of the machinery
+    # As the service does: it is part of the machinery.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    share_one_arena()
     with threadpool_limits(1), np.load(sys.argv[1]) as arrays:
         server = served(arrays["weights"], arrays["intercept"])
         port = server.add_insecure_port("127.0.0.1:0")

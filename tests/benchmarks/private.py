@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -49,12 +48,6 @@ class Service:
     row: Client
     column: Client
 
-    @property
-    def cpu_seconds(self) -> float:
-        """What it has computed so far, calls and all."""
-        times = psutil.Process(self.program.process.pid).cpu_times()
-        return float(times.user + times.system)
-
 
 def first_call_ms(address: str, row: NDArray[np.float64]) -> float:
     """Time a new client's first prediction after it knows the model: key generation and registration included."""
@@ -86,10 +79,10 @@ def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
     for _ in range(2 * ROUNDS):
         for name, call in calls.items():
-            cpu_seconds, start, answers = services[name].cpu_seconds, time.perf_counter(), list[Answered]()
+            cpu_seconds, start, answers = services[name].program.cpu_seconds, time.perf_counter(), list[Answered]()
             while (seconds := time.perf_counter() - start) < COLUMN_SECONDS:
                 answers.append(call())
-            cpu_seconds = services[name].cpu_seconds - cpu_seconds
+            cpu_seconds = services[name].program.cpu_seconds - cpu_seconds
             row_count = answers[0].row_count
             rounds[name].append(
                 {

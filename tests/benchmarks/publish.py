@@ -64,7 +64,7 @@ def merged(files: Iterable[Path]) -> dict[str, Any]:
     """Merge the results of one run, a file a benchmark.
 
     Raises:
-        PublishError: there are none, or they are of several versions or machines.
+        PublishError: there are none, or they are of several versions or machines, or of what is in no commit.
     """
     whole: dict[str, Any] = {}
     for path in sorted(files):
@@ -72,6 +72,8 @@ def merged(files: Iterable[Path]) -> dict[str, Any]:
         description = {name: report.pop(name) for name in DESCRIPTION}
         if whole and description != {name: whole[name] for name in DESCRIPTION}:
             raise PublishError(f"{path} was measured on another machine or version than the rest: `make bench` anew")
+        if not description["commit"] or description["commit"].endswith("-dirty"):
+            raise PublishError(f"{path} was measured at no commit: commit, and `make bench` anew")
         whole |= description
         whole.setdefault("parts", {})[path.stem] = report[path.stem]
     if not whole:

@@ -159,14 +159,14 @@ def _detail(value: bytes) -> errors_pb2.Error | None:
 
 
 def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb2.StreamPredictRequest]:
-    """Yield the messages of an item: the first with its header, each with a chunk of CHUNK_BYTES or the limit.
+    """Yield the messages of an item, the first with its header, each with a chunk of it.
 
-    Of large ciphertexts more travel together: with few in a chunk the service adds their products to sums in memory
-    that are larger than they are.
+    A chunk has CHUNK_BYTES or some ciphertexts, whichever is more, within the limit: the products of few would be added
+    to sums that take more memory than they do.
     """
     header: prediction_pb2.ItemHeader | None = header_to_proto(item.header)
-    some = _CIPHERTEXTS_A_CHUNK * item.byte_count // item.header.ciphertext_count
-    chunk_bytes = min(max(CHUNK_BYTES, some), limits.max_message_bytes)
+    least_bytes = _CIPHERTEXTS_A_CHUNK * item.byte_count // item.header.ciphertext_count
+    chunk_bytes = min(max(CHUNK_BYTES, least_bytes), limits.max_message_bytes)
     chunk, byte_count = prediction_pb2.Chunk(), 0
     for index, ciphertext in enumerate(item.ciphertexts):
         if byte_count and byte_count + len(ciphertext) > chunk_bytes:

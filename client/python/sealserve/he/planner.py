@@ -26,12 +26,12 @@ the intercept's rounding; its extremes over the range are computed, not estimate
 closed form is (features levels + 1) / (2 s)). Rounding x onto the grid adds at most sum |W| step / 2
 (`input_rounding_error_bound`).
 
-More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and each packing the
-planner takes the most bits that fit; of these plans it takes the cheapest whose error bound is small enough. The
+More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and each packing there is
+a plan of the most bits that fit; of all plans the planner takes the cheapest whose error bound is small enough. The
 column layout has one class a polynomial, hence a smaller A', and weights of at most 21 bits: its engine adds products
 of weights and 32-bit limbs up in float64, which holds 2^21 (2^32 - 1) and every integer below it exactly. Before a
 class's absolute weights sum to more it folds its sums, which takes as long as some 25 ciphertexts: bits that make it
-fold often are spent on a wanted error only.
+fold often are spent on a wanted error only, so that of a set there are plans of fewer bits, too.
 """
 
 from collections.abc import Callable, Iterable, Iterator
