@@ -8,6 +8,7 @@ import pytest
 
 from tests.benchmarks import overload, private, publish, repeat
 from tests.benchmarks.publish import BEGIN, END, PublishError
+from tests.benchmarks.report import undisturbed
 
 DESCRIPTION = {
     "commit": "abc",
@@ -99,9 +100,9 @@ def test_it_is_the_same_which_of_two_figures_is_the_greater() -> None:
 
 
 def test_ratios_of_two_runs_are_compared_where_both_have_them() -> None:
-    column = [{"parameter_set": "s", "server_rows_per_second": 10.0, "drained_rows_per_second": 20.0}]
-    column[0]["plain_rows_per_second"] = 50.0
-    slower = [column[0] | {"plain_rows_per_second": 40.0}]
+    rates = {"served": 10.0, "drained": 20.0, "plain": 50.0}
+    column = [{"parameter_set": "s", "undisturbed": rates}]
+    slower = [column[0] | {"undisturbed": rates | {"plain": 40.0}}]
     found = repeat.compared({"column": column, "overload": OVERLOAD}, {"column": slower, "ei": {"ratio": 1.0}})
     assert [(one["part"], one["first"], one["second"]) for one in found] == [("column", 2, 2), ("column", 5, 4)]
     assert found[1]["name"] == "s: server of plaintext rows over service"
@@ -112,12 +113,12 @@ def test_ratios_of_two_runs_are_compared_where_both_have_them() -> None:
 
 def test_private_weights_are_compared_with_open_ones() -> None:
     results = [
-        {"weights": weights, "server_ms": ms, "rows_per_second": rows}
-        for weights, ms, rows in (("open", 2.0, 90.0), ("private", 8.0, 30.0))
+        {"weights": weights, "undisturbed_server_ms": ms, "undisturbed_column_row_ms": row}
+        for weights, ms, row in (("open", 2.0, 0.02), ("private", 8.0, 0.05))
     ]
     assert private.ratios(results) == {
         "row: server's time, private over open": 4.0,
-        "column: rows/s, private over open": pytest.approx(1 / 3),
+        "column: a row, private over open": 2.5,
     }
 
 
@@ -147,3 +148,13 @@ def test_the_readme_says_how_far_apart_two_runs_are() -> None:
 def test_what_is_in_no_commit_is_not_published(tmp_path: Path, commit: str) -> None:
     with pytest.raises(PublishError, match="at no commit"):
         publish.merged([part(tmp_path, "overload", OVERLOAD, commit=commit)])
+
+
+def test_what_is_undisturbed_is_neither_luck_nor_what_others_add() -> None:
+    assert undisturbed([5.0, 1.0, 1.1, 1.2, 1.3, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]) == 1.1
+    assert undisturbed([3.0]) == 3.0
+
+
+def test_rounds_are_summed_up() -> None:
+    rounds = [{"server_ms": float(number), "bytes": 7.0} for number in range(11)]
+    assert private.summed_up(rounds) == {"server_ms": 5.0, "bytes": 7.0, "undisturbed_server_ms": 1.0}

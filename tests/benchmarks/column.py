@@ -32,7 +32,7 @@ from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
 from tests import mnist
 from tests.benchmarks import plain_server
-from tests.benchmarks.report import OUTPUT, described_run, render
+from tests.benchmarks.report import OUTPUT, described_run, render, undisturbed
 from tests.programs import serve
 
 WANTED_ERRORS = (None, 0.01)
@@ -131,6 +131,7 @@ def served_rates(
         "server_rows_per_second_most": max(samples["served"]),
         "drained_rows_per_second": median(samples["drained"]),
         "plain_rows_per_second": median(samples["plain"]),
+        "undisturbed": {name: 1 / undisturbed([1 / rate for rate in rates]) for name, rates in samples.items()},
         "request_bytes_a_row": sum(map(len, items.take())) / items.row_count,
         "reply_bytes_a_row": reply_bytes / items.row_count,
     }
@@ -254,8 +255,8 @@ def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def over_service(result: dict[str, Any], companion: str) -> float:
-    """A companion's rows a second over the service's."""
-    return float(result[f"{companion}_rows_per_second"] / result["server_rows_per_second"])
+    """A companion's rows a second over the service's, both undisturbed."""
+    return float(result["undisturbed"][companion] / result["undisturbed"]["served"])
 
 
 def table(results: list[dict[str, Any]]) -> str:

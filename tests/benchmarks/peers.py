@@ -21,7 +21,7 @@ from tqdm import tqdm
 from sealserve_service.models.loading import load_model
 from tests import mnist
 from tests.benchmarks import systems
-from tests.benchmarks.report import OUTPUT, described_run, render
+from tests.benchmarks.report import OUTPUT, described_run, render, undisturbed
 from tests.benchmarks.systems import Sample, System, Workload
 from tests.serving import ROOT
 
@@ -85,8 +85,8 @@ def entries(workload: Workload, concrete_python: str | None) -> list[Entry]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """The median, and the least and the greatest."""
-    return {"median": median(values), "least": min(values), "most": max(values)}
+    """The median, the least and the greatest, and what is left of disturbances."""
+    return {"median": median(values), "least": min(values), "most": max(values), "undisturbed": undisturbed(values)}
 
 
 def summed_up(system: System, samples: list[tuple[int, Sample]], workload: Workload, labels: NDArray[Any]) -> Any:
@@ -144,17 +144,15 @@ def measure(workload: Workload, labels: NDArray[Any], turns: int, concrete_pytho
 
 
 def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
-    """What matters whatever the machine: how many times one is the other, medians of one run.
+    """What matters whatever the machine: how many times one is the other, of the undisturbed repetitions of one run.
 
-    They are steady from run to run as far as each median is: ours are short enough, and repeated often enough, for most
-    repetitions to be undisturbed; of the peers, that take seconds, the processor time is what others do not lengthen.
     Ratios turn by turn are less steady: a disturbance seldom lasts from a system's sample to the other's.
     """
     by_name = {result["name"]: result for result in results}
 
     def milliseconds(name: str, what: str) -> float:
         names = [other for other in OTHER_PEERS if other in by_name] if name == BEST else [name]
-        return min(float(by_name[name][f"{what}_ms"]["median"]) for name in names)
+        return min(float(by_name[name][f"{what}_ms"]["undisturbed"]) for name in names)
 
     return {
         f"{NAMES.get(what, what)}: {over} over {under}": milliseconds(over, what) / milliseconds(under, what)

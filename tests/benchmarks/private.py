@@ -25,7 +25,7 @@ from sealserve_service.engines.rerandomizer import Rerandomizer
 from sealserve_service.models.input_grid import input_grid
 from sealserve_service.models.loading import load_model
 from tests import mnist
-from tests.benchmarks.report import OUTPUT, described_run, render
+from tests.benchmarks.report import OUTPUT, described_run, render, undisturbed
 from tests.benchmarks.row import latency, message_bytes
 from tests.programs import Program, serve
 
@@ -59,17 +59,24 @@ def first_call_ms(address: str, row: NDArray[np.float64]) -> float:
 
 
 def rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Measure single rows at all services by turns: medians of the rounds' medians."""
+    """Measure single rows at all services by turns: medians of the rounds' medians, and the undisturbed."""
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
     for number in range(ROUNDS):
         some = images[number * ROWS_A_ROUND : (number + 1) * ROWS_A_ROUND]
         for name, service in services.items():
             rounds[name].append(latency(service.row, some))
-    return {name: {key: median(one[key] for one in found) for key in found[0]} for name, found in rounds.items()}
+    return {name: summed_up(found) for name, found in rounds.items()}
+
+
+def summed_up(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Sum rounds up: the median of each figure, and of times what they are undisturbed."""
+    medians = {key: median(one[key] for one in rounds) for key in rounds[0]}
+    times = {key: undisturbed([one[key] for one in rounds]) for key in rounds[0] if key.endswith("_ms")}
+    return medians | {f"undisturbed_{key}": value for key, value in times.items()}
 
 
 def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
-    """Measure batches at all services by turns: medians of the rounds."""
+    """Measure batches at all services by turns: medians of the rounds, and the undisturbed."""
     calls = {}
     for name, service in tqdm(services.items(), desc="encrypting batches", leave=False):
         exchange = service.column._exchange(1)
@@ -88,12 +95,13 @@ def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
                 {
                     "column_cpu_ms": 1e3 * cpu_seconds / len(answers),
                     "rows_per_second": len(answers) * row_count / seconds,
+                    "column_row_ms": 1e3 * seconds / (len(answers) * row_count),
                     "column_server_ms": 1e3 * median(answer.server_seconds for answer in answers),
                     "column_request_bytes": answers[0].request_bytes / row_count,
                     "column_reply_bytes": answers[0].reply_bytes / row_count,
                 }
             )
-    return {name: {key: median(one[key] for one in found) for key in found[0]} for name, found in rounds.items()}
+    return {name: summed_up(found) for name, found in rounds.items()}
 
 
 def hiding_ms(plan: RowPlan | ColumnPlan) -> float:
@@ -163,9 +171,9 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
 def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
     """What private weights are of open ones, each service of them."""
     opened, *private = results
-    measures = {"row: server's time": "server_ms", "column: rows/s": "rows_per_second"}
+    measures = {"row: server's time": "server_ms", "column: a row": "column_row_ms"}
     return {
-        f"{name}, {result['weights']} over open": result[key] / opened[key]
+        f"{name}, {result['weights']} over open": result[f"undisturbed_{key}"] / opened[f"undisturbed_{key}"]
         for result in private
         for name, key in measures.items()
     }

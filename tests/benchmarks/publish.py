@@ -113,7 +113,7 @@ def readme_section(results: dict[str, Any]) -> str:
         )
     if "column" in parts:
         batch = parts["column"][0]
-        over_plain = batch["plain_rows_per_second"] / batch["server_rows_per_second"]
+        over_plain = column.over_service(batch, "plain")
         said.append(
             f"Batches ({batch['parameter_set']}): the service scores {batch['server_rows_per_second']:,.0f} rows/s "
             f"over gRPC, {over_plain:.1f} times fewer than a server of plaintext rows; with fresh encryption, one "
@@ -165,10 +165,10 @@ Concrete ML and every curve; `make bench-profile` shows where a request's time g
 `sealserve bench`.
 
 What is compared is one model, the Azure ML guide's own for MNIST (784 features, 10 classes), on MNIST's test images.
-Systems are asked by turns, since a machine that others use too is now faster, now slower; figures are medians.
-Services are processes of their own that are asked over gRPC on loopback; no system has more than one thread for a
-product. Every parameter set has 128 bits of security by the table of homomorphicencryption.org. What to quote are the
-ratios.
+Systems are asked by turns, since a machine that others use too is now faster, now slower; figures are medians, ratios
+those of lower deciles, as whatever disturbs adds time. Services are processes of their own that are asked over gRPC
+on loopback; no system has more than one thread for a product. Every parameter set has 128 bits of security by the
+table of homomorphicencryption.org. What to quote are the ratios.
 """.strip()
 
 

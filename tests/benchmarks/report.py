@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 OUTPUT = Path("build/bench")
@@ -43,6 +44,15 @@ def _processor() -> str:
 def _cpuinfo() -> list[str]:
     file = Path("/proc/cpuinfo")
     return file.read_text().splitlines() if file.exists() else []
+
+
+def undisturbed(times: Sequence[float]) -> float:
+    """Return the lower decile of times of the same work: what it takes when nobody else wants the machine.
+
+    A disturbance only ever adds time, and lasts for seconds or minutes: from run to run the lower decile is steadier
+    than the median, and than the least, which is luck.
+    """
+    return float(np.quantile(times, 0.1))
 
 
 def render(rows: Sequence[Sequence[str]]) -> str:
