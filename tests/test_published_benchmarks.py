@@ -37,6 +37,7 @@ def test_readme_and_document_say_what_was_measured() -> None:
     if not publish.RESULTS.exists():
         pytest.skip("nothing is published yet: `make bench bench-publish`")
     results = json.loads(publish.RESULTS.read_text())
+    assert results["parts"].keys() == publish.SECTIONS.keys(), "some part was not measured"
     readme = publish.README.read_text()
     assert publish.with_section(readme, publish.readme_section(results)) == readme, "make bench-publish"
     assert publish.DOCUMENT.read_text() == publish.document(results), "make bench-publish"

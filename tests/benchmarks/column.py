@@ -315,7 +315,7 @@ def plot(results: list[dict[str, Any]], path: Any) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=5, help="of each server (%(default)s)")
+    parser.add_argument("--turns", type=int, default=10, help="of each server (%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="a turn (%(default)g)")
     arguments = parser.parse_args()
     results = []
