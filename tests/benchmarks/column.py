@@ -226,7 +226,7 @@ def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
     options += [] if wanted is None else [f"--max-score-error={wanted}"]
     with (
         serve(*options) as program,
-        plain_server.running(model.weights, model.intercept) as plain_address,
+        plain_server.running(model.weights, model.intercept) as plain,
         Client(program.address, layout="column") as client,
     ):
         offer = client.offer()
@@ -236,7 +236,7 @@ def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
             "score_error_bound": offer.score_error_bound,
         }
         items = LoadItems(client._exchange(1), offer.rows_per_item, replay=1)
-        result |= served_rates(program.address, plain_address, items, rows[: items.row_count], turns, seconds)
+        result |= served_rates(program.address, plain.address, items, rows[: items.row_count], turns, seconds)
         result["end_to_end"] = whole_way(client, model, np.tile(rows, (3, 1)))
         result["server_rss_mb"] = program.resident_bytes / 1e6
         grid = input_grid(model, input_range=(0.0, 1.0))

@@ -9,6 +9,7 @@
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from sealserve_service.allocator import share_one_arena
 from sealserve_service.supervisor import SWITCH_SECONDS
+from tests.programs import Program
 from tests.serving import ROOT
 
 SCORE_ROW, SCORE, DRAIN = "/bench/ScoreRow", "/bench/Score", "/bench/Drain"
@@ -61,8 +63,8 @@ def served(weights: NDArray[np.float32], intercept: NDArray[np.float32]) -> grpc
 
 
 @contextlib.contextmanager
-def running(weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> Iterator[str]:
-    """Run the server in a process of its own and yield its address."""
+def running(weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> Iterator[Program]:
+    """Run the server in a process of its own."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "weights.npz"
         np.savez(path, weights=weights.astype(np.float32), intercept=intercept.astype(np.float32))
@@ -70,7 +72,7 @@ def running(weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> Ite
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             try:
-                yield process.stdout.readline().strip()
+                yield Program(process.stdout.readline().strip(), process, Path(os.devnull))
             finally:
                 process.kill()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import column, ei, overload, peers, private
-from tests.benchmarks.report import FIRST, OUTPUT, described_run, render
+from tests.benchmarks.report import FIRST, OUTPUT, described_run, percent, render
 
 RATIOS: dict[str, Callable[[Any], Mapping[str, float]]] = {
     "peers": lambda found: peers.ratios(found["systems"]),
@@ -53,13 +53,13 @@ def measured(directory: Path) -> dict[str, Any]:
 def agreement(found: list[dict[str, Any]]) -> str:
     """Say how many ratios agree."""
     agreeing = sum(ratio["apart"] <= AGREEING for ratio in found)
-    return f"{agreeing} of {len(found)} ratios agree within {_percent(AGREEING)}"
+    return f"{agreeing} of {len(found)} ratios agree within {percent(AGREEING)}"
 
 
 def sentence(found: list[dict[str, Any]]) -> str:
     """Say for the README how many agree, and which is the farthest apart."""
     worst = max(found, key=itemgetter("apart"))
-    return f"Measured twice: {agreement(found)}, the farthest is {_quoted(worst)}, {_percent(worst['apart'])} apart."
+    return f"Measured twice: {agreement(found)}, the farthest is {_quoted(worst)}, {percent(worst['apart'])} apart."
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -67,17 +67,13 @@ def table(found: list[dict[str, Any]]) -> str:
     lines = [("ratio", "first", "second", "apart")]
     for ratio in found:
         values = peers.three_digits(ratio["first"]), peers.three_digits(ratio["second"])
-        lines.append((f"{ratio['part']}: {ratio['name']}", *values, _percent(ratio["apart"])))
+        lines.append((f"{ratio['part']}: {ratio['name']}", *values, percent(ratio["apart"])))
     parting = ", ".join(_quoted(ratio) for ratio in found if ratio["apart"] > AGREEING)
     return f"{render(lines)}\n\n{agreement(found)}{f', all but {parting}' if parting else ''}."
 
 
 def _quoted(ratio: dict[str, Any]) -> str:
     return f'"{ratio["part"]}: {ratio["name"]}"'
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def main() -> None:

@@ -55,6 +55,11 @@ def undisturbed(times: Sequence[float]) -> float:
     return float(np.quantile(times, 0.1))
 
 
+def percent(share: float) -> str:
+    """Write a share in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
 def render(rows: Sequence[Sequence[str]]) -> str:
     """Render rows of cells as a Markdown table; the first is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

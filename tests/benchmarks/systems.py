@@ -29,7 +29,7 @@ from sealserve_service.models.linear_model import LinearModel
 from tests.benchmarks import plain_server
 from tests.benchmarks.row import latency, message_bytes
 from tests.ei_user import EIUser
-from tests.programs import Program, cpu_seconds, serve
+from tests.programs import Program, serve
 
 _WORKER = Path(__file__).with_name("peer_worker.py")
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
@@ -248,20 +248,16 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
     floats = workload.rows.astype(np.float32)
     per_message = (1 << 20) // floats[0].nbytes
     with (
-        plain_server.running(model.weights, model.intercept) as address,
-        grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel,
+        plain_server.running(model.weights, model.intercept) as program,
+        grpc.insecure_channel(program.address, options=[("grpc.max_receive_message_length", -1)]) as channel,
     ):
-        children = psutil.Process().children()
-        process = max(
-            (p for p in children if "tests.benchmarks.plain_server" in p.cmdline()), key=psutil.Process.create_time
-        )
         stream: Any = channel.stream_stream(plain_server.SCORE, bytes, bytes)
         unary: Any = channel.unary_unary(plain_server.SCORE_ROW, bytes, bytes)
 
         def measure(first: int) -> Sample:
             some = floats[np.arange(first, first + _ROWS * a_call) % len(floats)].reshape(_ROWS, a_call, -1)
             replies, seconds, server = [], [], []
-            computed = cpu_seconds(process.pid)
+            computed = program.cpu_seconds
             for rows in some:
                 start = time.perf_counter()
                 bodies = [rows[at : at + per_message].tobytes() for at in range(0, a_call, per_message)]
@@ -274,10 +270,10 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
                 seconds.append((time.perf_counter() - start) / a_call)
                 server.append(float(dict(call.trailing_metadata())[plain_server.SERVER_SECONDS]) / a_call)
             scores = np.frombuffer(b"".join(replies), np.float32).reshape(_ROWS * a_call, -1).astype(np.float64)
-            computed = cpu_seconds(process.pid) - computed
+            computed = program.cpu_seconds - computed
             steps = {"server": median(server), "process": computed / (_ROWS * a_call)}
             return Sample(scores, median(seconds), steps, rows[0].nbytes, len(replies[0]) / a_call)
 
         measure(0)
-        resident, notes = lambda: int(process.memory_info().rss), {"parameters": "float32"}
-        yield System(name, "gRPC", measure, _ROWS * a_call, resident, notes=notes)
+        notes = {"parameters": "float32"}
+        yield System(name, "gRPC", measure, _ROWS * a_call, lambda: program.resident_bytes, notes=notes)
