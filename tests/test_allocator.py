@@ -1,7 +1,9 @@
-"""A serving process has one arena: with one a thread, each megabyte that is freed goes back to the system."""
+"""A serving process keeps freed memory: else each megabyte goes back to the system, and is zeroed for the next."""
 
 import itertools
 import re
+import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from sealserve.client import Client
+from sealserve_service.allocator import KEPT_BYTES
 from tests.programs import serve
 
 ARENA_BYTES = 64 << 20  # glibc reserves as much for each but the first, at a multiple of it
@@ -27,6 +30,34 @@ def further_arenas(pid: int) -> Iterator[int]:
         is_reserved = next_start == end and next_rights == "---p" and next_end - start == ARENA_BYTES
         if start % ARENA_BYTES == 0 and rights == "rw-p" and is_reserved:
             yield start
+
+
+FAULTS = """
+import resource, sys
+from sealserve_service.allocator import KEPT_BYTES, keep_what_is_freed
+if sys.argv[1] == "kept":
+    keep_what_is_freed()
+def come_and_go():
+    messages = [b"." * (1 << 20) for _ in range(KEPT_BYTES >> 21)]
+for _ in range(3):  # what is mapped for itself at first comes from the heap later
+    come_and_go()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    come_and_go()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    """How many pages a process is given while half of KEPT_BYTES comes and goes, ten times."""
+    found = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+def test_megabytes_that_come_and_go_are_not_asked_for_anew() -> None:
+    pages = KEPT_BYTES // 2 // resource.getpagesize()
+    assert faults("as usual") > 5 * pages, "the C library keeps them by itself: nothing to do"
+    assert faults("kept") < pages / 10
 
 
 def test_threads_share_one_arena(tmp_path: Path) -> None:

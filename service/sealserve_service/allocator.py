@@ -3,14 +3,23 @@
 import ctypes
 import sys
 
-_M_ARENA_MAX = -8  # malloc.h
+# malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+
+KEPT_BYTES = 32 << 20
+"""What is free at the heap's end goes back to the system when it is more."""
+_STEP_BYTES = 8 << 20  # by which the heap grows at least; what is larger than a step is mapped for itself, and unmapped
 
 
-def share_one_arena() -> None:
-    """Let all threads have their memory from one arena of glibc's malloc; with another C library, do nothing.
+def keep_what_is_freed() -> None:
+    """Let glibc's malloc keep freed memory for the next message; with another C library, do nothing.
 
-    Messages of a megabyte come and go in many threads. Of an arena of its own a thread gives the pages back to the
-    system with each message that is freed, and has them zeroed anew for the next. The price is a lock that all share.
+    Messages of a megabyte come and go in many threads. Pages that go back to the system with each of them are zeroed
+    anew for the next: as a rule where each thread has an arena of its own, and in a single one, for which all share a
+    lock, by luck: whatever lies last on the heap decides. Hence one arena, which keeps up to KEPT_BYTES.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_TOP_PAD, _STEP_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _STEP_BYTES)

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from sealserve.address import host_of, is_loopback
 from sealserve.errors import SealserveError
-from sealserve_service.allocator import share_one_arena
+from sealserve_service.allocator import keep_what_is_freed
 from sealserve_service.app import service
 from sealserve_service.log import log_to_stderr
 from sealserve_service.metrics_endpoint import SharedMetrics, metrics_endpoint
@@ -136,7 +136,7 @@ def _serve(
     place: SharedPlace | None = None,
 ) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
-    share_one_arena()
+    keep_what_is_freed()
     with (
         Signals() as signals,
         service(settings, place) as (server, watch),

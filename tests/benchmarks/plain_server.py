@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sealserve_service.allocator import share_one_arena
+from sealserve_service.allocator import keep_what_is_freed
 from sealserve_service.supervisor import SWITCH_SECONDS
 from tests.programs import Program
 from tests.serving import ROOT
@@ -81,7 +81,7 @@ def main() -> None:
     """Serve until killed."""
     # As the service does: it is part of the machinery.
     sys.setswitchinterval(SWITCH_SECONDS)
-    share_one_arena()
+    keep_what_is_freed()
     with threadpool_limits(1), np.load(sys.argv[1]) as arrays:
         server = served(arrays["weights"], arrays["intercept"])
         port = server.add_insecure_port("127.0.0.1:0")
