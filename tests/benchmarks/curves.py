@@ -1,6 +1,6 @@
 """Curves: what was measured along an axis beside what a model of the cost says, as a table, sentences and a plot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ WHY = {
     "and so are those who answer, and the more there are, the longer they wait for its GIL",
     "2 processes": "as with one process; what two of them gain, they gain until all cores are busy",
 }
-
 
 # Why a time's line bends, by the begin of the series' names.
 BENDS = {
@@ -74,7 +73,7 @@ def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
     worst = max(points, key=lambda point: abs(np.log(point["measured"] / point["modelled"])))
     ratio = worst["measured"] / worst["modelled"]
     is_slower = ratio < 1 if "rows/s" in series else ratio > 1  # the opposite needs other reasons
-    why = next((f": {why}" for name, why in WHY.items() if is_slower and series.startswith(name)), "")
+    why = _because(WHY, series) if is_slower else ""
     yield f"{series}: furthest from its model at {worst['x']:,} {axis}, {ratio:.2f} times as much{why}."
     if "server" in series and len(points) > 2:
         yield from straightness(points)
@@ -93,13 +92,17 @@ def straightness(points: list[dict[str, Any]]) -> Iterator[str]:
     yield f"Within {percent(error(0))} of a straight line from {x[0]:,} to {x[-1]:,}."
     if error(0) <= STRAIGHT:
         return
-    why = next((f": {why}" for name, why in BENDS.items() if points[0]["series"].startswith(name)), "")
+    why = _because(BENDS, points[0]["series"])
     yield f"The model's own is within {percent(error(0, 'modelled'))}{why}."
     for first in range(1, len(points) - 3):  # a line has two parameters: three points are none
         if error(first) <= STRAIGHT:
             yield f"Within {percent(error(first))} from {x[first]:,} on."
             return
     yield f"From nowhere on within {percent(STRAIGHT)}."
+
+
+def _because(reasons: Mapping[str, str], series: str) -> str:
+    return next((f": {why}" for name, why in reasons.items() if series.startswith(name)), "")
 
 
 def plot(points: list[dict[str, Any]], path: Path) -> None:

@@ -166,9 +166,9 @@ Concrete ML and every curve; `make bench-profile` shows where a request's time g
 
 What is compared is one model, the Azure ML guide's own for MNIST (784 features, 10 classes), on MNIST's test images.
 Systems are asked by turns, since a machine that others use too is now faster, now slower; figures are medians, ratios
-and curves of the server's time those of lower deciles, as whatever disturbs adds time. Services are processes of their
-own that are asked over gRPC on loopback; no system has more than one thread for a product. Every parameter set has 128
-bits of security by the table of homomorphicencryption.org. What to quote are the ratios.
+those of lower deciles, as whatever disturbs adds time. Services are processes of their own that are asked over gRPC on
+loopback; no system has more than one thread for a product. Every parameter set has 128 bits of security by the table of
+homomorphicencryption.org. What to quote are the ratios.
 """.strip()
 
 

@@ -128,7 +128,7 @@ def _server_points(axis: str, x: int, model: RandomModel) -> Iterator[Point]:
                 modelled = model.server_seconds(layout, client.model.grid)
                 yield Point(
                     axis,
-                    f"{layout}: server, us a row",
+                    f"{layout}: server, undisturbed, us a row",
                     x,
                     1e6 * measured / rows,
                     1e6 * modelled / rows,
