@@ -43,18 +43,28 @@ def test_where_measurement_and_model_part_most_and_why() -> None:
 
 def test_how_straight_a_line_of_times_is() -> None:
     even = curves.table(points(SERVER, {1: 3.0, 2: 5.0, 4: 9.0}))
-    assert even.endswith("Within 0 % of a straight line from 1 to 4.")
+    assert "Within 0 % of a straight line from 1 to 4. The service's memory" in even
     bent = points(SERVER, {1: 50.0, 10: 10.0, 100: 100.0, 1000: 1000.0, 2000: 2000.0})
     said = curves.table(bent)
     assert "of a straight line from 1 to 2,000. The model's own is within 0 %: where a row leaves room in a " in said
-    assert said.endswith("Within 0 % from 10 on.")
+    assert "Within 0 % from 10 on. The service's memory" in said
     as_bent = curves.table([{**point, "modelled": point["measured"]} for point in bent])
     found = re.search(r"Within (\d+) % of a straight line from 1 to 2,000. The model's own is within (\d+) %", as_bent)
     assert found
     assert found[1] == found[2]
     wild = curves.table(points(SERVER, {1: 50.0, 10: 10.0, 100: 1.0, 1000: 100.0, 2000: 9.0}))
-    assert wild.endswith("From nowhere on within 20 %."), "three points that are on a line say nothing"
+    assert "From nowhere on within 20 %." in wild, "three points that are on a line say nothing"
     assert "straight" not in curves.table(points("row: rows/s", {1: 1.0, 2: 2.0, 4: 4.0})), "no time of the server"
+
+
+def test_how_much_memory_the_service_has_along_an_axis() -> None:
+    some = points("row: rows/s", {1: 1.0, 4: 2.0})
+    some[1] |= {"resident_mb": 91.7, "grown_mb": -0.4}
+    said = curves.table(some)
+    assert said.endswith("The service's memory: 80 to 92 MB, and at most 2 MB more at work.")
+    assert re.search(r"\| 92 +\| 0 +\|", said), "not -0"
+    some[0]["resident_mb"] = 0.0
+    assert "memory:" not in curves.table(some), "it was not looked at"
 
 
 def test_each_axis_has_its_table_and_its_place_in_the_plot(tmp_path: Path) -> None:

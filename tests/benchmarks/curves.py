@@ -60,7 +60,7 @@ def table(points: list[dict[str, Any]]) -> str:
         lines = [[axis, "", "measured", "by the model", "parameter set", "service, MB", "grown at work, MB"]]
         for point in some:
             cells = (f"{point[key]:,.3g}" for key in ("measured", "modelled"))
-            memory = [f"{point[key]:.0f}" if point["resident_mb"] else "" for key in ("resident_mb", "grown_mb")]
+            memory = [f"{round(point[key])}" if point["resident_mb"] else "" for key in ("resident_mb", "grown_mb")]
             lines.append([f"{point['x']:,}", point["series"], *cells, point["parameter_set"], *memory])
         said.append(render(lines))
         said += [" ".join(sentences(own)) for own in grouped(some, "series").values()]
@@ -68,7 +68,7 @@ def table(points: list[dict[str, Any]]) -> str:
 
 
 def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
-    """Say of a series where it is furthest from its model, and why; of a time, how straight its line is."""
+    """Say where a series is furthest from its model, and why; how straight it is, if a time; what memory it took."""
     axis, series = points[0]["axis"], points[0]["series"]
     worst = max(points, key=lambda point: abs(np.log(point["measured"] / point["modelled"])))
     ratio = worst["measured"] / worst["modelled"]
@@ -77,6 +77,10 @@ def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
     yield f"{series}: furthest from its model at {worst['x']:,} {axis}, {ratio:.2f} times as much{why}."
     if "server" in series and len(points) > 2:
         yield from straightness(points)
+    if all(point["resident_mb"] for point in points):
+        least, most = (round(find(point["resident_mb"] for point in points)) for find in (min, max))
+        grown = round(max(point["grown_mb"] for point in points))
+        yield f"The service's memory: {least} to {most} MB, and at most {grown} MB more at work."
 
 
 def straightness(points: list[dict[str, Any]]) -> Iterator[str]:
