@@ -25,6 +25,7 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = self.cuts = self.stalls = 0
+        self._lock = threading.Lock()  # connections that are due at once: one has the stall
         self._stall: tuple[int, float] | None = None
         self._open = set[socket.socket]()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -62,14 +63,21 @@ class CuttingProxy:
                 if limit is not None and count > limit:
                     self.cuts += 1
                     break
-                if self._stall and sink.getpeername() == self._target and count > self._stall[0]:
-                    seconds, self._stall = self._stall[1], None
-                    self.stalls += 1
-                    time.sleep(seconds)
+                if sink.getpeername() == self._target:
+                    time.sleep(self._seconds_to_stall(count))
                 sink.sendall(data)
         for end in (source, sink):
             self._open.discard(end)
             _reset(end)
+
+    def _seconds_to_stall(self, count: int) -> float:
+        """Take the stall, if a connection that has carried so many bytes is the first that is due."""
+        with self._lock:
+            if self._stall is None or count <= self._stall[0]:
+                return 0.0
+            seconds, self._stall = self._stall[1], None
+            self.stalls += 1
+            return seconds
 
 
 def _reset(end: socket.socket) -> None:
