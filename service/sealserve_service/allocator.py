@@ -1,4 +1,4 @@
-"""How a serving process asks its C library for memory, and gives it back."""
+"""How a serving process asks its C library for memory."""
 
 import ctypes
 import sys
@@ -23,13 +23,3 @@ def keep_what_is_freed() -> None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TOP_PAD, _STEP_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _STEP_BYTES)
-
-
-def give_back_what_is_free() -> None:
-    """Let glibc's malloc return all that is free, wherever it lies; with another C library, do nothing.
-
-    For what is done rarely and takes much: what loading a model has freed would stay, beyond KEPT_BYTES too, as what
-    the model keeps lies behind it on the heap.
-    """
-    if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        malloc_trim(0)

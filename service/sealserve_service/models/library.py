@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sealserve.errors import SealserveError
-from sealserve_service.allocator import give_back_what_is_free
 from sealserve_service.models.errors import ModelFileError
 from sealserve_service.models.registry import ModelRegistry, ServedModel
 from sealserve_service.settings import ModelSource
@@ -162,7 +161,6 @@ class ModelLibrary:
         if _Files.of(source) != files:
             raise ModelFileError(f"{source.path} was written to while it was read")
         self.models.put(served)
-        give_back_what_is_free()
         self._telemetry.model_served(source.name, served.model.version)
         edition = self._editions[source.name] = _Edition(source, digest, served.model.version)
         return edition
