@@ -53,7 +53,7 @@ def test_how_straight_a_line_of_times_is() -> None:
     assert found
     assert found[1] == found[2]
     wild = curves.table(points(SERVER, {1: 50.0, 10: 10.0, 100: 1.0, 1000: 100.0, 2000: 9.0}))
-    assert "From nowhere on within 20 %." in wild, "three points that are on a line say nothing"
+    assert "From nowhere on within 20 %. The service's memory" in wild, "three points that are on a line say nothing"
     assert "straight" not in curves.table(points("row: rows/s", {1: 1.0, 2: 2.0, 4: 4.0})), "no time of the server"
 
 
