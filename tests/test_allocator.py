@@ -1,5 +1,9 @@
-"""A serving process keeps freed memory: else each megabyte goes back to the system, and is zeroed for the next."""
+"""A serving process keeps freed memory: else each megabyte goes back to the system, and is zeroed for the next.
 
+What loading a model took goes back all the same.
+"""
+
+import contextlib
 import itertools
 import re
 import resource
@@ -11,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sealserve.client import Client
 from sealserve_service.allocator import KEPT_BYTES
-from tests.programs import serve
+from tests.programs import Program, serve
 
 ARENA_BYTES = 64 << 20  # glibc reserves as much for each but the first, at a multiple of it
 _LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ")
@@ -60,12 +65,29 @@ def test_megabytes_that_come_and_go_are_not_asked_for_anew() -> None:
     assert faults("kept") < pages / 10
 
 
+@contextlib.contextmanager
+def served(directory: Path, weights: NDArray[np.float64]) -> Iterator[Program]:
+    """Serve weights (classes, features); their score error may be whatever the cheapest parameter sets have."""
+    path = directory / f"model-{weights.shape[1]}.npz"
+    np.savez(path, coef=weights, intercept=np.zeros(len(weights)), classes=np.arange(len(weights)))
+    with serve(f"--model={path}", "--input-range=0,1", "--max-score-error=1e6") as program:
+        yield program
+
+
+def test_what_loading_a_model_took_goes_back(tmp_path: Path) -> None:
+    """A service of a larger model holds copies of the model more, and nothing else."""
+    generator = np.random.default_rng(0)
+    small, large = generator.normal(size=(10, 64)), generator.normal(size=(10, 65_536))
+    with served(tmp_path, small) as program:
+        least = program.resident_bytes
+    with served(tmp_path, large) as program:
+        assert program.resident_bytes - least < 5 * large.nbytes
+
+
 def test_threads_share_one_arena(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    path = tmp_path / "model.npz"
-    np.savez(path, coef=generator.normal(size=(3, 64)), intercept=np.zeros(3), classes=np.arange(3))
     rows = generator.random((300, 64))
-    with serve(f"--model={path}", "--input-range=0,1") as program:
+    with served(tmp_path, generator.normal(size=(3, 64))) as program:
         with ThreadPoolExecutor(4) as pool, Client(program.address, layout="column") as client:
             list(pool.map(client.predict, [rows] * 8))
         assert not list(further_arenas(program.process.pid))

@@ -12,10 +12,9 @@ SERVER = "row: server, us a row"
 
 
 def points(series: str, measured: dict[int, float], modelled: float = 10.0) -> list[dict[str, Any]]:
-    common = {"axis": "features", "series": series, "parameter_set": "row-2048-54", "resident_mb": 80.0}
-    return [
-        common | {"x": x, "measured": value, "modelled": modelled, "grown_mb": 2.0} for x, value in measured.items()
-    ]
+    memory = {"resident_mb": 80.0, "grown_mb": 2.0, "weights_mb": 0.0}
+    common = {"axis": "features", "series": series, "parameter_set": "row-2048-54", "modelled": modelled} | memory
+    return [common | {"x": x, "measured": value} for x, value in measured.items()]
 
 
 def test_a_straight_line_is_found() -> None:
@@ -63,6 +62,8 @@ def test_how_much_memory_the_service_has_along_an_axis() -> None:
     said = curves.table(some)
     assert said.endswith("The service's memory: 80 to 92 MB, and at most 2 MB more at work.")
     assert re.search(r"\| 92 +\| 0 +\|", said), "not -0"
+    some[1]["weights_mb"] = 10.4
+    assert "80 to 92 MB (0 to 10 MB of it weights), and at most" in curves.table(some)
     some[0]["resident_mb"] = 0.0
     assert "memory:" not in curves.table(some), "it was not looked at"
 

@@ -1,4 +1,4 @@
-"""How a serving process asks its C library for memory."""
+"""How a serving process asks its C library for memory, and gives it back."""
 
 import ctypes
 import sys
@@ -23,3 +23,13 @@ def keep_what_is_freed() -> None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TOP_PAD, _STEP_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _STEP_BYTES)
+
+
+def give_back_what_is_free() -> None:
+    """Let glibc's malloc return all that is free, wherever it lies; with another C library, do nothing.
+
+    For after what is done rarely and takes much, as loading a model does: what is kept of it lies behind what is freed,
+    which would stay for good, beyond KEPT_BYTES too.
+    """
+    if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        malloc_trim(0)

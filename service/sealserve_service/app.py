@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from threadpoolctl import threadpool_limits
 
 from sealserve.he.quantization import InputGrid
+from sealserve_service.allocator import give_back_what_is_free
 from sealserve_service.authenticator import Authenticator
 from sealserve_service.engines.ei_slots import EiSlotsEngine
 from sealserve_service.key_store.places import open_key_store
@@ -58,7 +59,9 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
 
         def served(source: ModelSource) -> ServedModel:
             trust = settings.trust_pickle
-            return serve_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
+            loaded = serve_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
+            give_back_what_is_free()  # to plan a model takes several times what it is
+            return loaded
 
         library = ModelLibrary(
             lambda: settings.models if settings.model_folder is None else folder_sources(settings.model_folder),

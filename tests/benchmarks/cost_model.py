@@ -57,8 +57,9 @@ class RowUnits:
 def row_units(parameters: EncryptionParameters) -> RowUnits:
     """Time what a row item is made of."""
     set_ = parameters.parameter_set
-    one, many = (_row_engine(set_, polynomials) for polynomials in (1, _POLYNOMIALS))
-    ciphertexts = [planned.noise(one._plan)]
+    plan = _row_plan(set_, 1)
+    one, many = RowEngine(plan), RowEngine(_row_plan(set_, _POLYNOMIALS))
+    ciphertexts = [planned.noise(plan)]
     ((weights,),) = one.weights
 
     def loaded() -> RowScoring:
@@ -84,11 +85,11 @@ def row_units(parameters: EncryptionParameters) -> RowUnits:
     return RowUnits(forward, product, polynomial, max(0.0, least - forward - product - polynomial))
 
 
-def _row_engine(parameter_set: ParameterSet, polynomials: int) -> RowEngine:
-    """Make an engine of one ciphertext and so many polynomials: a class in each."""
+def _row_plan(parameter_set: ParameterSet, polynomials: int) -> RowPlan:
+    """Plan one ciphertext and so many polynomials: a class in each."""
     weights = np.ones((polynomials, parameter_set.poly_modulus_degree))
     grid = InputGrid.of(weights.shape[1], 0.0, 1.0, 1.0)
-    return RowEngine(plan_row(weights, np.zeros(polynomials), grid, parameter_sets=[parameter_set]))
+    return plan_row(weights, np.zeros(polynomials), grid, parameter_sets=[parameter_set])
 
 
 def row_server_seconds(plan: RowPlan) -> float:
@@ -139,11 +140,11 @@ def multiplied_a_second(score_count: int) -> float:
 def fold_and_reply_seconds(parameters: EncryptionParameters) -> tuple[float, float]:
     """Seconds of a fold and of the reply's message, a class."""
     set_ = parameters.parameter_set
-    engine = ColumnEngine(
-        plan_column(np.ones((1, 1)), np.zeros(1), InputGrid.of(1, 0.0, 1.0, 1.0), parameter_sets=[set_])
-    )
+    grid = InputGrid.of(1, 0.0, 1.0, 1.0)
+    plan = plan_column(np.ones((1, 1)), np.zeros(1), grid, parameter_sets=[set_])
+    engine = ColumnEngine(plan)
     scoring = ColumnScoring(engine, engine.packing.rows)
-    scoring.add([planned.noise(engine._plan)])
+    scoring.add([planned.noise(plan)])
     return timed(scoring.fold), timed(lambda: scores_to_proto(0, list(scoring.finish())))
 
 

@@ -78,9 +78,15 @@ def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
     if "server" in series and len(points) > 2:
         yield from straightness(points)
     if all(point["resident_mb"] for point in points):
-        least, most = (round(find(point["resident_mb"] for point in points)) for find in (min, max))
+        memory, weights = (_from_to(points, key) for key in ("resident_mb", "weights_mb"))
+        of_which = f" ({weights} of it weights)" if any(point["weights_mb"] for point in points) else ""
         grown = round(max(point["grown_mb"] for point in points))
-        yield f"The service's memory: {least} to {most} MB, and at most {grown} MB more at work."
+        yield f"The service's memory: {memory}{of_which}, and at most {grown} MB more at work."
+
+
+def _from_to(points: list[dict[str, Any]], key: str) -> str:
+    least, most = (round(find(point[key] for point in points)) for find in (min, max))
+    return f"{least} to {most} MB"
 
 
 def straightness(points: list[dict[str, Any]]) -> Iterator[str]:

@@ -29,9 +29,11 @@ from sealserve._load_items import LoadCall, LoadItems, random_rows
 from sealserve._session import LayoutChoice
 from sealserve.client import Client
 from sealserve.errors import ParameterError
+from sealserve.he.parameters import Layout
 from sealserve.he.planner import plan_column, plan_row
 from sealserve.he.quantization import InputGrid
 from sealserve.load import Ledger
+from sealserve.model import Offer
 from tests.benchmarks.cost_model import column_server_seconds, row_server_seconds
 from tests.benchmarks.curves import plot, table
 from tests.benchmarks.report import OUTPUT, described_run, undisturbed
@@ -53,6 +55,7 @@ class Point:
         parameter_set: that the planner chose.
         resident_mb: of the service; 0 where that is not looked at.
         grown_mb: what it has more, at most, while it works.
+        weights_mb: what it has for the model's weights, in the forms that the layouts multiply by.
     """
 
     axis: str
@@ -63,6 +66,7 @@ class Point:
     parameter_set: str
     resident_mb: float = 0.0
     grown_mb: float = 0.0
+    weights_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,14 @@ class RandomModel:
         return column_server_seconds(plan_column(*arguments, max_score_error=self.max_score_error))
 
 
+def _weights_bytes(offer: Offer, weights: NDArray[np.float64]) -> int:
+    """Say how large an offer's weights are before its first request: in rows NTT forms, otherwise float64."""
+    if offer.layout is not Layout.ROW:
+        return weights.nbytes
+    polynomials = -(-len(weights) // offer.classes_per_polynomial)
+    return polynomials * offer.ciphertexts_per_item * offer.parameters.parameter_set.polynomial_bytes
+
+
 def _server_points(axis: str, x: int, model: RandomModel) -> Iterator[Point]:
     """Measure the server's time for a row of either layout.
 
@@ -135,6 +147,7 @@ def _server_points(axis: str, x: int, model: RandomModel) -> Iterator[Point]:
                     offer.parameters.parameter_set.name,
                     program.resident_bytes / 1e6,
                     (program.peak_bytes - resident) / 1e6,
+                    sum(_weights_bytes(offered, model.weights) for offered in client.model.offers) / 1e6,
                 )
 
 

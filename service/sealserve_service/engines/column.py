@@ -70,7 +70,7 @@ class ColumnEngine:
     def __init__(
         self, plan: ColumnPlan, observed_error: ObservedError | None = None, keys: ZeroEncryptorOf = no_keys
     ) -> None:
-        self._plan = plan
+        self._noise_width = plan.noise_width
         self._keys = keys
         self.parameter_set = plan.parameters.parameter_set
         self.packing = plan.packing
@@ -91,7 +91,7 @@ class ColumnEngine:
         self.offer = planned.offered(
             plan,
             Layout.COLUMN,
-            server_seconds=self._measured_seconds(),
+            server_seconds=self._measured_seconds(plan),
             held_bytes=held_bytes,
             observed_error=observed_error,
         )
@@ -102,7 +102,8 @@ class ColumnEngine:
         Raises:
             KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
         """
-        return ColumnScoring(self, header.row_count, hiding_of(self._plan, self._keys, header, tenant))
+        hiding = hiding_of(self._noise_width, self.parameter_set, self._keys, header, tenant)
+        return ColumnScoring(self, header.row_count, hiding)
 
     def multiply(self, first_index: int, residues: NDArray[np.uint64], sums: NDArray[np.float64]) -> None:
         """Add the products of residues, of consecutive ciphertexts between two folds, and their weights to the sums.
@@ -128,14 +129,14 @@ class ColumnEngine:
         finally:
             self._buffers.put(buffer)
 
-    def _measured_seconds(self) -> float:
+    def _measured_seconds(self, plan: ColumnPlan) -> float:
         """Time the products of some ciphertexts of noise, a fold and the reply; it warms the engine up.
 
         Ciphertexts of noise cost what others cost, but for the caches: those that are received have to come into them.
         """
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
-        noise = [planned.noise(self._plan) for _ in range(some)]
-        scoring = ColumnScoring(self, self.packing.rows, hiding_to_measure(self._plan))
+        noise = [planned.noise(plan) for _ in range(some)]
+        scoring = ColumnScoring(self, self.packing.rows, hiding_to_measure(plan))
         scoring.add(noise[:1])
         samples = []
         for _ in range(_COST_REPETITIONS):

@@ -67,16 +67,16 @@ class Rerandomizer:
 
 
 def hiding_of(
-    plan: RowPlan | ColumnPlan, keys: ZeroEncryptorOf, header: ItemHeader, tenant: Tenant
+    noise_width: int | None, parameter_set: ParameterSet, keys: ZeroEncryptorOf, header: ItemHeader, tenant: Tenant
 ) -> Rerandomizer | None:
-    """Return what hides the weights in an item's reply; None where they are open.
+    """Return what hides the weights in an item's reply; None where they are open, of a plan without a noise width.
 
     Raises:
         KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
     """
-    if plan.noise_width is None:
+    if noise_width is None:
         return None
-    return Rerandomizer(keys(tenant.name, header.key_id, plan.parameters.parameter_set), plan.noise_width)
+    return Rerandomizer(keys(tenant.name, header.key_id, parameter_set), noise_width)
 
 
 def hiding_to_measure(plan: RowPlan | ColumnPlan) -> Rerandomizer | None:

@@ -2,8 +2,8 @@
 
 A plan with a noise width is one of mode private: its replies are re-randomized under the client's registered key.
 
-Weights are lifted and transformed to NTT form once, when the engine is built. The encrypted arithmetic is SEAL's; which
-coefficient holds what is `sealserve.he.row`'s.
+Weights are lifted and transformed to NTT form once, when the engine is built, which keeps no others: a plan is as large
+as its model. The encrypted arithmetic is SEAL's; which coefficient holds what is `sealserve.he.row`'s.
 """
 
 import time
@@ -41,7 +41,7 @@ class RowEngine:
     def __init__(
         self, plan: RowPlan, observed_error: ObservedError | None = None, keys: ZeroEncryptorOf = no_keys
     ) -> None:
-        self._plan = plan
+        self._noise_width = plan.noise_width
         self._keys = keys
         self.parameter_set = plan.parameters.parameter_set
         self.packing = plan.packing
@@ -50,12 +50,12 @@ class RowEngine:
         self.format = planned.ciphertext_format(plan)
         self.primes = np.array(self.parameter_set.data_primes, np.uint64)[:, None]
         self.weights = [
-            [self._transformed(block) for block in polynomial]
+            [self._transformed(block, plan.parameters.plain_modulus) for block in polynomial]
             for polynomial in plan.packing.pack_weights(plan.model.weights)
         ]
         self.intercept = planned.lifted_intercept(plan)
         self.offer = planned.offered(
-            plan, Layout.ROW, server_seconds=self._measured_seconds(), observed_error=observed_error
+            plan, Layout.ROW, server_seconds=self._measured_seconds(plan), observed_error=observed_error
         )
 
     def begin(self, header: ItemHeader, tenant: Tenant) -> "RowScoring":
@@ -64,23 +64,24 @@ class RowEngine:
         Raises:
             KeyNotFoundError: the weights are private, and the tenant has no public key of header.key_id and the ring.
         """
-        return RowScoring(self, header.row_count, hiding_of(self._plan, self._keys, header, tenant))
+        hiding = hiding_of(self._noise_width, self.parameter_set, self._keys, header, tenant)
+        return RowScoring(self, header.row_count, hiding)
 
-    def _transformed(self, coefficients: NDArray[np.int64]) -> _seal.Plaintext | None:
+    def _transformed(self, coefficients: NDArray[np.int64], plain_modulus: int) -> _seal.Plaintext | None:
         """Lift signed weights (N,) modulo t and transform them; None if all are zero: SEAL refuses such a factor.
 
         The weight of a feature that has no range may be a multiple of t: only the lifted ones tell.
         """
-        lifted = np.mod(coefficients, self._plan.parameters.plain_modulus).astype(np.uint64)
+        lifted = np.mod(coefficients, plain_modulus).astype(np.uint64)
         if not lifted.any():
             return None
         plaintext = _seal.load_plaintext(self.context, pack_plaintext(lifted))
         return self.evaluator.transform_to_ntt(plaintext, self.context.first_parms_id())
 
-    def _measured_seconds(self) -> float:
+    def _measured_seconds(self, plan: RowPlan) -> float:
         """Time the scoring of noise, which costs what a ciphertext costs; it warms the engine up besides."""
-        noise = [planned.noise(self._plan)] * self.packing.ciphertexts
-        hiding = hiding_to_measure(self._plan)
+        noise = [planned.noise(plan)] * self.packing.ciphertexts
+        hiding = hiding_to_measure(plan)
         seconds = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()
