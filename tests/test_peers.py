@@ -39,8 +39,9 @@ def test_a_worker_that_does_not_start_is_an_error(workload: Workload) -> None:
 
 @pytest.mark.parametrize("a_call", [1, 3])
 def test_plaintext_says_what_its_arithmetic_took(workload: Workload, a_call: int) -> None:
-    with systems.plaintext(workload, "plain", a_call) as plain:
+    with systems.plaintext(workload, "plain", a_call, calls=2) as plain:
         sample = plain.measure(1)
+    assert plain.rows == 2 * a_call
     rows = workload.rows[np.arange(1, 1 + plain.rows) % len(workload.rows)]
     np.testing.assert_allclose(sample.scores, workload.model.decision(rows), atol=1e-5)
     assert set(sample.steps) == {"server", "process"}

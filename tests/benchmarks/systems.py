@@ -33,7 +33,7 @@ from tests.programs import Program, serve
 
 _WORKER = Path(__file__).with_name("peer_worker.py")
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
-_ROWS = 20  # rows, or calls in plaintext, a repetition
+_ROWS = 20  # a repetition
 _BATCHES = 4  # whose time at the server is looked at
 _TIMEOUT_SECONDS = 60.0
 
@@ -242,8 +242,8 @@ def peer(
 
 
 @contextlib.contextmanager
-def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
-    """The same rows as float32 over gRPC, so many a call."""
+def plaintext(workload: Workload, name: str, a_call: int, calls: int) -> Iterator[System]:
+    """The same rows as float32 over gRPC, so many a call, and so many calls a repetition."""
     model = workload.model
     floats = workload.rows.astype(np.float32)
     per_message = (1 << 20) // floats[0].nbytes
@@ -255,7 +255,7 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
         unary: Any = channel.unary_unary(plain_server.SCORE_ROW, bytes, bytes)
 
         def measure(first: int) -> Sample:
-            some = floats[np.arange(first, first + _ROWS * a_call) % len(floats)].reshape(_ROWS, a_call, -1)
+            some = floats[np.arange(first, first + calls * a_call) % len(floats)].reshape(calls, a_call, -1)
             replies, seconds, server = [], [], []
             computed = program.cpu_seconds
             for rows in some:
@@ -269,11 +269,11 @@ def plaintext(workload: Workload, name: str, a_call: int) -> Iterator[System]:
                 replies.append(reply)
                 seconds.append((time.perf_counter() - start) / a_call)
                 server.append(float(dict(call.trailing_metadata())[plain_server.SERVER_SECONDS]) / a_call)
-            scores = np.frombuffer(b"".join(replies), np.float32).reshape(_ROWS * a_call, -1).astype(np.float64)
+            scores = np.frombuffer(b"".join(replies), np.float32).reshape(calls * a_call, -1).astype(np.float64)
             computed = program.cpu_seconds - computed
-            steps = {"server": median(server), "process": computed / (_ROWS * a_call)}
+            steps = {"server": median(server), "process": computed / (calls * a_call)}
             return Sample(scores, median(seconds), steps, rows[0].nbytes, len(replies[0]) / a_call)
 
         measure(0)
         notes = {"parameters": "float32"}
-        yield System(name, "gRPC", measure, _ROWS * a_call, lambda: program.resident_bytes, notes=notes)
+        yield System(name, "gRPC", measure, calls * a_call, lambda: program.resident_bytes, notes=notes)
