@@ -61,22 +61,22 @@ lock: ## resolve the locks anew: of all, of what the image runs, of what builds 
 	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
 
 bench: setup ## the benchmarks, ten minutes: tables, plots and JSON files in build/bench
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m benchmarks
 
 bench-full: setup ## the same without a limit of time: Concrete ML too, and how everything scales
-	$(BIN)/python -m tests.benchmarks --full
+	$(BIN)/python -m benchmarks --full
 
 bench-twice: setup ## the benchmarks twice, and how far apart their ratios are
-	$(BIN)/python -m tests.benchmarks --twice
+	$(BIN)/python -m benchmarks --twice
 
 bench-profile: setup ## where the time of one request goes: tables and flame graphs in build/bench
-	$(BIN)/python -m tests.benchmarks --profile
+	$(BIN)/python -m benchmarks --profile
 
 bench-publish: setup ## what was measured: into docs/benchmarks.json, and from there into README and docs
-	$(BIN)/python -m tests.benchmarks.publish
+	$(BIN)/python -m benchmarks.publish
 
 data: setup ## the MNIST test set, checked, into build/data
-	$(BIN)/python -m tests.mnist
+	$(BIN)/python -m tests.support.mnist
 
 AZURITE := build/azurite
 azurite: $(AZURITE)/.installed ## the emulator of Azure Blob storage, for the tests that need it

@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from sealserve.client import Client
-from tests.azurite import Azurite, running_azurite
-from tests.ei_user import EIUser
-from tests.raw import RawClient
-from tests.serving import HANG_SECONDS, digits, digits_registry, running_server
+from tests.support.azurite import Azurite, running_azurite
+from tests.support.ei_user import EIUser
+from tests.support.raw import RawClient
+from tests.support.serving import HANG_SECONDS, digits, digits_registry, running_server
 
 # In CI the same examples every time: new ones are for those who can look into what they find.
 hypothesis.settings.register_profile("ci", derandomize=True)

@@ -9,18 +9,18 @@ from threadpoolctl import threadpool_limits
 
 from sealserve.he.quantization import InputGrid
 from sealserve_service.allocator import give_back_what_is_free
-from sealserve_service.authenticator import Authenticator
-from sealserve_service.engines.ei_slots import EiSlotsEngine
-from sealserve_service.key_store.places import open_key_store
-from sealserve_service.models.library import ModelLibrary
+from sealserve_service.catalog.library import ModelLibrary
+from sealserve_service.catalog.registry import EngineFactory, ModelRegistry, PrivateWeights, ServedModel
+from sealserve_service.catalog.sources import folder_sources, serve_source
+from sealserve_service.catalog.watch import Watch
+from sealserve_service.engines.ei.slots import EiSlotsEngine
+from sealserve_service.keys.registered_keys import RegisteredKeys
+from sealserve_service.keys.stores.places import open_key_store
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.registry import EngineFactory, ModelRegistry, PrivateWeights, ServedModel
-from sealserve_service.models.sources import folder_sources, serve_source
-from sealserve_service.models.watch import Watch
-from sealserve_service.registered_keys import RegisteredKeys
-from sealserve_service.server import Server
+from sealserve_service.rpc.server import Server
 from sealserve_service.settings import ModelSource, Settings
-from sealserve_service.telemetry import SharedPlace, Telemetry
+from sealserve_service.telemetry.metrics import SharedPlace, Telemetry
+from sealserve_service.tenants.authenticator import Authenticator
 
 _logger = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.Exi
     if chosen == "seal":
         return seal_engine
     # Imported here: only who asks for it has encrypted-inference installed.
-    from sealserve_service.engines.eiserver import EIServerEngine
-    from sealserve_service.engines.eiserver_processes import EIServerProcesses
+    from sealserve_service.engines.ei.eiserver import EIServerEngine
+    from sealserve_service.engines.ei.eiserver_processes import EIServerProcesses
 
     processes = EIServerProcesses()
     closing.callback(processes.close)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealserve.he.hiding import DEFAULT_HIDING_BITS
-from sealserve.model import Limits
-from sealserve_service.quota import Quota
+from sealserve.protocol.model import Limits
+from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
+from sealserve_service.tenants.quota import Quota
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -73,7 +73,7 @@ class Settings:
         key_memory_bytes: of all keys, where they are kept in memory.
         key_cache_bytes: of memory for keys that are ready for use.
         max_key_ttl_seconds: how long a key is kept at most.
-        hiding_bits: of mode private, in which replies hide the weights (`sealserve.he.hiding`); None for mode open.
+        hiding_bits: of mode private, in which replies hide the weights (`planning.hiding`); None for mode open.
         ei_engine: what scores for encrypted-inference clients: "seal", "eiserver", the reference, or "none"; "" for
             seal in mode open, and none in mode private, for their replies hide no weights.
         handshake_timeout_seconds: how long a new connection may take until it can carry calls.

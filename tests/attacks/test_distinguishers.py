@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sealserve.he.layouts.row import RowPacking
 from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS
-from sealserve.he.planner import ColumnPlan, RowPlan, column_plans, row_plans
 from sealserve.he.quantization import InputGrid
-from sealserve.he.row import RowPacking
-from sealserve.item import Residues
-from tests.attacks.key_owner import KeyOwner
-from tests.row_models import Affine, affine, random_rows
-from tests.row_round import Round
+from sealserve.protocol.item import Residues
+from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from tests.support.key_owner import KeyOwner
+from tests.support.row_models import Affine, affine, random_rows
+from tests.support.row_round import Round
 
 Plan = RowPlan | ColumnPlan
 REPLIES, QUESTIONS = 2000, 40

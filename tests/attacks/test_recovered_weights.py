@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from sealserve.he import _seal
 from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS, ParameterSet
-from sealserve.he.planner import ColumnPlan, RowPlan, column_plans, row_plans
 from sealserve.he.seal_format import CiphertextFormat
-from sealserve.he.zero_encryptor import ZeroEncryptor
-from sealserve.item import Residues
-from sealserve_service.engines.rerandomizer import ZeroEncryptorOf
-from tests.row_models import Integers, affine, random_rows
-from tests.row_round import Round, zero_encryptor
+from sealserve.protocol.item import Residues
+from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
+from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from tests.support.row_models import Integers, affine, random_rows
+from tests.support.row_round import Round, zero_encryptor
 
 
 class NoZeros(ZeroEncryptor):

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS
-from sealserve.he.planner import ColumnPlan, RowPlan, column_plans, row_plans
 from sealserve.he.quantization import InputGrid
-from tests.attacks.key_owner import KeyOwner
-from tests.row_models import Affine, affine, random_rows
-from tests.row_round import Round
+from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from tests.support.key_owner import KeyOwner
+from tests.support.row_models import Affine, affine, random_rows
+from tests.support.row_round import Round
 
 REPLIES, QUESTIONS, ROWS = 1000, 50, 2
 STANDARD_ERRORS, ATTEMPTS = 4.0, 3

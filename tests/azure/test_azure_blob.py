@@ -21,11 +21,18 @@ from azure.storage.blob import (
 )
 
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError, LimitExceededError
-from sealserve_service.key_store.azure_blob import AzureBlobKeyStore, with_connection_string
-from sealserve_service.key_store.base import KeyStoreSettingsError, UploadSource
-from tests.azurite import ACCOUNT, ACCOUNT_KEY, Azurite, connection_string, free_port, running_azurite
-from tests.registered_keys import HOUR, let_put, putting_process, record_of
-from tests.serving import HANG_SECONDS, ROOT
+from sealserve_service.keys.stores.azure_blob import AzureBlobKeyStore, with_connection_string
+from sealserve_service.keys.stores.base import KeyStoreSettingsError, UploadSource
+from tests.support.azurite import (
+    ACCOUNT,
+    ACCOUNT_KEY,
+    Azurite,
+    connection_string,
+    free_port,
+    running_azurite,
+)
+from tests.support.registered_keys import HOUR, let_put, putting_process, record_of
+from tests.support.serving import HANG_SECONDS, ROOT
 
 DATA = bytes(range(256)) * 40
 RECORD = record_of(DATA)
@@ -56,7 +63,7 @@ def test_processes_that_put_one_key_agree(
     azurite: Azurite, store: AzureBlobKeyStore, container: ContainerClient
 ) -> None:
     preparation = f"""
-from sealserve_service.key_store.azure_blob import with_connection_string
+from sealserve_service.keys.stores.azure_blob import with_connection_string
 store = with_connection_string({azurite.connection_string!r}, {container.container_name!r})
 """
     with contextlib.ExitStack() as stack:

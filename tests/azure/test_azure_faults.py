@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sealserve.errors import KeyStoreUnavailableError
-from sealserve_service.key_store.azure_blob import AzureBlobKeyStore, with_connection_string
-from tests.azure.fault_proxy import (
+from sealserve_service.keys.stores.azure_blob import AzureBlobKeyStore, with_connection_string
+from tests.support.azurite import Azurite, connection_string, free_port
+from tests.support.fault_proxy import (
     Fault,
     FaultProxy,
     answer,
@@ -21,9 +22,8 @@ from tests.azure.fault_proxy import (
     relay,
     say_nothing,
 )
-from tests.azurite import Azurite, connection_string, free_port
-from tests.registered_keys import HOUR, record_of
-from tests.serving import HANG_SECONDS
+from tests.support.registered_keys import HOUR, record_of
+from tests.support.serving import HANG_SECONDS
 
 TIMEOUT_SECONDS = 1.0
 DATA = bytes(3_000_000)

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sealserve.errors import KeyStoreUnavailableError
-from sealserve_service.key_store.azure_blob import with_managed_identity
-from sealserve_service.key_store.base import KeyStoreSettingsError
-from tests.azurite import Azurite, running_azurite
-from tests.registered_keys import record_of
-from tests.serving import HANG_SECONDS
+from sealserve_service.keys.stores.azure_blob import with_managed_identity
+from sealserve_service.keys.stores.base import KeyStoreSettingsError
+from tests.support.azurite import Azurite, running_azurite
+from tests.support.registered_keys import record_of
+from tests.support.serving import HANG_SECONDS
 
 HEADER = "told-to-this-process-only"
 STORAGE = "https://storage.azure.com"

@@ -27,13 +27,13 @@ from sealserve.errors import (
     ParameterError,
     ReplyError,
 )
-from sealserve.item import Residues, SealCiphertext
-from sealserve_service.models.registry import ModelRegistry
-from sealserve_service.registered_keys import RegisteredKeys
+from sealserve.protocol.item import Residues, SealCiphertext
+from sealserve_service.catalog.registry import ModelRegistry
+from sealserve_service.keys.registered_keys import RegisteredKeys
 from tests.conftest import Digits
-from tests.ei_user import EIUser
-from tests.raw import assert_error
-from tests.serving import HANG_SECONDS, linear, registered_keys, running_server, served
+from tests.support.ei_user import EIUser
+from tests.support.raw import assert_error
+from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
 
 RANDOM = np.random.default_rng(14)
 WIDE = linear(RANDOM.normal(size=(2, 5000)), [1.0, -1.0])

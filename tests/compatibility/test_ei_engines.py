@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from sealserve.ei import EIClient
 from sealserve_service.models.loading import load_model
-from tests import mnist
-from tests.ei_user import EIUser
-from tests.programs import Program, serve
+from tests.support import mnist
+from tests.support.ei_user import EIUser
+from tests.support.programs import Program, serve
 
 SLOW_SECONDS = 120.0
 FEATURES, CLASSES = 12, 2

@@ -8,7 +8,7 @@ import pytest
 import skops.io
 
 from tests.conftest import Digits
-from tests.containers import Container, build_image, require, running_container, wait_until
+from tests.support.containers import Container, build_image, require, running_container, wait_until
 
 RANGE = ("--input-range", "0,1", "--input-step", "0.0625")
 PLAINTEXT = ("--insecure",)  # within the container that is every interface; it is published on loopback only

@@ -15,10 +15,10 @@ from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.errors import UnauthenticatedError
 from tests.conftest import Digits
-from tests.containers import Container, running_container, wait_until
-from tests.deploy.guide import Made, certificates_and_token
-from tests.deploy.templates import FILLED_IN, container, group_of_yaml
-from tests.serving import HANG_SECONDS
+from tests.support.containers import Container, running_container, wait_until
+from tests.support.guide import Made, certificates_and_token
+from tests.support.serving import HANG_SECONDS
+from tests.support.templates import FILLED_IN, container, group_of_yaml
 
 pytestmark = pytest.mark.slow
 

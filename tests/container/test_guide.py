@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.ei import EIClient
-from tests import mnist
-from tests.azurite import Azurite
-from tests.containers import Container, running_container, wait_until
-from tests.deploy.guide import certificates_and_token
-from tests.serving import HANG_SECONDS
+from tests.support import mnist
+from tests.support.azurite import Azurite
+from tests.support.containers import Container, running_container, wait_until
+from tests.support.guide import certificates_and_token
+from tests.support.serving import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
 from tests.conftest import Digits
 from tests.container.conftest import PLAINTEXT, RANGE
-from tests.containers import Container, running_container, wait_until
-from tests.raw import Message, RawClient, assert_scores
-from tests.serving import HANG_SECONDS
+from tests.support.containers import Container, running_container, wait_until
+from tests.support.raw import Message, RawClient, assert_scores
+from tests.support.serving import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests import containers
-from tests.serving import ROOT
+from tests.support import containers
+from tests.support.serving import ROOT
 
 
 @pytest.fixture

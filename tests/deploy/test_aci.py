@@ -8,9 +8,9 @@ import pytest
 
 from sealserve_service.commands import options
 from sealserve_service.settings import from_environment
-from tests.deploy.bicep import BicepError, read_template
-from tests.deploy.container_group import API_VERSION, faults
-from tests.deploy.templates import (
+from tests.support.bicep import BicepError, read_template
+from tests.support.container_group import API_VERSION, faults
+from tests.support.templates import (
     ACCOUNT_KEY,
     BICEP,
     FILLED_IN,

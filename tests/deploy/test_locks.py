@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from tests.serving import ROOT
+from tests.support.serving import ROOT
 
 LOCKS = ("requirements-service.lock", "requirements-build.lock")
 FOR_DEVELOPERS = {"hatchling", "hypothesis", "matplotlib", "mypy", "pandas", "pip", "pytest", "ruff", "setuptools"}

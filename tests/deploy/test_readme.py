@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sealserve_service.identities import digest_of, read_identities
-from tests.deploy.guide import README, blocks, certificates_and_token
-from tests.deploy.templates import VARIABLE, YAML
-from tests.serving import ROOT
+from sealserve_service.tenants.identities import digest_of, read_identities
+from tests.support.guide import README, blocks, certificates_and_token
+from tests.support.serving import ROOT
+from tests.support.templates import VARIABLE, YAML
 
 SCRIPTS = "".join((ROOT / "deploy/aci" / name).read_text() for name in ("deploy", "smoke", "delete"))
 

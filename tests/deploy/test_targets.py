@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Digits
-from tests.deploy.bicep import read_template
-from tests.deploy.templates import BICEP, OUTSIDE, SECURE
-from tests.serving import HANG_SECONDS, ROOT
+from tests.support.bicep import read_template
+from tests.support.serving import HANG_SECONDS, ROOT
+from tests.support.templates import BICEP, OUTSIDE, SECURE
 
 ADDRESS = "sealserve.westeurope.azurecontainer.io:50051"
 

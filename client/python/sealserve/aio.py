@@ -22,23 +22,24 @@ import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._aio_stream import AsyncLine, AsyncScoreStream
-from sealserve._backoff import CHANGED, ELSEWHERE, FIRST_CONTACT_SECONDS
-from sealserve._batch import Batch, Gatherer, Result, Scored
-from sealserve._calls import Patience, fits_a_message, predict_request, translated
-from sealserve._channel import open_aio_channel, token_metadata
-from sealserve._connections import Connections
-from sealserve._exchange import Exchange
-from sealserve._session import LayoutChoice, Method, Session, predictions
-from sealserve._transfer import MAX_CHANGES
-from sealserve.address import host_of, is_loopback
+from sealserve._codec.batches import Batch, Gatherer, Result, Scored
+from sealserve._codec.codec import Exchange
+from sealserve._codec.messages import fits_a_message, predict_request
+from sealserve._codec.session import LayoutChoice, Method, Session, predictions
+from sealserve._rpc.channel import open_aio_channel, token_metadata
+from sealserve._rpc.connections import Connections
+from sealserve._rpc.retry import CHANGED, ELSEWHERE, FIRST_CONTACT_SECONDS, Patience
+from sealserve._rpc.status import translated
+from sealserve._streaming.schedule import MAX_CHANGES
+from sealserve._streaming.tasks import AsyncLine, AsyncScoreStream
 from sealserve.credentials import Credentials
 from sealserve.errors import KeyNotFoundError, ServiceError, StaleConfigError
 from sealserve.key_registry import public_key_upload
-from sealserve.keys import SecretKey
-from sealserve.model import Model
+from sealserve.protocol.address import host_of, is_loopback
+from sealserve.protocol.model import Model
+from sealserve.protocol.wire import model_from_proto, scores_from_proto
+from sealserve.secret_key import SecretKey
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
-from sealserve.wire import model_from_proto, scores_from_proto
 
 
 class AsyncClient:

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealserve.address import host_of, is_loopback
 from sealserve.errors import CredentialsError
+from sealserve.protocol.address import host_of, is_loopback
 
 File = str | os.PathLike[str] | bytes
 

@@ -19,18 +19,18 @@ import numpy as np
 from encrypted.inference.eiclient import EILinearRegressionClient
 from numpy.typing import NDArray
 
-from sealserve._calls import described, scored
-from sealserve._channel import open_channel
-from sealserve._exchange import Item
+from sealserve._codec.codec import Item
+from sealserve._rpc.calls import described, scored
+from sealserve._rpc.channel import open_channel
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
 from sealserve.he.ei_format import check_reply
 from sealserve.he.parameters import Layout
-from sealserve.item import ItemHeader, SealCiphertext
 from sealserve.key_registry import KeyRegistry
-from sealserve.model import Model, Offer
-from sealserve.output import Output
-from sealserve.registered_key import KeyRecord
+from sealserve.protocol.item import ItemHeader, SealCiphertext
+from sealserve.protocol.key_record import KeyRecord
+from sealserve.protocol.model import Model, Offer
+from sealserve.protocol.output import Output
 
 _ATTEMPTS = 3
 

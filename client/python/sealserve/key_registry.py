@@ -12,13 +12,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from sealserve._calls import CHUNK_BYTES, Patience, called, retried
-from sealserve._channel import open_channel
+from sealserve._codec.messages import CHUNK_BYTES
+from sealserve._rpc.calls import called
+from sealserve._rpc.channel import open_channel
+from sealserve._rpc.retry import Patience, retried
 from sealserve.credentials import Credentials
 from sealserve.he.parameters import EI_PARAMETER_SET
-from sealserve.registered_key import KeyHeader, KeyKind, KeyRecord
+from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
+from sealserve.protocol.wire import key_from_proto, key_header_to_proto
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
-from sealserve.wire import key_from_proto, key_header_to_proto
 
 _PUBLIC_KEY_TTL_SECONDS = 3600.0
 

@@ -17,10 +17,10 @@ from sealserve_service.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from sealserve.he.planner import ColumnPlan, RowPlan
     from sealserve.he.quantization import InputGrid
-    from sealserve.model import Model, Offer
+    from sealserve.protocol.model import Model, Offer
     from sealserve_service.models.linear_model import LinearModel
+    from sealserve_service.planning.planner import ColumnPlan, RowPlan
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -36,11 +36,11 @@ def run(arguments: Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     from sealserve.cli.models import as_dict, describe
-    from sealserve_service.engines.rerandomizer import no_keys
-    from sealserve_service.models.input_grid import input_grid
+    from sealserve_service.catalog.registry import PrivateWeights, serve_model
+    from sealserve_service.catalog.sources import calibration_rows
+    from sealserve_service.engines.linear.rerandomizer import no_keys
     from sealserve_service.models.loading import load_model
-    from sealserve_service.models.registry import PrivateWeights, serve_model
-    from sealserve_service.models.sources import calibration_rows
+    from sealserve_service.planning.grid import input_grid
     from sealserve_service.settings import Settings
 
     asked = source(ModelFile(arguments.path.stem, arguments.path), arguments)
@@ -70,9 +70,9 @@ def run(arguments: Namespace) -> int:
 
 def summaries(model: "LinearModel", grid: "InputGrid", served: "Model", private_bits: int) -> list[dict[str, Any]]:
     """Summarize the plans of both layouts in both modes, private ones of so many bits of hiding."""
-    from sealserve.he.planner import column_plans, row_plans
-    from sealserve_service.engines.column import ColumnEngine
-    from sealserve_service.engines.row import RowEngine
+    from sealserve_service.engines.linear.column import ColumnEngine
+    from sealserve_service.engines.linear.row import RowEngine
+    from sealserve_service.planning.planner import column_plans, row_plans
 
     layouts: tuple[tuple[Any, Any], ...] = ((row_plans, RowEngine), (column_plans, ColumnEngine))
     found = list[dict[str, Any]]()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sealserve.he.hiding import DEFAULT_HIDING_BITS
+from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
 from sealserve_service.settings import ModelSource
 
 DEFAULT_WEIGHTS = "private"

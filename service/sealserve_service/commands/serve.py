@@ -14,8 +14,8 @@ from sealserve_service.commands.options import (
     positive,
     source,
 )
-from sealserve_service.quota import Quota
 from sealserve_service.settings import DEFAULT_ADDRESS, ModelFolder, ModelSource, Settings, from_environment
+from sealserve_service.tenants.quota import Quota
 
 _PER_MODEL = ("input_range", "input_step", "calibration", "max_score_error")
 
@@ -123,8 +123,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; load what has changed on SIGHUP."""
-    from sealserve_service import supervisor
-    from sealserve_service.models.sources import folder_sources
+    from sealserve_service.catalog.sources import folder_sources
+    from sealserve_service.process import supervisor
 
     if arguments.processes < 1:
         raise InputError("--processes is at least 1")

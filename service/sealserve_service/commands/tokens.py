@@ -9,7 +9,13 @@ from pathlib import Path
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
 from sealserve_service.commands.options import positive
-from sealserve_service.identities import Identities, digest_of, is_tenant_name, new_token, read_identities
+from sealserve_service.tenants.identities import (
+    Identities,
+    digest_of,
+    is_tenant_name,
+    new_token,
+    read_identities,
+)
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -8,9 +8,9 @@ one while the next is made, and give others a turn in between.
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from sealserve.item import ItemHeader, Scores
-from sealserve.model import Offer
-from sealserve_service.auth import Tenant
+from sealserve.protocol.item import ItemHeader, Scores
+from sealserve.protocol.model import Offer
+from sealserve_service.tenants.tenant import Tenant
 
 
 class Scoring(Protocol):

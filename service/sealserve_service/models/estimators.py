@@ -27,7 +27,7 @@ from sklearn.linear_model import (
 )
 from sklearn.svm import LinearSVC
 
-from sealserve.output import Label, Link, Output, Task
+from sealserve.protocol.output import Label, Link, Output, Task
 from sealserve_service.models.linear_model import LinearModel
 
 

@@ -10,7 +10,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sealserve.output import Link, Output, Task
+from sealserve.protocol.output import Link, Output, Task
 from sealserve_service.models.affine import AFFINE_STEPS, Affine
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.estimators import LINEAR_ESTIMATORS, feature_names, labels, linear_model

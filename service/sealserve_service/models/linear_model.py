@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealserve.output import Output
+from sealserve.protocol.output import Output
 
 
 @dataclass(frozen=True, eq=False)

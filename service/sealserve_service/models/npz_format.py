@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from sealserve.output import Output, Task
+from sealserve.protocol.output import Output, Task
 from sealserve_service.models.errors import ModelFileError
 from sealserve_service.models.linear_model import LinearModel
 

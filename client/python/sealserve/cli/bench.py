@@ -12,9 +12,9 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import InputError, TransportError
 
 if TYPE_CHECKING:
-    from sealserve._load_driver import LoadDriver
-    from sealserve._load_items import LoadItems
-    from sealserve.load import Ledger
+    from sealserve.loadtest.driver import LoadDriver
+    from sealserve.loadtest.items import LoadItems
+    from sealserve.loadtest.ledger import Ledger
 
 _REPLAYED_ROW_ITEMS = 16
 _LOOK_SECONDS = 1.0
@@ -73,10 +73,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Load the service; 0 if it answered anything."""
-    from sealserve._load_driver import LoadDriver
-    from sealserve._load_items import LoadCall, LoadItems
     from sealserve.client import Client
-    from sealserve.load import Ledger, due_times
+    from sealserve.loadtest.driver import LoadDriver
+    from sealserve.loadtest.items import LoadCall, LoadItems
+    from sealserve.loadtest.ledger import Ledger, due_times
 
     _check(arguments)
     with (

@@ -17,7 +17,7 @@ def run(arguments: Namespace) -> int:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from sealserve._channel import open_channel
+    from sealserve._rpc.channel import open_channel
 
     with open_channel(arguments.address, credentials(arguments)) as channel:
         try:

@@ -9,7 +9,7 @@ from sealserve.cli.command import Command, add_service_options, credentials
 
 if TYPE_CHECKING:
     from sealserve.key_registry import KeyRegistry
-    from sealserve.registered_key import KeyRecord
+    from sealserve.protocol.key_record import KeyRecord
 
 _KINDS = ("evaluation-keys", "public-encryption-key")
 
@@ -48,7 +48,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _register(registry: "KeyRegistry", arguments: Namespace) -> None:
-    from sealserve.registered_key import KeyKind
+    from sealserve.protocol.key_record import KeyKind
 
     record = registry.register(
         arguments.file.read_bytes(),

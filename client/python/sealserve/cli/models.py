@@ -11,7 +11,7 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.he.parameters import Scheme
 
 if TYPE_CHECKING:
-    from sealserve.model import Model, Offer
+    from sealserve.protocol.model import Model, Offer
 
 _WEIGHTS = {
     False: "open: whoever sees a request with its reply can compute the quantized weights",

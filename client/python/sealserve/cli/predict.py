@@ -12,9 +12,9 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import FeatureCountError, FeatureNameError, InputError, SealserveError
 
 if TYPE_CHECKING:
-    from sealserve._session import Method
+    from sealserve._codec.session import Method
     from sealserve.client import Client
-    from sealserve.model import Model, Offer
+    from sealserve.protocol.model import Model, Offer
 
 METHODS = ("predict", "decision_function", "predict_proba")
 _SHOWN_ERRORS = 5
@@ -58,7 +58,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Predict."""
     from sealserve.client import Client
-    from sealserve.keys import SecretKey
+    from sealserve.secret_key import SecretKey
 
     output = arguments.output
     if output and output.suffix not in (".npy", ".csv"):

@@ -21,7 +21,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sealserve.errors import CiphertextFault, KeyFault, MalformedCiphertextError, MalformedKeyError, ReplyError
+from sealserve.errors import (
+    CiphertextFault,
+    KeyFault,
+    MalformedCiphertextError,
+    MalformedKeyError,
+    ReplyError,
+)
 from sealserve.he import _seal
 from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS
 from sealserve.he.seal_format import COUNT, HEADER, MAGIC

@@ -1,0 +1,130 @@
+"""`make bench`: the benchmarks, one after the other, each in a process that starts with empty memory.
+
+Each prints a table and writes a JSON file, some a plot too, into build/bench; ten minutes for all, on two cores.
+What one of them does, and with which options: `python -m benchmarks.PART --help`.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.report import FIRST, OUTPUT
+
+Job = tuple[str, ...]  # a module of this package, and its options
+
+
+@dataclass(frozen=True)
+class Part:
+    """A benchmark, and its options.
+
+    Attributes:
+        about: what it measures.
+        usual: options so that all take ten minutes on two cores.
+        full: options where time does not matter.
+        quick: options to see that it works.
+    """
+
+    about: str
+    usual: Sequence[str] = ()
+    full: Sequence[str] = ()
+    quick: Sequence[str] = ()
+
+
+PARTS = {
+    "row": Part("single rows: where their time goes, and the labels of all of MNIST", quick=["--rows=40"]),
+    "uploads": Part("full and seeded ciphertexts, and the links that make up for them", quick=["--calls=10"]),
+    "column": Part("batches: the service beside one of plaintext rows", quick=["--turns=1", "--seconds=0.2"]),
+    "client_memory": Part(
+        "what a client holds in memory while it streams", usual=["--share=0.25"], quick=["--share=0.05"]
+    ),
+    "private": Part("private weights beside open ones"),
+    "ei": Part("encrypted-inference clients: our engine beside EIServer", quick=["--rounds=1"]),
+    "overload": Part("four times more requests than can be answered", quick=["--calls=25", "--seconds=2"]),
+    "hostile": Part("a tenant beside those who send what they should not", quick=["--calls=20"]),
+    "peers": Part("every peer beside us, by turns", full=["--concrete-ml"], quick=["--quick"]),
+    "scaling": Part(
+        "how time grows with features, classes, rows, clients",
+        usual=["--axes=rows", "--patience=15"],  # longer ones are on the same straight line
+        quick=["--axes=rows", "--most=16"],
+    ),
+}
+PROFILES: list[Job] = [
+    ("request_profile", f"--weights={weights}", f"--layout={layout}")
+    for weights in ("private", "open")
+    for layout in ("row", "column")
+]
+
+
+def run(jobs: Sequence[Job], which: str = "") -> None:
+    """Run jobs, and say which (of which run, of two) and how long they took.
+
+    Raises:
+        SystemExit: one has failed; those after it are not run.
+    """
+    for number, (name, *options) in enumerate(jobs, 1):
+        print(f"\n[{which}{number} of {len(jobs)}] {' '.join((name, *options))}\n", flush=True)
+        start = time.monotonic()
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+        if code := subprocess.run(command, check=False).returncode:
+            sys.exit(f"\n{name} has failed, with exit code {code}; what it says is above. Alone: {' '.join(command)}")
+        print(f"\n{name} took {time.monotonic() - start:.0f} s", flush=True)
+
+
+def put_aside(names: Iterable[str]) -> None:
+    """Move the results of parts to where those of the first of two runs are kept."""
+    shutil.rmtree(FIRST, ignore_errors=True)
+    FIRST.mkdir()
+    for name in names:
+        for path in OUTPUT.glob(f"{name}.*"):
+            path.replace(FIRST / path.name)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    listed = "\n".join(f"  {name:14} {part.about}" for name, part in PARTS.items())
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=f"parts:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("parts", nargs="*", metavar="PART", help="only these, in this order (all)")
+    how = made.add_mutually_exclusive_group()
+    how.add_argument("--full", action="store_true", help="without a limit of time: Concrete ML too, all that scales")
+    how.add_argument("--quick", action="store_true", help="to see that all works; the figures say nothing")
+    how.add_argument("--profile", action="store_true", help="instead: where the time of one request goes")
+    made.add_argument("--twice", action="store_true", help="run all twice, and say how far apart the ratios are")
+    return made
+
+
+def main() -> None:
+    """Run what was asked for."""
+    command_line = parser()
+    arguments = command_line.parse_args()
+    if arguments.profile and (arguments.parts or arguments.twice):
+        command_line.error("--profile goes alone")
+    if unknown := set(arguments.parts) - PARTS.keys():
+        command_line.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
+    names = list(dict.fromkeys(arguments.parts or PARTS))
+    pace = "full" if arguments.full else "quick" if arguments.quick else "usual"
+    jobs: list[Job] = [(name, *getattr(PARTS[name], pace)) for name in names]
+    began, start = time.time(), time.monotonic()
+    if arguments.profile:
+        run(PROFILES)
+    else:
+        (OUTPUT / "repeat.json").unlink(missing_ok=True)  # it is about results that are going to be others
+        run(jobs, "first run: " if arguments.twice else "")
+    if arguments.twice:
+        put_aside(names)
+        run([*jobs, ("repeat",)], "second run: ")
+    files = sorted(path.name for path in OUTPUT.iterdir() if path.is_file() and path.stat().st_mtime >= began)
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    print(f"\nall of it took {minutes} min {seconds} s; in {OUTPUT}: {', '.join(files)}")
+
+
+if __name__ == "__main__":
+    main()

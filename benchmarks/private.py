@@ -1,0 +1,221 @@
+"""`make bench`: private weights beside open ones on MNIST: one client, one serving process of each, loopback.
+
+Rows are asked for one by one, at all services by turns; so are batches of columns, which were encrypted beforehand.
+Prints a table, and writes private.json into build/bench.
+"""
+
+import argparse
+import json
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.report import OUTPUT, described_run, render, undisturbed
+from benchmarks.row import latency, message_bytes
+from sealserve.client import Client
+from sealserve.loadtest.items import Answered, LoadCall, LoadItems
+from sealserve_service.engines.linear.rerandomizer import Rerandomizer
+from sealserve_service.models.loading import load_model
+from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.planner import ColumnPlan, RowPlan, plan_column, plan_row
+from tests.support import mnist
+from tests.support.programs import Program, serve
+
+ROUNDS, ROWS_A_ROUND = 5, 60
+COLUMN_SECONDS = 0.8  # a round
+TIMEOUT_SECONDS = 60.0
+# Name, what serves it, and what the planner makes of it on MNIST.
+SERVICES: dict[str, tuple[str, ...]] = {
+    "open": ("--weights=open",),
+    "private": ("--weights=private",),
+    "private, error 0.01": ("--weights=private", "--max-score-error=0.01"),
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service, with a client of either layout that has registered its key, if there is one to register."""
+
+    program: Program
+    row: Client
+    column: Client
+
+
+def first_call_ms(address: str, row: NDArray[np.float64]) -> float:
+    """Time a new client's first prediction after it knows the model: key generation and registration included."""
+    with Client(address, layout="row") as client:
+        _ = client.model
+        start = time.perf_counter()
+        client.predict(row)
+        return 1e3 * (time.perf_counter() - start)
+
+
+def rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Measure single rows at all services by turns: medians of the rounds' medians, and the undisturbed."""
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
+    for number in range(ROUNDS):
+        some = images[number * ROWS_A_ROUND : (number + 1) * ROWS_A_ROUND]
+        for name, service in services.items():
+            rounds[name].append(latency(service.row, some))
+    return {name: summed_up(found) for name, found in rounds.items()}
+
+
+def summed_up(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Sum rounds up: the median of each figure, and of times what they are undisturbed."""
+    medians = {key: median(one[key] for one in rounds) for key in rounds[0]}
+    times = {key: undisturbed([one[key] for one in rounds]) for key in rounds[0] if key.endswith("_ms")}
+    return medians | {f"undisturbed_{key}": value for key, value in times.items()}
+
+
+def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
+    """Measure batches at all services by turns: medians of the rounds, and the undisturbed."""
+    calls = {}
+    for name, service in tqdm(services.items(), desc="encrypting batches", leave=False):
+        exchange = service.column._exchange(1)
+        items = LoadItems(exchange, exchange.offer.rows_per_item, replay=1)
+        with service.column._connections.use(0) as channel:
+            calls[name] = LoadCall(items, channel, TIMEOUT_SECONDS)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
+    for _ in range(2 * ROUNDS):
+        for name, call in calls.items():
+            cpu_seconds, start, answers = services[name].program.cpu_seconds, time.perf_counter(), list[Answered]()
+            while (seconds := time.perf_counter() - start) < COLUMN_SECONDS:
+                answers.append(call())
+            cpu_seconds = services[name].program.cpu_seconds - cpu_seconds
+            row_count = answers[0].row_count
+            rounds[name].append(
+                {
+                    "column_cpu_ms": 1e3 * cpu_seconds / len(answers),
+                    "rows_per_second": len(answers) * row_count / seconds,
+                    "column_row_ms": 1e3 * seconds / (len(answers) * row_count),
+                    "column_server_ms": 1e3 * median(answer.server_seconds for answer in answers),
+                    "column_request_bytes": answers[0].request_bytes / row_count,
+                    "column_reply_bytes": answers[0].reply_bytes / row_count,
+                }
+            )
+    return {name: summed_up(found) for name, found in rounds.items()}
+
+
+def hiding_ms(plan: RowPlan | ColumnPlan) -> float:
+    """Time what hides the weights of a full reply: encryptions of zero, noise, their addition. Of one core."""
+    if plan.noise_width is None:
+        return 0.0
+    parameter_set, packing = plan.parameters.parameter_set, plan.packing
+    hiding = Rerandomizer.under_a_random_key(parameter_set, plan.noise_width)
+    c1 = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
+    samples = []
+    for _ in range(15):
+        start = time.thread_time()
+        for polynomial in range(packing.polynomials):
+            places = packing.places(packing.rows, len(packing.classes_in(polynomial))).ravel()
+            hiding.hidden(c1[:, places], c1, places)
+        samples.append(time.thread_time() - start)
+    return 1e3 * median(samples)
+
+
+def planned(path: Path, options: tuple[str, ...]) -> tuple[RowPlan, ColumnPlan]:
+    """Plan as a service with these options does."""
+    model = load_model(path, trust_pickle=True)
+    arguments = model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0))
+    wanted = 0.01 if "--max-score-error=0.01" in options else None
+    bits = 40 if "--weights=private" in options else None
+    return (
+        plan_row(*arguments, max_score_error=wanted, hiding_bits=bits),
+        plan_column(*arguments, max_score_error=wanted, hiding_bits=bits),
+    )
+
+
+def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Measure everything."""
+    results: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        services: dict[str, Service] = {}
+        for name, options in SERVICES.items():
+            program = stack.enter_context(
+                serve(f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1", *options)
+            )
+            clients = [stack.enter_context(Client(program.address, layout=layout)) for layout in ("row", "column")]
+            services[name] = Service(program, *clients)
+            row, column = planned(path, options)
+            results[name] = {
+                "weights": name,
+                "row_set": row.parameters.parameter_set.name,
+                "row_bits": row.weight_bits,
+                "column_set": column.parameters.parameter_set.name,
+                "column_bits": column.weight_bits,
+                "first_call_ms": median(first_call_ms(program.address, images[:1]) for _ in range(5)),
+                "key_bytes": clients[0].model.offers[0].cost.key_bytes,
+            }
+            for client in clients:
+                client.predict(images[:1])
+            results[name] |= message_bytes(clients[0], images[:1])
+        for measured in (rows(services, images), columns(services)):
+            for name, found in measured.items():
+                results[name] |= found
+        for name, options in SERVICES.items():
+            row, column = planned(path, options)
+            results[name] |= {"row_hiding_ms": hiding_ms(row), "column_hiding_ms": hiding_ms(column)}
+    for result in results.values():
+        result["column_hiding_share"] = result["column_hiding_ms"] / result["column_cpu_ms"]
+    return list(results.values())
+
+
+def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
+    """What private weights are of open ones, each service of them."""
+    opened, *private = results
+    measures = {"row: server's time": "server_ms", "column: a row": "column_row_ms"}
+    return {
+        f"{name}, {result['weights']} over open": result[f"undisturbed_{key}"] / opened[f"undisturbed_{key}"]
+        for result in private
+        for name, key in measures.items()
+    }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Render the results: one column a service."""
+    lines = [
+        ("weights", "weights", "{}"),
+        ("row: parameter set", "row_set", "{}"),
+        ("row: bits of the weights", "row_bits", "{}"),
+        ("row: server, ms", "server_ms", "{:.2f}"),
+        ("row: of which hiding, ms", "row_hiding_ms", "{:.2f}"),
+        ("row: whole predict, p50, ms", "predict_ms", "{:.2f}"),
+        ("row: bytes up", "request_bytes", "{}"),
+        ("row: bytes down", "reply_bytes", "{}"),
+        ("a new client's first call, ms", "first_call_ms", "{:.1f}"),
+        ("bytes of its key, once", "key_bytes", "{}"),
+        ("column: parameter set", "column_set", "{}"),
+        ("column: bits of the weights", "column_bits", "{}"),
+        ("column: rows/s", "rows_per_second", "{:.0f}"),
+        ("column: server, ms a batch", "column_server_ms", "{:.1f}"),
+        ("column: of which hiding, ms", "column_hiding_ms", "{:.1f}"),
+        ("column: the process's CPU, ms a batch", "column_cpu_ms", "{:.1f}"),
+        ("column: share of hiding in it", "column_hiding_share", "{:.1%}"),
+        ("column: bytes up a row", "column_request_bytes", "{:.0f}"),
+        ("column: bytes down a row", "column_reply_bytes", "{:.0f}"),
+    ]
+    return render([[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in lines])
+
+
+def main() -> None:
+    """Run the benchmark."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    images, path = mnist.images(), mnist.find(mnist.MODEL)
+    if images is None or path is None:
+        sys.exit(f"MNIST or the guide's model is not here: run `make data`, or set SEALSERVE_DATA ({mnist.MODEL})")
+    results = measure(path, images)
+    (OUTPUT / "private.json").write_text(json.dumps(described_run() | {"private": results}, indent=2) + "\n")
+    print(table(results))
+    print(f"\nwritten: {OUTPUT / 'private.json'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Rows to encrypted items and replies to scores. Performs no I/O."""

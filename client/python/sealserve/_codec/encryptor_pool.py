@@ -1,0 +1,172 @@
+"""Encryption in worker processes: SEAL's binding holds the GIL, so that threads would not make it faster.
+
+A worker is a child of this process with a pipe of its own, so that whatever happens to one is noticed, and costs nobody
+anything but time (an executor of processes shares one pipe, and waits for ever for a worker that was killed while it
+wrote). A secret key goes to the workers through their pipes, and nowhere else.
+"""
+
+import multiprocessing
+import queue
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.he.parameters import EncryptionParameters
+from sealserve.he.secret.encryptor import Encryptor
+
+_PLAINTEXTS_A_TASK = 16
+_TASKS_AHEAD = 2  # a process: one is being worked on, one waits
+_MAX_DEATHS = 3  # of workers: then there is a reason, and encryption goes on here
+_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy gRPC's threads' locks
+
+
+class MakeEncryptor(NamedTuple):
+    """What an encryptor is made of: what travels to a worker."""
+
+    kind: type[Encryptor]
+    parameters: EncryptionParameters
+    secret_key: bytes
+
+    def __call__(self) -> Encryptor:
+        """Make one."""
+        return self.kind(self.parameters, self.secret_key)
+
+
+class EncryptorPool:
+    """Worker processes, started when there is work for them.
+
+    They are spawned: a program that uses them has to be importable, its entry under `if __name__ == "__main__"`.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        self._threads = ThreadPoolExecutor(processes, "sealserve-encrypt")
+        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        for _ in range(processes):
+            self._idle.put(None)
+        self._deaths = 0
+
+    def submit(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> "Task":
+        """Have plaintexts (n, N) encrypted; the result is None if there is no worker for them."""
+        return self._threads.submit(self._encrypt, make, block)
+
+    def _encrypt(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> list[bytes] | None:
+        worker = self._idle.get()
+        try:
+            if worker is None:
+                if self._deaths >= _MAX_DEATHS:
+                    return None
+                worker = _Worker()
+            return worker.encrypt(make, block)
+        except (EOFError, OSError):
+            self._deaths += 1
+            if worker is not None:
+                worker.close()
+                worker = None
+            return None
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._threads.shutdown(cancel_futures=True)
+        for _ in range(self.processes):
+            if worker := self._idle.get():
+                worker.close()
+
+
+Task = Future[list[bytes] | None]
+
+
+class PooledEncryptor:
+    """Encrypts many plaintexts in a pool and here at once, few here only.
+
+    Args:
+        pool: of any number of encryptors.
+        make: what the workers make theirs with.
+    """
+
+    def __init__(self, pool: EncryptorPool, make: MakeEncryptor) -> None:
+        self._pool = pool
+        self._make = make
+        self._here = make()
+        self.ciphertext_bytes = self._here.ciphertext_bytes
+
+    def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
+        """Encrypt plaintexts, each (N,), in order: some blocks in the pool and, while that is busy, others here."""
+        source, tasks = iter(plaintexts), deque[tuple[NDArray[np.uint64], Task]]()
+        busy = _TASKS_AHEAD * self._pool.processes
+        try:
+            while (block := list(islice(source, _PLAINTEXTS_A_TASK))) and len(block) == _PLAINTEXTS_A_TASK:
+                is_busy = sum(not task.done() for _, task in tasks) >= busy
+                tasks.append(self._here_done(block) if is_busy else self._begun(block))
+                while tasks and (tasks[0][1].done() or len(tasks) > 2 * busy):
+                    yield from self._result(*tasks.popleft())
+            while tasks:
+                yield from self._result(*tasks.popleft())
+            yield from self._here.encrypt_all(block)
+        finally:
+            for _, task in tasks:
+                task.cancel()
+
+    def _begun(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Task]:
+        stacked = np.stack(block)
+        return stacked, self._pool.submit(self._make, stacked)
+
+    def _here_done(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Task]:
+        done: Task = Future()
+        done.set_result(list(self._here.encrypt_all(block)))
+        return np.empty((0, 0), np.uint64), done
+
+    def _result(self, block: NDArray[np.uint64], task: Task) -> Iterable[bytes]:
+        encrypted = task.result()
+        # Without a worker it is slower, but nothing is lost.
+        return self._here.encrypt_all(block) if encrypted is None else encrypted
+
+
+class _Worker:
+    """A process that encrypts.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self) -> None:
+        self._pipe, its_end = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_work, args=(its_end,), name="sealserve-encrypt", daemon=True)
+        self._process.start()
+        its_end.close()
+
+    def encrypt(self, make: MakeEncryptor, plaintexts: NDArray[np.uint64]) -> list[bytes]:
+        """Encrypt plaintexts (n, N).
+
+        Raises:
+            EOFError, OSError: it is no more.
+        """
+        self._pipe.send((make, plaintexts))
+        joined = self._pipe.recv_bytes()
+        length = len(joined) // len(plaintexts)
+        return [joined[start : start + length] for start in range(0, len(joined), length)]
+
+    def close(self) -> None:
+        """End it."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _work(pipe: Connection) -> None:
+    """Encrypt what comes through the pipe, until its other end is closed."""
+    made = lru_cache(maxsize=4)(MakeEncryptor.__call__)
+    try:
+        while True:
+            make, plaintexts = pipe.recv()
+            pipe.send_bytes(b"".join(made(make).encrypt_all(plaintexts)))
+    except (EOFError, OSError, KeyboardInterrupt):
+        return

@@ -1,0 +1,1 @@
+"""Layouts: how rows, features and scores lie in ciphertexts."""

@@ -1,0 +1,46 @@
+"""Domain objects <-> protobuf messages, in pairs: beside the callers of gRPC, all of the SDK that sees protobuf.
+
+What comes from the wire is hostile: what is converted is checked, or an error says that it is not, and nothing is
+built that is much larger than the message.
+"""
+
+from sealserve.protocol.wire._errors import error_from_proto, error_to_proto
+from sealserve.protocol.wire._items import (
+    header_from_proto,
+    header_to_proto,
+    scores_from_proto,
+    scores_to_proto,
+)
+from sealserve.protocol.wire._keys import (
+    key_from_proto,
+    key_header_from_proto,
+    key_header_to_proto,
+    key_to_proto,
+)
+from sealserve.protocol.wire._models import (
+    MAX_CONNECTIONS,
+    MAX_FEATURES,
+    MAX_SCORES,
+    config_digest,
+    model_from_proto,
+    model_to_proto,
+)
+
+__all__ = [
+    "MAX_CONNECTIONS",
+    "MAX_FEATURES",
+    "MAX_SCORES",
+    "config_digest",
+    "error_from_proto",
+    "error_to_proto",
+    "header_from_proto",
+    "header_to_proto",
+    "key_from_proto",
+    "key_header_from_proto",
+    "key_header_to_proto",
+    "key_to_proto",
+    "model_from_proto",
+    "model_to_proto",
+    "scores_from_proto",
+    "scores_to_proto",
+]

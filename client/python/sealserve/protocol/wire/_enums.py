@@ -1,0 +1,39 @@
+"""Enumerations and durations <-> protobuf's."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from sealserve.he.parameters import Layout, Scheme
+from sealserve.protocol.key_record import KeyKind
+from sealserve.v1 import keys_pb2, parameters_pb2
+
+_LAYOUTS = {
+    Layout.ROW: parameters_pb2.LAYOUT_ROW,
+    Layout.COLUMN: parameters_pb2.LAYOUT_COLUMN,
+    Layout.EI_SLOTS: parameters_pb2.LAYOUT_EI_SLOTS,
+}
+LAYOUTS = {number: layout for layout, number in _LAYOUTS.items()}
+
+SCHEMES_TO_PROTO = {Scheme.BFV: parameters_pb2.SCHEME_BFV, Scheme.CKKS: parameters_pb2.SCHEME_CKKS}
+SCHEMES = {number: scheme for scheme, number in SCHEMES_TO_PROTO.items()}
+
+_KINDS = {
+    KeyKind.EVALUATION_KEYS: keys_pb2.KEY_KIND_EVALUATION_KEYS,
+    KeyKind.PUBLIC_ENCRYPTION_KEY: keys_pb2.KEY_KIND_PUBLIC_ENCRYPTION_KEY,
+}
+KINDS = {number: kind for kind, number in _KINDS.items()}
+
+
+def layout_to_proto(layout: Layout | None) -> parameters_pb2.Layout:
+    """Convert a layout; None is none that there is."""
+    return _LAYOUTS[layout] if layout else parameters_pb2.LAYOUT_UNSPECIFIED
+
+
+def kind_to_proto(kind: KeyKind | None) -> keys_pb2.KeyKind:
+    """Convert a kind of key; None is none."""
+    return _KINDS[kind] if kind else keys_pb2.KEY_KIND_UNSPECIFIED
+
+
+def seconds(duration: Duration) -> float:
+    """Convert a duration."""
+    # ToTimedelta raises on what a hostile peer may put there.
+    return float(duration.seconds + duration.nanos * 1e-9)

@@ -1,0 +1,55 @@
+"""Headers of items and pieces of replies <-> protobuf."""
+
+from collections.abc import Sequence
+
+from sealserve.protocol.item import ItemHeader, Residues, Scores, SealCiphertext
+from sealserve.protocol.wire._enums import LAYOUTS, layout_to_proto
+from sealserve.v1 import prediction_pb2
+
+
+def header_to_proto(header: ItemHeader) -> prediction_pb2.ItemHeader:
+    """Convert a header."""
+    return prediction_pb2.ItemHeader(
+        model=header.model,
+        config_id=header.config_id,
+        layout=layout_to_proto(header.layout),
+        parameter_set=header.parameter_set,
+        row_count=header.row_count,
+        ciphertext_count=header.ciphertext_count,
+        key_id=header.key_id,
+    )
+
+
+def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
+    """Convert a header; whether it fits a model is not looked at here."""
+    return ItemHeader(
+        message.model,
+        message.config_id,
+        LAYOUTS.get(message.layout),
+        message.parameter_set,
+        message.row_count,
+        message.ciphertext_count,
+        message.key_id,
+    )
+
+
+def scores_to_proto(first_index: int, pieces: Sequence[Scores]) -> prediction_pb2.ScoreGroup:
+    """Convert consecutive pieces of a reply."""
+    group = prediction_pb2.ScoreGroup(first_index=first_index)
+    for piece in pieces:
+        message = group.scores.add()
+        if isinstance(piece, Residues):
+            message.residues.c0, message.residues.c1 = piece
+        else:
+            message.seal_ciphertext = piece
+    return group
+
+
+def scores_from_proto(group: prediction_pb2.ScoreGroup) -> list[Scores]:
+    """Convert consecutive pieces of a reply; whether they are of the layout's form is the exchange's to see."""
+    return [
+        SealCiphertext(scores.seal_ciphertext)
+        if scores.HasField("seal_ciphertext")
+        else Residues(scores.residues.c0, scores.residues.c1)
+        for scores in group.scores
+    ]

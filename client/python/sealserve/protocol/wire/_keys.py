@@ -1,0 +1,77 @@
+"""Registered keys <-> protobuf."""
+
+from datetime import UTC, timedelta
+
+from sealserve import errors
+from sealserve.errors import ParameterError
+from sealserve.protocol.key_record import KeyHeader, KeyRecord
+from sealserve.protocol.wire._enums import KINDS, kind_to_proto, seconds
+from sealserve.v1 import keys_pb2
+
+
+def key_header_to_proto(header: KeyHeader) -> keys_pb2.KeyHeader:
+    """Convert the header of an upload."""
+    message = keys_pb2.KeyHeader(
+        key_id=header.key_id,
+        kind=kind_to_proto(header.kind),
+        parameter_set=header.parameter_set,
+        byte_count=header.byte_count,
+        blob_name=header.blob_name,
+    )
+    if header.ttl_seconds is not None:
+        message.ttl.FromTimedelta(timedelta(seconds=header.ttl_seconds))
+    return message
+
+
+def key_header_from_proto(message: keys_pb2.KeyHeader) -> KeyHeader:
+    """Convert the header of an upload; whether such a key is taken is not looked at here.
+
+    Raises:
+        ParameterSetNotOfferedError: a kind that this version does not know.
+    """
+    if message.kind not in KINDS:
+        raise errors.ParameterSetNotOfferedError("", message.parameter_set)
+    return KeyHeader(
+        message.key_id,
+        KINDS[message.kind],
+        message.parameter_set,
+        message.byte_count,
+        seconds(message.ttl) if message.HasField("ttl") else None,
+        message.blob_name,
+    )
+
+
+def key_to_proto(record: KeyRecord) -> keys_pb2.Key:
+    """Convert a key's record."""
+    return keys_pb2.Key(
+        key_id=record.key_id,
+        kind=kind_to_proto(record.kind),
+        parameter_set=record.parameter_set,
+        byte_count=record.byte_count,
+        owner=record.tenant,
+        create_time=record.create_time,
+        expire_time=record.expire_time,
+    )
+
+
+def key_from_proto(message: keys_pb2.Key) -> KeyRecord:
+    """Convert a key's record.
+
+    Raises:
+        ParameterError: a kind that this version does not know, or a time that is none.
+    """
+    if message.kind not in KINDS:
+        raise ParameterError("the key is of a kind that this version does not know: update sealserve")
+    try:
+        created, expires = message.create_time.ToDatetime(UTC), message.expire_time.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ParameterError(f"the key's times are no times: {error}") from error
+    return KeyRecord(
+        message.owner,
+        message.key_id,
+        KINDS[message.kind],
+        message.parameter_set,
+        message.byte_count,
+        created,
+        expires,
+    )

@@ -1,0 +1,236 @@
+"""Models <-> protobuf, with the checks of a description that may be hostile."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import ParameterError
+from sealserve.he.parameters import EncryptionParameters, Layout, ParameterSet, Scheme
+from sealserve.he.quantization import InputGrid
+from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
+from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.wire._enums import (
+    KINDS,
+    LAYOUTS,
+    SCHEMES,
+    SCHEMES_TO_PROTO,
+    kind_to_proto,
+    layout_to_proto,
+    seconds,
+)
+from sealserve.v1 import model_pb2, parameters_pb2
+
+MAX_FEATURES = 1 << 20
+MAX_SCORES = 1 << 16
+MAX_CONNECTIONS = 64
+
+
+def model_to_proto(model: Model) -> model_pb2.Model:
+    """Convert a model."""
+    return model_pb2.Model(
+        name=model.name,
+        version=model.version,
+        config_id=model.config_id,
+        input=model_pb2.Input(
+            feature_count=model.grid.feature_count,
+            feature_names=model.feature_names,
+            minimum=_folded(model.grid.minimum),
+            maximum=_folded(model.grid.maximum),
+            step=_folded(model.grid.step),
+        ),
+        output=_output_to_proto(model.output),
+        offers=[_offer_to_proto(offer) for offer in model.offers],
+        limits=model_pb2.Limits(
+            max_message_bytes=model.limits.max_message_bytes,
+            max_open_items=model.limits.max_open_items,
+            item_timeout=timedelta(seconds=model.limits.item_timeout_seconds),
+            window_bytes=model.limits.window_bytes,
+            max_key_bytes=model.limits.max_key_bytes,
+            suggested_connections=model.limits.suggested_connections,
+            idle_timeout=timedelta(seconds=model.limits.idle_timeout_seconds),
+        ),
+    )
+
+
+def model_from_proto(message: model_pb2.Model) -> Model:
+    """Check and convert a model. Offers in a layout, scheme or mode that this version does not know are left out.
+
+    Raises:
+        ParameterError: the description contradicts itself, or an offer is below 128 bits of security.
+    """
+    feature_count, score_count = message.input.feature_count, message.output.score_count
+    if not (1 <= feature_count <= MAX_FEATURES and 1 <= score_count <= MAX_SCORES):
+        raise ParameterError(f"model {message.name!r} has {feature_count} features and {score_count} scores")
+    if len(message.input.feature_names) not in (0, feature_count):
+        raise ParameterError(f"model {message.name!r}: as many feature names as features are needed, or none")
+    try:
+        grid = InputGrid.of(
+            feature_count, *(_unfolded(v) for v in (message.input.minimum, message.input.maximum, message.input.step))
+        )
+        output = _output_from_proto(message.output)
+    except ValueError as error:
+        raise ParameterError(f"model {message.name!r}: {error}") from error
+    limits = message.limits
+    return Model(
+        message.name,
+        message.version,
+        message.config_id,
+        tuple(message.input.feature_names),
+        grid,
+        output,
+        tuple(_offer_from_proto(offer, score_count) for offer in message.offers if _is_known(offer)),
+        Limits(
+            limits.max_message_bytes,
+            limits.max_open_items,
+            seconds(limits.item_timeout),
+            limits.window_bytes,
+            limits.max_key_bytes,
+            min(max(1, limits.suggested_connections), MAX_CONNECTIONS),
+            seconds(limits.idle_timeout),
+        ),
+    )
+
+
+def config_digest(model: Model) -> str:
+    """Return a config_id: a digest of all that a client's numbers depend on, but of the config_id itself."""
+    message = model_to_proto(dataclasses.replace(model, config_id=""))
+    for offer in message.offers:
+        offer.ClearField("cost")  # measured, so that it differs between processes that serve the same
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:32]
+
+
+def _output_to_proto(output: Output) -> model_pb2.Output:
+    message = model_pb2.Output(
+        task=f"TASK_{output.task.name}",
+        score_count=output.score_count,
+        link=f"LINK_{output.link.name}",
+        scalar_target=output.scalar_target,
+        keeps_zero_rows=output.keeps_zero_rows,
+    )
+    for field, kind in (("booleans", bool), ("integers", int), ("doubles", float), ("strings", str)):
+        if output.classes and isinstance(output.classes[0], kind):
+            getattr(message.classes, field).values.extend(output.classes)
+            break
+    return message
+
+
+def _output_from_proto(message: model_pb2.Output) -> Output:
+    field = message.classes.WhichOneof("labels")
+    classes: tuple[Label, ...] = tuple(getattr(message.classes, field).values) if field else ()
+    try:
+        task = Task[model_pb2.Output.Task.Name(message.task).removeprefix("TASK_")]
+        link = Link[model_pb2.Output.Link.Name(message.link).removeprefix("LINK_")]
+    except (KeyError, ValueError):
+        raise ValueError("its task or link function is unknown to this version: update sealserve") from None
+    return Output(task, message.score_count, classes, link, message.scalar_target, message.keeps_zero_rows)
+
+
+def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
+    parameter_set = offer.parameters.parameter_set
+    return model_pb2.Offer(
+        layout=layout_to_proto(offer.layout),
+        parameters=parameters_pb2.EncryptionParameters(
+            parameter_set=parameter_set.name,
+            scheme=SCHEMES_TO_PROTO[offer.parameters.scheme],
+            poly_modulus_degree=parameter_set.poly_modulus_degree,
+            coeff_modulus=parameter_set.primes,
+            data_prime_count=len(parameter_set.data_primes),
+            plain_modulus=offer.parameters.plain_modulus,
+            ciphertext_scale=offer.parameters.scale,
+            parms_id=offer.parms_id,
+        ),
+        weights=parameters_pb2.WEIGHTS_PRIVATE if offer.private_weights else parameters_pb2.WEIGHTS_OPEN,
+        rows_per_item=offer.rows_per_item,
+        classes_per_polynomial=offer.classes_per_polynomial,
+        ciphertexts_per_item=offer.ciphertexts_per_item,
+        score_scale=offer.score_scale,
+        score_centers=offer.score_centers,
+        score_radii=offer.score_radii,
+        score_error_bound=offer.score_error_bound,
+        input_rounding_error_bound=offer.input_rounding_error_bound,
+        observed_error=_observed_to_proto(offer.observed_error),
+        cost=model_pb2.Cost(
+            request_bytes=offer.cost.request_bytes,
+            reply_bytes=offer.cost.reply_bytes,
+            server_seconds=offer.cost.server_seconds,
+            held_bytes=offer.cost.held_bytes,
+            key_bytes=offer.cost.key_bytes,
+        ),
+        required_key=kind_to_proto(offer.required_key),
+    )
+
+
+def _observed_to_proto(observed: ObservedError | None) -> model_pb2.ObservedError | None:
+    if observed is None:
+        return None
+    return model_pb2.ObservedError(
+        score_error=observed.score_error, row_count=observed.row_count, label_agreement=observed.label_agreement
+    )
+
+
+def _is_known(message: model_pb2.Offer) -> bool:
+    return (
+        message.layout in LAYOUTS
+        and message.parameters.scheme in SCHEMES
+        and message.weights in (parameters_pb2.WEIGHTS_OPEN, parameters_pb2.WEIGHTS_PRIVATE)
+        and (not message.required_key or message.required_key in KINDS)
+    )
+
+
+def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
+    parameters = message.parameters
+    name = parameters.parameter_set
+    parameter_set = ParameterSet(name, parameters.poly_modulus_degree, tuple(parameters.coeff_modulus))
+    if parameters.data_prime_count != len(parameter_set.data_primes):
+        raise ParameterError(f"{name}: {parameters.data_prime_count} data primes; SEAL makes other numbers of these")
+    layout, scheme = LAYOUTS[message.layout], SCHEMES[parameters.scheme]
+    if (layout is Layout.EI_SLOTS) != (scheme is Scheme.CKKS):
+        raise ParameterError(f"{name}: {scheme.name} is not the scheme of layout {layout.value}")
+    scale = message.score_scale
+    if not (math.isfinite(scale) and scale > 0):
+        raise ParameterError(f"{name}: the score scale is not above 0")
+    score_integers = score_count if scheme is Scheme.BFV else 0
+    if not len(message.score_centers) == len(message.score_radii) == score_integers:
+        raise ParameterError(f"{name}: {score_integers} score centers and radii are needed")
+    if any(radius < 0 or 2 * radius + 1 >= parameters.plain_modulus for radius in message.score_radii):
+        raise ParameterError(f"{name}: scores wrap around: their range is negative or wider than the plaintext modulus")
+    observed = message.observed_error
+    return Offer(
+        layout,
+        EncryptionParameters(parameter_set, parameters.plain_modulus, scheme, parameters.ciphertext_scale),
+        message.parameters.parms_id,
+        message.weights == parameters_pb2.WEIGHTS_PRIVATE,
+        message.rows_per_item,
+        message.classes_per_polynomial,
+        message.ciphertexts_per_item,
+        scale,
+        tuple(message.score_centers),
+        tuple(message.score_radii),
+        message.score_error_bound,
+        message.input_rounding_error_bound,
+        ObservedError(observed.score_error, observed.row_count, observed.label_agreement)
+        if message.HasField("observed_error")
+        else None,
+        Cost(
+            message.cost.request_bytes,
+            message.cost.reply_bytes,
+            message.cost.server_seconds,
+            message.cost.held_bytes,
+            message.cost.key_bytes,
+        ),
+        KINDS.get(message.required_key),
+    )
+
+
+def _folded(values: NDArray[np.float64]) -> list[float]:
+    """One value when all are equal, else one a feature."""
+    return list(map(float, values[:1] if (values == values[0]).all() else values))
+
+
+def _unfolded(values: Sequence[float]) -> float | NDArray[np.float64]:
+    return values[0] if len(values) == 1 else np.array(values, np.float64)

@@ -1,0 +1,1 @@
+"""The models that are served, kept in step with their files."""

@@ -1,0 +1,91 @@
+"""From what the operator says of models to the models that are served."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import InputError
+from sealserve.protocol.model import Limits
+from sealserve_service.catalog.registry import EngineFactory, PrivateWeights, ServedModel, serve_model
+from sealserve_service.models.errors import InputRangeError
+from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
+from sealserve_service.planning.grid import input_grid
+from sealserve_service.settings import ModelFolder, ModelSource
+
+
+def folder_sources(folder: ModelFolder) -> tuple[ModelSource, ...]:
+    """List the models that are in a folder now.
+
+    Hidden files and folders are none: they are copies on their way, or a volume's other names for the same files.
+
+    Raises:
+        InputError: there are none, two have the same name, or the folder cannot be read.
+    """
+    try:
+        paths = sorted(_model_files(folder.path))
+    except OSError as error:
+        raise InputError(f"no model to serve: {error.filename}: {error.strerror}") from error
+    if not paths:
+        raise InputError(f"no model to serve: {folder.path} holds no {', '.join(MODEL_SUFFIXES)} file")
+    by_name = dict[str, Path]()
+    for path in paths:
+        if (other := by_name.setdefault(path.stem, path)) != path:
+            raise InputError(f"{other} and {path} have the same name: rename one")
+    return tuple(map(folder.source, paths))
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> NoReturn:
+        raise error  # what cannot be read is not gone
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        yield from (path for path in paths if path.suffix.lower() in MODEL_SUFFIXES)
+
+
+def serve_source(
+    source: ModelSource,
+    *,
+    trust_pickle: bool,
+    limits: Limits,
+    ei_engine: EngineFactory | None = None,
+    private: PrivateWeights | None = None,
+) -> ServedModel:
+    """Load a model, decide its grid, make it ready: see serve_model.
+
+    Raises:
+        ModelError: the file, the model or its range will not do.
+        PlanError: no parameter set serves it as asked.
+    """
+    model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
+    calibration = calibration_rows(source)
+    grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
+    return serve_model(
+        source.name,
+        model,
+        grid,
+        limits,
+        max_score_error=source.max_score_error,
+        calibration=calibration,
+        ei_engine=ei_engine,
+        private=private,
+    )
+
+
+def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
+    """Read the calibration rows, float64 (rows, feature_count), or None if there are none.
+
+    Raises:
+        InputRangeError: the file is missing or holds no array of numbers.
+    """
+    if source.calibration is None:
+        return None
+    try:
+        return np.asarray(np.load(source.calibration, allow_pickle=False), np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputRangeError(f"{source.calibration}: no .npy file of calibration rows: {error}") from error

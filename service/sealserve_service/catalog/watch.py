@@ -1,0 +1,44 @@
+"""The thread on which models are loaded while others are served: when told to, or when their files change."""
+
+import threading
+
+from sealserve_service.catalog.library import ModelLibrary
+
+_LAST_LOAD_SECONDS = 2.0
+
+
+class Watch:
+    """Keeps a library as its files are.
+
+    Args:
+        interval_seconds: how often to look at the files; None for when told to only.
+    """
+
+    def __init__(self, library: ModelLibrary, interval_seconds: float | None) -> None:
+        self._library = library
+        self._interval_seconds = interval_seconds
+        self._wake = threading.Event()
+        self._is_closed = False
+        # A load that takes too long must not keep the process from its end.
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def reload(self) -> None:
+        """Have the library load what has changed; returns at once."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._is_closed = True
+        self._wake.set()
+        self._thread.join(_LAST_LOAD_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            if not self._wake.wait(self._interval_seconds):
+                self._library.follow()
+                continue
+            self._wake.clear()
+            if self._is_closed:
+                return
+            self._library.reload()

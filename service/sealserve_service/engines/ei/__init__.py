@@ -1,0 +1,1 @@
+"""Engines for unmodified encrypted-inference 0.9 clients (CKKS)."""

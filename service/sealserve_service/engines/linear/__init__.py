@@ -1,0 +1,1 @@
+"""Engines for planned linear models in exact integers (BFV)."""

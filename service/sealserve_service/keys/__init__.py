@@ -1,0 +1,1 @@
+"""Registered public and evaluation keys."""

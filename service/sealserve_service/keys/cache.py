@@ -1,0 +1,135 @@
+"""Keys made ready for use: least recently used go first, bounded in bytes, each loaded by one thread at a time."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, NamedTuple, TypeVar
+
+from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
+from sealserve_service.telemetry.metrics import Telemetry
+
+V = TypeVar("V")
+
+RECHECK_SECONDS = 60.0
+"""How long a key that was deleted at another process may still serve at this one."""
+
+
+class Loaded(NamedTuple, Generic[V]):
+    """A key ready for use, the memory it takes, and the end of its time."""
+
+    value: V
+    byte_count: int
+    expire_time: datetime
+
+
+@dataclass
+class _Entry(Generic[V]):
+    loading: "Future[Loaded[V]]"
+    checked: float  # time.monotonic() when the store last had the key
+
+
+class KeyCache(Generic[V]):
+    """Ready keys by tenant and id.
+
+    Args:
+        max_bytes: a bound on the memory of the keys that are kept; one that alone is larger is not kept.
+        load: reads a key from the store and makes it ready.
+        expiry: asks the store again until when a key is in force.
+        telemetry: counts; its own without it.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        load: Callable[[str, str], Loaded[V]],
+        expiry: Callable[[str, str], datetime],
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._telemetry = telemetry or Telemetry()
+        self._max_bytes = max_bytes
+        self._load = load
+        self._expiry = expiry
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[tuple[str, str], _Entry[V]] = OrderedDict()
+
+    def get(self, tenant: str, key_id: str) -> V:
+        """Return a key, from the store if it is not here.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such key, or it has expired.
+            KeyStoreUnavailableError: the key is not here and the store does not answer.
+        """
+        key, mine = (tenant, key_id), False
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                entry, mine = _Entry(Future(), self._monotonic()), True
+                self._entries[key] = entry
+            self._entries.move_to_end(key)
+        if mine:
+            self._telemetry.key_cache_misses.inc()
+            self._fill(key, entry)
+        else:
+            self._telemetry.key_cache_hits.inc()
+        loaded = entry.loading.result()
+        if self._monotonic() >= entry.checked + RECHECK_SECONDS or loaded.expire_time <= self._clock():
+            self._recheck(key, entry)
+        return loaded.value
+
+    def forget(self, tenant: str, key_id: str) -> None:
+        """Drop a key."""
+        with self._lock:
+            self._entries.pop((tenant, key_id), None)
+            self._measure()
+
+    def _fill(self, key: tuple[str, str], entry: _Entry[V]) -> None:
+        """Load a key for all threads that wait for it; what fails is forgotten, so that the next one tries anew."""
+        try:
+            entry.loading.set_result(self._load(*key))
+        except BaseException as error:
+            self.forget(*key)
+            entry.loading.set_exception(error)
+            return
+        with self._lock:
+            excess = self._measure() - self._max_bytes
+            for key, loaded in self._ready():  # the least recently used first
+                if excess <= 0:
+                    break
+                del self._entries[key]
+                self._telemetry.key_cache_evictions.inc()
+                excess -= loaded.byte_count
+            self._measure()
+
+    def _ready(self) -> list[tuple[tuple[str, str], Loaded[V]]]:
+        return [(key, entry.loading.result()) for key, entry in self._entries.items() if entry.loading.done()]
+
+    def _measure(self) -> int:
+        """Publish and return how many bytes are ready for use; the caller holds the lock."""
+        byte_count = sum(loaded.byte_count for _, loaded in self._ready())
+        self._telemetry.key_cache_bytes.set(byte_count)
+        return byte_count
+
+    def _recheck(self, key: tuple[str, str], entry: _Entry[V]) -> None:
+        """Ask the store whether a key is still in force; one that does not answer leaves it so until it expires."""
+        loaded = entry.loading.result()
+        entry.checked = self._monotonic()  # before asking, so that other threads go on with what there is
+        try:
+            expire_time = self._expiry(*key)
+        except KeyNotFoundError:
+            self.forget(*key)
+            raise
+        except KeyStoreUnavailableError:
+            if loaded.expire_time <= self._clock():
+                raise
+        else:
+            entry.loading = Future()
+            entry.loading.set_result(loaded._replace(expire_time=expire_time))

@@ -1,0 +1,172 @@
+"""The keys that clients have registered: checked on arrival, kept in a store, made ready on first use."""
+
+import logging
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from sealserve.errors import KeyNotFoundError, ParameterSetNotOfferedError, QuotaExceededError, ServiceError
+from sealserve.he._seal import GaloisKeys
+from sealserve.he.parameters import ParameterSet
+from sealserve.protocol.key_record import KeyHeader, KeyRecord
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
+from sealserve_service.keys.cache import KeyCache, Loaded
+from sealserve_service.keys.kinds import KEY_TYPES, ReadyKey
+from sealserve_service.keys.stores.base import Clock, KeyStore, UploadSource, utc_now
+from sealserve_service.keys.upload import Upload
+from sealserve_service.telemetry.metrics import Telemetry
+from sealserve_service.tenants.quota import Quota
+from sealserve_service.tenants.tenant import Tenant
+
+_logger = logging.getLogger(__name__)
+
+_NO_QUOTA = Quota()
+_QUOTA_RETRY_SECONDS = 60.0  # a key may have been deleted, or have expired
+
+
+class RegisteredKeys:
+    """Registered keys of all tenants.
+
+    Args:
+        store: where they are kept.
+        uploads: where clients may put keys instead of sending them; None if nowhere.
+        max_key_bytes: of one key.
+        max_ttl_seconds: how long a key is kept at most.
+        cache_bytes: of memory for keys that are ready for use.
+        quota: of tenants that have none of their own.
+        telemetry: counts; its own without it.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        uploads: UploadSource | None = None,
+        *,
+        max_key_bytes: int,
+        max_ttl_seconds: float,
+        cache_bytes: int,
+        quota: Quota = _NO_QUOTA,
+        clock: Clock = utc_now,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._telemetry = telemetry or Telemetry()
+        self._store = store
+        self._uploads = uploads
+        self._clock = clock
+        self._quota = quota
+        self._max_ttl_seconds = max_ttl_seconds
+        self._max_key_bytes = max_key_bytes
+        self._ready = KeyCache(cache_bytes, self._load, self._expiry, clock=clock, telemetry=self._telemetry)
+
+    def begin(self, header: KeyHeader) -> Upload:
+        """Begin an upload.
+
+        Raises:
+            ParameterSetNotOfferedError: no such kind of key is taken, or not for that parameter set.
+            InputMismatchError, LimitExceededError: the header cannot be that of a key.
+        """
+        key_type = KEY_TYPES.get((header.kind, header.parameter_set))
+        if key_type is None:
+            raise ParameterSetNotOfferedError("", header.parameter_set)
+        return Upload(header, min(self._max_key_bytes, key_type.max_bytes or self._max_key_bytes))
+
+    def fetch(self, tenant: Tenant, upload: Upload) -> None:
+        """Take the bytes of an upload from where the client has put them.
+
+        Raises:
+            KeyNotFoundError: there is no blob of that name, or no place for any.
+            LimitExceededError, MalformedKeyError: it is longer than declared or allowed.
+            KeyStoreUnavailableError: the place does not answer.
+        """
+        name = upload.header.blob_name
+        if self._uploads is None:
+            raise KeyNotFoundError(name)
+        upload.add_all(self._uploads.read_upload(tenant.name, name, upload.header.byte_count))
+
+    def finish(self, tenant: Tenant, upload: Upload) -> KeyRecord:
+        """Check a key and keep it.
+
+        Raises:
+            MalformedKeyError: it is not what its header declares, or no key of its kind.
+            KeyStoreUnavailableError, QuotaExceededError: the store does not answer; it, or the tenant's part, is full.
+        """
+        header, data, now = upload.header, upload.finish(), self._clock()
+        KEY_TYPES[header.kind, header.parameter_set].check(data)
+        self._check_quota(tenant, header)
+        expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
+        record = KeyRecord(tenant.name, header.key_id, header.kind, header.parameter_set, len(data), now, expires)
+        kept = self._store.put(record, data)
+        self._telemetry.registered_keys.inc()
+        self._telemetry.registered_key_bytes.inc(len(data))
+        return kept
+
+    def _check_quota(self, tenant: Tenant, header: KeyHeader) -> None:
+        limit = (tenant.quota or self._quota).key_bytes
+        if limit is None:
+            return
+        kept = sum(record.byte_count for record in self._store.list(tenant.name) if record.key_id != header.key_id)
+        if kept + header.byte_count > limit:
+            raise QuotaExceededError("key_bytes", _QUOTA_RETRY_SECONDS)
+
+    def get(self, tenant: Tenant, key_id: str) -> KeyRecord:
+        """Return what is known of a key; see KeyStore.get."""
+        return self._store.get(tenant.name, key_id)
+
+    def after(self, tenant: Tenant, key_id: str) -> Iterator[KeyRecord]:
+        """Yield the tenant's keys whose ids come after the given one, in order."""
+        return (record for record in self._store.list(tenant.name) if record.key_id > key_id)
+
+    def delete(self, tenant: Tenant, key_id: str) -> None:
+        """Delete a key; see KeyStore.delete."""
+        self._ready.forget(tenant.name, key_id)
+        self._store.delete(tenant.name, key_id)
+
+    def read(self, tenant: str, key_id: str) -> bytes:
+        """Return a key's bytes; see KeyStore.read."""
+        return self._store.read(tenant, key_id)
+
+    def galois_keys(self, tenant: str, key_id: str) -> GaloisKeys:
+        """Return the Galois keys of registered evaluation keys, ready for use.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such evaluation keys.
+            KeyStoreUnavailableError: they are not in memory and the store does not answer.
+        """
+        ready = self._ready.get(tenant, key_id)
+        if not isinstance(ready, GaloisKeys):
+            raise KeyNotFoundError(key_id)
+        return ready
+
+    def zero_encryptor(self, tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
+        """Return what encrypts zero under a registered public encryption key of the parameter set's ring.
+
+        Raises:
+            KeyNotFoundError: the tenant has no such public encryption key of that ring.
+            KeyStoreUnavailableError: it is not in memory and the store does not answer.
+        """
+        ready = self._ready.get(tenant, key_id)
+        if not isinstance(ready, ZeroEncryptor) or not ready.parameter_set.shares_ring(parameter_set):
+            raise KeyNotFoundError(key_id)
+        return ready
+
+    def sweep(self) -> None:
+        """Have the store delete what has expired; what fails is tried again the next time."""
+        try:
+            _logger.info("%d expired keys deleted", self._store.sweep())
+        except ServiceError as error:
+            _logger.warning("expired keys could not be deleted: %s", error)
+
+    def close(self) -> None:
+        """Give back the store's connections."""
+        self._store.close()
+
+    def _load(self, tenant: str, key_id: str) -> Loaded[ReadyKey]:
+        record = self._store.get(tenant, key_id)
+        key_type = KEY_TYPES.get((record.kind, record.parameter_set))
+        if key_type is None:  # of a version that takes others
+            raise KeyNotFoundError(key_id)
+        ready, byte_count = key_type.load(self._store.read(tenant, key_id))
+        return Loaded(ready, byte_count, record.expire_time)
+
+    def _expiry(self, tenant: str, key_id: str) -> datetime:
+        return self._store.get(tenant, key_id).expire_time

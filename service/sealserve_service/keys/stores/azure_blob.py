@@ -1,0 +1,345 @@
+"""Keys in a container of Azure Blob storage, which every replica of the service may share.
+
+The blob keys/TENANT/KEY_ID holds a key's bytes and, as metadata, its record. Blobs are created only where there is none
+and changed only as they were read (by ETag), so that any number of writers agree. Clients put uploads, with a
+permission of their own, into uploads/TENANT/NAME of the same container.
+
+This is the only module that imports the Azure SDK. Texts of its errors hold URLs, which may hold signatures: they are
+neither logged nor chained.
+"""
+
+import hashlib
+import logging
+import math
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.identity import ManagedIdentityCredential
+from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, LinearRetry, StorageErrorCode
+
+from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
+from sealserve.protocol.key_record import KeyRecord
+from sealserve_service.keys.stores.base import Clock, KeyStoreSettingsError, in_force, no_answer, utc_now
+from sealserve_service.keys.stores.bounded_calls import BoundedCalls, refuse_late
+from sealserve_service.keys.stores.record_format import (
+    folder_name,
+    is_key_id,
+    record_from_json,
+    record_to_json,
+)
+
+_logger = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 5.0
+_RETRIES = 1
+_RETRY_DELAY_SECONDS = 1
+_METADATA_NAME = "record"
+_KEYS, _UPLOADS = "keys", "uploads"
+# Each attempt but the last was overtaken by another writer of the same key.
+_MAX_ATTEMPTS = 20
+# With a signature as its query, it would be a secret, and two permissions in one.
+_ACCOUNT_URL = re.compile(r"https://[^/?#@]+(/[^?#]*)?")
+_UPLOAD_NAME = re.compile(r"(?!.*\.\.)(?!\.$)[A-Za-z0-9._-]{1,200}", re.ASCII)
+
+Result = TypeVar("Result")
+
+
+def with_managed_identity(
+    account_url: str,
+    container: str,
+    client_id: str | None = None,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    clock: Clock = utc_now,
+) -> "AzureBlobKeyStore":
+    """Use a container as the identity that Azure gives this process: no secret to configure, leak or rotate.
+
+    account_url is https://ACCOUNT.blob.core.windows.net; client_id is that of a user-assigned identity, None for the
+    system-assigned one.
+
+    Raises:
+        KeyStoreSettingsError: account_url or container will not do.
+    """
+    try:
+        if not _ACCOUNT_URL.fullmatch(account_url):
+            raise ValueError
+        credential = ManagedIdentityCredential(client_id=client_id)
+        client = ContainerClient(account_url, container, credential=credential, **_client_options(timeout_seconds))
+    except ValueError:
+        raise KeyStoreSettingsError(
+            "the keys' storage account: its URL, or the container's name, will not do"
+        ) from None
+    return AzureBlobKeyStore(client, timeout_seconds, clock=clock, credential=credential)
+
+
+def with_connection_string(
+    text: str, container: str, *, timeout_seconds: float = TIMEOUT_SECONDS, clock: Clock = utc_now
+) -> "AzureBlobKeyStore":
+    """Use a container with the account key or signature of a connection string.
+
+    Raises:
+        KeyStoreSettingsError: it is no connection string, or the container's name will not do.
+    """
+    try:
+        client = ContainerClient.from_connection_string(text, container, **_client_options(timeout_seconds))
+    except ValueError:
+        raise KeyStoreSettingsError("the keys' storage account: its connection string is malformed") from None
+    return AzureBlobKeyStore(client, timeout_seconds, clock=clock)
+
+
+def _client_options(timeout_seconds: float) -> dict[str, Any]:
+    return {
+        "connection_timeout": timeout_seconds,
+        "read_timeout": timeout_seconds,
+        "retry_policy": LinearRetry(backoff=_RETRY_DELAY_SECONDS, retry_total=_RETRIES, random_jitter_range=0),
+        "raw_request_hook": refuse_late,  # before each request, retries too
+    }
+
+
+class AzureBlobKeyStore:
+    """Keys in a container that exists.
+
+    Attributes:
+        timeout_seconds: of a connection and of each wait for an answer; a call with its retry takes at most twice that.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        container_client: ContainerClient,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        *,
+        clock: Clock = utc_now,
+        credential: ManagedIdentityCredential | None = None,
+    ) -> None:
+        # At INFO the SDK writes several lines a request; at DEBUG urllib3 writes signatures, which are in its URLs.
+        for name in ("azure", "msal", "urllib3"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._container = container_client
+        self._credential = credential
+        self._clock = clock
+        self._calls = BoundedCalls(2 * timeout_seconds)
+        # The service itself gives up a request after so many seconds.
+        self._options: dict[str, Any] = {"timeout": math.ceil(timeout_seconds)}
+
+    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+        """Keep a key; see KeyStore.put."""
+        return self._bounded(lambda: self._put(record, data))
+
+    def get(self, tenant: str, key_id: str) -> KeyRecord:
+        """Return a key's record; see KeyStore.get."""
+        return self._bounded(lambda: self._get(tenant, key_id))
+
+    def read(self, tenant: str, key_id: str) -> bytes:
+        """Return a key's bytes; what is damaged is deleted; see KeyStore.read."""
+        return self._bounded(lambda: self._read(tenant, key_id))
+
+    def list(self, tenant: str) -> Iterator[KeyRecord]:
+        """Yield a tenant's records; see KeyStore.list."""
+        now = self._clock()
+        for properties in self._listed(f"{_KEYS}/{folder_name(tenant)}/"):
+            record = _record(properties, tenant, _key_id(properties))
+            if record is not None and not record.is_expired(now):
+                yield record
+
+    def delete(self, tenant: str, key_id: str) -> None:
+        """Delete a key; see KeyStore.delete."""
+
+        def delete() -> None:
+            self._get(tenant, key_id)
+            self._delete(self._blob(tenant, key_id))
+
+        self._bounded(delete)
+
+    def sweep(self) -> int:
+        """Delete what has expired and not been registered again meanwhile; see KeyStore.sweep."""
+        now, count = self._clock(), 0
+        for properties in self._listed(f"{_KEYS}/"):
+            record = _record(properties, tenant="", key_id=_key_id(properties))  # whose it is does not matter here
+            if record is not None and record.is_expired(now):
+                blob = self._container.get_blob_client(properties.name)
+                count += self._bounded(partial(self._delete, blob, **_unchanged(properties.etag)))
+        return count
+
+    def close(self) -> None:
+        """Give back connections."""
+        self._container.close()
+        if self._credential is not None:
+            self._credential.close()
+
+    def read_upload(self, tenant: str, name: str, max_bytes: int) -> bytes:
+        """Return the bytes of an upload; see UploadSource.read_upload."""
+        if not _UPLOAD_NAME.fullmatch(name):
+            raise KeyNotFoundError("")
+        blob = self._container.get_blob_client(f"{_UPLOADS}/{folder_name(tenant)}/{name}")
+        return self._bounded(lambda: self._read_upload(blob, name, max_bytes))
+
+    def _get(self, tenant: str, key_id: str) -> KeyRecord:
+        properties = self._properties(self._blob(tenant, key_id))
+        if properties is None:
+            raise KeyNotFoundError(key_id)
+        record = _require_record(properties, tenant, key_id)
+        if record.is_expired(self._clock()):
+            raise KeyNotFoundError(key_id)
+        return record
+
+    def _put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+        blob = self._blob(record.tenant, record.key_id)
+        for _ in range(_MAX_ATTEMPTS):
+            properties = self._properties(blob)
+            if properties is None:
+                try:
+                    # overwrite=False creates, or fails where another writer has just created it.
+                    blob.upload_blob(data, overwrite=False, metadata=_metadata(record), **self._options)
+                    return record
+                except ResourceExistsError:
+                    continue
+            kept = _require_record(properties, record.tenant, record.key_id)
+            wanted = in_force(kept, record, self._clock())
+            if wanted == kept or self._replace_record(blob, wanted, properties.etag):
+                return wanted
+        _logger.error("a key's blob was changed by others %d times in a row", _MAX_ATTEMPTS)
+        raise no_answer()
+
+    def _replace_record(self, blob: BlobClient, record: KeyRecord, etag: str) -> bool:
+        try:
+            blob.set_blob_metadata(_metadata(record), **_unchanged(etag), **self._options)
+        except (ResourceModifiedError, ResourceNotFoundError):
+            return False
+        return True
+
+    def _read(self, tenant: str, key_id: str) -> bytes:
+        blob = self._blob(tenant, key_id)
+        found = self._download(blob)
+        if found is None:
+            raise KeyNotFoundError(key_id)
+        properties, data = found
+        if _require_record(properties, tenant, key_id).is_expired(self._clock()):
+            raise KeyNotFoundError(key_id)
+        if hashlib.sha256(data).hexdigest() != key_id:
+            _logger.error("blob %s is damaged: deleted; its owner has to register the key again", blob.blob_name)
+            self._delete(blob, **_unchanged(properties.etag))
+            raise KeyNotFoundError(key_id)
+        return data
+
+    def _read_upload(self, blob: BlobClient, name: str, max_bytes: int) -> bytes:
+        properties = self._properties(blob)
+        if properties is None:
+            raise KeyNotFoundError(name)
+        if properties.size > max_bytes:
+            raise LimitExceededError("max_key_bytes", max_bytes, properties.size)
+        found = self._download(blob, **_unchanged(properties.etag))
+        if found is None:
+            raise KeyNotFoundError(name)
+        return found[1]
+
+    def _blob(self, tenant: str, key_id: str) -> BlobClient:
+        if not is_key_id(key_id):
+            raise KeyNotFoundError(key_id)
+        return self._container.get_blob_client(f"{_KEYS}/{folder_name(tenant)}/{key_id}")
+
+    def _properties(self, blob: BlobClient) -> BlobProperties | None:
+        try:
+            return blob.get_blob_properties(**self._options)
+        except ResourceNotFoundError as error:
+            _require_container(error)
+            return None
+
+    def _download(self, blob: BlobClient, **conditions: Any) -> tuple[BlobProperties, bytes] | None:
+        try:
+            # A client's Content-Encoding must not make its upload longer than it is.
+            stream = blob.download_blob(max_concurrency=1, decompress=False, **conditions, **self._options)
+            data = stream.readall()
+        except ResourceNotFoundError as error:
+            _require_container(error)
+            return None
+        if len(data) != stream.size:
+            raise OSError("the download broke off")
+        return stream.properties, data
+
+    def _delete(self, blob: BlobClient, **conditions: Any) -> bool:
+        """Delete a blob, if the conditions hold; returns whether it was there and they did."""
+        try:
+            blob.delete_blob(**conditions, **self._options)
+        except ResourceNotFoundError as error:
+            _require_container(error)
+            return False
+        except ResourceModifiedError:
+            return False
+        return True
+
+    def _listed(self, prefix: str) -> Iterator[BlobProperties]:
+        pages = self._container.list_blobs(prefix, include=["metadata"], **self._options).by_page()
+        while (page := self._bounded(lambda: _next_page(pages))) is not None:
+            yield from page
+
+    def _bounded(self, call: Callable[[], Result]) -> Result:
+        try:
+            return self._calls.run(call)
+        except ServiceError:
+            raise
+        except HttpResponseError as error:
+            reason = f"{error.status_code} {getattr(error, 'error_code', '')}"
+        except (AzureError, OSError) as error:
+            reason = type(error).__name__
+        except Exception as error:  # the SDK checks little of what it is answered: any may come of a malformed answer
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__} at {place.filename}:{place.lineno}"
+        _logger.error("the keys' container does not answer as it should: %s", reason)
+        raise no_answer()
+
+
+def _next_page(pages: Iterator[Iterator[BlobProperties]]) -> list[BlobProperties] | None:
+    page = next(pages, None)
+    return None if page is None else list(page)  # a page may be empty and not the last
+
+
+def _key_id(properties: BlobProperties) -> str:
+    return properties.name.rpartition("/")[2]
+
+
+def _metadata(record: KeyRecord) -> dict[str, str]:
+    return {_METADATA_NAME: record_to_json(record)}
+
+
+def _unchanged(etag: str) -> dict[str, Any]:
+    """The condition that a blob is still as it was read. The SDK refuses it with ValueError where there is no ETag."""
+    return {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+
+
+def _record(properties: BlobProperties, tenant: str, key_id: str) -> KeyRecord | None:
+    """Return the record of a blob, or None if this store has not written it so."""
+    try:
+        return _require_record(properties, tenant, key_id)
+    except ValueError:
+        return None
+
+
+def _require_record(properties: BlobProperties, tenant: str, key_id: str) -> KeyRecord:
+    """Return the record of a blob.
+
+    Raises:
+        ValueError: it has none. Nothing is concluded from that: the head of an answer may have been cut off.
+    """
+    record = record_from_json((properties.metadata or {}).get(_METADATA_NAME, ""), tenant, key_id)
+    if properties.size != record.byte_count:
+        raise ValueError("the blob is not as long as its record says")
+    return record
+
+
+def _require_container(error: ResourceNotFoundError) -> None:
+    """Tell a missing blob, which is an answer, from a missing container, which is a fault of the configuration."""
+    if getattr(error, "error_code", None) != StorageErrorCode.BLOB_NOT_FOUND:
+        raise error

@@ -1,0 +1,265 @@
+"""Keys in a directory, which processes of one machine, or several over a network mount, may share.
+
+DIRECTORY/TENANT/KEY_ID.key holds the record as a first line of JSON, then the key's bytes. A file is written beside its
+place, made durable and renamed, so that a reader sees all of it or nothing; writers of a tenant take turns.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
+from sealserve.protocol.key_record import KeyRecord
+from sealserve_service.keys.stores.base import (
+    Clock,
+    KeyStoreSettingsError,
+    in_force,
+    no_answer,
+    no_room,
+    utc_now,
+)
+from sealserve_service.keys.stores.record_format import (
+    folder_name,
+    is_key_id,
+    record_from_json,
+    record_to_json,
+)
+
+_logger = logging.getLogger(__name__)
+
+_KEY_SUFFIX = ".key"
+_PARTIAL_SUFFIX = ".tmp"
+_LOCK_NAME = ".lock"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MAX_RECORD_BYTES = 4096
+# A writer that has been at it for so long is dead.
+_ABANDONED_SECONDS = 3600.0
+# A turn lasts as long as it takes to write a key; a process that is stopped in its turn holds up the others.
+_TURN_SECONDS = 10.0
+_POLL_SECONDS = 0.01
+
+
+class _DamagedFileError(Exception):
+    """A file is not as it was written."""
+
+
+class FilesystemKeyStore:
+    """Keys in a directory, which is made where there is none, for its owner's eyes only.
+
+    Raises:
+        KeyStoreSettingsError: the directory cannot be made, or not be written to.
+    """
+
+    is_shared = True
+
+    def __init__(self, directory: Path, *, clock: Clock = utc_now) -> None:
+        self._directory = directory
+        self._clock = clock
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise KeyStoreSettingsError(f"{directory}: no directory for keys: {error.strerror}") from error
+        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            raise KeyStoreSettingsError(f"{directory}: no directory for keys: this process may not write to it")
+
+    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+        """Keep a key; see KeyStore.put."""
+        path = self._path(record.tenant, record.key_id)
+        with _typed_errors(path):
+            if not path.parent.exists():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                _make_durable(self._directory)
+            with _turn(path.parent):
+                kept = _record(path, record.tenant)
+                wanted = in_force(kept, record, self._clock())
+                if wanted != kept:
+                    _write_whole(path, record_to_json(wanted).encode() + b"\n", data)
+                return wanted
+
+    def get(self, tenant: str, key_id: str) -> KeyRecord:
+        """Return a key's record; see KeyStore.get."""
+        path = self._path(tenant, key_id)
+        with _typed_errors(path):
+            record = _record(path, tenant)
+        if record is None or record.is_expired(self._clock()):
+            raise KeyNotFoundError(key_id)
+        return record
+
+    def read(self, tenant: str, key_id: str) -> bytes:
+        """Return a key's bytes; what is damaged is deleted; see KeyStore.read."""
+        path = self._path(tenant, key_id)
+        with _typed_errors(path):
+            try:
+                record, data = _checked(path, tenant)
+            except FileNotFoundError:
+                raise KeyNotFoundError(key_id) from None
+            except _DamagedFileError:
+                _delete_damaged(path, tenant)
+                raise KeyNotFoundError(key_id) from None
+        if record.is_expired(self._clock()):
+            raise KeyNotFoundError(key_id)
+        return data
+
+    def list(self, tenant: str) -> Iterator[KeyRecord]:
+        """Yield a tenant's records; see KeyStore.list."""
+        folder, now = self._directory / folder_name(tenant), self._clock()
+        with _typed_errors(folder):
+            records = [_record(path, tenant) for path in _key_paths(folder)]
+        return (record for record in records if record is not None and not record.is_expired(now))
+
+    def delete(self, tenant: str, key_id: str) -> None:
+        """Delete a key; see KeyStore.delete."""
+        self.get(tenant, key_id)
+        path = self._path(tenant, key_id)
+        with _typed_errors(path), _turn(path.parent):
+            path.unlink(missing_ok=True)
+            _make_durable(path.parent)
+
+    def sweep(self) -> int:
+        """Delete what has expired, is damaged at its beginning, or was abandoned by its writer; see KeyStore.sweep."""
+        with _typed_errors(self._directory):
+            folders = sorted(folder for folder in self._directory.iterdir() if folder.is_dir())
+        count = 0
+        for folder in folders:
+            # A folder that fails is logged, and must not keep those after it from being swept.
+            with contextlib.suppress(KeyStoreUnavailableError), _typed_errors(folder), _turn(folder):
+                count += self._sweep_folder(folder)
+        return count
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _path(self, tenant: str, key_id: str) -> Path:
+        if not is_key_id(key_id):
+            raise KeyNotFoundError(key_id)
+        return self._directory / folder_name(tenant) / (key_id + _KEY_SUFFIX)
+
+    def _sweep_folder(self, folder: Path) -> int:
+        now, count = self._clock(), 0
+        for path in _key_paths(folder):
+            record = _record(path, tenant=folder.name)  # whose it is does not matter here
+            if record is None or record.is_expired(now):
+                path.unlink()
+                count += 1
+        for path in folder.glob(f".*{_PARTIAL_SUFFIX}"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+        _make_durable(folder)
+        return count
+
+
+def _key_paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"*{_KEY_SUFFIX}") if is_key_id(path.stem))
+
+
+def _record(path: Path, tenant: str) -> KeyRecord | None:
+    """Return the record in a file, or None if there is no file or it is cut off or damaged where the record is."""
+    try:
+        with path.open("rb") as file:
+            return _read_record(file, tenant, path.stem)
+    except (FileNotFoundError, _DamagedFileError):
+        return None
+
+
+def _checked(path: Path, tenant: str) -> tuple[KeyRecord, bytes]:
+    """Return a file's record and bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        _DamagedFileError: it is not as it was written.
+    """
+    with path.open("rb") as file:
+        record = _read_record(file, tenant, path.stem)
+        data = file.read()
+    if hashlib.sha256(data).hexdigest() != path.stem:
+        raise _DamagedFileError
+    return record, data
+
+
+def _read_record(file: BinaryIO, tenant: str, key_id: str) -> KeyRecord:
+    line = file.readline(_MAX_RECORD_BYTES)
+    try:
+        record = record_from_json(line, tenant, key_id)
+    except ValueError:
+        raise _DamagedFileError from None
+    if os.fstat(file.fileno()).st_size != len(line) + record.byte_count:
+        raise _DamagedFileError
+    return record
+
+
+def _delete_damaged(path: Path, tenant: str) -> None:
+    with _turn(path.parent):
+        try:
+            _checked(path, tenant)  # a writer may have been faster
+        except FileNotFoundError:
+            return
+        except _DamagedFileError:
+            _logger.error("%s is damaged: deleted; its owner has to register the key again", path)
+            path.unlink()
+
+
+def _write_whole(path: Path, *parts: bytes) -> None:
+    """Put a file in its place, whole and durable, or leave the place as it is."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=_PARTIAL_SUFFIX, dir=path.parent)  # mode 0600
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _make_durable(path.parent)
+
+
+def _make_durable(folder: Path) -> None:
+    """Have the names in a folder survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait for this writer's turn in a folder, among threads and processes; the turn of one that dies ends with it.
+
+    Raises:
+        KeyStoreUnavailableError: it did not come in time.
+    """
+    descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        end = time.monotonic() + _TURN_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    _logger.error("%s is held by another process", folder / _LOCK_NAME)
+                    raise no_answer() from None
+                time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _typed_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _logger.error("%s: %s", path, error.strerror)
+        raise (no_room() if error.errno in _NO_ROOM else no_answer()) from error

@@ -1,0 +1,85 @@
+"""Keys in this process's memory: gone with it, and unknown to any other."""
+
+import threading
+from collections.abc import Iterator
+
+from sealserve.errors import KeyNotFoundError
+from sealserve.protocol.key_record import KeyRecord
+from sealserve_service.keys.stores.base import Clock, in_force, no_room, utc_now
+
+
+class MemoryKeyStore:
+    """At most max_bytes of keys; a put that does not fit is refused, none that is in force is evicted for it."""
+
+    is_shared = False
+
+    def __init__(self, max_bytes: int, *, clock: Clock = utc_now) -> None:
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._keys: dict[tuple[str, str], tuple[KeyRecord, bytes]] = {}
+
+    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+        """Keep a key; see KeyStore.put."""
+        key, now = (record.tenant, record.key_id), self._clock()
+        with self._lock:
+            kept, kept_data = self._keys.get(key, (None, b""))
+            if kept is None:
+                self._make_room(len(data))
+            wanted = in_force(kept, record, now)
+            self._keys[key] = (wanted, kept_data or data)
+            return wanted
+
+    def get(self, tenant: str, key_id: str) -> KeyRecord:
+        """Return a key's record; see KeyStore.get."""
+        return self._find(tenant, key_id)[0]
+
+    def read(self, tenant: str, key_id: str) -> bytes:
+        """Return a key's bytes; see KeyStore.read."""
+        return self._find(tenant, key_id)[1]
+
+    def list(self, tenant: str) -> Iterator[KeyRecord]:
+        """Yield a tenant's records; see KeyStore.list."""
+        now = self._clock()
+        with self._lock:
+            records = [record for record, _ in self._keys.values() if record.tenant == tenant]
+        records.sort(key=lambda record: record.key_id)
+        return (record for record in records if not record.is_expired(now))
+
+    def delete(self, tenant: str, key_id: str) -> None:
+        """Delete a key; see KeyStore.delete."""
+        self._find(tenant, key_id)
+        with self._lock:
+            self._keys.pop((tenant, key_id), None)
+
+    def sweep(self) -> int:
+        """Delete what has expired; see KeyStore.sweep."""
+        with self._lock:
+            return self._drop_expired()
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _find(self, tenant: str, key_id: str) -> tuple[KeyRecord, bytes]:
+        with self._lock:
+            found = self._keys.get((tenant, key_id))
+        if found is None or found[0].is_expired(self._clock()):
+            raise KeyNotFoundError(key_id)
+        return found
+
+    def _make_room(self, byte_count: int) -> None:
+        if byte_count <= self._free_bytes():
+            return
+        self._drop_expired()
+        if byte_count > self._free_bytes():
+            raise no_room()
+
+    def _free_bytes(self) -> int:
+        return self._max_bytes - sum(len(data) for _, data in self._keys.values())
+
+    def _drop_expired(self) -> int:
+        now = self._clock()
+        expired = [key for key, (record, _) in self._keys.items() if record.is_expired(now)]
+        for key in expired:
+            del self._keys[key]
+        return len(expired)

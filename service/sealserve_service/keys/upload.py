@@ -1,0 +1,66 @@
+"""The life of an upload: header, chunks in order, then the whole key, checked against what its header says."""
+
+import hashlib
+import re
+
+from sealserve.errors import (
+    InputMismatchError,
+    KeyFault,
+    LimitExceededError,
+    MalformedKeyError,
+    OutOfSequenceError,
+)
+from sealserve.protocol.key_record import KeyHeader
+
+MAX_CHUNK_BYTES = 1 << 20
+
+_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+class Upload:
+    """A key on its way to the service.
+
+    Raises:
+        InputMismatchError, LimitExceededError: the header cannot be that of a key.
+    """
+
+    def __init__(self, header: KeyHeader, max_key_bytes: int) -> None:
+        if not _KEY_ID.fullmatch(header.key_id):
+            raise InputMismatchError("key_id", 64, len(header.key_id))
+        if header.byte_count > max_key_bytes:
+            raise LimitExceededError("max_key_bytes", max_key_bytes, header.byte_count)
+        if header.ttl_seconds is not None and not header.ttl_seconds > 0:
+            raise InputMismatchError("ttl", 1, 0)
+        self.header = header
+        self._data = bytearray()
+
+    def add(self, offset: int, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            OutOfSequenceError, LimitExceededError, MalformedKeyError: the upload has failed.
+        """
+        if offset != len(self._data):
+            raise OutOfSequenceError(len(self._data), offset)
+        if len(data) > MAX_CHUNK_BYTES:
+            raise LimitExceededError("key_chunk_bytes", MAX_CHUNK_BYTES, len(data))
+        if len(self._data) + len(data) > self.header.byte_count:
+            raise MalformedKeyError(KeyFault.LENGTH)
+        self._data += data
+
+    def add_all(self, data: bytes) -> None:
+        """Take all bytes at once, as they were found somewhere."""
+        self._data += data
+
+    def finish(self) -> bytes:
+        """Return the whole key.
+
+        Raises:
+            MalformedKeyError: it is not as long as declared, or another.
+        """
+        data = bytes(self._data)
+        if len(data) != self.header.byte_count:
+            raise MalformedKeyError(KeyFault.LENGTH)
+        if hashlib.sha256(data).hexdigest() != self.header.key_id:
+            raise MalformedKeyError(KeyFault.DIGEST)
+        return data

@@ -1,0 +1,1 @@
+"""Serving processes, their supervisor, signals and the log."""

@@ -1,0 +1,1 @@
+"""The RPCs of each service: who calls, which model or key, messages in, messages out."""

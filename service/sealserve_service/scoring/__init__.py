@@ -1,0 +1,1 @@
+"""Items on their way through the service: admission, scoring, streams."""

@@ -1,0 +1,93 @@
+"""From a call's credentials to its tenant.
+
+Without a file of identities every call is the one tenant's, ANONYMOUS. With it, a call has a bearer token (metadata
+`authorization: Bearer TOKEN`), or comes over a connection with a client certificate that the file knows. A token that
+is sent decides alone: a wrong one is refused even under a good certificate.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+import grpc
+
+from sealserve.errors import UnauthenticatedError
+from sealserve.protocol.address import host_of, is_loopback
+from sealserve_service.tenants.identities import Identities, digest_of, read_identities
+from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
+from sealserve_service.watched_files import WatchedFiles
+
+_HEALTH = "/grpc.health.v1.Health/"
+
+_logger = logging.getLogger(__name__)
+
+
+class Authenticator:
+    """Knows who calls.
+
+    Args:
+        path: the file of identities, which may change; None if there is one tenant only.
+        clock: for tests.
+
+    Raises:
+        UnusableFileError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path | None = None, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._file: WatchedFiles[Identities] | None = None
+        if path is not None:
+            self._file = WatchedFiles([path], lambda contents: read_identities(path, contents[0]))
+
+    def authenticate(self, context: grpc.ServicerContext) -> Tenant:
+        """Return the tenant on whose behalf a call is made, as the file says now.
+
+        Raises:
+            UnauthenticatedError: its credentials are missing, wrong, expired or revoked.
+        """
+        if self._file is None:
+            return ANONYMOUS
+        identities = self._file.current()
+        tokens = [str(value) for key, value in context.invocation_metadata() if key == "authorization"]
+        if tokens:
+            return self._bearer(identities, tokens)
+        return _certified(identities, context)
+
+    def lets_pass(self, method: str, context: grpc.ServicerContext) -> bool:
+        """Whether a call needs no credentials: a probe of this machine that asks for health."""
+        return method.startswith(_HEALTH) and is_loopback(_peer_host(context))
+
+    def _bearer(self, identities: Identities, values: list[str]) -> Tenant:
+        scheme, _, text = values[0].partition(" ")
+        token = identities.tokens.get(digest_of(text.strip()))
+        if len(values) > 1 or scheme.lower() != "bearer" or token is None:
+            _logger.debug("refused: the token is unknown")
+            raise UnauthenticatedError
+        if fault := token.fault(self._clock()):
+            _logger.info("refused: the token %s of tenant %s is %s", token.digest[:8], token.tenant.name, fault)
+            raise UnauthenticatedError
+        return token.tenant
+
+
+def _certified(identities: Identities, context: grpc.ServicerContext) -> Tenant:
+    """Return the tenant of a connection's client certificate, which gRPC has verified."""
+    subjects = _subjects(context) if identities.subjects else []
+    found = {tenant.name: tenant for subject in subjects if (tenant := identities.subjects.get(subject)) is not None}
+    if len(found) != 1:
+        _logger.debug("refused: no token, and the client certificate is unknown, ambiguous or missing")
+        raise UnauthenticatedError
+    return next(iter(found.values()))
+
+
+def _subjects(context: grpc.ServicerContext) -> list[str]:
+    """Return what a client certificate says of its holder, as the file of identities writes it."""
+    properties: Mapping[str, Sequence[bytes]] = context.auth_context()  # type: ignore[assignment]  # wrong in the stubs
+    fields = (("CN", "x509_common_name"), ("URI", "peer_uri"))
+    return [f"{kind}={value.decode(errors='replace')}" for kind, name in fields for value in properties.get(name, ())]
+
+
+def _peer_host(context: grpc.ServicerContext) -> str:
+    """Return where a call comes from: gRPC says ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000."""
+    return host_of(unquote(context.peer()).partition(":")[2])

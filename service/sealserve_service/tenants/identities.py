@@ -1,0 +1,196 @@
+"""The file that says who may do what: tenants, the digests of their tokens, the subjects of their certificates.
+
+    [tenants.clinic]
+    models = ["mnist"]                       # or ["*"]
+    list_models = true
+    register_keys = true
+    certificates = ["CN=clinic-gateway", "URI=spiffe://example.org/clinic"]
+    quota = { rows_per_minute = 6000, key_bytes = 50000000 }   # see `quota`; left out: what the flags say
+
+    [[tokens]]
+    tenant = "clinic"
+    sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    expires = 2026-12-31T00:00:00Z           # may be left out
+    revoked = true                           # may be left out
+
+What a tenant's table does not grant, it denies.
+"""
+
+import dataclasses
+import hashlib
+import re
+import secrets
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sealserve_service.tenants.quota import Quota
+from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
+from sealserve_service.watched_files import UnusableFileError
+
+T = TypeVar("T")
+
+TOKEN_PREFIX = "sealserve_"  # noqa: S105  # so that scanners for leaked secrets, and people, know it on sight
+_TOKEN_BYTES = 32
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MISPLACED_TOKEN = re.compile(f"{TOKEN_PREFIX}[A-Za-z0-9_-]*", re.ASCII)
+_SUBJECT = re.compile(r"(CN|URI)=.+")
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is kept of a token: whose it is, its digest, and until when it is good."""
+
+    tenant: Tenant
+    digest: str
+    expires: datetime | None = None
+    revoked: bool = False
+
+    def fault(self, now: datetime) -> str:
+        """Say why it is not good; empty if it is."""
+        if self.revoked:
+            return "revoked"
+        return "expired" if self.expires is not None and self.expires <= now else ""
+
+
+@dataclass(frozen=True)
+class Identities:
+    """All tenants by name, tokens by digest, and tenants by their certificates' subjects."""
+
+    tenants: Mapping[str, Tenant]
+    tokens: Mapping[str, Token]
+    subjects: Mapping[str, Tenant]
+
+
+def new_token() -> str:
+    """Make a token: 256 random bits."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def digest_of(token: str) -> str:
+    """Return a token's SHA-256.
+
+    Passwords want a slow, salted hash because they can be guessed; 256 random bits cannot, however fast the hash. And
+    whoever times a look-up by digest learns about digests, from which nothing leads back to a token.
+    """
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def is_tenant_name(text: str) -> bool:
+    """Whether a text may name a tenant: up to 63 lower-case letters, digits, hyphens and underscores."""
+    return _TENANT.fullmatch(text) is not None and text != ANONYMOUS.name
+
+
+def read_identities(path: Path, data: bytes) -> Identities:
+    """Read the file's contents.
+
+    Raises:
+        UnusableFileError: they are not of the form above, contradict themselves, or name no tenant.
+    """
+    try:
+        return _identities(tomllib.loads(data.decode()))
+    except (ValueError, TypeError) as error:  # of tomllib and UTF-8, too
+        text = _MISPLACED_TOKEN.sub("a token, which has no place in this file", str(error))
+        raise UnusableFileError(f"{path}: {text}") from None
+
+
+def _identities(document: dict[str, Any]) -> Identities:
+    tables = _taken(document, "tenants", dict, {})
+    entries = _taken(document, "tokens", list, [])
+    _refuse_rest(document, "the file")
+    tenants, subjects = dict[str, Tenant](), dict[str, Tenant]()
+    for name, table in tables.items():
+        tenants[name], own = _tenant(name, table)
+        for subject in own:
+            if subjects.setdefault(subject, tenants[name]) is not tenants[name]:
+                raise ValueError(f"two tenants have the certificate {subject!r}")
+    if not tenants:  # as while somebody rewrites the file in place
+        raise ValueError("it names no tenant")
+    tokens = dict[str, Token]()
+    for number, entry in enumerate(entries, 1):
+        token = _token(f"token {number}", entry, tenants)
+        if token.digest in tokens:
+            raise ValueError(f"token {number} is there twice")
+        tokens[token.digest] = token
+    return Identities(tenants, tokens, subjects)
+
+
+def _tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
+    where = f"tenant {name!r}"
+    if not is_tenant_name(name):
+        raise ValueError(
+            f"{where}: names have up to 63 lower-case letters, digits, - and _, and {ANONYMOUS.name!r} is taken"
+        )
+    _check_type(table, dict, where)
+    models = _strings(table, "models", where)
+    subjects = _strings(table, "certificates", where)
+    for subject in subjects:
+        if not _SUBJECT.fullmatch(subject):
+            raise ValueError(f"{where}: {subject!r} is neither CN=... nor URI=...")
+    tenant = Tenant(
+        name,
+        models=None if "*" in models else frozenset(models),
+        may_list_models=_taken(table, "list_models", bool, False),
+        may_register_keys=_taken(table, "register_keys", bool, False),
+        quota=_quota(table, where),
+    )
+    _refuse_rest(table, where)
+    return tenant, subjects
+
+
+def _quota(table: dict[str, Any], where: str) -> Quota | None:
+    bounds = _taken(table, "quota", dict, None)
+    if bounds is None:
+        return None
+    names = [field.name for field in dataclasses.fields(Quota)]
+    for name, bound in bounds.items():
+        if name not in names:
+            raise ValueError(f"{where}: a quota has {', '.join(names)}, not {name!r}")
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
+            raise ValueError(f"{where}: {name} is not a number above 0")
+    return Quota(**bounds)
+
+
+def _token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:
+    _check_type(entry, dict, where)
+    name, digest = _taken(entry, "tenant", str, ""), _taken(entry, "sha256", str, "")
+    if name not in tenants:
+        raise ValueError(f"{where}: there is no tenant {name!r}")
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"{where}: its sha256 is not 64 lower-case hexadecimal digits")
+    expires = _taken(entry, "expires", datetime, None)
+    if expires is not None and expires.tzinfo is None:
+        raise ValueError(f"{where}: its expiry lacks a zone, such as Z")
+    revoked = _taken(entry, "revoked", bool, False)
+    _refuse_rest(entry, where)
+    return Token(tenants[name], digest, expires, revoked)
+
+
+def _taken(table: dict[str, Any], key: str, kind: type[T], default: Any) -> Any:
+    """Take a value out of a table."""
+    value = table.pop(key, default)
+    if value is not default:
+        _check_type(value, kind, key)
+    return value
+
+
+def _strings(table: dict[str, Any], key: str, where: str) -> list[str]:
+    values = _taken(table, key, list, [])
+    for value in values:
+        _check_type(value, str, f"{where}: one of its {key}")
+    return list(values)
+
+
+def _check_type(value: object, kind: type[T], what: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} is not a {kind.__name__}")
+
+
+def _refuse_rest(table: dict[str, Any], where: str) -> None:
+    if table:
+        raise ValueError(f"{where} has no {', '.join(map(repr, table))}")

@@ -1,0 +1,97 @@
+"""`python -m benchmarks`: the parts of the benchmark in processes of their own, once or twice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks import publish
+from benchmarks.report import FIRST, OUTPUT
+from tests.support import mnist
+from tests.support.serving import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results go into the working directory's build/bench; those of the repository stay what they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", *options])
+    benchmarks.main()
+
+
+def test_all_that_is_run_is_published() -> None:
+    assert {*benchmarks.PARTS, "repeat"} == publish.SECTIONS.keys()
+
+
+def test_a_part_is_run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    OUTPUT.mkdir(parents=True)
+    (OUTPUT / "repeat.json").write_text("of results that this run replaces")
+    run(monkeypatch, "uploads", "--quick")
+    said = capfd.readouterr().out
+    assert "[1 of 1] uploads --calls=10" in said
+    assert "a ciphertext of parameter set" in said
+    assert said.endswith("in build/bench: uploads.json\n")
+    assert json.loads((OUTPUT / "uploads.json").read_text())["uploads"]
+    assert not (OUTPUT / "repeat.json").exists()
+
+
+def test_without_names_all_are_run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    some = benchmarks.PARTS["uploads"]
+    monkeypatch.setattr(benchmarks, "PARTS", {"uploads": replace(some, usual=["--calls=3"])})
+    run(monkeypatch)
+    assert "[1 of 1] uploads --calls=3" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(mnist.find(name) is None for name in (mnist.IMAGES, mnist.LABELS, mnist.MODEL)),
+    reason="MNIST is not here: `make data`",
+)
+def test_every_part_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "--quick")
+    files = list(OUTPUT.glob("*.json"))
+    for path in files:  # as they would be of a commit: here is no clone
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "abc"}))
+    found = publish.merged(files)
+    assert found["parts"].keys() == benchmarks.PARTS.keys()
+    for title, _ in publish.SECTIONS.values():
+        assert title == "Measured twice" or f"## {title}\n" in publish.document(found)
+
+
+def test_what_fails_ends_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="uploads has failed, with exit code 2"):
+        benchmarks.run([("uploads", "--calls=few"), ("row",)])
+    captured = capfd.readouterr()
+    assert "invalid int value: 'few'" in captured.err
+    assert "row" not in captured.out
+
+
+def test_of_two_runs_the_first_is_put_aside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="repeat has failed"):
+        run(monkeypatch, "uploads", "--quick", "--twice")
+    assert "have no ratio in common: those with ratios are peers, column" in capfd.readouterr().err
+    results = [json.loads((directory / "uploads.json").read_text()) for directory in (FIRST, OUTPUT)]
+    assert results[0].keys() == results[1].keys()
+    assert results[0] != results[1]
+
+
+def test_files_of_other_parts_stay() -> None:
+    FIRST.mkdir(parents=True)
+    (FIRST / "old.json").touch()
+    for name in ("row.json", "row.png", "ei.json"):
+        (OUTPUT / name).touch()
+    benchmarks.put_aside(["row", "column"])
+    assert {path.name for path in FIRST.iterdir()} == {"row.json", "row.png"}
+    assert {path.name for path in OUTPUT.iterdir()} == {"ei.json", "first"}
+
+
+@pytest.mark.parametrize("options", [["nix"], ["--profile", "row"], ["--profile", "--twice"], ["--full", "--quick"]])
+def test_what_makes_no_sense(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, *options)

@@ -1,0 +1,434 @@
+"""The `sealserve` program against a real service: what it prints, what it writes, how it fails."""
+
+import csv
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import skops.io
+from sklearn.cluster import KMeans
+
+from sealserve.cli.main import build_parser, commands, main
+from sealserve.client import Client
+from sealserve.secret_key import SecretKey
+from sealserve_service.catalog.registry import ModelRegistry
+from sealserve_service.commands import options
+from sealserve_service.settings import Settings
+from tests.conftest import Digits
+from tests.support.ei_user import EIUser
+from tests.support.programs import serve
+from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path, digits_model: Digits) -> Path:
+    path = tmp_path / "rows.npy"
+    np.save(path, digits_model.X[:40])
+    return path
+
+
+@pytest.fixture
+def model_file(tmp_path: Path, digits_model: Digits) -> Path:
+    path = tmp_path / "digits.skops"
+    skops.io.dump(digits_model.estimator, path)
+    return path
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run the program, which must fail in one line on stderr, and return that line."""
+    assert main(list(map(str, arguments))) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    last = captured.err.strip().splitlines()[-1]
+    assert last.startswith("sealserve: error: ")
+    return last
+
+
+def test_predicts_a_npy_file(rows_file: Path, digits_server: str, digits_model: Digits, tmp_path: Path) -> None:
+    output = tmp_path / "labels.npy"
+    assert main(["predict", "--address", digits_server, "--input", str(rows_file), "--output", str(output)]) == 0
+    assert np.load(output).tolist() == digits_model.estimator.predict(digits_model.X[:40]).tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.npy", "rows.npy"]
+
+
+@pytest.mark.parametrize("method", ["decision_function", "predict_proba"])
+def test_predicts_a_csv_file(digits_server: str, digits_model: Digits, tmp_path: Path, method: str) -> None:
+    np.savetxt(tmp_path / "rows.csv", digits_model.X[:9], delimiter=",")
+    command = ["predict", "--address", digits_server, "--input", str(tmp_path / "rows.csv"), "--method", method]
+    assert main([*command, "--output", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        written = np.array([list(map(float, row)) for row in csv.reader(file)])
+    assert written == pytest.approx(getattr(digits_model.estimator, method)(digits_model.X[:9]), abs=1e-2)
+
+
+def test_predictions_go_to_stdout_and_the_rest_to_stderr(
+    rows_file: Path, digits_server: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--address", digits_server, "--input", str(rows_file), "--progress"]) == 0
+    captured = capsys.readouterr()
+    expected = digits_model.estimator.predict(digits_model.X[:40])
+    assert captured.out.split() == list(map(str, expected))
+    assert re.search(r"40 rows in .* rows/s", captured.err)
+    assert "100%" in captured.err
+
+
+def test_a_secret_key_is_made_once_and_kept(rows_file: Path, digits_server: str, tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    command = ["predict", "--address", digits_server, "--input", str(rows_file), "--secret-key", str(key)]
+    assert main(command) == 0
+    made = SecretKey.load(key).age
+    assert main(command) == 0
+    assert SecretKey.load(key).age > made
+
+
+def test_rows_out_of_range_are_named_and_nothing_is_written(
+    rows_file: Path, digits_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.load(rows_file)
+    rows[7, 3] = 2.0
+    np.save(rows_file, rows)
+    output = tmp_path / "labels.csv"
+    command = ["predict", "--address", digits_server, "--input", str(rows_file), "--output", str(output)]
+    assert "1 of 40 rows failed; nothing was written" in fails(capsys, *command)
+    assert not output.exists()
+    assert main(command[:-2]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 7
+    assert "what is printed ends before the first of them" in printed.err
+    assert main([*command, "--clip"]) == 0
+    assert len(output.read_text().split()) == 40
+
+
+def test_the_columns_of_a_csv_file_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = linear([[1.0, 2.0]])
+    named = type(model)(model.weights, model.intercept, model.output, ("age", "height"))
+    with running_server(ModelRegistry([served("named", named)])) as address:
+        path = tmp_path / "rows.csv"
+        path.write_text("age,height\n0.5,0.25\n")
+        assert main(["predict", "--address", address, "--input", str(path)]) == 0
+        assert float(capsys.readouterr().out) == pytest.approx(1.0, abs=1e-2)
+        path.write_text("height,age\n0.25,0.5\n")
+        assert "in this order: age, height" in fails(capsys, "predict", "--address", address, "--input", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.npy", None, "No such file"),
+        ("rows.npy", b"no array", "rows.npy"),
+        ("rows.csv", b"1,2\n3\n", "rows.csv"),
+        ("rows.txt", b"1,2\n", "come from a .npy or a .csv file"),
+        ("rows.csv", b"1,2\n", "64 features"),
+    ],
+)
+def test_bad_rows_files(
+    name: str,
+    content: bytes | None,
+    message: str,
+    digits_server: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert message in fails(capsys, "predict", "--address", digits_server, "--input", tmp_path / name)
+
+
+def test_lists_and_shows_models(digits_server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list", "--address", digits_server]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"^digits +64 +10 +classification +row-2048-54, column-2048-54$", listed, re.MULTILINE)
+    assert main(["models", "show", "--address", digits_server]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("score error bound", "proven", "input rounding adds at most", "observed score error", "weights"):
+        assert expected in shown
+    assert main(["models", "show", "digits", "--json", "--address", digits_server]) == 0
+    description = json.loads(capsys.readouterr().out)
+    assert description["offers"][0]["parameters"]["parameter_set"]["name"] == "row-2048-54"
+    assert main(["models", "list", "--json", "--address", digits_server]) == 0
+    assert json.loads(capsys.readouterr().out) == [description]
+
+
+def test_an_unknown_model(digits_server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no model named 'nix'" in fails(capsys, "models", "show", "nix", "--address", digits_server)
+
+
+def test_health(digits_server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["health", "--address", digits_server]) == 0
+    assert main(["health", "--address", digits_server, "--service", "sealserve.v1.PredictionService"]) == 0
+    assert main(["health", "--address", digits_server, "--service", "nix"]) == 1
+    assert capsys.readouterr().out.split() == ["SERVING", "SERVING", "NOT_FOUND"]
+
+
+def test_nothing_listens(rows_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        assert "cannot be reached" in fails(capsys, "predict", "--address", address, "--input", rows_file)
+        assert "cannot be reached" in fails(capsys, "models", "list", "--address", address)
+        assert main(["health", "--address", address]) == 1
+
+
+def test_the_probe_loads_neither_numpy_nor_seal() -> None:
+    program = "import sys; from sealserve.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
+    command = [sys.executable, "-c", program, "health", "--address", "127.0.0.1:1", "--timeout", "0.1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(result.stdout.split())
+    assert "sealserve.cli.health" in loaded
+    assert loaded.isdisjoint({"numpy", "seal", "sklearn", "matplotlib"})
+
+
+def inspected(command: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The plans that `inspect` reports."""
+    assert main([*command, "--json"]) == 0
+    plans: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["plans"]
+    return plans
+
+
+def chosen_rows(command: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The plan of single rows that would be served."""
+    (chosen,) = [p for p in inspected(command, capsys) if p["is_chosen"] and p["layout"] == "row"]
+    return chosen
+
+
+def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "calibration.npy", digits_model.X)
+    command = ["inspect", str(model_file), "--calibration", str(tmp_path / "calibration.npy"), "--weights", "open"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"observed score error +\S+ over 300 rows, 100.00% equal labels", shown)
+    assert re.search(r"^row +open +row-2048-54 .*<- served$", shown, re.MULTILINE)
+    chosen = chosen_rows(command, capsys)
+    assert chosen["key_bytes"] == 0
+    better = chosen_rows([*command, "--max-score-error", str(chosen["score_error_bound"] / 50)], capsys)
+    assert better["weight_bits"] > chosen["weight_bits"]
+    assert better["request_bytes"] + better["reply_bytes"] > chosen["request_bytes"] + chosen["reply_bytes"]
+
+
+def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["inspect", str(model_file), "--input-range", "0,1", "--input-step", "0.0625", "--weights", "private"]
+    plans = inspected(command, capsys)
+    assert {(p["layout"], p["weights"]) for p in plans} == {
+        (layout, weights) for layout in ("row", "column") for weights in ("open", "private")
+    }
+    assert [(p["layout"], p["weights"]) for p in plans if p["is_chosen"]] == [("row", "private"), ("column", "private")]
+    for plan in plans:
+        assert (plan["key_bytes"] > 0) is (plan["weights"] == "private")
+        assert plan["server_seconds"] > 0
+    same_set = {p["weights"]: p["weight_bits"] for p in plans if p["parameter_set"] == "row-4096-92"}
+    assert same_set["private"] < same_set["open"]
+    more_hiding = inspected([*command, "--hiding-bits", "60"], capsys)
+    bits = {p["weight_bits"] for p in more_hiding if (p["parameter_set"], p["weights"]) == ("row-4096-92", "private")}
+    assert bits == {same_set["private"] - 10}
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"key to register, once +196,721 bytes, public-encryption-key", shown)
+    assert re.search(r"^row +private +row-4096-92 .*<- served$", shown, re.MULTILINE)
+    assert main([*command, "--weights", "open", "--hiding-bits", "128"]) == 0
+    for refused in ("0", "129", "many", "-1"):
+        with pytest.raises(SystemExit):
+            main([*command, "--hiding-bits", refused])
+
+
+def test_models_that_are_refused(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pickle, clusters, text = tmp_path / "model.pkl", tmp_path / "clusters.pkl", tmp_path / "model.txt"
+    joblib.dump(KMeans(2), clusters)
+    pickle.write_bytes(clusters.read_bytes())
+    text.write_text("no model")
+    in_range = ("--input-range", "0,1")
+    assert "--trust-pickle" in fails(capsys, "inspect", pickle, *in_range)
+    assert "KMeans" in fails(capsys, "inspect", clusters, "--trust-pickle", *in_range)
+    assert "--input-range LO,HI" in fails(capsys, "inspect", model_file)
+    assert "missing.npz" in fails(capsys, "inspect", tmp_path / "missing.npz", *in_range)
+    assert "model.txt" in fails(capsys, "inspect", text, *in_range)
+    assert "no parameter set" in fails(capsys, "inspect", model_file, *in_range, "--max-score-error", "1e-30")
+    assert "missing.npz" in fails(capsys, "serve", "--model", tmp_path / "missing.npz", *in_range)
+
+
+@pytest.mark.parametrize(
+    ("options", "offered", "warned"),
+    [
+        ((), [("row", False), ("column", False), ("ei-slots", False)], False),
+        (("--weights", "private"), [("row", True), ("column", True)], False),
+        (
+            ("--weights", "private", "--ei-engine", "seal"),
+            [("row", True), ("column", True), ("ei-slots", False)],
+            True,
+        ),
+    ],
+    ids=["open", "private", "private and encrypted-inference"],
+)
+def test_what_hides_no_weights_is_not_offered_beside_what_does(
+    model_file: Path, tmp_path: Path, options: tuple[str, ...], offered: list[tuple[str, bool]], warned: bool
+) -> None:
+    common = (f"--model=digits={model_file}", "--input-range=0,1", "--input-step=0.0625")
+    with (
+        serve(*common, *options, log=tmp_path / "log") as program,
+        Client(program.address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert [(offer.layout.value, offer.private_weights) for offer in client.model.offers] == offered
+        assert len(client.predict(np.zeros((1, 64)))) == 1
+        assert any("hide no weights" in line for line in program.said) is warned
+
+
+def test_weights_are_private_unless_they_are_to_be_open() -> None:
+    serve_arguments, inspect_arguments = (
+        build_parser().parse_args([command, *model]) for command, model in (("serve", []), ("inspect", ["a.npz"]))
+    )
+    assert options.hiding_bits(serve_arguments) == options.hiding_bits(inspect_arguments) == 40
+    assert options.hiding_bits(build_parser().parse_args(["serve", "--weights", "open"])) is None
+    assert Settings().hiding_bits == 40
+
+
+def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = f"digits={model_file}"
+    assert "HOST:PORT" in fails(capsys, "serve", "--model", model, "--input-range", "0,1", "--address", "nowhere")
+    assert "same name" in fails(capsys, "serve", "--model", model, "--model", model)
+    assert "'nix'" in fails(capsys, "serve", "--model", model, "--input-range", "nix=0,1")
+    assert "at least 1" in fails(capsys, "serve", "--model", model, "--processes", "0")
+    in_range = ("serve", "--model", model, "--input-range", "0,1", "--address", "127.0.0.1:0")
+    for place, text in (
+        ("azure:keys", "SEALSERVE_KEY_STORE_CONNECTION_STRING"),
+        ("azure:NO/CONTAINER", "azure:CONTAINER"),
+        ("https://account.blob.core.windows.net/keys?sig=secret", "azure:CONTAINER"),
+        ("ftp://somewhere/keys", "azure:CONTAINER"),
+        ("/proc/keys", "/proc/keys"),
+    ):
+        said = fails(capsys, *in_range, "--key-store", place)
+        assert text in said
+        assert "sig=secret" not in said
+    assert "keys of its own" in fails(capsys, *in_range, "--processes", "2", "--key-store", "memory")
+    for without_keys in (("--processes", "2"), ("--key-store", "none")):
+        said = fails(capsys, *in_range, "--weights", "private", *without_keys)
+        assert "--key-store" in said
+        assert "--weights open" in said
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--model", model, "--input-range", "zero,one"])
+    assert caught.value.code == 2
+
+
+def test_options_are_for_one_model_or_for_all() -> None:
+    arguments = build_parser().parse_args(
+        ["serve", "--model", "a=x/one.npz", "--model", "x/two.skops", "--input-range", "0,1", "--input-range", "a=-1,1"]
+    )
+    first, second = (options.source(file, arguments) for file in arguments.model)
+    assert (first.name, first.path, first.input_range) == ("a", Path("x/one.npz"), (-1.0, 1.0))
+    assert (second.name, second.path, second.input_range) == ("two", Path("x/two.skops"), (0.0, 1.0))
+    assert first.max_score_error is None
+
+
+def test_a_model_may_come_with_its_digest(capsys: pytest.CaptureFixture[str], model_file: Path) -> None:
+    digest = "0123456789abcdef" * 4
+    assert options.model_file(f"a=x/b@c.npz@sha256:{digest.upper()}") == ("a", Path("x/b@c.npz"), digest)
+    assert options.model_file(f"x/b.npz@sha256:{digest}") == ("b", Path("x/b.npz"), digest)
+    assert options.model_file("x/b@c.npz") == ("b@c", Path("x/b@c.npz"), "")
+    with pytest.raises(SystemExit):
+        main(["serve", "--model", f"a.npz@sha256:{digest[1:]}"])
+    assert "64 hexadecimal digits" in capsys.readouterr().err
+    served = ("serve", "--model", f"{model_file}@sha256:{digest}", "--input-range", "0,1")
+    assert f"not {digest}" in fails(capsys, *served)
+
+
+def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALSERVE_ADDRESS", "127.0.0.1:7")
+    monkeypatch.setenv("SEALSERVE_PROCESSES", "3")
+    arguments = build_parser().parse_args(["serve", "--model", "a.npz", "--processes", "2"])
+    assert (arguments.address, arguments.processes) == ("127.0.0.1:7", 2)
+
+
+def test_the_model_folder_of_azure_ml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nested").mkdir()
+    for name in ("one.npz", "nested/two.npz"):
+        np.savez(tmp_path / name, coef=np.ones((1, 2)), intercept=np.zeros(1))
+    (tmp_path / "notes.txt").write_text("no model")
+    in_range = ["--input-range=0,1"]
+    with (
+        serve(*in_range, AZUREML_MODEL_DIR=str(tmp_path)) as program,
+        Client(program.address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert [model.name for model in client.models()] == ["one", "two"]
+    with serve("--model=nested/two.npz", *in_range, AZUREML_MODEL_DIR=str(tmp_path)) as program:
+        assert main(["models", "list", "--address", program.address]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path / "nowhere"))
+    assert "nowhere" in fails(capsys, "serve")
+    monkeypatch.delenv("AZUREML_MODEL_DIR")
+    assert "AZUREML_MODEL_DIR" in fails(capsys, "serve")
+
+
+def test_keys_are_registered_shown_listed_and_deleted(
+    tmp_path: Path, ei_user: EIUser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "evaluation_keys.bin"
+    file.write_bytes(ei_user.evaluation_keys)
+    with running_server(ModelRegistry([]), keys=registered_keys()) as address:
+
+        def said(*arguments: str) -> str:
+            assert main(["keys", *arguments, "--address", address]) == 0
+            return capsys.readouterr().out
+
+        record = json.loads(said("register", str(file), "--ttl", "60", "--json"))
+        assert record["key_id"] == ei_user.key_id
+        assert record["byte_count"] == len(ei_user.evaluation_keys)
+        assert ei_user.key_id in said("show", ei_user.key_id)
+        assert json.loads(said("list", "--json")) == [record]
+        assert len(said("list").splitlines()) == 2
+        assert said("delete", ei_user.key_id) == ""
+        assert json.loads(said("list", "--json")) == []
+        assert "not registered" in fails(capsys, "keys", "show", ei_user.key_id, "--address", address)
+        file.write_bytes(b"no key")
+        assert "the key is" in fails(capsys, "keys", "register", file, "--address", address)
+        assert "missing" in fails(capsys, "keys", "register", tmp_path / "missing", "--address", address)
+
+
+def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    overview = capsys.readouterr().out
+    assert {command.name for command in commands()} == {
+        "bench",
+        "demo",
+        "health",
+        "inspect",
+        "keys",
+        "models",
+        "predict",
+        "serve",
+        "tokens",
+    }
+    for command in commands():
+        assert command.name in overview
+        with pytest.raises(SystemExit) as caught:
+            main([command.name, "--help"])
+        assert caught.value.code == 0
+        assert f"sealserve {command.name}" in capsys.readouterr().out.partition("example:")[2]
+
+
+def test_a_missing_extra_is_named(model_file: Path) -> None:
+    program = (
+        "import sys; sys.modules['skops'] = None; from sealserve.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "inspect", str(model_file), "--input-range", "0,1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "pip install 'sealserve[service]'" in result.stderr
+
+
+def test_the_demonstration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "digits.png"
+    assert main(["demo", "--output", str(picture)]) == 0
+    last = capfd.readouterr().out.strip().splitlines()[-1]
+    match = re.fullmatch(r"rows=(\d+) accuracy=(\S+) agreement=(\S+) p50_ms=(\S+)", last)
+    assert match
+    rows, accuracy, agreement, _ = map(float, match.groups())
+    assert (rows, agreement) == (450, 1.0)
+    assert accuracy > 0.9
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,222 @@
+"""`sealserve predict --resume`: an interrupted run goes on where it stopped, and only with what it was begun with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from sealserve.cli.main import main
+from sealserve.cli.predictions_file import PredictionsFile
+from sealserve.client import Client
+from sealserve.errors import InputError, UnavailableError
+from sealserve.he.parameters import Layout
+from sealserve_service.catalog.registry import ModelRegistry
+from tests.conftest import Digits
+from tests.support.serving import HANG_SECONDS, ROOT, linear, running_server, served
+
+ORIGIN = {"model": ["line", "1"], "method": "predict"}
+
+
+class Run:
+    """A command that predicts digits, and where its results go."""
+
+    def __init__(self, address: str, folder: Path, suffix: str) -> None:
+        self.output = folder / f"scores{suffix}"
+        self._command = ["predict", "--address", address, "--method", "decision_function", "--layout", "row"]
+        self._command += ["--input", str(folder / "rows.npy"), "--output", str(self.output)]
+
+    def __call__(self, *more: str) -> int:
+        return main([*self._command, *more])
+
+    @property
+    def scores(self) -> Any:
+        return np.load(self.output) if self.output.suffix == ".npy" else np.loadtxt(self.output, delimiter=",")
+
+
+@pytest.fixture(params=[".npy", ".csv"])
+def run(request: pytest.FixtureRequest, digits_server: str, digits_model: Digits, tmp_path: Path) -> Run:
+    np.save(tmp_path / "rows.npy", digits_model.X)
+    return Run(digits_server, tmp_path, request.param)
+
+
+@pytest.fixture
+def breaking_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], list[int]]:
+    """Makes streams end with an error after so many results; returns how many rows each was given."""
+    sent: list[int] = []
+    whole = Client.stream
+
+    def broken_after(count: int, error: BaseException) -> list[int]:
+        def stream(self: Client, rows: Any, **options: Any) -> Iterator[tuple[int, Any]]:
+            sent.append(len(rows))
+            for number, result in enumerate(whole(self, rows, **options)):
+                if number == count:
+                    raise error
+                yield result
+
+        monkeypatch.setattr(Client, "stream", stream)
+        return sent
+
+    return broken_after
+
+
+@pytest.mark.parametrize("error", [UnavailableError("gone"), KeyboardInterrupt()], ids=["no service", "Ctrl-C"])
+def test_what_is_there_is_not_sent_again(
+    run: Run,
+    digits_model: Digits,
+    breaking_after: Callable[[int, BaseException], list[int]],
+    error: BaseException,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sent = breaking_after(100, error)
+    try:
+        assert run() != 0
+    except KeyboardInterrupt:
+        assert isinstance(error, KeyboardInterrupt)
+    assert "go on with --resume" in capsys.readouterr().err
+    assert not run.output.exists()
+    breaking_after(1000, error)
+    assert run("--resume") == 0
+    total = len(digits_model.X)
+    assert sent[0] == total
+    assert total - 100 <= sent[1] < total - 50, "all that is there in a row is kept"
+    assert np.abs(run.scores - digits_model.scores).max() < 0.01
+    assert sorted(path.name for path in run.output.parent.iterdir()) == ["rows.npy", run.output.name]
+
+
+def test_a_run_without_resume_begins_anew(
+    run: Run, digits_model: Digits, breaking_after: Callable[[int, BaseException], list[int]]
+) -> None:
+    breaking_after(100, UnavailableError("gone"))
+    assert run() == 1
+    sent = breaking_after(1000, UnavailableError("gone"))
+    assert run() == 0
+    assert sent == [len(digits_model.X)] * 2
+    assert np.abs(run.scores - digits_model.scores).max() < 0.01
+
+
+def test_there_is_nothing_to_resume(run: Run, digits_model: Digits) -> None:
+    assert run("--resume") == 0
+    assert np.abs(run.scores - digits_model.scores).max() < 0.01
+
+
+@pytest.mark.parametrize("change", ["input file", "model", "method"])
+def test_what_was_begun_with_something_else(
+    change: str,
+    digits_server: str,
+    digits_model: Digits,
+    tmp_path: Path,
+    breaking_after: Callable[[int, BaseException], list[int]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.save(tmp_path / "rows.npy", digits_model.X)
+    run, address = Run(digits_server, tmp_path, ".npy"), digits_server
+    breaking_after(100, UnavailableError("gone"))
+    assert run() == 1
+    more = ["--resume"]
+    if change == "method":
+        more += ["--method", "predict_proba"]
+    if change == "input file":
+        os.utime(tmp_path / "rows.npy", ns=(0, 0))
+    other = served(
+        "digits", LogisticRegression(C=1e-3, max_iter=500).fit(digits_model.X, digits_model.scores.argmax(axis=1))
+    )
+    with running_server(ModelRegistry([other])) as other_address:
+        if change == "model":
+            address = other_address
+        assert run("--address", address, *more) == 1
+    assert f"the {change} changed; begin anew, without --resume" in capsys.readouterr().err
+
+
+def test_resume_needs_a_file(digits_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--address", digits_server, "--input", str(tmp_path / "rows.npy"), "--resume"]) == 1
+    assert "needs --output" in capsys.readouterr().err
+
+
+def test_rows_that_came_ahead_may_come_again(tmp_path: Path) -> None:
+    path, like = tmp_path / "out.npy", np.zeros((1, 2))
+    file = PredictionsFile(path, like, 5, ORIGIN, resume=False)
+    for index in (0, 1, 4, 3):
+        file.put(index, [index, 0.5])
+    file.save()
+    assert file.first == 2
+    file = PredictionsFile(path, like, 5, ORIGIN, resume=True)
+    assert file.first == 2
+    for index in (2, 3, 4):
+        file.put(index, [index, 0.5])
+    file.save()
+    assert file.first == 5
+    file.finish()
+    assert np.load(path).tolist() == [[index, 0.5] for index in range(5)]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.npy"]
+
+
+def test_no_rows_at_all(tmp_path: Path) -> None:
+    PredictionsFile(tmp_path / "out.npy", np.zeros(1), 0, ORIGIN, resume=True).finish()
+    assert np.load(tmp_path / "out.npy").shape == (0,)
+
+
+@pytest.mark.parametrize("progress", ["", "{", "[]", '{"origin": {}}', '{"origin": {}, "first": "x"}'])
+def test_a_broken_progress_file(tmp_path: Path, progress: str) -> None:
+    (tmp_path / ".out.npy.progress").write_text(progress)
+    with pytest.raises(InputError, match="begin anew, without --resume"):
+        PredictionsFile(tmp_path / "out.npy", np.zeros(1), 5, ORIGIN, resume=True)
+
+
+@pytest.mark.parametrize("first", [-1, 6])
+def test_a_progress_beyond_the_rows_is_none(tmp_path: Path, first: int) -> None:
+    PredictionsFile(tmp_path / "out.npy", np.zeros(1), 5, ORIGIN, resume=False).save()
+    (tmp_path / ".out.npy.progress").write_text(json.dumps({"origin": ORIGIN, "first": first}))
+    assert PredictionsFile(tmp_path / "out.npy", np.zeros(1), 5, ORIGIN, resume=True).first == 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(digits_server: str, digits_model: Digits, tmp_path: Path) -> None:
+    rows = np.tile(digits_model.X, (40, 1))
+    np.save(tmp_path / "rows.npy", rows)
+    command = ["predict", "--address", digits_server, "--layout", "row", "--input", str(tmp_path / "rows.npy")]
+    command += ["--output", str(tmp_path / "labels.npy")]
+    progress = tmp_path / ".labels.npy.progress"
+    with subprocess.Popen([sys.executable, "-m", "sealserve.cli.main", *command], cwd=ROOT) as process:
+        deadline = time.monotonic() + HANG_SECONDS
+        while not (progress.exists() and json.loads(progress.read_text())["first"]):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    first = json.loads(progress.read_text())["first"]
+    assert 0 < first < len(rows)
+    assert main([*command, "--resume"]) == 0
+    assert np.load(tmp_path / "labels.npy").tolist() == np.tile(digits_model.scores.argmax(axis=1), 40).tolist()
+
+
+@pytest.mark.slow
+def test_a_million_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a file that is read as it is needed, in columns, with progress; every score within the proven error."""
+    generator = np.random.default_rng(8)
+    weights, features = generator.normal(size=(3, 16)), 16
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float64, (1_000_000, features))
+    for first in range(0, len(rows), 100_000):
+        rows[first : first + 100_000] = generator.integers(0, 256, (100_000, features)) / 255
+    rows.flush()
+    model = served("wide", linear(weights))
+    with running_server(ModelRegistry([model])) as address:
+        command = ["predict", "--address", address, "--input", str(tmp_path / "rows.npy"), "--progress"]
+        assert main([*command, "--output", str(tmp_path / "scores.npy")]) == 0
+    shown = capsys.readouterr().err
+    assert "1,000,000 rows in" in shown
+    assert "MB up" in shown
+    assert "row/s" in shown
+    scores = np.load(tmp_path / "scores.npy", mmap_mode="r")
+    column = next(offer for offer in model.model.offers if offer.layout is Layout.COLUMN)
+    for first in range(0, len(rows), 100_000):
+        part = slice(first, first + 100_000)
+        assert np.abs(scores[part] - rows[part] @ weights.T).max() <= column.score_error_bound

@@ -1,0 +1,292 @@
+"""More than 30,000 mutated requests to one live server: it answers each, and is the same process at the end."""
+
+import hashlib
+import itertools
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+
+from sealserve.he.parameters import Layout
+from sealserve.key_registry import KeyRegistry
+from sealserve.protocol.item import ItemHeader
+from sealserve.protocol.key_record import KeyHeader, KeyKind
+from sealserve.protocol.wire import header_to_proto, key_header_to_proto
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2
+from tests.support import http2
+from tests.support.ei_user import EIUser
+from tests.support.mutations import M, damaged, mutants
+from tests.support.raw import Message, RawClient, Request, as_message, chunk
+from tests.support.serving import HANG_SECONDS, ROOT
+
+pytestmark = pytest.mark.slow
+
+PREDICTS, STREAMS, MESSAGE_BYTES, CONNECTIONS = 9_000, 7_000, 3_000, 2_000
+EI_PREDICTS, UPLOADS, KEYS = 3_000, 1_500, 500
+COLUMN_STREAMS, COLUMN_PREDICTS = 4_000, 3_000
+THREADS = 4
+WEIGHTS = {"small": np.array([[1.0, -2.0, 0.5, 3.0]]), "blocks": np.random.default_rng(7).normal(size=(3, 4500))}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A live server."""
+
+    address: str
+    process: psutil.Process
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`sealserve serve` with a model of one ciphertext an item and one of three."""
+    directory = tmp_path_factory.mktemp("fuzz")
+    command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", "127.0.0.1:0", "--input-range", "0,1"]
+    command += ["--weights", "open"]
+    for name, weights in WEIGHTS.items():
+        np.savez(directory / name, coef=weights, intercept=np.ones(len(weights)))
+        command += ["--model", f"{name}={directory / name}.npz"]
+    with (
+        (directory / "log").open("wb") as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            assert process.stdout
+            address = process.stdout.readline().split()[-1]
+            yield Server(address, psutil.Process(process.pid), directory / "log")
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(autouse=True)
+def _the_same_process_goes_on(server: Server) -> Iterator[None]:
+    yield
+    assert server.process.is_running(), "no other process has its id"
+    assert server.process.status() != psutil.STATUS_ZOMBIE
+    for name, layout in (("small", Layout.ROW), ("small", Layout.COLUMN), ("blocks", Layout.ROW)):
+        weights = WEIGHTS[name]
+        row = np.random.default_rng(8).random(weights.shape[1])
+        with RawClient(server.address, name, layout=layout) as raw:
+            answer = raw.stream([raw.item(1, row)])[1]
+            assert isinstance(answer, np.ndarray)
+            assert answer[0] == pytest.approx(weights @ row + 1, rel=0.01, abs=0.5)
+    said = server.log.read_text()
+    assert not re.search("Traceback| ERROR | CRITICAL ", said), said[-4000:]
+
+
+def end_of(action: Callable[[], object]) -> str:
+    """How a call ends: OK, or the name of its status. A fault of the server, or a hang, fails the test."""
+    try:
+        action()
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise
+        return str(error.code().name)
+    return "OK"
+
+
+def ends_of(send: Callable[[Any], object], requests: Iterable[Any]) -> Counter[str]:
+    """Send requests from several threads at once and count how they end."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return Counter(pool.map(lambda request: end_of(lambda: send(request)), requests))
+
+
+def endless(make: Callable[[random.Random], Iterable[Any]], count: int) -> Iterator[Any]:
+    """Take `count` members of iterables that are made one after the other, each with the next seed."""
+    made = itertools.chain.from_iterable(make(random.Random(seed)) for seed in itertools.count())
+    return itertools.islice(made, count)
+
+
+def good_request(raw: RawClient) -> Request:
+    return raw.request(np.random.default_rng(9).random(raw.exchange.model.grid.feature_count))
+
+
+def good_messages(raw: RawClient) -> list[Message]:
+    """Two items on one stream, one in a single message, one in several."""
+    request = good_request(raw)
+    chunks = [Message(item_id=7, chunk=chunk(index, data)) for index, data in enumerate(request.ciphertexts)]
+    return [Message(item_id=7, header=request.header), as_message(9, request), *chunks]
+
+
+def stream(raw: RawClient, requests: Iterable[Message]) -> None:
+    """Send messages on one stream and read every answer; none says that the server failed."""
+    for answer in raw.predictions.StreamPredict(iter(requests), timeout=HANG_SECONDS):
+        assert not answer.error.HasField("internal"), answer
+
+
+def test_every_field_of_a_unary_request(server: Server) -> None:
+    with RawClient(server.address, "small") as small, RawClient(server.address, "blocks") as blocks:
+        bases = [good_request(small), good_request(blocks)]
+        requests = endless(lambda source: (m for base in bases for m in mutants(base, source)), PREDICTS)
+        ends = ends_of(lambda request: small.predictions.Predict(request, timeout=HANG_SECONDS), requests)
+    assert sum(ends.values()) == PREDICTS
+    assert set(ends) == {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
+
+
+def good_batches(columns: RawClient, rows: RawClient) -> list[Message]:
+    """A batch in the midst of another one and of a row."""
+    generator, features = np.random.default_rng(9), columns.exchange.model.grid.feature_count
+    parts = {}
+    for item_id in (7, 8):
+        request = columns.request(generator.random((5, features)))
+        chunks = [Message(item_id=item_id, chunk=chunk(index, data)) for index, data in enumerate(request.ciphertexts)]
+        parts[item_id] = [Message(item_id=item_id, header=request.header), *chunks]
+    whole = rows.item(9, generator.random(features))
+    return [*parts[7][:2], *parts[8][:3], whole, *parts[7][2:], *parts[8][3:]]
+
+
+def disordered(messages: list[M], source: random.Random) -> Iterator[list[M]]:
+    """Yield a stream's messages with one of them mutated, lost, repeated or in another's place."""
+    for index, message in enumerate(messages):
+        before, after = messages[:index], messages[index + 1 :]
+        for mutant in mutants(message, source):
+            yield [*before, mutant, *after]
+        yield before + after
+        yield [*before, message, message, *after]
+        yield [*after, message, *before]
+    yield source.sample(messages, len(messages))
+
+
+def test_every_field_of_a_stream_and_every_order(server: Server) -> None:
+    with RawClient(server.address, "small") as small, RawClient(server.address, "blocks") as blocks:
+        bases = [good_messages(small), good_messages(blocks)]
+        streams = endless(lambda source: (m for base in bases for m in disordered(base, source)), STREAMS)
+        ends = ends_of(lambda messages: stream(small, messages), streams)
+    assert sum(ends.values()) == STREAMS
+    assert set(ends) <= {"OK", "RESOURCE_EXHAUSTED"}
+    assert ends["OK"] > STREAMS / 2
+
+
+def test_every_field_of_batches_and_every_order(server: Server) -> None:
+    with RawClient(server.address, "small", layout=Layout.COLUMN) as columns, RawClient(server.address, "small") as raw:
+        base = good_batches(columns, raw)
+        streams = endless(lambda source: disordered(base, source), COLUMN_STREAMS)
+        ends = ends_of(lambda messages: stream(raw, messages), streams)
+        assert sum(ends.values()) == COLUMN_STREAMS
+        assert set(ends) <= {"OK", "RESOURCE_EXHAUSTED"}
+        assert ends["OK"] > COLUMN_STREAMS / 2
+        mutated = endless(lambda source: mutants(columns.request(np.ones((3, 4))), source), COLUMN_PREDICTS)
+        ends = ends_of(lambda request: raw.predictions.Predict(request, timeout=HANG_SECONDS), mutated)
+    assert sum(ends.values()) == COLUMN_PREDICTS
+    assert set(ends) == {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
+
+
+def test_every_field_of_a_question_for_models(server: Server) -> None:
+    with RawClient(server.address, "small") as raw:
+        questions = (
+            (raw.models.GetModel, model_pb2.GetModelRequest(model="small")),
+            (raw.models.ListModels, model_pb2.ListModelsRequest(page_size=1, page_token="blocks")),
+        )
+        for ask, question in questions:
+            ends = ends_of(
+                lambda request, ask=ask: ask(request, timeout=HANG_SECONDS),  # type: ignore[misc]
+                endless(lambda source, question=question: mutants(question, source), 200),  # type: ignore[misc]
+            )
+            assert set(ends) <= {"OK", "NOT_FOUND"}
+
+
+def ei_request(raw: RawClient, user: EIUser, key_id: str) -> Request:
+    """A good item for the EI engine."""
+    offer = raw.exchange.model.offers[-1]
+    ciphertexts = user.encrypt(np.random.default_rng(9).random(raw.exchange.model.grid.feature_count))
+    header = ItemHeader(
+        raw.exchange.model.name, raw.exchange.model.config_id, offer.layout, "ei-8192", 1, len(ciphertexts), key_id
+    )
+    return Request(header=header_to_proto(header), ciphertexts=ciphertexts)
+
+
+def test_every_field_of_an_ei_request(server: Server, ei_user: EIUser) -> None:
+    with RawClient(server.address, "small") as small, KeyRegistry(server.address) as registry:
+        good = ei_request(small, ei_user, registry.register(ei_user.evaluation_keys).key_id)
+        requests = endless(lambda source: mutants(good, source), EI_PREDICTS)
+        ends = ends_of(lambda request: small.predictions.Predict(request, timeout=HANG_SECONDS), requests)
+        assert sum(ends.values()) == EI_PREDICTS
+        assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"} <= set(ends)
+        response = small.predictions.Predict(good, timeout=HANG_SECONDS)
+    scores = ei_user.decrypt(piece.seal_ciphertext for piece in response.scores.scores)
+    assert scores == pytest.approx(WEIGHTS["small"] @ np.random.default_rng(9).random(4) + 1, abs=1e-4)
+
+
+def upload_of(data: bytes) -> list[keys_pb2.RegisterKeyRequest]:
+    """The messages of a key's upload."""
+    header = KeyHeader(hashlib.sha256(data).hexdigest(), KeyKind.EVALUATION_KEYS, "ei-8192", len(data))
+    return [keys_pb2.RegisterKeyRequest(header=key_header_to_proto(header))] + [
+        keys_pb2.RegisterKeyRequest(chunk=keys_pb2.KeyChunk(offset=offset, data=data[offset : offset + (1 << 20)]))
+        for offset in range(0, len(data), 1 << 20)
+    ]
+
+
+def test_every_field_of_an_upload_and_keys_of_any_bytes(server: Server, ei_user: EIUser) -> None:
+    data = ei_user.evaluation_keys
+    start = upload_of(data)[:3]  # the rest never comes
+    uploads = endless(lambda source: disordered(start, source), UPLOADS)
+    keys = (upload_of(damaged(data, random.Random(seed))) for seed in range(KEYS))
+    with RawClient(server.address, "small") as raw:
+        stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
+        for requests, count in ((uploads, UPLOADS), (keys, KEYS)):
+            ends = ends_of(lambda messages: stub.RegisterKey(iter(messages), timeout=HANG_SECONDS), requests)
+            assert sum(ends.values()) == count
+            assert "INVALID_ARGUMENT" in ends
+    with KeyRegistry(server.address) as registry:
+        kept = list(registry.list())
+    assert {record.key_id for record in kept} <= {ei_user.key_id}, "nothing that is damaged is kept"
+
+
+def test_every_field_of_a_question_for_keys(server: Server) -> None:
+    with RawClient(server.address, "small") as raw:
+        stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
+        questions = (
+            (stub.GetKey, keys_pb2.GetKeyRequest(key_id="a" * 64)),
+            (stub.ListKeys, keys_pb2.ListKeysRequest(page_size=1, page_token="a" * 64)),
+            (stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id="a" * 64)),
+        )
+        for ask, question in questions:
+            ends = ends_of(
+                lambda request, ask=ask: ask(request, timeout=HANG_SECONDS),  # type: ignore[misc]
+                endless(lambda source, question=question: mutants(question, source), 200),  # type: ignore[misc]
+            )
+            assert set(ends) <= {"OK", "NOT_FOUND"}
+
+
+def test_messages_of_any_bytes(server: Server) -> None:
+    with RawClient(server.address, "small") as raw:
+        good = {
+            "PredictionService/Predict": good_request(raw),
+            "PredictionService/StreamPredict": good_messages(raw)[1],
+            "ModelService/GetModel": model_pb2.GetModelRequest(model="small"),
+            "ModelService/ListModels": model_pb2.ListModelsRequest(page_size=1, page_token="blocks"),
+            "KeyService/ListKeys": keys_pb2.ListKeysRequest(page_size=1, page_token="a"),
+        }
+        encoded = {method: message.SerializeToString() for method, message in good.items()}
+        calls = endless(
+            lambda source: ((method, damaged(data, source)) for method, data in encoded.items()), MESSAGE_BYTES
+        )
+        ends = ends_of(lambda call: raw.call(*call), calls)
+    assert sum(ends.values()) == MESSAGE_BYTES
+    assert {"OK", "INVALID_ARGUMENT"} <= set(ends)
+
+
+def test_connections_of_any_bytes(server: Server) -> None:
+    """HTTP/2 itself: what arrives is a call, a call with something wrong, or no HTTP/2 at all."""
+    with RawClient(server.address, "small") as raw:
+        body = good_request(raw).SerializeToString()[:2000]
+    good = http2.call(b"/sealserve.v1.PredictionService/Predict", body)
+    source = random.Random(11)
+    paths = [damaged(b"/sealserve.v1.PredictionService/Predict", source)[:120] for _ in range(CONNECTIONS // 4)]
+    connections = [http2.call(path, body) for path in paths]
+    connections += [damaged(good, source) for _ in range(CONNECTIONS - len(connections))]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda data: http2.exchange(server.address, data, patience_seconds=0.1), connections))
+    assert len(answers) == CONNECTIONS
+    assert sum(map(bool, answers)) > CONNECTIONS / 2, "most are well-formed enough to be answered"

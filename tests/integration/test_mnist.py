@@ -1,0 +1,134 @@
+"""The Azure ML guide's own model on MNIST, and how the images are had."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+from sealserve.client import Client
+from sealserve_service.catalog.registry import ModelRegistry, serve_model
+from sealserve_service.models.loading import load_model
+from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.planner import plan_column
+from tests.support import mnist
+from tests.support.serving import HANG_SECONDS, LIMITS, running_server
+
+
+def test_two_hundred_images() -> None:
+    path, images = mnist.find(mnist.MODEL), mnist.images()
+    if path is None or images is None:
+        pytest.skip("the MNIST model or its test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
+    rows = images[:200]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
+        estimator = joblib.load(path)
+    model = load_model(path, trust_pickle=True)
+    registry = ModelRegistry([serve_model("mnist", model, input_grid(model, input_range=(0.0, 1.0)), LIMITS)])
+    with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
+        expected = rows @ estimator.coef_.T + estimator.intercept_
+        assert np.abs(client.decision_function(rows) - expected).max() <= 0.01
+        np.testing.assert_array_equal(client.predict(rows), estimator.classes_[expected.argmax(axis=1)])
+        offer = client.model.offers[0]
+        assert offer.cost.request_bytes <= 34_000
+        assert offer.cost.reply_bytes <= 85_000
+
+
+@pytest.mark.slow
+def test_all_images_in_columns() -> None:
+    """Decrypted integers are those of plaintext arithmetic, one and all; so are the labels the estimator's."""
+    path, images = mnist.find(mnist.MODEL), mnist.images()
+    if path is None or images is None:
+        pytest.skip("the MNIST model or its test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
+    assert images.shape == (10_000, 784)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
+        estimator = joblib.load(path)
+    model = load_model(path, trust_pickle=True)
+    grid = input_grid(model, input_range=(0.0, 1.0))
+    plan = plan_column(model.weights, model.intercept, grid)
+    assert plan.weight_bits == 14
+    integers = grid.quantize(images) @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)
+    registry = ModelRegistry([serve_model("mnist", model, grid, LIMITS)])
+    with (
+        running_server(registry) as address,
+        Client(address, layout="column", timeout_seconds=HANG_SECONDS) as client,
+    ):
+        offer = client.offer(len(images))
+        assert offer.parameters == plan.parameters
+        assert offer.score_scale == plan.model.score_scale
+        scores = client.decision_function(images)
+        assert offer.cost.request_bytes / offer.rows_per_item <= 12_600
+        assert offer.cost.reply_bytes / offer.rows_per_item <= 200
+        labels = client.predict(images[:5])
+    np.testing.assert_array_equal(np.rint(scores * offer.score_scale).astype(np.int64), integers)
+    np.testing.assert_array_equal(scores, integers / offer.score_scale)
+    expected = estimator.classes_[(images @ estimator.coef_.T + estimator.intercept_).argmax(axis=1)]
+    np.testing.assert_array_equal(estimator.classes_[scores.argmax(axis=1)], expected)
+    np.testing.assert_array_equal(labels, expected[:5])
+
+
+CONTENT = b"\0\0\x08\x02" + bytes([0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(6))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """The URL of a web server on this machine that has one file."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / mnist.IMAGES).write_bytes(gzip.compress(CONTENT))
+    handler = functools.partial(Quiet, directory=str(tmp_path / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def _small_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mnist.SHA256, mnist.IMAGES, hashlib.sha256(CONTENT).hexdigest())
+
+
+@pytest.mark.usefixtures("_small_content")
+def test_files_come_from_the_next_place_that_has_the_right_ones(site: str, tmp_path: Path) -> None:
+    directory, shared, file = tmp_path / "data", tmp_path / "shared", tmp_path / "data" / mnist.IMAGES
+    urls = (site + "missing/", site)
+    assert mnist.provide(mnist.IMAGES, directory, shared, urls) == f"from {site}{mnist.IMAGES}"
+    assert mnist.provide(mnist.IMAGES, directory, shared, ()) == "there already"
+    file.write_bytes(b"damaged")
+    shared.mkdir()
+    (shared / mnist.IMAGES).write_bytes(gzip.compress(CONTENT, 1, mtime=7))  # another packing of the same
+    assert mnist.provide(mnist.IMAGES, directory, shared, ()).startswith("from file:")
+    assert [path.name for path in directory.iterdir()] == [mnist.IMAGES]
+    assert mnist.read_idx(file).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_file_of_another_digest_is_not_kept(site: str, tmp_path: Path) -> None:
+    with pytest.raises(mnist.DataError, match="SHA-256") as caught:
+        mnist.provide(mnist.IMAGES, tmp_path / "data", tmp_path / "nowhere", (site,))
+    assert "nowhere" in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_environment_goes_first(tmp_path: Path) -> None:
+    (tmp_path / mnist.IMAGES).write_bytes(CONTENT)
+    assert mnist.find(mnist.IMAGES, {"SEALSERVE_DATA": str(tmp_path)}) == tmp_path / mnist.IMAGES
+    assert mnist.find("no such file", {"SEALSERVE_DATA": str(tmp_path)}) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"\0\0"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09few")])
+def test_what_is_no_idx_file(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "file.gz"
+    path.write_bytes(data)
+    with pytest.raises(mnist.DataError, match="file"):
+        mnist.read_idx(path)

@@ -1,0 +1,272 @@
+"""Public encryption keys over a real socket: registered, scoped, ready for use, bounded; bad ones leave no trace."""
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import psutil
+import pytest
+
+from sealserve.errors import (
+    KeyFault,
+    KeyNotFoundError,
+    KeyStoreUnavailableError,
+    LimitExceededError,
+    MalformedKeyError,
+    ParameterSetNotOfferedError,
+    ServiceError,
+)
+from sealserve.he.parameters import (
+    PRIVATE_ROW_PARAMETER_SETS,
+    ROW_PARAMETER_SETS,
+    ParameterSet,
+    key_parameters,
+)
+from sealserve.he.public_key_format import public_key_bytes
+from sealserve.he.secret.decryptor import Decryptor
+from sealserve.he.secret.encryptor import Encryptor
+from sealserve.key_registry import KeyRegistry
+from sealserve.protocol.key_record import KeyKind, KeyRecord
+from sealserve.secret_key import SecretKey
+from sealserve.secret_key_access import TOKEN
+from sealserve_service.catalog.registry import ModelRegistry
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
+from sealserve_service.keys.registered_keys import RegisteredKeys
+from sealserve_service.keys.stores.memory import MemoryKeyStore
+from sealserve_service.telemetry.metrics import Telemetry
+from tests.support.ei_user import EIUser
+from tests.support.raw import assert_error
+from tests.support.registered_keys import record_of
+from tests.support.serving import HANG_SECONDS, registered_keys, running_server
+
+PARAMETER_SET, LARGER = PRIVATE_ROW_PARAMETER_SETS[:2]
+SAME_RING = ParameterSet("column-4096-92", PARAMETER_SET.poly_modulus_degree, PARAMETER_SET.primes)
+KEY = SecretKey.generate(PARAMETER_SET)
+DATA = KEY.public_encryption_key
+KEY_ID = hashlib.sha256(DATA).hexdigest()
+BYTES = public_key_bytes(PARAMETER_SET)
+KIND = KeyKind.PUBLIC_ENCRYPTION_KEY
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server with registered keys."""
+
+    keys: RegisteredKeys
+    registry: KeyRegistry
+
+    def register(
+        self, data: bytes = DATA, parameter_set: str = PARAMETER_SET.name, ttl_seconds: float | None = None
+    ) -> KeyRecord:
+        return self.registry.register(data, kind=KIND, parameter_set=parameter_set, ttl_seconds=ttl_seconds)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    keys = registered_keys(MemoryKeyStore(64 << 20))
+    with (
+        running_server(ModelRegistry([]), keys=keys) as address,
+        KeyRegistry(address, timeout_seconds=HANG_SECONDS) as registry,
+    ):
+        yield Service(keys, registry)
+
+
+def assert_encrypts_zero(encryptor: ZeroEncryptor, key: SecretKey, parameter_set: ParameterSet) -> None:
+    """Check that what it encrypts is zero to the key's owner."""
+    c0, c1 = encryptor.encrypt()
+    everywhere = np.arange(parameter_set.poly_modulus_degree, dtype=np.intp)
+    decryptor = Decryptor(key_parameters(parameter_set), key.export(TOKEN))
+    assert not decryptor.decrypt(c0.tobytes(), c1.tobytes(), everywhere).any()
+    assert c1.any()
+
+
+@pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
+def test_a_key_is_registered_and_encrypts_zero(service: Service, parameter_set: ParameterSet) -> None:
+    key = SecretKey.generate(parameter_set)
+    data = key.public_encryption_key
+    record = service.register(data, parameter_set.name)
+    assert record.key_id == hashlib.sha256(data).hexdigest()
+    assert (record.kind, record.parameter_set, record.byte_count) == (KIND, parameter_set.name, len(data))
+    assert service.registry.get(record.key_id) == record
+    assert_encrypts_zero(service.keys.zero_encryptor("anonymous", record.key_id, parameter_set), key, parameter_set)
+
+
+def test_the_same_bytes_are_one_key_for_every_model_of_the_ring(service: Service) -> None:
+    assert service.register().create_time == service.register().create_time
+    assert len(list(service.registry.list())) == 1
+    for parameter_set in (PARAMETER_SET, SAME_RING):
+        assert_encrypts_zero(service.keys.zero_encryptor("anonymous", KEY_ID, parameter_set), KEY, PARAMETER_SET)
+    with pytest.raises(KeyNotFoundError):
+        service.keys.zero_encryptor("anonymous", KEY_ID, LARGER)
+
+
+def test_others_find_nothing_nor_does_who_has_deleted_it(service: Service) -> None:
+    service.register()
+    for tenant, key_id in (("bob", KEY_ID), ("", KEY_ID), ("anonymous", "0" * 64), ("anonymous", "")):
+        with pytest.raises(KeyNotFoundError) as caught:
+            service.keys.zero_encryptor(tenant, key_id, PARAMETER_SET)
+        assert_error(caught.value, KeyNotFoundError(key_id))
+    assert service.keys.zero_encryptor("anonymous", KEY_ID, PARAMETER_SET)
+    service.registry.delete(KEY_ID)
+    with pytest.raises(KeyNotFoundError):
+        service.keys.zero_encryptor("anonymous", KEY_ID, PARAMETER_SET)
+
+
+def test_a_key_of_one_kind_is_none_of_the_other(service: Service, ei_user: EIUser) -> None:
+    service.register()
+    evaluation_keys = service.registry.register(ei_user.evaluation_keys)
+    with pytest.raises(KeyNotFoundError):
+        service.keys.zero_encryptor("anonymous", evaluation_keys.key_id, PARAMETER_SET)
+    with pytest.raises(KeyNotFoundError):
+        service.keys.galois_keys("anonymous", KEY_ID)
+    assert service.keys.galois_keys("anonymous", evaluation_keys.key_id)
+    assert service.keys.zero_encryptor("anonymous", KEY_ID, PARAMETER_SET)
+
+
+def ciphertext(parameter_set: ParameterSet) -> bytes:
+    key = SecretKey.generate(parameter_set).export(TOKEN)
+    return Encryptor(key_parameters(parameter_set), key).encrypt(np.ones(parameter_set.poly_modulus_degree, np.uint64))
+
+
+def constant(data: bytes) -> bytes:
+    """The second polynomial is 7: all its values are."""
+    return data[: -(BYTES - 113) // 2] + struct.pack("<Q", 7) * ((BYTES - 113) // 16)
+
+
+BAD_KEYS: dict[str, tuple[KeyFault, Callable[[], bytes]]] = {
+    "empty": (KeyFault.FORMAT, lambda: b""),
+    "truncated": (KeyFault.FORMAT, lambda: DATA[:-1]),
+    "random": (KeyFault.FORMAT, lambda: os.urandom(BYTES)),
+    "a ciphertext": (KeyFault.FORMAT, lambda: ciphertext(PARAMETER_SET)),
+    "a secret key": (KeyFault.FORMAT, lambda: KEY.export(TOKEN)),
+    "of other primes": (
+        KeyFault.PARAMETERS,
+        lambda: (
+            SecretKey.generate(
+                ParameterSet("other", 4096, (*reversed(PARAMETER_SET.data_primes), 0x1C001))
+            ).public_encryption_key
+        ),
+    ),
+    "with a residue at its prime": (KeyFault.COEFFICIENT, lambda: DATA[:-8] + struct.pack("<Q", 0x1C001)),
+    "zero": (KeyFault.DEGENERATE, lambda: DATA[:113] + bytes(BYTES - 113)),
+    "half zero": (KeyFault.DEGENERATE, lambda: DATA[: -(BYTES - 113) // 2].ljust(BYTES, b"\0")),
+    "half constant": (KeyFault.DEGENERATE, lambda: constant(DATA)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_KEYS)
+def test_bad_keys_have_their_error_and_leave_nothing(service: Service, name: str) -> None:
+    reason, make = BAD_KEYS[name]
+    with pytest.raises(MalformedKeyError) as caught:
+        service.register(make())
+    assert_error(caught.value, MalformedKeyError(reason))
+    assert list(service.registry.list()) == []
+    assert service.register().key_id == KEY_ID
+
+
+@pytest.mark.parametrize("parameter_set", ["ei-8192", *(s.name for s in ROW_PARAMETER_SETS[:2]), "row-1024-27", ""])
+def test_a_set_that_has_no_room_to_hide_weights_takes_no_keys(service: Service, parameter_set: str) -> None:
+    with pytest.raises(ParameterSetNotOfferedError) as caught:
+        service.register(parameter_set=parameter_set)
+    assert_error(caught.value, ParameterSetNotOfferedError("", parameter_set))
+
+
+def test_the_cap_is_that_of_the_kind(service: Service) -> None:
+    """Far below what evaluation keys may have: the header is refused, and nothing is read."""
+    with pytest.raises(LimitExceededError) as caught:
+        service.register(DATA + b"\0")
+    assert_error(caught.value, LimitExceededError("max_key_bytes", BYTES, BYTES + 1))
+    larger = SecretKey.generate(LARGER).public_encryption_key
+    with pytest.raises(LimitExceededError):
+        service.register(larger)
+    assert service.register(larger, LARGER.name).byte_count == len(larger)
+
+
+# Ready for use
+
+
+class Hours:
+    """A clock."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def kept_in(store: MemoryKeyStore, data: bytes, tenant: str = "alice", created: datetime | None = None) -> str:
+    """Put a key into a store past the service, which would check it; returns its id."""
+    record = record_of(data, tenant, created=created)
+    changed = KeyRecord(**{**vars(record), "kind": KIND, "parameter_set": PARAMETER_SET.name})
+    return store.put(changed, data).key_id
+
+
+def test_an_expired_key_is_not_found() -> None:
+    clock = Hours()
+    store = MemoryKeyStore(64 << 20, clock=clock)
+    keys = registered_keys(store, clock=clock)
+    key_id = kept_in(store, DATA, created=clock.now)
+    assert keys.zero_encryptor("alice", key_id, PARAMETER_SET)
+    clock.now += timedelta(hours=2)
+    with pytest.raises(KeyNotFoundError):
+        keys.zero_encryptor("alice", key_id, PARAMETER_SET)
+
+
+def test_a_store_of_bad_bytes_harms_nothing() -> None:
+    """Written by an older version, or by another hand: what is loaded is checked again."""
+    store = MemoryKeyStore(64 << 20)
+    keys = registered_keys(store)
+    bad, good = kept_in(store, DATA[:113] + bytes(BYTES - 113)), kept_in(store, DATA)
+    with pytest.raises(MalformedKeyError):
+        keys.zero_encryptor("alice", bad, PARAMETER_SET)
+    assert keys.zero_encryptor("alice", good, PARAMETER_SET)
+
+
+def test_a_kind_of_tomorrow_is_not_found() -> None:
+    store = MemoryKeyStore(64 << 20)
+    record = KeyRecord(**{**vars(record_of(DATA)), "kind": KIND, "parameter_set": "row-16384-400"})
+    store.put(record, DATA)
+    with pytest.raises(KeyNotFoundError):
+        registered_keys(store).zero_encryptor("alice", record.key_id, PARAMETER_SET)
+
+
+def test_a_key_that_is_ready_needs_no_store() -> None:
+    store = MemoryKeyStore(64 << 20)
+    keys = registered_keys(store)
+    key_id = kept_in(store, DATA)
+    ready = keys.zero_encryptor("alice", key_id, PARAMETER_SET)
+
+    def fail(*_: object) -> None:
+        raise KeyStoreUnavailableError(1.0)
+
+    store.read = store.get = fail  # type: ignore[method-assign,assignment]
+    assert keys.zero_encryptor("alice", key_id, PARAMETER_SET) is ready
+    with pytest.raises(ServiceError):
+        keys.zero_encryptor("bob", key_id, PARAMETER_SET)
+
+
+def test_memory_and_descriptors_are_flat_over_a_hundred_keys() -> None:
+    """Twenty keys have room: a hundred, used in turn and again and again, take no more."""
+    store = MemoryKeyStore(64 << 20)
+    telemetry = Telemetry()
+    keys = registered_keys(store, cache_bytes=20 * BYTES, telemetry=telemetry)
+    ids = [kept_in(store, SecretKey.generate(PARAMETER_SET).public_encryption_key) for _ in range(100)]
+    process = psutil.Process()
+
+    def use_all() -> tuple[int, int]:
+        for key_id in ids:
+            assert keys.zero_encryptor("alice", key_id, PARAMETER_SET).encrypt().any()
+        return process.memory_info().rss, process.num_fds()
+
+    use_all()
+    resident, descriptors = use_all()
+    for _ in range(10):
+        last_resident, last_descriptors = use_all()
+    assert last_descriptors == descriptors
+    assert last_resident - resident < 10 * BYTES  # a thousand loads of keys that stayed would be 200 MB
+    assert telemetry.registry.get_sample_value("sealserve_key_cache_bytes") == 20 * BYTES

@@ -1,0 +1,1 @@
+"""What tests share: servers, clients, certificates, hostile peers. No test is here."""

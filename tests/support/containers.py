@@ -1,0 +1,180 @@
+"""Podman, the service's image, and containers of it that are confined as in production.
+
+No registry of images need be reachable: the base is made of Debian packages. What is slow is kept: the base in
+build/container and in podman's store, the layers of the image there too.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from tests.support.azurite import free_port
+from tests.support.serving import HANG_SECONDS, ROOT
+
+BASE_IMAGE = "localhost/sealserve-base:bookworm"
+IMAGE = "localhost/sealserve:test"
+PORT = 50051
+MEMORY_BYTES = 1 << 30
+CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+_BASE = ROOT / "build/container/base.tar"
+_INSTALL = "SEALSERVE_INSTALL_PODMAN"
+_SECONDS = 900.0  # for downloads on a busy machine
+_CONFINED = (
+    f"--memory={MEMORY_BYTES} --memory-swap={MEMORY_BYTES} --cpus=1 --read-only --read-only-tmpfs=false --cap-drop=all "
+    "--security-opt=no-new-privileges --user=10001:10001"
+)
+
+
+def require() -> None:
+    """Skip where podman is not; in CI, or where the environment asks for it, install it or fail."""
+    if shutil.which("podman") and shutil.which("mmdebstrap"):
+        return
+    if os.environ.get("CI") == "true" or os.environ.get(_INSTALL) == "1":
+        _run(str(ROOT / ".ci/install_podman"))
+    else:
+        pytest.skip(f"podman or mmdebstrap is missing: `make podman`, or {_INSTALL}=1")
+
+
+def build_image() -> str:
+    """Build the image of this work tree, as `make image` does, and return its name."""
+    _provide_base()
+    # Behind a proxy that signs for others, only this machine knows whom to trust.
+    trust = f"--volume {CA_BUNDLE}:{CA_BUNDLE}:ro" if CA_BUNDLE.is_file() else ""
+    settings = {"CONTAINERS": "podman", "IMAGE": IMAGE, "BASE_IMAGE": BASE_IMAGE, "IMAGE_FLAGS": trust}
+    _run("make", "--no-print-directory", "image", *(f"{name}={value}" for name, value in settings.items()))
+    return IMAGE
+
+
+def _provide_base() -> None:
+    """Make Debian with its Python, in the place of python:3.11-slim, unless podman has it."""
+    if subprocess.run(["podman", "image", "exists", BASE_IMAGE], check=False).returncode == 0:  # noqa: S607
+        return
+    if not _BASE.is_file():
+        _BASE.parent.mkdir(parents=True, exist_ok=True)
+        partial = _BASE.with_name("partial.tar")
+        packages = "--include=python3-minimal,python3-venv,ca-certificates"
+        _run("mmdebstrap", "--quiet", "--variant=minbase", packages, "bookworm", str(partial))
+        partial.replace(_BASE)
+    _run("podman", "import", str(_BASE), BASE_IMAGE)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A running container of the service.
+
+    Attributes:
+        address: where this machine reaches its port.
+        started: when it was started, on the clock of `time.monotonic`.
+    """
+
+    name: str
+    address: str
+    started: float
+
+    def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the container, as the service's user and within its limits."""
+        return _podman("exec", self.name, *command)
+
+    def state(self, field: str) -> str:
+        """A field of the container's state: Status, ExitCode, OOMKilled, Pid."""
+        return _run("podman", "inspect", "--format", f"{{{{.State.{field}}}}}", self.name).strip()
+
+    def logs(self) -> str:
+        """What the service has printed and logged."""
+        found = _podman("logs", self.name)
+        return found.stdout + found.stderr
+
+    def send(self, signal: str) -> None:
+        """Send the service a signal."""
+        _run("podman", "kill", "--signal", signal, self.name)
+
+    def exit_code(self) -> int:
+        """Wait for the container's end."""
+        return int(_run("podman", "wait", self.name))
+
+    @cached_property
+    def _memory(self) -> Path:
+        """The control group that bounds its memory."""
+        lines = Path(f"/proc/{self.state('Pid')}/cgroup").read_text().splitlines()
+        groups = dict(line.split(":", 2)[1:] for line in lines)
+        if "memory" in groups:  # control groups of version 1
+            return Path("/sys/fs/cgroup/memory" + groups["memory"])
+        return Path("/sys/fs/cgroup" + groups[""])
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory that all its processes had at once, file cache included."""
+        names = ("memory.peak", "memory.max_usage_in_bytes")
+        return next(int((self._memory / name).read_text()) for name in names if (self._memory / name).is_file())
+
+    def resident_bytes(self) -> int:
+        """The most that its first process had resident."""
+        status = Path(f"/proc/{self.state('Pid')}/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+@contextlib.contextmanager
+def running_container(
+    image: str,
+    *arguments: str,
+    mounts: Mapping[Path, str] = {},  # never changed
+    environment: Mapping[str, str] = {},
+    shares_network: bool = False,
+) -> Iterator[Container]:
+    """Run `sealserve serve` with these arguments.
+
+    Args:
+        image: of the service.
+        arguments: of `serve`.
+        mounts: path here -> path there, where it is read-only.
+        environment: the service's variables.
+        shares_network: whether the service is on this machine's loopback itself, to reach what else is there.
+    """
+    name, port = f"sealserve-test-{os.getpid()}-{time.monotonic_ns()}", free_port()
+    volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
+    variables = [f"--env={variable}={value}" for variable, value in environment.items()]
+    address = f"127.0.0.1:{port}"
+    network = [f"--publish={address}:{PORT}"]
+    if shares_network:
+        network = ["--network=host", f"--env=SEALSERVE_ADDRESS={address}"]
+    started = time.monotonic()
+    try:
+        _run(
+            *("podman", "run", "--detach", "--name", name, *network, *_CONFINED.split(), *volumes, *variables),
+            *(image, "serve", "--weights", "open", *arguments),
+        )
+        yield Container(name, address, started)
+    finally:
+        _podman("rm", "--force", "--time=0", "--volumes", name)
+
+
+def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
+    """Wait until a condition holds; fail with the container's log if it does not come to that."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert container.state("Status") == "running", container.logs()
+        assert time.monotonic() < end, container.logs()
+        time.sleep(0.02)
+
+
+def _podman(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["podman", *arguments],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+    )
+
+
+def _run(*command: str) -> str:
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    assert result.returncode == 0, f"{' '.join(command)}: {result.stdout}{result.stderr}"
+    return result.stdout

@@ -1,0 +1,71 @@
+"""Keys for the tests of key stores, and other processes that put them. Imports little: those processes start often."""
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sealserve.protocol.key_record import KeyKind, KeyRecord
+
+HOUR = timedelta(hours=1)
+_PROGRAM = """
+import sys
+from tests.registered_keys import *
+data = bytes.fromhex(sys.stdin.readline())
+{preparation}
+print("ready", flush=True)
+sys.stdin.readline()
+print(store.put(record_of(data, lives={hours} * HOUR), data).create_time.isoformat())
+store.close()
+"""
+
+
+def record_of(
+    data: bytes, tenant: str = "alice", lives: timedelta = HOUR, created: datetime | None = None
+) -> KeyRecord:
+    """The record of a key that is any bytes, created now unless said otherwise."""
+    created = created or datetime.now(UTC)
+    return KeyRecord(
+        tenant=tenant,
+        key_id=hashlib.sha256(data).hexdigest(),
+        kind=KeyKind.EVALUATION_KEYS,
+        parameter_set="ei-8192",
+        byte_count=len(data),
+        create_time=created,
+        expire_time=created + lives,
+    )
+
+
+@contextlib.contextmanager
+def putting_process(preparation: str, data: bytes, hours: int = 1) -> Iterator["subprocess.Popen[str]"]:
+    """Have another process put a key into what the preparation has made `store`, once `let_put` tells it to."""
+    program = _PROGRAM.format(preparation=preparation, hours=hours)
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        process.stdin.write(data.hex() + "\n")
+        process.stdin.flush()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def let_put(processes: list["subprocess.Popen[str]"], timeout_seconds: float) -> list[str]:
+    """Let processes put their key at once; returns the create_times that they were told, "" for one that died."""
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [process.communicate(timeout=timeout_seconds)[0].strip() for process in processes]

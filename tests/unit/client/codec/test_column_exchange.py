@@ -1,0 +1,116 @@
+"""Batches to items and replies to scores, against a column engine: exact, and closed to what is not of the model."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealserve._codec.codec import Exchange, choose
+from sealserve.errors import ParameterError, ReplyError
+from sealserve.he.parameters import COLUMN_PARAMETER_SETS, Layout
+from sealserve.protocol.item import Residues, Scores, SealCiphertext
+from sealserve.protocol.model import Model
+from sealserve_service.tenants.tenant import ANONYMOUS
+from tests.support.serving import linear, served
+
+RANDOM = np.random.default_rng(14)
+FEATURES, SCORES, ROWS = 9, 3, 5
+LINEAR = linear(RANDOM.normal(size=(SCORES, FEATURES)), RANDOM.normal(size=SCORES))
+SERVED = served("model", LINEAR)
+MODEL, ENGINE = SERVED.model, SERVED.engines[1]
+EXCHANGE = Exchange(MODEL, offer=choose(MODEL, 1, Layout.COLUMN))
+OFFER, GRID = EXCHANGE.offer, MODEL.grid
+(PRIME,), N = OFFER.parameters.parameter_set.primes, OFFER.rows_per_item
+QUANTIZED = RANDOM.integers(0, GRID.levels, (ROWS, FEATURES), endpoint=True)
+
+
+def reply_to(exchange: Exchange, quantized: NDArray[np.int64]) -> list[Scores]:
+    item = exchange.encrypt(quantized)
+    scoring = ENGINE.begin(item.header, ANONYMOUS)
+    scoring.add(list(item.ciphertexts))
+    return list(scoring.finish())
+
+
+def residues(piece: Scores) -> Residues:
+    assert isinstance(piece, Residues)
+    return piece
+
+
+REPLY = reply_to(EXCHANGE, QUANTIZED)
+FIRST, SECOND, THIRD = map(residues, REPLY)
+
+
+def test_an_item_says_what_it_is_and_is_encrypted_as_it_is_taken() -> None:
+    item = EXCHANGE.encrypt(QUANTIZED)
+    header = item.header
+    assert (header.layout, header.parameter_set, header.key_id) == (Layout.COLUMN, "column-2048-54", "")
+    assert (header.row_count, header.ciphertext_count) == (ROWS, FEATURES)
+    once, again = list(item.ciphertexts), list(item.ciphertexts)
+    assert item.byte_count == sum(map(len, once)) == OFFER.cost.request_bytes
+    assert not set(once) & set(again), "no ciphertext is sent twice: a batch that is sent again is encrypted anew"
+    assert len(set(once)) == FEATURES
+
+
+@pytest.mark.parametrize("row_count", [1, ROWS, N])
+def test_scores_come_in_the_order_of_rows_and_classes(row_count: int) -> None:
+    quantized = RANDOM.integers(0, GRID.levels, (row_count, FEATURES), endpoint=True)
+    scores = EXCHANGE.decrypt(row_count, reply_to(EXCHANGE, quantized))
+    assert scores.shape == (row_count, SCORES)
+    expected = LINEAR.decision(GRID.minimum + GRID.step * quantized)
+    assert np.abs(scores - expected).max() <= OFFER.score_error_bound
+
+
+def patched(data: bytes, at: int, residue: int) -> bytes:
+    return data[:at] + residue.to_bytes(8, "little") + data[at + 8 :]
+
+
+BAD_REPLIES: dict[str, list[Scores]] = {
+    "no pieces": [],
+    "a piece too few": [FIRST, SECOND],
+    "a piece too many": [FIRST, SECOND, THIRD, THIRD],
+    "of a row less": [Residues(pair.c0[:-8], pair.c1) for pair in (FIRST, SECOND, THIRD)],
+    "of a row more": [Residues(pair.c0 + bytes(8), pair.c1) for pair in (FIRST, SECOND, THIRD)],
+    "a first polynomial whole": [Residues(FIRST.c1, FIRST.c1), SECOND, THIRD],
+    "no first polynomial": [FIRST, Residues(b"", SECOND.c1), THIRD],
+    "no second polynomial": [FIRST, Residues(SECOND.c0, b""), THIRD],
+    "a second polynomial of the rows only": [FIRST, SECOND, Residues(THIRD.c0, THIRD.c1[: 8 * ROWS])],
+    "a residue at its prime": [FIRST, SECOND, Residues(patched(THIRD.c0, 0, PRIME), THIRD.c1)],
+    "the last residue at its prime": [FIRST, SECOND, Residues(THIRD.c0, patched(THIRD.c1, 8 * N - 8, PRIME))],
+    "a SEAL object": [FIRST, SECOND, SealCiphertext(b"")],
+}
+
+
+@pytest.mark.parametrize("what", BAD_REPLIES)
+def test_a_malformed_reply_is_refused(what: str) -> None:
+    with pytest.raises(ReplyError):
+        EXCHANGE.decrypt(ROWS, BAD_REPLIES[what])
+    assert EXCHANGE.decrypt(ROWS, REPLY).shape == (ROWS, SCORES)
+
+
+def with_offer(**changes: Any) -> Model:
+    return dataclasses.replace(MODEL, offers=(dataclasses.replace(OFFER, **changes),))
+
+
+CONTRADICTIONS: dict[str, dict[str, Any]] = {
+    "a row too many": {"rows_per_item": N + 1},
+    "a row too few": {"rows_per_item": N - 1},
+    "no rows": {"rows_per_item": 0},
+    "a ciphertext too many": {"ciphertexts_per_item": FEATURES + 1},
+    "no ciphertexts": {"ciphertexts_per_item": 0},
+    "no classes": {"classes_per_polynomial": 0},
+    "two classes a polynomial": {"classes_per_polynomial": 2},
+    "endless classes": {"classes_per_polynomial": 2**32 - 1},
+    "the row layout's packing": {"layout": Layout.ROW},
+    "another ring": {
+        "parameters": dataclasses.replace(OFFER.parameters, parameter_set=COLUMN_PARAMETER_SETS[1]),
+    },
+    "another parms_id": {"parms_id": bytes(32)},
+}
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+def test_an_offer_that_contradicts_itself_is_refused(what: str) -> None:
+    with pytest.raises(ParameterError):
+        Exchange(with_offer(**CONTRADICTIONS[what]))

@@ -1,0 +1,132 @@
+"""Scores to predictions, on scores chosen by hand or by hypothesis; estimators judge them in models/test_folding.py."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from sealserve.errors import NoSuchMethodError
+from sealserve.protocol.output import Label, Link, Output, Task
+
+BINARY = Output(Task.CLASSIFICATION, 1, ("no", "yes"), Link.LOGISTIC)
+MULTICLASS = Output(Task.CLASSIFICATION, 3, (3, 5, 7), Link.SOFTMAX)
+MULTILABEL = Output(Task.MULTILABEL, 2, (0, 1), Link.LOGISTIC)
+
+any_scores = hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(3)), elements=st.floats(-1e300, 1e300))
+
+
+def test_binary_takes_the_second_class_above_zero() -> None:
+    scores = np.array([[-1.0], [0.0], [1e-300]])
+    assert BINARY.predict(scores).tolist() == ["no", "no", "yes"]
+    assert BINARY.decision_function(scores).tolist() == [-1.0, 0.0, 1e-300]
+
+
+def test_multiclass_takes_the_greatest_score_and_the_first_of_equals() -> None:
+    scores = np.array([[1.0, 2.0, 0.0], [4.0, 4.0, 4.0]])
+    assert MULTICLASS.predict(scores).tolist() == [5, 3]
+    assert MULTICLASS.decision_function(scores) is scores
+
+
+def test_two_classes_may_have_a_score_each() -> None:
+    output = Output(Task.CLASSIFICATION, 2, ("a", "b"), Link.SOFTMAX)
+    scores = np.array([[1.0, 0.0]])
+    assert output.predict(scores).tolist() == ["a"]
+    assert output.decision_function(scores).shape == (1, 2)
+    assert output.predict_proba(scores).shape == (1, 2)
+
+
+def test_multilabel_decides_label_by_label() -> None:
+    scores = np.array([[-1.0, 2.0], [3.0, 0.0]])
+    assert MULTILABEL.predict(scores).tolist() == [[0, 1], [1, 0]]
+    assert MULTILABEL.predict(scores).dtype == np.int64
+    np.testing.assert_allclose(MULTILABEL.predict_proba(scores), 1 / (1 + np.exp(-scores)))
+
+
+@pytest.mark.parametrize(("scalar_target", "shape"), [(True, (4,)), (False, (4, 1))])
+def test_regression_keeps_the_shape_of_its_target(scalar_target: bool, shape: tuple[int, ...]) -> None:
+    output = Output(Task.REGRESSION, 1, scalar_target=scalar_target)
+    assert output.predict(np.ones((4, 1))).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype"),
+    [((3, 5), np.int64), ((0.5, 1.5), np.float64), ((False, True), np.bool_), (("a", "bcd"), np.dtype("<U3"))],
+)
+def test_labels_have_their_natural_dtype(classes: tuple[Label, ...], dtype: Any) -> None:
+    assert Output(Task.CLASSIFICATION, 1, classes).predict(np.ones((2, 1))).dtype == dtype
+
+
+def test_no_rows_are_no_predictions() -> None:
+    for output in (BINARY, MULTICLASS, MULTILABEL):
+        none = np.empty((0, output.score_count))
+        assert len(output.predict(none)) == len(output.decision_function(none)) == len(output.predict_proba(none)) == 0
+
+
+@pytest.mark.parametrize("link", [Link.SOFTMAX, Link.OVR_LOGISTIC, Link.MODIFIED_HUBER])
+@settings(deadline=None)
+@given(scores=any_scores)
+def test_class_probabilities_sum_to_one_however_far_the_scores(link: Link, scores: NDArray[np.float64]) -> None:
+    probabilities = Output(Task.CLASSIFICATION, 3, ("a", "b", "c"), link).predict_proba(scores)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+
+
+@pytest.mark.parametrize("link", [Link.OVR_LOGISTIC, Link.MODIFIED_HUBER])
+def test_zero_rows_become_equal_shares_unless_they_are_kept(link: Link) -> None:
+    scores = np.full((1, 3), -1e6)
+    shared = Output(Task.CLASSIFICATION, 3, (1, 2, 3), link)
+    kept = Output(Task.CLASSIFICATION, 3, (1, 2, 3), link, keeps_zero_rows=True)
+    np.testing.assert_allclose(shared.predict_proba(scores), 1 / 3)
+    assert kept.predict_proba(scores).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_modified_huber_clips() -> None:
+    output = Output(Task.CLASSIFICATION, 1, (0, 1), Link.MODIFIED_HUBER)
+    scores = np.array([[-2.0], [-0.5], [3.0]])
+    assert output.predict_proba(scores).tolist() == [[1.0, 0.0], [0.75, 0.25], [0.0, 1.0]]
+
+
+def test_no_link_no_probabilities() -> None:
+    with pytest.raises(NoSuchMethodError, match="use predict or decision_function"):
+        Output(Task.CLASSIFICATION, 1, (0, 1)).predict_proba(np.ones((1, 1)))
+
+
+def test_a_regression_has_no_decision_function() -> None:
+    with pytest.raises(AttributeError, match="no decision_function"):
+        Output(Task.REGRESSION, 1).decision_function(np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 3, 1)])
+def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    for method in (MULTICLASS.predict, MULTICLASS.predict_proba, MULTICLASS.decision_function):
+        with pytest.raises(ValueError, match=r"shape \(rows, 3\)"):
+            method(np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ((Task.REGRESSION, 0), "at least one score"),
+        ((Task.REGRESSION, 2, (), Link.NONE, True), "scalar target"),
+        ((Task.CLASSIFICATION, 1, (0, 1), Link.NONE, True), "scalar target"),
+        ((Task.REGRESSION, 1, (1,)), "1 classes where"),
+        ((Task.CLASSIFICATION, 1, (1, 2, 3)), "3 classes where the scores decide between 2"),
+        ((Task.CLASSIFICATION, 3, (1, 2)), "2 classes where the scores decide between 3"),
+        ((Task.REGRESSION, 1, (), Link.LOGISTIC), "link logistic does not fit regression"),
+        ((Task.CLASSIFICATION, 1, (0, 1), Link.SOFTMAX), "link softmax does not fit classification with 1 score"),
+        ((Task.CLASSIFICATION, 3, (0, 1, 2), Link.LOGISTIC), "link logistic does not fit"),
+        ((Task.MULTILABEL, 2, (0, 1), Link.SOFTMAX), "link softmax does not fit multilabel"),
+        ((Task.CLASSIFICATION, 1, (0, "a")), "not int, str"),
+        ((Task.CLASSIFICATION, 1, (0, True)), "not bool, int"),
+        ((Task.CLASSIFICATION, 1, (b"a", b"b")), "not bytes"),
+        ((Task.CLASSIFICATION, 1, ("a", "a")), "a class occurs twice"),
+        ((Task.CLASSIFICATION, 1, (0, 2**63)), "at most 64 bits"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields: tuple[Any, ...], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Output(*fields)

@@ -1,0 +1,56 @@
+"""Signals that wake who waits, whenever they come."""
+
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import wait
+
+import pytest
+
+from sealserve_service.process.signals import RELOAD, STOP, Signals
+from tests.support.serving import HANG_SECONDS
+
+
+def test_what_has_come_is_taken_once() -> None:
+    with Signals() as signals:
+        assert wait([signals.socket], 0) == []
+        for number in (RELOAD, RELOAD, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert wait([signals.socket], HANG_SECONDS) == [signals.socket]
+        assert signals.take() == {RELOAD, signal.SIGTERM}
+        assert wait([signals.socket], 0) == []
+        assert signals.take() == set()
+
+
+def test_a_signal_that_another_thread_takes_wakes_the_one_that_waits() -> None:
+    """So does one that comes as the main thread is about to wait: Python's handlers run when it has waited."""
+
+    def send() -> None:
+        time.sleep(0.1)
+        signal.pthread_kill(threading.get_ident(), RELOAD)
+
+    with Signals() as signals:
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert wait([signals.socket], HANG_SECONDS) == [signals.socket]
+        assert signals.take() == {RELOAD}
+        thread.join()
+
+
+def test_no_number_of_signals_hides_another() -> None:
+    with Signals() as signals:
+        for _ in range(2000):
+            signal.raise_signal(RELOAD)
+        signal.raise_signal(signal.SIGTERM)
+        assert wait([signals.socket], HANG_SECONDS) == [signals.socket]
+        assert signals.take() == {RELOAD, signal.SIGTERM}
+
+
+@pytest.mark.parametrize("number", [*STOP, RELOAD])
+def test_handlers_are_put_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Signals():
+        assert signal.getsignal(number) != before
+    assert signal.getsignal(number) == before
+    assert signal.set_wakeup_fd(-1) == -1
