@@ -13,7 +13,7 @@ from sealserve.protocol.key_record import KeyKind, KeyRecord
 HOUR = timedelta(hours=1)
 _PROGRAM = """
 import sys
-from tests.registered_keys import *
+from tests.support.registered_keys import *
 data = bytes.fromhex(sys.stdin.readline())
 {preparation}
 print("ready", flush=True)
