@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.report import OUTPUT, described_run, render
 from sealserve.ei import EIClient
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve_service.engines.ei.keys import load_galois_keys
 from sealserve_service.engines.ei.slots import EiSlotsEngine
@@ -52,7 +52,7 @@ def engines(path: Path, user: EIUser, row: Any, rounds: int) -> dict[str, Any]:
     loading, keys = timed(lambda: load_galois_keys(user.evaluation_keys))
     engine = EiSlotsEngine(model.weights, model.intercept, grid, lambda *_: keys)
     reference = EIServer(model.weights, model.intercept)
-    header = ItemHeader("mnist", "", Layout.EI_SLOTS, "ei-8192", 1, 1, "")
+    header = ItemHeader("mnist", "", LAYOUTS["ei-slots"], "ei-8192", 1, 1, "")
 
     def seal() -> list[SealCiphertext]:
         scoring = engine.begin(header, ANONYMOUS)

@@ -25,7 +25,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import OUTPUT, described_run, render
-from sealserve._codec.session import LayoutChoice
 from sealserve.client import Client
 from sealserve.loadtest.items import random_rows
 from sealserve_service.catalog.registry import ModelRegistry
@@ -192,7 +191,7 @@ def _draw(axes: Any, stacks: dict[Stack, float], depth: int, left: float, color:
 
 
 def measure(
-    requests: int, features: int, classes: int, weights: str = "open", layout: LayoutChoice = "row"
+    requests: int, features: int, classes: int, weights: str = "open", layout: str = "row"
 ) -> tuple[dict[str, Any], dict[Stack, float]]:
     """Send requests one by one, of one row or of a full batch; returns what it took, and the seconds of each stack."""
     model = linear(np.random.default_rng(0).normal(size=(classes, features)) / features)

@@ -27,10 +27,9 @@ from tqdm import tqdm
 from benchmarks.cost_model import column_server_seconds, row_server_seconds
 from benchmarks.curves import plot, table
 from benchmarks.report import OUTPUT, described_run, undisturbed
-from sealserve._codec.session import LayoutChoice
 from sealserve.client import Client
 from sealserve.errors import ParameterError
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
 from sealserve.loadtest.driver import LoadDriver
 from sealserve.loadtest.items import LoadCall, LoadItems, random_rows
@@ -40,7 +39,7 @@ from sealserve_service.planning.planner import plan_column, plan_row
 from tests.support.programs import Program, serve
 
 FEATURES, CLASSES = 784, 10
-LAYOUTS: tuple[LayoutChoice, ...] = ("row", "column")
+TIMED_LAYOUTS = ("row", "column")
 _ALLOWED_ERROR = 2.0**-6  # of the range of scores
 _SECONDS = 2.0
 _ITEMS = 5, 100  # at least and at most, as many as take _SECONDS
@@ -99,7 +98,7 @@ class RandomModel:
             with serve(f"--model={path}", "--input-range=0,1", *options) as program:
                 yield program
 
-    def server_seconds(self, layout: LayoutChoice, grid: InputGrid) -> float:
+    def server_seconds(self, layout: str, grid: InputGrid) -> float:
         """Say what an item should take, by the model of the cost."""
         arguments = self.weights, np.zeros(len(self.weights)), grid
         if layout == "row":
@@ -109,7 +108,7 @@ class RandomModel:
 
 def _weights_bytes(offer: Offer, weights: NDArray[np.float64]) -> int:
     """Say how large an offer's weights are before its first request: in rows NTT forms, otherwise float64."""
-    if offer.layout is not Layout.ROW:
+    if offer.layout is not LAYOUTS["row"]:
         return weights.nbytes
     polynomials = -(-len(weights) // offer.classes_per_polynomial)
     return polynomials * offer.ciphertexts_per_item * offer.parameters.parameter_set.polynomial_bytes
@@ -121,7 +120,7 @@ def _server_points(axis: str, x: int, model: RandomModel) -> Iterator[Point]:
     It is the undisturbed one: points of a line are minutes apart.
     """
     with model.served() as program:
-        for layout in LAYOUTS:
+        for layout in TIMED_LAYOUTS:
             with Client(program.address, layout=layout) as client, client._connections.use(0) as channel:
                 try:
                     offer = client.offer()
@@ -169,7 +168,7 @@ def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
     By the model the first item takes what a lone one does, and each further one as long as the busier end computes.
     """
     with RandomModel.of(FEATURES, CLASSES).served() as program:
-        for layout in LAYOUTS:
+        for layout in TIMED_LAYOUTS:
             with Client(program.address, layout=layout) as client:
                 offer = client.offer()
                 pool, per_item = random_rows(client.model.grid, 4096, 0), offer.rows_per_item

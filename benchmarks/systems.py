@@ -22,7 +22,8 @@ from benchmarks import plain_server
 from benchmarks.row import latency, message_bytes
 from sealserve.client import Client
 from sealserve.ei import EIClient
-from sealserve.he.parameters import EncryptionParameters, Layout
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters
 from sealserve.loadtest.items import LoadCall, LoadItems
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.wire import header_to_proto
@@ -171,7 +172,7 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
     with _served(workload) as program, EIClient(program.address, client=user.client) as client:
         client._evaluation_keys = user.evaluation_keys
         key_id, model = client.key_id, client.model
-        (offer,) = (offer for offer in model.offers if offer.layout is Layout.EI_SLOTS)
+        (offer,) = (offer for offer in model.offers if offer.layout is LAYOUTS["ei-slots"])
         header = ItemHeader(model.name, model.config_id, offer.layout, "ei-8192", 1, 1, key_id)
         call: Any = client._channel.unary_unary(_PREDICT, bytes, prediction_pb2.PredictResponse.FromString)
 

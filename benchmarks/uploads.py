@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from benchmarks.report import OUTPUT, described_run, render
 from sealserve.he import _seal
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1000, help="calls for each figure (%(default)s)")
     arguments = parser.parse_args()
     report = described_run() | {
-        "uploads": [measure(parameter_set, arguments.calls) for parameter_set in ROW_PARAMETER_SETS]
+        "uploads": [measure(parameter_set, arguments.calls) for parameter_set in LAYOUTS["row"].open_parameter_sets]
     }
     (OUTPUT / "uploads.json").write_text(json.dumps(report, indent=2) + "\n")
     print(table(report["uploads"]))

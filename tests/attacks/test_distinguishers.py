@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.row import RowPacking
-from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import Residues
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
@@ -92,12 +92,12 @@ def right_guesses(plans: tuple[Plan, Plan], count: int) -> tuple[int, int]:
 
 
 def row_plan(model: Affine) -> Plan:
-    return row_plans(*model.planned, hiding_bits=40, parameter_sets=PRIVATE_ROW_PARAMETER_SETS[:1])[0]
+    return row_plans(*model.planned, hiding_bits=40, parameter_sets=LAYOUTS["row"].private_parameter_sets[:1])[0]
 
 
 def column_plan(model: Affine) -> Plan:
     """The plan of the most bits: the larger the weights, the more the noise tells."""
-    return column_plans(*model.planned, hiding_bits=40, parameter_sets=PRIVATE_COLUMN_PARAMETER_SETS[:1])[-1]
+    return column_plans(*model.planned, hiding_bits=40, parameter_sets=LAYOUTS["column"].private_parameter_sets[:1])[-1]
 
 
 both = pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve.he import _seal
-from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.protocol.item import Residues
 from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf
@@ -75,7 +76,7 @@ def quotient(plan: RowPlan, c1: bytes, reply_c1: bytes) -> Integers:
 
 
 @every_mode
-@pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS[:2], ids=lambda s: s.name)
+@pytest.mark.parametrize("parameter_set", LAYOUTS["row"].private_parameter_sets[:2], ids=lambda s: s.name)
 def test_dividing_the_second_polynomial(mode: str, parameter_set: ParameterSet) -> None:
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (10, 200))
@@ -119,7 +120,7 @@ def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Residues])
 
 
 @every_mode
-@pytest.mark.parametrize("parameter_set", PRIVATE_COLUMN_PARAMETER_SETS[:2], ids=lambda s: s.name)
+@pytest.mark.parametrize("parameter_set", LAYOUTS["column"].private_parameter_sets[:2], ids=lambda s: s.name)
 def test_elimination(mode: str, parameter_set: ParameterSet) -> None:
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (3, 40))

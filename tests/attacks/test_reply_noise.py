@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
 from tests.support.key_owner import KeyOwner
@@ -71,11 +71,15 @@ def seen(plan: RowPlan | ColumnPlan, model: Affine) -> Seen:
 
 
 def row_plan(model: Affine, hiding_bits: int | None) -> RowPlan:
-    return row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=PRIVATE_ROW_PARAMETER_SETS[:1])[0]
+    return row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=LAYOUTS["row"].private_parameter_sets[:1])[
+        0
+    ]
 
 
 def column_plan(model: Affine, hiding_bits: int | None) -> ColumnPlan:
-    return column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=PRIVATE_COLUMN_PARAMETER_SETS[:1])[0]
+    return column_plans(
+        *model.planned, hiding_bits=hiding_bits, parameter_sets=LAYOUTS["column"].private_parameter_sets[:1]
+    )[0]
 
 
 Planned = Callable[[Affine, int | None], RowPlan | ColumnPlan]

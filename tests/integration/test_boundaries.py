@@ -30,7 +30,8 @@ from sealserve.errors import (
     ServiceError,
     UnavailableError,
 )
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
@@ -41,7 +42,7 @@ from tests.support.raw import RawClient, Request, as_message, assert_error, asse
 from tests.support.seeded import seeded
 from tests.support.serving import HANG_SECONDS, LIMITS, linear, running_server, served
 
-N, PRIME = ROW_PARAMETER_SETS[0].poly_modulus_degree, ROW_PARAMETER_SETS[0].primes[0]
+N, PRIME = LAYOUTS["row"].open_parameter_sets[0].poly_modulus_degree, LAYOUTS["row"].open_parameter_sets[0].primes[0]
 FULL_BYTES, SEEDED_BYTES = 113 + 16 * N, 113 + 8 * N + 81
 RESIDUES = 113  # where they begin
 C1 = RESIDUES + 8 * N
@@ -185,10 +186,10 @@ FAULTS = {
     "of size 3": ciphertext_fault(LENGTH, of_size_3),
     "compressed": ciphertext_fault(LENGTH, compressed),
     "of another ring": ciphertext_fault(
-        LENGTH, lambda *_: of_parameters(EncryptionParameters(ROW_PARAMETER_SETS[1], 1 << 26))
+        LENGTH, lambda *_: of_parameters(EncryptionParameters(LAYOUTS["row"].open_parameter_sets[1], 1 << 26))
     ),
     "of another plaintext modulus": ciphertext_fault(
-        PARAMETERS, lambda *_: of_parameters(EncryptionParameters(ROW_PARAMETER_SETS[0], 1 << 20))
+        PARAMETERS, lambda *_: of_parameters(EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], 1 << 20))
     ),
     **{
         f"{what} bit-flipped": ciphertext_fault(

@@ -273,7 +273,7 @@ def test_what_hides_no_weights_is_not_offered_beside_what_does(
         serve(*common, *options, log=tmp_path / "log") as program,
         Client(program.address, timeout_seconds=HANG_SECONDS) as client,
     ):
-        assert [(offer.layout.value, offer.private_weights) for offer in client.model.offers] == offered
+        assert [(offer.layout.name, offer.private_weights) for offer in client.model.offers] == offered
         assert len(client.predict(np.zeros((1, 64)))) == 1
         assert any("hide no weights" in line for line in program.said) is warned
 

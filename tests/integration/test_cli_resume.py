@@ -18,7 +18,7 @@ from sealserve.cli.main import main
 from sealserve.cli.predictions_file import PredictionsFile
 from sealserve.client import Client
 from sealserve.errors import InputError, UnavailableError
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.conftest import Digits
 from tests.support.serving import HANG_SECONDS, ROOT, linear, running_server, served
@@ -216,7 +216,7 @@ def test_a_million_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "MB up" in shown
     assert "row/s" in shown
     scores = np.load(tmp_path / "scores.npy", mmap_mode="r")
-    column = next(offer for offer in model.model.offers if offer.layout is Layout.COLUMN)
+    column = next(offer for offer in model.model.offers if offer.layout is LAYOUTS["column"])
     for first in range(0, len(rows), 100_000):
         part = slice(first, first + 100_000)
         assert np.abs(scores[part] - rows[part] @ weights.T).max() <= column.score_error_bound

@@ -25,7 +25,8 @@ from sealserve.errors import (
     ServiceError,
     StaleConfigError,
 )
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, ROW_PARAMETER_SETS, EncryptionParameters, Layout
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters
 from sealserve.protocol.item import Scores
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import parameters_pb2, prediction_pb2
@@ -39,7 +40,7 @@ from tests.support.serving import HANG_SECONDS, SETTINGS, linear, running_server
 RANDOM = np.random.default_rng(3)
 FEATURES = 12
 MODEL = linear(RANDOM.normal(size=(2, FEATURES)), [1.0, -1.0])
-SET = COLUMN_PARAMETER_SETS[0]
+SET = LAYOUTS["column"].open_parameter_sets[0]
 N, (PRIME,) = SET.poly_modulus_degree, SET.primes
 RESIDUES = 113  # where they begin
 C1 = RESIDUES + 8 * N
@@ -87,8 +88,8 @@ def serving(**limits: float) -> Iterator[Served]:
     registry = ModelRegistry([served("model", MODEL, limits=settings.limits)])
     with (
         running_server(registry, settings, telemetry=telemetry) as address,
-        RawClient(address, layout=Layout.COLUMN) as columns,
-        RawClient(address, layout=Layout.ROW) as rows,
+        RawClient(address, layout=LAYOUTS["column"]) as columns,
+        RawClient(address, layout=LAYOUTS["row"]) as rows,
     ):
         yield Served(address, telemetry, columns, rows)
 
@@ -215,7 +216,7 @@ def test_chunks_that_are_not_the_next(server: Served, name: str) -> None:
 
 
 def of_set(number: int, plain_modulus: int = 1 << 20) -> bytes:
-    return of_parameters(EncryptionParameters(COLUMN_PARAMETER_SETS[number], plain_modulus))
+    return of_parameters(EncryptionParameters(LAYOUTS["column"].open_parameter_sets[number], plain_modulus))
 
 
 Spoil = Callable[[bytes, Exchange], bytes]
@@ -232,7 +233,7 @@ CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
     "of the row layout's plaintext modulus": (
         PARAMETERS,
         lambda _, exchange: of_parameters(
-            EncryptionParameters(ROW_PARAMETER_SETS[0], exchange.offer.parameters.plain_modulus * 2)
+            EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], exchange.offer.parameters.plain_modulus * 2)
         ),
     ),
     "magic damaged": (HEADER, lambda data, _: patched(data, 0, b"\0")),
@@ -385,7 +386,7 @@ def test_a_client_that_vanishes_in_the_middle_of_batches(server: Served) -> None
         yield from halves
         sent.wait(HANG_SECONDS)
 
-    with RawClient(server.address, layout=Layout.COLUMN) as vanishing:
+    with RawClient(server.address, layout=LAYOUTS["column"]) as vanishing:
         call = vanishing.predictions.StreamPredict(stream(), timeout=HANG_SECONDS)
         server.wait_until({"held_bytes": 5 * HELD_BYTES, "items_in_flight": 5})
         assert call.is_active()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol.wire import error_from_proto
 from tests.support import mnist
 from tests.support.azurite import free_port
@@ -61,7 +61,7 @@ def test_eight_streams_of_batches_fit_into_400_megabytes(model_options: list[str
     """At any time from its start on; 51 MB a batch pass through."""
     with (
         serve(*model_options, "--max-score-error", "0.01") as program,
-        RawClient(program.address, layout=Layout.COLUMN) as raw,
+        RawClient(program.address, layout=LAYOUTS["column"]) as raw,
     ):
         offer = raw.exchange.offer
         assert (offer.parameters.parameter_set.name, offer.rows_per_item) == ("column-4096-60", 4096)
@@ -71,7 +71,7 @@ def test_eight_streams_of_batches_fit_into_400_megabytes(model_options: list[str
             begun.wait(HANG_SECONDS)
             return ends_of(client, (m for item_id in range(1, BATCHES + 1) for m in messages_of(request, item_id)))
 
-        clients = [RawClient(program.address, layout=Layout.COLUMN) for _ in range(STREAMS)]
+        clients = [RawClient(program.address, layout=LAYOUTS["column"]) for _ in range(STREAMS)]
         with ThreadPoolExecutor(STREAMS) as pool:
             ends = list(pool.map(one_stream, clients))
         for client in clients:
@@ -122,7 +122,7 @@ def vanish(address: str, request: Request, metrics: str) -> None:
             yield from list(messages_of(request, item_id))[:20]
         gone.wait(HANG_SECONDS)
 
-    with RawClient(address, layout=Layout.COLUMN) as raw:
+    with RawClient(address, layout=LAYOUTS["column"]) as raw:
         call = raw.predictions.StreamPredict(halves(), timeout=HANG_SECONDS)
         scraped_until(metrics, lambda m: m("items_in_flight") >= 3)
         assert call.is_active()
@@ -135,11 +135,11 @@ def test_memory_is_given_back_after_faults_and_vanished_clients(model_options: l
     with serve(*model_options, "--metrics-address", str(port)) as program:
 
         def one_round() -> None:
-            with RawClient(program.address, layout=Layout.COLUMN) as raw:
+            with RawClient(program.address, layout=LAYOUTS["column"]) as raw:
                 assert ends_of(raw, faulty(request, 1)) == FAULTY_ENDS
             vanish(program.address, request, metrics)
 
-        with RawClient(program.address, layout=Layout.COLUMN) as raw:
+        with RawClient(program.address, layout=LAYOUTS["column"]) as raw:
             request = batch_of(raw, 2048)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda _: one_round(), range(3)))  # what a process keeps after it has had work

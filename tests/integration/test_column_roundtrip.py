@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from sealserve.client import Client
 from sealserve.errors import InputError, OutOfRangeError, ParameterError, SecretKeyError
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, ROW_PARAMETER_SETS, Layout
+from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.secret_key import SecretKey
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.models.linear_model import LinearModel
 from tests.support.serving import HANG_SECONDS, linear, running_server, served, with_limits
 
 RANDOM = np.random.default_rng(1)
-N = COLUMN_PARAMETER_SETS[0].poly_modulus_degree
+N = LAYOUTS["column"].open_parameter_sets[0].poly_modulus_degree
 SMALL = linear(RANDOM.normal(size=(2, 5)), [0.5, -2.0])
 
 
@@ -42,7 +42,7 @@ def check(model: LinearModel, rows: NDArray[np.float64], layout: Any = "column",
 @pytest.mark.parametrize("row_count", [1, 7, N - 1, N, N + 1, 2 * N + 5])
 def test_batches_full_and_partly_filled(layout: Any, row_count: int) -> None:
     chosen = check(SMALL, RANDOM.random((row_count, 5)), layout)
-    assert layout == "auto" or chosen.value == layout
+    assert layout == "auto" or chosen.name == layout
 
 
 @pytest.mark.parametrize("layout", ["column", "auto", "row"])
@@ -57,7 +57,12 @@ def test_auto_sends_a_row_as_a_row_and_thousands_as_columns() -> None:
         Client(address, timeout_seconds=HANG_SECONDS) as client,
     ):
         rows = RANDOM.random((N + 20, 300))
-        for row_count, layout in ((1, Layout.ROW), (N, Layout.COLUMN), (N + 20, Layout.COLUMN), (2, Layout.ROW)):
+        for row_count, layout in (
+            (1, LAYOUTS["row"]),
+            (N, LAYOUTS["column"]),
+            (N + 20, LAYOUTS["column"]),
+            (2, LAYOUTS["row"]),
+        ):
             assert client.offer(row_count).layout is layout
             assert_scored(client, model, rows[:row_count])
 
@@ -66,18 +71,18 @@ def test_batches_longer_than_a_message_and_than_the_window() -> None:
     """Each holds 0.9 MB whatever its length; two at once are more than the window."""
     limits = {"max_message_bytes": 200_000, "window_bytes": 1_000_000}
     model = linear(RANDOM.normal(size=(9, 60)))
-    assert check(model, RANDOM.random((3 * N, 60)), **limits) is Layout.COLUMN
+    assert check(model, RANDOM.random((3 * N, 60)), **limits) is LAYOUTS["column"]
 
 
 def test_replies_come_in_several_groups() -> None:
     """120 classes of 2,048 rows: a megabyte holds 32 classes."""
-    assert check(linear(RANDOM.normal(size=(120, 3))), RANDOM.random((N, 3))) is Layout.COLUMN
+    assert check(linear(RANDOM.normal(size=(120, 3))), RANDOM.random((N, 3))) is LAYOUTS["column"]
 
 
 @pytest.mark.slow
 def test_twenty_thousand_features() -> None:
     """655 MB for a batch, of which a megabyte or so is in memory at a time."""
-    assert check(linear(RANDOM.normal(size=(2, 20_000))), RANDOM.random((5, 20_000))) is Layout.COLUMN
+    assert check(linear(RANDOM.normal(size=(2, 20_000))), RANDOM.random((5, 20_000))) is LAYOUTS["column"]
 
 
 def test_a_thousand_classes_travel_as_rows(caplog: pytest.LogCaptureFixture) -> None:
@@ -89,7 +94,7 @@ def test_a_thousand_classes_travel_as_rows(caplog: pytest.LogCaptureFixture) -> 
     with running_server(registry) as address:
         for layout in ("auto", "row"):
             with Client(address, timeout_seconds=HANG_SECONDS, layout=layout) as client:
-                assert client.offer(10**6).layout is Layout.ROW
+                assert client.offer(10**6).layout is LAYOUTS["row"]
                 assert_scored(client, model, rows)
         with (
             Client(address, timeout_seconds=HANG_SECONDS, layout="column") as client,
@@ -101,7 +106,7 @@ def test_a_thousand_classes_travel_as_rows(caplog: pytest.LogCaptureFixture) -> 
 def test_one_key_serves_both_layouts_and_another_ring_none() -> None:
     rows = RANDOM.random((30, 5))
     with running_server(ModelRegistry([served("model", SMALL)])) as address:
-        for parameter_set in (ROW_PARAMETER_SETS[0], COLUMN_PARAMETER_SETS[0]):
+        for parameter_set in (LAYOUTS["row"].open_parameter_sets[0], LAYOUTS["column"].open_parameter_sets[0]):
             key = SecretKey.generate(parameter_set)
             for layout in ("auto", "row", "column"):
                 with Client(
@@ -112,7 +117,7 @@ def test_one_key_serves_both_layouts_and_another_ring_none() -> None:
                 ) as client:
                     assert_scored(client, SMALL, rows)
                     assert client.secret_key is key
-        other = SecretKey.generate(COLUMN_PARAMETER_SETS[1])
+        other = SecretKey.generate(LAYOUTS["column"].open_parameter_sets[1])
         with (
             Client(address, timeout_seconds=HANG_SECONDS, layout="column", secret_key=other) as client,
             pytest.raises(SecretKeyError, match=r"is offered in: column-2048-54$"),
@@ -122,7 +127,7 @@ def test_one_key_serves_both_layouts_and_another_ring_none() -> None:
 
 @pytest.mark.parametrize("layout", ["columns", "", "ROW", None])
 def test_a_layout_that_there_is_not(layout: Any) -> None:
-    with pytest.raises(InputError, match="is not auto, row or column"):
+    with pytest.raises(InputError, match="is not one of auto, row, column"):
         Client("127.0.0.1:1", layout=layout)
 
 

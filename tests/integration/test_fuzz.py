@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.key_record import KeyHeader, KeyKind
@@ -74,7 +74,7 @@ def _the_same_process_goes_on(server: Server) -> Iterator[None]:
     yield
     assert server.process.is_running(), "no other process has its id"
     assert server.process.status() != psutil.STATUS_ZOMBIE
-    for name, layout in (("small", Layout.ROW), ("small", Layout.COLUMN), ("blocks", Layout.ROW)):
+    for name, layout in (("small", LAYOUTS["row"]), ("small", LAYOUTS["column"]), ("blocks", LAYOUTS["row"])):
         weights = WEIGHTS[name]
         row = np.random.default_rng(8).random(weights.shape[1])
         with RawClient(server.address, name, layout=layout) as raw:
@@ -169,7 +169,10 @@ def test_every_field_of_a_stream_and_every_order(server: Server) -> None:
 
 
 def test_every_field_of_batches_and_every_order(server: Server) -> None:
-    with RawClient(server.address, "small", layout=Layout.COLUMN) as columns, RawClient(server.address, "small") as raw:
+    with (
+        RawClient(server.address, "small", layout=LAYOUTS["column"]) as columns,
+        RawClient(server.address, "small") as raw,
+    ):
         base = good_batches(columns, raw)
         streams = endless(lambda source: disordered(base, source), COLUMN_STREAMS)
         ends = ends_of(lambda messages: stream(raw, messages), streams)

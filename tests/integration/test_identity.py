@@ -28,7 +28,7 @@ from sealserve.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader
 from sealserve.v1 import prediction_pb2
@@ -271,7 +271,7 @@ def test_a_foreign_key_is_not_there(service: Service, ei_user: EIUser) -> None:
         assert list(foreign.list()) == []
 
         model = client.model
-        header = ItemHeader("line", model.config_id, Layout.EI_SLOTS, "ei-8192", 1, 1, record.key_id)
+        header = ItemHeader("line", model.config_id, LAYOUTS["ei-slots"], "ei-8192", 1, 1, record.key_id)
         ciphertexts = ei_user.encrypt(row)
         item = Item(header, ciphertexts, sum(map(len, ciphertexts)), model.offers[-1].cost)
         with pytest.raises(KeyNotFoundError) as caught:

@@ -28,7 +28,7 @@ from sealserve.errors import (
     QuotaExceededError,
     ServiceError,
 )
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
@@ -410,7 +410,7 @@ def test_two_tenants_keys_never_mix(ei_user: EIUser) -> None:
     keys: RegisteredKeys = registered_keys(store := MemoryKeyStore(STORE_BYTES))
     store.put(record := record_of(ei_user.evaluation_keys, "alice"), ei_user.evaluation_keys)
     engine = served("model", linear(np.ones((1, 3))), keys=keys).engines[-1]
-    header = ItemHeader("model", "", Layout.EI_SLOTS, "ei-8192", 1, 1, record.key_id)
+    header = ItemHeader("model", "", LAYOUTS["ei-slots"], "ei-8192", 1, 1, record.key_id)
     scoring = engine.begin(header, Tenant("alice"))
     scoring.add(ei_user.encrypt(np.array([0.25, 0.5, 0.125])))
     reply = [piece for piece in scoring.finish() if isinstance(piece, SealCiphertext)]

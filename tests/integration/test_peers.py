@@ -9,7 +9,9 @@ import pytest
 
 from benchmarks import peers, systems
 from benchmarks.systems import Sample, System, Workload
-from sealserve.he.parameters import EI_PARAMETERS, ROW_PARAMETER_SETS, EncryptionParameters
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETERS
+from sealserve.he.parameters import EncryptionParameters
 from tests.support.serving import linear
 
 
@@ -147,7 +149,7 @@ def test_every_system_says_its_parameters(results: list[dict[str, Any]]) -> None
     assert "those of column" in said
     assert "| encrypted-inference 0.9 | those of encrypted-inference " in said
     assert systems.described(EI_PARAMETERS) == ("CKKS, N = 8192, primes of 60, 40, 40 and 60 bits, scale 2^40: ei-8192")
-    one_prime = EncryptionParameters(ROW_PARAMETER_SETS[0], 1 << 26)
+    one_prime = EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], 1 << 26)
     assert systems.described(one_prime) == "BFV, N = 2048, a prime of 54 bits, t = 2^26: row-2048-54"
 
 

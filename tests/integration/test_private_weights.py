@@ -14,7 +14,6 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from sealserve._codec.session import LayoutChoice
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.credentials import Credentials
@@ -27,7 +26,7 @@ from sealserve.errors import (
     ServiceError,
     StaleConfigError,
 )
-from sealserve.he.parameters import PRIVATE_ROW_PARAMETER_SETS, Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.public_key_format import public_key_bytes
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.key_record import KeyKind
@@ -79,7 +78,7 @@ class Service:
     keys: RegisteredKeys
     clock: Hours
 
-    def client(self, layout: LayoutChoice = "auto", secret_key: SecretKey | None = None) -> Client:
+    def client(self, layout: str = "auto", secret_key: SecretKey | None = None) -> Client:
         return Client(self.address, layout=layout, secret_key=secret_key, timeout_seconds=HANG_SECONDS)
 
     def registry(self) -> KeyRegistry:
@@ -112,7 +111,7 @@ def service(digits_model: Digits) -> Iterator[Service]:
 
 
 @pytest.mark.parametrize("layout", ["auto", "row", "column"])
-def test_a_client_needs_to_know_nothing(service: Service, digits_model: Digits, layout: LayoutChoice) -> None:
+def test_a_client_needs_to_know_nothing(service: Service, digits_model: Digits, layout: str) -> None:
     with service.client(layout) as client:
         np.testing.assert_array_equal(
             client.predict(digits_model.X[:40]), digits_model.estimator.predict(digits_model.X[:40])
@@ -144,7 +143,7 @@ def test_a_saved_key_is_registered_under_one_id(service: Service, digits_model: 
 
 
 @pytest.mark.parametrize("layout", ["row", "column"])
-def test_a_key_that_is_gone_is_registered_again(service: Service, digits_model: Digits, layout: LayoutChoice) -> None:
+def test_a_key_that_is_gone_is_registered_again(service: Service, digits_model: Digits, layout: str) -> None:
     with service.client(layout) as client:
         client.predict(digits_model.X[:1])
         before = service.key_ids()
@@ -252,7 +251,7 @@ def test_encrypted_inference_clients_are_served_as_before(ei_user: EIUser, digit
         private=PrivateWeights(BITS, keys.zero_encryptor),
     )
     assert [offer.private_weights for offer in mixed.model.offers] == [True, True, False]
-    assert mixed.model.offers[2].layout is Layout.EI_SLOTS
+    assert mixed.model.offers[2].layout is LAYOUTS["ei-slots"]
     assert mixed.model.offers[2].required_key is KeyKind.EVALUATION_KEYS
     assert mixed.model.offers[2].cost.key_bytes == pytest.approx(len(ei_user.evaluation_keys), rel=0.02)
 
@@ -295,11 +294,11 @@ def test_a_key_that_is_none_of_ours(service: Service, raw: RawClient, digits_mod
     ours = good.header.key_id
     assert_refused(raw, good, KeyNotFoundError(ours))
     assert register(service, raw) == ours
-    larger = SecretKey.generate(PRIVATE_ROW_PARAMETER_SETS[1])
+    larger = SecretKey.generate(LAYOUTS["row"].private_parameter_sets[1])
     with service.registry() as registry:
         of_other_kind = registry.register(ei_user.evaluation_keys).key_id
         of_other_ring = registry.register(
-            larger.public_encryption_key, kind=KIND, parameter_set=PRIVATE_ROW_PARAMETER_SETS[1].name
+            larger.public_encryption_key, kind=KIND, parameter_set=LAYOUTS["row"].private_parameter_sets[1].name
         ).key_id
     for key_id in ("0" * 64, of_other_kind, of_other_ring, "../" + ours, ours.upper(), "\N{SNOWMAN}", ours[:-1]):
         assert_refused(raw, with_key(good, key_id), KeyNotFoundError(key_id))
@@ -394,7 +393,7 @@ BAD_CIPHERTEXTS: dict[str, tuple[CiphertextFault, Callable[[bytes], bytes]]] = {
     "truncated": (CiphertextFault.LENGTH, lambda data: data[:-1]),
     "a public key": (
         CiphertextFault.LENGTH,
-        lambda _: SecretKey.generate(PRIVATE_ROW_PARAMETER_SETS[0]).public_encryption_key,
+        lambda _: SecretKey.generate(LAYOUTS["row"].private_parameter_sets[0]).public_encryption_key,
     ),
     "at its prime": (CiphertextFault.COEFFICIENT, lambda data: data[:-8] + b"\xff" * 8),
     "without a second polynomial": (CiphertextFault.TRANSPARENT, lambda data: data[:-65536] + bytes(65536)),
@@ -419,8 +418,8 @@ def test_bad_ciphertexts_are_refused_as_in_mode_open(
 @pytest.mark.slow
 def test_memory_and_descriptors_are_flat_over_ten_thousand_calls_by_a_hundred_keys(digits_model: Digits) -> None:
     """A cache that has room for twenty keys: every call of another client finds its own gone, and loads it again."""
-    name, telemetry = PRIVATE_ROW_PARAMETER_SETS[0].name, Telemetry()
-    key_bytes = public_key_bytes(PRIVATE_ROW_PARAMETER_SETS[0])
+    name, telemetry = LAYOUTS["row"].private_parameter_sets[0].name, Telemetry()
+    key_bytes = public_key_bytes(LAYOUTS["row"].private_parameter_sets[0])
     keys = registered_keys(cache_bytes=20 * key_bytes, telemetry=telemetry)
     process = psutil.Process()
     with (
@@ -430,7 +429,9 @@ def test_memory_and_descriptors_are_flat_over_ten_thousand_calls_by_a_hundred_ke
     ):
         # What is measured is the service: it is asked with one ciphertext, and nobody decrypts its answers.
         request = raw.request(digits_model.X[:1])
-        publics = [SecretKey.generate(PRIVATE_ROW_PARAMETER_SETS[0]).public_encryption_key for _ in range(100)]
+        publics = [
+            SecretKey.generate(LAYOUTS["row"].private_parameter_sets[0]).public_encryption_key for _ in range(100)
+        ]
         ids = [registry.register(data, kind=KIND, parameter_set=name).key_id for data in publics]
         requests = [with_key(request, key_id) for key_id in ids]
         reply_bytes = raw.exchange.offer.cost.reply_bytes
@@ -464,7 +465,7 @@ def served_mnist(max_score_error: float | None, keys: RegisteredKeys) -> tuple[S
 @pytest.mark.parametrize(
     ("max_score_error", "row_set", "labels"), [(None, "row-4096-92", 9_990), (0.01, "row-8192-120", 9_999)]
 )
-def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels: int, layout: LayoutChoice) -> None:
+def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels: int, layout: str) -> None:
     """Decrypted integers are those of the plaintext integer arithmetic, and enough labels the plaintext model's."""
     images, keys = mnist.images(), registered_keys()
     if images is None:

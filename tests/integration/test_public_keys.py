@@ -20,12 +20,8 @@ from sealserve.errors import (
     ParameterSetNotOfferedError,
     ServiceError,
 )
-from sealserve.he.parameters import (
-    PRIVATE_ROW_PARAMETER_SETS,
-    ROW_PARAMETER_SETS,
-    ParameterSet,
-    key_parameters,
-)
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet, key_parameters
 from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
@@ -43,7 +39,7 @@ from tests.support.raw import assert_error
 from tests.support.registered_keys import record_of
 from tests.support.serving import HANG_SECONDS, registered_keys, running_server
 
-PARAMETER_SET, LARGER = PRIVATE_ROW_PARAMETER_SETS[:2]
+PARAMETER_SET, LARGER = LAYOUTS["row"].private_parameter_sets[:2]
 SAME_RING = ParameterSet("column-4096-92", PARAMETER_SET.poly_modulus_degree, PARAMETER_SET.primes)
 KEY = SecretKey.generate(PARAMETER_SET)
 DATA = KEY.public_encryption_key
@@ -84,7 +80,9 @@ def assert_encrypts_zero(encryptor: ZeroEncryptor, key: SecretKey, parameter_set
     assert c1.any()
 
 
-@pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
+@pytest.mark.parametrize(
+    "parameter_set", LAYOUTS["row"].private_parameter_sets, ids=lambda parameter_set: parameter_set.name
+)
 def test_a_key_is_registered_and_encrypts_zero(service: Service, parameter_set: ParameterSet) -> None:
     key = SecretKey.generate(parameter_set)
     data = key.public_encryption_key
@@ -168,7 +166,9 @@ def test_bad_keys_have_their_error_and_leave_nothing(service: Service, name: str
     assert service.register().key_id == KEY_ID
 
 
-@pytest.mark.parametrize("parameter_set", ["ei-8192", *(s.name for s in ROW_PARAMETER_SETS[:2]), "row-1024-27", ""])
+@pytest.mark.parametrize(
+    "parameter_set", ["ei-8192", *(s.name for s in LAYOUTS["row"].open_parameter_sets[:2]), "row-1024-27", ""]
+)
 def test_a_set_that_has_no_room_to_hide_weights_takes_no_keys(service: Service, parameter_set: str) -> None:
     with pytest.raises(ParameterSetNotOfferedError) as caught:
         service.register(parameter_set=parameter_set)

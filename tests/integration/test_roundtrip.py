@@ -86,7 +86,7 @@ def test_classifiers_agree_with_the_estimator(zoo: str, model: str, layout: str)
     estimator, rows = CLASSIFIERS[model], named(model, TEST)
     with client_of(zoo, model, layout=layout) as client:
         offer = client.offer(len(TEST))
-        assert offer.layout.value == layout
+        assert offer.layout.name == layout
         expected = estimator.decision_function(rows)
         scores = client.decision_function(rows)
         assert scores.shape == expected.shape

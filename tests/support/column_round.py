@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.column import ColumnPacking
-from sealserve.he.parameters import EncryptionParameters, Layout, ParameterSet
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import QuantizedModel
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
@@ -49,7 +50,7 @@ class ColumnRound:
     def begin(self, row_count: int) -> ColumnScoring:
         """Begin an item."""
         name = self.plan.parameters.parameter_set.name
-        header = ItemHeader("", "", Layout.COLUMN, name, row_count, self.plan.packing.ciphertexts)
+        header = ItemHeader("", "", LAYOUTS["column"], name, row_count, self.plan.packing.ciphertexts)
         return self.engine.begin(header, ANONYMOUS)
 
     def encrypted(self, rows: NDArray[np.int64]) -> list[bytes]:

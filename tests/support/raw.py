@@ -12,13 +12,14 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange, choose
+from sealserve._codec.codec import Exchange
 from sealserve._codec.messages import messages
+from sealserve._codec.offers import choose
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.status import translated
 from sealserve.credentials import Credentials
 from sealserve.errors import ServiceError
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import Layout
 from sealserve.protocol.item import Scores
 from sealserve.protocol.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc

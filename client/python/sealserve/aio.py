@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sealserve._codec.batches import Batch, Gatherer, Result, Scored
 from sealserve._codec.codec import Exchange
 from sealserve._codec.messages import fits_a_message, predict_request
-from sealserve._codec.session import LayoutChoice, Method, Session, predictions
+from sealserve._codec.session import Method, Session, predictions
 from sealserve._rpc.channel import open_aio_channel, token_metadata
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.retry import CHANGED, ELSEWHERE, FIRST_CONTACT_SECONDS, Patience
@@ -58,7 +58,7 @@ class AsyncClient:
         model: str = "",
         credentials: Credentials | None = None,
         secret_key: SecretKey | None = None,
-        layout: LayoutChoice = "auto",
+        layout: str = "auto",
         clip: bool = False,
         timeout_seconds: float = 60.0,
         connections: int | None = None,
@@ -115,7 +115,7 @@ class AsyncClient:
                 return
 
     async def predict(self, X: Any) -> NDArray[Any]:
-        """Predict labels, or a regressor's targets, for rows (rows, feature_count): an array, sequence or DataFrame.
+        """Predict labels, or a regressor's targets, for rows (rows, column_count): an array, sequence or DataFrame.
 
         Raises:
             InputError: a row is refused; nothing was sent then.
@@ -163,7 +163,7 @@ class AsyncClient:
         """Score rows in order, all under one meaning: again if the model changes on the way."""
         for changes in range(MAX_CHANGES + 1):
             model = await self.model()
-            rows = model.features(X)
+            rows = model.schema.rows(X)
             if len(rows) == 0:
                 return Scored(model.output, np.empty((0, model.output.score_count)))
             try:

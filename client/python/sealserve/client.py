@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sealserve._codec.batches import Batch, Result, Scored
 from sealserve._codec.codec import Exchange
 from sealserve._codec.messages import fits_a_message
-from sealserve._codec.session import LayoutChoice, Method, Session, predictions
+from sealserve._codec.session import Method, Session, predictions
 from sealserve._rpc.calls import called, described_once, scored_once
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.connections import Connections
@@ -70,7 +70,7 @@ class Client:
         model: str = "",
         credentials: Credentials | None = None,
         secret_key: SecretKey | None = None,
-        layout: LayoutChoice = "auto",
+        layout: str = "auto",
         clip: bool = False,
         timeout_seconds: float = 60.0,
         connections: int | None = None,
@@ -128,7 +128,7 @@ class Client:
                 return
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predict labels, or a regressor's targets, for rows (rows, feature_count): an array, sequence or DataFrame.
+        """Predict labels, or a regressor's targets, for rows (rows, column_count): an array, sequence or DataFrame.
 
         Raises:
             InputError: a row is refused; nothing was sent then.
@@ -161,7 +161,7 @@ class Client:
         dead, and no index comes twice.
 
         Args:
-            rows: each (feature_count,); an array (rows, feature_count), also one in a file, is read in blocks.
+            rows: each (column_count,); an array (rows, column_count), also one in a file, is read in blocks.
             method: what a result is: that of predict, decision_function or predict_proba for the row.
             rows_per_item: rows to gather before they are sent. One by one by default, for the least delay, unless
                 the layout is "column": then as many as the offer takes. More, up to the offer's rows_per_item, share
@@ -185,7 +185,7 @@ class Client:
         """Score rows in order, all under one meaning: again if the model changes on the way."""
         for changes in range(MAX_CHANGES + 1):
             model = self.model
-            rows = model.features(X)
+            rows = model.schema.rows(X)
             if len(rows) == 0:
                 return Scored(model.output, np.empty((0, model.output.score_count)))
             try:

@@ -25,7 +25,7 @@ from sealserve._rpc.channel import open_channel
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
 from sealserve.he.ei_format import check_reply
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.key_record import KeyRecord
@@ -114,7 +114,7 @@ class EIClient:
             return record
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predict labels, or a regressor's targets, for rows (rows, feature_count): an array, sequence or DataFrame.
+        """Predict labels, or a regressor's targets, for rows (rows, column_count): an array, sequence or DataFrame.
 
         Raises:
             InputError: a row is refused; nothing was sent then.
@@ -174,7 +174,7 @@ class EIClient:
         """Score rows one by one, and all again should the labels change on the way."""
         for _ in range(_ATTEMPTS):
             model = self.model
-            rows = model.grid.accepted(model.features(X), clip=self._clip)
+            rows = model.grid.accepted(model.features(model.schema.rows(X)), clip=self._clip)
             scores = [self.client.decrypt(self.score(self.client.encrypt(row))) for row in rows]
             if self.model.output == model.output:
                 return model.output, np.reshape(scores, (len(rows), model.output.score_count))
@@ -183,7 +183,7 @@ class EIClient:
 
 def _offer(model: Model) -> Offer:
     for offer in model.offers:
-        if offer.layout is Layout.EI_SLOTS:
+        if offer.layout is LAYOUTS["ei-slots"]:
             return offer
     raise ParameterError(
         f"model {model.name!r} is not offered to encrypted-inference clients: start the service with --key-store, or "

@@ -17,7 +17,7 @@ from sealserve._rpc.calls import called
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.retry import Patience, retried
 from sealserve.credentials import Credentials
-from sealserve.he.parameters import EI_PARAMETER_SET
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
 from sealserve.protocol.wire import key_from_proto, key_header_to_proto
 from sealserve.v1 import keys_pb2, keys_pb2_grpc

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import ModelNotFoundError, PlanError
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
 from sealserve.protocol.model import Limits, Model, ObservedError
+from sealserve.protocol.schema import Schema
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.column import ColumnEngine
 from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf, no_keys
@@ -138,7 +139,7 @@ def serve_model(
         name=name,
         version=_version(model),
         config_id="",
-        feature_names=model.feature_names,
+        schema=Schema(model.feature_count, model.feature_names),
         grid=grid,
         output=model.output,
         offers=tuple(engine.offer for engine in engines),

@@ -88,7 +88,7 @@ def summary(plan: "RowPlan | ColumnPlan", offer: "Offer", served: "Model") -> di
     """Summarize a plan and what its engine offers, and say whether it is one that is served."""
     chosen = [o for o in served.offers if (o.parameters, o.parms_id) == (offer.parameters, offer.parms_id)]
     return {
-        "layout": offer.layout.value,
+        "layout": offer.layout.name,
         "weights": "private" if offer.private_weights else "open",
         "parameter_set": offer.parameters.parameter_set.name,
         "plain_modulus_bits": plan.parameters.plain_modulus.bit_length() - 1,

@@ -7,12 +7,9 @@ from typing import TypeAlias
 
 from sealserve.he import ei_format
 from sealserve.he._seal import GaloisKeys
-from sealserve.he.parameters import (
-    EI_PARAMETER_SET,
-    PRIVATE_COLUMN_PARAMETER_SETS,
-    PRIVATE_ROW_PARAMETER_SETS,
-    ParameterSet,
-)
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.public_key_format import check_public_key, public_key_bytes
 from sealserve.protocol.key_record import KeyKind
 from sealserve_service.engines.ei.keys import GALOIS_KEYS_BYTES, load_galois_keys
@@ -58,7 +55,8 @@ KEY_TYPES = {
     (KeyKind.EVALUATION_KEYS, EI_PARAMETER_SET.name): KeyType(ei_format.read_evaluation_keys, _load_galois_keys),
     **{
         (KeyKind.PUBLIC_ENCRYPTION_KEY, parameter_set.name): _public_key_type(parameter_set)
-        for parameter_set in PRIVATE_ROW_PARAMETER_SETS + PRIVATE_COLUMN_PARAMETER_SETS
+        for layout in LAYOUTS.values()
+        for parameter_set in layout.private_parameter_sets
     },
 }
 """By kind and the name of the parameter set."""

@@ -43,17 +43,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import PlanError
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.column import ColumnPacking
 from sealserve.he.layouts.row import RowPacking
-from sealserve.he.parameters import (
-    COLUMN_PARAMETER_SETS,
-    MAX_PLAIN_MODULUS_BITS,
-    PRIVATE_COLUMN_PARAMETER_SETS,
-    PRIVATE_ROW_PARAMETER_SETS,
-    ROW_PARAMETER_SETS,
-    EncryptionParameters,
-    ParameterSet,
-)
+from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.planning import hiding, noise
 
@@ -165,7 +158,9 @@ def row_plans(
     Plans that cost more than another and are no better are left out. Arguments of plan_row.
     """
     if parameter_sets is None:
-        parameter_sets = ROW_PARAMETER_SETS if hiding_bits is None else PRIVATE_ROW_PARAMETER_SETS
+        parameter_sets = (
+            LAYOUTS["row"].open_parameter_sets if hiding_bits is None else LAYOUTS["row"].private_parameter_sets
+        )
     packings = [
         (parameter_set, packing)
         for parameter_set in parameter_sets
@@ -192,7 +187,9 @@ def column_plans(
     most that fit. Plans that cost more than another and are no better are left out. Arguments of plan_row.
     """
     if parameter_sets is None:
-        parameter_sets = COLUMN_PARAMETER_SETS if hiding_bits is None else PRIVATE_COLUMN_PARAMETER_SETS
+        parameter_sets = (
+            LAYOUTS["column"].open_parameter_sets if hiding_bits is None else LAYOUTS["column"].private_parameter_sets
+        )
     packings = [
         (parameter_set, ColumnPacking(parameter_set.poly_modulus_degree, *reversed(weights.shape)))
         for parameter_set in parameter_sets

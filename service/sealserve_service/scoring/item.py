@@ -53,7 +53,7 @@ class Item:
             raise StaleConfigError(served.model.config_id)
         engine = served.engine(header.layout, header.parameter_set)
         if engine is None:
-            layout = header.layout.value if header.layout else ""
+            layout = header.layout.name if header.layout else ""
             raise ParameterSetNotOfferedError(layout, header.parameter_set)
         offer = engine.offer
         if not 1 <= header.row_count <= offer.rows_per_item:
@@ -65,7 +65,7 @@ class Item:
         self.engine = engine
         self.offer = offer
         self.held_bytes = 0
-        self.work = Work(served.model.name, offer.layout.value, header.row_count, header.ciphertext_count)
+        self.work = Work(served.model.name, offer.layout.name, header.row_count, header.ciphertext_count)
         self.received = 0
         self._tenant = tenant
         self._admission = admission

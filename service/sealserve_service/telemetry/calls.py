@@ -105,7 +105,7 @@ class Call:
 
     def asks(self, header: ItemHeader) -> None:
         """Note what an item wants, before it is known whether there is such a thing."""
-        self._note(header.model, header.layout.value if header.layout else "")
+        self._note(header.model, header.layout.name if header.layout else "")
 
     def item_began(self) -> None:
         """Count an item in flight: until it ends, or the call does."""

@@ -19,7 +19,8 @@ import pytest
 from sealserve import secret_key_access
 from sealserve.errors import SecretKeyError
 from sealserve.he import _seal
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.public_key_format import check_public_key
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.he.secret.decryptor import Decryptor
@@ -27,9 +28,9 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN, SecretKeyAccess
 
-SMALLEST = ROW_PARAMETER_SETS[0]
+SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
 KEY = SecretKey.generate(SMALLEST)
-SETS = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+SETS = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def encoded(data: bytes) -> str:
 
 
 DATA = KEY.export(TOKEN)
-OTHERS = SecretKey.generate(ROW_PARAMETER_SETS[1])
+OTHERS = SecretKey.generate(LAYOUTS["row"].open_parameter_sets[1])
 WRONG_FIELDS: dict[str, tuple[str, Any]] = {
     "of another format": ("format", "sealserve secret key 2"),
     "without a format": ("format", None),
@@ -194,7 +195,7 @@ WRONG_FIELDS: dict[str, tuple[str, Any]] = {
     "primes that are null": ("primes", [None]),
     "another prime": ("primes", [0x3FFFFFFFFC9001]),
     "a composite": ("primes", [(1 << 40) * 4096 + 1]),
-    "insecure": ("primes", ROW_PARAMETER_SETS[1].primes),
+    "insecure": ("primes", LAYOUTS["row"].open_parameter_sets[1].primes),
     "made at no time": ("created", "yesterday"),
     "made in no zone": ("created", "2026-01-01T00:00:00"),
     "made at a number": ("created", 1767225600),
@@ -295,14 +296,16 @@ def test_an_older_file_gets_a_public_key_when_it_is_asked_for(saved: Path) -> No
 
 
 def test_it_fits_its_own_ring_whatever_the_name() -> None:
-    for index, parameter_set in enumerate(ROW_PARAMETER_SETS):
+    for index, parameter_set in enumerate(LAYOUTS["row"].open_parameter_sets):
         key = SecretKey.generate(parameter_set)
-        assert [key.fits(other) for other in ROW_PARAMETER_SETS] == [index == other for other in range(3)]
+        assert [key.fits(other) for other in LAYOUTS["row"].open_parameter_sets] == [
+            index == other for other in range(3)
+        ]
     assert KEY.fits(ParameterSet("column-2048-54", 2048, SMALLEST.primes))
-    assert not KEY.fits(ParameterSet("row-2048-54", 4096, ROW_PARAMETER_SETS[1].primes))
-    first, second, special = ROW_PARAMETER_SETS[2].primes
+    assert not KEY.fits(ParameterSet("row-2048-54", 4096, LAYOUTS["row"].open_parameter_sets[1].primes))
+    first, second, special = LAYOUTS["row"].open_parameter_sets[2].primes
     reordered = ParameterSet("row-4096-92", 4096, (second, first, special))
-    assert not SecretKey.generate(ROW_PARAMETER_SETS[2]).fits(reordered)
+    assert not SecretKey.generate(LAYOUTS["row"].open_parameter_sets[2]).fits(reordered)
 
 
 def test_no_two_keys_are_alike() -> None:

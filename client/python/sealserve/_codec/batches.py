@@ -20,7 +20,7 @@ class Batch:
 
     Attributes:
         first_index: of the first row, in the caller's count.
-        rows: float64 (rows, feature_count), kept in case they must be quantized anew.
+        rows: float64 (rows, column_count), kept in case they must be quantized anew.
         exchange: encrypts them, as `quantized`.
         error: why the row was refused.
     """
@@ -78,7 +78,7 @@ class Gatherer:
         self._exchange = exchange(rows_per_item or 1)
 
     def batches(self, rows: Iterable[Any]) -> Iterator[Batch]:
-        """Gather all rows: of an array (rows, feature_count) in blocks, of anything else one by one."""
+        """Gather all rows: of an array (rows, column_count) in blocks, of anything else one by one."""
         if isinstance(rows, np.ndarray) and rows.ndim == 2:
             yield from self._of_array(rows)
             return
@@ -87,11 +87,11 @@ class Gatherer:
         yield from self.rest()
 
     def add(self, row: Any) -> Iterator[Batch]:
-        """Take a row (feature_count,) and yield what is complete with it."""
+        """Take a row (column_count,) and yield what is complete with it."""
         if not self._gathered:
             self._exchange = self._exchange_for(self._rows_per_item or 1)
         try:
-            self._gathered.append(self._exchange.model.features([row]))
+            self._gathered.append(self._exchange.model.schema.rows([row]))
         except InputError as error:
             yield from self.rest()
             yield Batch.refused(self._counted(1), self._exchange, error)
@@ -122,13 +122,13 @@ class Gatherer:
             block = rows[start : start + max(1, _BLOCK_ROWS // self._per_item) * self._per_item]
             start += len(block)
             try:
-                features = self._exchange.model.features(block)
+                checked = self._exchange.model.schema.rows(block)
             except InputError:  # if only of one that is no number
                 for row in block:
                     yield from self.add(row)
                 yield from self.rest()
             else:
-                yield from self._checked(features)
+                yield from self._checked(checked)
 
     def _checked(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
         """Yield the batches of rows, one after the other but for those that are refused."""

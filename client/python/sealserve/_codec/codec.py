@@ -8,22 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._codec.encryptor_pool import EncryptorPool, MakeEncryptor, PooledEncryptor
-from sealserve.errors import ParameterError, ReplyError, SecretKeyError
+from sealserve._codec.offers import choose, packing_of
+from sealserve.errors import ParameterError, ReplyError
 from sealserve.he import _seal
-from sealserve.he.layouts.column import ColumnPacking
-from sealserve.he.layouts.row import RowPacking
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import Packing
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.protocol.item import ItemHeader, Residues, Scores
-from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, Model, Offer
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
-
-# What a byte of ciphertexts takes beside the server's time: SEAL's encryption or decryption, and a link of 1 Gbit/s.
-_SECONDS_A_BYTE = 15e-9
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class _Ciphertexts:
     """Rows encrypted as they are taken: a batch of columns is longer than what is in memory at a time."""
 
     encryptor: Encryptor | PooledEncryptor
-    packing: RowPacking | ColumnPacking
+    packing: Packing
     quantized_rows: NDArray[np.int64]
 
     def __iter__(self) -> Iterator[bytes]:
@@ -86,7 +81,7 @@ class Exchange:
         self.offer = offer or choose(model, 1, secret_key=secret_key)
         parameters = self.offer.parameters
         self.secret_key = secret_key or SecretKey.generate(parameters.parameter_set)
-        self._packing = _packing(model, self.offer)
+        self._packing = packing_of(model, self.offer)
         if _seal.fresh_parms_id(_seal.context(parameters)) != self.offer.parms_id:
             raise ParameterError(f"model {model.name!r}: parms_id is not that of the published parameters")
         self._centers = np.array(self.offer.score_centers, np.int64)
@@ -99,12 +94,12 @@ class Exchange:
         self.key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
-        """Round rows (rows, feature_count) onto the model's grid.
+        """Compute the features of rows (rows, column_count) and round them onto the model's grid.
 
         Raises:
             InputError: a feature is not finite or, unless `clip`, out of range.
         """
-        return self.model.grid.quantize(rows, clip=clip)
+        return self.model.grid.quantize(self.model.features(rows), clip=clip)
 
     def encrypt(self, quantized_rows: NDArray[np.int64]) -> Item:
         """Pack and encrypt rows (1..rows_per_item, feature_count) on the model's grid."""
@@ -144,59 +139,3 @@ class Exchange:
         if (np.abs(distances) > self._radii).any():
             raise ReplyError
         return np.asarray((self._centers + distances) / self.offer.score_scale)
-
-
-def choose(model: Model, row_count: int, layout: Layout | None = None, *, secret_key: SecretKey | None = None) -> Offer:
-    """Return the offer that takes so many rows in the least time, by the model's published costs.
-
-    Args:
-        model: what the service says of it.
-        row_count: at least 1.
-        layout: the only one to look at; by default both, row and column.
-        secret_key: the key that has to fit; by default any does.
-
-    Raises:
-        ParameterError: the model has no such offer that this client understands.
-        SecretKeyError: the key belongs to no offer's ring.
-    """
-    layouts = (Layout.ROW, Layout.COLUMN) if layout is None else (layout,)
-    usable = [offer for offer in model.offers if offer.layout in layouts and _is_usable(offer)]
-    if not usable:
-        what = "in a way that this version understands: update sealserve" if layout is None else f"as {layout.value}"
-        raise ParameterError(f"model {model.name!r} is not offered {what}")
-    fitting = [o for o in usable if secret_key is None or secret_key.fits(o.parameters.parameter_set)]
-    if not fitting:
-        wanted = ", ".join(offer.parameters.parameter_set.name for offer in usable)
-        raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {wanted}")
-
-    def seconds(offer: Offer) -> float:
-        cost, items = offer.cost, -(-row_count // max(1, offer.rows_per_item))
-        return items * (cost.server_seconds + _SECONDS_A_BYTE * (cost.request_bytes + cost.reply_bytes))
-
-    # Of each layout the service's preference; of several, the fastest.
-    preferred = {offer.layout: offer for offer in reversed(fitting)}
-    return min(preferred.values(), key=seconds)
-
-
-def _is_usable(offer: Offer) -> bool:
-    """Tell whether the key that an offer of rows or columns requires is the one that its mode is about."""
-    return offer.required_key is (KeyKind.PUBLIC_ENCRYPTION_KEY if offer.private_weights else None)
-
-
-def _packing(model: Model, offer: Offer) -> RowPacking | ColumnPacking:
-    N = offer.parameters.parameter_set.poly_modulus_degree
-    shape = model.grid.feature_count, model.output.score_count
-    packing: RowPacking | ColumnPacking
-    try:
-        if offer.layout is Layout.COLUMN:
-            packing = ColumnPacking(N, *shape)
-        else:
-            packing = RowPacking(N, *shape, offer.classes_per_polynomial)
-    except ValueError as error:
-        raise ParameterError(f"model {model.name!r}: {error}") from error
-    published = offer.rows_per_item, offer.ciphertexts_per_item, offer.classes_per_polynomial
-    if (packing.rows, packing.ciphertexts, packing.classes) != published:
-        raise ParameterError(f"model {model.name!r}: its packing contradicts itself")
-    if int(model.grid.levels.max()) >= offer.parameters.plain_modulus:
-        raise ParameterError(f"model {model.name!r}: features on its grid do not fit the plaintext modulus")
-    return packing

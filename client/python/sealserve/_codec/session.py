@@ -8,17 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._codec.batches import Batch, Gatherer, Result, Scored
-from sealserve._codec.codec import Exchange, choose
+from sealserve._codec.codec import Exchange
 from sealserve._codec.encryptor_pool import EncryptorPool
+from sealserve._codec.offers import choose
 from sealserve.errors import InputError, SealserveError, StaleConfigError
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.protocol.model import Model
 from sealserve.secret_key import SecretKey
 
 Method = Literal["predict", "decision_function", "predict_proba"]
-LayoutChoice = Literal["auto", "row", "column"]
 
-_LAYOUTS = {"auto": None, "row": Layout.ROW, "column": Layout.COLUMN}
+AUTO = "auto"
+LAYOUT_CHOICES = (AUTO, *(name for name, layout in LAYOUTS.items() if layout.packing is not None))
+"""What `Client` takes as its layout."""
 
 
 class Session:
@@ -39,21 +41,21 @@ class Session:
 
     def __init__(
         self,
-        layout: LayoutChoice,
+        layout: str,
         secret_key: SecretKey | None,
         *,
         clip: bool,
         seeded: bool | None,
         encrypt_processes: int,
     ) -> None:
-        if layout not in _LAYOUTS:
-            raise InputError(f"{layout!r} is not auto, row or column")
+        if layout not in LAYOUT_CHOICES:
+            raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUT_CHOICES)}")
         if encrypt_processes < 0:
             raise InputError("encrypt_processes is at least 0")
         self._seeded = seeded
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
         self.clip = clip
-        self._layout = _LAYOUTS[layout]
+        self._layout = LAYOUTS.get(layout)
         self._given_key = secret_key
         self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
         self._lock = threading.RLock()
@@ -94,7 +96,7 @@ class Session:
             offer = choose(self.model, row_count, self._layout, secret_key=self._given_key)
             if (exchange := self._exchanges.get(offer.layout)) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
-                seeded = offer.layout is Layout.ROW if self._seeded is None else self._seeded
+                seeded = offer.layout.seeded_by_default if self._seeded is None else self._seeded
                 exchange = Exchange(self.model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
                 self._exchanges[offer.layout] = exchange
                 if key is None:
@@ -126,12 +128,12 @@ class Session:
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":
             self.model.output.check_probabilities()
-        if rows_per_item is None and self._layout is not Layout.COLUMN:
-            rows_per_item = 1
+        if rows_per_item is None:
+            rows_per_item = self._layout.default_rows_per_item if self._layout else 1
         return self.gatherer(rows_per_item)
 
     def batches(self, rows: NDArray[np.float64]) -> list[Batch]:
-        """Make the batches of all rows (rows, feature_count), or of none.
+        """Make the batches of all rows (rows, column_count), or of none.
 
         Raises:
             InputError: a row is refused.

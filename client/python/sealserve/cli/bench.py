@@ -25,7 +25,7 @@ def configure(parser: ArgumentParser) -> None:
     add_service_options(parser)
     parser.add_argument("--model", default="", metavar="NAME", help="may be left out if the service has one only")
     parser.add_argument(
-        "--layout", choices=("row", "column"), default="row", help="row: single rows; column: batches (%(default)s)"
+        "--layout", default="row", metavar="LAYOUT", help="row: single rows; column: batches (%(default)s)"
     )
     parser.add_argument("--rows", type=int, metavar="N", help="rows an item (row: 1, column: as many as fit)")
     load = parser.add_mutually_exclusive_group()
@@ -91,10 +91,10 @@ def run(arguments: Namespace) -> int:
         ExitStack() as stack,
     ):
         offer = client.offer()
-        row_count = arguments.rows or (1 if arguments.layout == "row" else offer.rows_per_item)
+        row_count = arguments.rows or offer.layout.default_rows_per_item or offer.rows_per_item
         if row_count > offer.rows_per_item:
             raise InputError(f"--rows is at most {offer.rows_per_item}, with {offer.parameters.parameter_set.name}")
-        replay = (_REPLAYED_ROW_ITEMS if arguments.layout == "row" else 1) if arguments.replay else 0
+        replay = (_REPLAYED_ROW_ITEMS if row_count == 1 else 1) if arguments.replay else 0
         exchange = client._exchange(row_count)
         client._register(exchange)
         items = LoadItems(exchange, row_count, replay=replay, seed=arguments.seed)

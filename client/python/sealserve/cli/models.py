@@ -59,7 +59,9 @@ def _list(client: Any, as_json: bool) -> None:
     for model in models:
         sets = ", ".join(offer.parameters.parameter_set.name for offer in model.offers)
         output = model.output
-        print(f"{model.name:<20} {model.grid.feature_count:>8} {output.score_count:>6}  {output.task.value:<14} {sets}")
+        print(
+            f"{model.name:<20} {model.schema.column_count:>8} {output.score_count:>6}  {output.task.value:<14} {sets}"
+        )
 
 
 def _show(client: Any, as_json: bool) -> None:
@@ -68,6 +70,10 @@ def _show(client: Any, as_json: bool) -> None:
 
 def as_dict(value: Any) -> Any:
     """Turn a model into what JSON can hold."""
+    from sealserve.he.layouts import Layout
+
+    if isinstance(value, Layout):
+        return value.name
     if dataclasses.is_dataclass(value):
         return {field.name: as_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     match value:
@@ -85,14 +91,14 @@ def as_dict(value: Any) -> Any:
 def describe(model: "Model") -> str:
     """Say in words what a model is and what its offers cost."""
     grid, output = model.grid, model.output
-    names = ", ".join(model.feature_names[:8]) + (", ..." if len(model.feature_names) > 8 else "")
+    names = ", ".join(model.schema.column_names[:8]) + (", ..." if len(model.schema.column_names) > 8 else "")
     lines = [
         ("name", model.name),
         ("version", model.version),
         ("config", model.config_id),
         ("task", f"{output.task.value}, {output.score_count} scores, link {output.link.value}"),
         ("labels", ", ".join(map(str, output.classes[:20])) + (", ..." if len(output.classes) > 20 else "") or "none"),
-        ("features", f"{grid.feature_count}" + (f": {names}" if names else "")),
+        ("features", f"{model.schema.column_count}" + (f": {names}" if names else "")),
         ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
     ]
     for offer in model.offers:
@@ -110,7 +116,7 @@ def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
     modulus_bits = parameters.parameter_set.modulus.bit_length()
     observed = offer.observed_error
     return [
-        ("offer", f"{offer.layout.value}, {parameters.parameter_set.name}"),
+        ("offer", f"{offer.layout.name}, {parameters.parameter_set.name}"),
         ("  encryption", f"N {parameters.parameter_set.poly_modulus_degree}, q {modulus_bits} bits, {_numbers(offer)}"),
         ("  score error bound", f"{offer.score_error_bound:.3g} ({_GROUNDS[parameters.scheme]})"),
         ("  input rounding adds at most", f"{offer.input_rounding_error_bound:.3g}"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options, credentials
-from sealserve.errors import FeatureCountError, FeatureNameError, InputError, SealserveError
+from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
     from sealserve._codec.session import Method
@@ -41,8 +41,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--clip", action="store_true", help="move features outside the range to its nearest end")
     parser.add_argument(
         "--layout",
-        choices=("auto", "row", "column"),
         default="auto",
+        metavar="LAYOUT",
         help="row: the least delay; column: the most rows a second; auto: by the number of rows (%(default)s)",
     )
     parser.add_argument(
@@ -101,11 +101,8 @@ def origin(path: Path, model: "Model") -> dict[str, Any]:
 
 
 def _check_columns(names: tuple[str, ...], shape: tuple[int, ...], model: "Model") -> None:
-    expected = model.grid.feature_count
-    if shape[1:] != (expected,):
-        raise FeatureCountError(f"rows of {expected} features are needed, the shape is {shape}")
-    if names and model.feature_names and names != model.feature_names:
-        raise FeatureNameError(f"the columns must be, in this order: {', '.join(model.feature_names)}")
+    model.schema.check_shape(shape)
+    model.schema.check_names(names)
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Any]:

@@ -29,7 +29,7 @@ from sealserve.errors import (
     ReplyError,
 )
 from sealserve.he import _seal
-from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
 from sealserve.he.seal_format import COUNT, HEADER, MAGIC
 
 ROTATIONS = tuple(1 << power for power in range(12))

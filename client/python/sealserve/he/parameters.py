@@ -29,14 +29,6 @@ class Scheme(Enum):
     """Approximate complex numbers, N / 2 of them a ciphertext, one a slot."""
 
 
-class Layout(Enum):
-    """How features, rows and classes are laid out in ciphertexts."""
-
-    ROW = "row"
-    COLUMN = "column"
-    EI_SLOTS = "ei-slots"
-
-
 @dataclass(frozen=True)
 class ParameterSet:
     """A ring degree and primes, checked.
@@ -130,30 +122,16 @@ def key_parameters(parameter_set: ParameterSet) -> EncryptionParameters:
     return EncryptionParameters(parameter_set, plain_modulus=2)
 
 
-# In ascending order of cost. The special prime of the last is as small as primes come: it only has to be there.
-ROW_PARAMETER_SETS = (
-    ParameterSet("row-2048-54", 2048, (0x3FFFFFFFFED001,)),
-    ParameterSet("row-4096-60", 4096, (0xFFFFFFFFFFFC001,)),
-    ParameterSet("row-4096-92", 4096, (0x3FFFFFF70001, 0x3FFFFFF84001, 0x1C001)),
-)
+RINGS = {
+    "2048-54": (2048, (0x3FFFFFFFFED001,)),
+    "4096-60": (4096, (0xFFFFFFFFFFFC001,)),
+    "4096-92": (4096, (0x3FFFFFF70001, 0x3FFFFFF84001, 0x1C001)),
+    "8192-120": (8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0x1C001)),
+    "8192-180": (8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0xFFFFFFFFFFD8001, 0x1C001)),
+}
+"""Degree and primes of the rings that layouts of BFV share, by degree and bits of q, in ascending order of cost.
 
-# Those with room for what hides the weights, in ascending order of cost. A prime of 60 bits costs what one of 50 does,
-# in bytes and in time, so the larger sets have as many bits as primes can have.
-PRIVATE_ROW_PARAMETER_SETS = (
-    ROW_PARAMETER_SETS[2],
-    ParameterSet("row-8192-120", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0x1C001)),
-    ParameterSet("row-8192-180", 8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0xFFFFFFFFFFD8001, 0x1C001)),
-)
-
-
-def _for_columns(sets: tuple[ParameterSet, ...]) -> tuple[ParameterSet, ...]:
-    """Give the same rings the names of the other layout: one secret key serves both."""
-    return tuple(ParameterSet(row.name.replace("row", "column"), row.poly_modulus_degree, row.primes) for row in sets)
-
-
-COLUMN_PARAMETER_SETS = _for_columns(ROW_PARAMETER_SETS)
-PRIVATE_COLUMN_PARAMETER_SETS = _for_columns(PRIVATE_ROW_PARAMETER_SETS)
-
-# What encrypted-inference 0.9 has built in: the primes are SEAL's CoeffModulus::Create(8192, {60, 40, 40, 60}).
-EI_PARAMETER_SET = ParameterSet("ei-8192", 8192, (0xFFFFFFFFFFE8001, 0xFFFFF4C001, 0xFFFFFDC001, 0xFFFFFFFFFFFC001))
-EI_PARAMETERS = EncryptionParameters(EI_PARAMETER_SET, scheme=Scheme.CKKS, scale=2.0**40)
+SEAL keeps the last of several primes for key switching, which these layouts do not use: it is as small as primes
+come. A prime of 60 bits costs what one of 50 does, in bytes and in time, so that the largest rings have as many bits
+as primes can have.
+"""

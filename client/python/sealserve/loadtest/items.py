@@ -32,10 +32,12 @@ class Answered(NamedTuple):
     server_seconds: float
 
 
-def random_rows(grid: InputGrid, count: int, seed: int) -> NDArray[np.float64]:
-    """Draw rows (count, feature_count) on the model's grid, uniform over its range."""
-    levels = np.random.default_rng(seed).integers(0, grid.levels + 1, size=(count, grid.feature_count))
-    return np.minimum(grid.minimum + levels * grid.step, grid.maximum)
+def random_rows(grid: InputGrid, count: int, seed: int) -> NDArray[np.int64]:
+    """Draw quantized rows, int64 (count, grid.feature_count), uniform over the grid.
+
+    They are drawn on the grid, not among the rows that a user hands in: what becomes of those is the model's.
+    """
+    return np.random.default_rng(seed).integers(0, grid.levels + 1, size=(count, grid.feature_count))
 
 
 class LoadItems:
@@ -57,10 +59,10 @@ class LoadItems:
         fresh = max(1, min(_FRESH_ITEMS, _FRESH_FEATURES // (row_count * grid.feature_count)))
         rows = random_rows(grid, row_count * (replay or fresh), seed)
         items = np.split(rows, len(rows) // row_count)
-        first = exchange.encrypt(exchange.quantize(items[0]))
+        first = exchange.encrypt(items[0])
         self.in_one_message = max(first.byte_count, cost.reply_bytes) <= limits.max_message_bytes
         self.is_replayed = replay > 0
-        self._sources: Iterator[NDArray[np.float64] | list[bytes]]
+        self._sources: Iterator[NDArray[np.int64] | list[bytes]]
         self._sources = cycle([list(self._encrypted(item)) for item in items] if replay else items)
 
     def take(self) -> Iterable[bytes]:
@@ -68,8 +70,8 @@ class LoadItems:
         source = next(self._sources)
         return source if isinstance(source, list) else self._encrypted(source)
 
-    def _encrypted(self, rows: NDArray[np.float64]) -> Iterator[bytes]:
-        item = self.exchange.encrypt(self.exchange.quantize(rows))
+    def _encrypted(self, rows: NDArray[np.int64]) -> Iterator[bytes]:
+        item = self.exchange.encrypt(rows)
         if self.in_one_message:
             header = header_to_proto(item.header)
             yield prediction_pb2.PredictRequest(header=header, ciphertexts=item.ciphertexts).SerializeToString()

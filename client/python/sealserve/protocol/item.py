@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import Layout
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """A served model as clients see it; each class mirrors the message of the same name in model.proto."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import FeatureCountError, FeatureNameError, InputError
-from sealserve.he.parameters import EncryptionParameters, Layout
+from sealserve.he.layouts import Layout
+from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.output import Output
+from sealserve.protocol.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -81,32 +81,25 @@ class Limits:
 
 @dataclass(frozen=True)
 class Model:
-    """The public face of a model: everything a client needs, nothing of its weights."""
+    """The public face of a model: everything a client needs, nothing of its weights.
+
+    Attributes:
+        schema: the columns of the rows that a user hands in.
+        grid: of the features that are quantized and encrypted.
+    """
 
     name: str
     version: str
     config_id: str
-    feature_names: tuple[str, ...]
+    schema: Schema
     grid: InputGrid
     output: Output
     offers: tuple[Offer, ...]
     limits: Limits = field(repr=False)
 
-    def features(self, X: Any) -> NDArray[np.float64]:
-        """Read rows from an array, a nested sequence or a DataFrame: float64 (rows, feature_count).
+    def features(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute the features on the input grid, (rows, grid.feature_count), of rows (rows, schema.column_count).
 
-        Raises:
-            FeatureNameError: a DataFrame's columns are not the model's, in the model's order.
-            FeatureCountError: the shape is not (rows, feature_count).
-            InputError: not numbers.
+        Without published steps the features are the columns.
         """
-        names, columns = self.feature_names, getattr(X, "columns", None)
-        if names and columns is not None and tuple(map(str, columns)) != names:
-            raise FeatureNameError(f"the columns must be, in this order: {', '.join(names)}")
-        try:
-            rows = np.asarray(X, np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError("the rows must be a two-dimensional array of numbers (dense)") from error
-        if rows.ndim != 2 or rows.shape[1] != self.grid.feature_count:
-            raise FeatureCountError(f"rows of {self.grid.feature_count} features are needed, the shape is {rows.shape}")
         return rows

@@ -2,7 +2,7 @@
 
 from sealserve.errors import KeyFault, MalformedKeyError
 from sealserve.he import _seal, ei_format
-from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
 
 GALOIS_KEYS_BYTES = (
     len(ei_format.ROTATIONS)

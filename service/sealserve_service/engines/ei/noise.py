@@ -21,7 +21,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
 from sealserve.he.quantization import InputGrid
 from sealserve_service.engines.ei.packing import SlotPacking
 

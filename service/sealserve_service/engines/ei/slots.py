@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
 from sealserve.he import _seal, ei_format
-from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS, Layout
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.key_record import KeyKind
@@ -117,7 +118,7 @@ class EiSlotsEngine:
     def _offer(self, observed_error: ObservedError | None, score_error_bound: float) -> Offer:
         packing = self.packing
         return Offer(
-            layout=Layout.EI_SLOTS,
+            layout=LAYOUTS["ei-slots"],
             parameters=EI_PARAMETERS,
             parms_id=_seal.fresh_parms_id(self.context),
             private_weights=False,

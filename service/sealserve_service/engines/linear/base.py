@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he import _seal
+from sealserve.he.layouts import Layout
 from sealserve.he.layouts.column import ColumnPacking
 from sealserve.he.layouts.row import RowPacking
-from sealserve.he.parameters import Layout
 from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.protocol.key_record import KeyKind

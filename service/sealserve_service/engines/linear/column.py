@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
 from sealserve.he import _seal
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol.item import ItemHeader, Residues
 from sealserve.protocol.model import ObservedError
 from sealserve_service.engines.linear import base as planned
@@ -90,7 +90,7 @@ class ColumnEngine:
             raise PlanError(f"a batch with {self.packing.score_count} classes would hold {held_bytes >> 20} MB")
         self.offer = planned.offered(
             plan,
-            Layout.COLUMN,
+            LAYOUTS["column"],
             server_seconds=self._measured_seconds(plan),
             held_bytes=held_bytes,
             observed_error=observed_error,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.seal_format import pack_plaintext
 from sealserve.protocol.item import ItemHeader, Residues
 from sealserve.protocol.model import ObservedError
@@ -55,7 +55,7 @@ class RowEngine:
         ]
         self.intercept = planned.lifted_intercept(plan)
         self.offer = planned.offered(
-            plan, Layout.ROW, server_seconds=self._measured_seconds(plan), observed_error=observed_error
+            plan, LAYOUTS["row"], server_seconds=self._measured_seconds(plan), observed_error=observed_error
         )
 
     def begin(self, header: ItemHeader, tenant: Tenant) -> "RowScoring":

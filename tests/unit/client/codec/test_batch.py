@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sealserve._codec.batches import Batch, Gatherer
 from sealserve._codec.codec import Exchange
 from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from tests.support.serving import linear, served
 
 MODEL = served("line", linear([[1.0, 2.0, 3.0]])).model
 ROW, COLUMN = (
     Exchange(MODEL, offer=next(offer for offer in MODEL.offers if offer.layout is layout))
-    for layout in (Layout.ROW, Layout.COLUMN)
+    for layout in (LAYOUTS["row"], LAYOUTS["column"])
 )
 N = COLUMN.offer.rows_per_item
 RANDOM = np.random.default_rng(6)

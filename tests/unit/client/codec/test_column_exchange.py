@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange, choose
+from sealserve._codec.codec import Exchange
+from sealserve._codec.offers import choose
 from sealserve.errors import ParameterError, ReplyError
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol.item import Residues, Scores, SealCiphertext
 from sealserve.protocol.model import Model
 from sealserve_service.tenants.tenant import ANONYMOUS
@@ -20,7 +21,7 @@ FEATURES, SCORES, ROWS = 9, 3, 5
 LINEAR = linear(RANDOM.normal(size=(SCORES, FEATURES)), RANDOM.normal(size=SCORES))
 SERVED = served("model", LINEAR)
 MODEL, ENGINE = SERVED.model, SERVED.engines[1]
-EXCHANGE = Exchange(MODEL, offer=choose(MODEL, 1, Layout.COLUMN))
+EXCHANGE = Exchange(MODEL, offer=choose(MODEL, 1, LAYOUTS["column"]))
 OFFER, GRID = EXCHANGE.offer, MODEL.grid
 (PRIME,), N = OFFER.parameters.parameter_set.primes, OFFER.rows_per_item
 QUANTIZED = RANDOM.integers(0, GRID.levels, (ROWS, FEATURES), endpoint=True)
@@ -45,7 +46,7 @@ FIRST, SECOND, THIRD = map(residues, REPLY)
 def test_an_item_says_what_it_is_and_is_encrypted_as_it_is_taken() -> None:
     item = EXCHANGE.encrypt(QUANTIZED)
     header = item.header
-    assert (header.layout, header.parameter_set, header.key_id) == (Layout.COLUMN, "column-2048-54", "")
+    assert (header.layout, header.parameter_set, header.key_id) == (LAYOUTS["column"], "column-2048-54", "")
     assert (header.row_count, header.ciphertext_count) == (ROWS, FEATURES)
     once, again = list(item.ciphertexts), list(item.ciphertexts)
     assert item.byte_count == sum(map(len, once)) == OFFER.cost.request_bytes
@@ -102,9 +103,9 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "no classes": {"classes_per_polynomial": 0},
     "two classes a polynomial": {"classes_per_polynomial": 2},
     "endless classes": {"classes_per_polynomial": 2**32 - 1},
-    "the row layout's packing": {"layout": Layout.ROW},
+    "the row layout's packing": {"layout": LAYOUTS["row"]},
     "another ring": {
-        "parameters": dataclasses.replace(OFFER.parameters, parameter_set=COLUMN_PARAMETER_SETS[1]),
+        "parameters": dataclasses.replace(OFFER.parameters, parameter_set=LAYOUTS["column"].open_parameter_sets[1]),
     },
     "another parms_id": {"parms_id": bytes(32)},
 }

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from sealserve._codec.encryptor_pool import EncryptorPool, MakeEncryptor, PooledEncryptor
 from sealserve.he import _seal
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, EncryptionParameters
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.seal_format import plaintext_coefficients, restamp
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 
-PARAMETERS = EncryptionParameters(COLUMN_PARAMETER_SETS[0], 1 << 20)
+PARAMETERS = EncryptionParameters(LAYOUTS["column"].open_parameter_sets[0], 1 << 20)
 N = PARAMETERS.parameter_set.poly_modulus_degree
 KEY = SecretKey.generate(PARAMETERS.parameter_set).export(TOKEN)
 MAKE = MakeEncryptor(Encryptor, PARAMETERS, KEY)

@@ -25,12 +25,14 @@ from sealserve.errors import (
     SecretKeyError,
 )
 from sealserve.he import _seal
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Layout, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve.protocol.item import Residues, Scores, SealCiphertext
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Model
 from sealserve.protocol.output import Output, Task
+from sealserve.protocol.schema import Schema
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.engines.linear.row import RowEngine
@@ -42,23 +44,23 @@ RANDOM = np.random.default_rng(14)
 FEATURES, SCORES = 1000, 3  # two windows in 2048 coefficients: a polynomial of two classes and one of one
 WEIGHTS, INTERCEPT = RANDOM.normal(size=(SCORES, FEATURES)), RANDOM.normal(size=SCORES)
 GRID = InputGrid.of(FEATURES, -1.0, 1.0)
-KEYS = {s: SecretKey.generate(s) for s in ROW_PARAMETER_SETS}
-SMALLEST = ROW_PARAMETER_SETS[0]
-SETS = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+KEYS = {s: SecretKey.generate(s) for s in LAYOUTS["row"].open_parameter_sets}
+SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
+SETS = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 
 
 def planned(parameter_set: ParameterSet) -> RowPlan:
     return plan_row(WEIGHTS, INTERCEPT, GRID, max_score_error=20.0, parameter_sets=(parameter_set,))
 
 
-PLANS = {s: planned(s) for s in ROW_PARAMETER_SETS}
+PLANS = {s: planned(s) for s in LAYOUTS["row"].open_parameter_sets}
 ENGINES = {s: RowEngine(plan) for s, plan in PLANS.items()}
 
 
 def model_of(*engines: RowEngine, grid: InputGrid = GRID, names: tuple[str, ...] = ()) -> Model:
     offers = tuple(engine.offer for engine in engines)
     output = Output(Task.REGRESSION, len(offers[0].score_centers))
-    return Model("model", "1", "config", names, grid, output, offers, LIMITS)
+    return Model("model", "1", "config", Schema(grid.feature_count, names), grid, output, offers, LIMITS)
 
 
 def reply_of(engine: RowEngine, exchange: Exchange, quantized: NDArray[np.int64]) -> list[Scores]:
@@ -96,7 +98,7 @@ def test_scores_are_the_integer_arithmetic_exactly(parameter_set: ParameterSet) 
 def test_an_item_says_what_it_is() -> None:
     item = EXCHANGE.encrypt(ROW)
     header = item.header
-    assert (header.model, header.config_id, header.layout) == ("model", "config", Layout.ROW)
+    assert (header.model, header.config_id, header.layout) == ("model", "config", LAYOUTS["row"])
     assert (header.parameter_set, header.row_count, header.key_id) == ("row-2048-54", 1, "")
     (ciphertext,) = item.ciphertexts
     assert header.ciphertext_count == 1
@@ -116,7 +118,7 @@ def test_rows_of_any_memory_order_are_scored_alike() -> None:
     }
     expected = PLAN.model.scores(ROW).tolist()
     for name, view in views.items():
-        quantized = EXCHANGE.quantize(EXCHANGE.model.features(view))
+        quantized = EXCHANGE.quantize(EXCHANGE.model.schema.rows(view))
         scores = EXCHANGE.decrypt(1, reply_of(ENGINES[SMALLEST], EXCHANGE, quantized))
         assert scores.tolist() == expected, name
 
@@ -280,7 +282,7 @@ def test_every_feature_on_the_grid_must_fit_the_plaintext_modulus() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"layout": Layout.EI_SLOTS},
+        {"layout": LAYOUTS["ei-slots"]},
         {"private_weights": True},
         {"private_weights": True, "required_key": KeyKind.EVALUATION_KEYS},
         {"required_key": KeyKind.PUBLIC_ENCRYPTION_KEY},
@@ -335,13 +337,13 @@ def test_a_key_of_no_offered_ring_is_refused() -> None:
 # Rows
 
 NAMES = tuple(f"feature {index}" for index in range(FEATURES))
-NAMED = Exchange(dataclasses.replace(MODEL, feature_names=NAMES), KEYS[SMALLEST])
+NAMED = Exchange(dataclasses.replace(MODEL, schema=Schema(FEATURES, NAMES)), KEYS[SMALLEST])
 FRAME = pd.DataFrame(RANDOM.uniform(-1, 1, size=(2, FEATURES)), columns=list(NAMES))
 
 
 def test_columns_in_the_models_order() -> None:
-    assert np.array_equal(NAMED.model.features(FRAME), FRAME.to_numpy())
-    assert np.array_equal(NAMED.model.features(FRAME.to_numpy()), FRAME.to_numpy())  # an array has no names to check
+    assert np.array_equal(NAMED.model.schema.rows(FRAME), FRAME.to_numpy())
+    assert np.array_equal(NAMED.model.schema.rows(FRAME.to_numpy()), FRAME.to_numpy())  # an array has no names to check
 
 
 BAD_FRAMES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
@@ -357,19 +359,21 @@ BAD_FRAMES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 @pytest.mark.parametrize("what", BAD_FRAMES)
 def test_other_columns_are_refused(what: str) -> None:
     with pytest.raises(FeatureNameError, match="must be, in this order: feature 0, feature 1, "):
-        NAMED.model.features(BAD_FRAMES[what](FRAME))
+        NAMED.model.schema.rows(BAD_FRAMES[what](FRAME))
 
 
 def test_names_that_are_numbers_are_compared_as_text() -> None:
-    numbered = Exchange(dataclasses.replace(MODEL, feature_names=tuple(map(str, range(FEATURES)))), KEYS[SMALLEST])
+    numbered = Exchange(
+        dataclasses.replace(MODEL, schema=Schema(FEATURES, tuple(map(str, range(FEATURES))))), KEYS[SMALLEST]
+    )
     frame = pd.DataFrame(FRAME.to_numpy())
-    assert np.array_equal(numbered.model.features(frame), FRAME.to_numpy())
+    assert np.array_equal(numbered.model.schema.rows(frame), FRAME.to_numpy())
     with pytest.raises(FeatureNameError):
-        numbered.model.features(frame[frame.columns[::-1]])
+        numbered.model.schema.rows(frame[frame.columns[::-1]])
 
 
 def test_a_model_without_names_takes_any() -> None:
-    assert np.array_equal(EXCHANGE.model.features(FRAME), FRAME.to_numpy())
+    assert np.array_equal(EXCHANGE.model.schema.rows(FRAME), FRAME.to_numpy())
 
 
 ZEROS = np.zeros((1, FEATURES))
@@ -392,15 +396,15 @@ BAD_ROWS: dict[str, tuple[Any, type[InputError]]] = {
 def test_rows_that_are_none_are_refused(what: str) -> None:
     rows, kind = BAD_ROWS[what]
     with pytest.raises(kind):
-        EXCHANGE.model.features(rows)
+        EXCHANGE.model.schema.rows(rows)
 
 
 def test_rows_of_any_number_type() -> None:
     for dtype in (np.float32, np.int8, np.uint64, np.bool_, object):
-        rows = EXCHANGE.model.features(np.ones((2, FEATURES), dtype))
+        rows = EXCHANGE.model.schema.rows(np.ones((2, FEATURES), dtype))
         assert rows.dtype == np.float64
         assert (rows == 1).all()
-    assert EXCHANGE.model.features(np.empty((0, FEATURES))).shape == (0, FEATURES)
+    assert EXCHANGE.model.schema.rows(np.empty((0, FEATURES))).shape == (0, FEATURES)
 
 
 def test_rows_off_the_range_are_refused_or_clipped() -> None:

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealserve._codec.codec import choose
+from sealserve._codec.offers import choose
 from sealserve.errors import ParameterError, SecretKeyError
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, ROW_PARAMETER_SETS, Layout
+from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.protocol.model import Cost, Model, Offer
 from sealserve.secret_key import SecretKey
 from tests.support.serving import linear, served
 
 MODEL = served("model", linear(np.random.default_rng(0).normal(size=(3, 20)))).model
 ROW, COLUMN = MODEL.offers
-KEYS = {s.name: SecretKey.generate(s) for s in ROW_PARAMETER_SETS}
+KEYS = {s.name: SecretKey.generate(s) for s in LAYOUTS["row"].open_parameter_sets}
 
 
 def with_offers(*offers: Offer) -> Model:
@@ -39,29 +39,29 @@ def layouts(model: Model, counts: range) -> list[Layout]:
 def test_the_fewest_rows_that_pay_as_a_batch() -> None:
     """A batch for the price of 10 single rows: from the 11th row on."""
     model = with_offers(costing(ROW, 1.0, 1), costing(COLUMN, 10.5, 100))
-    assert layouts(model, range(1, 14)) == [Layout.ROW] * 10 + [Layout.COLUMN] * 3
-    assert choose(model, 10**6).layout is Layout.COLUMN
+    assert layouts(model, range(1, 14)) == [LAYOUTS["row"]] * 10 + [LAYOUTS["column"]] * 3
+    assert choose(model, 10**6).layout is LAYOUTS["column"]
 
 
 def test_items_are_counted_whole() -> None:
     """Rows come four an item, batches hold 100: the 101st row costs a whole batch more, or a single item of rows."""
     model = with_offers(costing(ROW, 1.0, 4), costing(COLUMN, 18.5, 100))
-    assert layouts(model, range(72, 74)) == [Layout.ROW, Layout.COLUMN]
-    assert layouts(model, range(100, 103)) == [Layout.COLUMN, Layout.ROW, Layout.ROW]
+    assert layouts(model, range(72, 74)) == [LAYOUTS["row"], LAYOUTS["column"]]
+    assert layouts(model, range(100, 103)) == [LAYOUTS["column"], LAYOUTS["row"], LAYOUTS["row"]]
 
 
 def test_bytes_cost_time_too() -> None:
     model = with_offers(costing(ROW, 1.0, 1, 0), costing(COLUMN, 1.0, 100, 10**9))
-    assert layouts(model, range(15, 19)) == [Layout.ROW, Layout.COLUMN, Layout.COLUMN, Layout.COLUMN]
+    assert layouts(model, range(15, 19)) == [LAYOUTS["row"], LAYOUTS["column"], LAYOUTS["column"], LAYOUTS["column"]]
 
 
 def test_the_models_own_costs_prefer_rows_for_one_and_batches_for_thousands() -> None:
     wide = served("wide", linear(np.random.default_rng(0).normal(size=(3, 400)))).model
-    assert choose(wide, 1).layout is Layout.ROW
-    assert choose(wide, 2048).layout is Layout.COLUMN
+    assert choose(wide, 1).layout is LAYOUTS["row"]
+    assert choose(wide, 2048).layout is LAYOUTS["column"]
 
 
-@pytest.mark.parametrize("layout", [Layout.ROW, Layout.COLUMN])
+@pytest.mark.parametrize("layout", [LAYOUTS["row"], LAYOUTS["column"]])
 def test_a_layout_that_is_asked_for_is_taken_at_any_price(layout: Layout) -> None:
     for row, column in itertools.permutations([0.0, math.inf], 2):
         model = with_offers(costing(ROW, row, 1), costing(COLUMN, column, 1))
@@ -69,10 +69,10 @@ def test_a_layout_that_is_asked_for_is_taken_at_any_price(layout: Layout) -> Non
             assert choose(model, row_count, layout).layout is layout
 
 
-@pytest.mark.parametrize(("layout", "left"), [(Layout.ROW, COLUMN), (Layout.COLUMN, ROW)])
+@pytest.mark.parametrize(("layout", "left"), [(LAYOUTS["row"], COLUMN), (LAYOUTS["column"], ROW)])
 def test_a_layout_that_is_not_offered(layout: Layout, left: Offer) -> None:
     model = with_offers(left)
-    with pytest.raises(ParameterError, match=f"^model 'model' is not offered as {layout.value}$"):
+    with pytest.raises(ParameterError, match=f"^model 'model' is not offered as {layout.name}$"):
         choose(model, 1, layout)
     assert choose(model, 1) == choose(model, 10**9) == left
 
@@ -80,28 +80,29 @@ def test_a_layout_that_is_not_offered(layout: Layout, left: Offer) -> None:
 def test_of_one_layout_the_services_preference() -> None:
     dear, cheap = costing(ROW, 9.0, 1), costing(ROW, 1.0, 1)
     assert choose(with_offers(dear, cheap), 5) is dear
-    assert choose(with_offers(dear, cheap, costing(COLUMN, 8.0, 10)), 1).layout is Layout.COLUMN
+    assert choose(with_offers(dear, cheap, costing(COLUMN, 8.0, 10)), 1).layout is LAYOUTS["column"]
 
 
 def test_private_weights_are_not_understood() -> None:
     private = dataclasses.replace(COLUMN, private_weights=True)
     assert choose(with_offers(ROW, private), 10**9) is ROW
     with pytest.raises(ParameterError, match="not offered as column"):
-        choose(with_offers(ROW, private), 1, Layout.COLUMN)
+        choose(with_offers(ROW, private), 1, LAYOUTS["column"])
 
 
 def test_a_key_is_of_a_ring_whatever_the_layout() -> None:
     other = dataclasses.replace(
-        COLUMN, parameters=dataclasses.replace(COLUMN.parameters, parameter_set=COLUMN_PARAMETER_SETS[1])
+        COLUMN,
+        parameters=dataclasses.replace(COLUMN.parameters, parameter_set=LAYOUTS["column"].open_parameter_sets[1]),
     )
     model = with_offers(costing(ROW, 1.0, 1), costing(other, 2.0, 100))
-    assert choose(model, 50).layout is Layout.COLUMN
-    assert choose(model, 50, secret_key=KEYS["row-2048-54"]).layout is Layout.ROW
-    assert choose(model, 1, secret_key=KEYS["row-4096-60"]).layout is Layout.COLUMN
+    assert choose(model, 50).layout is LAYOUTS["column"]
+    assert choose(model, 50, secret_key=KEYS["row-2048-54"]).layout is LAYOUTS["row"]
+    assert choose(model, 1, secret_key=KEYS["row-4096-60"]).layout is LAYOUTS["column"]
     with pytest.raises(SecretKeyError, match=r"is offered in: row-2048-54, column-4096-60$"):
         choose(model, 1, secret_key=KEYS["row-4096-92"])
     with pytest.raises(SecretKeyError, match=r"is offered in: column-4096-60$"):
-        choose(model, 1, Layout.COLUMN, secret_key=KEYS["row-2048-54"])
+        choose(model, 1, LAYOUTS["column"], secret_key=KEYS["row-2048-54"])
 
 
 seconds = st.sampled_from([0.0, -1.0, 1e308, math.inf, -math.inf, math.nan]) | st.floats()

@@ -21,7 +21,7 @@ from sealserve.errors import (
     ReplyError,
 )
 from sealserve.he import _seal, ei_format
-from sealserve.he.parameters import EI_PARAMETER_SET, EI_PARAMETERS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
 from tests.support.ei_user import EIUser
 
 CONTEXT = _seal.context(EI_PARAMETERS)

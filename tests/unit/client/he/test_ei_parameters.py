@@ -7,13 +7,9 @@ import seal
 
 from sealserve.errors import ParameterError
 from sealserve.he import _seal
-from sealserve.he.parameters import (
-    EI_PARAMETER_SET,
-    EI_PARAMETERS,
-    ROW_PARAMETER_SETS,
-    EncryptionParameters,
-    Scheme,
-)
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
+from sealserve.he.parameters import EncryptionParameters, Scheme
 
 
 def test_the_primes_are_those_that_seal_chooses() -> None:
@@ -40,6 +36,6 @@ def test_numbers_of_the_other_scheme() -> None:
         EncryptionParameters(EI_PARAMETER_SET, 65537, Scheme.CKKS, 2.0**40)
     for scale in (2.0**40, math.nan):
         with pytest.raises(ParameterError, match="scale"):
-            EncryptionParameters(ROW_PARAMETER_SETS[0], 1 << 20, scale=scale)
+            EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], 1 << 20, scale=scale)
     with pytest.raises(ParameterError, match="plaintext modulus 0"):
-        EncryptionParameters(ROW_PARAMETER_SETS[0])
+        EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0])

@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 
 from sealserve.errors import ParameterError
 from sealserve.he import _seal
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import (
-    COLUMN_PARAMETER_SETS,
     MAX_MODULUS_BITS,
     MAX_PLAIN_MODULUS_BITS,
     MAX_PRIME_BITS,
     MAX_PRIMES,
-    PRIVATE_ROW_PARAMETER_SETS,
-    ROW_PARAMETER_SETS,
     EncryptionParameters,
     ParameterSet,
     key_parameters,
 )
 from sealserve.secret_key import SecretKey
 
-SMALLEST = ROW_PARAMETER_SETS[0]
+SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
 (PRIME,) = SMALLEST.primes
-TWO_PRIMES = ROW_PARAMETER_SETS[2]
-EVERY_SET = (*ROW_PARAMETER_SETS, *PRIVATE_ROW_PARAMETER_SETS[1:])
-SETS = pytest.mark.parametrize("parameter_set", [*EVERY_SET, *COLUMN_PARAMETER_SETS], ids=lambda s: s.name)
+TWO_PRIMES = LAYOUTS["row"].open_parameter_sets[2]
+EVERY_SET = (*LAYOUTS["row"].open_parameter_sets, *LAYOUTS["row"].private_parameter_sets[1:])
+SETS = pytest.mark.parametrize(
+    "parameter_set", [*EVERY_SET, *LAYOUTS["column"].open_parameter_sets], ids=lambda s: s.name
+)
 DEGREES = pytest.mark.parametrize("degree", MAX_MODULUS_BITS)
 
 
@@ -175,7 +175,7 @@ def test_the_names_say_what_they_are(parameter_set: ParameterSet) -> None:
 
 def test_columns_have_the_rings_of_rows() -> None:
     """One secret key serves both: it belongs to N and the primes, whatever the name."""
-    for row, column in zip(ROW_PARAMETER_SETS, COLUMN_PARAMETER_SETS, strict=True):
+    for row, column in zip(LAYOUTS["row"].open_parameter_sets, LAYOUTS["column"].open_parameter_sets, strict=True):
         assert (column.poly_modulus_degree, column.primes) == (row.poly_modulus_degree, row.primes)
         assert (row.name.split("-")[0], column.name.split("-")[0]) == ("row", "column")
         assert row.name.split("-")[1:] == column.name.split("-")[1:]
@@ -197,7 +197,7 @@ def test_seal_finds_the_named_sets_secure(parameter_set: ParameterSet) -> None:
 
 def test_the_named_sets_are_in_order_of_cost() -> None:
     assert len({s.name for s in EVERY_SET}) == len(EVERY_SET)
-    assert PRIVATE_ROW_PARAMETER_SETS[0] is ROW_PARAMETER_SETS[-1]
+    assert LAYOUTS["row"].private_parameter_sets[0] == LAYOUTS["row"].open_parameter_sets[-1]
     for cheaper, dearer in pairwise(EVERY_SET):
         assert (cheaper.polynomial_bytes, cheaper.modulus) < (dearer.polynomial_bytes, dearer.modulus)
 

@@ -10,23 +10,18 @@ import pytest
 
 from sealserve.errors import KeyFault, MalformedKeyError
 from sealserve.he import _seal
-from sealserve.he.parameters import (
-    EI_PARAMETER_SET,
-    PRIVATE_ROW_PARAMETER_SETS,
-    ROW_PARAMETER_SETS,
-    EncryptionParameters,
-    ParameterSet,
-    key_parameters,
-)
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
+from sealserve.he.parameters import EncryptionParameters, ParameterSet, key_parameters
 from sealserve.he.public_key_format import check_public_key, public_key_bytes
 from sealserve.he.seal_format import restamp
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 
-PARAMETER_SET = PRIVATE_ROW_PARAMETER_SETS[0]
+PARAMETER_SET = LAYOUTS["row"].private_parameter_sets[0]
 N, PRIMES = PARAMETER_SET.poly_modulus_degree, PARAMETER_SET.primes
-EVERY_SET = (*ROW_PARAMETER_SETS, *PRIVATE_ROW_PARAMETER_SETS[1:], EI_PARAMETER_SET)
+EVERY_SET = (*LAYOUTS["row"].open_parameter_sets, *LAYOUTS["row"].private_parameter_sets[1:], EI_PARAMETER_SET)
 # header, parms_id, NTT form, size, N, primes, scale, correction factor, header, count, residues.
 PARMS_ID, NTT, SIZE, DEGREE, PRIME_COUNT, SCALE, CORRECTION = 16, 48, 49, 57, 65, 73, 81
 INNER, COUNT, RESIDUES = 89, 105, 113
@@ -157,7 +152,7 @@ def test_a_bad_key_has_its_reason(name: str) -> None:
 
 
 def test_of_a_ring_of_one_prime_a_ciphertext_is_as_long_as_a_key_and_is_none() -> None:
-    parameter_set = ROW_PARAMETER_SETS[0]
+    parameter_set = LAYOUTS["row"].open_parameter_sets[0]
     data = ciphertext(parameter_set)
     assert len(data) == public_key_bytes(parameter_set)
     with pytest.raises(MalformedKeyError) as caught:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sealserve._codec.codec import Exchange
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.seal_format import CiphertextFormat, pack_plaintext, plaintext_coefficients, restamp
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.secret_key import SecretKey
@@ -54,7 +55,7 @@ def fault_of(form: CiphertextFormat, data: bytes) -> CiphertextFault | None:
     return None
 
 
-KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in ROW_PARAMETER_SETS}
+KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in LAYOUTS["row"].open_parameter_sets}
 EXCHANGE = Exchange(served("one prime", linear(RANDOM.normal(size=(2, 8)))).model)
 ROW = RANDOM.random((1, 8))
 FORMAT = format_of(EXCHANGE.offer.parameters)
@@ -71,7 +72,7 @@ FORMS = pytest.mark.parametrize("form", GOOD)
 # The check
 
 
-@pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+@pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 def test_what_seal_writes_is_well_formed(parameter_set: ParameterSet) -> None:
     parameters = parameters_of(parameter_set)
     form = format_of(parameters)
@@ -145,8 +146,10 @@ def test_bytes_of_the_right_length_and_nothing_else() -> None:
 
 
 def test_a_ciphertext_of_another_plaintext_modulus() -> None:
-    parameters = EncryptionParameters(ROW_PARAMETER_SETS[0], EXCHANGE.offer.parameters.plain_modulus * 2)
-    data = ciphertext_of(parameters, KEYS[ROW_PARAMETER_SETS[0]])
+    parameters = EncryptionParameters(
+        LAYOUTS["row"].open_parameter_sets[0], EXCHANGE.offer.parameters.plain_modulus * 2
+    )
+    data = ciphertext_of(parameters, KEYS[LAYOUTS["row"].open_parameter_sets[0]])
     assert fault_of(format_of(parameters), data) is None
     assert fault_of(FORMAT, data) is CiphertextFault.PARAMETERS
 
@@ -171,8 +174,8 @@ def test_a_residue_at_its_prime_is_found_wherever_it_is(form: str, data: st.Data
 
 
 def test_each_residue_has_a_prime_of_its_own() -> None:
-    parameters = parameters_of(ROW_PARAMETER_SETS[2])
-    form, data = format_of(parameters), ciphertext_of(parameters, KEYS[ROW_PARAMETER_SETS[2]])
+    parameters = parameters_of(LAYOUTS["row"].open_parameter_sets[2])
+    form, data = format_of(parameters), ciphertext_of(parameters, KEYS[LAYOUTS["row"].open_parameter_sets[2]])
     degree, (least, greatest) = parameters.parameter_set.poly_modulus_degree, parameters.parameter_set.data_primes
     assert least < greatest
     for block, own in enumerate([least, greatest, least, greatest]):  # c0, then c1
@@ -194,7 +197,7 @@ def test_a_ciphertext_that_hides_nothing() -> None:
 # Residues
 
 
-@pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+@pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 def test_residues_and_pack_are_inverse(parameter_set: ParameterSet) -> None:
     parameters = parameters_of(parameter_set)
     form, data = format_of(parameters), ciphertext_of(parameters, KEYS[parameter_set])
@@ -223,9 +226,9 @@ def coefficients_below(t: int, degree: int) -> st.SearchStrategy[NDArray[np.uint
 
 
 @settings(deadline=None, max_examples=25)
-@given(coefficients=coefficients_below(1 << 20, ROW_PARAMETER_SETS[0].poly_modulus_degree))
+@given(coefficients=coefficients_below(1 << 20, LAYOUTS["row"].open_parameter_sets[0].poly_modulus_degree))
 def test_plaintexts_pass_through_seal_unchanged(coefficients: NDArray[np.uint64]) -> None:
-    context = _seal.context(parameters_of(ROW_PARAMETER_SETS[0]))
+    context = _seal.context(parameters_of(LAYOUTS["row"].open_parameter_sets[0]))
     loaded = _seal.load_plaintext(context, pack_plaintext(coefficients))
     assert np.array_equal(plaintext_coefficients(_seal.plaintext_bytes(loaded), coefficients.size), coefficients)
 
@@ -244,7 +247,7 @@ def test_columns_of_an_array_are_packed_as_they_read() -> None:
         assert pack_plaintext(column) == pack_plaintext(np.array(column.tolist(), np.uint64))
 
 
-@pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+@pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 @pytest.mark.parametrize("nonzero", [[], [0], [0, 1], [5], [-1], [0, -1]], ids=repr)
 def test_zeros_that_seal_drops_come_back(parameter_set: ParameterSet, nonzero: list[int]) -> None:
     parameters = parameters_of(parameter_set)
@@ -255,7 +258,7 @@ def test_zeros_that_seal_drops_come_back(parameter_set: ParameterSet, nonzero: l
 
 
 def test_a_coefficient_at_the_plaintext_modulus_is_refused() -> None:
-    parameters = parameters_of(ROW_PARAMETER_SETS[0])
+    parameters = parameters_of(LAYOUTS["row"].open_parameter_sets[0])
     coefficients = np.full(N, parameters.plain_modulus, np.uint64)
     with pytest.raises(_seal.SealError):
         _seal.load_plaintext(_seal.context(parameters), pack_plaintext(coefficients))
@@ -265,7 +268,7 @@ def test_a_coefficient_at_the_plaintext_modulus_is_refused() -> None:
 
 
 def test_a_restamped_key_is_the_same_key() -> None:
-    key = KEYS[ROW_PARAMETER_SETS[0]]
+    key = KEYS[LAYOUTS["row"].open_parameter_sets[0]]
     parms_id = RANDOM.bytes(32)
     stamped = restamp(key, parms_id)
     assert stamped == patched(key, PARMS_ID, parms_id)
@@ -274,7 +277,10 @@ def test_a_restamped_key_is_the_same_key() -> None:
 
 
 def test_seal_loads_a_key_only_under_its_own_stamp() -> None:
-    key, context = KEYS[ROW_PARAMETER_SETS[0]], _seal.context(parameters_of(ROW_PARAMETER_SETS[0]))
+    key, context = (
+        KEYS[LAYOUTS["row"].open_parameter_sets[0]],
+        _seal.context(parameters_of(LAYOUTS["row"].open_parameter_sets[0])),
+    )
     with pytest.raises(_seal.SealError):
         _seal.load_secret_key(context, key)
     loaded = _seal.load_secret_key(context, restamp(key, _seal.key_parms_id(context)))

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Layout, ParameterSet, Scheme
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.schema import Schema
 from tests.support.serving import LIMITS, linear, served
 
 SERVED = served("served", linear(np.random.default_rng(12).normal(size=(3, 4)))).model
-OFFER, OTHER_SET = SERVED.offers[0], ROW_PARAMETER_SETS[1]
+OFFER, OTHER_SET = SERVED.offers[0], LAYOUTS["row"].open_parameter_sets[1]
 
 
 def with_offer(**changes: Any) -> Model:
@@ -48,11 +50,15 @@ CHANGED: dict[type, dict[str, Model]] = {
     Model: {
         "name": dataclasses.replace(SERVED, name="another"),
         "version": dataclasses.replace(SERVED, version="another"),
-        "feature_names": dataclasses.replace(SERVED, feature_names=tuple("abcd")),
+        "schema": dataclasses.replace(SERVED, schema=Schema(4, tuple("abcd"))),
         "grid": with_grid(minimum=-1.0),
         "output": with_output(scalar_target=False, task=Task.MULTILABEL, classes=(1, 2, 3)),
         "offers": dataclasses.replace(SERVED, offers=(OFFER, OFFER)),
         "limits": dataclasses.replace(SERVED, limits=dataclasses.replace(LIMITS, max_message_bytes=1)),
+    },
+    Schema: {
+        "column_count": dataclasses.replace(SERVED, schema=Schema(5)),
+        "column_names": dataclasses.replace(SERVED, schema=Schema(4, tuple("efgh"))),
     },
     InputGrid: {
         "minimum": with_grid(minimum=np.nextafter(SERVED.grid.minimum, -1)),
@@ -68,7 +74,7 @@ CHANGED: dict[type, dict[str, Model]] = {
         "keeps_zero_rows": with_output(keeps_zero_rows=True),
     },
     Offer: {
-        "layout": with_offer(layout=Layout.COLUMN),
+        "layout": with_offer(layout=LAYOUTS["column"]),
         "parameters": with_parameters(OTHER_SET, T),
         "parms_id": with_offer(parms_id=bytes(32)),
         "private_weights": with_offer(private_weights=True),
@@ -89,7 +95,7 @@ CHANGED: dict[type, dict[str, Model]] = {
         "primes": with_parameters(ParameterSet(RING.name, 2048, (12289,)), 2),
     },
     EncryptionParameters: {
-        "parameter_set": with_parameters(ROW_PARAMETER_SETS[2], T),
+        "parameter_set": with_parameters(LAYOUTS["row"].open_parameter_sets[2], T),
         "plain_modulus": with_parameters(RING, T * 2),
         "scheme": with_offer(parameters=EncryptionParameters(RING, scheme=Scheme.CKKS)),
         "scale": with_offer(parameters=EncryptionParameters(RING, scheme=Scheme.CKKS, scale=2.0)),

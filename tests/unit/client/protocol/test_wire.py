@@ -9,12 +9,14 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Layout
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
 from sealserve.protocol.item import ItemHeader, Residues, Scores, SealCiphertext
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.schema import Schema
 from sealserve.v1 import model_pb2
 from tests.support.serving import linear, served
 
@@ -34,7 +36,9 @@ FLAGS = (False, True)
 
 @QUICK
 @given(
-    header=st.builds(ItemHeader, texts, texts, st.sampled_from([*Layout, None]), texts, counts, counts, key_id=texts)
+    header=st.builds(
+        ItemHeader, texts, texts, st.sampled_from([*LAYOUTS.values(), None]), texts, counts, counts, key_id=texts
+    )
 )
 def test_headers_survive(header: ItemHeader) -> None:
     assert wire.header_from_proto(wire.header_to_proto(header)) == header
@@ -83,13 +87,15 @@ def outputs(draw: st.DrawFn) -> Output:
 
 @st.composite
 def offers(draw: st.DrawFn, score_count: int) -> Offer:
-    parameters = EncryptionParameters(draw(st.sampled_from(ROW_PARAMETER_SETS)), draw(st.integers(2, 2**50)))
+    parameters = EncryptionParameters(
+        draw(st.sampled_from(LAYOUTS["row"].open_parameter_sets)), draw(st.integers(2, 2**50))
+    )
 
     def integers(least: int, most: int) -> tuple[int, ...]:
         return tuple(draw(st.lists(st.integers(least, most), min_size=score_count, max_size=score_count)))
 
     return Offer(
-        layout=draw(st.sampled_from([Layout.ROW, Layout.COLUMN])),
+        layout=draw(st.sampled_from([LAYOUTS["row"], LAYOUTS["column"]])),
         parameters=parameters,
         parms_id=draw(st.binary(min_size=32, max_size=32)),
         private_weights=draw(st.booleans()),
@@ -115,7 +121,7 @@ def models(draw: st.DrawFn) -> Model:
         name=draw(texts),
         version=draw(texts),
         config_id=draw(texts),
-        feature_names=tuple(names),
+        schema=Schema(grid.feature_count, tuple(names)),
         grid=grid,
         output=output,
         offers=tuple(draw(st.lists(offers(output.score_count), max_size=2))),

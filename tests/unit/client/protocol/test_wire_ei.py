@@ -8,15 +8,17 @@ import pytest
 
 from sealserve.errors import ParameterError
 from sealserve.he import _seal
-from sealserve.he.parameters import EI_PARAMETERS, Layout
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETERS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Cost, Limits, Model, Offer
 from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.schema import Schema
 from sealserve.protocol.wire import model_from_proto, model_to_proto
 from sealserve.v1 import model_pb2, parameters_pb2
 
 OFFER = Offer(
-    layout=Layout.EI_SLOTS,
+    layout=LAYOUTS["ei-slots"],
     parameters=EI_PARAMETERS,
     parms_id=_seal.fresh_parms_id(_seal.context(EI_PARAMETERS)),
     private_weights=False,
@@ -35,7 +37,7 @@ MODEL = Model(
     name="prices",
     version="1",
     config_id="c",
-    feature_names=(),
+    schema=Schema(5000),
     grid=InputGrid.of(5000, 0, 1),
     output=Output(Task.REGRESSION, 3, (), Link.NONE),
     offers=(OFFER,),

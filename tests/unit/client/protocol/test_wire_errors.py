@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sealserve import errors
 from sealserve.errors import CiphertextFault, KeyFault, ServiceError
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol import wire
 from sealserve.v1 import errors_pb2
 
@@ -28,12 +28,12 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     CiphertextFault: st.sampled_from(CiphertextFault),
     KeyFault: st.sampled_from(KeyFault),
 }
-LAYOUTS = st.sampled_from(["", *(layout.value for layout in Layout)])
+LAYOUT_NAMES = st.sampled_from(["", *LAYOUTS])
 
 
 def instances(kind: type[ServiceError]) -> st.SearchStrategy[ServiceError]:
     hints = {field.name: get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return st.builds(kind, **{name: LAYOUTS if name == "layout" else FIELDS[hint] for name, hint in hints.items()})
+    return st.builds(kind, **{name: LAYOUT_NAMES if name == "layout" else FIELDS[hint] for name, hint in hints.items()})
 
 
 def survived(error: ServiceError) -> ServiceError:

@@ -20,7 +20,7 @@ from sealserve.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from sealserve.he.parameters import Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.model import Cost
 from tests.support.serving import LIMITS
@@ -201,7 +201,7 @@ def test_a_chunk_has_a_megabyte_or_some_ciphertexts_or_what_the_limit_allows(
     ciphertext_bytes: int, max_message_bytes: int, in_a_chunk: int
 ) -> None:
     ciphertexts = [bytes([number]) * ciphertext_bytes for number in range(40)]
-    header = ItemHeader("model", "", Layout.COLUMN, "set", 1, len(ciphertexts), "")
+    header = ItemHeader("model", "", LAYOUTS["column"], "set", 1, len(ciphertexts), "")
     item = Item(header, ciphertexts, len(ciphertexts) * ciphertext_bytes, Cost(1, 2, 3.0, 4))
     limits = dataclasses.replace(LIMITS, max_message_bytes=max_message_bytes)
     sent = list(messages.messages(7, item, limits))

@@ -9,9 +9,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange, choose
+from sealserve._codec.codec import Exchange
+from sealserve._codec.offers import choose
 from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, Layout, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve_service.catalog.registry import serve_model
 from sealserve_service.engines.linear.column import MAX_HELD_BYTES, ColumnEngine, folds
@@ -31,10 +33,10 @@ from tests.support.seeded import seeded
 from tests.support.serving import LIMITS, linear
 
 every_set = pytest.mark.parametrize(
-    "parameter_set", COLUMN_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name
+    "parameter_set", LAYOUTS["column"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
 )
 chunkings: st.SearchStrategy[list[int]] = st.lists(st.integers(1, 40), max_size=80) | st.just([1] * 80) | st.just([])
-SMALLEST = COLUMN_PARAMETER_SETS[0]
+SMALLEST = LAYOUTS["column"].open_parameter_sets[0]
 
 
 def assert_exact(plan: ColumnPlan, rows: NDArray[np.int64], row_counts: list[int], chunks: list[int]) -> None:
@@ -58,7 +60,7 @@ def assert_model_exact(model: Affine, plans: list[ColumnPlan], chunks: tuple[int
 
 
 @settings(deadline=None, max_examples=40)
-@given(affine_models(), st.sampled_from(COLUMN_PARAMETER_SETS), st.data())
+@given(affine_models(), st.sampled_from(LAYOUTS["column"].open_parameter_sets), st.data())
 def test_any_model_any_batch_any_chunks(model: Affine, parameter_set: ParameterSet, data: st.DataObject) -> None:
     plans = column_plans(*model.planned, parameter_sets=[parameter_set])
     assume(plans)  # the intercepts may be beyond any scale
@@ -103,10 +105,14 @@ def test_scores_that_span_t(second: int) -> None:
 def test_what_a_client_reads(number: int) -> None:
     """The planner's choice through the SDK's own encryption and decryption."""
     model = affine("normal", (10, 784))
-    plan = [p for p in column_plans(*model.planned) if p.parameters.parameter_set == COLUMN_PARAMETER_SETS[number]][-1]
+    plan = [
+        p
+        for p in column_plans(*model.planned)
+        if p.parameters.parameter_set == LAYOUTS["column"].open_parameter_sets[number]
+    ][-1]
     wanted = plan.score_error_bound
     served = serve_model("model", linear(model.weights, model.intercept), model.grid, LIMITS, max_score_error=wanted)
-    exchange, engine = Exchange(served.model, offer=choose(served.model, 1, Layout.COLUMN)), served.engines[1]
+    exchange, engine = Exchange(served.model, offer=choose(served.model, 1, LAYOUTS["column"])), served.engines[1]
     assert exchange.offer.parameters == plan.parameters
     rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 20)])
     encrypted = exchange.encrypt(rows)
@@ -119,7 +125,7 @@ def test_what_a_client_reads(number: int) -> None:
 def test_seeded_ciphertexts_among_full_ones() -> None:
     model = affine("normal", (3, 40))
     served = serve_model("model", linear(model.weights, model.intercept), model.grid, LIMITS)
-    exchange = Exchange(served.model, offer=choose(served.model, 1, Layout.COLUMN))
+    exchange = Exchange(served.model, offer=choose(served.model, 1, LAYOUTS["column"]))
     rows = random_rows(model.grid, 100)
     encrypted = exchange.encrypt(rows)
     mixed = [seeded(exchange, data) if index % 3 else data for index, data in enumerate(encrypted.ciphertexts)]
@@ -177,7 +183,7 @@ def integer_weights(draw: st.DrawFn) -> NDArray[np.int64]:
 
 
 @settings(deadline=None, max_examples=80)
-@given(integer_weights(), st.sampled_from(COLUMN_PARAMETER_SETS), chunkings, st.integers(0, 99))
+@given(integer_weights(), st.sampled_from(LAYOUTS["column"].open_parameter_sets), chunkings, st.integers(0, 99))
 def test_products_of_any_integers(
     weights: NDArray[np.int64], parameter_set: ParameterSet, chunks: list[int], seed: int
 ) -> None:
@@ -364,7 +370,7 @@ def test_a_batch_that_would_hold_too_much_is_not_offered(caplog: pytest.LogCaptu
     model = affine("normal", (1000, 4))
     with caplog.at_level(logging.WARNING):
         served = serve_model("wide", linear(model.weights, model.intercept), model.grid, LIMITS)
-    assert [offer.layout for offer in served.model.offers] == [Layout.ROW]
+    assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
     assert "model wide is not served in columns: a batch with 1000 classes would hold 93 MB" in caplog.text
 
 
@@ -373,8 +379,8 @@ def test_a_model_that_only_rows_can_serve_as_asked(caplog: pytest.LogCaptureFixt
     regression = linear(model.weights, model.intercept)
     with caplog.at_level(logging.WARNING):
         served = serve_model("fine", regression, model.grid, LIMITS, max_score_error=1e-6)
-    assert [offer.layout for offer in served.model.offers] == [Layout.ROW]
+    assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
     assert "model fine is not served in columns: no parameter set keeps the score error within 1e-06" in caplog.text
     both = serve_model("coarse", regression, model.grid, LIMITS)
-    assert [offer.layout for offer in both.model.offers] == [Layout.ROW, Layout.COLUMN]
+    assert [offer.layout for offer in both.model.offers] == [LAYOUTS["row"], LAYOUTS["column"]]
     assert both.model.offers[1].cost.held_bytes == 6 * 10 * SMALLEST.polynomial_bytes

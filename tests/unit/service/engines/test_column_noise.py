@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve_service.planning.planner import column_plans
 from tests.support.column_round import ColumnRound
 from tests.support.noisy import NoisyEncryptor
@@ -11,7 +12,9 @@ from tests.support.row_models import Integers, integer_scores, random_rows, tigh
 from tests.support.row_round import secret_key
 
 
-@pytest.mark.parametrize("parameter_set", COLUMN_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
+@pytest.mark.parametrize(
+    "parameter_set", LAYOUTS["column"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
+)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: int) -> None:
     """The noise that does most harm, in every row at once; then as much in the first row as it bears, and one more."""

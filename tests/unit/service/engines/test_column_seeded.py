@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, Layout, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
@@ -16,14 +17,14 @@ from tests.support.row_models import Integers, affine, extreme_rows, integer_sco
 from tests.support.row_round import secret_key
 
 every_set = pytest.mark.parametrize(
-    "parameter_set", COLUMN_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name
+    "parameter_set", LAYOUTS["column"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
 )
 
 
 def scores(plan: ColumnPlan, ciphertexts: list[bytes], row_count: int) -> Integers:
     """Score and decrypt the ciphertexts of an item; of the integers modulo t, those that are nearest to the centres."""
     parameters, t = plan.parameters, plan.parameters.plain_modulus
-    header = ItemHeader("", "", Layout.COLUMN, parameters.parameter_set.name, row_count, len(ciphertexts))
+    header = ItemHeader("", "", LAYOUTS["column"], parameters.parameter_set.name, row_count, len(ciphertexts))
     scoring = ColumnEngine(plan).begin(header, ANONYMOUS)
     for start in range(0, len(ciphertexts), 3):
         scoring.add(ciphertexts[start : start + 3])

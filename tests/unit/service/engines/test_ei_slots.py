@@ -17,7 +17,8 @@ from sealserve.errors import (
     PlanError,
 )
 from sealserve.he import _seal, ei_format
-from sealserve.he.parameters import EI_PARAMETERS, Layout
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETERS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve_service.engines.ei.keys import GALOIS_KEYS_BYTES, load_galois_keys
@@ -35,7 +36,7 @@ def galois(ei_user: EIUser) -> _seal.GaloisKeys:
 
 
 def header(engine: EiSlotsEngine, key_id: str = KEY_ID) -> ItemHeader:
-    return ItemHeader("model", "config", Layout.EI_SLOTS, "ei-8192", 1, engine.offer.ciphertexts_per_item, key_id)
+    return ItemHeader("model", "config", LAYOUTS["ei-slots"], "ei-8192", 1, engine.offer.ciphertexts_per_item, key_id)
 
 
 def reply_of(engine: EiSlotsEngine, *chunks: Sequence[bytes]) -> list[SealCiphertext]:
@@ -180,7 +181,7 @@ def test_scores_beyond_every_scale(ei_user: EIUser) -> None:
 def test_the_offer_says_what_an_item_is(case: Any) -> None:
     made = case(np.ones((3, 5000)), [0.0, 0, 0])
     offer, ciphertexts = made.engine.offer, made.user.encrypt(np.ones(5000))
-    assert (offer.layout, offer.parameters) == (Layout.EI_SLOTS, EI_PARAMETERS)
+    assert (offer.layout, offer.parameters) == (LAYOUTS["ei-slots"], EI_PARAMETERS)
     assert (offer.rows_per_item, offer.classes_per_polynomial, offer.ciphertexts_per_item) == (1, 1, 2)
     assert (offer.score_scale, offer.score_centers, offer.score_radii) == (1.0, (), ())
     assert offer.parms_id == ei_format.read_ciphertext(ciphertexts[0])[16:48]

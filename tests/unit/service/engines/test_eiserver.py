@@ -27,7 +27,8 @@ from sealserve.errors import (
     QuotaExceededError,
     ServiceError,
 )
-from sealserve.he.parameters import EI_PARAMETERS, Layout
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETERS
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve_service.engines.ei.eiserver import EIServerEngine
 from sealserve_service.engines.ei.eiserver_process import unpack_reply
@@ -39,7 +40,7 @@ from tests.support.serving import HANG_SECONDS, linear, served
 RANDOM = np.random.default_rng(11)
 KEY_ID = "0" * 64
 OFFER = dataclasses.replace(
-    served("offered", linear([[1.0]])).model.offers[0], layout=Layout.EI_SLOTS, parameters=EI_PARAMETERS
+    served("offered", linear([[1.0]])).model.offers[0], layout=LAYOUTS["ei-slots"], parameters=EI_PARAMETERS
 )
 WEIGHTS, INTERCEPT = RANDOM.normal(size=(1, 8)), np.array([0.25])
 ROW = RANDOM.random(8)
@@ -85,7 +86,7 @@ def engine(
 
 
 def header(ciphertexts: int = 1, key_id: str = KEY_ID) -> ItemHeader:
-    return ItemHeader("model", "", Layout.EI_SLOTS, "ei-8192", 1, ciphertexts, key_id)
+    return ItemHeader("model", "", LAYOUTS["ei-slots"], "ei-8192", 1, ciphertexts, key_id)
 
 
 def running() -> list[psutil.Process]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sealserve.errors import KeyNotFoundError
-from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import Residues
 from sealserve.protocol.key_record import KeyKind
@@ -17,9 +18,11 @@ from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans
 from tests.support.row_models import WEIGHTS, Affine, affine, extreme_rows, integer_scores, random_rows
 from tests.support.row_round import Round, zero_encryptor
 
-SMALLEST = PRIVATE_ROW_PARAMETER_SETS[0]
-every_row_set = pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS, ids=lambda s: s.name)
-every_column_set = pytest.mark.parametrize("parameter_set", PRIVATE_COLUMN_PARAMETER_SETS, ids=lambda s: s.name)
+SMALLEST = LAYOUTS["row"].private_parameter_sets[0]
+every_row_set = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].private_parameter_sets, ids=lambda s: s.name)
+every_column_set = pytest.mark.parametrize(
+    "parameter_set", LAYOUTS["column"].private_parameter_sets, ids=lambda s: s.name
+)
 KINDS = [kind for kind in WEIGHTS if kind != "normal"]
 
 

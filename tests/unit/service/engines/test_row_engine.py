@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from sealserve._codec.codec import Exchange
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
-from sealserve.he.parameters import ROW_PARAMETER_SETS, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve_service.catalog.registry import serve_model
 from sealserve_service.engines.linear.row import RowEngine
@@ -26,7 +27,9 @@ from tests.support.row_models import (
 from tests.support.row_round import Round
 from tests.support.serving import LIMITS, linear
 
-every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
+every_set = pytest.mark.parametrize(
+    "parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
+)
 
 
 def assert_exact(plan: RowPlan, rows: NDArray[np.int64]) -> None:
@@ -50,7 +53,7 @@ def assert_model_exact(model: Affine, plans: list[RowPlan]) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(affine_models(), st.sampled_from(ROW_PARAMETER_SETS))
+@given(affine_models(), st.sampled_from(LAYOUTS["row"].open_parameter_sets))
 def test_any_model_under_any_plan(model: Affine, parameter_set: ParameterSet) -> None:
     plans = row_plans(*model.planned, parameter_sets=[parameter_set])
     assume(plans)  # the intercepts may be beyond any scale
@@ -140,7 +143,7 @@ def test_blocks_that_cancel_each_other_out() -> None:
     """Each is well made, but with equal weights the second polynomials add up to zero: the sum would hide nothing."""
     model = affine("equal", (1, 2 * 2048))
     model = Affine(model.weights, model.intercept, InputGrid.of(2 * 2048, 0.0, 1.0))
-    exchange = Round(row_plans(*model.planned, parameter_sets=ROW_PARAMETER_SETS[:1])[0])
+    exchange = Round(row_plans(*model.planned, parameter_sets=LAYOUTS["row"].open_parameter_sets[:1])[0])
     first, _ = exchange.encrypted(random_rows(model.grid, 1))
     c0, c1 = exchange.engine.format.residues(first)
     opposite = (exchange.engine.primes - c1) % exchange.engine.primes

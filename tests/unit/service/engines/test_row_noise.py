@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve_service.planning.planner import RowPlan, row_plans
@@ -12,7 +13,9 @@ from tests.support.noisy import NoisyEncryptor
 from tests.support.row_models import Integers, integer_scores, random_rows, tightest
 from tests.support.row_round import Round, secret_key
 
-every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
+every_set = pytest.mark.parametrize(
+    "parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
+)
 
 
 class Worst:

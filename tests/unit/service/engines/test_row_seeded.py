@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
-from sealserve.he.parameters import ROW_PARAMETER_SETS, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve_service.planning.planner import row_plans
 from tests.support.row_models import Affine, affine, extreme_rows, integer_scores, random_rows, tightest
 from tests.support.row_round import Round, secret_key
 
-every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
+every_set = pytest.mark.parametrize(
+    "parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
+)
 
 
 def assert_exact(model: Affine, parameter_set: ParameterSet) -> None:

@@ -8,12 +8,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import KeyFault, MalformedKeyError
 from sealserve.he import _seal
-from sealserve.he.parameters import (
-    PRIVATE_ROW_PARAMETER_SETS,
-    ROW_PARAMETER_SETS,
-    EncryptionParameters,
-    ParameterSet,
-)
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
@@ -23,7 +19,7 @@ from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.noise import NOISE, zero_noise
 from tests.support.noisy import NoisyEncryptor
 
-EVERY_SET = (ROW_PARAMETER_SETS[0], *PRIVATE_ROW_PARAMETER_SETS)
+EVERY_SET = (LAYOUTS["row"].open_parameter_sets[0], *LAYOUTS["row"].private_parameter_sets)
 every_set = pytest.mark.parametrize("parameter_set", EVERY_SET, ids=lambda parameter_set: parameter_set.name)
 
 
@@ -84,13 +80,17 @@ def test_the_noise_is_what_it_is_planned_with(parameter_set: ParameterSet) -> No
 
 
 def test_the_bound_on_the_noise() -> None:
-    assert zero_noise(ParameterSet("one", 2048, ROW_PARAMETER_SETS[0].primes)) == 21 * 4097
+    assert zero_noise(ParameterSet("one", 2048, LAYOUTS["row"].open_parameter_sets[0].primes)) == 21 * 4097
     special = 0x1C001
-    assert zero_noise(PRIVATE_ROW_PARAMETER_SETS[0]) == (21 * 8193 + (special - 1) // 2 * 4097) // special == 2049
+    assert (
+        zero_noise(LAYOUTS["row"].private_parameter_sets[0])
+        == (21 * 8193 + (special - 1) // 2 * 4097) // special
+        == 2049
+    )
 
 
 def test_what_is_no_key_of_the_ring_is_refused() -> None:
-    first, second, *_ = PRIVATE_ROW_PARAMETER_SETS
+    first, second, *_ = LAYOUTS["row"].private_parameter_sets
     data = SecretKey.generate(first).public_encryption_key
     assert ZeroEncryptor(first, data).byte_count == len(data)
     for parameter_set, hostile in ((second, data), (first, data[:-8]), (first, bytes(len(data)))):

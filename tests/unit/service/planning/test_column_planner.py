@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from sealserve.errors import PlanError
-from sealserve.he.parameters import COLUMN_PARAMETER_SETS, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.engines.linear.column import folds
 from sealserve_service.models.loading import load_model
@@ -26,14 +27,16 @@ from tests.support.row_models import (
     tightest_columns,
 )
 
-every_set = pytest.mark.parametrize("parameter_set", COLUMN_PARAMETER_SETS, ids=lambda s: s.name)
+every_set = pytest.mark.parametrize("parameter_set", LAYOUTS["column"].open_parameter_sets, ids=lambda s: s.name)
 any_model = given(affine_models())
 SHAPES = [(1, 1), (10, 784), (3, 5000), (200, 16)]
 
 
 def plans_of(model: Affine) -> list[ColumnPlan]:
     """The plans of a model, those that another one makes superfluous included."""
-    return [plan for s in COLUMN_PARAMETER_SETS for plan in column_plans(*model.planned, parameter_sets=[s])]
+    return [
+        plan for s in LAYOUTS["column"].open_parameter_sets for plan in column_plans(*model.planned, parameter_sets=[s])
+    ]
 
 
 def plans_of_most_bits(model: Affine) -> list[ColumnPlan]:
@@ -101,7 +104,9 @@ def test_neither_wrap_nor_noise_nor_rounding(model: Affine) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_bounds_of_large_models(shape: tuple[int, int]) -> None:
     model = affine("normal", shape)
-    assert [plan.parameters.parameter_set for plan in plans_of_most_bits(model)] == list(COLUMN_PARAMETER_SETS)
+    assert [plan.parameters.parameter_set for plan in plans_of_most_bits(model)] == list(
+        LAYOUTS["column"].open_parameter_sets
+    )
     for plan in plans_of(model):
         assert_bounds(model, plan)
 
@@ -220,14 +225,14 @@ def test_bits_that_make_it_fold_often_are_spent_on_a_wanted_error_only(shape: tu
     model = affine("normal", shape)
     *_, most = column_plans(*model.planned)
     assert len(folds(most.model.weights)) > shape[1] / 15, "it would fold every few features"
-    for parameter_set in COLUMN_PARAMETER_SETS:
+    for parameter_set in LAYOUTS["column"].open_parameter_sets:
         first, *others = column_plans(*model.planned, parameter_sets=[parameter_set])
         assert len(folds(first.model.weights)) <= 1 + shape[1] / 100
         assert [plan.weight_bits for plan in others] == [first.weight_bits + n + 1 for n in range(len(others))]
     wanted = 1.5 * most.score_error_bound
     enough = plan_column(*model.planned, max_score_error=wanted)
     assert enough.score_error_bound <= wanted < column_plans(*model.planned)[-3].score_error_bound
-    sets = COLUMN_PARAMETER_SETS[-1:]
+    sets = LAYOUTS["column"].open_parameter_sets[-1:]
     loose = column_plans(*model.planned, parameter_sets=sets)[0]
     chosen = plan_column(*model.planned, max_score_error=loose.score_error_bound, parameter_sets=sets)
     assert chosen.weight_bits == loose.weight_bits < most.weight_bits
@@ -236,13 +241,13 @@ def test_bits_that_make_it_fold_often_are_spent_on_a_wanted_error_only(shape: tu
 def test_the_order_of_the_sets_does_not_matter() -> None:
     model = affine("normal", (10, 784))
     plans = column_plans(*model.planned)
-    backwards = column_plans(*model.planned, parameter_sets=COLUMN_PARAMETER_SETS[::-1])
+    backwards = column_plans(*model.planned, parameter_sets=LAYOUTS["column"].open_parameter_sets[::-1])
     assert [plan.parameters for plan in backwards] == [plan.parameters for plan in plans]
 
 
 def test_as_many_bits_as_rows_or_more_with_one_class_a_polynomial() -> None:
     model = affine("normal", (10, 784))
-    *_, columns = column_plans(*model.planned, parameter_sets=COLUMN_PARAMETER_SETS[:1])
+    *_, columns = column_plans(*model.planned, parameter_sets=LAYOUTS["column"].open_parameter_sets[:1])
     rows = row_plans(*model.planned)
     assert columns.weight_bits >= max(p.weight_bits for p in rows if p.parameters.parameter_set.name == "row-2048-54")
 

@@ -10,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
-from sealserve.he.parameters import (
-    PRIVATE_ROW_PARAMETER_SETS,
-    ROW_PARAMETER_SETS,
-    EncryptionParameters,
-    ParameterSet,
-)
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve_service.planning import hiding
 from sealserve_service.planning.hiding import (
@@ -30,8 +26,8 @@ from tests.support.noisy import NoisyEncryptor
 from tests.support.row_models import Integers
 from tests.support.row_round import secret_key
 
-SMALL = PRIVATE_ROW_PARAMETER_SETS[0]
-every_set = pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS, ids=lambda s: s.name)
+SMALL = LAYOUTS["row"].private_parameter_sets[0]
+every_set = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].private_parameter_sets, ids=lambda s: s.name)
 PRIMES = (0x3FFFFFF70001, 0xFFFFFFFFFFFC001, 0x3FFFFFFFFED001, 0x1C001)
 sums = st.integers(0, 1 << 60)
 counts = st.integers(1, 1 << 20)
@@ -55,7 +51,12 @@ def test_the_distance_of_shifted_noise(width: int) -> None:
 
 
 @settings(deadline=None)
-@given(parameter_set=st.sampled_from(PRIVATE_ROW_PARAMETER_SETS), absolute_sum=sums, count=counts, hiding_bits=bits)
+@given(
+    parameter_set=st.sampled_from(LAYOUTS["row"].private_parameter_sets),
+    absolute_sum=sums,
+    count=counts,
+    hiding_bits=bits,
+)
 def test_the_width_is_the_least_that_hides(
     parameter_set: ParameterSet, absolute_sum: int, count: int, hiding_bits: int
 ) -> None:
@@ -65,7 +66,7 @@ def test_the_width_is_the_least_that_hides(
     assert count * Fraction(shift, 2 * (width - 1) + 1) > wanted
 
 
-@given(parameter_set=st.sampled_from(PRIVATE_ROW_PARAMETER_SETS), absolute_sum=sums)
+@given(parameter_set=st.sampled_from(LAYOUTS["row"].private_parameter_sets), absolute_sum=sums)
 def test_the_largest_shift_is_all_roundings_and_noises_together(parameter_set: ParameterSet, absolute_sum: int) -> None:
     worst = Fraction(43, 2) * absolute_sum + Fraction(1, 2) + Fraction(1, 2) + zero_noise(parameter_set)
     assert largest_shift(parameter_set, absolute_sum) == math.floor(worst)
@@ -81,7 +82,7 @@ def test_forty_bits_are_the_default() -> None:
 
 @settings(deadline=None)
 @given(
-    parameter_set=st.sampled_from(PRIVATE_ROW_PARAMETER_SETS),
+    parameter_set=st.sampled_from(LAYOUTS["row"].private_parameter_sets),
     t_bits=st.integers(1, 59),
     absolute_sum=sums,
     width=st.integers(0, 1 << 180),
@@ -156,7 +157,7 @@ def test_scores_are_exact_at_the_worst_noise_that_fits_and_not_far_beyond(
 
 
 def test_the_open_sets_have_no_room() -> None:
-    for parameter_set in ROW_PARAMETER_SETS[:2]:
+    for parameter_set in LAYOUTS["row"].open_parameter_sets[:2]:
         width = noise_width(parameter_set, 1000, 10)
         assert not fits(EncryptionParameters(parameter_set, 1 << 16), 1000, width)
 

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sealserve.errors import PlanError
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.row import RowPacking
-from sealserve.he.parameters import (
-    PRIVATE_COLUMN_PARAMETER_SETS,
-    PRIVATE_ROW_PARAMETER_SETS,
-    ROW_PARAMETER_SETS,
-    EncryptionParameters,
-    ParameterSet,
-)
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.grid import input_grid
@@ -42,7 +37,9 @@ from tests.support.row_models import (
     tightest,
 )
 
-every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
+every_set = pytest.mark.parametrize(
+    "parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
+)
 any_model = given(affine_models())
 SHAPES = [(1, 1), (10, 784), (3, 5000), (200, 16)]
 
@@ -51,7 +48,7 @@ def plans_of(model: Affine) -> list[RowPlan]:
     """The plans of a model, those that another one makes superfluous included."""
     return [
         plan
-        for parameter_set in ROW_PARAMETER_SETS
+        for parameter_set in LAYOUTS["row"].open_parameter_sets
         for plan in row_plans(*model.planned, parameter_sets=[parameter_set])
     ]
 
@@ -246,7 +243,7 @@ def test_no_packing_is_overlooked(shape: tuple[int, int]) -> None:
     model = affine("normal", shape)
     plans = row_plans(*model.planned)
     peak = float(np.abs(model.weights * model.grid.step).max())
-    for parameter_set in ROW_PARAMETER_SETS:
+    for parameter_set in LAYOUTS["row"].open_parameter_sets:
         N = parameter_set.poly_modulus_degree
         for classes in range(1, min(shape[0], max(1, N // shape[1])) + 1):
             packing = RowPacking(N, shape[1], shape[0], classes)
@@ -291,7 +288,7 @@ def test_a_set_that_is_too_small_for_the_default_error() -> None:
     chosen = plan_row(*model.planned)
     assert cheapest.score_error_bound > widest / 1024 >= chosen.score_error_bound
     with pytest.raises(PlanError, match=re.escape(f"within {widest / 1024:.3g}: the best, row-2048-54 with")):
-        plan_row(*model.planned, parameter_sets=ROW_PARAMETER_SETS[:1])
+        plan_row(*model.planned, parameter_sets=LAYOUTS["row"].open_parameter_sets[:1])
 
 
 def test_intercepts_beyond_any_scale() -> None:
@@ -326,7 +323,7 @@ def test_the_guides_model() -> None:
 @settings(deadline=None, max_examples=40)
 @given(affine_models(), st.sampled_from([1, 20, 40, 60]))
 def test_private_plans_have_the_width_that_hides_and_room_for_it(model: Affine, hiding_bits: int) -> None:
-    for parameter_set in PRIVATE_ROW_PARAMETER_SETS:
+    for parameter_set in LAYOUTS["row"].private_parameter_sets:
         for plan in row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set]):
             largest, kept = absolute_sum(plan, plan.model), plan.packing.rows * plan.packing.score_count
             assert plan.noise_width == noise_width(parameter_set, largest, kept, hiding_bits)
@@ -337,7 +334,7 @@ def test_private_plans_have_the_width_that_hides_and_room_for_it(model: Affine, 
 @settings(deadline=None, max_examples=40)
 @any_model
 def test_private_columns_hide_every_row_of_a_full_batch(model: Affine) -> None:
-    for parameter_set in PRIVATE_COLUMN_PARAMETER_SETS:
+    for parameter_set in LAYOUTS["column"].private_parameter_sets:
         for plan in column_plans(*model.planned, hiding_bits=40, parameter_sets=[parameter_set]):
             largest = int(np.abs(plan.model.weights).sum(axis=1).max())
             kept = parameter_set.poly_modulus_degree * len(model.weights)
@@ -364,7 +361,9 @@ def test_hiding_costs_bits_and_more_of_it_costs_more() -> None:
     model = affine("normal", (10, 784))
 
     def bits(hiding_bits: int | None) -> int:
-        (plan, *_) = row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=PRIVATE_ROW_PARAMETER_SETS[1:2])
+        (plan, *_) = row_plans(
+            *model.planned, hiding_bits=hiding_bits, parameter_sets=LAYOUTS["row"].private_parameter_sets[1:2]
+        )
         return plan.weight_bits
 
     # Bits of hiding come off t and A' alike, half of them each.

@@ -1,1 +1,11 @@
-"""Layouts: how rows, features and scores lie in ciphertexts."""
+"""Layouts: the table of the ways in which rows, features and scores lie in ciphertexts."""
+
+from sealserve.he.layouts.base import Layout, Packing
+from sealserve.he.layouts.column import COLUMN
+from sealserve.he.layouts.ei_slots import EI_SLOTS
+from sealserve.he.layouts.row import ROW
+
+__all__ = ["LAYOUTS", "Layout", "Packing"]
+
+LAYOUTS = {layout.name: layout for layout in (ROW, COLUMN, EI_SLOTS)}
+"""Every layout by its name, in the order in which they are offered."""

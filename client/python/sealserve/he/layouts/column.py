@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he.layouts.base import Layout, parameter_sets
+from sealserve.he.parameters import Scheme
+
 
 @dataclass(frozen=True)
 class ColumnPacking:
@@ -20,16 +23,17 @@ class ColumnPacking:
     Attributes:
         poly_modulus_degree: N.
         feature_count, score_count: the model's shape.
+        classes: classes that share a polynomial of the reply: 1.
     """
 
     poly_modulus_degree: int
     feature_count: int
     score_count: int
+    classes: int = 1
 
-    @property
-    def classes(self) -> int:
-        """Classes that share a polynomial of the reply."""
-        return 1
+    def __post_init__(self) -> None:
+        if self.classes != 1:
+            raise ValueError(f"in columns a polynomial holds one class, not {self.classes}")
 
     @property
     def rows(self) -> int:
@@ -60,3 +64,14 @@ class ColumnPacking:
     def places(self, row_count: int, class_count: int) -> NDArray[np.intp]:
         """Return the coefficients that hold scores, (row_count, 1), ascending; class_count is 1."""
         return np.arange(row_count, dtype=np.intp)[:, None]
+
+
+COLUMN = Layout(
+    name="column",
+    scheme=Scheme.BFV,
+    packing=ColumnPacking,
+    open_parameter_sets=parameter_sets("column", "2048-54", "4096-60", "4096-92"),
+    private_parameter_sets=parameter_sets("column", "4096-92", "8192-120", "8192-180"),
+    default_rows_per_item=None,
+)
+"""The most rows a second: batches."""

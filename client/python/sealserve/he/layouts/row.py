@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he.layouts.base import Layout, parameter_sets
+from sealserve.he.parameters import Scheme
+
 
 @dataclass(frozen=True)
 class RowPacking:
@@ -88,3 +91,15 @@ class RowPacking:
         stride = self.classes * self.window
         rows = np.arange(row_count, dtype=np.intp)[:, None] * stride
         return rows + np.arange(class_count, dtype=np.intp) * self.window + (self.window - 1)
+
+
+ROW = Layout(
+    name="row",
+    scheme=Scheme.BFV,
+    packing=RowPacking,
+    open_parameter_sets=parameter_sets("row", "2048-54", "4096-60", "4096-92"),
+    private_parameter_sets=parameter_sets("row", "4096-92", "8192-120", "8192-180"),
+    default_rows_per_item=1,
+    seeded_by_default=True,
+)
+"""The least delay: one row, or a few."""

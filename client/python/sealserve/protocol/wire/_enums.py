@@ -2,16 +2,15 @@
 
 from google.protobuf.duration_pb2 import Duration
 
-from sealserve.he.parameters import Layout, Scheme
+from sealserve.he.layouts import LAYOUTS, Layout
+from sealserve.he.parameters import Scheme
 from sealserve.protocol.key_record import KeyKind
 from sealserve.v1 import keys_pb2, parameters_pb2
 
-_LAYOUTS = {
-    Layout.ROW: parameters_pb2.LAYOUT_ROW,
-    Layout.COLUMN: parameters_pb2.LAYOUT_COLUMN,
-    Layout.EI_SLOTS: parameters_pb2.LAYOUT_EI_SLOTS,
+_LAYOUT_NUMBERS: dict[Layout, parameters_pb2.Layout] = {
+    layout: getattr(parameters_pb2, f"LAYOUT_{layout.name.upper().replace('-', '_')}") for layout in LAYOUTS.values()
 }
-LAYOUTS = {number: layout for layout, number in _LAYOUTS.items()}
+LAYOUTS_BY_NUMBER = {number: layout for layout, number in _LAYOUT_NUMBERS.items()}
 
 SCHEMES_TO_PROTO = {Scheme.BFV: parameters_pb2.SCHEME_BFV, Scheme.CKKS: parameters_pb2.SCHEME_CKKS}
 SCHEMES = {number: scheme for scheme, number in SCHEMES_TO_PROTO.items()}
@@ -25,7 +24,7 @@ KINDS = {number: kind for kind, number in _KINDS.items()}
 
 def layout_to_proto(layout: Layout | None) -> parameters_pb2.Layout:
     """Convert a layout; None is none that there is."""
-    return _LAYOUTS[layout] if layout else parameters_pb2.LAYOUT_UNSPECIFIED
+    return _LAYOUT_NUMBERS[layout] if layout else parameters_pb2.LAYOUT_UNSPECIFIED
 
 
 def kind_to_proto(kind: KeyKind | None) -> keys_pb2.KeyKind:

@@ -7,8 +7,8 @@ from typing import Any
 
 from sealserve import errors
 from sealserve.errors import CiphertextFault, KeyFault, ServiceError
-from sealserve.he.parameters import Layout
-from sealserve.protocol.wire._enums import LAYOUTS, layout_to_proto, seconds
+from sealserve.he.layouts import LAYOUTS
+from sealserve.protocol.wire._enums import LAYOUTS_BY_NUMBER, layout_to_proto, seconds
 from sealserve.v1 import errors_pb2
 
 # The reasons of a detail's message, by the enumeration of its error.
@@ -57,7 +57,7 @@ def error_to_proto(error: ServiceError) -> errors_pb2.Error:
             elif field.name == "reason":
                 detail.reason = _REASONS[type(value)].Value(f"REASON_{value.name}")
             elif field.name == "layout":
-                detail.layout = layout_to_proto(next((v for v in Layout if v.value == value), None))
+                detail.layout = layout_to_proto(LAYOUTS.get(value))
             else:
                 setattr(detail, field.name, value)
     return message
@@ -75,8 +75,8 @@ def error_from_proto(message: errors_pb2.Error) -> ServiceError:
         elif field.name == "reason":
             fields["reason"] = _reason(_FAULTS[_DETAILS[name]], detail.reason)
         elif field.name == "layout":
-            layout = LAYOUTS.get(detail.layout)
-            fields["layout"] = layout.value if layout else ""
+            layout = LAYOUTS_BY_NUMBER.get(detail.layout)
+            fields["layout"] = layout.name if layout else ""
         else:
             fields[field.name] = getattr(detail, field.name)
     return _DETAILS[name](**fields)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sealserve.protocol.item import ItemHeader, Residues, Scores, SealCiphertext
-from sealserve.protocol.wire._enums import LAYOUTS, layout_to_proto
+from sealserve.protocol.wire._enums import LAYOUTS_BY_NUMBER, layout_to_proto
 from sealserve.v1 import prediction_pb2
 
 
@@ -25,7 +25,7 @@ def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
     return ItemHeader(
         message.model,
         message.config_id,
-        LAYOUTS.get(message.layout),
+        LAYOUTS_BY_NUMBER.get(message.layout),
         message.parameter_set,
         message.row_count,
         message.ciphertext_count,

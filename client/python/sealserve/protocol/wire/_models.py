@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import ParameterError
-from sealserve.he.parameters import EncryptionParameters, Layout, ParameterSet, Scheme
+from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.schema import Schema
 from sealserve.protocol.wire._enums import (
     KINDS,
-    LAYOUTS,
+    LAYOUTS_BY_NUMBER,
     SCHEMES,
     SCHEMES_TO_PROTO,
     kind_to_proto,
@@ -37,8 +38,8 @@ def model_to_proto(model: Model) -> model_pb2.Model:
         version=model.version,
         config_id=model.config_id,
         input=model_pb2.Input(
-            feature_count=model.grid.feature_count,
-            feature_names=model.feature_names,
+            feature_count=model.schema.column_count,
+            feature_names=model.schema.column_names,
             minimum=_folded(model.grid.minimum),
             maximum=_folded(model.grid.maximum),
             step=_folded(model.grid.step),
@@ -63,10 +64,12 @@ def model_from_proto(message: model_pb2.Model) -> Model:
     Raises:
         ParameterError: the description contradicts itself, or an offer is below 128 bits of security.
     """
-    feature_count, score_count = message.input.feature_count, message.output.score_count
+    # Without published steps the features on the grid are the columns.
+    column_count = feature_count = message.input.feature_count
+    score_count = message.output.score_count
     if not (1 <= feature_count <= MAX_FEATURES and 1 <= score_count <= MAX_SCORES):
         raise ParameterError(f"model {message.name!r} has {feature_count} features and {score_count} scores")
-    if len(message.input.feature_names) not in (0, feature_count):
+    if len(message.input.feature_names) not in (0, column_count):
         raise ParameterError(f"model {message.name!r}: as many feature names as features are needed, or none")
     try:
         grid = InputGrid.of(
@@ -80,7 +83,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
         message.name,
         message.version,
         message.config_id,
-        tuple(message.input.feature_names),
+        Schema(column_count, tuple(message.input.feature_names)),
         grid,
         output,
         tuple(_offer_from_proto(offer, score_count) for offer in message.offers if _is_known(offer)),
@@ -175,7 +178,7 @@ def _observed_to_proto(observed: ObservedError | None) -> model_pb2.ObservedErro
 
 def _is_known(message: model_pb2.Offer) -> bool:
     return (
-        message.layout in LAYOUTS
+        message.layout in LAYOUTS_BY_NUMBER
         and message.parameters.scheme in SCHEMES
         and message.weights in (parameters_pb2.WEIGHTS_OPEN, parameters_pb2.WEIGHTS_PRIVATE)
         and (not message.required_key or message.required_key in KINDS)
@@ -188,9 +191,9 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
     parameter_set = ParameterSet(name, parameters.poly_modulus_degree, tuple(parameters.coeff_modulus))
     if parameters.data_prime_count != len(parameter_set.data_primes):
         raise ParameterError(f"{name}: {parameters.data_prime_count} data primes; SEAL makes other numbers of these")
-    layout, scheme = LAYOUTS[message.layout], SCHEMES[parameters.scheme]
-    if (layout is Layout.EI_SLOTS) != (scheme is Scheme.CKKS):
-        raise ParameterError(f"{name}: {scheme.name} is not the scheme of layout {layout.value}")
+    layout, scheme = LAYOUTS_BY_NUMBER[message.layout], SCHEMES[parameters.scheme]
+    if layout.scheme is not scheme:
+        raise ParameterError(f"{name}: {scheme.name} is not the scheme of layout {layout.name}")
     scale = message.score_scale
     if not (math.isfinite(scale) and scale > 0):
         raise ParameterError(f"{name}: the score scale is not above 0")

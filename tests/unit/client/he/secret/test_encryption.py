@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import ReplyError
 from sealserve.he import _seal
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.seal_format import CiphertextFormat, plaintext_coefficients, restamp
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
@@ -18,9 +19,9 @@ from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 
 RANDOM = np.random.default_rng(6)
-KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in ROW_PARAMETER_SETS}
-SMALLEST = ROW_PARAMETER_SETS[0]
-SETS = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in LAYOUTS["row"].open_parameter_sets}
+SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
+SETS = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 
 
 def parameters_of(parameter_set: ParameterSet, bits: int = 20) -> EncryptionParameters:
@@ -173,7 +174,7 @@ def test_one_key_serves_every_plaintext_modulus() -> None:
 
 @pytest.mark.parametrize("role", [Encryptor, Decryptor])
 def test_a_key_of_another_ring_is_refused(role: Callable[[EncryptionParameters, bytes], object]) -> None:
-    for parameter_set in ROW_PARAMETER_SETS:
+    for parameter_set in LAYOUTS["row"].open_parameter_sets:
         for other, key in KEYS.items():
             if other is not parameter_set:
                 with pytest.raises(_seal.SealError):

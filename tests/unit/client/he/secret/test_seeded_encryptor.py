@@ -10,12 +10,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from sealserve.he import _seal
-from sealserve.he.parameters import (
-    MAX_PLAIN_MODULUS_BITS,
-    ROW_PARAMETER_SETS,
-    EncryptionParameters,
-    ParameterSet,
-)
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, EncryptionParameters, ParameterSet
 from sealserve.he.seal_format import SEED_BYTES, CiphertextFormat
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
@@ -27,8 +23,8 @@ from tests.support.row_models import Integers
 from tests.support.seal_watch import SealWatch, seal_watch
 
 RANDOM = np.random.default_rng(8)
-KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in ROW_PARAMETER_SETS}
-SETS = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in LAYOUTS["row"].open_parameter_sets}
+SETS = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 LEAST_NOISE_ROOM = 43  # q > 43 t, or not even what is fresh can be decrypted: 43 = 2 (21 + 1/2)
 
 watch = pytest.fixture(seal_watch)
@@ -123,14 +119,14 @@ def test_strided_arrays_are_encrypted_as_they_read(parameter_set: ParameterSet, 
 
 
 def test_a_coefficient_at_the_plaintext_modulus_is_refused() -> None:
-    parameters = EncryptionParameters(ROW_PARAMETER_SETS[0], 1 << 20)
-    coefficients = np.full(ROW_PARAMETER_SETS[0].poly_modulus_degree, 1 << 20, np.uint64)
+    parameters = EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], 1 << 20)
+    coefficients = np.full(LAYOUTS["row"].open_parameter_sets[0].poly_modulus_degree, 1 << 20, np.uint64)
     with pytest.raises(_seal.SealError):
         seeded_encryptor(parameters).encrypt(coefficients)
 
 
 def test_a_key_of_another_ring_is_refused() -> None:
-    for parameter_set in ROW_PARAMETER_SETS:
+    for parameter_set in LAYOUTS["row"].open_parameter_sets:
         for other, key in KEYS.items():
             if other is not parameter_set:
                 with pytest.raises(_seal.SealError):

@@ -14,16 +14,17 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve.he import _seal
-from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, ParameterSet
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from tests.support.seal_watch import SealWatch, ciphertext_bytes, seal_watch
 
-SMALLEST = ROW_PARAMETER_SETS[0]
-KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in ROW_PARAMETER_SETS}
-SETS = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
+SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
+KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in LAYOUTS["row"].open_parameter_sets}
+SETS = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 STEPS = [
     *("load_ciphertext", "encrypt_symmetric", "sub_inplace", "transform_to_ntt_inplace", "ciphertext_bytes"),
     *("load_ciphertext", "decrypt", "add_plain", "transform_from_ntt_inplace", "ciphertext_bytes"),

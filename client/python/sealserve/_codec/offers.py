@@ -1,0 +1,68 @@
+"""Offers: which one takes some rows in the least time, and how its items are packed."""
+
+from sealserve.errors import ParameterError, SecretKeyError
+from sealserve.he.layouts import Layout, Packing
+from sealserve.protocol.key_record import KeyKind
+from sealserve.protocol.model import Model, Offer
+from sealserve.secret_key import SecretKey
+
+# What a byte of ciphertexts takes beside the server's time: SEAL's encryption or decryption, and a link of 1 Gbit/s.
+_SECONDS_A_BYTE = 15e-9
+
+
+def choose(model: Model, row_count: int, layout: Layout | None = None, *, secret_key: SecretKey | None = None) -> Offer:
+    """Return the offer that takes so many rows in the least time, by the model's published costs.
+
+    Args:
+        model: what the service says of it.
+        row_count: at least 1.
+        layout: the only one to look at; by default all that `Client` encrypts for.
+        secret_key: the key that has to fit; by default any does.
+
+    Raises:
+        ParameterError: the model has no such offer that this client understands.
+        SecretKeyError: the key belongs to no offer's ring.
+    """
+    usable = [offer for offer in model.offers if layout in (None, offer.layout) and _is_usable(offer)]
+    if not usable:
+        what = "in a way that this version understands: update sealserve" if layout is None else f"as {layout.name}"
+        raise ParameterError(f"model {model.name!r} is not offered {what}")
+    fitting = [o for o in usable if secret_key is None or secret_key.fits(o.parameters.parameter_set)]
+    if not fitting:
+        wanted = ", ".join(offer.parameters.parameter_set.name for offer in usable)
+        raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {wanted}")
+
+    def seconds(offer: Offer) -> float:
+        cost, items = offer.cost, -(-row_count // max(1, offer.rows_per_item))
+        return items * (cost.server_seconds + _SECONDS_A_BYTE * (cost.request_bytes + cost.reply_bytes))
+
+    # Of each layout the service's preference; of several, the fastest.
+    preferred = {offer.layout: offer for offer in reversed(fitting)}
+    return min(preferred.values(), key=seconds)
+
+
+def _is_usable(offer: Offer) -> bool:
+    """Tell whether `Client` encrypts for an offer's layout, and the required key is the one that its mode is about."""
+    required = KeyKind.PUBLIC_ENCRYPTION_KEY if offer.private_weights else None
+    return offer.layout.packing is not None and offer.required_key is required
+
+
+def packing_of(model: Model, offer: Offer) -> Packing:
+    """Return the packing of an offer's items.
+
+    Raises:
+        ParameterError: this version does not encrypt for the layout, or what is published contradicts itself.
+    """
+    N = offer.parameters.parameter_set.poly_modulus_degree
+    make = offer.layout.packing
+    if make is None:
+        raise ParameterError(f"model {model.name!r}: this version does not encrypt for layout {offer.layout.name}")
+    try:
+        packing = make(N, model.grid.feature_count, model.output.score_count, offer.classes_per_polynomial)
+    except ValueError as error:
+        raise ParameterError(f"model {model.name!r}: {error}") from error
+    if (packing.rows, packing.ciphertexts) != (offer.rows_per_item, offer.ciphertexts_per_item):
+        raise ParameterError(f"model {model.name!r}: its packing contradicts itself")
+    if int(model.grid.levels.max()) >= offer.parameters.plain_modulus:
+        raise ParameterError(f"model {model.name!r}: features on its grid do not fit the plaintext modulus")
+    return packing

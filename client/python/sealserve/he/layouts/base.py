@@ -1,0 +1,88 @@
+"""Layout: how the features, rows and scores of an item lie in its ciphertexts.
+
+A layout is one object: what the client, the planner and the wire need to know of it. Its packing says which
+coefficient holds what; its engine, in the service, scores it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.he.parameters import RINGS, ParameterSet, Scheme
+
+
+class Packing(Protocol):
+    """The places of features, rows and scores in the coefficients of an item's polynomials."""
+
+    @property
+    def poly_modulus_degree(self) -> int:
+        """N, the number of coefficients of a polynomial."""
+
+    @property
+    def feature_count(self) -> int:
+        """Features of a row."""
+
+    @property
+    def score_count(self) -> int:
+        """Scores of a row."""
+
+    @property
+    def classes(self) -> int:
+        """Classes that share a polynomial of the reply."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in a full item."""
+
+    @property
+    def ciphertexts(self) -> int:
+        """Ciphertexts of an item, whatever its number of rows."""
+
+    @property
+    def polynomials(self) -> int:
+        """Polynomial pairs of a reply."""
+
+    def pack_rows(self, rows: NDArray[np.int64]) -> Iterable[NDArray[np.uint64]]:
+        """Lay rows (1..rows, feature_count) of non-negative integers into plaintexts, each (N,)."""
+
+    def classes_in(self, polynomial: int) -> range:
+        """Return the classes that share a polynomial pair of the reply."""
+
+    def places(self, row_count: int, class_count: int) -> NDArray[np.intp]:
+        """Return the coefficients that hold scores, (row_count, class_count), ascending."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layout:
+    """A way to lay out an item. Layouts are compared by identity: each is one entry of `LAYOUTS`.
+
+    Attributes:
+        name: on the command line, in labels of metrics and, as LAYOUT_NAME, in parameters.proto.
+        scheme: the encryption scheme of its ciphertexts.
+        packing: (N, feature_count, score_count, classes a polynomial) -> packing; raises ValueError where
+            they do not fit. None where `Client` does not encrypt for the layout.
+        open_parameter_sets: for open weights, in ascending order of cost.
+        private_parameter_sets: those with room for what hides the weights, in ascending order of cost.
+        default_rows_per_item: how many rows a stream gathers before it sends them, unless its caller
+            says; None for as many as the offer takes.
+        seeded_by_default: whether uploads to other machines are seeded, unless the caller says.
+    """
+
+    name: str
+    scheme: Scheme
+    packing: Callable[[int, int, int, int], Packing] | None = None
+    open_parameter_sets: tuple[ParameterSet, ...] = ()
+    private_parameter_sets: tuple[ParameterSet, ...] = ()
+    default_rows_per_item: int | None = 1
+    seeded_by_default: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Layout {self.name}>"
+
+
+def parameter_sets(layout_name: str, *ring_names: str) -> tuple[ParameterSet, ...]:
+    """Name rings of `RINGS` for a layout. Layouts share rings: one secret key serves all that do."""
+    return tuple(ParameterSet(f"{layout_name}-{name}", *RINGS[name]) for name in ring_names)
