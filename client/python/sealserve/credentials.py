@@ -1,4 +1,4 @@
-"""Credentials of a client: its certificates and token, whom it trusts, and whether plaintext will do.
+"""Credentials: a client's certificates and token, whom it trusts, and whether plaintext will do.
 
 >>> credentials = Credentials(ca_certificate="ca.pem", token=os.environ["SEALSERVE_TOKEN"])
 >>> with Client("inference.example.org:50051", credentials=credentials) as client:
@@ -31,8 +31,8 @@ class Credentials:
             certificate. Give both or neither.
         server_name: the name in the service's certificate, if it differs from the address.
         token: what identifies this client to the service. It is sent with every call.
-        insecure: whether to speak plaintext to other machines, too, and to send the token in it. Use
-            it only if something else protects the connection.
+        insecure: whether to speak plaintext to other machines, too, and to send the token in it.
+            Use it only if something else protects the connection.
 
     Raises:
         CredentialsError: the attributes contradict each other, or the token is malformed.

@@ -1,4 +1,7 @@
-"""Records of registered keys: evaluation keys or a public encryption key. Nothing in them is secret."""
+"""Records of registered keys, which are evaluation keys or public encryption keys.
+
+Nothing in a record is secret.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,8 +1,9 @@
 """Output of a model: what turns scores into predictions.
 
-This is the last step of scikit-learn's linear models, without scikit-learn. The service publishes an
-`Output` with each model, and the client applies it to the scores that it decrypts. Shapes, thresholds
-and probabilities are those of the estimator's own `decision_function`, `predict` and `predict_proba`.
+This is the last step of scikit-learn's linear models, without scikit-learn. The service publishes
+an `Output` with each model, and the client applies it to the scores that it decrypts. Shapes,
+thresholds and probabilities are those of the estimator's own `decision_function`, `predict` and
+`predict_proba`.
 """
 
 from collections.abc import Callable
@@ -41,9 +42,9 @@ class Link(Enum):
     LOGISTIC = "logistic"
     """`1 / (1 + exp(-score))`, for the second class or for each label."""
     OVR_LOGISTIC = "ovr_logistic"
-    """The logistic function of each class's score, divided by the sum over the classes (one versus rest)."""
+    """The logistic function of each class's score, divided by their sum (one versus rest)."""
     SOFTMAX = "softmax"
-    """`exp(score)` of each class, divided by the sum over the classes."""
+    """`exp(score)` of each class, divided by their sum."""
     MODIFIED_HUBER = "modified_huber"
     """`(clip(score, -1, 1) + 1) / 2`; several classes are divided by their sum.
 
@@ -59,8 +60,8 @@ class Output:
 
     Attributes:
         classes: the labels, all of one type, in the order of the scores. Empty for a regression.
-        scalar_target: whether a regression's target was 1-D. Predictions then have shape (rows,), not
-            (rows, 1).
+        scalar_target: whether a regression's target was 1-D. Predictions then have shape (rows,),
+            not (rows, 1).
         keeps_zero_rows: what becomes of probabilities that are all zero when they are divided by
             their sum. Scores far below 0 give such probabilities. If true, they stay zero
             (OneVsRestClassifier). If false, they become equal shares (all other estimators).
@@ -78,7 +79,7 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.score_count < 1:
-            raise ValueError(f"a model has at least one score, not {self.score_count}: correct score_count")
+            raise ValueError(f"a model must have at least one score, not {self.score_count}")
         if self.scalar_target and (self.task is not Task.REGRESSION or self.score_count != 1):
             raise ValueError("only a regression with one score has a scalar target: set scalar_target to False")
         if self.link not in self._possible_links:
@@ -97,7 +98,7 @@ class Output:
         return self.task is Task.CLASSIFICATION and self.score_count == 1
 
     def decision_function(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the scores, of shape (rows,) for a binary classifier and (rows, score_count) otherwise.
+        """Return the scores: (rows,) for a binary classifier, (rows, score_count) otherwise.
 
         Raises:
             NoSuchMethodError: the model is a regression, which has no decision_function in
@@ -111,8 +112,8 @@ class Output:
     def predict(self, scores: NDArray[np.float64]) -> NDArray[Any]:
         """Return the predictions.
 
-        They are labels (rows,), for a multilabel model int64 indicators (rows, score_count), and for a
-        regression its targets.
+        They are labels (rows,), for a multilabel model int64 indicators (rows, score_count), and
+        for a regression its targets.
         """
         self._check_shape(scores)
         if self.task is Task.REGRESSION:
@@ -186,8 +187,8 @@ def _logistic(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _exponential(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The argument is the distance to the greatest score, so that nothing overflows. Dividing by the sum
-    # cancels the shift.
+    # The argument is the distance to the greatest score, so that nothing overflows. Dividing by the
+    # sum cancels the shift.
     probabilities: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
     return probabilities
 
