@@ -89,8 +89,8 @@ class InputGrid:
             clip: move features outside the range to its nearest end instead of refusing them.
 
         Raises:
-            FeatureCountError, NotFiniteError, OutOfRangeError: a feature is refused. The text has
-                its row and index, never its value.
+            FeatureCountError, NotFiniteError, OutOfRangeError: the rows are refused. The text has
+                the place of the first feature at fault, never its value.
         """
         if rows.ndim != 2 or rows.shape[1] != self.feature_count:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
@@ -140,7 +140,14 @@ class QuantizedModel:
     def of(
         cls, weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, score_scale: float
     ) -> "QuantizedModel":
-        """Quantize float weights (score_count, feature_count) and intercepts (score_count,)."""
+        """Quantize float weights (score_count, feature_count) and intercepts (score_count,).
+
+        Args:
+            weights: in the units of the features.
+            intercept: in the units of the scores.
+            grid: the grid of the features.
+            score_scale: s.
+        """
         shifted = intercept + weights @ grid.minimum
         return cls(
             _frozen(np.rint(weights * grid.step * score_scale).astype(np.int64)),
