@@ -69,7 +69,7 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(target.read_text()), link
 
 
-def test_what_is_looked_for_is_found() -> None:
+def test_the_checks_find_what_they_look_for() -> None:
     assert {by_name(path) for path in DOCUMENTS} >= {"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"}
     assert len(PROTOS) == 5
     long = "x" * (COLUMNS + 1)

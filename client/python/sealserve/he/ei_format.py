@@ -70,7 +70,7 @@ class EvaluationKeyParts(NamedTuple):
 
 
 def read_ciphertext(data: bytes) -> bytes:
-    """Convert a hostile ciphertext of encrypted-inference 0.9 to an uncompressed one for SEAL 4.4.
+    """Convert an untrusted ciphertext of encrypted-inference 0.9 to one for SEAL 4.4, uncompressed.
 
     Raises:
         MalformedCiphertextError: a check fails. The error has the first one that does. The caller
@@ -85,7 +85,7 @@ def read_ciphertext(data: bytes) -> bytes:
 
 
 def read_evaluation_keys(data: bytes) -> EvaluationKeyParts:
-    """Convert a hostile upload of evaluation keys to objects for SEAL 4.4.
+    """Convert an untrusted upload of evaluation keys to objects for SEAL 4.4.
 
     The upload is what `get_public_keys` of encrypted-inference 0.9 returns.
 
@@ -105,7 +105,7 @@ def read_evaluation_keys(data: bytes) -> EvaluationKeyParts:
 
 
 def check_reply(data: bytes) -> None:
-    """Check a hostile reply before the native part of encrypted-inference reads it.
+    """Check an untrusted reply before the native part of encrypted-inference reads it.
 
     Bytes that are not a ciphertext can crash the native part.
 
@@ -209,7 +209,7 @@ def _key_switching_bytes(places: int, key_count: int) -> int:
 
 
 def _read_keys(data: bytearray, places: int, indices: tuple[int, ...]) -> None:
-    """Check that key-switching keys have a key at each of the indices and at no other place.
+    """Check that key-switching keys have a key at each of the indices and at no other index.
 
     All their headers get version 3.4.
 

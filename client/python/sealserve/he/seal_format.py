@@ -20,7 +20,8 @@ from sealserve.he.parameters import ParameterSet
 # Magic, header size, major version, minor version, compression, reserved, total size.
 HEADER = struct.Struct("<HBBBBHQ")
 MAGIC = 0xA15E
-_MAJOR, _MINOR = 4, 4
+_MAJOR = 4
+_MINOR = 4
 _PARMS_ID_END = HEADER.size + 32
 MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, correction factor
 COUNT = struct.Struct("<Q")
@@ -28,7 +29,8 @@ _MEMBERS_END = _PARMS_ID_END + MEMBERS.size
 _RESIDUES = _MEMBERS_END + HEADER.size + COUNT.size
 SEED_BYTES = 64
 _SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES  # a header, the type of the generator, the seed
-_BLAKE2XB, _SHAKE256 = 1, 2
+_BLAKE2XB = 1
+_SHAKE256 = 2
 _PRNG_TYPES = (_BLAKE2XB, _SHAKE256)
 
 
@@ -62,7 +64,7 @@ class CiphertextFormat:
         self.seeded_bytes = len(self._seeded) + 8 * words + _SEED_INFO_BYTES
 
     def check(self, data: bytes) -> None:
-        """Check hostile bytes, so that SEAL loads nothing but a fresh ciphertext, full or seeded.
+        """Check untrusted bytes, so that SEAL loads nothing but a fresh ciphertext, full or seeded.
 
         Raises:
             MalformedCiphertextError: a check fails. The error has the first one that does. The
