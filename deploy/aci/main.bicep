@@ -1,7 +1,7 @@
-// sealserve in Azure Container Instances: a container group with a public address, an identity of its
-// own, a container for registered keys that only this identity may use, and a model from a file share
-// that the service loads only if it has the given digest. container-group.yaml is the same group for
-// `az container create`. README.md in this directory has the steps.
+// sealserve in Azure Container Instances: a container group with a public address, an identity of
+// its own, a container for registered keys that only this identity may use, and a model from a file
+// share that the service loads only if it has the given digest. container-group.yaml is the same
+// group for `az container create`. README.md in this directory has the steps.
 
 @description('Name of the container group. It is also the first part of the address.')
 param name string = 'sealserve'

@@ -22,7 +22,7 @@ def by_name(path: Path) -> str:
 
 
 def text_lines(document: str) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines that are neither code nor generated; tables and headings are among them."""
+    """Yield the numbered lines that are neither code nor generated: prose, tables and headings."""
     is_fenced = is_generated = is_code = False
     was_blank = True
     for number, line in enumerate(document.splitlines(), 1):
