@@ -1,4 +1,5 @@
-# Everything that has to work from a fresh clone with nothing but Python. `make help` lists the targets.
+# Everything here works from a fresh clone with nothing but Python, unless a target says otherwise.
+# `make help` lists the targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +24,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## train, serve, encrypt, score, decrypt: the whole thing on scikit-learn's digits
+demo: setup ## train, serve, encrypt, score and decrypt scikit-learn's digits
 	$(BIN)/sealserve demo
 
 test: setup azurite ## the test suite
@@ -32,7 +33,7 @@ test: setup azurite ## the test suite
 test-slow: setup azurite ## fuzzing and fault tests
 	$(BIN)/pytest -m slow
 
-check: setup ## lint, types, protos, and whether the generated code is theirs
+check: setup ## check style, types and protos, and that the generated code matches the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,17 +45,17 @@ check: setup ## lint, types, protos, and whether the generated code is theirs
 	diff -r -x __pycache__ $(GENERATED) build/protos/sealserve/v1
 
 BASELINE := protos/baseline.binpb
-freeze-protos: setup ## let the protos as they are now be what later ones must not break
+freeze-protos: setup ## make the present protos the baseline that later ones must not break
 	$(BIN)/buf build protos --exclude-source-info --output $(BASELINE)
 
 OUT ?= client/python
-protos: setup ## generate the Python code of the protos
+protos: setup ## generate the Python code from the protos
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
 	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(OUT) $(SERVICES)
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock'
-lock: ## resolve the locks anew: of all, of what the image runs, of what builds the project
+lock: ## resolve the locks again: for development, for the image, for building the project
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) --extra dev --output-file requirements.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --extra service --extra ei --output-file requirements-service.lock pyproject.toml
@@ -63,48 +64,49 @@ lock: ## resolve the locks anew: of all, of what the image runs, of what builds 
 bench: setup ## the benchmarks, ten minutes: tables, plots and JSON files in build/bench
 	$(BIN)/python -m benchmarks
 
-bench-full: setup ## the same without a limit of time: Concrete ML too, and how everything scales
+bench-full: setup ## the benchmarks without a time limit: also Concrete ML, and how everything scales
 	$(BIN)/python -m benchmarks --full
 
-bench-twice: setup ## the benchmarks twice, and how far apart their ratios are
+bench-twice: setup ## run the benchmarks twice and show how far apart their ratios are
 	$(BIN)/python -m benchmarks --twice
 
-bench-profile: setup ## where the time of one request goes: tables and flame graphs in build/bench
+bench-profile: setup ## profile one request: tables and flame graphs in build/bench
 	$(BIN)/python -m benchmarks --profile
 
-bench-publish: setup ## what was measured: into docs/benchmarks.json, and from there into README and docs
+bench-publish: setup ## write the results into docs/benchmarks.json, and from there into README and docs
 	$(BIN)/python -m benchmarks.publish
 
-data: setup ## the MNIST test set, checked, into build/data
+data: setup ## download the MNIST test set into build/data and check it
 	$(BIN)/python -m tests.support.mnist
 
 AZURITE := build/azurite
-azurite: $(AZURITE)/.installed ## the emulator of Azure Blob storage, for the tests that need it
+azurite: $(AZURITE)/.installed ## install the emulator of Azure Blob storage, for the tests that need it
 
 $(AZURITE)/.installed: tests/azure/package.json tests/azure/package-lock.json | setup
 	@mkdir -p $(AZURITE) && cp $^ $(AZURITE)
 	@PATH="$(abspath $(BIN)):$$PATH" npm ci --prefix $(AZURITE) --ignore-scripts --no-audit --no-fund --loglevel=error \
-		&& touch $@ || echo "npm has failed: tests that need Azurite are skipped (with CI=true, they fail)"
+		&& touch $@ || echo "npm failed: the tests of Azurite are skipped (with CI=true, they fail); install Node.js and npm"
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' client/python/sealserve/__init__.py)
 IMAGE ?= sealserve:$(VERSION)
 BASE_IMAGE ?= python:3.11-slim
 IMAGE_FLAGS ?=
-# Docker, where its daemon runs, else podman, which must be told to keep the HEALTHCHECK.
+# Docker if its daemon runs, else podman. --format docker makes podman keep the HEALTHCHECK.
 CONTAINERS ?= $(shell if docker info >/dev/null 2>&1; then echo docker; else echo podman; fi)
-image: ## the service's image IMAGE from BASE_IMAGE, with docker or podman
+image: ## build the service's image IMAGE from BASE_IMAGE, with docker or podman
 	$(CONTAINERS) build $(if $(findstring podman,$(CONTAINERS)),--format docker) --platform linux/amd64 $(IMAGE_FLAGS) \
 		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) --file service/Dockerfile --tag $(IMAGE) .
 
-push-image: ## push IMAGE, whose name begins with the registry's
+push-image: ## push IMAGE, whose name must begin with the registry
 	$(CONTAINERS) push $(IMAGE)
 
 podman: ## install podman, for the container tests (Debian, as root)
 	.ci/install_podman
 
-# What they need besides is in deploy/aci/README.md. An installed sealserve goes before the one in .venv.
+# deploy/aci/README.md says what these targets need. An installed sealserve takes precedence over the
+# one in .venv.
 ACI := PATH="$$PATH:$(CURDIR)/$(BIN)" IMAGE="$(IMAGE)" deploy/aci
-deploy-aci: ## deploy IMAGE to Azure Container Instances, wait until it is healthy, print its address
+deploy-aci: ## deploy IMAGE to Azure Container Instances, wait for health, print the address
 	@$(ACI)/deploy
 
 smoke-aci: ## ask the service at ADDRESS for its health and an encrypted prediction
@@ -113,5 +115,5 @@ smoke-aci: ## ask the service at ADDRESS for its health and an encrypted predict
 delete-aci: ## delete the container group
 	@$(ACI)/delete
 
-clean: ## remove what make has made
+clean: ## remove everything that make has made
 	rm -rf $(VENV) build

@@ -1,11 +1,12 @@
-// sealserve in Azure Container Instances: a container group with a public address, an identity of its own, a place for
-// registered keys that only this identity may use, and a model from a share that is loaded only if it has its digest.
-// container-group.yaml is the same group for `az container create`; README.md beside this file tells the steps.
+// sealserve in Azure Container Instances: a container group with a public address, an identity of
+// its own, a container for registered keys that only this identity may use, and a model from a file
+// share that the service loads only if it has the given digest. container-group.yaml is the same
+// group for `az container create`. README.md in this directory has the steps.
 
-@description('Name of the container group, and the first part of its address.')
+@description('Name of the container group. It is also the first part of the address.')
 param name string = 'sealserve'
 
-@description('Region of everything that is made here.')
+@description('Region of all resources that this template makes.')
 param location string = resourceGroup().location
 
 @description('The image, with its registry: REGISTRY.azurecr.io/sealserve:VERSION.')
@@ -17,16 +18,16 @@ param registryName string
 @description('Name of the storage account of the models, in this resource group.')
 param modelAccountName string
 
-@description('File share with the models.')
+@description('Name of the file share with the models.')
 param modelShareName string = 'models'
 
 @description('Name under which the model is served.')
 param modelName string
 
-@description('File of the model in the share: .skops or .npz, or .pkl with trustPickle.')
+@description('Name of the model file in the share: .skops or .npz, or .pkl with trustPickle.')
 param modelFile string
 
-@description('SHA-256 of that file, in hexadecimal. Another file is not loaded.')
+@description('SHA-256 of that file, in hexadecimal. The service loads no other file.')
 @minLength(64)
 @maxLength(64)
 param modelSha256 string
@@ -34,25 +35,25 @@ param modelSha256 string
 @description('Least and greatest value of every feature, as LO,HI.')
 param inputRange string = '0,1'
 
-@description('What replies tell: private hides the weights, open also serves encrypted-inference clients.')
+@description('What replies tell about the weights: private hides them, open also serves encrypted-inference clients.')
 @allowed(['private', 'open'])
 param weights string = 'private'
 
-@description('Whether to load a pickle, which runs code of whoever wrote it.')
+@description('Whether to load a pickle, which runs the code of its author.')
 param trustPickle bool = false
 
-@description('Name of the storage account of registered keys; it is made here, and opens to identities only.')
+@description('Name of the storage account of registered keys. It is made here, and accepts identities only.')
 @minLength(3)
 @maxLength(24)
 param keyAccountName string
 
-@description('Blob container for registered keys. The identity gets Storage Blob Data Contributor on it and nothing else.')
+@description('Blob container for registered keys. The identity gets Storage Blob Data Contributor on it and no more.')
 param keyContainerName string = 'keys'
 
-@description('Cores; a decimal number.')
+@description('Number of cores, a decimal number.')
 param cpu string = '1'
 
-@description('Memory in GB; a decimal number.')
+@description('Memory in GB, a decimal number.')
 param memoryInGB string = '1'
 
 @description('Certificate of the service, with its chain, in PEM.')
@@ -63,15 +64,15 @@ param tlsCertificate string
 @secure()
 param tlsPrivateKey string
 
-@description('Authority that the certificate is of, in PEM: what the probes, and clients, trust.')
+@description('Certificate of the authority that issued the certificate, in PEM. The probes and the clients trust it.')
 @secure()
 param tlsAuthority string
 
-@description('File of identities: who may call, as `sealserve tokens new` writes it. It has no token, but their digests.')
+@description('File of identities as `sealserve tokens new` writes it: who may call. It holds digests, no tokens.')
 @secure()
 param identities string
 
-@description('Tags of the container group, those of the Azure ML guide by default.')
+@description('Tags of the container group. By default they are those of the Azure ML guide.')
 param tags object = {
   data: 'MNIST'
   method: 'sklearn'
@@ -301,5 +302,5 @@ resource group 'Microsoft.ContainerInstance/containerGroups@2023-05-01' = {
   }
 }
 
-@description('Where clients find the service.')
+@description('Address at which clients find the service.')
 output address string = '${group.properties.ipAddress.fqdn}:${port}'

@@ -195,7 +195,7 @@ def test_smoke_fails_where_nothing_is_served(machine: Machine) -> None:
     result = machine.make("smoke-aci", "ADDRESS=127.0.0.1:1", ACI_TLS="")
     assert result.returncode != 0
     assert result.stdout == "UNAVAILABLE\n"
-    assert "which HOST:PORT" in machine.make("smoke-aci").stderr
+    assert "name the service: HOST:PORT" in machine.make("smoke-aci").stderr
 
 
 def test_delete_deletes_the_container_group_only(machine: Machine) -> None:

@@ -144,7 +144,8 @@ def test_a_stranger_learns_nothing(service: Service) -> None:
                     error = failure(channel, method, *messages)
                     answers.add((error.code(), error.details(), tuple(error.initial_metadata()), _trailers(error)))
                     assert type(translated(error)) is UnauthenticatedError
-    assert answers == {(grpc.StatusCode.UNAUTHENTICATED, "the call has no valid credentials", (), ())}
+    text = "the call has no valid credentials: send a valid token or client certificate"
+    assert answers == {(grpc.StatusCode.UNAUTHENTICATED, text, (), ())}
 
 
 def _trailers(error: Any) -> tuple[Any, ...]:

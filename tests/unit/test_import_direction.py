@@ -18,9 +18,10 @@ SDK = """
     _rpc
     secret_key
     he.secret
+    credentials
     protocol
     he
-    credentials secret_key_access
+    secret_key_access
     errors
     v1
 """

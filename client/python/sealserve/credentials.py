@@ -1,4 +1,4 @@
-"""What a client shows and trusts: certificates and a token, and whether plaintext will do.
+"""Credentials: a client's certificates and token, whom it trusts, and whether plaintext will do.
 
 >>> credentials = Credentials(ca_certificate="ca.pem", token=os.environ["SEALSERVE_TOKEN"])
 >>> with Client("inference.example.org:50051", credentials=credentials) as client:
@@ -19,19 +19,23 @@ _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 
 @dataclass(frozen=True)
 class Credentials:
-    """How to reach a service: with TLS, unless it is on this machine and nothing below speaks of TLS.
+    """The way to reach a service.
 
+    The client speaks TLS, unless the service is on this machine and no attribute asks for TLS.
     Certificates and the key are PEM: a path, or the bytes themselves.
 
     Attributes:
-        ca_certificate: whom to trust for the service's certificate; by default the public authorities.
-        client_certificate, client_key: what the service knows this client by, where it asks for that; both or neither.
-        server_name: the name in the service's certificate, where the address is another.
-        token: what the service knows this client by; sent with every call.
-        insecure: plaintext to other machines, too, token and all: where something else protects the way there.
+        ca_certificate: the authorities to trust for the service's certificate. By default they are
+            the public authorities.
+        client_certificate, client_key: what identifies this client to a service that asks for a
+            certificate. Give both or neither.
+        server_name: the name in the service's certificate, if it differs from the address.
+        token: what identifies this client to the service. It is sent with every call.
+        insecure: whether to speak plaintext to other machines, too, and to send the token in it.
+            Use it only if something else protects the connection.
 
     Raises:
-        CredentialsError: they contradict each other, or the token can be none.
+        CredentialsError: the attributes contradict each other, or the token is malformed.
     """
 
     ca_certificate: File | None = None
@@ -43,26 +47,31 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
-            raise CredentialsError("a client certificate and its key are needed, or neither")
-        if self.insecure and self._speaks_of_tls:
-            raise CredentialsError("insecure means plaintext, in which certificates have no use")
+            raise CredentialsError(
+                "a client certificate needs its key, and a key its certificate: give both or neither"
+            )
+        if self.insecure and self._asks_for_tls:
+            raise CredentialsError("insecure means plaintext, which uses no certificates: leave out one or the other")
         if self.token and not _TOKEN.fullmatch(self.token):
-            raise CredentialsError("the token is none: it has a space, a line break or a letter that no token has")
+            raise CredentialsError(
+                "the token is malformed, it has a space, a line break or a letter that no token has: "
+                "copy it again from where it was issued"
+            )
 
     @property
-    def _speaks_of_tls(self) -> bool:
+    def _asks_for_tls(self) -> bool:
         return bool(self.ca_certificate or self.client_certificate or self.server_name)
 
     def use_tls(self, address: str) -> bool:
-        """Whether to speak TLS to an address."""
-        return self._speaks_of_tls or not (self.insecure or is_loopback(host_of(address)))
+        """Tell whether to speak TLS to an address."""
+        return self._asks_for_tls or not (self.insecure or is_loopback(host_of(address)))
 
 
 def pem(file: File | None) -> bytes | None:
-    """Return the PEM of a file that is a path, or the bytes themselves.
+    """Return the PEM in a file, or the bytes if they are given instead of a path.
 
     Raises:
-        CredentialsError: it cannot be read, or is no PEM.
+        CredentialsError: the file cannot be read, or is not in PEM.
     """
     if file is None:
         return None
@@ -70,7 +79,7 @@ def pem(file: File | None) -> bytes | None:
     try:
         data = file if isinstance(file, bytes) else Path(file).read_bytes()
     except OSError as error:
-        raise CredentialsError(f"{name}: {error.strerror}") from error
-    if b"-----BEGIN " not in data:  # gRPC would retry for ever with it
-        raise CredentialsError(f"{name}: it is not in PEM")
+        raise CredentialsError(f"{name} cannot be read, {error.strerror}: name a readable file") from error
+    if b"-----BEGIN " not in data:  # gRPC would retry with it for ever
+        raise CredentialsError(f"{name} is not in PEM: convert it")
     return data

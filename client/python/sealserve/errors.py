@@ -1,4 +1,4 @@
-"""Every error that sealserve raises, SDK and service alike.
+"""Errors that sealserve raises, in the SDK and in the service.
 
 SealserveError
 ├── InputError                   features that the client refuses to encrypt (also a ValueError)
@@ -6,17 +6,17 @@ SealserveError
 │   ├── FeatureNameError
 │   ├── NotFiniteError
 │   └── OutOfRangeError
-├── NoSuchMethodError            a method that the estimator does not have (also an AttributeError)
-├── CredentialsError             certificates or a token that cannot be used, or not at this address
+├── NoSuchMethodError            a method that the estimator lacks (also an AttributeError)
+├── CredentialsError             certificates or a token that cannot be used, or not here
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
-├── ParameterError               encryption parameters that are malformed or below 128 bits of security
+├── ParameterError               encryption parameters that are malformed or insecure
 ├── PlanError                    no parameter set serves the model as asked
-├── ReplyError                   a reply that fails the client's checks; nothing of it is kept
+├── ReplyError                   a reply that fails the client's checks
 ├── TransportError               the call did not arrive or did not come back
 │   ├── UnavailableError
 │   ├── DeadlineError
 │   └── CallError
-└── ServiceError                 the service refused; each travels as the detail of the same name in errors.proto
+└── ServiceError                 the service refused; errors.proto has a detail of each name
 ├── StaleConfigError
 ├── ModelNotFoundError
 ├── KeyNotFoundError
@@ -41,7 +41,7 @@ from enum import Enum
 
 
 class SealserveError(Exception):
-    """Root of the hierarchy."""
+    """The base class of all errors of sealserve."""
 
 
 class InputError(SealserveError, ValueError):
@@ -49,11 +49,11 @@ class InputError(SealserveError, ValueError):
 
 
 class FeatureCountError(InputError):
-    """Rows are not as long as the model's."""
+    """The rows do not have as many features as the model."""
 
 
 class FeatureNameError(InputError):
-    """Columns are not the model's, or not in its order."""
+    """The columns are not the model's features, or are not in the model's order."""
 
 
 class NotFiniteError(InputError):
@@ -61,15 +61,15 @@ class NotFiniteError(InputError):
 
 
 class OutOfRangeError(InputError):
-    """A feature is outside the declared range, where nothing is promised about its score."""
+    """A feature is outside the declared range. Nothing is promised about scores there."""
 
 
 class NoSuchMethodError(SealserveError, AttributeError):
-    """The model has no predict_proba or no decision_function, as its estimator has none."""
+    """The model has no predict_proba or no decision_function, because its estimator has none."""
 
 
 class CredentialsError(SealserveError):
-    """Certificates or a token cannot be read or used, or a token would travel in plaintext; nothing was sent."""
+    """Credentials cannot be used, or a token would travel in plaintext. Nothing was sent."""
 
 
 class SecretKeyError(SealserveError):
@@ -77,22 +77,32 @@ class SecretKeyError(SealserveError):
 
 
 class ParameterError(SealserveError):
-    """Encryption parameters are malformed, unknown to this client, or below 128 bits of security."""
+    """Parameters are malformed, unknown to this client, or below 128 bits of security."""
 
 
 class PlanError(SealserveError):
-    """No parameter set serves the model as asked; the text says which bound failed and what would help."""
+    """No parameter set serves the model as asked.
+
+    The text says which bound failed and what would help.
+    """
 
 
 class ReplyError(SealserveError):
-    """A reply fails a check. One text for every cause, so that nobody learns from it what a ciphertext decrypts to."""
+    """A reply fails a check, and nothing of it is kept.
+
+    The text is the same for every cause, so that nobody learns from it what a ciphertext decrypts
+    to.
+    """
 
     def __init__(self) -> None:
-        super().__init__("the reply is not a well-formed answer of this model; nothing of it was kept")
+        super().__init__(
+            "the reply is not a well-formed answer of this model, and nothing of it was kept: "
+            "make sure that you trust the service"
+        )
 
 
 class TransportError(SealserveError):
-    """The call did not arrive or did not come back."""
+    """The call did not reach the service, or its answer did not come back."""
 
 
 class UnavailableError(TransportError):
@@ -104,7 +114,7 @@ class DeadlineError(TransportError):
 
 
 class CallError(TransportError):
-    """The call failed in another way; the text holds gRPC's status."""
+    """The call failed in another way. The text holds gRPC's status."""
 
 
 class ServiceError(SealserveError):
@@ -113,12 +123,12 @@ class ServiceError(SealserveError):
 
 @dataclass(eq=False)
 class StaleConfigError(ServiceError):
-    """The item was made for another configuration of the model: fetch the model again."""
+    """The item was made for another configuration of the model: get the model again."""
 
     current_config_id: str
 
     def __str__(self) -> str:
-        return "the model's configuration has changed: get the model again, encrypt anew and resend"
+        return "the model's configuration has changed: get the model again, encrypt the rows again and resend"
 
 
 @dataclass(eq=False)
@@ -129,8 +139,8 @@ class ModelNotFoundError(ServiceError):
 
     def __str__(self) -> str:
         if not self.model:
-            return "name a model: there are several, or none"
-        return f"no model named {self.model!r} is served: list the models to see what is"
+            return "name a model: the service has several models, or none"
+        return f"no model named {self.model!r} is served: list the models to see which are"
 
 
 @dataclass(eq=False)
@@ -151,7 +161,10 @@ class ParameterSetNotOfferedError(ServiceError):
     parameter_set: str
 
     def __str__(self) -> str:
-        return f"the model is not offered in layout {self.layout!r} with parameter set {self.parameter_set!r}"
+        return (
+            f"the model is not offered in layout {self.layout!r} with parameter set {self.parameter_set!r}: "
+            "choose one of its offers"
+        )
 
 
 @dataclass(eq=False)
@@ -162,7 +175,7 @@ class MalformedCiphertextError(ServiceError):
     index: int = 0
 
     def __str__(self) -> str:
-        return f"ciphertext {self.index}: {self.reason.value}"
+        return f"ciphertext {self.index} is malformed: {self.reason.value}; correct it, the same bytes will fail again"
 
 
 @dataclass(eq=False)
@@ -174,7 +187,7 @@ class InputMismatchError(ServiceError):
     received: int
 
     def __str__(self) -> str:
-        return f"{self.field} is {self.received}, this offer takes {self.expected}"
+        return f"{self.field} is {self.received}, expected {self.expected}: correct the request"
 
 
 @dataclass(eq=False)
@@ -185,24 +198,27 @@ class OutOfSequenceError(ServiceError):
     received: int
 
     def __str__(self) -> str:
-        return f"message out of sequence: {self.expected} was due, {self.received} came"
+        return (
+            f"message out of sequence: expected {self.expected}, received {self.received}; "
+            "send the item's messages in order, under a new item id"
+        )
 
 
 @dataclass(eq=False)
 class LimitExceededError(ServiceError):
-    """A message or a stream is beyond one of the model's limits."""
+    """A message or a stream exceeds one of the model's limits."""
 
     limit: str
     maximum: int
     received: int
 
     def __str__(self) -> str:
-        return f"{self.limit} is {self.maximum}, the request has {self.received}"
+        return f"{self.limit} is {self.maximum}, the request has {self.received}: send less at once"
 
 
 @dataclass(eq=False)
 class QuotaExceededError(ServiceError):
-    """A quota is used up."""
+    """A quota is used up, or the server has no capacity for the item now."""
 
     quota: str
     retry_delay_seconds: float
@@ -228,55 +244,58 @@ class ItemTimeoutError(ServiceError):
     waited_seconds: float
 
     def __str__(self) -> str:
-        return f"the rest of the request did not come within {self.waited_seconds:g} s"
+        return f"the rest of the request did not come within {self.waited_seconds:g} s: send it again"
 
 
 @dataclass(eq=False)
 class KeyStoreUnavailableError(ServiceError):
-    """The store of the keys does not answer, or not in time."""
+    """The key store does not answer, or does not answer in time."""
 
     retry_delay_seconds: float
 
     def __str__(self) -> str:
-        return f"the store of the keys does not answer: retry in {self.retry_delay_seconds:g} s"
+        return f"the key store does not answer: retry in {self.retry_delay_seconds:g} s"
 
 
 @dataclass(eq=False)
 class MalformedKeyError(ServiceError):
-    """A key is not what its upload says it is."""
+    """The bytes of a key are not what the header of its upload declares."""
 
     reason: "KeyFault"
 
     def __str__(self) -> str:
-        return f"the key is {self.reason.value}"
+        return f"the key is malformed: {self.reason.value}; correct it, the same bytes will fail again"
 
 
 @dataclass(eq=False)
 class UnauthenticatedError(ServiceError):
-    """The service wants credentials, and these are missing, wrong, expired or revoked; it does not say which."""
+    """The call's credentials are missing, wrong, expired or revoked.
+
+    The service does not say which.
+    """
 
     def __str__(self) -> str:
-        return "the call has no valid credentials"
+        return "the call has no valid credentials: send a valid token or client certificate"
 
 
 @dataclass(eq=False)
 class PermissionDeniedError(ServiceError):
-    """The tenant may not do this."""
+    """The tenant may not make this call."""
 
     permission: str
 
     def __str__(self) -> str:
-        return f"the tenant lacks the permission {self.permission!r}"
+        return f"the tenant lacks the permission {self.permission!r}: ask the operator for it"
 
 
 @dataclass(eq=False)
 class IdleTimeoutError(ServiceError):
-    """Nothing came on a stream without open items."""
+    """The stream had no open item, and no message came on it in time."""
 
     waited_seconds: float
 
     def __str__(self) -> str:
-        return f"nothing came on the stream for {self.waited_seconds:g} s"
+        return f"nothing came on the stream for {self.waited_seconds:g} s: open another when there is something to send"
 
 
 @dataclass(eq=False)
@@ -286,26 +305,26 @@ class InternalError(ServiceError):
     request_id: str
 
     def __str__(self) -> str:
-        return f"the server failed; its log has the cause under request id {self.request_id}"
+        return f"the server failed: report request id {self.request_id}, under which its log has the cause"
 
 
 class CiphertextFault(Enum):
-    """What is wrong with a ciphertext: the first check that fails, in the order in which they are made."""
+    """The first check that a ciphertext fails, in the order in which they are made."""
 
-    LENGTH = "not as long as a ciphertext of these parameters, or longer once inflated"
-    HEADER = "not a SEAL object of the version and compression that the layout takes"
-    PARAMETERS = "encrypted for another parameter set or plaintext modulus"
-    FORM = "not of two polynomials in the form and scale of a fresh ciphertext"
+    LENGTH = "its length is not that of a ciphertext of these parameters, or is greater once inflated"
+    HEADER = "it is not a SEAL object of the version and compression that the layout takes"
+    PARAMETERS = "it was encrypted for another parameter set or plaintext modulus"
+    FORM = "it has not two polynomials in the form and scale of a fresh ciphertext"
     COEFFICIENT = "a coefficient is at or above its prime"
-    TRANSPARENT = "the second polynomial, or a product with it, is zero: it hides nothing"
+    TRANSPARENT = "its second polynomial, or a product with it, is zero, so that it hides nothing"
 
 
 class KeyFault(Enum):
-    """What is wrong with a key: the first check that fails, in the order in which they are made."""
+    """The first check that a key fails, in the order in which they are made."""
 
-    LENGTH = "not as long as declared"
-    DIGEST = "not the one of the declared SHA-256"
-    FORMAT = "not made of the SEAL objects of its kind, or too long once inflated"
-    PARAMETERS = "made for another parameter set or other rotations"
-    COEFFICIENT = "out of its bounds: a coefficient is at or above its prime"
-    DEGENERATE = "degenerate: a polynomial is zero or constant, and encrypts nothing"
+    LENGTH = "it does not have the declared length"
+    DIGEST = "it does not have the declared SHA-256"
+    FORMAT = "it does not consist of the SEAL objects of its kind, or is too long once inflated"
+    PARAMETERS = "it was made for another parameter set or other rotations"
+    COEFFICIENT = "a coefficient is at or above its prime"
+    DEGENERATE = "one of its polynomials is zero or constant, so that it encrypts nothing"

@@ -1,4 +1,6 @@
-"""The token that exporting a secret key asks for. Searching for this module's name finds every use of one.
+"""The token that exporting a secret key requires.
+
+A search for the name of this module finds every place that exports a key.
 
 >>> from sealserve.secret_key_access import TOKEN
 >>> data = key.export(TOKEN)
@@ -9,7 +11,7 @@ from typing import final
 
 @final
 class SecretKeyAccess:
-    """The type of TOKEN."""
+    """The type of TOKEN. There is one instance."""
 
 
 TOKEN = SecretKeyAccess()

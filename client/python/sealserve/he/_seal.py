@@ -1,7 +1,9 @@
-"""The only module that imports `seal` (seal-python): builds contexts, moves bytes in and out, maps its exceptions.
+"""SEAL itself: the only module that imports `seal` (seal-python).
 
-SEAL throws C++ exceptions, which pybind11 turns into ValueError, RuntimeError, IndexError and so on; `errors()` maps
-all of them to SealError, so that callers decide what a failure means without knowing what SEAL would have thrown.
+It builds contexts, converts objects to bytes and back, and maps exceptions. SEAL throws C++
+exceptions, which pybind11 turns into ValueError, RuntimeError, IndexError and so on. `errors()`
+maps all of them to SealError, so that callers decide what a failure means without knowing what SEAL
+throws.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,24 +49,25 @@ _UNCOMPRESSED = seal.compr_mode_type.none
 
 
 class SealError(SealserveError):
-    """SEAL refused; the text is SEAL's own and may go into a log, never to a peer."""
+    """SEAL refused an operation. The text is SEAL's own: it may go into a log, never to a peer."""
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Map whatever SEAL throws to SealError."""
+    """Map every exception that SEAL throws to SealError."""
     try:
         yield
     except (ValueError, RuntimeError, IndexError, TypeError, MemoryError) as error:
         raise SealError(str(error)) from error
 
 
-@lru_cache(maxsize=32)  # a context costs milliseconds; the bound keeps a client of many models from hoarding them
+# A context costs milliseconds. The bound keeps a client of many models from accumulating contexts.
+@lru_cache(maxsize=32)
 def context(parameters: EncryptionParameters) -> Context:
     """Build the context of the parameters.
 
     Raises:
-        ParameterError: SEAL refuses them.
+        ParameterError: SEAL refuses the parameters.
     """
     parameter_set = parameters.parameter_set
     with errors():
@@ -79,17 +82,20 @@ def context(parameters: EncryptionParameters) -> Context:
 
 
 def fresh_parms_id(built: Context) -> bytes:
-    """Return the 32 bytes of parms_id that a fresh ciphertext carries."""
+    """Return the parms_id of a fresh ciphertext, 32 bytes."""
     return _parms_id_bytes(built.first_parms_id())
 
 
 def key_parms_id(built: Context) -> bytes:
-    """Return the 32 bytes of parms_id that a key carries."""
+    """Return the parms_id of a key, 32 bytes."""
     return _parms_id_bytes(built.key_context_data().parms_id())
 
 
 def data_parms_ids(built: Context) -> list[bytes]:
-    """Return the 32 bytes of parms_id of each level that ciphertexts can be at, from all data primes down to one."""
+    """Return the parms_id, 32 bytes, of each level that a ciphertext can have.
+
+    The first level has all data primes, the last has one.
+    """
     ids = []
     level = built.first_context_data()
     while level is not None:
@@ -103,10 +109,10 @@ def _parms_id_bytes(words: Sequence[int]) -> bytes:
 
 
 def load_ciphertext(built: Context, data: bytes) -> Ciphertext:
-    """Load a ciphertext; SEAL checks it against the context and expands a seed.
+    """Load a ciphertext. SEAL checks it against the context and expands a seed.
 
     Raises:
-        SealError: SEAL refuses it.
+        SealError: SEAL refuses the ciphertext.
     """
     ciphertext = Ciphertext()
     with errors():
@@ -139,54 +145,56 @@ def plaintext_bytes(plaintext: Plaintext) -> bytes:
 
 
 def load_galois_keys(built: Context, data: bytes) -> GaloisKeys:
-    """Load Galois keys; SEAL expands their seeds.
+    """Load Galois keys. SEAL expands their seeds.
 
     Raises:
-        SealError: SEAL refuses them.
+        SealError: SEAL refuses the keys.
     """
     with errors():
         return built.from_galois_str(data)
 
 
 def load_relinearization_keys(built: Context, data: bytes) -> RelinKeys:
-    """Load relinearization keys; SEAL expands their seeds.
+    """Load relinearization keys. SEAL expands their seeds.
 
     Raises:
-        SealError: SEAL refuses them.
+        SealError: SEAL refuses the keys.
     """
     with errors():
         return built.from_relin_str(data)
 
 
 def load_secret_key(built: Context, data: bytes) -> SecretKey:
-    """Load a secret key that is stamped with this context's key_parms_id.
+    """Load a secret key that has the key_parms_id of this context.
 
     Raises:
-        SealError: SEAL refuses it.
+        SealError: SEAL refuses the key.
     """
     with errors():
         return built.from_secret_str(data)
 
 
 def generate_secret_key(built: Context) -> bytes:
-    """Make a secret key with SEAL's generator and serialize it."""
+    """Generate a secret key with SEAL and serialize it."""
     with errors():
         data: bytes = KeyGenerator(built).secret_key().to_string()
     return data
 
 
 def load_public_key(built: Context, data: bytes) -> PublicKey:
-    """Load a public encryption key that is stamped with this context's key_parms_id.
+    """Load a public encryption key that has the key_parms_id of this context.
 
     Raises:
-        SealError: SEAL refuses it.
+        SealError: SEAL refuses the key.
     """
     with errors():
         return built.from_public_str(data)
 
 
 def generate_public_key(built: Context, secret_key: bytes) -> bytes:
-    """Make a public encryption key of a secret key that is stamped with this context's key_parms_id; serialize it.
+    """Generate a public encryption key for a secret key, and serialize the public key.
+
+    The secret key has the key_parms_id of this context.
 
     Raises:
         SealError: SEAL refuses the secret key.

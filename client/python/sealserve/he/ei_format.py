@@ -1,16 +1,23 @@
-"""encrypted-inference 0.9's dialect of SEAL's serialization, read with the checks that SEAL's load does not make.
+"""SEAL objects of encrypted-inference 0.9, with the checks that SEAL's own load does not make.
 
-Its native part is SEAL 3.5: objects are stamped 3.5 and compressed with zlib (deflate); ciphertexts and keys are
-seeded. It expands seeds by the rule that SEAL 4.x applies to what is stamped 3.4, so what is read here is stamped 3.4
-in every header: stamped 3.5, SEAL 4.x loads it without an error and decrypts it to garbage. SEAL 3.5 has no correction
-factor, and no header before a seed. Nested objects have headers of their own, at offsets that follow from what comes
-before them:
+The native part of encrypted-inference is SEAL 3.5. Its objects carry version 3.5 and are compressed
+with zlib (deflate). Its ciphertexts and keys are seeded.
 
-    ciphertext       header, members, residues of c0 (header, count, words), seed; in replies: residues of c0 and c1
-    key switching    header, parms_id, count, and for each key: count, and for each data prime a ciphertext
+encrypted-inference expands seeds by the rule that SEAL 4.x applies to objects of version 3.4. So
+this module writes version 3.4 into every header that it reads. With version 3.5 in the headers,
+SEAL 4.x would load the objects without an error and decrypt them to garbage.
+
+SEAL 3.5 has no correction factor, and no header before a seed. Nested objects have headers of their
+own, at offsets that follow from what comes before them:
+
+    ciphertext       header, members, residues of c0 (header, count, words), seed
+    reply            a ciphertext with residues of c0 and c1, without a seed
+    key switching    header, parms_id, count, and for each key: count, and for each data prime a
+                     ciphertext
     upload of keys   Galois keys, relinearization keys
 
-Sources: SEAL native/src/seal/serialization.h, ciphertext.cpp (load_members), kswitchkeys.cpp, and the bytes themselves.
+Sources: SEAL native/src/seal/serialization.h, ciphertext.cpp (load_members), kswitchkeys.cpp, and
+the bytes themselves.
 """
 
 import math
@@ -33,12 +40,15 @@ from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
 from sealserve.he.seal_format import COUNT, HEADER, MAGIC
 
 ROTATIONS = tuple(1 << power for power in range(12))
-"""The steps that there are Galois keys for: to the left, 1 to half of the slots."""
+"""The rotation steps that have Galois keys: to the left, by 1 to half of the slots."""
 
 _N = EI_PARAMETER_SET.poly_modulus_degree
-_MAJOR, _MINOR, _SEED_EXPANDING_MINOR = 3, 5, 4
-_MINOR_AT = 4  # within a header
-_NO_COMPRESSION, _DEFLATE = 0, 1
+_MAJOR = 3
+_MINOR = 5
+_SEED_EXPANDING_MINOR = 4
+_MINOR_AT = 4  # the offset of the minor version in a header
+_NO_COMPRESSION = 0
+_DEFLATE = 1
 _PARMS_ID_BYTES = 32
 _MEMBERS = struct.Struct("<?QQQd")  # NTT form, size, N, primes, scale
 _SEED_BYTES = 64
@@ -53,17 +63,18 @@ _KEY_FAULTS = {
 
 
 class EvaluationKeyParts(NamedTuple):
-    """The two objects of an upload of evaluation keys, uncompressed, as SEAL 4.4 loads them."""
+    """The two objects of an upload of evaluation keys, uncompressed, for SEAL 4.4 to load."""
 
     galois: bytes
     relinearization: bytes
 
 
 def read_ciphertext(data: bytes) -> bytes:
-    """Turn a hostile ciphertext of encrypted-inference 0.9 into an uncompressed one that SEAL 4.4 loads.
+    """Convert an untrusted ciphertext of encrypted-inference 0.9 to one for SEAL 4.4, uncompressed.
 
     Raises:
-        MalformedCiphertextError: with the first check that fails; its index is for the caller to set.
+        MalformedCiphertextError: a check fails. The error has the first one that does. The caller
+            must set its index.
     """
     form = _fresh_ciphertext()
     body, end = _inflated(data, 0, form.body_bytes)
@@ -74,10 +85,12 @@ def read_ciphertext(data: bytes) -> bytes:
 
 
 def read_evaluation_keys(data: bytes) -> EvaluationKeyParts:
-    """Turn a hostile upload of encrypted-inference 0.9's `get_public_keys` into objects that SEAL 4.4 loads.
+    """Convert an untrusted upload of evaluation keys to objects for SEAL 4.4.
+
+    The upload is what `get_public_keys` of encrypted-inference 0.9 returns.
 
     Raises:
-        MalformedKeyError: with the first check that fails.
+        MalformedKeyError: a check fails. The error has the first one that does.
     """
     try:
         galois, end = _inflated(data, 0, _key_switching_bytes(_N, len(ROTATIONS)))
@@ -86,16 +99,18 @@ def read_evaluation_keys(data: bytes) -> EvaluationKeyParts:
         _read_keys(relinearization, 1, (0,))
         if end != len(data):
             raise MalformedKeyError(KeyFault.FORMAT)
-    except MalformedCiphertextError as error:  # a key is made of ciphertexts
+    except MalformedCiphertextError as error:  # a key consists of ciphertexts
         raise MalformedKeyError(_KEY_FAULTS[error.reason]) from None
     return EvaluationKeyParts(_object(galois), _object(relinearization))
 
 
 def check_reply(data: bytes) -> None:
-    """Check a hostile reply before encrypted-inference's native part sees it, which others than ciphertexts can kill.
+    """Check an untrusted reply before the native part of encrypted-inference reads it.
+
+    Bytes that are not a ciphertext can crash the native part.
 
     Raises:
-        ReplyError: it is no ciphertext of two polynomials at any level of the parameters.
+        ReplyError: the reply is not a ciphertext of two polynomials at a level of the parameters.
     """
     data_primes = EI_PARAMETER_SET.data_primes
     levels = _seal.data_parms_ids(_seal.context(EI_PARAMETERS))
@@ -113,7 +128,7 @@ def check_reply(data: bytes) -> None:
 
 
 def write_ciphertext(data: bytes) -> bytes:
-    """Turn an uncompressed ciphertext that SEAL 4.4 has written into one that encrypted-inference 0.9 reads."""
+    """Convert an uncompressed ciphertext of SEAL 4.4 to one that encrypted-inference 0.9 reads."""
     members_end = HEADER.size + _PARMS_ID_BYTES + _MEMBERS.size
     residues = members_end + _CORRECTION_FACTOR_BYTES + HEADER.size
     inner_bytes = HEADER.size + len(data) - residues
@@ -128,7 +143,10 @@ def write_ciphertext(data: bytes) -> bytes:
 
 
 class _Ciphertext:
-    """The members of the ciphertexts of one level: two polynomials in NTT form, the second as a seed if `seeded`."""
+    """The members of the ciphertexts of one level: two polynomials in NTT form.
+
+    If `seeded`, the second polynomial is a seed.
+    """
 
     def __init__(self, parms_id: bytes, primes: tuple[int, ...], scale: float, *, seeded: bool = True) -> None:
         self._parms_id = parms_id
@@ -139,10 +157,12 @@ class _Ciphertext:
         self.body_bytes = len(parms_id) + _MEMBERS.size + self._residues_bytes + seeded * _SEED_BYTES
 
     def read(self, data: bytearray, at: int) -> int:
-        """Check the members at an offset, stamp the header among them, and return the offset behind them.
+        """Check the members at an offset and return the offset after them.
+
+        The header among the members gets version 3.4.
 
         Raises:
-            MalformedCiphertextError: with the first check that fails.
+            MalformedCiphertextError: a check fails. The error has the first one that does.
         """
         if len(data) - at < self.body_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
@@ -174,23 +194,31 @@ def _key_ciphertext() -> _Ciphertext:
 
 @cache
 def _galois_indices() -> tuple[int, ...]:
-    """The places of the rotations' keys, ascending. Source: SEAL util/galois.h: element 3^step mod 2N, (it - 1) / 2."""
+    """Return the indices of the rotations' keys, ascending.
+
+    A step has the Galois element 3^step mod 2N, and an element has the index (element - 1) / 2.
+    Source: SEAL util/galois.h.
+    """
     return tuple(sorted((pow(3, step, 2 * _N) - 1) // 2 for step in ROTATIONS))
 
 
 def _key_switching_bytes(places: int, key_count: int) -> int:
-    """The size of key-switching keys without their header."""
+    """Return the size of key-switching keys without their header."""
     part_count = key_count * len(EI_PARAMETER_SET.data_primes)
     return _PARMS_ID_BYTES + COUNT.size * (1 + places) + part_count * (HEADER.size + _key_ciphertext().body_bytes)
 
 
 def _read_keys(data: bytearray, places: int, indices: tuple[int, ...]) -> None:
-    """Check key-switching keys that have a key at each of the indices and at no other place, and stamp their headers.
+    """Check that key-switching keys have a key at each of the indices and at no other index.
+
+    All their headers get version 3.4.
 
     Raises:
-        MalformedKeyError, MalformedCiphertextError: with the first check that fails.
+        MalformedKeyError, MalformedCiphertextError: a check fails. The error has the first one that
+            does.
     """
-    part, parms_id = _key_ciphertext(), _seal.key_parms_id(_seal.context(EI_PARAMETERS))
+    part = _key_ciphertext()
+    parms_id = _seal.key_parms_id(_seal.context(EI_PARAMETERS))
     digits = len(EI_PARAMETER_SET.data_primes)
     at = len(parms_id)
     if data[:at] != parms_id or _count(data, at) != places:
@@ -213,7 +241,10 @@ def _count(data: bytearray, at: int) -> int:
 
 
 def _read_header(data: bytearray, at: int, total_bytes: int) -> int:
-    """Check the header of a nested object of that size, stamp it, and return the offset behind it."""
+    """Check the header of a nested object of that size and return the offset after it.
+
+    The header gets version 3.4.
+    """
     expected = _header(_MINOR, total_bytes)
     if data[at : at + HEADER.size] != expected:
         raise MalformedCiphertextError(CiphertextFault.HEADER)
@@ -222,18 +253,21 @@ def _read_header(data: bytearray, at: int, total_bytes: int) -> int:
 
 
 def _inflated(data: bytes, at: int, max_bytes: int) -> tuple[bytearray, int]:
-    """Return what follows the header of the object at an offset, inflated, and the offset behind the object.
+    """Return the inflated body of the object at an offset, and the offset after the object.
+
+    Never more than max_bytes + 1 bytes are inflated.
 
     Raises:
-        MalformedCiphertextError: it is no object of SEAL 3.5, it is incomplete, or it inflates to more than max_bytes;
-            no more than that is ever inflated.
+        MalformedCiphertextError: the object is not one of SEAL 3.5, it is incomplete, or it
+            inflates to more than max_bytes.
     """
     if len(data) - at < HEADER.size:
         raise MalformedCiphertextError(CiphertextFault.LENGTH)
     magic, size, major, minor, compression, reserved, total_bytes = HEADER.unpack_from(data, at)
     if (magic, size, major, minor, reserved) != (MAGIC, HEADER.size, _MAJOR, _MINOR, 0):
         raise MalformedCiphertextError(CiphertextFault.HEADER)
-    start, end = at + HEADER.size, at + total_bytes
+    start = at + HEADER.size
+    end = at + total_bytes
     if not start <= end <= len(data):
         raise MalformedCiphertextError(CiphertextFault.LENGTH)
     body = memoryview(data)[start:end]

@@ -1,7 +1,8 @@
-"""The named parameter sets, and the check that every set must pass: SEAL's tc128 table.
+"""Parameters: the named sets, and the check that every set must pass, which is SEAL's tc128 table.
 
-A *parameter set* is a ring degree N and primes; a secret key belongs to it. With a plaintext modulus t, which belongs
-to a model (BFV), or with a scale (CKKS), it becomes *encryption parameters*; a ciphertext belongs to those.
+A *parameter set* is a ring degree N and primes. A secret key belongs to a parameter set. A
+parameter set becomes *encryption parameters* with a plaintext modulus t, which belongs to a model
+(BFV), or with a scale (CKKS). A ciphertext belongs to encryption parameters.
 """
 
 import math
@@ -10,12 +11,14 @@ from enum import Enum
 
 from sealserve.errors import ParameterError
 
-# N -> most bits of the product of all primes, for 128 bits of classical security with ternary secrets.
-# Source: SEAL native/src/seal/util/hestdparms.h (seal_he_std_parms_128_tc), from the HomomorphicEncryption.org
-# standard.
+# N -> the most bits that the product of all primes may have, for 128 bits of classical security
+# with ternary secrets. Source: SEAL native/src/seal/util/hestdparms.h (seal_he_std_parms_128_tc),
+# from the HomomorphicEncryption.org standard.
 MAX_MODULUS_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
 
-MAX_PRIMES = 64  # SEAL_COEFF_MOD_COUNT_MAX; multiplying as many as fit into a hostile message would take minutes
+# SEAL_COEFF_MOD_COUNT_MAX. Without a bound, multiplying as many primes as fit into a hostile
+# message would take minutes.
+MAX_PRIMES = 64
 MAX_PRIME_BITS = 60  # SEAL_USER_MOD_BIT_COUNT_MAX
 MAX_PLAIN_MODULUS_BITS = 60  # SEAL_PLAIN_MOD_BIT_COUNT_MAX
 
@@ -26,20 +29,21 @@ class Scheme(Enum):
     BFV = "bfv"
     """Exact integers modulo t."""
     CKKS = "ckks"
-    """Approximate complex numbers, N / 2 of them a ciphertext, one a slot."""
+    """Approximate complex numbers: N / 2 of them in a ciphertext, one in each slot."""
 
 
 @dataclass(frozen=True)
 class ParameterSet:
-    """A ring degree and primes, checked.
+    """A checked ring degree with checked primes.
 
     Attributes:
-        name: what clients and servers call it.
+        name: the name that clients and servers use.
         poly_modulus_degree: N, the number of coefficients of a polynomial.
-        primes: the primes of the key level; SEAL keeps the last of several for key switching.
+        primes: the primes of the key level. If there are several, SEAL keeps the last for key
+            switching.
 
     Raises:
-        ParameterError: it is malformed or below 128 bits of security.
+        ParameterError: the set is malformed or below 128 bits of security.
     """
 
     name: str
@@ -63,12 +67,15 @@ class ParameterSet:
             )
 
     def shares_ring(self, other: "ParameterSet") -> bool:
-        """Tell whether keys of the other set are keys of this one: N and the primes count, not the names."""
+        """Tell whether keys of the other set are keys of this one.
+
+        N and the primes count, not the names.
+        """
         return (self.poly_modulus_degree, self.primes) == (other.poly_modulus_degree, other.primes)
 
     @property
     def data_primes(self) -> tuple[int, ...]:
-        """The primes that a fresh ciphertext has residues for."""
+        """The primes for which a fresh ciphertext has residues."""
         return self.primes[:-1] or self.primes
 
     @property
@@ -78,20 +85,22 @@ class ParameterSet:
 
     @property
     def polynomial_bytes(self) -> int:
-        """Bytes of one polynomial: a 64-bit residue for each data prime and coefficient."""
+        """The bytes of one polynomial: a 64-bit residue for each data prime and coefficient."""
         return 8 * len(self.data_primes) * self.poly_modulus_degree
 
 
 @dataclass(frozen=True)
 class EncryptionParameters:
-    """A parameter set with what a scheme needs besides: what a ciphertext belongs to.
+    """A parameter set with what its scheme needs in addition. A ciphertext belongs to these.
 
     Attributes:
-        plain_modulus: t (BFV); 0 for CKKS.
-        scale: what a fresh ciphertext's numbers are multiplied with (CKKS); 1 for BFV.
+        plain_modulus: t (BFV). 0 for CKKS.
+        scale: the factor by which the numbers in a fresh ciphertext are multiplied (CKKS). 1 for
+            BFV.
 
     Raises:
-        ParameterError: t or the scale is not of the scheme, out of SEAL's bounds, or not below q.
+        ParameterError: t or the scale does not fit the scheme, exceeds SEAL's bounds, or is not
+            below q.
     """
 
     parameter_set: ParameterSet
@@ -100,24 +109,27 @@ class EncryptionParameters:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        name, t, q = self.parameter_set.name, self.plain_modulus, self.parameter_set.modulus
+        name = self.parameter_set.name
+        t = self.plain_modulus
+        q = self.parameter_set.modulus
         if self.scheme is Scheme.CKKS:
-            if t != 0 or not 1 <= self.scale < q:  # a NaN is not either
+            if t != 0 or not 1 <= self.scale < q:  # refuses a NaN, too
                 raise ParameterError(
-                    f"{name}: CKKS has no plaintext modulus, and a scale of at least 1 and below the ciphertext "
+                    f"{name}: CKKS takes no plaintext modulus, and a scale of at least 1 and below the ciphertext "
                     f"modulus; these are {t} and {self.scale}"
                 )
         elif not 2 <= t < q or t.bit_length() > MAX_PLAIN_MODULUS_BITS or self.scale != 1:
             raise ParameterError(
-                f"{name}: plaintext modulus {t} is not within 2..2^{MAX_PLAIN_MODULUS_BITS} and below the ciphertext "
-                f"modulus, or scale {self.scale} is not 1"
+                f"{name}: BFV needs a plaintext modulus within 2..2^{MAX_PLAIN_MODULUS_BITS} and below the "
+                f"ciphertext modulus, and scale 1; these are {t} and {self.scale}"
             )
 
 
 def key_parameters(parameter_set: ParameterSet) -> EncryptionParameters:
-    """Return the encryption parameters that a set's keys are made for and stamped with: those of t = 2.
+    """Return the encryption parameters for which the keys of a set are made: those of t = 2.
 
-    A key does not depend on t, so that one serves every model of its ring; SEAL's stamp, parms_id, does.
+    A key does not depend on t, so that one key serves every model of its ring. But SEAL stamps the
+    key with a parms_id, which does depend on t.
     """
     return EncryptionParameters(parameter_set, plain_modulus=2)
 

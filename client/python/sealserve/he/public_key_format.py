@@ -1,10 +1,11 @@
 """Public encryption keys as SEAL writes them, with the checks that SEAL's own load does not make.
 
-A public key (b, a) is a ciphertext of the key level, with residues for all primes, in NTT form: what stands for a
-polynomial are its values at the roots of X^N + 1 modulo each prime. A polynomial that is zero, or a constant, modulo a
-prime has the same value at all roots; one drawn at random has not, but for a chance of prime^(1 - N).
+A public key (b, a) is a ciphertext of the key level, with residues for all primes, in NTT form. In
+NTT form a polynomial is represented by its values at the roots of X^N + 1 modulo each prime. A
+polynomial that is zero or a constant modulo a prime has the same value at all roots. A random
+polynomial has the same value at all roots only with probability prime^(1 - N).
 
-Sources: SEAL native/src/seal/publickey.h (save_members is its ciphertext's), ciphertext.cpp.
+Sources: SEAL native/src/seal/publickey.h (save_members is that of its ciphertext), ciphertext.cpp.
 """
 
 import numpy as np
@@ -23,23 +24,29 @@ _RESIDUES = _COUNT + COUNT.size
 
 
 def public_key_bytes(parameter_set: ParameterSet) -> int:
-    """Return the length of a set's public keys."""
+    """Return the length of a public key of the set, in bytes."""
     return _RESIDUES + 8 * _word_count(parameter_set)
 
 
 def pack_public_key(parameter_set: ParameterSet, values: NDArray[np.uint64]) -> bytes:
-    """Build the bytes of a key: values of b and a at the roots, (2, primes, N), each below its prime."""
+    """Build the bytes of a key from the values of b and a at the roots.
+
+    Args:
+        parameter_set: the set to which the key belongs.
+        values: (2, primes, N), each below its prime.
+    """
     return _prefix(parameter_set) + values.tobytes()
 
 
 def check_public_key(parameter_set: ParameterSet, data: bytes) -> None:
-    """Check hostile bytes, so that SEAL's load sees nothing but a public key of this ring, stamped as its keys are.
+    """Check untrusted bytes, so that SEAL loads nothing but a public key with this set's parms_id.
 
-    That a polynomial is neither zero nor constant modulo any prime is checked, not that it is random: a client can
-    make a key that hides little, and harms none but the model that it asks for.
+    The check shows that no polynomial is zero or constant modulo any prime. It does not show that
+    the polynomials are random: a client can make a key that hides little. Such a key harms only the
+    model that the client asks.
 
     Raises:
-        MalformedKeyError: with the first check that fails.
+        MalformedKeyError: a check fails. The error has the first one that does.
     """
     expected = _prefix(parameter_set)
     if len(data) != public_key_bytes(parameter_set):
@@ -64,7 +71,7 @@ def _word_count(parameter_set: ParameterSet) -> int:
 
 
 def _prefix(parameter_set: ParameterSet) -> bytes:
-    """Every byte before the residues."""
+    """Return every byte before the residues."""
     parms_id = _seal.key_parms_id(_seal.context(key_parameters(parameter_set)))
     form = MEMBERS.pack(True, 2, parameter_set.poly_modulus_degree, len(parameter_set.primes), 1.0, 1)
     words = _word_count(parameter_set)

@@ -1,9 +1,11 @@
-"""SEAL's serialized objects <-> arrays, with the checks that SEAL's own load does not make.
+"""SEAL's serialized objects as arrays and back, with the checks that SEAL's own load does not make.
 
-An object is a 16-byte header (magic, header size, major and minor version, compression, reserved, total size), then its
-members; nested objects have headers of their own. Source: SEAL native/src/seal/serialization.h, ciphertext.cpp
-(save_members) and plaintext.h. Of an uncompressed ciphertext of known parameters every byte before the residues is
-known beforehand, so checking one is comparing bytes.
+An object is a 16-byte header (magic, header size, major and minor version, compression, reserved,
+total size), then its members. Nested objects have headers of their own. In an uncompressed
+ciphertext of known parameters, every byte before the residues is known beforehand. A check of a
+ciphertext therefore compares bytes.
+
+Sources: SEAL native/src/seal/serialization.h, ciphertext.cpp (save_members) and plaintext.h.
 """
 
 import struct
@@ -15,17 +17,20 @@ from numpy.typing import NDArray
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he.parameters import ParameterSet
 
-HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
+# Magic, header size, major version, minor version, compression, reserved, total size.
+HEADER = struct.Struct("<HBBBBHQ")
 MAGIC = 0xA15E
-_MAJOR, _MINOR = 4, 4
+_MAJOR = 4
+_MINOR = 4
 _PARMS_ID_END = HEADER.size + 32
 MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, correction factor
 COUNT = struct.Struct("<Q")
 _MEMBERS_END = _PARMS_ID_END + MEMBERS.size
 _RESIDUES = _MEMBERS_END + HEADER.size + COUNT.size
 SEED_BYTES = 64
-_SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES  # a header, the generator's type, the seed
-_BLAKE2XB, _SHAKE256 = 1, 2
+_SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES  # a header, the type of the generator, the seed
+_BLAKE2XB = 1
+_SHAKE256 = 2
 _PRNG_TYPES = (_BLAKE2XB, _SHAKE256)
 
 
@@ -35,7 +40,12 @@ def header(total_bytes: int) -> bytes:
 
 
 class CiphertextFormat:
-    """Bytes of the fresh ciphertexts of one context: two polynomials in coefficient form."""
+    """The bytes of fresh ciphertexts of one context: two polynomials in coefficient form.
+
+    Attributes:
+        full_bytes: the length of a full ciphertext.
+        seeded_bytes: the length of a seeded ciphertext.
+    """
 
     def __init__(self, parameter_set: ParameterSet, parms_id: bytes) -> None:
         self._shape = (2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree)
@@ -54,16 +64,17 @@ class CiphertextFormat:
         self.seeded_bytes = len(self._seeded) + 8 * words + _SEED_INFO_BYTES
 
     def check(self, data: bytes) -> None:
-        """Check hostile bytes, so that SEAL's load sees nothing but a fresh ciphertext, full or seeded.
+        """Check untrusted bytes, so that SEAL loads nothing but a fresh ciphertext, full or seeded.
 
         Raises:
-            MalformedCiphertextError: with the first check that fails; its index is for the caller to set.
+            MalformedCiphertextError: a check fails. The error has the first one that does. The
+                caller must set its index.
         """
         seeded = len(data) == self.seeded_bytes
         if not seeded and len(data) != self.full_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
         expected = self._seeded if seeded else self._full
-        if not data.startswith(expected):  # or a minor version is another, or something is wrong
+        if not data.startswith(expected):  # another minor version, or malformed
             self._check_prefix(data, expected)
         _, prime_count, N = self._shape
         words = prime_count * N * (1 if seeded else 2)
@@ -74,13 +85,15 @@ class CiphertextFormat:
             info = data[-_SEED_INFO_BYTES:]
             if not is_header(info, _SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
-        elif not (residues[1, 0, 0] or residues[1].any()):  # the first is enough as a rule
+        elif not (residues[1, 0, 0] or residues[1].any()):  # the first residue usually suffices
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
 
     def checked_residues(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64] | None:
-        """Return the residues (ciphertexts, 2, data primes, N) of full ciphertexts that pass all checks, else None.
+        """Return the residues of full ciphertexts if all of them pass all checks.
 
-        One call for many: NumPy gives the GIL away in every call, and may wait for it afterwards.
+        The shape is (ciphertexts, 2, data primes, N). Return None if a check fails. One call checks
+        many ciphertexts, because NumPy releases the GIL in every call and may have to wait for it
+        afterwards.
         """
         if any(len(data) != self.full_bytes or not data.startswith(self._full) for data in ciphertexts):
             return None
@@ -105,30 +118,37 @@ class CiphertextFormat:
             raise MalformedCiphertextError(CiphertextFault.HEADER)
 
     def residues(self, data: bytes) -> NDArray[np.uint64]:
-        """View the residues of a full ciphertext that SEAL wrote: (2, data primes, N), read-only."""
+        """Return a read-only view (2, data primes, N) of a full ciphertext that SEAL wrote."""
         return np.frombuffer(data, np.uint64, offset=_RESIDUES).reshape(self._shape)
 
     def pack(self, c0: NDArray[np.uint64], c1: bytes) -> bytes:
-        """Build a full ciphertext of c0 (data primes, N) and the bytes of c1 of the same shape."""
+        """Build a full ciphertext from c0 (data primes, N) and the bytes of c1, of equal shape."""
         return b"".join((self._full, c0.tobytes(), c1))
 
     def pack_seeded(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
-        """Build a seeded ciphertext of c0 (data primes, N) and a seed of SEED_BYTES, for SEAL's usual generator."""
+        """Build a seeded ciphertext from c0 (data primes, N) and a seed of SEED_BYTES.
+
+        The seed is for SEAL's default generator.
+        """
         return b"".join((self._seeded, c0.tobytes(), header(_SEED_INFO_BYTES), bytes((_BLAKE2XB,)), seed))
 
 
 def is_header(data: bytes, total_bytes: int) -> bool:
-    """Tell whether it is the header of an uncompressed SEAL 4.x object of that length; any minor version will do."""
+    """Tell whether data is the header of an uncompressed SEAL 4.x object of that length.
+
+    Any minor version is accepted.
+    """
     magic, size, major, _, compression, reserved, total = HEADER.unpack_from(data)
     return (magic, size, major, compression, reserved, total) == (MAGIC, HEADER.size, _MAJOR, 0, 0, total_bytes)
 
 
-_PLAINTEXT_MEMBERS = struct.Struct("<32xQd")  # parms_id (zero: coefficient form), coefficient count, scale
+# parms_id (zero for coefficient form), coefficient count, scale.
+_PLAINTEXT_MEMBERS = struct.Struct("<32xQd")
 _PLAINTEXT_PREFIX_BYTES = 2 * HEADER.size + _PLAINTEXT_MEMBERS.size + COUNT.size
 
 
 def pack_plaintext(coefficients: NDArray[np.uint64]) -> bytes:
-    """Build a BFV plaintext of coefficients (N,) below t."""
+    """Build a BFV plaintext from coefficients (N,), each below t."""
     inner = HEADER.size + COUNT.size + coefficients.nbytes
     members = _PLAINTEXT_MEMBERS.pack(coefficients.size, 1.0)
     return b"".join(
@@ -143,7 +163,10 @@ def pack_plaintext(coefficients: NDArray[np.uint64]) -> bytes:
 
 
 def plaintext_coefficients(data: bytes, poly_modulus_degree: int) -> NDArray[np.uint64]:
-    """Read the coefficients of a plaintext that SEAL wrote, the leading zeros that it drops included: (N,)."""
+    """Return the coefficients (N,) of a plaintext that SEAL wrote.
+
+    SEAL drops leading zeros. They are included here.
+    """
     coefficients = np.zeros(poly_modulus_degree, np.uint64)
     written = np.frombuffer(data, np.uint64, offset=_PLAINTEXT_PREFIX_BYTES)
     coefficients[: len(written)] = written
@@ -151,8 +174,9 @@ def plaintext_coefficients(data: bytes, poly_modulus_degree: int) -> NDArray[np.
 
 
 def restamp(data: bytes, parms_id: bytes) -> bytes:
-    """Put another parms_id into an object's bytes.
+    """Return an object's bytes with another parms_id.
 
-    A secret key belongs to N and the primes, its stamp to scheme and t as well; residues of a ciphertext likewise.
+    A secret key depends only on N and the primes, but the parms_id in its bytes also depends on
+    scheme and t. The same holds for the residues of a ciphertext.
     """
     return data[: HEADER.size] + parms_id + data[_PARMS_ID_END:]

@@ -1,15 +1,15 @@
-"""Addresses, HOST:PORT, and which of them never leave the machine."""
+"""Addresses of the form HOST:PORT, and which of them stay on this machine."""
 
 import ipaddress
 
 
 def host_of(address: str) -> str:
-    """Return the host, without the brackets of an IPv6 one."""
+    """Return the host, without the brackets of an IPv6 address."""
     return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to, or comes from, a host stays on this machine."""
+    """Tell whether traffic to and from a host stays on this machine."""
     if host == "localhost":
         return True
     try:

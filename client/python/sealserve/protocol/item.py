@@ -1,4 +1,4 @@
-"""What travels: the header of an item, and the polynomial pairs of its reply. SDK and service share the words."""
+"""Items as client and service exchange them: the header, and the polynomial pairs of the reply."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from sealserve.he.layouts import Layout
 
 @dataclass(frozen=True)
 class ItemHeader:
-    """Says what an item is; see ItemHeader in prediction.proto.
+    """The description of an item. See ItemHeader in prediction.proto.
 
     Attributes:
-        layout: None when it is one that this version does not know.
+        layout: None if this version does not know the layout.
     """
 
     model: str
@@ -24,25 +24,28 @@ class ItemHeader:
 
 
 class Residues(NamedTuple):
-    """One polynomial pair of a reply; see Residues in prediction.proto."""
+    """One polynomial pair of a reply. See Residues in prediction.proto."""
 
     c0: bytes
     c1: bytes
 
     @property
     def byte_count(self) -> int:
-        """Bytes of both."""
+        """The number of bytes of both polynomials."""
         return len(self.c0) + len(self.c1)
 
 
 class SealCiphertext(bytes):
-    """A piece of a reply that is a whole SEAL object (EI only); see EncryptedScores in prediction.proto."""
+    """A piece of a reply that is a whole SEAL object (EI only).
+
+    See EncryptedScores in prediction.proto.
+    """
 
     @property
     def byte_count(self) -> int:
-        """Its length."""
+        """The number of bytes of the object."""
         return len(self)
 
 
 Scores = Residues | SealCiphertext
-"""A piece of a reply: one polynomial pair, with the scores of some rows and classes."""
+"""A piece of a reply: one polynomial pair, with the encrypted scores of some rows and classes."""

@@ -1,4 +1,7 @@
-"""What is known of a registered key: evaluation keys, or a public encryption key. Nothing of it is secret."""
+"""Records of registered keys, which are evaluation keys or public encryption keys.
+
+Nothing in a record is secret.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,22 +9,22 @@ from enum import Enum
 
 
 class KeyKind(Enum):
-    """What a registered key is for."""
+    """The purpose of a registered key."""
 
     EVALUATION_KEYS = "evaluation-keys"
-    """Galois and relinearization keys: the EI layout."""
+    """Galois and relinearization keys, for the EI layout."""
     PUBLIC_ENCRYPTION_KEY = "public-encryption-key"
-    """Re-randomizes replies: private weights."""
+    """A key with which the service re-randomizes replies, for private weights."""
 
 
 @dataclass(frozen=True)
 class KeyRecord:
-    """A registered key, without its bytes; see Key in keys.proto.
+    """A registered key without its bytes. See Key in keys.proto.
 
     Attributes:
-        tenant: the name of its owner.
-        key_id: SHA-256 of its bytes, 64 lower-case hexadecimal digits.
-        create_time, expire_time: aware datetimes, UTC.
+        tenant: the name of the key's owner.
+        key_id: the SHA-256 of the key's bytes, as 64 lower-case hexadecimal digits.
+        create_time, expire_time: aware datetimes in UTC.
     """
 
     tenant: str
@@ -33,16 +36,17 @@ class KeyRecord:
     expire_time: datetime
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether the key is as good as deleted."""
+        """Tell whether the key has expired. An expired key counts as deleted."""
         return self.expire_time <= now
 
 
 @dataclass(frozen=True)
 class KeyHeader:
-    """Says which key is coming; see KeyHeader in keys.proto.
+    """The description of a key that is being uploaded. See KeyHeader in keys.proto.
 
     Attributes:
-        ttl_seconds: None leaves it to the service.
+        ttl_seconds: how long to keep the key. If None, the service decides.
+        blob_name: the blob that holds the key, if the bytes are not uploaded.
     """
 
     key_id: str

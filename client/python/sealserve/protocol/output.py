@@ -1,7 +1,9 @@
-"""What turns scores into predictions: the last step of scikit-learn's linear models, without scikit-learn.
+"""Output of a model: what turns scores into predictions.
 
-The service publishes an `Output` with each model; the client applies it to the scores it decrypts. Shapes, thresholds
-and probabilities are those of the estimator's own `decision_function`, `predict` and `predict_proba`.
+This is the last step of scikit-learn's linear models, without scikit-learn. The service publishes
+an `Output` with each model, and the client applies it to the scores that it decrypts. Shapes,
+thresholds and probabilities are those of the estimator's own `decision_function`, `predict` and
+`predict_proba`.
 """
 
 from collections.abc import Callable
@@ -18,40 +20,51 @@ Label = bool | int | float | str
 
 
 class Task(Enum):
-    """What a prediction is."""
+    """The kind of prediction."""
 
     REGRESSION = "regression"
-    """The scores themselves."""
+    """The scores are the prediction."""
     CLASSIFICATION = "classification"
-    """One label a row. One score decides between two classes (the second if it is above 0); else the greatest wins."""
+    """One label for each row.
+
+    A single score decides between two classes: the second one if the score is above 0. With several
+    scores, the label is that of the greatest.
+    """
     MULTILABEL = "multilabel"
-    """An indicator a row and label: 1 where the label's score is above 0."""
+    """One indicator for each row and label: 1 if the label's score is above 0."""
 
 
 class Link(Enum):
-    """How scores become probabilities."""
+    """The function that turns scores into probabilities."""
 
     NONE = "none"
-    """They do not: the estimator has no `predict_proba`."""
+    """There are no probabilities: the estimator has no `predict_proba`."""
     LOGISTIC = "logistic"
-    """`1 / (1 + exp(-score))`, of the second class or of each label."""
+    """`1 / (1 + exp(-score))`, for the second class or for each label."""
     OVR_LOGISTIC = "ovr_logistic"
-    """The logistic function of each class's score, divided by their sum: one versus rest."""
+    """The logistic function of each class's score, divided by their sum (one versus rest)."""
     SOFTMAX = "softmax"
     """`exp(score)` of each class, divided by their sum."""
     MODIFIED_HUBER = "modified_huber"
-    """`(clip(score, -1, 1) + 1) / 2`, for several classes divided by their sum (Zadrozny and Elkan, KDD 2002)."""
+    """`(clip(score, -1, 1) + 1) / 2`; several classes are divided by their sum.
+
+    Source: Zadrozny and Elkan, KDD 2002.
+    """
 
 
 @dataclass(frozen=True)
 class Output:
-    """The meaning of a model's scores; every method takes scores of shape (rows, score_count).
+    """The meaning of a model's scores.
+
+    Every method takes scores of shape (rows, score_count).
 
     Attributes:
-        classes: the labels, all of one type, in the order of the scores; empty for a regression.
-        scalar_target: a regression whose target was 1-D: predictions have shape (rows,), not (rows, 1).
-        keeps_zero_rows: what dividing by their sum makes of probabilities that are all zero, which far scores give:
-            they stay zero (OneVsRestClassifier) instead of becoming equal shares (all others).
+        classes: the labels, all of one type, in the order of the scores. Empty for a regression.
+        scalar_target: whether a regression's target was 1-D. Predictions then have shape (rows,),
+            not (rows, 1).
+        keeps_zero_rows: what becomes of probabilities that are all zero when they are divided by
+            their sum. Scores far below 0 give such probabilities. If true, they stay zero
+            (OneVsRestClassifier). If false, they become equal shares (all other estimators).
 
     Raises:
         ValueError: the fields contradict each other.
@@ -66,33 +79,42 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.score_count < 1:
-            raise ValueError(f"a model has at least one score, not {self.score_count}")
+            raise ValueError(f"a model must have at least one score, not {self.score_count}")
         if self.scalar_target and (self.task is not Task.REGRESSION or self.score_count != 1):
-            raise ValueError("a scalar target is a regression's, with one score")
+            raise ValueError("only a regression with one score has a scalar target: set scalar_target to False")
         if self.link not in self._possible_links:
-            raise ValueError(f"link {self.link.value} does not fit {self.task.value} with {self.score_count} score(s)")
+            raise ValueError(
+                f"link {self.link.value} does not fit {self.task.value} with {self.score_count} score(s): change it"
+            )
         if len(self.classes) != self._class_count:
-            raise ValueError(f"{len(self.classes)} classes where the scores decide between {self._class_count}")
+            raise ValueError(
+                f"{len(self.classes)} classes, but the scores decide between {self._class_count}: give a label for each"
+            )
         _check_labels(self.classes)
 
     @property
     def is_binary(self) -> bool:
-        """Whether one score decides between two classes."""
+        """Whether a single score decides between two classes."""
         return self.task is Task.CLASSIFICATION and self.score_count == 1
 
     def decision_function(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scores, of shape (rows,) for a binary classifier and (rows, score_count) otherwise.
+        """Return the scores: (rows,) for a binary classifier, (rows, score_count) otherwise.
 
         Raises:
-            NoSuchMethodError: the model is a regression, which has none in scikit-learn either.
+            NoSuchMethodError: the model is a regression, which has no decision_function in
+                scikit-learn either.
         """
         if self.task is Task.REGRESSION:
-            raise NoSuchMethodError("a regression has no decision_function: its scores are what predict returns")
+            raise NoSuchMethodError("a regression has no decision_function: use predict, which returns its scores")
         self._check_shape(scores)
         return scores[:, 0] if self.is_binary else scores
 
     def predict(self, scores: NDArray[np.float64]) -> NDArray[Any]:
-        """Labels (rows,); of a multilabel model indicators int64 (rows, score_count); of a regression its targets."""
+        """Return the predictions.
+
+        They are labels (rows,), for a multilabel model int64 indicators (rows, score_count), and
+        for a regression its targets.
+        """
         self._check_shape(scores)
         if self.task is Task.REGRESSION:
             return scores[:, 0] if self.scalar_target else scores
@@ -103,7 +125,7 @@ class Output:
         return labels
 
     def predict_proba(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities of shape (rows, classes), in the order of `classes`.
+        """Return probabilities of shape (rows, classes), in the order of `classes`.
 
         Raises:
             NoSuchMethodError: the link is NONE.
@@ -138,7 +160,7 @@ class Output:
 
     def _check_shape(self, scores: NDArray[np.float64]) -> None:
         if scores.ndim != 2 or scores.shape[1] != self.score_count:
-            raise ValueError(f"scores have shape (rows, {self.score_count}), not {scores.shape}")
+            raise ValueError(f"scores must have shape (rows, {self.score_count}), not {scores.shape}")
 
     def _divided_by_sum(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = probabilities.sum(axis=1, keepdims=True)
@@ -151,21 +173,22 @@ def _check_labels(classes: tuple[Label, ...]) -> None:
     kinds = {type(label) for label in classes}
     if len(kinds) > 1 or not kinds <= {bool, int, float, str}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise ValueError(f"labels are all int, all float, all str or all bool, not {names}")
+        raise ValueError(f"labels must be all int, all float, all str or all bool, not {names}")
     if len(set(classes)) != len(classes):
-        raise ValueError("a class occurs twice")
+        raise ValueError("a class occurs twice: make the labels distinct")
     if kinds == {int} and np.array(classes).dtype != np.int64:
-        raise ValueError("integer labels have at most 64 bits, sign included")
+        raise ValueError("an integer label has more than 64 bits, sign included: use smaller integers, or strings")
 
 
 def _logistic(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    # exp(-score) itself overflows from scores of -710 on.
+    # exp(-score) itself would overflow for scores of -710 and below.
     probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -scores))
     return probabilities
 
 
 def _exponential(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Of the distance to the greatest score: dividing by the sum undoes it, and nothing overflows.
+    # The argument is the distance to the greatest score, so that nothing overflows. Dividing by the
+    # sum cancels the shift.
     probabilities: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
     return probabilities
 

@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Keeps the keys that some layouts and modes need beside the ciphertexts: evaluation keys (EI slots), public encryption
-    keys (private weights). Register a key once, then send its id in every ItemHeader. None of them is secret, and none
-    decrypts; the secret key never leaves the client. Ids are scoped to the tenant: nobody else finds or uses a key.
+    """Stores the keys that some layouts and modes need in addition to the ciphertexts: evaluation keys
+    (EI slots) and public encryption keys (private weights). Register a key once, then send its id in
+    every ItemHeader. None of these keys is secret, and none of them decrypts. The secret key never
+    leaves the client. Ids are scoped to the tenant: no other tenant finds or uses a key.
     """
 
     def __init__(self, channel):
@@ -60,21 +61,23 @@ class KeyServiceStub:
 
 
 class KeyServiceServicer:
-    """Keeps the keys that some layouts and modes need beside the ciphertexts: evaluation keys (EI slots), public encryption
-    keys (private weights). Register a key once, then send its id in every ItemHeader. None of them is secret, and none
-    decrypts; the secret key never leaves the client. Ids are scoped to the tenant: nobody else finds or uses a key.
+    """Stores the keys that some layouts and modes need in addition to the ciphertexts: evaluation keys
+    (EI slots) and public encryption keys (private weights). Register a key once, then send its id in
+    every ItemHeader. None of these keys is secret, and none of them decrypts. The secret key never
+    leaves the client. Ids are scoped to the tenant: no other tenant finds or uses a key.
     """
 
     def RegisterKey(self, request_iterator, context):
-        """Register a key. The same bytes may be registered again: the id is the same, and the later expire_time counts. What
-        breaks off leaves nothing behind. PermissionDenied where the tenant may not register keys.
+        """Register a key. You may register the same bytes again: the id is the same, and the later
+        expire_time counts. An upload that breaks off stores nothing. The call fails with
+        PermissionDenied if the tenant may not register keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetKey(self, request, context):
-        """Get what is known of a key; its bytes are not given back.
+        """Get the record of a key. The server does not return the key's bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +91,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteKey(self, request, context):
-        """Delete a key. Items that need it end with KeyNotFound, within a minute also on other replicas.
+        """Delete a key. Items that need it then end with KeyNotFound, on other replicas within a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,9 +129,10 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Keeps the keys that some layouts and modes need beside the ciphertexts: evaluation keys (EI slots), public encryption
-    keys (private weights). Register a key once, then send its id in every ItemHeader. None of them is secret, and none
-    decrypts; the secret key never leaves the client. Ids are scoped to the tenant: nobody else finds or uses a key.
+    """Stores the keys that some layouts and modes need in addition to the ciphertexts: evaluation keys
+    (EI slots) and public encryption keys (private weights). Register a key once, then send its id in
+    every ItemHeader. None of these keys is secret, and none of them decrypts. The secret key never
+    leaves the client. Ids are scoped to the tenant: no other tenant finds or uses a key.
     """
 
     @staticmethod

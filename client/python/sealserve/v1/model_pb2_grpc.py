@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Tells a client all it needs to quantize and encrypt features and to read scores. Ask once, keep the answer, ask again
-    after a StaleConfig error.
+    """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
+    a model once and keep it. Get it again after a StaleConfig error.
     """
 
     def __init__(self, channel):
@@ -49,19 +49,20 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Tells a client all it needs to quantize and encrypt features and to read scores. Ask once, keep the answer, ask again
-    after a StaleConfig error.
+    """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
+    a model once and keep it. Get it again after a StaleConfig error.
     """
 
     def GetModel(self, request, context):
-        """Get one model by name. Call it before the first prediction.
+        """Get one model by name. Make this call before the first prediction.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """List the models that the caller may use, ordered by name, page by page. PermissionDenied where it may not list.
+        """List the models that the caller may use, ordered by name, page by page. The call fails with
+        PermissionDenied if the tenant may not list models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,8 +90,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Tells a client all it needs to quantize and encrypt features and to read scores. Ask once, keep the answer, ask again
-    after a StaleConfig error.
+    """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
+    a model once and keep it. Get it again after a StaleConfig error.
     """
 
     @staticmethod

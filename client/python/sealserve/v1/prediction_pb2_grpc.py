@@ -26,19 +26,24 @@ if _version_not_supported:
 
 
 class PredictionServiceStub:
-    """Scores encrypted rows. The unit of work is an *item*: a header that says what it is, its ciphertexts, its scores, its
-    end. One shape carries every layout and mode:
+    """Scores encrypted rows. The unit of scoring is an *item*: a header that describes it, its
+    ciphertexts, its encrypted scores, and its end. One shape carries every layout and mode:
 
-    row              header (row_count 1..rows_per_item) with its one chunk in the same message; as a rule one reply message
-    with all groups of scores and the end. More features than N: several ciphertexts, first features first.
-    A thousand classes: several reply messages, none much longer than a megabyte.
-    column           header (row_count 1..N, ciphertext_count = features), then many chunks of consecutive ciphertexts,
-    ciphertext j with feature j of all rows. The server adds a chunk up and forgets it. Scores come in
+    row              Send the header (row_count 1..rows_per_item) and the only chunk in one
+    message. If there are more than N features, the chunk has several
+    ciphertexts, with the first features in the first one. The reply is usually
+    one message with all groups of scores and the end. For a thousand classes it
+    is several messages, none much longer than a megabyte.
+    column           Send the header (row_count 1..N, ciphertext_count = features), then many
+    chunks of consecutive ciphertexts. Ciphertext j holds feature j of all rows.
+    The server adds each chunk to its sums and discards it. Scores come in
     groups of classes: pair k is class k.
-    EI slots         header with key_id = the registered evaluation keys and row_count 1, a chunk with the ciphertexts of
-    one row (4096 features each). Scores: one SEAL object a class, in groups.
-    private weights  row or column with key_id = the registered public encryption key; nothing else differs.
-    A server that does not know the id ends the item with KeyNotFound: register, send again.
+    EI slots         Send the header with key_id = the registered evaluation keys and row_count 1,
+    and a chunk with the ciphertexts of one row (4096 features each). The
+    encrypted scores are one SEAL object for each class, in groups.
+    private weights  Send a row or column item with key_id = the registered public encryption
+    key. Nothing else differs. A server that does not know the id ends the item
+    with KeyNotFound: register the key and send the item again.
     """
 
     def __init__(self, channel):
@@ -60,31 +65,37 @@ class PredictionServiceStub:
 
 
 class PredictionServiceServicer:
-    """Scores encrypted rows. The unit of work is an *item*: a header that says what it is, its ciphertexts, its scores, its
-    end. One shape carries every layout and mode:
+    """Scores encrypted rows. The unit of scoring is an *item*: a header that describes it, its
+    ciphertexts, its encrypted scores, and its end. One shape carries every layout and mode:
 
-    row              header (row_count 1..rows_per_item) with its one chunk in the same message; as a rule one reply message
-    with all groups of scores and the end. More features than N: several ciphertexts, first features first.
-    A thousand classes: several reply messages, none much longer than a megabyte.
-    column           header (row_count 1..N, ciphertext_count = features), then many chunks of consecutive ciphertexts,
-    ciphertext j with feature j of all rows. The server adds a chunk up and forgets it. Scores come in
+    row              Send the header (row_count 1..rows_per_item) and the only chunk in one
+    message. If there are more than N features, the chunk has several
+    ciphertexts, with the first features in the first one. The reply is usually
+    one message with all groups of scores and the end. For a thousand classes it
+    is several messages, none much longer than a megabyte.
+    column           Send the header (row_count 1..N, ciphertext_count = features), then many
+    chunks of consecutive ciphertexts. Ciphertext j holds feature j of all rows.
+    The server adds each chunk to its sums and discards it. Scores come in
     groups of classes: pair k is class k.
-    EI slots         header with key_id = the registered evaluation keys and row_count 1, a chunk with the ciphertexts of
-    one row (4096 features each). Scores: one SEAL object a class, in groups.
-    private weights  row or column with key_id = the registered public encryption key; nothing else differs.
-    A server that does not know the id ends the item with KeyNotFound: register, send again.
+    EI slots         Send the header with key_id = the registered evaluation keys and row_count 1,
+    and a chunk with the ciphertexts of one row (4096 features each). The
+    encrypted scores are one SEAL object for each class, in groups.
+    private weights  Send a row or column item with key_id = the registered public encryption
+    key. Nothing else differs. A server that does not know the id ends the item
+    with KeyNotFound: register the key and send the item again.
     """
 
     def Predict(self, request, context):
-        """Score one item that fits into one message. The quickest way for one row.
+        """Score one item that fits into one message. This is the fastest way to score one row.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamPredict(self, request_iterator, context):
-        """Score any number of items, each as it comes; replies come as items finish, each with its own end, so that one bad
-        ciphertext fails one item. Read replies while you send: the server reads no faster than its replies are read.
+        """Score any number of items, each as it arrives. Replies come as items finish. Each item has its
+        own end, so that a bad ciphertext fails only its own item. Read replies while you send: the
+        server reads no faster than you read its replies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,19 +123,24 @@ def add_PredictionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PredictionService:
-    """Scores encrypted rows. The unit of work is an *item*: a header that says what it is, its ciphertexts, its scores, its
-    end. One shape carries every layout and mode:
+    """Scores encrypted rows. The unit of scoring is an *item*: a header that describes it, its
+    ciphertexts, its encrypted scores, and its end. One shape carries every layout and mode:
 
-    row              header (row_count 1..rows_per_item) with its one chunk in the same message; as a rule one reply message
-    with all groups of scores and the end. More features than N: several ciphertexts, first features first.
-    A thousand classes: several reply messages, none much longer than a megabyte.
-    column           header (row_count 1..N, ciphertext_count = features), then many chunks of consecutive ciphertexts,
-    ciphertext j with feature j of all rows. The server adds a chunk up and forgets it. Scores come in
+    row              Send the header (row_count 1..rows_per_item) and the only chunk in one
+    message. If there are more than N features, the chunk has several
+    ciphertexts, with the first features in the first one. The reply is usually
+    one message with all groups of scores and the end. For a thousand classes it
+    is several messages, none much longer than a megabyte.
+    column           Send the header (row_count 1..N, ciphertext_count = features), then many
+    chunks of consecutive ciphertexts. Ciphertext j holds feature j of all rows.
+    The server adds each chunk to its sums and discards it. Scores come in
     groups of classes: pair k is class k.
-    EI slots         header with key_id = the registered evaluation keys and row_count 1, a chunk with the ciphertexts of
-    one row (4096 features each). Scores: one SEAL object a class, in groups.
-    private weights  row or column with key_id = the registered public encryption key; nothing else differs.
-    A server that does not know the id ends the item with KeyNotFound: register, send again.
+    EI slots         Send the header with key_id = the registered evaluation keys and row_count 1,
+    and a chunk with the ciphertexts of one row (4096 features each). The
+    encrypted scores are one SEAL object for each class, in groups.
+    private weights  Send a row or column item with key_id = the registered public encryption
+    key. Nothing else differs. A server that does not know the id ends the item
+    with KeyNotFound: register the key and send the item again.
     """
 
     @staticmethod

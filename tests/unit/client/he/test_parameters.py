@@ -141,7 +141,7 @@ def test_the_plaintext_modulus_has_bounds(parameter_set: ParameterSet) -> None:
     for t in (2, 3, 1 << 40, most):
         assert EncryptionParameters(parameter_set, t).plain_modulus == t
     for t in (-2, 0, 1, most + 1, most + 2, 1 << 64):
-        with pytest.raises(ParameterError, match=f"plaintext modulus {t} is not within"):
+        with pytest.raises(ParameterError, match=rf"plaintext modulus within 2\.\.2\^60 .* these are {t} and 1\.0$"):
             EncryptionParameters(parameter_set, t)
 
 

@@ -113,9 +113,9 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         ((Task.REGRESSION, 0), "at least one score"),
         ((Task.REGRESSION, 2, (), Link.NONE, True), "scalar target"),
         ((Task.CLASSIFICATION, 1, (0, 1), Link.NONE, True), "scalar target"),
-        ((Task.REGRESSION, 1, (1,)), "1 classes where"),
-        ((Task.CLASSIFICATION, 1, (1, 2, 3)), "3 classes where the scores decide between 2"),
-        ((Task.CLASSIFICATION, 3, (1, 2)), "2 classes where the scores decide between 3"),
+        ((Task.REGRESSION, 1, (1,)), "1 classes, but"),
+        ((Task.CLASSIFICATION, 1, (1, 2, 3)), "3 classes, but the scores decide between 2"),
+        ((Task.CLASSIFICATION, 3, (1, 2)), "2 classes, but the scores decide between 3"),
         ((Task.REGRESSION, 1, (), Link.LOGISTIC), "link logistic does not fit regression"),
         ((Task.CLASSIFICATION, 1, (0, 1), Link.SOFTMAX), "link softmax does not fit classification with 1 score"),
         ((Task.CLASSIFICATION, 3, (0, 1, 2), Link.LOGISTIC), "link logistic does not fit"),
@@ -124,7 +124,7 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         ((Task.CLASSIFICATION, 1, (0, True)), "not bool, int"),
         ((Task.CLASSIFICATION, 1, (b"a", b"b")), "not bytes"),
         ((Task.CLASSIFICATION, 1, ("a", "a")), "a class occurs twice"),
-        ((Task.CLASSIFICATION, 1, (0, 2**63)), "at most 64 bits"),
+        ((Task.CLASSIFICATION, 1, (0, 2**63)), "more than 64 bits"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(fields: tuple[Any, ...], reason: str) -> None:

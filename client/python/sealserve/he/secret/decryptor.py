@@ -1,4 +1,7 @@
-"""Decrypts the polynomial pairs of a reply with the secret key. No serving process loads this module."""
+"""The decryptor of replies: it decrypts polynomial pairs with the secret key.
+
+No serving process loads this module.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +23,19 @@ class Decryptor:
         self._format = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
 
     def decrypt(self, c0: bytes, c1: bytes, places: NDArray[np.intp]) -> NDArray[np.uint64]:
-        """Decrypt the coefficients at some places.
+        """Decrypt the coefficients at given indices of the polynomial.
 
         Args:
             c0: for each data prime the residues at `places`, little-endian.
-            c1: for each data prime the residues of all N coefficients.
-            places: (n,), ascending.
+            c1: for each data prime the residues of all N coefficients, little-endian.
+            places: the indices of the coefficients, (n,), ascending.
 
         Returns:
             uint64 (n,), residues modulo t.
 
         Raises:
-            ReplyError: a wrong length, a residue at or above its prime: nothing is decrypted then.
+            ReplyError: a length is wrong, or a residue is at or above its prime, and nothing is
+                decrypted; or SEAL refuses the ciphertext.
         """
         prime_count, N = self._shape
         if len(c0) != 8 * prime_count * places.size or len(c1) != 8 * prime_count * N:

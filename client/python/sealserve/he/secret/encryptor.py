@@ -1,4 +1,4 @@
-"""Encrypts plaintext polynomials with the secret key."""
+"""The encryptor of plaintext polynomials: it encrypts them with the secret key."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +10,7 @@ from sealserve.he.parameters import EncryptionParameters
 
 
 class Encryptor:
-    """Symmetric encryption under one secret key: its noise is at most 21, the planner's premise.
+    """Symmetric encryption under one secret key. Its noise is at most 21, as the planner assumes.
 
     Attributes:
         ciphertext_bytes: the length of a ciphertext.
@@ -30,5 +30,5 @@ class Encryptor:
             return _seal.ciphertext_bytes(self._encryptor.encrypt_symmetric(plaintext))
 
     def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
-        """Encrypt plaintexts, each (N,), as they are taken."""
+        """Encrypt plaintexts, each (N,), one at a time as the caller iterates."""
         return map(self.encrypt, plaintexts)

@@ -1,17 +1,21 @@
-"""Encrypts with the secret key into seeded ciphertexts: c0, and for c1 the 64 bytes that SEAL expands into it.
+"""The encryptor of seeded ciphertexts: c0, and in place of c1 a seed that SEAL expands into c1.
 
-Half the bytes of a full ciphertext, for about twice the time. seal-python reads them and writes none, so SEAL's fresh
-ciphertext (c0, c1) is moved onto the expansion c1' of a new seed:
+The seed has 64 bytes. A seeded ciphertext has half the bytes of a full one, and takes about twice
+the time. seal-python reads seeded ciphertexts but does not write them. So this module moves SEAL's
+fresh ciphertext (c0, c1) onto the expansion c1' of a new seed:
 
-    c0' = c0 + (c1 - c1') s,  hence  c0' + c1' s = c0 + c1 s  (mod q):
+    c0' = c0 + (c1 - c1') s,  hence  c0' + c1' s = c0 + c1 s  (mod q)
 
-the same plaintext with the same noise, to the coefficient; and as c1' is as uniform as c1 and independent of the noise,
-(c0', c1') is distributed as SEAL's own seeded ciphertexts are. The right-hand side is what CKKS calls decryption: it
-does not round. So SEAL computes it in a *twin*, the CKKS context of the same N, primes and secret key.
+The plaintext is the same, and so is the noise, to the coefficient. c1' is as uniform as c1 and
+independent of the noise. So (c0', c1') has the distribution of SEAL's own seeded ciphertexts.
 
-(c0, c1) beside (c0', c1') gives the key, s = (c0' - c0) / (c1 - c1'); two ciphertexts of one seed give the difference
-of their plaintexts, and many the key. Hence SEAL's pair is a local of one call, overwritten by its difference with
-(0, c1'), and a seed is drawn for each call and kept nowhere.
+The right-hand side of the first equation is what CKKS calls decryption, which does not round. So
+SEAL computes it in the *twin*, the CKKS context of the same N, primes and secret key.
+
+(c0, c1) together with (c0', c1') gives the key: s = (c0' - c0) / (c1 - c1'). Two ciphertexts of one
+seed give the difference of their plaintexts, and many give the key. Hence SEAL's pair exists only
+within one call, which overwrites it with its difference from (0, c1'). A new seed is drawn for each
+call and is kept nowhere.
 """
 
 import os
@@ -27,7 +31,7 @@ from sealserve.he.secret.encryptor import Encryptor
 
 
 class SeededEncryptor(Encryptor):
-    """Symmetric encryption under one secret key, as `Encryptor`'s, into ciphertexts of half the size.
+    """Symmetric encryption under one secret key, like `Encryptor`, but at half the size.
 
     Attributes:
         ciphertext_bytes: the length of a ciphertext.
@@ -39,11 +43,13 @@ class SeededEncryptor(Encryptor):
         self._twin = _seal.context(EncryptionParameters(parameter_set, scheme=Scheme.CKKS))
         stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._twin))
         self._decryptor = _seal.Decryptor(self._twin, _seal.load_secret_key(self._twin, stamped))
-        self._evaluator, self._twin_evaluator = _seal.Evaluator(self._context), _seal.Evaluator(self._twin)
+        self._evaluator = _seal.Evaluator(self._context)
+        self._twin_evaluator = _seal.Evaluator(self._twin)
         self.ciphertext_bytes = self._format.seeded_bytes
         self._twin_parms_id = _seal.fresh_parms_id(self._twin)
         self._zero = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
-        # SEAL transforms nothing but ciphertexts, and refuses those without a second polynomial.
+        # SEAL transforms only ciphertexts, and refuses a ciphertext whose second polynomial is
+        # zero.
         one = np.ones_like(self._zero).tobytes()
         self._blank = self._to_twin(_seal.load_ciphertext(self._context, self._format.pack(self._zero, one)))
 
@@ -53,7 +59,8 @@ class SeededEncryptor(Encryptor):
             try:
                 return self._encrypt(coefficients)
             except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # reports of errors show locals, and the pair is one
+                # Error reports show local variables, and the pair is one of them.
+                traceback.clear_frames(error.__traceback__)
                 raise
 
     def _encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
@@ -66,12 +73,15 @@ class SeededEncryptor(Encryptor):
         return self._format.pack_seeded(c0, seed)
 
     def _phase(self, plaintext: _seal.Plaintext, expanded: _seal.Ciphertext) -> Any:
-        """Encrypt a plaintext into (c0, c1) and return c0 + (c1 - c1') s of expanded = (0, c1'), in the twin."""
+        """Encrypt a plaintext into (c0, c1) and return c0 + (c1 - c1') s, in the twin.
+
+        `expanded` is (0, c1').
+        """
         pair = self._encryptor.encrypt_symmetric(plaintext)
         self._evaluator.sub_inplace(pair, expanded)
         return self._decryptor.decrypt(self._to_twin(pair))
 
     def _to_twin(self, pair: _seal.Ciphertext) -> _seal.Ciphertext:
-        """Take a pair over into the twin, whose ciphertexts are in NTT form. The pair is overwritten."""
+        """Convert a pair to a ciphertext of the twin, in NTT form. The pair is overwritten."""
         self._evaluator.transform_to_ntt_inplace(pair)
         return _seal.load_ciphertext(self._twin, seal_format.restamp(_seal.ciphertext_bytes(pair), self._twin_parms_id))
