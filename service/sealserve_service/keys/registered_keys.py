@@ -94,7 +94,15 @@ class RegisteredKeys:
         KEY_TYPES[header.kind, header.parameter_set].check(data)
         self._check_quota(tenant, header)
         expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
-        record = KeyRecord(tenant.name, header.key_id, header.kind, header.parameter_set, len(data), now, expires)
+        record = KeyRecord(
+            tenant=tenant.name,
+            key_id=header.key_id,
+            kind=header.kind,
+            parameter_set=header.parameter_set,
+            byte_count=len(data),
+            create_time=now,
+            expire_time=expires,
+        )
         kept = self._store.put(record, data)
         self._telemetry.registered_keys.inc()
         self._telemetry.registered_key_bytes.inc(len(data))
@@ -145,7 +153,9 @@ class RegisteredKeys:
             KeyStoreUnavailableError: it is not in memory and the store does not answer.
         """
         ready = self._ready.get(tenant, key_id)
-        if not isinstance(ready, ZeroEncryptor) or not ready.parameter_set.shares_ring(parameter_set):
+        if not isinstance(ready, ZeroEncryptor):
+            raise KeyNotFoundError(key_id)
+        if ready.parameter_set is not parameter_set and not ready.parameter_set.shares_ring(parameter_set):
             raise KeyNotFoundError(key_id)
         return ready
 

@@ -7,6 +7,7 @@ changes. What has expired is as good as deleted, whether or not a sweep has been
 import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from sealserve.errors import KeyStoreUnavailableError, QuotaExceededError, SealserveError
@@ -14,14 +15,12 @@ from sealserve.protocol.key_record import KeyRecord
 
 Clock = Callable[[], datetime]
 
+utc_now: Clock = partial(datetime.now, UTC)
+"""The clock of every store unless a test gives another."""
+
 
 class KeyStoreSettingsError(SealserveError):
     """The place of the keys cannot be used as configured; the text says why and holds no secret."""
-
-
-def utc_now() -> datetime:
-    """The clock of every store unless a test gives another."""
-    return datetime.now(UTC)
 
 
 def in_force(kept: KeyRecord | None, record: KeyRecord, now: datetime) -> KeyRecord:

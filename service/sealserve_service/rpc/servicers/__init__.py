@@ -1,1 +1,1 @@
-"""The RPCs of each service: who calls, which model or key, messages in, messages out."""
+"""The methods of each service: messages in, messages out. A method raises; the interceptor maps what it raises."""
