@@ -1,9 +1,9 @@
-"""The interceptor of every call: it authenticates, refuses unread, reads the request, and turns faults into statuses.
+"""The interceptor of every call: it authenticates, refuses unread, reads requests and maps errors.
 
-gRPC itself would wait for the request of a unary call, without a limit and in a thread, before any code of ours could
-ask whose call it is. On the wire such a call is a stream of one message. The interceptor therefore takes every call as
-a stream of bytes. If it refuses a call, it neither reads nor decodes the request: that would take time from the calls
-that are being answered.
+gRPC itself would wait for the request of a unary call, without a limit and in a thread, before any
+code of ours could ask whose call it is. On the wire such a call is a stream of one message. The
+interceptor therefore takes every call as a stream of bytes. If it refuses a call, it neither reads
+nor decodes the request: that would take time from the calls that are being answered.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         authenticator: tells whose call it is.
         timeout_seconds: how long the request of a unary call may take to arrive.
         readers: has a thread for each call, which waits for its request.
-        checks: by unary method, functions that raise a ServiceError while calls are to be refused unread.
+        checks: by unary method, functions that raise a ServiceError while calls are to be refused
+            unread.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Return the wrapped handler of a call's method; it is made once for each method that exists."""
+        """Return the wrapped handler of a call's method, made once for each existing method."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -111,7 +112,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         return grpc.stream_stream_rpc_method_handler(answer)
 
     def _watched(self, method: str, handler: Any) -> Any:
-        """Wrap health's Watch. It holds no thread: it is given a function that sends replies, and returns."""
+        """Wrap health's Watch, which holds no thread: it takes a function that sends replies."""
         decode, encode = handler.request_deserializer, handler.response_serializer
 
         def watch(stream: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
@@ -139,7 +140,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         return grpc.stream_stream_rpc_method_handler(watch)
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> CallRecord:
-        """Begin the record of a call and authenticate the call; one without valid credentials ends here."""
+        """Begin the record of a call; end the call here if it has no valid credentials."""
         sent_id: str | bytes = ""
         for key, value in context.invocation_metadata():
             if key == REQUEST_ID:

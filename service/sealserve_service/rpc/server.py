@@ -1,7 +1,8 @@
 """The gRPC server: its services, its health, its orderly end.
 
-It is gRPC's synchronous server. The asyncio one (grpcio 1.85) stops for good at the first call whose path is not UTF-8.
-It would not be faster here either: SEAL's binding holds the GIL through the arithmetic of a call.
+It is gRPC's synchronous server. The asyncio one (grpcio 1.85) stops for good at the first call
+whose path is not UTF-8. It would not be faster here either: SEAL's binding holds the GIL through
+the arithmetic of a call.
 """
 
 import threading
@@ -61,7 +62,8 @@ class Server:
         self._settings = settings
         self._keys = keys
         room = work_bytes(memory_limit_bytes(), settings.processes)
-        # Each call may hold a message. The threads beyond the calls are for calls that are being refused.
+        # Each call may hold a message. The threads beyond the calls are for calls that are being
+        # refused.
         max_calls = min(settings.max_concurrent_calls, room // settings.limits.max_message_bytes)
         threads = max_calls + _REFUSED_CALLS
         self._calls_in_flight = CallsInFlight(max_calls)
@@ -73,8 +75,8 @@ class Server:
         timeout_seconds = settings.limits.item_timeout_seconds
         checks = self._calls_in_flight.check, partial(admission.check_wait, prediction.predict_engines)
         interceptor = CallInterceptor(telemetry, authenticator, timeout_seconds, readers, {_PREDICT: checks})
-        # Messages up to twice the published limit reach the servicer, which answers with a typed error. For a larger
-        # message gRPC itself ends the call.
+        # Messages up to twice the published limit reach the servicer, which answers with a typed
+        # error. For a larger message gRPC itself ends the call.
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "call"),
             options=[
@@ -123,7 +125,7 @@ class Server:
         return port
 
     def stop(self) -> None:
-        """Refuse new work with UNAVAILABLE, let work in flight finish within grace_seconds, then end."""
+        """Refuse new work with UNAVAILABLE, let work finish within grace_seconds, then end."""
         self._calls_in_flight.stop_admitting()
         self._health.enter_graceful_shutdown()
         self._calls_in_flight.wait_until_none(self._settings.grace_seconds)

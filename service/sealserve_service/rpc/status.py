@@ -1,7 +1,7 @@
-"""The status of a failed call: one table from errors to gRPC statuses, and the one function that applies it.
+"""The status of a failed call: a table from errors to gRPC statuses, and the function that uses it.
 
-Methods of servicers raise. The interceptor hands what they raise to `fail`, which ends the call with a status, a text,
-and the typed Error in the details.
+Methods of servicers raise. The interceptor hands what they raise to `fail`, which ends the call
+with a status, a text, and the typed Error in the details.
 """
 
 from typing import NoReturn
@@ -40,8 +40,8 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
 def fail(context: grpc.ServicerContext, call: CallRecord, error: Exception) -> NoReturn:
     """End a call whose method has raised.
 
-    An unauthenticated call returns no id, nor details unless its tenant was known before: they would tell a stranger
-    what answers.
+    An unauthenticated call returns no id, nor details unless its tenant was known before: they
+    would tell a stranger what answers.
 
     Raises:
         Exception: always; that is how a gRPC method ends a call.

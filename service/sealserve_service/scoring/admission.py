@@ -2,15 +2,16 @@
 
 Work that has room is admitted, and other work is refused at once.
 
-One item is scored at a time: SEAL's binding holds the GIL through its arithmetic, so that a second thread would only
-make both items late. A new item therefore waits for all work that was admitted before it. A call with one item is
-refused when this wait is longer than half of the item's own time on an idle server, and longer than MIN_WAIT_SECONDS.
-An admitted call is answered in about one and a half times the time of an idle server, whatever the load. Streams are
-held back by flow control instead: what the service does not read waits on the client's side.
+One item is scored at a time: SEAL's binding holds the GIL through its arithmetic, so that a second
+thread would only make both items late. A new item therefore waits for all work that was admitted
+before it. A call with one item is refused when this wait is longer than half of the item's own time
+on an idle server, and longer than MIN_WAIT_SECONDS. An admitted call is answered in about one and a
+half times the time of an idle server, whatever the load. Streams are held back by flow control
+instead: what the service does not read waits on the client's side.
 
-Reading and decoding a call that is then refused delays the item that has its turn. So a call is refused before its
-request is read while no engine would let an item wait. While some engine would, a call is refused only when its
-request tells which engine it asks for.
+Reading and decoding a call that is then refused delays the item that has its turn. So a call is
+refused before its request is read while no engine would let an item wait. While some engine would,
+a call is refused only when its request tells which engine it asks for.
 """
 
 import math
@@ -29,7 +30,8 @@ from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
 
 MIN_WAIT_SECONDS = 0.01
-# A refused client returns, and each refusal takes time too: it is told to return no sooner than this.
+# A refused client returns, and each refusal takes time too: it is told to return no sooner than
+# this.
 MIN_RETRY_SECONDS = 0.1
 _LEARNING_RATE = 0.1
 _NO_QUOTA = Quota()
@@ -53,9 +55,10 @@ def memory_limit_bytes(files: tuple[Path, ...] = _MEMORY_LIMITS) -> int | None:
 
 
 def work_bytes(limit: int | None, processes: int) -> int:
-    """Return how many bytes of ciphertexts a process may hold: a quarter of its memory beyond its own needs.
+    """Return how many bytes of ciphertexts a process may hold.
 
-    Up to four copies of a ciphertext exist: as received, as bytes, as SEAL's object, and as the reply made of it.
+    That is a quarter of its memory beyond its own needs: up to four copies of a ciphertext exist:
+    as received, as bytes, as SEAL's object, and as the reply made of it.
     """
     if limit is None:
         return _MAX_WORK_BYTES
@@ -64,7 +67,13 @@ def work_bytes(limit: int | None, processes: int) -> int:
 
 @dataclass
 class _Bucket:
-    """A minute's worth of something, refilled as time passes; the level is that of the time `filled`."""
+    """A minute's worth of something, refilled as time passes.
+
+    Attributes:
+        capacity: the highest level.
+        level: at the time `filled`.
+        filled: in seconds.
+    """
 
     capacity: float
     level: float
@@ -75,7 +84,10 @@ class _Bucket:
         return min(self.capacity, self.level + (now - self.filled) * self.capacity / 60)
 
     def delay(self, amount: float, now: float) -> float:
-        """Return in how many seconds an amount can be taken. A full bucket is enough for more than its capacity."""
+        """Return in how many seconds an amount can be taken.
+
+        A full bucket is enough for an amount beyond its capacity, too.
+        """
         return max(0.0, (min(amount, self.capacity) - self.level_at(now)) * 60 / self.capacity)
 
     def take(self, amount: float, now: float) -> None:
@@ -125,7 +137,8 @@ class Admission:
         """Charge a tenant for an item of so many rows.
 
         Raises:
-            QuotaExceededError: the tenant has used up its rows or requests. Nothing is charged then.
+            QuotaExceededError: the tenant has used up its rows or requests. Nothing is charged
+                then.
         """
         quota = tenant.quota or self._quota
         if quota.requests_per_minute is None and quota.rows_per_minute is None:
@@ -153,7 +166,8 @@ class Admission:
         """Hold bytes of a tenant's ciphertexts, until `release`.
 
         Raises:
-            QuotaExceededError: the tenant has too many bytes in flight, or this process has no room.
+            QuotaExceededError: the tenant has too many bytes in flight, or this process has no
+                room.
         """
         with self._lock:
             usage = self._usage.get(tenant.name) or self._usage_of(tenant)
@@ -175,7 +189,9 @@ class Admission:
             self._telemetry.held_bytes.set(self._byte_count)
 
     def check_wait(self, engines: Callable[[], Iterable[Engine]]) -> None:
-        """Check that an item of at least one of the engines might wait for its turn. Nothing is charged or held.
+        """Check that an item of at least one engine might wait for its turn.
+
+        Nothing is charged or held.
 
         Raises:
             QuotaExceededError: an item of any of them would have to wait for too long.
@@ -225,22 +241,22 @@ class Admission:
                 self._backlog_seconds -= seconds
 
     def learn(self, engine: Engine, seconds: float) -> None:
-        """Adjust the time that an engine's items are expected to take to the time that one has taken."""
+        """Adjust the expected time of an engine's items to the time that one has taken."""
         with self._lock:
             expected = self._seconds.get(engine, engine.offer.cost.server_seconds)
             self._seconds[engine] = expected + _LEARNING_RATE * (seconds - expected)
 
     def _wait_seconds(self) -> float:
-        """Return how long the next item would wait: the backlog, less the part of the current item that is done."""
+        """Return how long the next item would wait: the backlog, less what is done of one item."""
         began, seconds = self._now
         return self._backlog_seconds - min(self._clock() - began, seconds)
 
     def _longest_wait(self, engine: Engine) -> float:
         """Return for how many seconds an item may wait; an item that needs no turn never waits.
 
-        That is half of the time that an item takes now, but not more than half of the time that it was measured to
-        take while the process did nothing else. Otherwise a slow spell would let the next items wait longer, and so
-        it would last.
+        That is half of the time that an item takes now, but not more than half of the time that it
+        was measured to take while the process did nothing else. Otherwise a slow spell would let
+        the next items wait longer, and so it would last.
         """
         if not engine.holds_gil:
             return math.inf

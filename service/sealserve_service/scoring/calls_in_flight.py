@@ -1,4 +1,4 @@
-"""The calls in flight: at most so many at a time, and no new ones once the server stops."""
+"""The calls in flight: a limited number at a time, and no new ones once the server stops."""
 
 import contextlib
 import threading
@@ -12,8 +12,8 @@ RETRY_SECONDS = 1.0
 class CallsInFlight:
     """Counts the calls in flight, admits at most max_calls, and admits none after `stop_admitting`.
 
-    gRPC's own shutdown ends the calls that arrive while it begins with CANCELLED: the server begins it after the last
-    call admitted here has ended.
+    gRPC's own shutdown ends the calls that arrive while it begins with CANCELLED: the server begins
+    it after the last call admitted here has ended.
 
     Attributes:
         stopping: set once no more calls are admitted.

@@ -24,12 +24,13 @@ from sealserve_service.tenants.tenant import Tenant
 
 
 class ScoringItem:
-    """One item on the server: scored at once (`score`), or chunk by chunk (`add`, `scores`, `group`, `close`).
+    """One item on the server: scored at once (`score`) or in chunks (`add`, `scores`, `close`).
 
     Raises:
-        ModelNotFoundError, StaleConfigError, ParameterSetNotOfferedError, InputMismatchError: the header matches no
-            model or no offer.
-        KeyNotFoundError, KeyStoreUnavailableError: the key that the offer requires does not exist, or cannot be read.
+        ModelNotFoundError, StaleConfigError, ParameterSetNotOfferedError, InputMismatchError: the
+            header matches no model or no offer.
+        KeyNotFoundError, KeyStoreUnavailableError: the key that the offer requires does not exist,
+            or cannot be read.
         QuotaExceededError: the tenant has used up its quota.
     """
 
@@ -69,7 +70,7 @@ class ScoringItem:
         return self.received == self.offer.ciphertexts_per_item
 
     def score(self, ciphertexts: Sequence[bytes], seconds_left: float | None) -> prediction_pb2.PredictResponse:
-        """Score all ciphertexts of the item in one turn, if that turn comes soon; see Admission.turn.
+        """Score all ciphertexts of the item in one turn that comes soon; see Admission.turn.
 
         Args:
             ciphertexts: all of them.
@@ -77,7 +78,8 @@ class ScoringItem:
 
         Raises:
             InputMismatchError, MalformedCiphertextError: the item has failed.
-            QuotaExceededError: there is no room for the item, or it would have to wait for too long.
+            QuotaExceededError: there is no room for the item, or it would have to wait for too
+                long.
         """
         if len(ciphertexts) != self.offer.ciphertexts_per_item:
             raise InputMismatchError("ciphertexts", self.offer.ciphertexts_per_item, len(ciphertexts))
@@ -120,7 +122,7 @@ class ScoringItem:
         self.received += len(ciphertexts)
 
     def scores(self) -> Iterator[Scores]:
-        """Yield the pieces of the reply; other items have their turn while the caller works on a piece."""
+        """Yield the pieces of the reply; other items have their turn between two pieces."""
         pieces = iter(self._scoring.finish())
         while True:
             with self._admission.turn(self.engine, may_wait_long=True):

@@ -1,6 +1,7 @@
 """The table of a stream's open items: messages in, messages out.
 
-Nothing here waits for a message or writes one, so that tests can try every order of hostile messages without a server.
+Nothing here waits for a message or writes one, so that tests can try every order of hostile
+messages without a server.
 """
 
 import time
@@ -63,7 +64,7 @@ class ItemTable:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the next open item times out, or the stream if no item is open, in time.monotonic() seconds."""
+        """When the next open item times out, or the stream if none is open, by time.monotonic()."""
         idle_seconds = self._limits.idle_timeout_seconds
         return min(self._deadlines.values(), default=self._last_message_time + idle_seconds if idle_seconds else None)
 
@@ -73,7 +74,7 @@ class ItemTable:
         return 0 if self._last_id == _MAX_ITEM_ID else self._last_id + 1
 
     def receive(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
-        """Take a message and yield the answers to it. An item that fails ends, without effect on other items."""
+        """Take a message and yield the answers to it. An item that fails affects no other item."""
         try:
             yield from self._answers(message)
         finally:
@@ -84,7 +85,8 @@ class ItemTable:
         if message.cancel:
             self._forget(item_id)
             return
-        # The sender of a chunk of a failed item did not know of the failure yet: the chunk has no answer.
+        # The sender of a chunk of a failed item did not know of the failure yet: the chunk has no
+        # answer.
         if not message.HasField("header") and item_id not in self._open and 0 < item_id <= self._last_id:
             return
         try:
@@ -111,7 +113,7 @@ class ItemTable:
             raise IdleTimeoutError(self._limits.idle_timeout_seconds)
 
     def abandon(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
-        """End the items that will never be complete, as the client has closed its side, and yield their errors."""
+        """End all open items, as the client sends no more, and yield their errors."""
         for item_id, item in list(self._open.items()):
             missing = InputMismatchError("ciphertexts", item.offer.ciphertexts_per_item, item.received)
             yield self._fail(item_id, missing)
@@ -136,7 +138,7 @@ class ItemTable:
         return item
 
     def _timeout_seconds(self, item: ScoringItem) -> float:
-        """Return how long an item may take to arrive: longer for an item that is long for a slow link."""
+        """Return how long an item may take to arrive; long items have more time, for slow links."""
         return max(self._limits.item_timeout_seconds, item.offer.cost.request_bytes / SLOWEST_BYTES_PER_SECOND)
 
     def _opened(self, item_id: int) -> ScoringItem:

@@ -1,12 +1,13 @@
 """The record of one call: its id, its share of the metrics, and its line in the log.
 
-The id is the client's (metadata `x-request-id`), or a new one if the client has sent no usable one. A call returns its
-id in its trailing metadata if the call fails, if one of its items fails, or if the client has sent the id. Other calls
-do not return it: their clients have no use for it, and sending it costs time.
+The id is the client's (metadata `x-request-id`), or a new one if the client has sent no usable one.
+A call returns its id in its trailing metadata if the call fails, if one of its items fails, or if
+the client has sent the id. Other calls do not return it: their clients have no use for it, and
+sending it costs time.
 
-The line holds the facts of a call and nothing of its payload. It is written at DEBUG for a call that succeeded, at INFO
-for one that was refused, and at WARNING for one that failed by a fault of the service. A stream has one line too,
-however many of its items are refused.
+The line holds the facts of a call and nothing of its payload. It is written at DEBUG for a call
+that succeeded, at INFO for one that was refused, and at WARNING for one that failed by a fault of
+the service. A stream has one line too, however many of its items are refused.
 """
 
 import logging
@@ -88,7 +89,7 @@ class CallRecord:
         self._metrics.in_flight.inc()
 
     def begin_item(self, header: ItemHeader) -> None:
-        """Count an item in flight, until `end_item` or the end of the call, and note what its header asks for."""
+        """Count an item in flight, until `end_item` or the end of the call, and note its header."""
         self._note(header.model, header.layout.value if header.layout else "")
         self._open_items += 1
         self._telemetry.items_in_flight.inc()
@@ -113,9 +114,10 @@ class CallRecord:
         metrics.reply_seconds.inc(work.reply_seconds)
 
     def refuse(self, error: Exception) -> ServiceError:
-        """Count the call, or an item of it, as refused, and return the error that the client may see.
+        """Count the call, or an item of it, as refused; return the error that the client may see.
 
-        An error that is not a ServiceError is logged, and the client gets an InternalError that names the call.
+        An error that is not a ServiceError is logged, and the client gets an InternalError that
+        names the call.
         """
         if isinstance(error, ServiceError):
             refusal = _shortened(error)
@@ -176,7 +178,8 @@ class CallRecord:
 def _shortened(error: ServiceError) -> ServiceError:
     """Return the error with the names that it repeats cut short.
 
-    The error of a failed call travels in HTTP/2 headers, and gRPC drops an answer whose headers exceed 16 KiB.
+    The error of a failed call travels in HTTP/2 headers, and gRPC drops an answer whose headers
+    exceed 16 KiB.
     """
     match error:
         case ModelNotFoundError():

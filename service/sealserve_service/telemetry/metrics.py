@@ -1,11 +1,13 @@
 """The metrics of a service's work, in the form of Prometheus.
 
-A label takes few values, whatever clients send: existing methods, served models, layouts, status codes, and classes of
-errors. Nothing that a client has written becomes a label. Tenants are no label either: there may be many.
+A label takes few values, whatever clients send: existing methods, served models, layouts, status
+codes, and classes of errors. Nothing that a client has written becomes a label. Tenants are no
+label either: there may be many.
 
-One process keeps its numbers in memory. Each of several processes writes its numbers into files of a directory that all
-of them share (prometheus_client's multiprocess mode). The files are named by the process's number among the processes,
-not by its process id: a process that replaces a dead one continues its counts.
+One process keeps its numbers in memory. Each of several processes writes its numbers into files of
+a directory that all of them share (prometheus_client's multiprocess mode). The files are named by
+the process's number among the processes, not by its process id: a process that replaces a dead one
+continues its counts.
 """
 
 import os
@@ -180,7 +182,7 @@ class Telemetry:
 
 
 class _Bound(dict[K, V]):
-    """Metrics with their labels bound, by what the labels say: to find them takes longer than to count."""
+    """Metrics with bound labels, by the values of the labels; looking them up takes long."""
 
     def __init__(self, bind: Callable[[K], V]) -> None:
         super().__init__()
@@ -193,7 +195,7 @@ class _Bound(dict[K, V]):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodMetrics:
-    """The metrics of one method; `calls` counts those that have ended, by the name of their status code."""
+    """The metrics of one method; `calls` counts ended calls, by the name of their status code."""
 
     in_flight: Gauge
     seconds: Histogram

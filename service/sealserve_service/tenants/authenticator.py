@@ -1,8 +1,9 @@
 """The authenticator: from a call's credentials to its tenant.
 
-Without a file of identities, every call belongs to the one tenant ANONYMOUS. With the file, a call has a bearer token
-(metadata `authorization: Bearer TOKEN`), or its connection has a client certificate that the file knows. If a token is
-sent, it alone decides: a wrong token is refused even under a good certificate.
+Without a file of identities, every call belongs to the one tenant ANONYMOUS. With the file, a call
+has a bearer token (metadata `authorization: Bearer TOKEN`), or its connection has a client
+certificate that the file knows. If a token is sent, it alone decides: a wrong token is refused even
+under a good certificate.
 """
 
 import logging
@@ -78,13 +79,13 @@ def _certified(identities: Identities, context: grpc.ServicerContext) -> Tenant:
 
 
 def _subjects(context: grpc.ServicerContext) -> list[str]:
-    """Return the subjects of a connection's client certificate, in the form of the file of identities."""
+    """Return the subjects of a client certificate, in the form of the file of identities."""
     properties: Mapping[str, Sequence[bytes]] = context.auth_context()  # type: ignore[assignment]  # wrong in the stubs
     fields = (("CN", "x509_common_name"), ("URI", "peer_uri"))
     return [f"{kind}={value.decode(errors='replace')}" for kind, name in fields for value in properties.get(name, ())]
 
 
 def is_local_probe(method: str, context: grpc.ServicerContext) -> bool:
-    """Whether a call needs no credentials: a probe of this machine that asks for the service's health."""
+    """Whether a call needs no credentials: a probe of this machine that asks for health."""
     # The peer is ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000.
     return method.startswith(_HEALTH) and is_loopback(host_of(unquote(context.peer()).partition(":")[2]))

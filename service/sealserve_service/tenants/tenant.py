@@ -1,7 +1,7 @@
 """The tenant on whose behalf a call is made, and what the tenant may do. Every RPC has a tenant.
 
-Without a file of identities there is one tenant, "anonymous", which may do everything. `authenticator` says how a call
-shows its tenant.
+Without a file of identities there is one tenant, "anonymous", which may do everything.
+`authenticator` says how a call shows its tenant.
 """
 
 from contextvars import ContextVar
@@ -16,8 +16,10 @@ class Tenant:
 
     Attributes:
         models: the names of the models that the tenant may use; None for all.
-        may_list_models, may_register_keys: permissions whose refusal tells nothing about other tenants.
-        quota: how much the tenant may use; None for the quota that the service gives to every tenant.
+        may_list_models, may_register_keys: permissions whose refusal tells nothing about other
+            tenants.
+        quota: how much the tenant may use; None for the quota that the service gives to every
+            tenant.
     """
 
     name: str
@@ -27,7 +29,7 @@ class Tenant:
     quota: Quota | None = None
 
     def may_use(self, model: str) -> bool:
-        """Whether the tenant may use the model of that name; a model that it may not use, it must not find either."""
+        """Whether the tenant may use the model of that name; if not, it must not find it either."""
         return self.models is None or model in self.models
 
 

@@ -1,1 +1,4 @@
-"""The methods of each service: messages in, messages out. A method raises; the interceptor maps what it raises."""
+"""The methods of each service: messages in, messages out.
+
+A method raises, and the interceptor maps what it raises to a status.
+"""

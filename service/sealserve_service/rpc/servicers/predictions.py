@@ -54,7 +54,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
 
     def predict_engines(self) -> Iterator[Engine]:
         """Yield the engines whose items a client may send to Predict."""
-        # A seeded ciphertext is half as long as the full one that the cost counts. Longer items fit no message.
+        # A seeded ciphertext is half as long as the full one that the cost counts. Longer items fit
+        # no message.
         longest = 2 * self._limits.max_message_bytes
         return (engine for engine in self._models.engines() if engine.offer.cost.request_bytes <= longest)
 

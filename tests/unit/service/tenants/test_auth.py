@@ -121,11 +121,11 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "a token of nobody": (TENANT + f'[[tokens]]\ntenant = "b"\nsha256 = "{DIGEST}"', "token 1: there is no tenant 'b'"),
     "a token without a digest": (TENANT + '[[tokens]]\ntenant = "a"', "token 1: its sha256"),
-    "a token twice": (TENANT + 2 * f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\n', "token 2 is there twice"),
+    "a token twice": (TENANT + 2 * f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\n', "token 2 appears twice"),
     "a token's unknown word": (TENANT + f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\nexpiry = 3', "'expiry'"),
     "an expiry without a zone": (
         TENANT + f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\nexpires = 2026-06-01T00:00:00',
-        "lacks a zone",
+        "lacks a time zone",
     ),
     "an expiry that is a day": (
         TENANT + f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\nexpires = 2026-06-01',
