@@ -1,4 +1,4 @@
-"""Unexpected faults of the service: every RPC ends with the same typed error, and the next call is answered."""
+"""Unexpected faults: each RPC ends with the same typed error, and the next call is answered."""
 
 import hashlib
 import logging
@@ -133,7 +133,7 @@ def failure(send: Callable[[Service, Any], Any], service: Service, *metadata: tu
 
 
 def logged(caplog: pytest.LogCaptureFixture, request_id: str) -> tuple[list[logging.LogRecord], dict[str, Any]]:
-    """The faults that were logged of a call, and the facts of its own line, which follows the client's answer."""
+    """The logged faults of a call, and the facts of its own line, which follows the answer."""
     end = time.monotonic() + HANG_SECONDS
     while time.monotonic() < end:
         records = list(caplog.records)

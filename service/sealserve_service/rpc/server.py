@@ -22,8 +22,9 @@ from sealserve_service.rpc.interceptor import CallInterceptor
 from sealserve_service.rpc.servicers.keys import KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
 from sealserve_service.rpc.servicers.predictions import PredictionServicer
-from sealserve_service.scoring.admission import Admission, memory_limit_bytes, work_bytes
+from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
+from sealserve_service.scoring.memory import memory_limit_bytes, work_bytes
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator

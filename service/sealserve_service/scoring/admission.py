@@ -20,79 +20,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from sealserve.errors import QuotaExceededError
 from sealserve_service.engines.base import Engine
+from sealserve_service.scoring.bucket import Bucket
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
 
 MIN_WAIT_SECONDS = 0.01
-# A refused client returns, and each refusal takes time too: it is told to return no sooner than
-# this.
+# A refused client returns, and each refusal takes time too: it is told not to return sooner.
 MIN_RETRY_SECONDS = 0.1
 _LEARNING_RATE = 0.1
 _NO_QUOTA = Quota()
-_MAX_TENANTS = 10_000  # whose usage is remembered; there are more only if names exist that no operator has given out
-
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_BASE_BYTES = 300 << 20  # of an idle serving process
-_MIN_WORK_BYTES, _MAX_WORK_BYTES = 32 << 20, 1 << 30
-
-
-def memory_limit_bytes(files: tuple[Path, ...] = _MEMORY_LIMITS) -> int | None:
-    """Return the memory limit of this container; None if there is none."""
-    for file in files:
-        try:
-            limit = int(file.read_text())
-        except (OSError, ValueError):  # "max" is not a number
-            continue
-        if limit < 1 << 50:  # cgroup v1 writes 2^63 if there is no limit
-            return limit
-    return None
-
-
-def work_bytes(limit: int | None, processes: int) -> int:
-    """Return how many bytes of ciphertexts a process may hold.
-
-    That is a quarter of its memory beyond its own needs: up to four copies of a ciphertext exist:
-    as received, as bytes, as SEAL's object, and as the reply made of it.
-    """
-    if limit is None:
-        return _MAX_WORK_BYTES
-    return min(max((limit // processes - _BASE_BYTES) // 4, _MIN_WORK_BYTES), _MAX_WORK_BYTES)
-
-
-@dataclass
-class _Bucket:
-    """A minute's worth of something, refilled as time passes.
-
-    Attributes:
-        capacity: the highest level.
-        level: at the time `filled`.
-        filled: in seconds.
-    """
-
-    capacity: float
-    level: float
-    filled: float
-
-    def level_at(self, now: float) -> float:
-        """Return the level at a time, if nothing is taken until then."""
-        return min(self.capacity, self.level + (now - self.filled) * self.capacity / 60)
-
-    def delay(self, amount: float, now: float) -> float:
-        """Return in how many seconds an amount can be taken.
-
-        A full bucket is enough for an amount beyond its capacity, too.
-        """
-        return max(0.0, (min(amount, self.capacity) - self.level_at(now)) * 60 / self.capacity)
-
-    def take(self, amount: float, now: float) -> None:
-        """Take an amount that `delay` lets be taken now."""
-        self.level, self.filled = self.level_at(now) - amount, now
+# Of so many tenants the usage is remembered. Only names that no operator gave out can be more.
+_MAX_TENANTS = 10_000
 
 
 @dataclass
@@ -100,7 +43,7 @@ class _Usage:
     """What a tenant uses."""
 
     byte_count: int = 0
-    buckets: dict[str, _Bucket] = field(default_factory=dict)
+    buckets: dict[str, Bucket] = field(default_factory=dict)
 
 
 class Admission:
@@ -156,7 +99,7 @@ class Admission:
             buckets = self._usage_of(tenant).buckets
             for name, capacity, amount in wanted:
                 if name not in buckets or buckets[name].capacity != capacity:
-                    buckets[name] = _Bucket(capacity=capacity, level=capacity, filled=now)
+                    buckets[name] = Bucket(capacity=capacity, level=capacity, filled=now)
                 if delay := buckets[name].delay(amount, now):
                     raise QuotaExceededError(name, max(delay, MIN_RETRY_SECONDS))
             for name, _, amount in wanted:

@@ -43,7 +43,7 @@ _MISPLACED_TOKEN = re.compile(f"{TOKEN_PREFIX}[A-Za-z0-9_-]*", re.ASCII)
 _SUBJECT = re.compile(r"(CN|URI)=.+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Token:
     """The record of a token: its tenant, its digest, and how long it is valid."""
 
@@ -171,7 +171,7 @@ def _token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:
         raise ValueError(f"{where}: its expiry lacks a time zone, such as Z")
     revoked = _taken(entry, "revoked", bool, False)
     _refuse_rest(entry, where)
-    return Token(tenants[name], digest, expires, revoked)
+    return Token(tenant=tenants[name], digest=digest, expires=expires, revoked=revoked)
 
 
 def _taken(table: dict[str, Any], key: str, kind: type[T], default: Any) -> Any:

@@ -5,7 +5,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from sealserve.errors import QuotaExceededError
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.base import Scoring
-from sealserve_service.scoring.admission import MIN_RETRY_SECONDS, Admission, memory_limit_bytes, work_bytes
+from sealserve_service.scoring.admission import MIN_RETRY_SECONDS, Admission
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
@@ -242,15 +241,3 @@ def test_the_time_an_item_takes_is_learnt() -> None:
     for _ in range(200):
         admission.learn(engine, 0.01)
     enter(admission.turn(engine, 0.02))
-
-
-def test_memory_limits(tmp_path: Path) -> None:
-    limited, unlimited, old = tmp_path / "limited", tmp_path / "unlimited", tmp_path / "old"
-    limited.write_text("1073741824\n")
-    unlimited.write_text("max\n")
-    old.write_text("9223372036854771712\n")
-    assert memory_limit_bytes((tmp_path / "missing", limited)) == GIB
-    assert memory_limit_bytes((unlimited, old, tmp_path / "missing")) is None
-    assert work_bytes(GIB, 1) == (GIB - (300 << 20)) // 4
-    assert work_bytes(GIB, 8) == 32 << 20
-    assert work_bytes(None, 1) == GIB

@@ -18,12 +18,11 @@ from sealserve.errors import (
     OutOfSequenceError,
     ServiceError,
 )
-from sealserve.protocol.item import Residues, Scores
+from sealserve.protocol.item import Scores
 from sealserve.protocol.wire import error_from_proto, header_to_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
-from sealserve_service.scoring.score_groups import GROUP_BYTES, grouped
 from sealserve_service.scoring.table import ItemTable
 from sealserve_service.telemetry.call_record import CallRecord
 from sealserve_service.telemetry.metrics import Telemetry
@@ -250,13 +249,3 @@ def test_a_fault_of_the_server_names_the_log_entry_only(
     monkeypatch.undo()
     ((_, answer),) = ends(table, begin(2), first(2), second(2))
     assert_scored(answer)
-
-
-def test_groups_are_about_a_megabyte_long_and_keep_the_order() -> None:
-    pairs = [Residues(bytes([number]), bytes(400_000)) for number in range(6)]
-    groups = list(grouped(pairs))
-    assert [group.first_index for group in groups] == [0, 2, 4]
-    assert all(group.ByteSize() <= GROUP_BYTES for group in groups)
-    assert [scores.residues.c0[0] for group in groups for scores in group.scores] == list(range(6))
-    (alone,) = grouped([Residues(b"", bytes(GROUP_BYTES + 1))])
-    assert len(alone.scores) == 1
