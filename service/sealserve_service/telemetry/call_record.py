@@ -153,8 +153,11 @@ class CallRecord:
             _logger.log(level, "call", extra={"fields": self._facts(status, seconds)})
 
     def _note(self, model: str, layout: str) -> None:
-        self._model = model if self._model in ("", model) else SEVERAL
-        self._layout = layout if self._layout in ("", layout) else SEVERAL
+        """Note a model and a layout; "" says nothing: it is the model that an empty name means."""
+        if model and model != self._model:
+            self._model = SEVERAL if self._model else model
+        if layout and layout != self._layout:
+            self._layout = SEVERAL if self._layout else layout
 
     def _facts(self, status: str, seconds: float) -> dict[str, object]:
         facts = {

@@ -74,8 +74,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             if reply_bytes > limits.max_message_bytes:
                 raise LimitExceededError("max_message_bytes", limits.max_message_bytes, reply_bytes)
             response = item.score(ciphertexts, context.time_remaining())
-            call.count_scored(item.work)
-            return response
+        call.count_scored(item.work)
+        return response
 
     def StreamPredict(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
