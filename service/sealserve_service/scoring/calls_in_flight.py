@@ -29,6 +29,8 @@ class CallsInFlight:
     def check(self) -> None:
         """Check that a call would be admitted now.
 
+        A unary call is checked before its request is read, which takes time, and again by `admit`.
+
         Raises:
             DrainingError: the server stops.
             QuotaExceededError: there are too many calls.

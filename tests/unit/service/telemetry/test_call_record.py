@@ -1,4 +1,4 @@
-"""The record of a call: its id, what its line says of items, and the errors that it lets a client see."""
+"""The record of a call: its id, its line in the log, and the errors that it lets a client see."""
 
 import logging
 from typing import Any
