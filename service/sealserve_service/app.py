@@ -15,7 +15,7 @@ from sealserve_service.catalog.sources import folder_sources, serve_source
 from sealserve_service.catalog.watch import Watch
 from sealserve_service.engines.ei.slots import EiSlotsEngine
 from sealserve_service.keys.registered_keys import RegisteredKeys
-from sealserve_service.keys.stores.places import open_key_store
+from sealserve_service.keys.stores.location import open_key_store
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.rpc.server import Server
 from sealserve_service.settings import ModelSource, Settings

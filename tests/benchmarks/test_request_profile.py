@@ -16,7 +16,7 @@ def test_a_stack_is_its_sides_from_the_outermost_function_of_ours_on() -> None:
         "sealserve.client.Client.predict",
         "grpc.call",
     )
-    assert request_profile.stack_of(("grpc.x", "sealserve_service.rpc.gate.G._request"))[0] == "server"
+    assert request_profile.stack_of(("grpc.x", "sealserve_service.rpc.interceptor.C._request"))[0] == "server"
     assert (
         request_profile.stack_of(("grpc.y", "sealserve._streaming.threads.S._requests", "sealserve.he.f"))[0]
         == "client"

@@ -26,7 +26,7 @@ from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.engines.base import Scoring
 from sealserve_service.process.log import MAX_TEXT_CHARACTERS, JsonFormatter, TextFormatter, escaped
-from sealserve_service.telemetry import calls
+from sealserve_service.telemetry import call_record
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.conftest import Digits
@@ -57,17 +57,22 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERR
 
 def facts(records: Sequence[logging.LogRecord]) -> list[dict[str, Any]]:
     """What was logged of calls that have ended."""
-    return [record.__dict__["fields"] for record in records if record.name == calls.__name__]
+    return [record.__dict__["fields"] for record in ends(records)]
+
+
+def ends(records: Sequence[logging.LogRecord]) -> list[logging.LogRecord]:
+    """The lines of calls that have ended."""
+    return [record for record in records if record.name == call_record.__name__ and record.msg == "call"]
 
 
 def returned_id(call: Any) -> str:
     """The id in the trailing metadata."""
-    return str(dict(call.trailing_metadata()).get(calls.REQUEST_ID, ""))
+    return str(dict(call.trailing_metadata()).get(call_record.REQUEST_ID, ""))
 
 
 def predict(raw: RawClient, request: prediction_pb2.PredictRequest, *ids: str) -> Any:
     """Call Predict with ids of the request; returns the call, or its error, which is one."""
-    metadata = tuple((calls.REQUEST_ID, sent) for sent in ids)
+    metadata = tuple((call_record.REQUEST_ID, sent) for sent in ids)
     try:
         _, call = raw.predictions.Predict.with_call(request, metadata=metadata, timeout=HANG_SECONDS)
     except grpc.RpcError as error:
@@ -171,8 +176,7 @@ def test_an_internal_error_names_the_call_that_the_log_explains(
             assert all(LINE.fullmatch(line) for line in lines)
         else:
             assert "ValueError: one line" in json.loads(*lines)["traceback"]
-    ended = [record for record in recorded if record.name == calls.__name__]
-    for record, name in zip(ended[-2:], ("find-me", made), strict=True):
+    for record, name in zip(ends(recorded)[-2:], ("find-me", made), strict=True):
         assert record.levelname == "WARNING"
         assert facts([record])[0]["request_id"] == name
         assert facts([record])[0]["refusals"] == {"InternalError": 1}
@@ -192,7 +196,7 @@ def test_refusals_are_logged_at_info_and_a_stream_in_one_line(
     while len(facts(recorded)) < 3:  # the stream ends when its client has all answers already
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert [record.levelname for record in recorded if record.name == calls.__name__] == ["DEBUG", "INFO", "INFO"]
+    assert [record.levelname for record in ends(recorded)] == ["DEBUG", "INFO", "INFO"]
     _, refused, stream = facts(recorded)
     assert (refused["status"], refused["refusals"]) == ("INVALID_ARGUMENT", {"InputMismatchError": 1})
     assert stream["refusals"] == {"OutOfSequenceError": 3, "InputMismatchError": 1}
@@ -307,7 +311,7 @@ def test_nothing_of_a_payload_a_token_or_a_key_is_logged(
             registry.register(ei_user.evaluation_keys)
     text = log.read_text()
     lines = list(map(json.loads, text.splitlines()))
-    ended = [line for line in lines if line["logger"] == calls.__name__]
+    ended = [line for line in lines if line["logger"] == call_record.__name__ and line["message"] == "call"]
     assert {line["method"].rpartition("/")[2] for line in ended} >= {"Predict", "GetModel", "RegisterKey"}
     assert {line.get("tenant") for line in ended} == {"lab", None}
     assert [line["status"] for line in ended if "tenant" not in line] == ["UNAUTHENTICATED"]
@@ -332,7 +336,7 @@ def test_a_stranger_is_given_no_id(model_file: Path, digits_model: Digits) -> No
         running_server(digits_registry(digits_model.estimator), settings, telemetry=telemetry) as address,
         grpc.insecure_channel(address) as channel,
     ):
-        get_model, metadata = model_pb2_grpc.ModelServiceStub(channel).GetModel, ((calls.REQUEST_ID, "mine"),)
+        get_model, metadata = model_pb2_grpc.ModelServiceStub(channel).GetModel, ((call_record.REQUEST_ID, "mine"),)
         with pytest.raises(grpc.RpcError) as caught:
             get_model(model_pb2.GetModelRequest(), timeout=HANG_SECONDS, metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -87,7 +87,7 @@ def add(path: Path, tenant: str, entry: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # of two that add to it at once, the second sees what the first has added
         file.seek(0)
         data = file.read()
-        known = read_identities(path, data) if data.strip() else Identities({}, {}, {})
+        known = read_identities(path, data) if data.strip() else Identities(tenants={}, tokens={}, subjects={})
         if tenant not in known.tenants:
             permissions = 'models = ["*"]\nlist_models = true\nregister_keys = true'
             entry = f"[tenants.{tenant}]\n{permissions}\n\n{entry}"

@@ -1,1 +1,1 @@
-"""Registered public and evaluation keys."""
+"""Registered public and evaluation keys, and the stores that keep them."""

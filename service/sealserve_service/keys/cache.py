@@ -1,4 +1,8 @@
-"""Keys made ready for use: least recently used go first, bounded in bytes, each loaded by one thread at a time."""
+"""The cache of keys that are ready for use.
+
+It is bounded in bytes and evicts the least recently used keys first. One thread loads a key for all
+threads that wait for it.
+"""
 
 import threading
 import time
@@ -15,11 +19,11 @@ from sealserve_service.telemetry.metrics import Telemetry
 V = TypeVar("V")
 
 RECHECK_SECONDS = 60.0
-"""How long a key that was deleted at another process may still serve at this one."""
+"""How long this process may still use a key that was deleted at another process."""
 
 
 class Loaded(NamedTuple, Generic[V]):
-    """A key ready for use, the memory it takes, and the end of its time."""
+    """A key that is ready for use, its size in memory, and the time when it expires."""
 
     value: V
     byte_count: int
@@ -29,17 +33,18 @@ class Loaded(NamedTuple, Generic[V]):
 @dataclass
 class _Entry(Generic[V]):
     loading: "Future[Loaded[V]]"
-    checked: float  # time.monotonic() when the store last had the key
+    checked: float  # when the store last had the key, in time.monotonic() seconds
 
 
 class KeyCache(Generic[V]):
-    """Ready keys by tenant and id.
+    """Ready keys, by tenant and id.
 
     Args:
-        max_bytes: a bound on the memory of the keys that are kept; one that alone is larger is not kept.
+        max_bytes: a bound on the memory of the kept keys; a key that alone is larger is not kept.
         load: reads a key from the store and makes it ready.
-        expiry: asks the store again until when a key is in force.
-        telemetry: counts; its own without it.
+        expiry: asks the store again when a key expires.
+        clock, monotonic: return the time; for tests.
+        telemetry: counts; without it, the cache has one of its own.
     """
 
     def __init__(
@@ -62,20 +67,20 @@ class KeyCache(Generic[V]):
         self._entries: OrderedDict[tuple[str, str], _Entry[V]] = OrderedDict()
 
     def get(self, tenant: str, key_id: str) -> V:
-        """Return a key, from the store if it is not here.
+        """Return a key, from the store if it is not in the cache.
 
         Raises:
             KeyNotFoundError: the tenant has no such key, or it has expired.
-            KeyStoreUnavailableError: the key is not here and the store does not answer.
+            KeyStoreUnavailableError: the key is not in the cache, and the store does not answer.
         """
-        key, mine = (tenant, key_id), False
+        key, is_new = (tenant, key_id), False
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
-                entry, mine = _Entry(Future(), self._monotonic()), True
-                self._entries[key] = entry
+                is_new = True
+                entry = self._entries[key] = _Entry(loading=Future(), checked=self._monotonic())
             self._entries.move_to_end(key)
-        if mine:
+        if is_new:
             self._telemetry.key_cache_misses.inc()
             self._fill(key, entry)
         else:
@@ -92,7 +97,10 @@ class KeyCache(Generic[V]):
             self._measure()
 
     def _fill(self, key: tuple[str, str], entry: _Entry[V]) -> None:
-        """Load a key for all threads that wait for it; what fails is forgotten, so that the next one tries anew."""
+        """Load a key for all threads that wait for it.
+
+        A key that fails is forgotten, so that the next thread tries again.
+        """
         try:
             entry.loading.set_result(self._load(*key))
         except BaseException as error:
@@ -101,7 +109,7 @@ class KeyCache(Generic[V]):
             return
         with self._lock:
             excess = self._measure() - self._max_bytes
-            for key, loaded in self._ready():  # the least recently used first
+            for key, loaded in self._ready():  # the least recently used one first
                 if excess <= 0:
                     break
                 del self._entries[key]
@@ -113,15 +121,18 @@ class KeyCache(Generic[V]):
         return [(key, entry.loading.result()) for key, entry in self._entries.items() if entry.loading.done()]
 
     def _measure(self) -> int:
-        """Publish and return how many bytes are ready for use; the caller holds the lock."""
+        """Publish and return how many bytes are ready for use. The caller holds the lock."""
         byte_count = sum(loaded.byte_count for _, loaded in self._ready())
         self._telemetry.key_cache_bytes.set(byte_count)
         return byte_count
 
     def _recheck(self, key: tuple[str, str], entry: _Entry[V]) -> None:
-        """Ask the store whether a key is still in force; one that does not answer leaves it so until it expires."""
+        """Ask the store whether a key is still in force.
+
+        If the store does not answer, the key stays in force until it expires.
+        """
         loaded = entry.loading.result()
-        entry.checked = self._monotonic()  # before asking, so that other threads go on with what there is
+        entry.checked = self._monotonic()  # before asking, so that other threads go on with the key
         try:
             expire_time = self._expiry(*key)
         except KeyNotFoundError:

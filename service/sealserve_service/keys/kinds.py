@@ -1,4 +1,8 @@
-"""The kinds of keys that are taken: of which parameter sets, how long at most, how they are checked and made ready."""
+"""The kinds of keys that the service takes.
+
+For each kind: its parameter sets, its maximal length, its check, and what makes a key ready for
+use.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +23,15 @@ ReadyKey: TypeAlias = "GaloisKeys | ZeroEncryptor"
 """A key ready for use."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeyType:
     """A kind of key of one parameter set.
 
     Attributes:
-        check: of its bytes; raises MalformedKeyError with the first check that fails.
-        load: makes its bytes ready, and says how much memory that takes; raises what `check` raises.
-        max_bytes: what no such key exceeds, however much else the service would take.
+        check: checks a key's bytes; raises MalformedKeyError with the first check that fails.
+        load: makes a key's bytes ready and returns the size in memory; raises what `check` raises.
+        max_bytes: the length that no such key exceeds, whatever the service's own limit is; None if
+            only that limit holds.
     """
 
     check: Callable[[bytes], object]
@@ -45,14 +50,16 @@ def _load_public_key(parameter_set: ParameterSet, data: bytes) -> tuple[ReadyKey
 
 def _public_key_type(parameter_set: ParameterSet) -> KeyType:
     return KeyType(
-        partial(check_public_key, parameter_set),
-        partial(_load_public_key, parameter_set),
-        public_key_bytes(parameter_set),
+        check=partial(check_public_key, parameter_set),
+        load=partial(_load_public_key, parameter_set),
+        max_bytes=public_key_bytes(parameter_set),
     )
 
 
 KEY_TYPES = {
-    (KeyKind.EVALUATION_KEYS, EI_PARAMETER_SET.name): KeyType(ei_format.read_evaluation_keys, _load_galois_keys),
+    (KeyKind.EVALUATION_KEYS, EI_PARAMETER_SET.name): KeyType(
+        check=ei_format.read_evaluation_keys, load=_load_galois_keys
+    ),
     **{
         (KeyKind.PUBLIC_ENCRYPTION_KEY, parameter_set.name): _public_key_type(parameter_set)
         for layout in LAYOUTS.values()

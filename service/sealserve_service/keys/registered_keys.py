@@ -1,4 +1,4 @@
-"""The keys that clients have registered: checked on arrival, kept in a store, made ready on first use."""
+"""The keys of clients: checked on arrival, kept in a store, loaded on first use."""
 
 import logging
 import math
@@ -25,16 +25,18 @@ _QUOTA_RETRY_SECONDS = 60.0  # a key may have been deleted, or have expired
 
 
 class RegisteredKeys:
-    """Registered keys of all tenants.
+    """The registered keys of all tenants.
 
     Args:
-        store: where they are kept.
-        uploads: where clients may put keys instead of sending them; None if nowhere.
+        store: keeps the keys.
+        uploads: reads keys that clients have put there instead of sending them; None if there is no
+            such place.
         max_key_bytes: of one key.
         max_ttl_seconds: how long a key is kept at most.
         cache_bytes: of memory for keys that are ready for use.
         quota: of tenants that have none of their own.
-        telemetry: counts; its own without it.
+        clock: returns the time; for tests.
+        telemetry: counts; without it, the keys have one of their own.
     """
 
     def __init__(
@@ -62,8 +64,8 @@ class RegisteredKeys:
         """Begin an upload.
 
         Raises:
-            ParameterSetNotOfferedError: no such kind of key is taken, or not for that parameter set.
-            InputMismatchError, LimitExceededError: the header cannot be that of a key.
+            ParameterSetNotOfferedError: the service takes no such keys of that parameter set.
+            InputMismatchError, LimitExceededError: no key can have such a header.
         """
         key_type = KEY_TYPES.get((header.kind, header.parameter_set))
         if key_type is None:
@@ -71,11 +73,11 @@ class RegisteredKeys:
         return Upload(header, min(self._max_key_bytes, key_type.max_bytes or self._max_key_bytes))
 
     def fetch(self, tenant: Tenant, upload: Upload) -> None:
-        """Take the bytes of an upload from where the client has put them.
+        """Read the bytes of an upload from the place where the client has put them.
 
         Raises:
-            KeyNotFoundError: there is no blob of that name, or no place for any.
-            LimitExceededError, MalformedKeyError: it is longer than declared or allowed.
+            KeyNotFoundError: there is no blob of that name, or no place for blobs.
+            LimitExceededError, MalformedKeyError: the blob is longer than declared or allowed.
             KeyStoreUnavailableError: the place does not answer.
         """
         name = upload.header.blob_name
@@ -84,17 +86,27 @@ class RegisteredKeys:
         upload.add_all(self._uploads.read_upload(tenant.name, name, upload.header.byte_count))
 
     def finish(self, tenant: Tenant, upload: Upload) -> KeyRecord:
-        """Check a key and keep it.
+        """Check a key and keep it; return its record.
 
         Raises:
-            MalformedKeyError: it is not what its header declares, or no key of its kind.
-            KeyStoreUnavailableError, QuotaExceededError: the store does not answer; it, or the tenant's part, is full.
+            MalformedKeyError: the key is not what its header declares, or no key of its kind.
+            KeyStoreUnavailableError: the store does not answer.
+            QuotaExceededError: the store is full, or the tenant's part of it.
         """
-        header, data, now = upload.header, upload.finish(), self._clock()
+        header, data = upload.header, upload.finish()
+        now = self._clock()
         KEY_TYPES[header.kind, header.parameter_set].check(data)
         self._check_quota(tenant, header)
         expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
-        record = KeyRecord(tenant.name, header.key_id, header.kind, header.parameter_set, len(data), now, expires)
+        record = KeyRecord(
+            tenant=tenant.name,
+            key_id=header.key_id,
+            kind=header.kind,
+            parameter_set=header.parameter_set,
+            byte_count=len(data),
+            create_time=now,
+            expire_time=expires,
+        )
         kept = self._store.put(record, data)
         self._telemetry.registered_keys.inc()
         self._telemetry.registered_key_bytes.inc(len(data))
@@ -109,11 +121,11 @@ class RegisteredKeys:
             raise QuotaExceededError("key_bytes", _QUOTA_RETRY_SECONDS)
 
     def get(self, tenant: Tenant, key_id: str) -> KeyRecord:
-        """Return what is known of a key; see KeyStore.get."""
+        """Return a key's record; see KeyStore.get."""
         return self._store.get(tenant.name, key_id)
 
     def after(self, tenant: Tenant, key_id: str) -> Iterator[KeyRecord]:
-        """Yield the tenant's keys whose ids come after the given one, in order."""
+        """Yield the records of the tenant's keys whose ids follow the given one, in order."""
         return (record for record in self._store.list(tenant.name) if record.key_id > key_id)
 
     def delete(self, tenant: Tenant, key_id: str) -> None:
@@ -130,7 +142,7 @@ class RegisteredKeys:
 
         Raises:
             KeyNotFoundError: the tenant has no such evaluation keys.
-            KeyStoreUnavailableError: they are not in memory and the store does not answer.
+            KeyStoreUnavailableError: the keys are not in memory, and the store does not answer.
         """
         ready = self._ready.get(tenant, key_id)
         if not isinstance(ready, GaloisKeys):
@@ -138,35 +150,37 @@ class RegisteredKeys:
         return ready
 
     def zero_encryptor(self, tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
-        """Return what encrypts zero under a registered public encryption key of the parameter set's ring.
+        """Return the encryptor of zero under a registered public key of the parameter set's ring.
 
         Raises:
             KeyNotFoundError: the tenant has no such public encryption key of that ring.
-            KeyStoreUnavailableError: it is not in memory and the store does not answer.
+            KeyStoreUnavailableError: the key is not in memory, and the store does not answer.
         """
         ready = self._ready.get(tenant, key_id)
-        if not isinstance(ready, ZeroEncryptor) or not ready.parameter_set.shares_ring(parameter_set):
+        if not isinstance(ready, ZeroEncryptor):
+            raise KeyNotFoundError(key_id)
+        if ready.parameter_set is not parameter_set and not ready.parameter_set.shares_ring(parameter_set):
             raise KeyNotFoundError(key_id)
         return ready
 
     def sweep(self) -> None:
-        """Have the store delete what has expired; what fails is tried again the next time."""
+        """Have the store delete expired keys. A failed deletion is tried again the next time."""
         try:
             _logger.info("%d expired keys deleted", self._store.sweep())
         except ServiceError as error:
             _logger.warning("expired keys could not be deleted: %s", error)
 
     def close(self) -> None:
-        """Give back the store's connections."""
+        """Close the store's connections."""
         self._store.close()
 
     def _load(self, tenant: str, key_id: str) -> Loaded[ReadyKey]:
         record = self._store.get(tenant, key_id)
         key_type = KEY_TYPES.get((record.kind, record.parameter_set))
-        if key_type is None:  # of a version that takes others
+        if key_type is None:  # another version of the service, which takes such keys, has kept it
             raise KeyNotFoundError(key_id)
         ready, byte_count = key_type.load(self._store.read(tenant, key_id))
-        return Loaded(ready, byte_count, record.expire_time)
+        return Loaded(value=ready, byte_count=byte_count, expire_time=record.expire_time)
 
     def _expiry(self, tenant: str, key_id: str) -> datetime:
         return self._store.get(tenant, key_id).expire_time

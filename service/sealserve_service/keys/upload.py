@@ -1,4 +1,4 @@
-"""The life of an upload: header, chunks in order, then the whole key, checked against what its header says."""
+"""The upload of a key: a header, chunks in order, then the key, checked against its header."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ class Upload:
     """A key on its way to the service.
 
     Raises:
-        InputMismatchError, LimitExceededError: the header cannot be that of a key.
+        InputMismatchError, LimitExceededError: no key can have such a header.
     """
 
     def __init__(self, header: KeyHeader, max_key_bytes: int) -> None:
@@ -49,14 +49,14 @@ class Upload:
         self._data += data
 
     def add_all(self, data: bytes) -> None:
-        """Take all bytes at once, as they were found somewhere."""
+        """Take all bytes at once, as read from a place of uploads."""
         self._data += data
 
     def finish(self) -> bytes:
         """Return the whole key.
 
         Raises:
-            MalformedKeyError: it is not as long as declared, or another.
+            MalformedKeyError: the key does not have the declared length, or the declared digest.
         """
         data = bytes(self._data)
         if len(data) != self.header.byte_count:

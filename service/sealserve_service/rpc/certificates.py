@@ -1,4 +1,4 @@
-"""The server's certificate and private key, and the authority of its clients: PEM files that may change."""
+"""The server's certificate, its key, and its clients' authority: PEM files that may change."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,21 +15,25 @@ from sealserve_service.watched_files import UnusableFileError, WatchedFiles
 
 
 def server_credentials(certificate: Path, private_key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Make credentials that look at their files at each new connection; those that are open stay as they are.
+    """Make credentials that check their files for changes at each new connection.
+
+    Open connections keep the credentials that they began with.
 
     Args:
-        certificate: PEM, the server's own first, then those between it and its authority.
-        private_key: PEM, RSA or EC, without a password.
-        client_ca: PEM; with it, a client has to have a certificate of this authority.
+        certificate: PEM; the server's own certificate first, then those between it and its
+            authority.
+        private_key: PEM; RSA or EC, without a password.
+        client_ca: PEM; if given, a client must have a certificate of this authority.
 
     Raises:
-        UnusableFileError: a file cannot be read, is malformed or expired, or the key is not the certificate's.
+        UnusableFileError: a file cannot be read, is malformed or expired, or the key does not
+            belong to the certificate.
     """
     paths = [certificate, private_key] + ([] if client_ca is None else [client_ca])
     files = WatchedFiles(paths, lambda contents: _configuration(paths, contents), interval_seconds=0.0)
     served = files.current()
 
-    def changed() -> Any:  # None for no change, which the stubs do not know
+    def changed() -> Any:  # None means no change; the stubs do not know it
         nonlocal served
         latest = files.current()
         if latest is served:
@@ -41,14 +45,14 @@ def server_credentials(certificate: Path, private_key: Path, client_ca: Path | N
 
 
 def _configuration(paths: list[Path], contents: list[bytes]) -> grpc.ServerCertificateConfiguration:
-    """Check the files, which gRPC would take as they are, and put them together."""
+    """Check the files, which gRPC does not do, and make one configuration of them."""
     certificate, private_key, *client_ca = contents
     chain = _certificates(paths[0], certificate)
     if chain[0].not_valid_after_utc <= datetime.now(UTC):
         raise UnusableFileError(f"{paths[0]}: the certificate has expired on {chain[0].not_valid_after_utc:%Y-%m-%d}")
     try:
         key = load_pem_private_key(private_key, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # their texts may quote the key
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # the texts of these errors may quote the key
         raise UnusableFileError(f"{paths[1]}: it is not a private key in PEM without a password") from None
     if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
         raise UnusableFileError(f"{paths[1]}: the private key is neither RSA nor EC")

@@ -1,4 +1,4 @@
-"""The messages of a stream, the next one read while the one before is worked on."""
+"""The read-ahead of a stream: its next message is read while the current one is worked on."""
 
 import queue
 import threading
@@ -9,31 +9,31 @@ from typing import Generic, TypeVar
 M = TypeVar("M")
 
 
-class Inbox(Generic[M]):
-    """Reads one message ahead, and no more: what is not read, gRPC holds back from the sender.
+class ReadAhead(Generic[M]):
+    """Reads one message ahead and no more: gRPC holds back from the sender what is not read.
 
     Args:
-        messages: the stream; waits for what has not come.
-        readers: has a thread for it.
+        messages: the stream. It blocks until the next message arrives.
+        readers: has a thread for the stream.
     """
 
     def __init__(self, messages: Iterator[M], readers: Executor) -> None:
         self._messages = messages
         self._changed = threading.Condition()
         self._ahead: list[M | Exception | None] = []
-        self._woken = self._closed = False
+        self._is_interrupted = self._is_closed = False
         readers.submit(self._read)
 
-    def get(self, timeout_seconds: float | None) -> M | None:
+    def receive(self, timeout_seconds: float | None) -> M | None:
         """Return the next message, or None at the end of the stream.
 
         Raises:
-            queue.Empty: the time is up, or somebody called `wake`.
+            queue.Empty: the time is up, or `interrupt` was called.
             Exception: what the stream raised.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._ahead or self._woken, timeout_seconds)
-            self._woken = False
+            self._changed.wait_for(lambda: self._ahead or self._is_interrupted, timeout_seconds)
+            self._is_interrupted = False
             if not self._ahead:
                 raise queue.Empty
             message = self._ahead.pop()
@@ -42,24 +42,24 @@ class Inbox(Generic[M]):
             raise message
         return message
 
-    def wake(self) -> None:
-        """Let who waits for a message look around."""
+    def interrupt(self) -> None:
+        """End the current wait for a message, or else the next one."""
         with self._changed:
-            self._woken = True
+            self._is_interrupted = True
             self._changed.notify_all()
 
     def close(self) -> None:
         """Read no more."""
         with self._changed:
-            self._closed = True
+            self._is_closed = True
             self._changed.notify_all()
 
     def _read(self) -> None:
         message: M | Exception | None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or not self._ahead)
-                if self._closed:
+                self._changed.wait_for(lambda: self._is_closed or not self._ahead)
+                if self._is_closed:
                     return
             try:
                 message = next(self._messages, None)

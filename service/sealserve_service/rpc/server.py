@@ -1,11 +1,13 @@
-"""A gRPC server: its services, its health, its orderly end.
+"""The gRPC server: its services, its health, its orderly end.
 
-gRPC's synchronous server, not its asyncio one: that one (grpcio 1.85) stops for good at the first call whose path is
-not UTF-8, and is no faster here, since SEAL's binding holds the GIL through the arithmetic of a call either way.
+It is gRPC's synchronous server. The asyncio one (grpcio 1.85) stops for good at the first call
+whose path is not UTF-8. It would not be faster here either: SEAL's binding holds the GIL through
+the arithmetic of a call.
 """
 
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,14 +18,14 @@ from sealserve.protocol.address import host_of, is_loopback
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
-from sealserve_service.rpc.gate import Gate
+from sealserve_service.rpc.interceptor import CallInterceptor
 from sealserve_service.rpc.servicers.keys import KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
 from sealserve_service.rpc.servicers.predictions import PredictionServicer
-from sealserve_service.scoring.admission import Admission, memory_limit_bytes, work_bytes
-from sealserve_service.scoring.calls_in_flight import Drain
+from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.calls_in_flight import CallsInFlight
+from sealserve_service.scoring.memory import memory_limit_bytes, work_bytes
 from sealserve_service.settings import Settings
-from sealserve_service.telemetry.calls import Calls
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 
@@ -31,21 +33,21 @@ _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _LAST_REPLIES_SECONDS = 1.0
 _REFUSED_CALLS = 32
 _SWEEP_SECONDS = 3600.0
-# Of a call's headers. gRPC by itself refuses some calls from half of this on, at random.
+# Of a call's headers. From half of this on, gRPC itself refuses some calls at random.
 _MAX_METADATA_BYTES = 16 << 10
-# A peer that vanished without a word is noticed by pings, one that has nothing to ask is disconnected.
+# Pings detect a peer that has vanished. A peer whose connection carries no call is disconnected.
 _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
 
 
 class AddressError(SealserveError):
-    """The address cannot be listened on; the text says why."""
+    """The server cannot listen on the address; the text says why."""
 
 
 class Server:
-    """Serves models and, where there are any, registered keys.
+    """Serves models and, if there are any, registered keys.
 
     Raises:
-        AddressError: it would serve plaintext where others can listen.
+        AddressError: the server would serve plaintext where others can listen.
     """
 
     def __init__(
@@ -61,16 +63,21 @@ class Server:
         self._settings = settings
         self._keys = keys
         room = work_bytes(memory_limit_bytes(), settings.processes)
-        # Each call may hold a message; and the calls beyond it are those that are just being refused.
-        calls = min(settings.max_concurrent_calls, room // settings.limits.max_message_bytes)
-        threads = calls + _REFUSED_CALLS
-        self._drain = Drain(calls)
+        # Each call may hold a message. The threads beyond the calls are for calls that are being
+        # refused.
+        max_calls = min(settings.max_concurrent_calls, room // settings.limits.max_message_bytes)
+        threads = max_calls + _REFUSED_CALLS
+        self._calls_in_flight = CallsInFlight(max_calls)
         admission = Admission(room, settings.quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
-        prediction = PredictionServicer(models, authenticator, settings.limits, self._drain, admission, readers)
-        gate = Gate(authenticator, settings.limits.item_timeout_seconds, readers, {_PREDICT: prediction.check_room})
-        # Messages up to twice the published limit reach the servicer, which answers with a typed error; gRPC itself
-        # ends the call over larger ones.
+        prediction = PredictionServicer(
+            models, authenticator, settings.limits, self._calls_in_flight, admission, readers
+        )
+        timeout_seconds = settings.limits.item_timeout_seconds
+        checks = self._calls_in_flight.check, partial(admission.check_wait, prediction.predict_engines)
+        interceptor = CallInterceptor(telemetry, authenticator, timeout_seconds, readers, {_PREDICT: checks})
+        # Messages up to twice the published limit reach the servicer, which answers with a typed
+        # error. For a larger message gRPC itself ends the call.
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "call"),
             options=[
@@ -83,23 +90,23 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 1000 * _PONG_SECONDS),
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
-            interceptors=[Calls(telemetry), gate],
+            interceptors=[interceptor],
             maximum_concurrent_rpcs=threads,
         )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models, authenticator), self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._server)
         self._services = ["sealserve.v1.ModelService", "sealserve.v1.PredictionService"]
         if keys is not None:
-            servicer = KeyServicer(keys, authenticator, settings.limits.item_timeout_seconds, self._drain, readers)
+            servicer = KeyServicer(keys, timeout_seconds, self._calls_in_flight, readers)
             keys_pb2_grpc.add_KeyServiceServicer_to_server(servicer, self._server)
             self._services.append("sealserve.v1.KeyService")
         reflected = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(reflected, self._server)
 
     def start(self) -> int:
-        """Listen and serve; returns the port.
+        """Listen and serve; return the port.
 
         Raises:
             AddressError: the address is malformed or in use.
@@ -119,34 +126,33 @@ class Server:
         return port
 
     def stop(self) -> None:
-        """Refuse new work with UNAVAILABLE, let work in flight finish within grace_seconds, then end."""
-        self._drain.begin()
+        """Refuse new work with UNAVAILABLE, let work finish within grace_seconds, then end."""
+        self._calls_in_flight.stop_admitting()
         self._health.enter_graceful_shutdown()
-        self._drain.wait(self._settings.grace_seconds)
+        self._calls_in_flight.wait_until_none(self._settings.grace_seconds)
         self._server.stop(_LAST_REPLIES_SECONDS).wait()
 
     def _listen(self) -> int:
         settings = self._settings
         if settings.tls_certificate is None or settings.tls_private_key is None:
             return self._server.add_insecure_port(settings.address)
-        from sealserve_service.rpc.certificates import (
-            server_credentials,  # who has no certificate need not load its reader
-        )
+        # Imported here: a server without a certificate need not load the reader of certificates.
+        from sealserve_service.rpc.certificates import server_credentials
 
         credentials = server_credentials(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca)
         return self._server.add_secure_port(settings.address, credentials)
 
     def _sweep(self, keys: RegisteredKeys) -> None:
         """Delete expired keys from time to time."""
-        while not wait([self._drain.begun], _SWEEP_SECONDS).done:
+        while not self._calls_in_flight.stopping.wait(_SWEEP_SECONDS):
             keys.sweep()
 
 
 def refuse_plaintext(settings: Settings) -> None:
-    """Refuse to serve plaintext beyond this machine, unless the settings ask for it aloud.
+    """Refuse to serve plaintext beyond this machine, unless the settings ask for it explicitly.
 
     Raises:
-        AddressError: they do not.
+        AddressError: the settings do not ask for it.
     """
     if not (settings.tls_certificate or settings.insecure or is_loopback(host_of(settings.address))):
         raise AddressError(

@@ -1,15 +1,20 @@
-"""One table: domain error -> gRPC status; a failed call carries the typed Error in its details."""
+"""The status of a failed call: a table from errors to gRPC statuses, and the function that uses it.
+
+Methods of servicers raise. The interceptor hands what they raise to `fail`, which ends the call
+with a status, a text, and the typed Error in the details.
+"""
 
 from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from sealserve import errors
 from sealserve.protocol.wire import error_to_proto
-from sealserve_service.telemetry import calls
+from sealserve_service.telemetry.call_record import REQUEST_ID, CallRecord
 
 _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.StaleConfigError: grpc.StatusCode.FAILED_PRECONDITION,
@@ -32,11 +37,34 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
 }
 
 
-def abort(context: grpc.ServicerContext, error: errors.ServiceError) -> NoReturn:
-    """End a call with the error's status, text and typed details."""
-    calls.current().refused(error)
-    packed = any_pb2.Any()
-    packed.Pack(error_to_proto(error))
-    code = _CODES[type(error)].value[0]
-    context.abort_with_status(rpc_status.to_status(Status(code=code, message=str(error), details=[packed])))
-    raise AssertionError("abort_with_status raises")
+def fail(context: grpc.ServicerContext, call: CallRecord, error: Exception) -> NoReturn:
+    """End a call whose method has raised.
+
+    An unauthenticated call returns no id, nor details unless its tenant was known before: they
+    would tell a stranger what answers.
+
+    Raises:
+        Exception: always; that is how a gRPC method ends a call.
+    """
+    if isinstance(error, grpc.RpcError) and not context.is_active():  # the client has broken off
+        raise error
+    code: grpc.StatusCode | None = context.code()  # type: ignore[attr-defined]  # missing in the stubs
+    text, metadata = "", tuple(context.trailing_metadata() or ())
+    was_aborted = code is not None
+    if isinstance(error, DecodeError):
+        code, text = grpc.StatusCode.INVALID_ARGUMENT, "the request is not a protobuf message of this method"
+    elif code is None:
+        refusal = call.refuse(error)
+        code, text = _CODES[type(refusal)], str(refusal)
+        if call.tenant or not isinstance(refusal, errors.UnauthenticatedError):
+            details = any_pb2.Any()
+            details.Pack(error_to_proto(refusal))
+            status = rpc_status.to_status(Status(code=code.value[0], message=text, details=[details]))
+            metadata += tuple(status.trailing_metadata)
+    if code is not grpc.StatusCode.UNAUTHENTICATED:
+        metadata += ((REQUEST_ID, call.request_id),)
+    context.set_trailing_metadata(metadata)
+    if was_aborted:
+        raise error
+    context.abort(code, text)
+    raise AssertionError("abort raises")

@@ -1,1 +1,1 @@
-"""Items on their way through the service: admission, scoring, streams."""
+"""The scoring of items: admission, single items, the items of streams."""

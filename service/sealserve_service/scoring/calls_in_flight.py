@@ -1,73 +1,86 @@
-"""The calls in flight: so many at most, and in the orderly end no new ones."""
+"""The calls in flight: a limited number at a time, and no new ones once the server stops."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 
 from sealserve.errors import DrainingError, QuotaExceededError
 
 RETRY_SECONDS = 1.0
 
 
-class Drain:
-    """Counts calls in flight, up to max_calls and, once begun, lets no more in.
+class CallsInFlight:
+    """Counts the calls in flight, admits at most max_calls, and admits none after `stop_admitting`.
 
-    gRPC's own shutdown ends calls that arrive while it begins with CANCELLED: it comes after this.
+    gRPC's own shutdown ends the calls that arrive while it begins with CANCELLED: the server begins
+    it after the last call admitted here has ended.
+
+    Attributes:
+        stopping: set once no more calls are admitted.
     """
 
     def __init__(self, max_calls: int) -> None:
         self._max_calls = max_calls
-        self.begun: Future[None] = Future()
+        self.stopping = threading.Event()
         self._changed = threading.Condition()
-        self._calls = 0
-        self._to_wake: list[Callable[[], None]] = []
+        self._count = 0
+        self._on_stop: list[Callable[[], None]] = []
 
-    @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """Be a call in flight.
+    def check(self) -> None:
+        """Check that a call would be admitted now.
+
+        A unary call is checked before its request is read, which takes time, and again by `admit`.
 
         Raises:
-            DrainingError: the end has begun.
-            QuotaExceededError: there are too many.
+            DrainingError: the server stops.
+            QuotaExceededError: there are too many calls.
+        """
+        if self.stopping.is_set():
+            raise DrainingError(RETRY_SECONDS)
+        if self._count >= self._max_calls:
+            raise QuotaExceededError("concurrent_calls", RETRY_SECONDS)
+
+    @contextlib.contextmanager
+    def admit(self) -> Iterator[None]:
+        """Count a call while it is in the context.
+
+        Raises:
+            DrainingError, QuotaExceededError: as `check`.
         """
         with self._changed:
-            if self.begun.done():
-                raise DrainingError(RETRY_SECONDS)
-            if self._calls >= self._max_calls:
-                raise QuotaExceededError("concurrent_calls", RETRY_SECONDS)
-            self._calls += 1
+            self.check()
+            self._count += 1
         try:
             yield
         finally:
             with self._changed:
-                self._calls -= 1
+                self._count -= 1
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def heard(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Have `wake` called when the end begins, or at once if it has."""
+    def calling_on_stop(self, action: Callable[[], None]) -> Iterator[None]:
+        """Call `action` when the server stops, or at once if it stops already."""
         with self._changed:
-            self._to_wake.append(wake)
+            self._on_stop.append(action)
         try:
-            if self.begun.done():
-                wake()
+            if self.stopping.is_set():
+                action()
             yield
         finally:
             with self._changed:
-                self._to_wake.remove(wake)
+                self._on_stop.remove(action)
 
-    def begin(self) -> None:
-        """Refuse what comes from now on."""
+    def stop_admitting(self) -> None:
+        """Admit no more calls."""
         with self._changed:
-            if self.begun.done():
+            if self.stopping.is_set():
                 return
-            self.begun.set_result(None)
-            to_wake = list(self._to_wake)
-        for wake in to_wake:
-            wake()
+            self.stopping.set()
+            actions = list(self._on_stop)
+        for action in actions:
+            action()
 
-    def wait(self, timeout_seconds: float) -> None:
+    def wait_until_none(self, timeout_seconds: float) -> None:
         """Wait until no call is in flight, or the time is up."""
         with self._changed:
-            self._changed.wait_for(lambda: self._calls == 0, timeout_seconds)
+            self._changed.wait_for(lambda: self._count == 0, timeout_seconds)

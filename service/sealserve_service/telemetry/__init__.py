@@ -1,1 +1,1 @@
-"""Metrics and the log line of each call."""
+"""Metrics, and the record of each call."""

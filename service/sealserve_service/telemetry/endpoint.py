@@ -1,6 +1,6 @@
-"""The endpoint GET /metrics, for Prometheus: plain HTTP, on loopback unless the operator says otherwise.
+"""The endpoint GET /metrics for Prometheus: plain HTTP, on loopback unless the operator changes it.
 
-It shows numbers and names of models to whoever can reach it.
+It shows numbers and names of models to everybody who can reach it.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ _logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def metrics_endpoint(host: str, port: int, source: Collector) -> Iterator[str]:
-    """Answer in threads of its own with what the source collects; yields the URL.
+    """Serve what the source collects, in threads of its own; yield the URL.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the server cannot listen on the address.
     """
     with _Server(host, port, Published(source)) as server:
         thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
@@ -46,21 +46,24 @@ def metrics_endpoint(host: str, port: int, source: Collector) -> Iterator[str]:
 
 
 class SharedMetrics(Collector):
-    """What adds up the numbers that processes leave in a directory."""
+    """The sums of the numbers that processes write into a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics."""
-        # A file is empty, which the library cannot read, while a process is making it.
+        # While a process creates a file, the file is empty, and the library cannot read it.
         files = [str(path) for path in self._directory.glob("*.db") if _size(path)]
         metrics: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         return metrics
 
 
 class Published(CollectorRegistry):
-    """What others get to see: the same of one process as of several, and no model that is served no more."""
+    """The metrics that the endpoint shows: the same for one process as for several.
+
+    Models that are no longer served are left out.
+    """
 
     def __init__(self, source: Collector) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Take a connection, or drop it: there are as many as there may be."""
+        """Accept a connection, or drop it if there are as many as there may be."""
         return self._slots.acquire(blocking=False)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -98,7 +101,7 @@ class _Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong with a connection: as a rule it broke."""
+        """Log the failure of a connection: usually it broke."""
         _logger.info("a connection for metrics failed", exc_info=True)
 
 
@@ -108,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "sealserve", ""
 
     def do_GET(self) -> None:  # named by http.server
-        """Answer."""
+        """Answer a request."""
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -120,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # named by http.server
-        """Log nothing of every scrape."""
+        """Log nothing: there is a request every few seconds."""
 
 
 def _size(path: Path) -> int:

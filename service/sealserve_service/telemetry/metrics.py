@@ -1,21 +1,28 @@
-"""What a service counts of its work, as Prometheus metrics.
+"""The metrics of a service's work, in the form of Prometheus.
 
-A label's values are few whatever clients send: methods that there are, models that are served, layouts, status codes
-and classes of errors. Nothing that a client has written becomes a label, and tenants are none: there may be many.
+A label takes few values, whatever clients send: existing methods, served models, layouts, status
+codes, and classes of errors. Nothing that a client has written becomes a label. Tenants are no
+label either: there may be many.
 
-In one process the numbers are kept in memory. Several processes each write theirs into files of a directory that they
-share (prometheus_client's multiprocess mode), named by the process's place, not by its id: what takes a dead process's
-place counts on where that one was stopped.
+One process keeps its numbers in memory. Each of several processes writes its numbers into files of
+a directory that all of them share (prometheus_client's multiprocess mode). The files are named by
+the process's number among the processes, not by its process id: a process that replaces a dead one
+continues its counts.
 """
 
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import mark_process_dead
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 MODEL_INFO = "sealserve_model_info"
 
@@ -49,14 +56,14 @@ class SharedPlace:
         shutil.rmtree(self.directory, ignore_errors=True)  # other processes of the service may do the same
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Work:
-    """What an item was, and the seconds spent on it.
+    """The size of an item, and the seconds spent on it.
 
     Attributes:
-        load_seconds: checks, and all that is done as a ciphertext comes.
-        arithmetic_seconds: from the last ciphertext to the last score.
-        reply_seconds: its messages.
+        load_seconds: spent on checks, and on all that is done when a ciphertext arrives.
+        arithmetic_seconds: spent from the last ciphertext to the last score.
+        reply_seconds: spent on the messages of the reply.
     """
 
     model: str
@@ -69,7 +76,7 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """Those of checks and arithmetic, which the client is told of."""
+        """The seconds of checks and arithmetic, which the client is told."""
         return self.load_seconds + self.arithmetic_seconds
 
 
@@ -77,13 +84,19 @@ class Telemetry:
     """The metrics of a serving process, in a registry of their own that nobody has to publish.
 
     Args:
-        process: the process's place among those of the service.
+        process: the number of the process among those of the service.
+
+    Attributes:
+        methods: the metrics of a method, by its full name.
+        offers: the metrics of the items of a model in a layout, by the names of both.
+        refusals: the counters of refused calls and items, by the class of the error.
     """
 
     def __init__(self, process: int = 0) -> None:
         self.registry = CollectorRegistry()
-        self._methods: dict[str, _Method] = {}
-        self._offers: dict[tuple[str, str], _Offer] = {}
+        self.methods = _Bound(self._bind_method)
+        self.offers = _Bound(self._bind_offer)
+        self.refusals = _Bound[str, Counter](lambda reason: self._refusals.labels(reason))
         self._versions: dict[str, str] = {}
 
         self._calls = self._counter("calls", "Calls that have ended.", "method", "status")
@@ -131,43 +144,14 @@ class Telemetry:
         started = self._gauge("process_start_time_seconds", "When a process began, in Unix time.", "process")
         started.labels(str(process)).set(time.time())
 
-    def call_began(self, method: str) -> None:
-        """Count a call in flight."""
-        self._method(method).in_flight.inc()
-
-    def call_ended(self, method: str, status: str, seconds: float, received_bytes: int, sent_bytes: int) -> None:
-        """Count a call that has ended, with the name of a gRPC status code."""
-        counts = self._method(method)
-        counts.in_flight.dec()
-        counts.seconds.observe(seconds)
-        counts.received_bytes.inc(received_bytes)
-        counts.sent_bytes.inc(sent_bytes)
-        if status not in counts.calls:
-            counts.calls[status] = self._calls.labels(method, status)
-        counts.calls[status].inc()
-
-    def refused(self, error: Exception) -> None:
-        """Count a call or an item that was refused."""
-        self._refusals.labels(type(error).__name__).inc()
-
-    def scored(self, work: Work) -> None:
-        """Count an item that has its scores."""
-        counts = self._offer(work.model, work.layout)
-        counts.items.inc()
-        counts.rows.inc(work.rows)
-        counts.ciphertexts.inc(work.ciphertexts)
-        counts.load_seconds.inc(work.load_seconds)
-        counts.arithmetic_seconds.inc(work.arithmetic_seconds)
-        counts.reply_seconds.inc(work.reply_seconds)
-
     def model_served(self, name: str, version: str) -> None:
-        """Say that a version of a model is served from now on, and no other of it."""
+        """Publish that a version of a model is served from now on, and no other version."""
         self.model_dropped(name)
         self._versions[name] = version
         self._model_info.labels(name, version).set(1)
 
     def model_dropped(self, name: str) -> None:
-        """Say that a model is served no longer, if it was."""
+        """Publish that a model is no longer served, if it was."""
         if (version := self._versions.pop(name, None)) is not None:
             self._model_info.labels(name, version).set(0)
 
@@ -177,40 +161,52 @@ class Telemetry:
     def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
         return Gauge(_PREFIX + name, help_text, labels, registry=self.registry, multiprocess_mode="livesum")
 
-    def _method(self, method: str) -> "_Method":
-        if method not in self._methods:
-            self._methods[method] = _Method(
-                self._calls_in_flight.labels(method),
-                self._call_seconds.labels(method),
-                self._received_bytes.labels(method),
-                self._sent_bytes.labels(method),
-            )
-        return self._methods[method]
+    def _bind_method(self, method: str) -> "MethodMetrics":
+        return MethodMetrics(
+            in_flight=self._calls_in_flight.labels(method),
+            seconds=self._call_seconds.labels(method),
+            received_bytes=self._received_bytes.labels(method),
+            sent_bytes=self._sent_bytes.labels(method),
+            calls=_Bound(lambda status: self._calls.labels(method, status)),
+        )
 
-    def _offer(self, model: str, layout: str) -> "_Offer":
-        key = (model, layout)
-        if key not in self._offers:
-            stages = (self._item_seconds.labels(*key, stage) for stage in ("load", "arithmetic", "reply"))
-            self._offers[key] = _Offer(
-                self._items.labels(*key), self._rows.labels(*key), self._ciphertexts.labels(*key), *stages
-            )
-        return self._offers[key]
+    def _bind_offer(self, offer: tuple[str, str]) -> "OfferMetrics":
+        return OfferMetrics(
+            items=self._items.labels(*offer),
+            rows=self._rows.labels(*offer),
+            ciphertexts=self._ciphertexts.labels(*offer),
+            load_seconds=self._item_seconds.labels(*offer, "load"),
+            arithmetic_seconds=self._item_seconds.labels(*offer, "arithmetic"),
+            reply_seconds=self._item_seconds.labels(*offer, "reply"),
+        )
 
 
-@dataclass
-class _Method:
-    """The metrics of one method: found once, as finding them costs more than counting."""
+class _Bound(dict[K, V]):
+    """Metrics with bound labels, by the values of the labels; looking them up takes long."""
+
+    def __init__(self, bind: Callable[[K], V]) -> None:
+        super().__init__()
+        self._bind = bind
+
+    def __missing__(self, key: K) -> V:
+        metrics = self[key] = self._bind(key)
+        return metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodMetrics:
+    """The metrics of one method; `calls` counts ended calls, by the name of their status code."""
 
     in_flight: Gauge
     seconds: Histogram
     received_bytes: Counter
     sent_bytes: Counter
-    calls: dict[str, Counter] = field(default_factory=dict)
+    calls: _Bound[str, Counter]
 
 
-@dataclass
-class _Offer:
-    """The metrics of one model in one layout."""
+@dataclass(frozen=True, kw_only=True)
+class OfferMetrics:
+    """The metrics of the scored items of one model in one layout."""
 
     items: Counter
     rows: Counter

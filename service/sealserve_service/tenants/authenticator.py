@@ -1,8 +1,9 @@
-"""From a call's credentials to its tenant.
+"""The authenticator: from a call's credentials to its tenant.
 
-Without a file of identities every call is the one tenant's, ANONYMOUS. With it, a call has a bearer token (metadata
-`authorization: Bearer TOKEN`), or comes over a connection with a client certificate that the file knows. A token that
-is sent decides alone: a wrong one is refused even under a good certificate.
+Without a file of identities, every call belongs to the one tenant ANONYMOUS. With the file, a call
+has a bearer token (metadata `authorization: Bearer TOKEN`), or its connection has a client
+certificate that the file knows. If a token is sent, it alone decides: a wrong token is refused even
+under a good certificate.
 """
 
 import logging
@@ -25,11 +26,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Authenticator:
-    """Knows who calls.
+    """Finds the tenant of a call.
 
     Args:
-        path: the file of identities, which may change; None if there is one tenant only.
-        clock: for tests.
+        path: the file of identities, which may change; None if there is only one tenant.
+        clock: returns the time; for tests.
 
     Raises:
         UnusableFileError: the file cannot be used.
@@ -42,10 +43,10 @@ class Authenticator:
             self._file = WatchedFiles([path], lambda contents: read_identities(path, contents[0]))
 
     def authenticate(self, context: grpc.ServicerContext) -> Tenant:
-        """Return the tenant on whose behalf a call is made, as the file says now.
+        """Return the tenant on whose behalf a call is made, according to the file as it is now.
 
         Raises:
-            UnauthenticatedError: its credentials are missing, wrong, expired or revoked.
+            UnauthenticatedError: the call's credentials are missing, wrong, expired or revoked.
         """
         if self._file is None:
             return ANONYMOUS
@@ -54,10 +55,6 @@ class Authenticator:
         if tokens:
             return self._bearer(identities, tokens)
         return _certified(identities, context)
-
-    def lets_pass(self, method: str, context: grpc.ServicerContext) -> bool:
-        """Whether a call needs no credentials: a probe of this machine that asks for health."""
-        return method.startswith(_HEALTH) and is_loopback(_peer_host(context))
 
     def _bearer(self, identities: Identities, values: list[str]) -> Tenant:
         scheme, _, text = values[0].partition(" ")
@@ -72,7 +69,7 @@ class Authenticator:
 
 
 def _certified(identities: Identities, context: grpc.ServicerContext) -> Tenant:
-    """Return the tenant of a connection's client certificate, which gRPC has verified."""
+    """Return the tenant of a connection's client certificate. gRPC has verified the certificate."""
     subjects = _subjects(context) if identities.subjects else []
     found = {tenant.name: tenant for subject in subjects if (tenant := identities.subjects.get(subject)) is not None}
     if len(found) != 1:
@@ -82,12 +79,13 @@ def _certified(identities: Identities, context: grpc.ServicerContext) -> Tenant:
 
 
 def _subjects(context: grpc.ServicerContext) -> list[str]:
-    """Return what a client certificate says of its holder, as the file of identities writes it."""
+    """Return the subjects of a client certificate, in the form of the file of identities."""
     properties: Mapping[str, Sequence[bytes]] = context.auth_context()  # type: ignore[assignment]  # wrong in the stubs
     fields = (("CN", "x509_common_name"), ("URI", "peer_uri"))
     return [f"{kind}={value.decode(errors='replace')}" for kind, name in fields for value in properties.get(name, ())]
 
 
-def _peer_host(context: grpc.ServicerContext) -> str:
-    """Return where a call comes from: gRPC says ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000."""
-    return host_of(unquote(context.peer()).partition(":")[2])
+def is_local_probe(method: str, context: grpc.ServicerContext) -> bool:
+    """Whether a call needs no credentials: a probe of this machine that asks for health."""
+    # The peer is ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000.
+    return method.startswith(_HEALTH) and is_loopback(host_of(unquote(context.peer()).partition(":")[2]))

@@ -1,19 +1,20 @@
-"""The file that says who may do what: tenants, the digests of their tokens, the subjects of their certificates.
+"""The file of identities: tenants, the digests of their tokens, the subjects of their certificates.
 
     [tenants.clinic]
     models = ["mnist"]                       # or ["*"]
     list_models = true
     register_keys = true
     certificates = ["CN=clinic-gateway", "URI=spiffe://example.org/clinic"]
-    quota = { rows_per_minute = 6000, key_bytes = 50000000 }   # see `quota`; left out: what the flags say
+    # optional, see `quota`; by default the quota that the options give to every tenant
+    quota = { rows_per_minute = 6000, key_bytes = 50000000 }
 
     [[tokens]]
     tenant = "clinic"
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-    expires = 2026-12-31T00:00:00Z           # may be left out
-    revoked = true                           # may be left out
+    expires = 2026-12-31T00:00:00Z           # optional
+    revoked = true                           # optional
 
-What a tenant's table does not grant, it denies.
+A tenant may do only what its table grants.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from sealserve_service.watched_files import UnusableFileError
 
 T = TypeVar("T")
 
-TOKEN_PREFIX = "sealserve_"  # noqa: S105  # so that scanners for leaked secrets, and people, know it on sight
+TOKEN_PREFIX = "sealserve_"  # noqa: S105  # scanners for leaked secrets, and people, recognize it
 _TOKEN_BYTES = 32
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
@@ -42,9 +43,9 @@ _MISPLACED_TOKEN = re.compile(f"{TOKEN_PREFIX}[A-Za-z0-9_-]*", re.ASCII)
 _SUBJECT = re.compile(r"(CN|URI)=.+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Token:
-    """What is kept of a token: whose it is, its digest, and until when it is good."""
+    """The record of a token: its tenant, its digest, and how long it is valid."""
 
     tenant: Tenant
     digest: str
@@ -52,15 +53,15 @@ class Token:
     revoked: bool = False
 
     def fault(self, now: datetime) -> str:
-        """Say why it is not good; empty if it is."""
+        """Return why the token is not valid at a time; "" if it is valid."""
         if self.revoked:
             return "revoked"
         return "expired" if self.expires is not None and self.expires <= now else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Identities:
-    """All tenants by name, tokens by digest, and tenants by their certificates' subjects."""
+    """The tenants by name, the tokens by digest, the tenants by subjects of certificates."""
 
     tenants: Mapping[str, Tenant]
     tokens: Mapping[str, Token]
@@ -68,33 +69,35 @@ class Identities:
 
 
 def new_token() -> str:
-    """Make a token: 256 random bits."""
+    """Make a token of 256 random bits."""
     return TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
 
 
 def digest_of(token: str) -> str:
     """Return a token's SHA-256.
 
-    Passwords want a slow, salted hash because they can be guessed; 256 random bits cannot, however fast the hash. And
-    whoever times a look-up by digest learns about digests, from which nothing leads back to a token.
+    A password needs a slow, salted hash because it can be guessed. 256 random bits cannot be
+    guessed, however fast the hash is. An attacker who times a look-up by digest learns about
+    digests, and a digest does not lead back to a token.
     """
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def is_tenant_name(text: str) -> bool:
-    """Whether a text may name a tenant: up to 63 lower-case letters, digits, hyphens and underscores."""
+    """Whether a text may name a tenant: up to 63 lower-case letters, digits, - and _."""
     return _TENANT.fullmatch(text) is not None and text != ANONYMOUS.name
 
 
 def read_identities(path: Path, data: bytes) -> Identities:
-    """Read the file's contents.
+    """Read the contents of the file.
 
     Raises:
-        UnusableFileError: they are not of the form above, contradict themselves, or name no tenant.
+        UnusableFileError: they do not have the form above, contradict themselves, or name no
+            tenant.
     """
     try:
         return _identities(tomllib.loads(data.decode()))
-    except (ValueError, TypeError) as error:  # of tomllib and UTF-8, too
+    except (ValueError, TypeError) as error:  # tomllib and UTF-8 raise ValueError too
         text = _MISPLACED_TOKEN.sub("a token, which has no place in this file", str(error))
         raise UnusableFileError(f"{path}: {text}") from None
 
@@ -109,22 +112,22 @@ def _identities(document: dict[str, Any]) -> Identities:
         for subject in own:
             if subjects.setdefault(subject, tenants[name]) is not tenants[name]:
                 raise ValueError(f"two tenants have the certificate {subject!r}")
-    if not tenants:  # as while somebody rewrites the file in place
+    if not tenants:  # for example while somebody rewrites the file in place
         raise ValueError("it names no tenant")
     tokens = dict[str, Token]()
     for number, entry in enumerate(entries, 1):
         token = _token(f"token {number}", entry, tenants)
         if token.digest in tokens:
-            raise ValueError(f"token {number} is there twice")
+            raise ValueError(f"token {number} appears twice")
         tokens[token.digest] = token
-    return Identities(tenants, tokens, subjects)
+    return Identities(tenants=tenants, tokens=tokens, subjects=subjects)
 
 
 def _tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
     where = f"tenant {name!r}"
     if not is_tenant_name(name):
         raise ValueError(
-            f"{where}: names have up to 63 lower-case letters, digits, - and _, and {ANONYMOUS.name!r} is taken"
+            f"{where}: a name has up to 63 lower-case letters, digits, - and _, and {ANONYMOUS.name!r} is taken"
         )
     _check_type(table, dict, where)
     models = _strings(table, "models", where)
@@ -165,14 +168,14 @@ def _token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:
         raise ValueError(f"{where}: its sha256 is not 64 lower-case hexadecimal digits")
     expires = _taken(entry, "expires", datetime, None)
     if expires is not None and expires.tzinfo is None:
-        raise ValueError(f"{where}: its expiry lacks a zone, such as Z")
+        raise ValueError(f"{where}: its expiry lacks a time zone, such as Z")
     revoked = _taken(entry, "revoked", bool, False)
     _refuse_rest(entry, where)
-    return Token(tenants[name], digest, expires, revoked)
+    return Token(tenant=tenants[name], digest=digest, expires=expires, revoked=revoked)
 
 
 def _taken(table: dict[str, Any], key: str, kind: type[T], default: Any) -> Any:
-    """Take a value out of a table."""
+    """Remove a value from a table and return it, or the default."""
     value = table.pop(key, default)
     if value is not default:
         _check_type(value, kind, key)

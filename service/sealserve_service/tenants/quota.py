@@ -1,15 +1,16 @@
-"""What a tenant may have of the service; None where it has no bound of its own."""
+"""The quota of a tenant: how much of the service it may use."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Quota:
-    """Bounds of one tenant, in each process that serves.
+    """The bounds of one tenant, in each serving process; None stands for no bound.
 
     Attributes:
-        rows_per_minute, requests_per_minute: a minute's worth may come at once; an item of a stream is a request too.
-        bytes_in_flight: of ciphertexts whose items have no end yet.
+        rows_per_minute, requests_per_minute: a minute's worth may arrive at once. An item of a
+            stream is a request too.
+        bytes_in_flight: of the ciphertexts of items in flight.
         key_bytes: of registered keys, in all processes together.
     """
 

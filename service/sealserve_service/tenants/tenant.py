@@ -1,10 +1,10 @@
-"""Who calls, and what they may do. Every RPC has a tenant from the start.
+"""The tenant on whose behalf a call is made, and what the tenant may do. Every RPC has a tenant.
 
-Without identities there is one tenant, "anonymous", that may do everything. With a file of identities, a call has a
-bearer token (metadata `authorization: Bearer TOKEN`) or comes over a connection with a known client certificate; a
-token that is sent decides alone, so that a wrong one is refused even under a good certificate.
+Without a file of identities there is one tenant, "anonymous", which may do everything.
+`authenticator` says how a call shows its tenant.
 """
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from sealserve_service.tenants.quota import Quota
@@ -12,12 +12,14 @@ from sealserve_service.tenants.quota import Quota
 
 @dataclass(frozen=True)
 class Tenant:
-    """On whose behalf a call is made: models, keys and quotas are looked up for a tenant.
+    """A user of the service: models, keys and quotas are looked up for a tenant.
 
     Attributes:
-        models: the names of those it may use; None for all.
-        may_list_models, may_register_keys: where a refusal tells nothing about others.
-        quota: how much it may have; None for what the service gives everybody.
+        models: the names of the models that the tenant may use; None for all.
+        may_list_models, may_register_keys: permissions whose refusal tells nothing about other
+            tenants.
+        quota: how much the tenant may use; None for the quota that the service gives to every
+            tenant.
     """
 
     name: str
@@ -27,8 +29,11 @@ class Tenant:
     quota: Quota | None = None
 
     def may_use(self, model: str) -> bool:
-        """Whether it may use the model of that name; what it may not use, it must not find either."""
+        """Whether the tenant may use the model of that name; if not, it must not find it either."""
         return self.models is None or model in self.models
 
 
 ANONYMOUS = Tenant("anonymous")
+
+current_tenant: ContextVar[Tenant] = ContextVar("current_tenant")
+"""The tenant of the call that this code serves: gRPC runs each call in a context of its own."""

@@ -1,11 +1,12 @@
-"""Keys in a container of Azure Blob storage, which every replica of the service may share.
+"""A key store in a container of Azure Blob storage, which every replica of the service may share.
 
-The blob keys/TENANT/KEY_ID holds a key's bytes and, as metadata, its record. Blobs are created only where there is none
-and changed only as they were read (by ETag), so that any number of writers agree. Clients put uploads, with a
-permission of their own, into uploads/TENANT/NAME of the same container.
+The blob keys/TENANT/KEY_ID holds a key's bytes and, as metadata, its record. A blob is created only
+if there is none, and changed only if it is still as it was read (by ETag), so that any number of
+writers agree. Clients put uploads, with a permission of their own, into uploads/TENANT/NAME of the
+container.
 
-This is the only module that imports the Azure SDK. Texts of its errors hold URLs, which may hold signatures: they are
-neither logged nor chained.
+This is the only module that imports the Azure SDK. The texts of the SDK's errors hold URLs, and a
+URL may hold a signature: the texts are neither logged nor chained.
 """
 
 import hashlib
@@ -46,9 +47,9 @@ _RETRIES = 1
 _RETRY_DELAY_SECONDS = 1
 _METADATA_NAME = "record"
 _KEYS, _UPLOADS = "keys", "uploads"
-# Each attempt but the last was overtaken by another writer of the same key.
+# An attempt is repeated if another writer of the same key was faster.
 _MAX_ATTEMPTS = 20
-# With a signature as its query, it would be a secret, and two permissions in one.
+# An account URL with a signature as its query would be a secret, and would hold two permissions.
 _ACCOUNT_URL = re.compile(r"https://[^/?#@]+(/[^?#]*)?")
 _UPLOAD_NAME = re.compile(r"(?!.*\.\.)(?!\.$)[A-Za-z0-9._-]{1,200}", re.ASCII)
 
@@ -63,13 +64,19 @@ def with_managed_identity(
     timeout_seconds: float = TIMEOUT_SECONDS,
     clock: Clock = utc_now,
 ) -> "AzureBlobKeyStore":
-    """Use a container as the identity that Azure gives this process: no secret to configure, leak or rotate.
+    """Open a container with the identity that Azure gives this process.
 
-    account_url is https://ACCOUNT.blob.core.windows.net; client_id is that of a user-assigned identity, None for the
-    system-assigned one.
+    There is no secret to configure, leak or rotate.
+
+    Args:
+        account_url: https://ACCOUNT.blob.core.windows.net
+        container: its name.
+        client_id: of a user-assigned identity; None for the system-assigned one.
+        timeout_seconds: of a connection and of each wait for an answer.
+        clock: returns the time; for tests.
 
     Raises:
-        KeyStoreSettingsError: account_url or container will not do.
+        KeyStoreSettingsError: account_url or container is malformed.
     """
     try:
         if not _ACCOUNT_URL.fullmatch(account_url):
@@ -78,7 +85,7 @@ def with_managed_identity(
         client = ContainerClient(account_url, container, credential=credential, **_client_options(timeout_seconds))
     except ValueError:
         raise KeyStoreSettingsError(
-            "the keys' storage account: its URL, or the container's name, will not do"
+            "the storage account of the keys: its URL, or the container's name, is malformed"
         ) from None
     return AzureBlobKeyStore(client, timeout_seconds, clock=clock, credential=credential)
 
@@ -86,15 +93,16 @@ def with_managed_identity(
 def with_connection_string(
     text: str, container: str, *, timeout_seconds: float = TIMEOUT_SECONDS, clock: Clock = utc_now
 ) -> "AzureBlobKeyStore":
-    """Use a container with the account key or signature of a connection string.
+    """Open a container with the account key or signature of a connection string.
 
     Raises:
-        KeyStoreSettingsError: it is no connection string, or the container's name will not do.
+        KeyStoreSettingsError: the text is no connection string, or the container's name is
+            malformed.
     """
     try:
         client = ContainerClient.from_connection_string(text, container, **_client_options(timeout_seconds))
     except ValueError:
-        raise KeyStoreSettingsError("the keys' storage account: its connection string is malformed") from None
+        raise KeyStoreSettingsError("the storage account of the keys: its connection string is malformed") from None
     return AzureBlobKeyStore(client, timeout_seconds, clock=clock)
 
 
@@ -103,15 +111,19 @@ def _client_options(timeout_seconds: float) -> dict[str, Any]:
         "connection_timeout": timeout_seconds,
         "read_timeout": timeout_seconds,
         "retry_policy": LinearRetry(backoff=_RETRY_DELAY_SECONDS, retry_total=_RETRIES, random_jitter_range=0),
-        "raw_request_hook": refuse_late,  # before each request, retries too
+        "raw_request_hook": refuse_late,  # before each request, also before retries
     }
 
 
 class AzureBlobKeyStore:
-    """Keys in a container that exists.
+    """Keys in an existing container.
 
-    Attributes:
-        timeout_seconds: of a connection and of each wait for an answer; a call with its retry takes at most twice that.
+    Args:
+        container_client: the SDK's client of the container.
+        timeout_seconds: of a connection and of each wait for an answer. A call with its retry takes
+            at most twice that.
+        clock: returns the time; for tests.
+        credential: is closed with the store.
     """
 
     is_shared = True
@@ -124,14 +136,15 @@ class AzureBlobKeyStore:
         clock: Clock = utc_now,
         credential: ManagedIdentityCredential | None = None,
     ) -> None:
-        # At INFO the SDK writes several lines a request; at DEBUG urllib3 writes signatures, which are in its URLs.
+        # At INFO the SDK writes several lines for each request. At DEBUG urllib3 writes URLs, which
+        # hold signatures.
         for name in ("azure", "msal", "urllib3"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._container = container_client
         self._credential = credential
         self._clock = clock
         self._calls = BoundedCalls(2 * timeout_seconds)
-        # The service itself gives up a request after so many seconds.
+        # Azure itself gives up a request after this many seconds.
         self._options: dict[str, Any] = {"timeout": math.ceil(timeout_seconds)}
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
@@ -143,7 +156,7 @@ class AzureBlobKeyStore:
         return self._bounded(lambda: self._get(tenant, key_id))
 
     def read(self, tenant: str, key_id: str) -> bytes:
-        """Return a key's bytes; what is damaged is deleted; see KeyStore.read."""
+        """Return a key's bytes, and delete a damaged key; see KeyStore.read."""
         return self._bounded(lambda: self._read(tenant, key_id))
 
     def list(self, tenant: str) -> Iterator[KeyRecord]:
@@ -164,17 +177,18 @@ class AzureBlobKeyStore:
         self._bounded(delete)
 
     def sweep(self) -> int:
-        """Delete what has expired and not been registered again meanwhile; see KeyStore.sweep."""
-        now, count = self._clock(), 0
+        """Delete expired keys that were not registered again meanwhile; see KeyStore.sweep."""
+        now = self._clock()
+        count = 0
         for properties in self._listed(f"{_KEYS}/"):
-            record = _record(properties, tenant="", key_id=_key_id(properties))  # whose it is does not matter here
+            record = _record(properties, tenant="", key_id=_key_id(properties))  # the tenant does not matter here
             if record is not None and record.is_expired(now):
                 blob = self._container.get_blob_client(properties.name)
                 count += self._bounded(partial(self._delete, blob, **_unchanged(properties.etag)))
         return count
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close connections."""
         self._container.close()
         if self._credential is not None:
             self._credential.close()
@@ -259,7 +273,8 @@ class AzureBlobKeyStore:
 
     def _download(self, blob: BlobClient, **conditions: Any) -> tuple[BlobProperties, bytes] | None:
         try:
-            # A client's Content-Encoding must not make its upload longer than it is.
+            # decompress=False: the Content-Encoding of an upload must not make it longer than its
+            # blob.
             stream = blob.download_blob(max_concurrency=1, decompress=False, **conditions, **self._options)
             data = stream.readall()
         except ResourceNotFoundError as error:
@@ -270,7 +285,7 @@ class AzureBlobKeyStore:
         return stream.properties, data
 
     def _delete(self, blob: BlobClient, **conditions: Any) -> bool:
-        """Delete a blob, if the conditions hold; returns whether it was there and they did."""
+        """Delete a blob if it exists and the conditions hold; return whether it was deleted."""
         try:
             blob.delete_blob(**conditions, **self._options)
         except ResourceNotFoundError as error:
@@ -294,16 +309,17 @@ class AzureBlobKeyStore:
             reason = f"{error.status_code} {getattr(error, 'error_code', '')}"
         except (AzureError, OSError) as error:
             reason = type(error).__name__
-        except Exception as error:  # the SDK checks little of what it is answered: any may come of a malformed answer
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__} at {place.filename}:{place.lineno}"
+        except Exception as error:
+            # The SDK checks little of an answer: a malformed one may raise any exception.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
         _logger.error("the keys' container does not answer as it should: %s", reason)
         raise no_answer()
 
 
 def _next_page(pages: Iterator[Iterator[BlobProperties]]) -> list[BlobProperties] | None:
     page = next(pages, None)
-    return None if page is None else list(page)  # a page may be empty and not the last
+    return None if page is None else list(page)  # an empty page may not be the last one
 
 
 def _key_id(properties: BlobProperties) -> str:
@@ -315,12 +331,15 @@ def _metadata(record: KeyRecord) -> dict[str, str]:
 
 
 def _unchanged(etag: str) -> dict[str, Any]:
-    """The condition that a blob is still as it was read. The SDK refuses it with ValueError where there is no ETag."""
+    """Return the condition that a blob is still as it was read.
+
+    Without an ETag, the SDK refuses the condition with ValueError.
+    """
     return {"etag": etag, "match_condition": MatchConditions.IfNotModified}
 
 
 def _record(properties: BlobProperties, tenant: str, key_id: str) -> KeyRecord | None:
-    """Return the record of a blob, or None if this store has not written it so."""
+    """Return the record of a blob, or None if this store has not written the blob."""
     try:
         return _require_record(properties, tenant, key_id)
     except ValueError:
@@ -331,15 +350,19 @@ def _require_record(properties: BlobProperties, tenant: str, key_id: str) -> Key
     """Return the record of a blob.
 
     Raises:
-        ValueError: it has none. Nothing is concluded from that: the head of an answer may have been cut off.
+        ValueError: the blob has none. Nothing follows from that: the head of the answer may have
+            been cut off.
     """
     record = record_from_json((properties.metadata or {}).get(_METADATA_NAME, ""), tenant, key_id)
     if properties.size != record.byte_count:
-        raise ValueError("the blob is not as long as its record says")
+        raise ValueError("the blob does not have the length of its record")
     return record
 
 
 def _require_container(error: ResourceNotFoundError) -> None:
-    """Tell a missing blob, which is an answer, from a missing container, which is a fault of the configuration."""
+    """Raise the error unless it says that a blob is missing, which is an answer.
+
+    A missing container is a fault of the configuration.
+    """
     if getattr(error, "error_code", None) != StorageErrorCode.BLOB_NOT_FOUND:
         raise error

@@ -1,12 +1,14 @@
-"""The protocol of a key store, and what it keeps of a key beside its bytes.
+"""The protocol of a key store.
 
-A key is found by tenant and id; the id is the SHA-256 of the bytes, so that equal bytes are one key and a key never
-changes. What has expired is as good as deleted, whether or not a sweep has been there yet.
+A key is found by its tenant and its id. The id is the SHA-256 of the bytes, so equal bytes are one
+key, and a key never changes. An expired key counts as deleted, whether or not a sweep has deleted
+it.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from sealserve.errors import KeyStoreUnavailableError, QuotaExceededError, SealserveError
@@ -14,48 +16,47 @@ from sealserve.protocol.key_record import KeyRecord
 
 Clock = Callable[[], datetime]
 
+utc_now: Clock = partial(datetime.now, UTC)
+"""The clock of every store unless a test gives another."""
+
 
 class KeyStoreSettingsError(SealserveError):
-    """The place of the keys cannot be used as configured; the text says why and holds no secret."""
-
-
-def utc_now() -> datetime:
-    """The clock of every store unless a test gives another."""
-    return datetime.now(UTC)
+    """The store cannot be used as configured; the text says why and holds no secret."""
 
 
 def in_force(kept: KeyRecord | None, record: KeyRecord, now: datetime) -> KeyRecord:
-    """Return the record of a key that is put where `kept` is found, None where nothing is."""
+    """Return the record that is in force when `record` is put and `kept` is what the store has."""
     if kept is None or kept.is_expired(now):
         return record
     return dataclasses.replace(kept, expire_time=max(kept.expire_time, record.expire_time))
 
 
 def no_room() -> QuotaExceededError:
-    """The error of a place that is full; expired keys are swept within a minute or so."""
+    """Return the error of a full store; a sweep deletes expired keys within a minute or so."""
     return QuotaExceededError("key_store_bytes", 60.0)
 
 
 def no_answer() -> KeyStoreUnavailableError:
-    """The error of a place that fails, or does not answer in time."""
+    """Return the error of a store that fails, or does not answer in time."""
     return KeyStoreUnavailableError(1.0)
 
 
 class KeyStore(Protocol):
-    """Registered keys. Threads share a store; processes do unless `is_shared` is false.
+    """A store of registered keys. Threads share it; processes share it if `is_shared` is true.
 
-    Every method may block, for a bounded time, and raises KeyStoreUnavailableError when the place does not answer and
-    QuotaExceededError when it has no room.
+    Every method may block for a bounded time. It raises KeyStoreUnavailableError if the store does
+    not answer, and QuotaExceededError if the store has no room.
     """
 
     @property
     def is_shared(self) -> bool:
-        """Whether several processes that are given the same place see the same keys."""
+        """Whether several processes that use the same place see the same keys."""
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
-        """Keep a key, whole or not at all, and return the record in force.
+        """Keep a key, completely or not at all, and return the record that is in force.
 
-        A key that is there already stays, with its create_time; of the two expire_times the later is in force.
+        A key that the store has already stays, with its create_time. The later of the two
+        expire_times is in force.
         """
 
     def get(self, tenant: str, key_id: str) -> KeyRecord:
@@ -83,23 +84,25 @@ class KeyStore(Protocol):
         """
 
     def sweep(self) -> int:
-        """Delete what has expired, and what interrupted writers have left; returns the number of keys deleted."""
+        """Delete expired keys and what interrupted writers have left; return the number of keys."""
 
     def close(self) -> None:
-        """Give back connections; the keys stay, unless they are kept in memory."""
+        """Close connections. The keys stay, unless they are kept in memory."""
 
 
 class UploadSource(Protocol):
-    """A place beside the keys, into which clients put what is too large for them to send: Azure's uploads.
+    """A place into which clients put keys that are too large for them to send: Azure's uploads.
 
-    A client writes it with a permission of its own; the service is told a name, never a URL.
+    A client writes there with a permission of its own, and tells the service a name, never a URL.
     """
 
     def read_upload(self, tenant: str, name: str, max_bytes: int) -> bytes:
-        """Return what the tenant has put under a name: at most 200 letters, digits, dots, hyphens and underscores.
+        """Return the bytes that the tenant has put under a name.
+
+        A name has at most 200 letters, digits, dots, hyphens and underscores.
 
         Raises:
-            KeyNotFoundError: there is nothing of that name, or it is no such name.
-            LimitExceededError: it is longer than max_bytes; none of it was fetched.
+            KeyNotFoundError: there is nothing of that name, or the name is malformed.
+            LimitExceededError: there are more than max_bytes; none of them was fetched.
             KeyStoreUnavailableError: the place does not answer in time.
         """

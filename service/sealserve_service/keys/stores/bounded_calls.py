@@ -1,4 +1,4 @@
-"""Calls that end in time, whatever waits beneath them: name resolution, a token, an answer of one byte a second."""
+"""Bounded calls: they end in time, even if name resolution, a token or an answer is slow."""
 
 import math
 import threading
@@ -10,25 +10,26 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-# When the bounded call that runs in this context is given up: seconds of the monotonic clock.
+# When the bounded call that runs in this context is given up, in time.monotonic() seconds.
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
 
 
 def refuse_late(*_: object) -> None:
-    """Let a call go on to its next step, whatever that is, only while somebody waits for it.
+    """Refuse the next step of a call that has been given up.
 
     Raises:
-        TimeoutError: it has been given up, so that what it would do now could contradict what was done since.
+        TimeoutError: nobody waits for the call any more: its next step could contradict what was
+            done since.
     """
     if time.monotonic() >= _end.get():
         raise TimeoutError
 
 
 class BoundedCalls:
-    """Runs each call on a thread of its own and gives up those that take too long.
+    """Runs each call on a thread of its own, and gives up a call that takes too long.
 
-    A call that is given up goes on until its own time-outs or `refuse_late` end it. At most max_calls are under way,
-    those included, and no exit of the process waits for them.
+    A call that is given up continues until its own time-outs or `refuse_late` end it. At most
+    max_calls are under way, including these. The exit of the process does not wait for them.
     """
 
     def __init__(self, timeout_seconds: float, max_calls: int = 64) -> None:
@@ -39,7 +40,7 @@ class BoundedCalls:
         """Return what the call returns, or raise what it raises.
 
         Raises:
-            TimeoutError: it took too long, or too many calls are under way.
+            TimeoutError: the call took too long, or too many calls are under way.
         """
         end = time.monotonic() + self._timeout_seconds
         if not self._slots.acquire(timeout=self._timeout_seconds):

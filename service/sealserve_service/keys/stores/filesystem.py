@@ -1,7 +1,8 @@
-"""Keys in a directory, which processes of one machine, or several over a network mount, may share.
+"""A key store in a directory, which the processes of one or several machines may share.
 
-DIRECTORY/TENANT/KEY_ID.key holds the record as a first line of JSON, then the key's bytes. A file is written beside its
-place, made durable and renamed, so that a reader sees all of it or nothing; writers of a tenant take turns.
+DIRECTORY/TENANT/KEY_ID.key holds the record as a first line of JSON, then the key's bytes. A file
+is written under another name, made durable and renamed, so that a reader sees all of it or nothing.
+The writers of a tenant's keys take turns.
 """
 
 import contextlib
@@ -40,22 +41,23 @@ _PARTIAL_SUFFIX = ".tmp"
 _LOCK_NAME = ".lock"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_RECORD_BYTES = 4096
-# A writer that has been at it for so long is dead.
+# The writer of a partial file of this age is dead.
 _ABANDONED_SECONDS = 3600.0
-# A turn lasts as long as it takes to write a key; a process that is stopped in its turn holds up the others.
+# A writer's turn lasts as long as it writes a key. A process that is stopped in its turn holds up
+# the others.
 _TURN_SECONDS = 10.0
 _POLL_SECONDS = 0.01
 
 
 class _DamagedFileError(Exception):
-    """A file is not as it was written."""
+    """A file is not as the store wrote it."""
 
 
 class FilesystemKeyStore:
-    """Keys in a directory, which is made where there is none, for its owner's eyes only.
+    """Keys in a directory. A missing directory is made, with permissions for its owner only.
 
     Raises:
-        KeyStoreSettingsError: the directory cannot be made, or not be written to.
+        KeyStoreSettingsError: the directory cannot be made, or this process may not write to it.
     """
 
     is_shared = True
@@ -94,7 +96,7 @@ class FilesystemKeyStore:
         return record
 
     def read(self, tenant: str, key_id: str) -> bytes:
-        """Return a key's bytes; what is damaged is deleted; see KeyStore.read."""
+        """Return a key's bytes, and delete a damaged key; see KeyStore.read."""
         path = self._path(tenant, key_id)
         with _typed_errors(path):
             try:
@@ -110,7 +112,8 @@ class FilesystemKeyStore:
 
     def list(self, tenant: str) -> Iterator[KeyRecord]:
         """Yield a tenant's records; see KeyStore.list."""
-        folder, now = self._directory / folder_name(tenant), self._clock()
+        folder = self._directory / folder_name(tenant)
+        now = self._clock()
         with _typed_errors(folder):
             records = [_record(path, tenant) for path in _key_paths(folder)]
         return (record for record in records if record is not None and not record.is_expired(now))
@@ -124,18 +127,18 @@ class FilesystemKeyStore:
             _make_durable(path.parent)
 
     def sweep(self) -> int:
-        """Delete what has expired, is damaged at its beginning, or was abandoned by its writer; see KeyStore.sweep."""
+        """Delete expired keys, damaged records, and old partial files; see KeyStore.sweep."""
         with _typed_errors(self._directory):
             folders = sorted(folder for folder in self._directory.iterdir() if folder.is_dir())
         count = 0
         for folder in folders:
-            # A folder that fails is logged, and must not keep those after it from being swept.
+            # A folder that fails is logged. It must not keep the next folders from being swept.
             with contextlib.suppress(KeyStoreUnavailableError), _typed_errors(folder), _turn(folder):
                 count += self._sweep_folder(folder)
         return count
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no connections."""
 
     def _path(self, tenant: str, key_id: str) -> Path:
         if not is_key_id(key_id):
@@ -143,9 +146,10 @@ class FilesystemKeyStore:
         return self._directory / folder_name(tenant) / (key_id + _KEY_SUFFIX)
 
     def _sweep_folder(self, folder: Path) -> int:
-        now, count = self._clock(), 0
+        now = self._clock()
+        count = 0
         for path in _key_paths(folder):
-            record = _record(path, tenant=folder.name)  # whose it is does not matter here
+            record = _record(path, tenant=folder.name)  # the tenant does not matter here
             if record is None or record.is_expired(now):
                 path.unlink()
                 count += 1
@@ -161,7 +165,7 @@ def _key_paths(folder: Path) -> list[Path]:
 
 
 def _record(path: Path, tenant: str) -> KeyRecord | None:
-    """Return the record in a file, or None if there is no file or it is cut off or damaged where the record is."""
+    """Return the record in a file; None if there is no file, or it is cut off or damaged."""
     try:
         with path.open("rb") as file:
             return _read_record(file, tenant, path.stem)
@@ -173,8 +177,8 @@ def _checked(path: Path, tenant: str) -> tuple[KeyRecord, bytes]:
     """Return a file's record and bytes.
 
     Raises:
-        FileNotFoundError: there is none.
-        _DamagedFileError: it is not as it was written.
+        FileNotFoundError: there is no file.
+        _DamagedFileError: the file is not as the store wrote it.
     """
     with path.open("rb") as file:
         record = _read_record(file, tenant, path.stem)
@@ -198,7 +202,7 @@ def _read_record(file: BinaryIO, tenant: str, key_id: str) -> KeyRecord:
 def _delete_damaged(path: Path, tenant: str) -> None:
     with _turn(path.parent):
         try:
-            _checked(path, tenant)  # a writer may have been faster
+            _checked(path, tenant)  # a writer may have replaced it meanwhile
         except FileNotFoundError:
             return
         except _DamagedFileError:
@@ -207,7 +211,7 @@ def _delete_damaged(path: Path, tenant: str) -> None:
 
 
 def _write_whole(path: Path, *parts: bytes) -> None:
-    """Put a file in its place, whole and durable, or leave the place as it is."""
+    """Write a file completely and durably, or leave what there is at its path."""
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=_PARTIAL_SUFFIX, dir=path.parent)  # mode 0600
     partial = Path(name)
     try:
@@ -224,7 +228,7 @@ def _write_whole(path: Path, *parts: bytes) -> None:
 
 
 def _make_durable(folder: Path) -> None:
-    """Have the names in a folder survive a loss of power."""
+    """Make the names in a folder survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -234,10 +238,12 @@ def _make_durable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _turn(folder: Path) -> Iterator[None]:
-    """Wait for this writer's turn in a folder, among threads and processes; the turn of one that dies ends with it.
+    """Wait for this writer's turn in a folder, and have it in the context.
+
+    Threads and processes take turns. The turn of a process ends with the process.
 
     Raises:
-        KeyStoreUnavailableError: it did not come in time.
+        KeyStoreUnavailableError: the turn did not come in time.
     """
     descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""Keys in this process's memory: gone with it, and unknown to any other."""
+"""A key store in the memory of this process: it ends with the process, and others do not see it."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,10 @@ from sealserve_service.keys.stores.base import Clock, in_force, no_room, utc_now
 
 
 class MemoryKeyStore:
-    """At most max_bytes of keys; a put that does not fit is refused, none that is in force is evicted for it."""
+    """At most max_bytes of keys.
+
+    A key that does not fit is refused. No key that is in force is evicted for it.
+    """
 
     is_shared = False
 
@@ -21,7 +24,8 @@ class MemoryKeyStore:
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
         """Keep a key; see KeyStore.put."""
-        key, now = (record.tenant, record.key_id), self._clock()
+        key = record.tenant, record.key_id
+        now = self._clock()
         with self._lock:
             kept, kept_data = self._keys.get(key, (None, b""))
             if kept is None:
@@ -53,12 +57,12 @@ class MemoryKeyStore:
             self._keys.pop((tenant, key_id), None)
 
     def sweep(self) -> int:
-        """Delete what has expired; see KeyStore.sweep."""
+        """Delete expired keys; see KeyStore.sweep."""
         with self._lock:
             return self._drop_expired()
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no connections."""
 
     def _find(self, tenant: str, key_id: str) -> tuple[KeyRecord, bytes]:
         with self._lock:

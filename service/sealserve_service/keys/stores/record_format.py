@@ -1,7 +1,7 @@
-"""How stores write a record down, and under which names.
+"""The format in which stores write records, and the names under which they write them.
 
-A key's place says whose it is and which; the rest is one line of JSON in ASCII, fit for a file's first line and for an
-HTTP header.
+The path of a key gives its tenant and id. The rest of the record is one line of JSON in ASCII, fit
+for the first line of a file and for an HTTP header.
 """
 
 import hashlib
@@ -18,20 +18,22 @@ _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def folder_name(tenant: str) -> str:
-    """Return a tenant's folder: injective, and safe in paths and URLs, even where upper and lower case are the same.
+    """Return the name of a tenant's folder.
 
-    Lower-case letters, digits, - and _ stay; any other byte of UTF-8 becomes = and two hexadecimal digits.
+    Different tenants have different names, also on systems that ignore case, and a name is safe in
+    paths and URLs. Lower-case letters, digits, - and _ stay. Any other byte of UTF-8 becomes = and
+    two hexadecimal digits.
     """
     data = tenant.encode("utf-8", "surrogatepass")
     name = "".join(chr(byte) if byte in _PLAIN else f"={byte:02x}" for byte in data)
-    # Neither of these begins like an encoded byte.
+    # Neither =sha256 nor =none begins like an encoded byte.
     if len(name) > _MAX_FOLDER_CHARACTERS:
         return f"=sha256-{hashlib.sha256(data).hexdigest()}"
     return name or "=none"
 
 
 def is_key_id(text: str) -> bool:
-    """Whether a text has the form of an id, which is also what makes it safe in a path."""
+    """Whether a text has the form of an id. A text of this form is safe in a path."""
     return _KEY_ID.fullmatch(text) is not None
 
 
@@ -51,7 +53,7 @@ def record_from_json(text: str | bytes, tenant: str, key_id: str) -> KeyRecord:
     """Read the record of a tenant's key.
 
     Raises:
-        ValueError: it is no record.
+        ValueError: the text is no record.
     """
     try:
         fields = json.loads(text)
@@ -65,7 +67,7 @@ def record_from_json(text: str | bytes, tenant: str, key_id: str) -> KeyRecord:
             expire_time=datetime.fromisoformat(fields["expire_time"]),
         )
     except (KeyError, TypeError) as error:
-        raise ValueError("a record lacks a field, or has one of another type") from error
+        raise ValueError("a record lacks a field, or a field has another type") from error
     if record.create_time.tzinfo is None or record.expire_time.tzinfo is None:
-        raise ValueError("a record's time lacks its zone")
+        raise ValueError("a time of a record lacks its zone")
     return record

@@ -1,1 +1,4 @@
-"""The RPCs of each service: who calls, which model or key, messages in, messages out."""
+"""The methods of each service: messages in, messages out.
+
+A method raises, and the interceptor maps what it raises to a status.
+"""

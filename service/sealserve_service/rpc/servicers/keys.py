@@ -7,7 +7,6 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
-from google.protobuf.message import DecodeError
 from grpc import ServicerContext
 
 from sealserve.errors import (
@@ -18,17 +17,11 @@ from sealserve.errors import (
 )
 from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.wire import key_header_from_proto, key_to_proto
-from sealserve.v1 import (
-    keys_pb2,
-    keys_pb2_grpc,
-)
+from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve_service.keys.registered_keys import RegisteredKeys
-from sealserve_service.rpc import status
 from sealserve_service.rpc.servicers.models import MAX_PAGE_SIZE
-from sealserve_service.scoring.calls_in_flight import Drain
-from sealserve_service.scoring.item import as_service_error
-from sealserve_service.tenants.authenticator import Authenticator
-from sealserve_service.tenants.tenant import Tenant
+from sealserve_service.scoring.calls_in_flight import CallsInFlight
+from sealserve_service.tenants.tenant import Tenant, current_tenant
 
 MAX_UPLOADS = 8
 
@@ -37,45 +30,38 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     """KeyService over registered keys.
 
     Args:
+        keys: the registered keys.
         timeout_seconds: how long an upload may take.
-        authenticator, drain, readers: as in PredictionServicer.
+        calls_in_flight: admits uploads.
+        readers: has a thread for each upload, which waits for its next message.
     """
 
     def __init__(
-        self,
-        keys: RegisteredKeys,
-        authenticator: Authenticator,
-        timeout_seconds: float,
-        drain: Drain,
-        readers: Executor,
+        self, keys: RegisteredKeys, timeout_seconds: float, calls_in_flight: CallsInFlight, readers: Executor
     ) -> None:
         self._keys = keys
-        self._authenticator = authenticator
         self._timeout_seconds = timeout_seconds
-        self._drain = drain
+        self._calls_in_flight = calls_in_flight
         self._readers = readers
         self._slots = BoundedSemaphore(MAX_UPLOADS)
 
     def RegisterKey(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], context: ServicerContext
     ) -> keys_pb2.RegisterKeyResponse:
-        """Take a key in chunks, or from where its owner has put it."""
-        try:
-            tenant = self._authenticator.authenticate(context)
-            if not tenant.may_register_keys:
-                raise PermissionDeniedError("register_keys")
-            with self._drain.call(), self._slot():
-                return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._registered(requests, tenant)))
-        except DecodeError:
-            raise
-        except Exception as error:
-            if not context.is_active():  # the client has broken off, which is gRPC's error
-                raise
-            status.abort(context, as_service_error(error))
+        """Take a key in chunks, or from the place where its owner has put it."""
+        tenant = current_tenant.get()
+        if not tenant.may_register_keys:
+            raise PermissionDeniedError("register_keys")
+        with self._calls_in_flight.admit(), self._upload_slot():
+            return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._register(requests, tenant)))
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
-        """Be one of the uploads under way: each holds a key in memory."""
+    def _upload_slot(self) -> Iterator[None]:
+        """Take one of the slots of uploads: each upload holds a key in memory.
+
+        Raises:
+            QuotaExceededError: no slot is free.
+        """
         if not self._slots.acquire(blocking=False):
             raise QuotaExceededError("concurrent_uploads", 1.0)
         try:
@@ -83,9 +69,9 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         finally:
             self._slots.release()
 
-    def _registered(self, requests: Iterator[keys_pb2.RegisterKeyRequest], tenant: Tenant) -> KeyRecord:
+    def _register(self, requests: Iterator[keys_pb2.RegisterKeyRequest], tenant: Tenant) -> KeyRecord:
         end = time.monotonic() + self._timeout_seconds
-        message = self._received(requests, end)
+        message = self._receive(requests, end)
         if message is None or not message.HasField("header"):
             raise InputMismatchError("header", 1, 0)
         upload = self._keys.begin(key_header_from_proto(message.header))
@@ -94,12 +80,12 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         while message is not None:
             if message.HasField("chunk"):
                 upload.add(message.chunk.offset, message.chunk.data)
-            message = self._received(requests, end)
+            message = self._receive(requests, end)
             if message is not None and message.HasField("header"):
                 raise InputMismatchError("header", 0, 1)
         return self._keys.finish(tenant, upload)
 
-    def _received(
+    def _receive(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], end: float
     ) -> keys_pb2.RegisterKeyRequest | None:
         try:
@@ -108,29 +94,18 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
             raise ItemTimeoutError(self._timeout_seconds) from None
 
     def GetKey(self, request: keys_pb2.GetKeyRequest, context: ServicerContext) -> keys_pb2.GetKeyResponse:
-        """Get what is known of a key."""
-        try:
-            record = self._keys.get(self._authenticator.authenticate(context), request.key_id)
-            return keys_pb2.GetKeyResponse(key=key_to_proto(record))
-        except Exception as error:
-            status.abort(context, as_service_error(error))
+        """Get the record of a key."""
+        return keys_pb2.GetKeyResponse(key=key_to_proto(self._keys.get(current_tenant.get(), request.key_id)))
 
     def ListKeys(self, request: keys_pb2.ListKeysRequest, context: ServicerContext) -> keys_pb2.ListKeysResponse:
-        """List a page of the caller's keys; its token is the last id of the page before."""
-        try:
-            size = min(request.page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
-            tenant = self._authenticator.authenticate(context)
-            keys = list(itertools.islice(self._keys.after(tenant, request.page_token), size + 1))
-        except Exception as error:
-            status.abort(context, as_service_error(error))
+        """List a page of the tenant's keys; its token is the last id of the previous page."""
+        size = min(request.page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
+        keys = list(itertools.islice(self._keys.after(current_tenant.get(), request.page_token), size + 1))
         return keys_pb2.ListKeysResponse(
             keys=map(key_to_proto, keys[:size]), next_page_token=keys[size - 1].key_id if len(keys) > size else ""
         )
 
     def DeleteKey(self, request: keys_pb2.DeleteKeyRequest, context: ServicerContext) -> keys_pb2.DeleteKeyResponse:
         """Delete a key."""
-        try:
-            self._keys.delete(self._authenticator.authenticate(context), request.key_id)
-        except Exception as error:
-            status.abort(context, as_service_error(error))
+        self._keys.delete(current_tenant.get(), request.key_id)
         return keys_pb2.DeleteKeyResponse()

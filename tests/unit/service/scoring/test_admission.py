@@ -5,7 +5,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from sealserve.errors import QuotaExceededError
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.base import Scoring
-from sealserve_service.scoring.admission import MIN_RETRY_SECONDS, Admission, memory_limit_bytes, work_bytes
+from sealserve_service.scoring.admission import MIN_RETRY_SECONDS, Admission
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
@@ -159,29 +158,29 @@ def test_a_slow_spell_lets_nobody_wait_longer() -> None:
 def test_a_call_is_refused_unread_while_no_item_would_be_let_wait() -> None:
     clock, engine, slower = Clock(), Engine(0.5), Engine(0.9)
     admission = Admission(GIB, clock=clock)
-    admission.check_wait([engine])
+    admission.check_wait(lambda: [engine])
     with admission.turn(engine, None):
-        error = refusal(lambda: admission.check_wait([engine, slower]))
+        error = refusal(lambda: admission.check_wait(lambda: [engine, slower]))
         assert (error.quota, error.retry_delay_seconds) == ("server_seconds", 1.0)
         clock.now += 0.1
-        admission.check_wait([engine, slower])  # it may be for the slower one
-        assert refusal(lambda: admission.check_wait([engine])).retry_delay_seconds == pytest.approx(0.8)
+        admission.check_wait(lambda: [engine, slower])  # it may be for the slower one
+        assert refusal(lambda: admission.check_wait(lambda: [engine])).retry_delay_seconds == pytest.approx(0.8)
         clock.now += 0.2
-        admission.check_wait([engine])
-    admission.check_wait([engine])
+        admission.check_wait(lambda: [engine])
+    admission.check_wait(lambda: [engine])
 
 
 def test_no_call_is_refused_unread_that_may_need_no_turn() -> None:
     admission, engine = Admission(GIB, clock=Clock()), Engine(0.5)
     with admission.turn(engine, None):
-        refusal(lambda: admission.check_wait([engine]))
-        admission.check_wait([engine, Elsewhere(0.001)])
+        refusal(lambda: admission.check_wait(lambda: [engine]))
+        admission.check_wait(lambda: [engine, Elsewhere(0.001)])
 
 
 def test_short_items_are_not_refused_unread_while_they_may_wait_a_little() -> None:
     admission, engine = Admission(GIB, clock=Clock()), Engine(0.0025)
     with admission.turn(engine, None):
-        admission.check_wait([engine])
+        admission.check_wait(lambda: [engine])
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_early() -> None:
@@ -197,8 +196,8 @@ def test_a_deadline_that_cannot_be_met_is_refused_early() -> None:
 def test_streams_wait_and_are_counted() -> None:
     admission, engine, held = Admission(GIB, clock=Clock()), Engine(0.5), threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        with admission.patient_turn(engine):
-            waiting = pool.submit(enter, admission.patient_turn(engine))
+        with admission.turn(engine, may_wait_long=True):
+            waiting = pool.submit(enter, admission.turn(engine, may_wait_long=True))
             while admission._backlog_seconds < 1.0:
                 pass
             assert refusal(lambda: enter(admission.turn(engine, None))).quota == "server_seconds"
@@ -215,9 +214,9 @@ def test_who_waits_and_what_is_held_is_counted() -> None:
         return telemetry.registry.get_sample_value(f"sealserve_{name}")
 
     with ThreadPoolExecutor(2) as pool:
-        with admission.patient_turn(engine):
+        with admission.turn(engine, may_wait_long=True):
             assert measured("items_waiting") == 0
-            waiting = [pool.submit(enter, admission.patient_turn(engine)) for _ in range(2)]
+            waiting = [pool.submit(enter, admission.turn(engine, may_wait_long=True)) for _ in range(2)]
             end = time.monotonic() + 10
             while measured("items_waiting") != 2:
                 assert time.monotonic() < end
@@ -242,15 +241,3 @@ def test_the_time_an_item_takes_is_learnt() -> None:
     for _ in range(200):
         admission.learn(engine, 0.01)
     enter(admission.turn(engine, 0.02))
-
-
-def test_memory_limits(tmp_path: Path) -> None:
-    limited, unlimited, old = tmp_path / "limited", tmp_path / "unlimited", tmp_path / "old"
-    limited.write_text("1073741824\n")
-    unlimited.write_text("max\n")
-    old.write_text("9223372036854771712\n")
-    assert memory_limit_bytes((tmp_path / "missing", limited)) == GIB
-    assert memory_limit_bytes((unlimited, old, tmp_path / "missing")) is None
-    assert work_bytes(GIB, 1) == (GIB - (300 << 20)) // 4
-    assert work_bytes(GIB, 8) == 32 << 20
-    assert work_bytes(None, 1) == GIB

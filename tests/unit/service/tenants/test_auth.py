@@ -17,7 +17,7 @@ from sealserve.errors import CredentialsError, InputError, ModelNotFoundError, U
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.commands import tokens
-from sealserve_service.tenants.authenticator import Authenticator
+from sealserve_service.tenants.authenticator import Authenticator, is_local_probe
 from sealserve_service.tenants.identities import digest_of, new_token, read_identities
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
@@ -121,11 +121,11 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "a token of nobody": (TENANT + f'[[tokens]]\ntenant = "b"\nsha256 = "{DIGEST}"', "token 1: there is no tenant 'b'"),
     "a token without a digest": (TENANT + '[[tokens]]\ntenant = "a"', "token 1: its sha256"),
-    "a token twice": (TENANT + 2 * f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\n', "token 2 is there twice"),
+    "a token twice": (TENANT + 2 * f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\n', "token 2 appears twice"),
     "a token's unknown word": (TENANT + f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\nexpiry = 3', "'expiry'"),
     "an expiry without a zone": (
         TENANT + f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\nexpires = 2026-06-01T00:00:00',
-        "lacks a zone",
+        "lacks a time zone",
     ),
     "an expiry that is a day": (
         TENANT + f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\nexpires = 2026-06-01',
@@ -216,19 +216,19 @@ def test_a_certificate_of_two_tenants_is_nobodys(tmp_path: Path) -> None:
 
 
 def test_only_this_machine_asks_for_health_without_credentials() -> None:
-    def lets_pass(method: str, peer: str) -> bool:
+    def needs_none(method: str, peer: str) -> bool:
         context: Any = Call([], {}, peer)
-        return Authenticator().lets_pass(method, context)
+        return is_local_probe(method, context)
 
     here, there = "ipv4:127.0.0.1:4000", "ipv4:192.0.2.1:4000"
     check, predict = "/grpc.health.v1.Health/Check", "/sealserve.v1.PredictionService/Predict"
-    assert lets_pass(check, here)
-    assert lets_pass(check, "ipv6:%5B::1%5D:4000")
-    assert lets_pass(check, "ipv6:[::ffff:127.0.0.1]:4000")
-    assert not lets_pass(check, there)
-    assert not lets_pass(check, "ipv6:%5B2001:db8::1%5D:4000")
-    assert not lets_pass(check, "unknown")
-    assert not lets_pass(predict, here)
+    assert needs_none(check, here)
+    assert needs_none(check, "ipv6:%5B::1%5D:4000")
+    assert needs_none(check, "ipv6:[::ffff:127.0.0.1]:4000")
+    assert not needs_none(check, there)
+    assert not needs_none(check, "ipv6:%5B2001:db8::1%5D:4000")
+    assert not needs_none(check, "unknown")
+    assert not needs_none(predict, here)
 
 
 def test_the_log_says_why_and_not_with_what(file: IdentitiesFile, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,14 +18,13 @@ from sealserve.errors import (
     OutOfSequenceError,
     ServiceError,
 )
-from sealserve.protocol.item import Residues, Scores
+from sealserve.protocol.item import Scores
 from sealserve.protocol.wire import error_from_proto, header_to_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
-from sealserve_service.scoring.item import GROUP_BYTES, grouped
 from sealserve_service.scoring.table import ItemTable
-from sealserve_service.telemetry.calls import Call
+from sealserve_service.telemetry.call_record import CallRecord
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.raw import Message, assert_error, chunk
@@ -46,7 +45,7 @@ LIMITED = with_limits(
 
 @pytest.fixture
 def table() -> ItemTable:
-    return ItemTable(ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Admission(1 << 30), Call("", Telemetry()))
+    return ItemTable(ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Admission(1 << 30), CallRecord("", Telemetry()))
 
 
 def begin(item_id: int) -> Message:
@@ -144,7 +143,7 @@ def test_a_cancel_beside_a_header_cancels(table: ItemTable) -> None:
 def test_the_window_fails_the_item_that_overfills_it() -> None:
     """An item counts with all that it will hold from its first chunk on, and not before."""
     limits = with_limits(window_bytes=4 * len(FIRST) - 1).limits
-    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), Call("", Telemetry()))
+    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), CallRecord("", Telemetry()))
     answers = ends(table, begin(1), begin(2), begin(3), first(1), first(2), second(2), second(1), first(3), second(3))
     assert [item_id for item_id, _ in answers] == [2, 1, 3]
     assert_error(answers[0][1], LimitExceededError("window_bytes", limits.window_bytes, 4 * len(FIRST)))
@@ -162,8 +161,8 @@ def test_only_what_is_overdue_expires(table: ItemTable) -> None:
     deadline = table.next_deadline
     assert deadline is not None
     assert time.monotonic() < deadline <= time.monotonic() + 10
-    assert list(table.expired(deadline - 1)) == []
-    (answer,) = table.expired(deadline)
+    assert list(table.expire(deadline - 1)) == []
+    (answer,) = table.expire(deadline)
     assert answer.item_id == 1
     assert_error(error_from_proto(answer.error), ItemTimeoutError(10.0))
     assert table.next_deadline is not None
@@ -175,21 +174,21 @@ def test_a_long_item_has_the_time_that_a_slow_link_takes(monkeypatch: pytest.Mon
     """And one that began before it may have to come before it, or after."""
     ends(table, begin(1))
     first_deadline = table.next_deadline
-    monkeypatch.setattr("sealserve_service.scoring.table.SLOWEST_BYTES_A_SECOND", 2 * len(FIRST) / 25.0)
+    monkeypatch.setattr("sealserve_service.scoring.table.SLOWEST_BYTES_PER_SECOND", 2 * len(FIRST) / 25.0)
     ends(table, begin(2))
     assert first_deadline is not None
     assert table.next_deadline == first_deadline
-    assert [answer.item_id for answer in table.expired(first_deadline + 14)] == [1]
+    assert [answer.item_id for answer in table.expire(first_deadline + 14)] == [1]
     deadline = table.next_deadline
     assert deadline is not None
     assert 24 < deadline - time.monotonic() <= 25
-    (answer,) = table.expired(deadline)
+    (answer,) = table.expire(deadline)
     assert_error(error_from_proto(answer.error), ItemTimeoutError(25.0))
 
 
 def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
     limits = with_limits(item_timeout_seconds=10.0, idle_timeout_seconds=5.0).limits
-    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), Call("", Telemetry()))
+    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), CallRecord("", Telemetry()))
     silent_until = table.next_deadline
     assert silent_until is not None
     assert silent_until <= time.monotonic() + 5
@@ -203,7 +202,7 @@ def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
     assert deadline is not None
     assert deadline > silent_until + 4
     table.check_idle(deadline)
-    assert [answer.item_id for answer in table.expired(deadline)] == [1]
+    assert [answer.item_id for answer in table.expire(deadline)] == [1]
 
     assert ends(table, Message(cancel=True)) == []
     kept_until = table.next_deadline
@@ -214,7 +213,7 @@ def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
 
 def test_abandoned_items_are_named(table: ItemTable) -> None:
     ends(table, begin(1), begin(2), first(2))
-    answers = list(table.abandoned())
+    answers = list(table.abandon())
     assert [answer.item_id for answer in answers] == [1, 2]
     for received, answer in enumerate(answers):
         assert_error(error_from_proto(answer.error), InputMismatchError("ciphertexts", 2, received))
@@ -223,7 +222,7 @@ def test_abandoned_items_are_named(table: ItemTable) -> None:
 
 def test_a_draining_table_finishes_what_it_has(table: ItemTable) -> None:
     ends(table, begin(1), first(1))
-    table.draining = True
+    table.is_draining = True
     answers = ends(table, begin(2), second(1))
     assert_error(answers[0][1], DrainingError(1.0))
     assert_scored(answers[1][1])
@@ -250,13 +249,3 @@ def test_a_fault_of_the_server_names_the_log_entry_only(
     monkeypatch.undo()
     ((_, answer),) = ends(table, begin(2), first(2), second(2))
     assert_scored(answer)
-
-
-def test_groups_are_about_a_megabyte_long_and_keep_the_order() -> None:
-    pairs = [Residues(bytes([number]), bytes(400_000)) for number in range(6)]
-    groups = list(grouped(pairs))
-    assert [group.first_index for group in groups] == [0, 2, 4]
-    assert all(group.ByteSize() <= GROUP_BYTES for group in groups)
-    assert [scores.residues.c0[0] for group in groups for scores in group.scores] == list(range(6))
-    (alone,) = grouped([Residues(b"", bytes(GROUP_BYTES + 1))])
-    assert len(alone.scores) == 1

@@ -1,4 +1,4 @@
-"""From what the operator says of the keys' place to the store that is there."""
+"""The location of a key store, as the operator names it, and the store that is opened there."""
 
 import re
 from pathlib import Path
@@ -13,15 +13,17 @@ _AZURE_URL = re.compile(r"(https://[a-z0-9.-]+(?::\d+)?(?:/[a-z0-9]+)?)/([a-z0-9
 
 
 def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | None]:
-    """Open the store that settings.key_store names, and the place of clients' uploads where there is one.
+    """Open the store that settings.key_store names, and its place of uploads if it has one.
 
-    Without a name, one process keeps keys in memory, and several keep none: each would have its own.
+    If settings.key_store is empty, a single process keeps keys in memory. Several processes keep
+    none: each would have keys of its own.
 
     Raises:
-        KeyStoreSettingsError: the place cannot be used so, or private weights need one and there is none.
+        KeyStoreSettingsError: the location cannot be used, or private weights need a store and
+            there is none.
     """
-    place = settings.key_store or ("memory" if settings.processes == 1 else "none")
-    if place == "none":
+    location = settings.key_store or ("memory" if settings.processes == 1 else "none")
+    if location == "none":
         if settings.hiding_bits is not None:
             raise KeyStoreSettingsError(
                 "private weights need clients' public encryption keys, and a place for them: a directory or an Azure "
@@ -29,31 +31,31 @@ def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | 
                 "--weights open"
             )
         return None, None
-    if place == "memory":
+    if location == "memory":
         if settings.processes > 1:
             raise KeyStoreSettingsError(
                 "--key-store memory: each of several processes would have keys of its own; name a directory, an Azure "
                 "Blob container, or none"
             )
         return MemoryKeyStore(settings.key_memory_bytes), None
-    if match := _AZURE_CONTAINER.fullmatch(place):
+    if match := _AZURE_CONTAINER.fullmatch(location):
         if not settings.key_store_connection_string:
             raise KeyStoreSettingsError(
-                f"--key-store {place}: SEALSERVE_KEY_STORE_CONNECTION_STRING is not set; with a managed identity, name "
-                "https://ACCOUNT.blob.core.windows.net/CONTAINER instead"
+                f"--key-store {location}: SEALSERVE_KEY_STORE_CONNECTION_STRING is not set; with a managed identity, "
+                "name https://ACCOUNT.blob.core.windows.net/CONTAINER instead"
             )
-        from sealserve_service.keys.stores import azure_blob  # it takes half a second and 30 MB
+        from sealserve_service.keys.stores import azure_blob  # imported here: it takes half a second and 30 MB
 
         container = azure_blob.with_connection_string(settings.key_store_connection_string, match[1])
         return container, container
-    if match := _AZURE_URL.fullmatch(place):
+    if match := _AZURE_URL.fullmatch(location):
         from sealserve_service.keys.stores import azure_blob
 
         container = azure_blob.with_managed_identity(match[1], match[2], settings.identity_client_id or None)
         return container, container
-    if "://" in place or place.startswith("azure:"):
+    if "://" in location or location.startswith("azure:"):
         raise KeyStoreSettingsError(
-            f"--key-store {place.partition('?')[0]}: neither azure:CONTAINER nor "
+            f"--key-store {location.partition('?')[0]}: neither azure:CONTAINER nor "
             "https://ACCOUNT.blob.core.windows.net/CONTAINER"
         )
-    return FilesystemKeyStore(Path(place)), None
+    return FilesystemKeyStore(Path(location)), None

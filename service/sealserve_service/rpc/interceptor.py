@@ -1,0 +1,186 @@
+"""The interceptor of every call: it authenticates, refuses unread, reads requests and maps errors.
+
+gRPC itself would wait for the request of a unary call, without a limit and in a thread, before any
+code of ours could ask whose call it is. On the wire such a call is a stream of one message. The
+interceptor therefore takes every call as a stream of bytes. If it refuses a call, it neither reads
+nor decodes the request: that would take time from the calls that are being answered.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import grpc
+
+from sealserve.errors import ItemTimeoutError
+from sealserve_service.rpc.status import fail
+from sealserve_service.telemetry.call_record import REQUEST_ID, CallRecord, current_call
+from sealserve_service.telemetry.metrics import Telemetry
+from sealserve_service.tenants.authenticator import Authenticator, is_local_probe
+from sealserve_service.tenants.tenant import current_tenant
+
+
+class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Wraps the handler of every method.
+
+    Calls without valid credentials are all refused alike, whether or not the method exists.
+
+    Args:
+        telemetry: counts the calls.
+        authenticator: tells whose call it is.
+        timeout_seconds: how long the request of a unary call may take to arrive.
+        readers: has a thread for each call, which waits for its request.
+        checks: by unary method, functions that raise a ServiceError while calls are to be refused
+            unread.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        authenticator: Authenticator,
+        timeout_seconds: float,
+        readers: Executor,
+        checks: Mapping[str, Sequence[Callable[[], None]]],
+    ) -> None:
+        self._telemetry = telemetry
+        self._authenticator = authenticator
+        self._timeout_seconds = timeout_seconds
+        self._readers = readers
+        self._checks = checks
+        self._wrapped: dict[str, Any] = {}
+
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Return the wrapped handler of a call's method, made once for each existing method."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = continuation(handler_call_details)
+            if handler is None:
+                return self._single_reply(method, grpc.stream_unary_rpc_method_handler(_unknown_method))
+            if not handler.response_streaming:
+                wrapped = self._single_reply(method, handler)
+            elif handler.request_streaming:
+                wrapped = self._streamed_replies(method, handler)
+            else:
+                wrapped = self._watched(method, handler)
+            self._wrapped[method] = wrapped
+        return wrapped
+
+    def _single_reply(self, method: str, handler: Any) -> Any:
+        checks, decode, encode = self._checks.get(method, ()), handler.request_deserializer, handler.response_serializer
+
+        def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            call = self._begin(method, context)
+            try:
+                for check in checks:
+                    check()
+                if handler.request_streaming:
+                    reply = handler.stream_unary(_messages(stream, decode, call), context)
+                else:
+                    reply = handler.unary_unary(self._request(stream, decode, call, context), context)
+                data: bytes = encode(reply)
+                call.sent_bytes = len(data)
+                if call.returns_id:
+                    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+                return data
+            except Exception as error:
+                fail(context, call, error)
+            finally:
+                call.end(context)
+
+        return grpc.stream_unary_rpc_method_handler(answer)
+
+    def _streamed_replies(self, method: str, handler: Any) -> Any:
+        decode, encode = handler.request_deserializer, handler.response_serializer
+
+        def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            call = self._begin(method, context)
+            try:
+                for reply in handler.stream_stream(_messages(stream, decode, call), context):
+                    data = encode(reply)
+                    call.sent_bytes += len(data)
+                    yield data
+                if call.returns_id:
+                    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+            except Exception as error:
+                fail(context, call, error)
+            finally:
+                call.end(context)
+
+        return grpc.stream_stream_rpc_method_handler(answer)
+
+    def _watched(self, method: str, handler: Any) -> Any:
+        """Wrap health's Watch, which holds no thread: it takes a function that sends replies."""
+        decode, encode = handler.request_deserializer, handler.response_serializer
+
+        def watch(stream: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
+            call = self._begin(method, context)
+
+            def send_encoded(reply: Any) -> None:
+                if reply is None:  # the end
+                    send(None)
+                    return
+                data = encode(reply)
+                call.sent_bytes += len(data)
+                send(data)
+
+            is_in_flight = context.add_callback(lambda: call.end(context))
+            if not is_in_flight:
+                call.end(context)
+                return
+            try:
+                request = self._request(stream, decode, call, context)
+                handler.unary_stream(request, context, send_encoded)
+            except Exception as error:
+                fail(context, call, error)
+
+        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(watch)
+
+    def _begin(self, method: str, context: grpc.ServicerContext) -> CallRecord:
+        """Begin the record of a call; end the call here if it has no valid credentials."""
+        sent_id: str | bytes = ""
+        for key, value in context.invocation_metadata():
+            if key == REQUEST_ID:
+                sent_id = value
+                break
+        call = CallRecord(method, self._telemetry, sent_id, context.peer)
+        current_call.set(call)
+        if is_local_probe(method, context):
+            return call
+        try:
+            tenant = self._authenticator.authenticate(context)
+        except Exception as error:
+            try:
+                fail(context, call, error)
+            finally:
+                call.end(context)
+        call.tenant = tenant.name
+        current_tenant.set(tenant)
+        return call
+
+    def _request(
+        self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord, context: grpc.ServicerContext
+    ) -> Any:
+        """Return the request of a unary call."""
+        try:
+            data = self._readers.submit(next, stream, None).result(self._timeout_seconds)
+        except TimeoutError:
+            raise ItemTimeoutError(self._timeout_seconds) from None
+        if data is None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its request")
+        call.received_bytes = len(data)
+        return decode(data)
+
+
+def _messages(stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord) -> Iterator[Any]:
+    """Yield the requests of a streaming call."""
+    for data in stream:
+        call.received_bytes += len(data)
+        yield decode(data)
+
+
+def _unknown_method(_: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
