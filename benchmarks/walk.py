@@ -34,7 +34,8 @@ import sealserve_service
 from benchmarks.report import render
 from sealserve.client import Client
 from sealserve_service.catalog.registry import ModelRegistry
-from tests.support.serving import digits, registered_keys, running_server, served
+from tests.support.digits import digits
+from tests.support.serving import registered_keys, running_server, served
 
 SDK = Path(sealserve.__file__).parent
 SERVICE = Path(sealserve_service.__file__).parent

@@ -12,9 +12,9 @@ from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_P
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import Residues
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from tests.support.affine_models import Affine, affine, random_rows
+from tests.support.item_round_trip import RoundTrip
 from tests.support.key_owner import KeyOwner
-from tests.support.row_models import Affine, affine, random_rows
-from tests.support.row_round import Round
 
 Plan = RowPlan | ColumnPlan
 REPLIES, QUESTIONS = 2000, 40
@@ -38,8 +38,8 @@ class Suspicion:
         self.owners = [KeyOwner(plan) for plan in plans]
         self.question = self.owners[0].question(rows)
         self._noise = [owner.predicted(self.question) for owner in self.owners]
-        rounds = [Round(dataclasses.replace(plan, noise_width=None)) for plan in plans]
-        self._replies = [exchange.reply(self.question.ciphertexts, len(rows)) for exchange in rounds]
+        rounds = [RoundTrip(dataclasses.replace(plan, noise_width=None)) for plan in plans]
+        self._replies = [round_trip.reply(self.question.ciphertexts, len(rows)) for round_trip in rounds]
 
     def by_noise(self, reply: list[Residues]) -> int:
         """Guess the model by the noise at the places of the scores: nearer to whose?"""
@@ -82,7 +82,7 @@ def right_guesses(plans: tuple[Plan, Plan], count: int) -> tuple[int, int]:
         rows = random_rows(grid, asked, seed)
         rows[:, 1] = rows[:, 0]  # so that both models give it the same scores
         queries.append(Suspicion(plans, rows))
-    services, right = [Round(plan) for plan in plans], [0, 0]
+    services, right = [RoundTrip(plan) for plan in plans], [0, 0]
     for number in range(count):
         query, which = queries[number % QUESTIONS], int(generator.integers(2))
         reply = services[which].reply(query.question.ciphertexts, asked)

@@ -14,8 +14,8 @@ from sealserve.protocol.item import Residues
 from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
-from tests.support.row_models import Integers, affine, random_rows
-from tests.support.row_round import Round, zero_encryptor
+from tests.support.affine_models import Integers, affine, random_rows
+from tests.support.item_round_trip import RoundTrip, zero_encryptor
 
 
 class NoZeros(ZeroEncryptor):
@@ -80,11 +80,11 @@ def test_dividing_the_second_polynomial(mode: str, parameter_set: ParameterSet) 
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (10, 200))
     plan = row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])[0]
-    exchange = Round(plan, keys)
-    (ciphertext,) = exchange.encrypted(random_rows(model.grid, 1))
+    round_trip = RoundTrip(plan, keys)
+    (ciphertext,) = round_trip.encrypted(random_rows(model.grid, 1))
     c1 = ciphertext[-parameter_set.polynomial_bytes :]
     packed = plan.packing.pack_weights(plan.model.weights)[:, 0]
-    for weights, pair in zip(packed, exchange.reply([ciphertext], 1), strict=True):
+    for weights, pair in zip(packed, round_trip.reply([ciphertext], 1), strict=True):
         found = quotient(plan, c1, pair.c1)
         if succeeds:
             np.testing.assert_array_equal(found, weights)
@@ -124,9 +124,9 @@ def test_elimination(mode: str, parameter_set: ParameterSet) -> None:
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (3, 40))
     *_, plan = column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])
-    exchange = Round(plan, keys)
-    ciphertexts = exchange.encrypted(random_rows(model.grid, 5))
-    found = recovered(plan, ciphertexts, exchange.reply(ciphertexts, 5))
+    round_trip = RoundTrip(plan, keys)
+    ciphertexts = round_trip.encrypted(random_rows(model.grid, 5))
+    found = recovered(plan, ciphertexts, round_trip.reply(ciphertexts, 5))
     if succeeds:
         np.testing.assert_array_equal(found, plan.model.weights)
     else:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sealserve.he.parameters import PRIVATE_COLUMN_PARAMETER_SETS, PRIVATE_ROW_PARAMETER_SETS
 from sealserve.he.quantization import InputGrid
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from tests.support.affine_models import Affine, affine, random_rows
+from tests.support.item_round_trip import RoundTrip
 from tests.support.key_owner import KeyOwner
-from tests.support.row_models import Affine, affine, random_rows
-from tests.support.row_round import Round
 
 REPLIES, QUESTIONS, ROWS = 1000, 50, 2
 STANDARD_ERRORS, ATTEMPTS = 4.0, 3
@@ -58,12 +58,12 @@ class Seen(NamedTuple):
 
 def seen(plan: RowPlan | ColumnPlan, model: Affine) -> Seen:
     """Ask some questions, each several times, which helps the client rather than the service."""
-    owner, exchange = KeyOwner(plan), Round(plan)
+    owner, round_trip = KeyOwner(plan), RoundTrip(plan)
     questions = [owner.question(random_rows(model.grid, ROWS, seed)) for seed in range(QUESTIONS)]
     noise, predicted, terms = [], [], []
     for number in range(REPLIES):
         question = questions[number % QUESTIONS]
-        noise.append(owner.reply_noise(question, exchange.reply(question.ciphertexts, ROWS)))
+        noise.append(owner.reply_noise(question, round_trip.reply(question.ciphertexts, ROWS)))
         predicted.append(owner.predicted(question))
         terms.append(owner.noise_terms(question)[:, 0])
     found = np.array(noise)

@@ -30,7 +30,7 @@ from sealserve.errors import (
 from sealserve.protocol.item import Residues, SealCiphertext
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.raw import assert_error
 from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served

@@ -14,8 +14,8 @@ import pytest
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.errors import UnauthenticatedError
-from tests.conftest import Digits
 from tests.support.containers import Container, running_container, wait_until
+from tests.support.digits import Digits
 from tests.support.guide import Made, certificates_and_token
 from tests.support.serving import HANG_SECONDS
 from tests.support.templates import FILLED_IN, container, group_of_yaml

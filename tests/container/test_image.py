@@ -15,9 +15,8 @@ from sealserve import __version__
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
-from tests.conftest import Digits
-from tests.container.conftest import PLAINTEXT, RANGE
-from tests.support.containers import Container, running_container, wait_until
+from tests.support.containers import PLAINTEXT, RANGE, Container, running_container, wait_until
+from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS
 

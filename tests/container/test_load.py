@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from sealserve.client import Client
 from sealserve.errors import SealserveError
-from tests.container.conftest import PLAINTEXT
-from tests.support.containers import Container, running_container, wait_until
+from tests.support.containers import PLAINTEXT, Container, running_container, wait_until
 from tests.support.serving import HANG_SECONDS
 
 pytestmark = pytest.mark.slow

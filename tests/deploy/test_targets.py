@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Digits
 from tests.support.bicep import read_template
+from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, ROOT
 from tests.support.templates import BICEP, OUTSIDE, SECURE
 

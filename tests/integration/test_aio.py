@@ -25,8 +25,8 @@ from sealserve.errors import (
 )
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants.quota import Quota
-from tests.conftest import Digits
 from tests.support.certificates import Authority
+from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.serving import (
     HANG_SECONDS,

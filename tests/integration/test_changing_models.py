@@ -13,7 +13,7 @@ from sealserve.client import Client
 from sealserve.errors import StaleConfigError
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.tenants.tenant import Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.raw import RawClient, as_message, assert_error
 from tests.support.serving import HANG_SECONDS, running_server, served
 

@@ -20,7 +20,7 @@ from sealserve.client import Client
 from sealserve.errors import InputError, UnavailableError
 from sealserve.he.parameters import Layout
 from sealserve_service.catalog.registry import ModelRegistry
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, ROOT, linear, running_server, served
 
 ORIGIN = {"model": ["line", "1"], "method": "predict"}

@@ -31,7 +31,7 @@ from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import parameters_pb2, prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.telemetry.metrics import Telemetry
-from tests.integration.test_boundaries import compressed, of_parameters, patched
+from tests.support.malformed_ciphertexts import compressed, of_parameters, patched
 from tests.support.raw import Message, RawClient, Request, as_message, assert_error, chunk
 from tests.support.seeded import seeded
 from tests.support.serving import HANG_SECONDS, SETTINGS, linear, running_server, served, with_limits
@@ -225,7 +225,7 @@ CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
     "empty": (LENGTH, lambda *_: b""),
     "a byte too short": (LENGTH, lambda data, _: data[:-1]),
     "a byte too long": (LENGTH, lambda data, _: data + b"\0"),
-    "compressed": (LENGTH, compressed),
+    "compressed": (LENGTH, lambda data, _: compressed(data)),
     "of another ring": (LENGTH, lambda *_: of_set(1)),
     "of two primes": (LENGTH, lambda *_: of_set(2)),
     "of another plaintext modulus": (PARAMETERS, lambda *_: of_set(0)),

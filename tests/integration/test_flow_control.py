@@ -21,7 +21,7 @@ from sealserve_service.engines.base import Engine, Scoring
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, running_server, served, with_limits
 
 MAX_RESULTS = 64  # that wait for the caller

@@ -35,8 +35,8 @@ from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants import authenticator
 from sealserve_service.tenants.identities import new_token
-from tests.conftest import Digits
 from tests.support import http2
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_error, assert_scores

@@ -17,7 +17,8 @@ from sealserve import client as client_module
 from sealserve._rpc.channel import open_channel
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
-from tests.integration.test_processes import is_alive, running, wait_until, workers
+from tests.support.service_processes import is_alive, running, workers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

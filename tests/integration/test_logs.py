@@ -29,8 +29,8 @@ from sealserve_service.process.log import MAX_TEXT_CHARACTERS, JsonFormatter, Te
 from sealserve_service.telemetry import calls
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
-from tests.conftest import Digits
 from tests.support import http2
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.programs import serve

@@ -22,7 +22,7 @@ from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS, SETTINGS, running_server, served

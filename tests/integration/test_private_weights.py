@@ -41,8 +41,8 @@ from sealserve_service.models.loading import load_model
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, plan_column, plan_row
 from sealserve_service.telemetry.metrics import Telemetry
-from tests.conftest import Digits
 from tests.support import mnist
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import Message, RawClient, Request, as_message, assert_error, assert_scores, chunk

@@ -12,7 +12,7 @@ from sealserve.errors import QuotaExceededError
 from sealserve.key_registry import KeyRegistry
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants.quota import Quota
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.raw import Message, RawClient, assert_scores, chunk
 from tests.support.serving import (

@@ -24,7 +24,7 @@ from sealserve.errors import (
 )
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.models.linear_model import LinearModel
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.serving import (
     HANG_SECONDS,
     SETTINGS,

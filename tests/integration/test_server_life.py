@@ -13,8 +13,8 @@ from sealserve.client import Client
 from sealserve.errors import DrainingError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.rpc.server import AddressError
-from tests.conftest import Digits
 from tests.support import http2
+from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_error, assert_scores
 from tests.support.serving import (
     HANG_SECONDS,

@@ -14,9 +14,9 @@ from sealserve._rpc.status import translated
 from sealserve.errors import IdleTimeoutError, ItemTimeoutError, ServiceError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.settings import Settings
-from tests.conftest import Digits
 from tests.support import http2
 from tests.support.certificates import Authority
+from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_error, assert_scores
 from tests.support.serving import HANG_SECONDS, SETTINGS, digits_registry, running_server, with_limits
 

@@ -17,7 +17,7 @@ from sealserve.errors import (
 )
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.raw import (
     Answer,
     Message,

@@ -42,7 +42,7 @@ from sealserve_service.settings import Settings
 from sealserve_service.telemetry import endpoint
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.metrics import Metrics, scraped, scraped_until
 from tests.support.programs import serve

@@ -19,9 +19,9 @@ from sealserve_service.rpc.certificates import server_credentials
 from sealserve_service.rpc.server import AddressError
 from sealserve_service.settings import Settings
 from sealserve_service.watched_files import UnusableFileError
-from tests.conftest import Digits
 from tests.support import programs
 from tests.support.certificates import Authority, Pair
+from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS, SETTINGS, digits_registry, running_server

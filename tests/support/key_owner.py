@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from sealserve.he.layouts.row import RowPacking
 from sealserve.protocol.item import Residues
 from sealserve_service.planning.planner import ColumnPlan, RowPlan
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers, integer_scores
-from tests.support.row_round import secret_key
+from tests.support.affine_models import Integers, integer_scores
+from tests.support.item_round_trip import secret_key
+from tests.support.noisy_encryptor import NoisyEncryptor
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.datasets import load_digits
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 
 from sealserve.protocol.model import Limits
@@ -33,6 +32,7 @@ from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
+from tests.support.digits import digits
 
 ROOT = Path(__file__).parents[2]
 HANG_SECONDS = 30.0  # nothing takes so long unless it hangs
@@ -88,12 +88,6 @@ def linear(weights: ArrayLike, intercept: ArrayLike | None = None) -> LinearMode
     return LinearModel(
         rows, np.zeros(len(rows)) if intercept is None else np.asarray(intercept), Output(Task.REGRESSION, len(rows))
     )
-
-
-def digits() -> tuple[LogisticRegression, NDArray[np.float64]]:
-    """A classifier of scikit-learn's digits, and their rows: 64 features, multiples of 1/16 in 0..1."""
-    X, y = load_digits(return_X_y=True)
-    return LogisticRegression(max_iter=1000).fit(X[:1000] / 16, y[:1000]), X / 16
 
 
 def digits_registry(estimator: LogisticRegression, settings: Settings = SETTINGS) -> ModelRegistry:

@@ -17,8 +17,7 @@ from sealserve_service.catalog.registry import serve_model
 from sealserve_service.engines.linear.column import MAX_HELD_BYTES, ColumnEngine, folds
 from sealserve_service.planning.planner import ColumnPlan, column_plans, plan_column
 from sealserve_service.tenants.tenant import ANONYMOUS
-from tests.support.column_round import ColumnRound, plan_of
-from tests.support.row_models import (
+from tests.support.affine_models import (
     WEIGHTS,
     Affine,
     affine,
@@ -27,6 +26,7 @@ from tests.support.row_models import (
     integer_scores,
     random_rows,
 )
+from tests.support.column_round_trip import ColumnRoundTrip, plan_of
 from tests.support.seeded import seeded
 from tests.support.serving import LIMITS, linear
 
@@ -39,7 +39,7 @@ SMALLEST = COLUMN_PARAMETER_SETS[0]
 
 def assert_exact(plan: ColumnPlan, rows: NDArray[np.int64], row_counts: list[int], chunks: list[int]) -> None:
     """Score so many rows, the given ones over and over again, in batches fed in chunks of such lengths."""
-    exchange, expected = ColumnRound(plan), integer_scores(plan.model, rows)
+    exchange, expected = ColumnRoundTrip(plan), integer_scores(plan.model, rows)
     for row_count in row_counts:
         repeated = np.arange(row_count) % len(rows)
         ciphertexts = exchange.encrypted(rows[repeated])
@@ -158,7 +158,7 @@ def assert_products(
     parameter_set: ParameterSet, weights: NDArray[np.int64], residues: NDArray[np.uint64], chunks: list[int]
 ) -> None:
     """Compare the engine's sums of products with those of Python integers, in some coefficients."""
-    found = ColumnRound(plan_of(parameter_set, weights)).products(residues, chunks)
+    found = ColumnRoundTrip(plan_of(parameter_set, weights)).products(residues, chunks)
     some = np.r_[0:20, np.random.default_rng(0).integers(0, found.shape[-1], 50), -20:0]
     products = np.tensordot(weights.astype(object), residues[..., some].astype(object), 1)
     primes = np.array(parameter_set.data_primes, object)[:, None]
@@ -266,7 +266,7 @@ def test_examples_of_folds(weights: list[list[int]], ends: list[int]) -> None:
 def test_items_on_their_way_at_once_do_not_meet() -> None:
     """In one thread and in many, which take turns with the engine's buffers."""
     weights = np.random.default_rng(1).integers(-MOST // 30, MOST // 30, (3, 70))
-    batch = ColumnRound(plan_of(SMALLEST, weights))
+    batch = ColumnRoundTrip(plan_of(SMALLEST, weights))
     items = [batch.packed(some_residues(SMALLEST, 70, seed)) for seed in range(6)]
     alone = [batch.reply(item, 100) for item in items]
     scorings = [batch.begin(100) for _ in items]
@@ -282,7 +282,7 @@ def test_items_on_their_way_at_once_do_not_meet() -> None:
 def test_costs_are_those_of_a_full_item(parameter_set: ParameterSet) -> None:
     model = affine("normal", (10, 40))
     *_, plan = column_plans(*model.planned, parameter_sets=[parameter_set])
-    batch = ColumnRound(plan)
+    batch = ColumnRoundTrip(plan)
     ciphertexts = batch.encrypted(random_rows(model.grid, plan.packing.rows))
     cost = batch.engine.offer.cost
     assert sum(map(len, ciphertexts)) == cost.request_bytes
@@ -293,7 +293,7 @@ def test_costs_are_those_of_a_full_item(parameter_set: ParameterSet) -> None:
 @every_set
 def test_an_item_holds_what_its_offer_says_however_many_features_have_come(parameter_set: ParameterSet) -> None:
     weights = np.full((3, 6), MOST // 2)
-    batch = ColumnRound(plan_of(parameter_set, weights))
+    batch = ColumnRoundTrip(plan_of(parameter_set, weights))
     scoring = batch.begin(1)
 
     def held_bytes() -> int:
@@ -307,7 +307,7 @@ def test_an_item_holds_what_its_offer_says_however_many_features_have_come(param
 
 
 def test_a_reply_has_the_places_of_its_rows_only() -> None:
-    batch = ColumnRound(plan_of(SMALLEST, np.array([[1, -2], [3, 4]])))
+    batch = ColumnRoundTrip(plan_of(SMALLEST, np.array([[1, -2], [3, 4]])))
     ciphertexts = batch.packed(some_residues(SMALLEST, 2, 0))
     full = batch.reply(ciphertexts, SMALLEST.poly_modulus_degree)
     for row_count in (1, 77):
@@ -320,7 +320,7 @@ def test_intercepts_are_rounded_not_cut_off(parameter_set: ParameterSet) -> None
     """Only they are in the first polynomial where no class has weights; any lift but the nearest costs noise."""
     t, intercepts = 1 << 20, (0, 1, -1, (1 << 19) + 1, -(10**30), 10**30)
     plan = plan_of(parameter_set, np.zeros((6, 1), np.int64), intercepts, t)
-    products = ColumnRound(plan).products(some_residues(parameter_set, 1, 0))
+    products = ColumnRoundTrip(plan).products(some_residues(parameter_set, 1, 0))
     q = parameter_set.modulus
     for product, intercept in zip(products, intercepts, strict=True):
         lifted = {(q * (intercept % t) * 2 + t) // (2 * t)}
@@ -331,7 +331,7 @@ def test_intercepts_are_rounded_not_cut_off(parameter_set: ParameterSet) -> None
 
 @pytest.mark.parametrize("spoilt", [0, 4, 8])
 def test_a_malformed_ciphertext_is_named_by_its_place_in_the_item(spoilt: int) -> None:
-    batch = ColumnRound(plan_of(SMALLEST, np.full((1, 9), MOST // 4)))
+    batch = ColumnRoundTrip(plan_of(SMALLEST, np.full((1, 9), MOST // 4)))
     ciphertexts = batch.packed(some_residues(SMALLEST, 9, 0))
     expected = batch.reply(ciphertexts, 1)
     bad = [*ciphertexts[:spoilt], ciphertexts[spoilt][:-1], *ciphertexts[spoilt + 1 :]]
@@ -345,7 +345,7 @@ def test_ciphertexts_that_cancel_each_other_out() -> None:
     """Nobody but their sender made them so; the reply, which hides nothing, is right."""
     model = Affine(np.ones((1, 2)), np.array([3.0]), InputGrid.of(2, 0.0, 7.0, 1.0))
     *_, plan = column_plans(*model.planned, parameter_sets=[SMALLEST])
-    batch = ColumnRound(plan)
+    batch = ColumnRoundTrip(plan)
     first, _ = batch.encrypted(np.array([[5, 0], [6, 1]]))
     (c0, c1), (q,) = batch.engine.format.residues(first), SMALLEST.data_primes
     opposite = batch.engine.format.pack((q - c0) % q, ((q - c1) % q).tobytes())

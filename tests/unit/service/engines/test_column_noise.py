@@ -5,10 +5,10 @@ import pytest
 
 from sealserve.he.parameters import COLUMN_PARAMETER_SETS, ParameterSet
 from sealserve_service.planning.planner import column_plans
-from tests.support.column_round import ColumnRound
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers, integer_scores, random_rows, tightest_columns
-from tests.support.row_round import secret_key
+from tests.support.affine_models import Integers, integer_scores, random_rows, tightest_columns
+from tests.support.column_round_trip import ColumnRoundTrip
+from tests.support.item_round_trip import secret_key
+from tests.support.noisy_encryptor import NoisyEncryptor
 
 
 @pytest.mark.parametrize("parameter_set", COLUMN_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
@@ -18,7 +18,7 @@ def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: i
     model = tightest_columns(parameter_set)
     *_, plan = column_plans(*model.planned, parameter_sets=[parameter_set])
     np.testing.assert_array_equal(plan.model.weights, model.weights)
-    batch, noisy = ColumnRound(plan), NoisyEncryptor(plan.parameters, secret_key(parameter_set))
+    batch, noisy = ColumnRoundTrip(plan), NoisyEncryptor(plan.parameters, secret_key(parameter_set))
     q, t = parameter_set.modulus, plan.parameters.plain_modulus
     rows = random_rows(model.grid, plan.packing.rows)
     plaintexts, expected = list(plan.packing.pack_rows(rows)), integer_scores(plan.model, rows)

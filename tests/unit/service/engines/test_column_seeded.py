@@ -12,8 +12,8 @@ from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.linear.column import ColumnEngine
 from sealserve_service.planning.planner import ColumnPlan, column_plans
 from sealserve_service.tenants.tenant import ANONYMOUS
-from tests.support.row_models import Integers, affine, extreme_rows, integer_scores, random_rows
-from tests.support.row_round import secret_key
+from tests.support.affine_models import Integers, affine, extreme_rows, integer_scores, random_rows
+from tests.support.item_round_trip import secret_key
 
 every_set = pytest.mark.parametrize(
     "parameter_set", COLUMN_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name

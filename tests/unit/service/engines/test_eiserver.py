@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,8 @@ from sealserve_service.engines.ei.eiserver_process import unpack_reply
 from sealserve_service.engines.ei.eiserver_processes import EIServerProcesses
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.ei_user import EIUser
-from tests.support.serving import HANG_SECONDS, linear, served
+from tests.support.serving import linear, served
+from tests.support.waiting import wait_until
 
 RANDOM = np.random.default_rng(11)
 KEY_ID = "0" * 64
@@ -97,13 +97,6 @@ def is_running(process: psutil.Process) -> bool:
         return "eiserver_process" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + HANG_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_a_class_without_weights_among_others(ei_user: EIUser, processes: EIServerProcesses) -> None:

@@ -14,8 +14,8 @@ from sealserve_service.engines.linear.rerandomizer import no_keys
 from sealserve_service.engines.linear.row import RowEngine
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
-from tests.support.row_models import WEIGHTS, Affine, affine, extreme_rows, integer_scores, random_rows
-from tests.support.row_round import Round, zero_encryptor
+from tests.support.affine_models import WEIGHTS, Affine, affine, extreme_rows, integer_scores, random_rows
+from tests.support.item_round_trip import RoundTrip, zero_encryptor
 
 SMALLEST = PRIVATE_ROW_PARAMETER_SETS[0]
 every_row_set = pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS, ids=lambda s: s.name)
@@ -24,11 +24,11 @@ KINDS = [kind for kind in WEIGHTS if kind != "normal"]
 
 
 def assert_exact(model: Affine, plan: RowPlan | ColumnPlan) -> None:
-    exchange = Round(plan)
+    round_trip = RoundTrip(plan)
     rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 5)])
     for first in range(0, len(rows), plan.packing.rows):
         item = rows[first : first + plan.packing.rows]
-        np.testing.assert_array_equal(exchange.scores(item), integer_scores(plan.model, item))
+        np.testing.assert_array_equal(round_trip.scores(item), integer_scores(plan.model, item))
 
 
 @every_row_set
@@ -45,7 +45,7 @@ def test_columns_are_exact(parameter_set: ParameterSet) -> None:
     *_, plan = column_plans(*model.planned, hiding_bits=40, parameter_sets=[parameter_set])
     assert_exact(model, plan)
     full = random_rows(model.grid, plan.packing.rows)
-    np.testing.assert_array_equal(Round(plan).scores(full), integer_scores(plan.model, full))
+    np.testing.assert_array_equal(RoundTrip(plan).scores(full), integer_scores(plan.model, full))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,11 +67,11 @@ both = pytest.mark.parametrize("layout", ["row", "column"])
 @both
 @pytest.mark.parametrize("kind", ["normal", "zero"])
 def test_the_same_request_has_another_reply_each_time(layout: str, kind: str) -> None:
-    exchange = Round(plan_of(layout, kind))
+    round_trip = RoundTrip(plan_of(layout, kind))
     rows = random_rows(affine(kind, (3, 20)).grid, 2)
-    ciphertexts = exchange.encrypted(rows)
-    replies = [pair for _ in range(4) for pair in exchange.reply(ciphertexts, 2)]
-    primes = exchange.engine.parameter_set.data_primes
+    ciphertexts = round_trip.encrypted(rows)
+    replies = [pair for _ in range(4) for pair in round_trip.reply(ciphertexts, 2)]
+    primes = round_trip.engine.parameter_set.data_primes
     for one, other in itertools.combinations(replies, 2):  # those of one item's polynomials as well
         for mine, others in zip(one, other, strict=True):
             both_residues = np.frombuffer(mine + others, np.uint64).reshape(2, len(primes), -1)
@@ -94,20 +94,20 @@ def test_every_pair_takes_one_encryption_of_zero_of_its_own(layout: str) -> None
             used.append((zero := super().encrypt()).tobytes())
             return zero
 
-    exchange = Round(plan, keys=lambda *_: Counting())
+    round_trip = RoundTrip(plan, keys=lambda *_: Counting())
     rows = random_rows(affine("normal", (3, 20)).grid, 2)
     for items in (1, 2):
-        exchange.scores(rows)
+        round_trip.scores(rows)
         assert len(set(used)) == len(used) == items * plan.packing.polynomials
 
 
 @both
 def test_the_dropped_coefficients_are_absent_from_the_bytes(layout: str) -> None:
     plan = plan_of(layout)
-    exchange, parameter_set = Round(plan), plan.parameters.parameter_set
+    round_trip, parameter_set = RoundTrip(plan), plan.parameters.parameter_set
     for row_count in (1, 2, plan.packing.rows):
         rows = random_rows(affine("normal", (3, 20)).grid, row_count)
-        for polynomial, pair in enumerate(exchange.reply(exchange.encrypted(rows), row_count)):
+        for polynomial, pair in enumerate(round_trip.reply(round_trip.encrypted(rows), row_count)):
             kept = row_count * len(plan.packing.classes_in(polynomial))
             assert len(pair.c0) == 8 * len(parameter_set.data_primes) * kept
             assert len(pair.c1) == parameter_set.polynomial_bytes
@@ -116,13 +116,13 @@ def test_the_dropped_coefficients_are_absent_from_the_bytes(layout: str) -> None
 @both
 def test_an_item_needs_a_key(layout: str) -> None:
     plan = plan_of(layout)
-    exchange = Round(plan, keys=no_keys)
-    offer = exchange.engine.offer
+    round_trip = RoundTrip(plan, keys=no_keys)
+    offer = round_trip.engine.offer
     assert offer.private_weights
     assert offer.required_key is KeyKind.PUBLIC_ENCRYPTION_KEY
     assert offer.cost.key_bytes == 113 + 2 * 8 * 3 * 4096
     with pytest.raises(KeyNotFoundError):
-        exchange.begin(1, 1)
+        round_trip.begin(1, 1)
 
 
 def test_a_product_that_hides_nothing_is_zero_and_not_an_error() -> None:
@@ -130,14 +130,14 @@ def test_a_product_that_hides_nothing_is_zero_and_not_an_error() -> None:
     features = 2 * SMALLEST.poly_modulus_degree
     model = affine("equal", (1, features))
     model = Affine(model.weights, model.intercept, InputGrid.of(features, 0.0, 1.0))
-    exchange = Round(row_plans(*model.planned, hiding_bits=20, parameter_sets=[SMALLEST])[0])
-    assert isinstance(exchange.engine, RowEngine)
-    first, _ = exchange.encrypted(random_rows(model.grid, 1))
-    c0, c1 = exchange.engine.format.residues(first)
-    opposite = (exchange.engine.primes - c1) % exchange.engine.primes
-    cancelling = [first, exchange.engine.format.pack(c0, opposite.tobytes())]
-    (pair,) = exchange.reply(cancelling, 1)
+    round_trip = RoundTrip(row_plans(*model.planned, hiding_bits=20, parameter_sets=[SMALLEST])[0])
+    assert isinstance(round_trip.engine, RowEngine)
+    first, _ = round_trip.encrypted(random_rows(model.grid, 1))
+    c0, c1 = round_trip.engine.format.residues(first)
+    opposite = (round_trip.engine.primes - c1) % round_trip.engine.primes
+    cancelling = [first, round_trip.engine.format.pack(c0, opposite.tobytes())]
+    (pair,) = round_trip.reply(cancelling, 1)
     assert isinstance(pair, Residues)
     assert np.frombuffer(pair.c1, np.uint64).any()
-    t = exchange.plan.parameters.plain_modulus
-    assert (exchange.decrypted(cancelling, 1)[0, 0] - exchange.plan.model.intercept[0]) % t == 0
+    t = round_trip.plan.parameters.plain_modulus
+    assert (round_trip.decrypted(cancelling, 1)[0, 0] - round_trip.plan.model.intercept[0]) % t == 0

@@ -14,7 +14,7 @@ from sealserve_service.catalog.registry import serve_model
 from sealserve_service.engines.linear.row import RowEngine
 from sealserve_service.planning.planner import RowPlan, plan_row, row_plans
 from sealserve_service.tenants.tenant import ANONYMOUS
-from tests.support.row_models import (
+from tests.support.affine_models import (
     WEIGHTS,
     Affine,
     affine,
@@ -23,7 +23,7 @@ from tests.support.row_models import (
     integer_scores,
     random_rows,
 )
-from tests.support.row_round import Round
+from tests.support.item_round_trip import RoundTrip
 from tests.support.serving import LIMITS, linear
 
 every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
@@ -31,11 +31,11 @@ every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lam
 
 def assert_exact(plan: RowPlan, rows: NDArray[np.int64]) -> None:
     """Score rows in full items, over again until the last is full, and some of them in items that are not."""
-    exchange, capacity = Round(plan), plan.packing.rows
+    round_trip, capacity = RoundTrip(plan), plan.packing.rows
     items = -(-len(rows) // capacity)
     full = rows[np.arange(items * capacity) % len(rows)]
     for item in (*np.split(full, items), full[: capacity // 2 + 1], rows[-1:]):
-        np.testing.assert_array_equal(exchange.scores(item), integer_scores(plan.model, item))
+        np.testing.assert_array_equal(round_trip.scores(item), integer_scores(plan.model, item))
 
 
 def assert_model_exact(model: Affine, plans: list[RowPlan]) -> None:
@@ -116,20 +116,20 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
 def test_costs_are_those_of_a_full_item(parameter_set: ParameterSet) -> None:
     model = affine("normal", (10, 100))
     plan = row_plans(*model.planned, parameter_sets=[parameter_set])[0]
-    exchange = Round(plan)
+    round_trip = RoundTrip(plan)
     rows = random_rows(model.grid, plan.packing.rows)
-    ciphertexts = exchange.encrypted(rows)
-    cost = exchange.engine.offer.cost
+    ciphertexts = round_trip.encrypted(rows)
+    cost = round_trip.engine.offer.cost
     assert sum(map(len, ciphertexts)) == cost.request_bytes
-    assert sum(pair.byte_count for pair in exchange.reply(ciphertexts, len(rows))) == cost.reply_bytes
+    assert sum(pair.byte_count for pair in round_trip.reply(ciphertexts, len(rows))) == cost.reply_bytes
     assert cost.server_seconds > 0
 
 
 def test_a_malformed_ciphertext_is_named_by_its_place_in_the_item() -> None:
     model = affine("normal", (1, 9000))
-    exchange = Round(row_plans(*model.planned)[0])
-    good = exchange.encrypted(random_rows(model.grid, 1))
-    scoring = exchange.begin(1, len(good))
+    round_trip = RoundTrip(row_plans(*model.planned)[0])
+    good = round_trip.encrypted(random_rows(model.grid, 1))
+    scoring = round_trip.begin(1, len(good))
     scoring.add(good[:1])
     with pytest.raises(MalformedCiphertextError) as refused:
         scoring.add([good[1], good[2][:-1]])
@@ -140,10 +140,10 @@ def test_blocks_that_cancel_each_other_out() -> None:
     """Each is well made, but with equal weights the second polynomials add up to zero: the sum would hide nothing."""
     model = affine("equal", (1, 2 * 2048))
     model = Affine(model.weights, model.intercept, InputGrid.of(2 * 2048, 0.0, 1.0))
-    exchange = Round(row_plans(*model.planned, parameter_sets=ROW_PARAMETER_SETS[:1])[0])
-    first, _ = exchange.encrypted(random_rows(model.grid, 1))
-    c0, c1 = exchange.engine.format.residues(first)
-    opposite = (exchange.engine.primes - c1) % exchange.engine.primes
+    round_trip = RoundTrip(row_plans(*model.planned, parameter_sets=ROW_PARAMETER_SETS[:1])[0])
+    first, _ = round_trip.encrypted(random_rows(model.grid, 1))
+    c0, c1 = round_trip.engine.format.residues(first)
+    opposite = (round_trip.engine.primes - c1) % round_trip.engine.primes
     with pytest.raises(MalformedCiphertextError) as refused:
-        exchange.reply([first, exchange.engine.format.pack(c0, opposite.tobytes())], 1)
+        round_trip.reply([first, round_trip.engine.format.pack(c0, opposite.tobytes())], 1)
     assert refused.value.reason is CiphertextFault.TRANSPARENT

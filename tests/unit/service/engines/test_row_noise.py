@@ -8,9 +8,9 @@ from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Pa
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve_service.planning.planner import RowPlan, row_plans
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers, integer_scores, random_rows, tightest
-from tests.support.row_round import Round, secret_key
+from tests.support.affine_models import Integers, integer_scores, random_rows, tightest
+from tests.support.item_round_trip import RoundTrip, secret_key
+from tests.support.noisy_encryptor import NoisyEncryptor
 
 every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
 
@@ -52,7 +52,7 @@ def test_the_noise_bound_holds_and_is_tight(
     plan = row_plans(*model.planned, parameter_sets=[parameter_set])[0]
     np.testing.assert_array_equal(plan.model.weights, model.weights)
     assert plan.packing.polynomials == 1
-    exchange, noisy = Round(plan), NoisyEncryptor(plan.parameters, secret_key(parameter_set))
+    round_trip, noisy = RoundTrip(plan), NoisyEncryptor(plan.parameters, secret_key(parameter_set))
     worst = Worst(plan, noisy, sign)
     rows = random_rows(model.grid, plan.packing.rows)
     packed = plan.packing.pack_rows(rows)
@@ -60,7 +60,7 @@ def test_the_noise_bound_holds_and_is_tight(
 
     def errors(each: int, surplus: int = 0) -> Integers:
         ciphertexts = [noisy.encrypt(*pair) for pair in zip(packed, worst.noise(each, surplus), strict=True)]
-        wrong: Integers = exchange.decrypted(ciphertexts, len(rows)) - expected
+        wrong: Integers = round_trip.decrypted(ciphertexts, len(rows)) - expected
         return wrong
 
     assert not errors(21).any()  # no encryption of SEAL's has more

@@ -6,8 +6,8 @@ import pytest
 from sealserve.he.parameters import ROW_PARAMETER_SETS, ParameterSet
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve_service.planning.planner import row_plans
-from tests.support.row_models import Affine, affine, extreme_rows, integer_scores, random_rows, tightest
-from tests.support.row_round import Round, secret_key
+from tests.support.affine_models import Affine, affine, extreme_rows, integer_scores, random_rows, tightest
+from tests.support.item_round_trip import RoundTrip, secret_key
 
 every_set = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
 
@@ -17,13 +17,13 @@ def assert_exact(model: Affine, parameter_set: ParameterSet) -> None:
     plans = row_plans(*model.planned, parameter_sets=[parameter_set])
     assert plans
     for plan in plans:
-        exchange, seeded = Round(plan), SeededEncryptor(plan.parameters, secret_key(parameter_set))
+        round_trip, seeded = RoundTrip(plan), SeededEncryptor(plan.parameters, secret_key(parameter_set))
         rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 3)])
         for item in (rows[: plan.packing.rows], rows[-1:]):
             ciphertexts = [seeded.encrypt(plaintext) for plaintext in plan.packing.pack_rows(item)]
             expected = integer_scores(plan.model, item)
-            for mixed in (ciphertexts, ciphertexts[:1] + exchange.encrypted(item)[1:]):
-                np.testing.assert_array_equal(exchange.decrypted(mixed, len(item)), expected)
+            for mixed in (ciphertexts, ciphertexts[:1] + round_trip.encrypted(item)[1:]):
+                np.testing.assert_array_equal(round_trip.decrypted(mixed, len(item)), expected)
 
 
 @every_set

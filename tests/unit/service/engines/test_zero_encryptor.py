@@ -21,7 +21,7 @@ from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.noise import NOISE, zero_noise
-from tests.support.noisy import NoisyEncryptor
+from tests.support.noisy_encryptor import NoisyEncryptor
 
 EVERY_SET = (ROW_PARAMETER_SETS[0], *PRIVATE_ROW_PARAMETER_SETS)
 every_set = pytest.mark.parametrize("parameter_set", EVERY_SET, ids=lambda parameter_set: parameter_set.name)

@@ -16,7 +16,7 @@ from sealserve_service.planning import planner
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.planning.planner import ColumnPlan, column_plans, plan_column, row_plans
 from tests.support import mnist
-from tests.support.row_models import (
+from tests.support.affine_models import (
     Affine,
     affine,
     affine_models,

@@ -26,9 +26,9 @@ from sealserve_service.planning.hiding import (
     uniform_noise,
 )
 from sealserve_service.planning.noise import zero_noise
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers
-from tests.support.row_round import secret_key
+from tests.support.affine_models import Integers
+from tests.support.item_round_trip import secret_key
+from tests.support.noisy_encryptor import NoisyEncryptor
 
 SMALL = PRIVATE_ROW_PARAMETER_SETS[0]
 every_set = pytest.mark.parametrize("parameter_set", PRIVATE_ROW_PARAMETER_SETS, ids=lambda s: s.name)

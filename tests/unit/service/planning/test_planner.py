@@ -32,7 +32,7 @@ from sealserve_service.planning.planner import (
     row_plans,
 )
 from tests.support import mnist
-from tests.support.row_models import (
+from tests.support.affine_models import (
     Affine,
     affine,
     affine_models,

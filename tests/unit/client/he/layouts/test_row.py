@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sealserve.he.layouts.row import RowPacking
-from tests.support.row_models import Integers
+from tests.support.affine_models import Integers
 
 
 @st.composite

@@ -22,16 +22,16 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers
-from tests.support.seal_watch import SealWatch, seal_watch
+from tests.support.affine_models import Integers
+from tests.support.noisy_encryptor import NoisyEncryptor
+from tests.support.seal_spy import SealSpy, seal_spy
 
 RANDOM = np.random.default_rng(8)
 KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in ROW_PARAMETER_SETS}
 SETS = pytest.mark.parametrize("parameter_set", ROW_PARAMETER_SETS, ids=lambda s: s.name)
 LEAST_NOISE_ROOM = 43  # q > 43 t, or not even what is fresh can be decrypted: 43 = 2 (21 + 1/2)
 
-watch = pytest.fixture(seal_watch)
+spy = pytest.fixture(seal_spy)
 
 
 def format_of(parameters: EncryptionParameters) -> CiphertextFormat:
@@ -155,12 +155,12 @@ def test_no_two_ciphertexts_have_a_seed_or_a_second_polynomial_in_common(paramet
 
 @SETS
 def test_the_seed_is_what_the_system_drew_and_nothing_else_decides_the_second_polynomial(
-    parameter_set: ParameterSet, watch: SealWatch
+    parameter_set: ParameterSet, spy: SealSpy
 ) -> None:
     parameters = EncryptionParameters(parameter_set, 1 << 20)
     form = format_of(parameters)
-    ciphertext = watch.encryptor(parameters, KEYS[parameter_set]).encrypt(random_coefficients(parameters))
-    (seed,) = watch.seeds
+    ciphertext = spy.encryptor(parameters, KEYS[parameter_set]).encrypt(random_coefficients(parameters))
+    (seed,) = spy.seeds
     assert len(seed) == SEED_BYTES
     assert ciphertext[-SEED_BYTES:] == seed
     nothing = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
@@ -177,17 +177,17 @@ def test_the_seed_is_what_the_system_drew_and_nothing_else_decides_the_second_po
 @SETS
 @pytest.mark.parametrize("bits", [2, 20, 40])
 def test_the_noise_is_that_of_the_ciphertext_it_was_moved_from(
-    parameter_set: ParameterSet, bits: int, watch: SealWatch
+    parameter_set: ParameterSet, bits: int, spy: SealSpy
 ) -> None:
     """To the coefficient, so that its distribution and its bound are SEAL's, whatever they are."""
     parameters = EncryptionParameters(parameter_set, 1 << bits)
     noisy = NoisyEncryptor(parameters, KEYS[parameter_set])
-    encryptor = watch.encryptor(parameters, KEYS[parameter_set])
+    encryptor = spy.encryptor(parameters, KEYS[parameter_set])
     for _ in range(5):
         coefficients = random_coefficients(parameters)
-        watch.forget()
+        spy.forget()
         ciphertext = encryptor.encrypt(coefficients)
-        (pair,) = watch.pairs
+        (pair,) = spy.pairs
         noise = noisy.noise(expanded(parameters, ciphertext), coefficients)
         assert noise.any()
         np.testing.assert_array_equal(noise, noisy.noise(pair, coefficients))

@@ -19,7 +19,7 @@ from sealserve.he.seal_format import CiphertextFormat
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
-from tests.support.seal_watch import SealWatch, ciphertext_bytes, seal_watch
+from tests.support.seal_spy import SealSpy, ciphertext_bytes, seal_spy
 
 SMALLEST = ROW_PARAMETER_SETS[0]
 KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in ROW_PARAMETER_SETS}
@@ -30,24 +30,24 @@ STEPS = [
 ]
 HEADERS_BYTES = 128  # more than there are before the residues
 
-watch = pytest.fixture(seal_watch)
+spy = pytest.fixture(seal_spy)
 
 
-def encryptor_of(watch: SealWatch, parameter_set: ParameterSet) -> SeededEncryptor:
-    return watch.encryptor(EncryptionParameters(parameter_set, 1 << 20), KEYS[parameter_set])
+def encryptor_of(spy: SealSpy, parameter_set: ParameterSet) -> SeededEncryptor:
+    return spy.encryptor(EncryptionParameters(parameter_set, 1 << 20), KEYS[parameter_set])
 
 
 def plaintext_of(parameter_set: ParameterSet) -> NDArray[np.uint64]:
     return np.arange(parameter_set.poly_modulus_degree, dtype=np.uint64)
 
 
-def secret_pieces(watch: SealWatch) -> set[bytes]:
+def secret_pieces(spy: SealSpy) -> set[bytes]:
     """The residues of (c0, c1) and, once it is made, of (c0, c1 - c1') in NTT form: two by two, 16 bytes.
 
     No piece is anywhere else by chance. Headers are left out: all ciphertexts have them.
     """
-    assert watch.pairs
-    secrets = (data[len(data) % 8 + HEADERS_BYTES :] for data in watch.pairs + watch.differences)
+    assert spy.pairs
+    secrets = (data[len(data) % 8 + HEADERS_BYTES :] for data in spy.pairs + spy.differences)
     return {data[at : at + 16] for data in secrets for at in range(0, len(data) - 15, 8)}
 
 
@@ -62,7 +62,7 @@ def reachable(root: object) -> Iterator[object]:
     open_ones = [root]
     while open_ones:
         value = open_ones.pop()
-        if id(value) in seen or isinstance(value, SealWatch | type):
+        if id(value) in seen or isinstance(value, SealSpy | type):
             continue
         seen.add(id(value))
         yield value
@@ -83,68 +83,68 @@ def contents(value: object) -> bytes:
     return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else b""
 
 
-def assert_nothing_is_left(watch: SealWatch) -> None:
-    """SEAL's objects are gone, and nothing but the watch's list refers to the bytes."""
-    assert watch.objects
-    assert [reference() for reference in watch.objects] == [None] * len(watch.objects)
+def assert_nothing_is_left(spy: SealSpy) -> None:
+    """SEAL's objects are gone, and nothing but the spy's list refers to the bytes."""
+    assert spy.objects
+    assert [reference() for reference in spy.objects] == [None] * len(spy.objects)
     one_reference = [sys.getrefcount(data) for data in [bytes([7]) * 1000]]
-    assert [sys.getrefcount(data) for data in watch.data] == one_reference * len(watch.data)
+    assert [sys.getrefcount(data) for data in spy.data] == one_reference * len(spy.data)
 
 
-def assert_secret(watch: SealWatch, values: Iterable[object]) -> None:
+def assert_secret(spy: SealSpy, values: Iterable[object]) -> None:
     """None of the values holds a piece of the pair."""
-    secret = secret_pieces(watch)
+    secret = secret_pieces(spy)
     for value in values:
         assert not secret & pieces(contents(value))
 
 
 @SETS
-def test_the_pair_is_in_nothing_that_is_returned_or_kept(parameter_set: ParameterSet, watch: SealWatch) -> None:
-    encryptor = encryptor_of(watch, parameter_set)
+def test_the_pair_is_in_nothing_that_is_returned_or_kept(parameter_set: ParameterSet, spy: SealSpy) -> None:
+    encryptor = encryptor_of(spy, parameter_set)
     before = {name: (id(value), contents(value)) for name, value in vars(encryptor).items()}
     ciphertext = encryptor.encrypt(plaintext_of(parameter_set))
-    assert watch.steps == STEPS
-    assert_nothing_is_left(watch)
-    assert_secret(watch, [ciphertext])
+    assert spy.steps == STEPS
+    assert_nothing_is_left(spy)
+    assert_secret(spy, [ciphertext])
     assert {name: (id(value), contents(value)) for name, value in vars(encryptor).items()} == before
     everything = list(reachable(encryptor))
     assert any(isinstance(value, _seal.Ciphertext) for value in everything)
-    assert_secret(watch, everything)
+    assert_secret(spy, everything)
 
 
-def test_the_pair_would_be_found(watch: SealWatch) -> None:
+def test_the_pair_would_be_found(spy: SealSpy) -> None:
     """Wherever it hid: the tests above and below see what they look for."""
-    encryptor: Any = encryptor_of(watch, SMALLEST)
+    encryptor: Any = encryptor_of(spy, SMALLEST)
     encryptor.encrypt(plaintext_of(SMALLEST))
-    (pair,), c1_at = watch.pairs, -8 * SMALLEST.poly_modulus_degree
-    difference = bytearray(watch.differences[0])
+    (pair,), c1_at = spy.pairs, -8 * SMALLEST.poly_modulus_degree
+    difference = bytearray(spy.differences[0])
     array, part, between = np.frombuffer(pair[-800:], np.uint64), pair[c1_at : c1_at + 16], b"x" + pair[-160:] + b"xyz"
     hidden = [[{"a": pair}], SimpleNamespace(kept=(pair,)), array, part, between, difference]
     for value in hidden:
         encryptor.kept = value
         with pytest.raises(AssertionError):
-            assert_secret(watch, reachable(encryptor))
+            assert_secret(spy, reachable(encryptor))
 
-    assert_nothing_is_left(watch)
+    assert_nothing_is_left(spy)
     context = _seal.context(EncryptionParameters(SMALLEST, 1 << 20))
     kept = _seal.load_ciphertext(context, bytes(bytearray(pair)))
     with pytest.raises(AssertionError):
-        assert_nothing_is_left(watch)
+        assert_nothing_is_left(spy)
     del kept
-    assert_nothing_is_left(watch)
-    kept_bytes = watch.data[0]
+    assert_nothing_is_left(spy)
+    kept_bytes = spy.data[0]
     with pytest.raises(AssertionError):
-        assert_nothing_is_left(watch)
+        assert_nothing_is_left(spy)
     del kept_bytes
 
 
-def test_the_pair_gives_the_key(watch: SealWatch) -> None:
+def test_the_pair_gives_the_key(spy: SealSpy) -> None:
     """Why all this: s = (c0' - c0) / (c1 - c1'), in NTT form, in which SEAL writes keys."""
     parameters, (prime,) = EncryptionParameters(SMALLEST, 1 << 20), SMALLEST.data_primes
     context = _seal.context(parameters)
     form = CiphertextFormat(SMALLEST, _seal.fresh_parms_id(context))
-    moved = _seal.load_ciphertext(context, encryptor_of(watch, SMALLEST).encrypt(plaintext_of(SMALLEST)))
-    c0, difference = form.residues(watch.differences[0])[:, 0].astype(object)
+    moved = _seal.load_ciphertext(context, encryptor_of(spy, SMALLEST).encrypt(plaintext_of(SMALLEST)))
+    c0, difference = form.residues(spy.differences[0])[:, 0].astype(object)
     _seal.Evaluator(context).transform_to_ntt_inplace(moved)
     new_c0 = form.residues(ciphertext_bytes(moved))[0, 0].astype(object)
     inverses = np.array([pow(int(residue), -1, prime) for residue in difference], object)
@@ -153,12 +153,12 @@ def test_the_pair_gives_the_key(watch: SealWatch) -> None:
 
 
 def test_nothing_is_logged_or_printed(
-    watch: SealWatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    spy: SealSpy, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    encryptor = encryptor_of(watch, SMALLEST)
+    encryptor = encryptor_of(spy, SMALLEST)
     with caplog.at_level(logging.DEBUG):
         encryptor.encrypt(plaintext_of(SMALLEST))
-    assert watch.steps == STEPS
+    assert spy.steps == STEPS
     assert not caplog.records
     assert tuple(capfd.readouterr()) == ("", "")
 
@@ -179,46 +179,46 @@ def frames_below(error: BaseException | None) -> Iterator[FrameType]:
 @pytest.mark.parametrize("step", range(len(STEPS)), ids=[f"{index}-{name}" for index, name in enumerate(STEPS)])
 @pytest.mark.parametrize("failure", [RuntimeError, MemoryError, KeyboardInterrupt])
 def test_a_failure_leaves_nothing_behind(
-    parameter_set: ParameterSet, step: int, failure: type[BaseException], watch: SealWatch
+    parameter_set: ParameterSet, step: int, failure: type[BaseException], spy: SealSpy
 ) -> None:
-    encryptor = encryptor_of(watch, parameter_set)
-    watch.failing_step, watch.failure = step, failure("of the test")
+    encryptor = encryptor_of(spy, parameter_set)
+    spy.failing_step, spy.failure = step, failure("of the test")
     with pytest.raises(failure if failure is KeyboardInterrupt else _seal.SealError, match="of the test") as caught:
         encryptor.encrypt(plaintext_of(parameter_set))
-    assert watch.steps == STEPS[: step + 1]
-    assert_nothing_is_left(watch)  # though the error is still there
+    assert spy.steps == STEPS[: step + 1]
+    assert_nothing_is_left(spy)  # though the error is still there
     frames = list(frames_below(caught.value))
     assert {"encrypt", "_encrypt", "step"} <= {frame.f_code.co_name for frame in frames}
-    if watch.pairs:
-        assert_secret(watch, (value for frame in frames for value in reachable(frame.f_locals)))
+    if spy.pairs:
+        assert_secret(spy, (value for frame in frames for value in reachable(frame.f_locals)))
 
-    watch.failing_step = None
-    watch.forget()
+    spy.failing_step = None
+    spy.forget()
     assert encryptor.encrypt(plaintext_of(parameter_set))
-    assert watch.steps == STEPS
+    assert spy.steps == STEPS
 
 
-def test_a_failure_of_seal_itself_leaves_nothing_behind(watch: SealWatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    encryptor = encryptor_of(watch, SMALLEST)
+def test_a_failure_of_seal_itself_leaves_nothing_behind(spy: SealSpy, monkeypatch: pytest.MonkeyPatch) -> None:
+    encryptor = encryptor_of(spy, SMALLEST)
     monkeypatch.setattr(encryptor, "_twin_parms_id", bytes(32))
     with pytest.raises(_seal.SealError) as caught:
         encryptor.encrypt(plaintext_of(SMALLEST))
-    assert watch.steps == STEPS[: STEPS.index("ciphertext_bytes") + 1]
-    assert_nothing_is_left(watch)
+    assert spy.steps == STEPS[: STEPS.index("ciphertext_bytes") + 1]
+    assert_nothing_is_left(spy)
     frames = list(frames_below(caught.value))
     assert {"_phase", "load_ciphertext", "errors"} <= {frame.f_code.co_name for frame in frames}
-    assert_secret(watch, (value for frame in frames for value in reachable(frame.f_locals)))
+    assert_secret(spy, (value for frame in frames for value in reachable(frame.f_locals)))
 
 
 @SETS
 def test_without_a_seed_nothing_is_encrypted(
-    parameter_set: ParameterSet, watch: SealWatch, monkeypatch: pytest.MonkeyPatch
+    parameter_set: ParameterSet, spy: SealSpy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhausted(_: int) -> NoReturn:
         raise OSError(errno.EIO, "no entropy")
 
-    encryptor = encryptor_of(watch, parameter_set)
+    encryptor = encryptor_of(spy, parameter_set)
     monkeypatch.setattr(os, "urandom", exhausted)
     with pytest.raises(OSError, match="no entropy"):
         encryptor.encrypt(plaintext_of(parameter_set))
-    assert not watch.steps
+    assert not spy.steps

@@ -8,7 +8,7 @@ from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.seal_format import CiphertextFormat, pack_plaintext
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
-from tests.support.row_models import Integers
+from tests.support.affine_models import Integers
 
 
 class NoisyEncryptor:

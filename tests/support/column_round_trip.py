@@ -14,8 +14,8 @@ from sealserve.protocol.item import ItemHeader, Residues
 from sealserve_service.engines.linear.column import ColumnEngine, ColumnScoring
 from sealserve_service.planning.planner import ColumnPlan, Plan
 from sealserve_service.tenants.tenant import ANONYMOUS
-from tests.support.row_models import Integers
-from tests.support.row_round import secret_key
+from tests.support.affine_models import Integers
+from tests.support.item_round_trip import secret_key
 
 
 def plan_of(
@@ -36,7 +36,7 @@ def plan_of(
     )
 
 
-class ColumnRound:
+class ColumnRoundTrip:
     """A client and a server of a plan."""
 
     def __init__(self, plan: ColumnPlan) -> None:

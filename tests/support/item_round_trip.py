@@ -19,7 +19,7 @@ from sealserve_service.engines.linear.row import RowEngine, RowScoring
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.planner import ColumnPlan, RowPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
-from tests.support.row_models import Integers
+from tests.support.affine_models import Integers
 
 
 @cache
@@ -38,7 +38,7 @@ def _registered(tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEn
     return zero_encryptor(parameter_set)
 
 
-class Round:
+class RoundTrip:
     """A client and a server of a plan; `keys` finds the client's public key, where the plan needs it."""
 
     def __init__(self, plan: RowPlan | ColumnPlan, keys: ZeroEncryptorOf = _registered) -> None:

@@ -16,7 +16,7 @@ FUNCTIONS = ("load_ciphertext", "ciphertext_bytes")
 ciphertext_bytes = _seal.ciphertext_bytes  # unwatched
 
 
-class SealWatch:
+class SealSpy:
     """The steps that SEAL has been asked for, and what they took and returned.
 
     Attributes:
@@ -65,33 +65,33 @@ class SealWatch:
         return result
 
 
-class _Watched:
+class _SpiedOn:
     """One of SEAL's objects, each of whose methods is a step."""
 
-    def __init__(self, watch: SealWatch, real: Any) -> None:
-        self._watch, self._real = watch, real
+    def __init__(self, spy: SealSpy, real: Any) -> None:
+        self._spy, self._real = spy, real
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *arguments: self._watch.step(name, getattr(self._real, name), *arguments)
+        return lambda *arguments: self._spy.step(name, getattr(self._real, name), *arguments)
 
 
-def seal_watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[SealWatch]:
-    """A fixture: the watch of all SEAL objects that are made from now on."""
-    watch = SealWatch()
+def seal_spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[SealSpy]:
+    """A fixture: the spy of all SEAL objects that are made from now on."""
+    spy = SealSpy()
 
-    def watched_role(real: Any) -> Callable[..., Any]:
-        return lambda *arguments: _Watched(watch, real(*arguments))
+    def spied_role(real: Any) -> Callable[..., Any]:
+        return lambda *arguments: _SpiedOn(spy, real(*arguments))
 
-    def watched_function(name: str, real: Any) -> Callable[..., Any]:
-        return lambda *arguments: watch.step(name, real, *arguments)
+    def spied_function(name: str, real: Any) -> Callable[..., Any]:
+        return lambda *arguments: spy.step(name, real, *arguments)
 
     def drawn(count: int, urandom: Callable[[int], bytes] = os.urandom) -> bytes:
-        watch.seeds.append(urandom(count))
-        return watch.seeds[-1]
+        spy.seeds.append(urandom(count))
+        return spy.seeds[-1]
 
     for role in ROLES:
-        monkeypatch.setattr(_seal, role, watched_role(getattr(_seal, role)))
+        monkeypatch.setattr(_seal, role, spied_role(getattr(_seal, role)))
     for name in FUNCTIONS:
-        monkeypatch.setattr(_seal, name, watched_function(name, getattr(_seal, name)))
+        monkeypatch.setattr(_seal, name, spied_function(name, getattr(_seal, name)))
     monkeypatch.setattr(os, "urandom", drawn)
-    yield watch
+    yield spy

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: what is closed is reset
 
 
-class CuttingProxy:
+class ResettingProxy:
     """Passes connections on to an address; each is cut after its number of bytes from the client.
 
     Args:
@@ -24,7 +24,7 @@ class CuttingProxy:
         self._limit = limit
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.connections = self.cuts = self.stalls = 0
+        self.connections = self.resets = self.stalls = 0
         self._lock = threading.Lock()  # connections that are due at once: one has the stall
         self._stall: tuple[int, float] | None = None
         self._open = set[socket.socket]()
@@ -61,7 +61,7 @@ class CuttingProxy:
             while data := source.recv(1 << 16):
                 count += len(data)
                 if limit is not None and count > limit:
-                    self.cuts += 1
+                    self.resets += 1
                     break
                 if sink.getpeername() == self._target:
                     time.sleep(self._seconds_to_stall(count))
@@ -88,9 +88,9 @@ def _reset(end: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def cutting(target: str, limit: Callable[[int], int | None]) -> Iterator[CuttingProxy]:
+def resetting_proxy(target: str, limit: Callable[[int], int | None]) -> Iterator[ResettingProxy]:
     """Run a proxy."""
-    proxy = CuttingProxy(target, limit)
+    proxy = ResettingProxy(target, limit)
     try:
         yield proxy
     finally:
