@@ -1,4 +1,4 @@
-"""Items and models survive the way to protobuf and back."""
+"""Models survive the way to protobuf and back."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as hnp
 from sealserve.he.parameters import ROW_PARAMETER_SETS, EncryptionParameters, Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
-from sealserve.protocol.item import ItemHeader, Residues, Scores, SealCiphertext
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Link, Output, Task
 from sealserve.v1 import model_pb2
@@ -27,35 +26,6 @@ texts = st.text(max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 seconds = st.integers(0, 10**9).map(lambda milliseconds: milliseconds / 1000)
 FLAGS = (False, True)
-
-
-# Items
-
-
-@QUICK
-@given(
-    header=st.builds(ItemHeader, texts, texts, st.sampled_from([*Layout, None]), texts, counts, counts, key_id=texts)
-)
-def test_headers_survive(header: ItemHeader) -> None:
-    assert wire.header_from_proto(wire.header_to_proto(header)) == header
-
-
-pieces = st.one_of(
-    st.builds(Residues, st.binary(max_size=9), st.binary(max_size=9)), st.binary(max_size=9).map(SealCiphertext)
-)
-
-
-@QUICK
-@given(first_index=counts, reply=st.lists(pieces, max_size=4))
-def test_scores_survive_each_in_its_form(first_index: int, reply: list[Scores]) -> None:
-    message = wire.scores_to_proto(first_index, reply)
-    assert message.first_index == first_index
-    back = wire.scores_from_proto(message)
-    assert back == reply
-    assert list(map(type, back)) == list(map(type, reply))
-
-
-# Models
 
 
 @st.composite
