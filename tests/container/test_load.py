@@ -20,7 +20,6 @@ from tests.support.serving import HANG_SECONDS
 pytestmark = pytest.mark.slow
 
 CLIENTS = 200
-LOAD_SECONDS = 60.0
 REFUSED_WAIT_SECONDS = 0.2
 FEATURES, CLASSES = 784, 10  # MNIST's
 
@@ -80,10 +79,12 @@ def _is_refusal(error: SealserveError) -> bool:
     return isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("load_seconds", [60.0, pytest.param(1800.0, marks=pytest.mark.long)])
 def test_two_hundred_clients(
     container: Container,
     model: tuple[NDArray[np.float64], NDArray[np.float64]],
     capsys: pytest.CaptureFixture[str],
+    load_seconds: float,
 ) -> None:
     load = Load(model)
     process = container.state("Pid")
@@ -92,13 +93,13 @@ def test_two_hundred_clients(
             open_clients.enter_context(Client(container.address, timeout_seconds=HANG_SECONDS)) for _ in range(CLIENTS)
         ]
         assert len({client.model.name for client in clients}) == 1  # connected, with a key each
-        end = time.monotonic() + LOAD_SECONDS
+        end = time.monotonic() + load_seconds
         for ended in [threads.submit(load.be_client, client, end) for client in clients]:
             ended.result()
     total = load.rows.total()
     with capsys.disabled():
         print(
-            f"\n{CLIENTS} clients, {LOAD_SECONDS:.0f} s: {total / LOAD_SECONDS:.0f} rows/s, all right, "
+            f"\n{CLIENTS} clients, {load_seconds:.0f} s: {total / load_seconds:.0f} rows/s, all right, "
             f"{load.refused} refused; the container's peak is {container.peak_memory_bytes() >> 20} MiB, "
             f"the service's {container.resident_bytes() >> 20} MiB"
         )

@@ -339,7 +339,9 @@ def inflated(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(0, 4), pytest.param(1, 50, marks=pytest.mark.slow)], ids=["a few", "many"]
+    ("seed", "count"),
+    [(0, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 2000, marks=pytest.mark.long)],
+    ids=["a few", "many", "very many"],
 )
 def test_mutated_requests_fail_alone(
     ei_user: EIUser, good: Request, processes: EIServerProcesses, seed: int, count: int

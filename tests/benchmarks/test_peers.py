@@ -32,6 +32,18 @@ def test_a_worker_scores_as_the_model_does(workload: Workload, worker: str) -> N
     assert (sample.request_bytes > 0, sample.reply_bytes > 0, peer.key_bytes > 0) == (is_encrypted,) * 3
 
 
+@pytest.mark.long
+def test_concrete_ml_scores_in_an_environment_of_its_own(workload: Workload) -> None:
+    """It is installed from the package index first: 6 GB."""
+    python = peers.concrete_ml_python()
+    if python is None:
+        pytest.skip("Concrete ML cannot be installed; what pip says is above")
+    with systems.peer(workload, "Concrete ML", "concrete-ml", python) as peer:
+        sample = peer.measure(7)
+    np.testing.assert_allclose(sample.scores, workload.model.decision(workload.rows[2:3]), atol=0.1)
+    assert min(sample.request_bytes, sample.reply_bytes, peer.key_bytes) > 0
+
+
 def test_a_worker_that_does_not_start_is_an_error(workload: Workload) -> None:
     with pytest.raises(RuntimeError, match="nix did not start"), systems.peer(workload, "peer", "nix"):
         pytest.fail("it started")
