@@ -264,7 +264,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     whole.xaxis.set_major_formatter("{x:,g}")
     whole.grid(axis="x", color="#e4e4e4")
     whole.set_axisbelow(True)
-    whole.set_xlim(min(totals) / 3, max(totals) * 20)
+    whole.set_xlim(min(totals) / 3, max(totals) * 8)
     whole.set_xlabel("milliseconds a row, features to scores (logarithmic)")
     left = np.zeros(len(results))
     # Shares are stacked on a scale of their own: lengths of a stack on a logarithmic one mean nothing.

@@ -56,20 +56,18 @@ def agreement(found: list[dict[str, Any]]) -> str:
     return f"{agreeing} of {len(found)} ratios agree within {percent(AGREEING)}"
 
 
-def sentence(found: list[dict[str, Any]]) -> str:
-    """Say for the README how many agree, and which is the farthest apart."""
-    worst = max(found, key=itemgetter("apart"))
-    return f"Measured twice: {agreement(found)}, the farthest is {_quoted(worst)}, {percent(worst['apart'])} apart."
-
-
 def table(found: list[dict[str, Any]]) -> str:
-    """Render the ratios, how many agree, and which do not."""
+    """Render the ratios, how many agree, which do not, and which two are the farthest apart."""
     lines = [("ratio", "first", "second", "apart")]
     for ratio in found:
         values = peers.three_digits(ratio["first"]), peers.three_digits(ratio["second"])
         lines.append((f"{ratio['part']}: {ratio['name']}", *values, percent(ratio["apart"])))
     parting = ", ".join(_quoted(ratio) for ratio in found if ratio["apart"] > AGREEING)
-    return f"{render(lines)}\n\n{agreement(found)}{f', all but {parting}' if parting else ''}."
+    worst = max(found, key=itemgetter("apart"))
+    return (
+        f"{render(lines)}\n\n{agreement(found)}{f', all but {parting}' if parting else ''}. "
+        f"The farthest apart, by {percent(worst['apart'])}, is {_quoted(worst)}."
+    )
 
 
 def _quoted(ratio: dict[str, Any]) -> str:
