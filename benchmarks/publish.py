@@ -1,8 +1,9 @@
-"""`make bench-publish`: a run of `make bench` -> docs/benchmarks.json -> README, docs/benchmarks.md, plots.
+"""The publisher of results: a run of `make bench` -> docs/benchmarks.json -> README, docs, plots.
 
-With --render, only the latter, from the docs/benchmarks.json that is there; a test does that and compares.
+With --render only the latter step, from the docs/benchmarks.json that is there. A test does the
+same and compares.
 
-docs/benchmarks.json: {"commit", "machine", "versions", "parts": {name of the benchmark: its results}}.
+docs/benchmarks.json: {"commit", "machine", "versions", "parts": {name of the part: its results}}.
 """
 
 import argparse
@@ -54,7 +55,7 @@ HEADLINES = {
 # The parts in the order of the document, each with its title and what renders it.
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "peers": (
-        "Every peer beside us",
+        "Every peer beside sealserve",
         lambda found: "\n\n".join((ratios(found), peers.table(found["systems"]), peers.parameters(found["systems"]))),
     ),
     "row": ("The row layout", row.table),
@@ -75,14 +76,15 @@ PLOTS: dict[str, Callable[[Any, Path], None]] = {
 
 
 class PublishError(Exception):
-    """Results that make no whole, or a file without the place for them."""
+    """The results make no whole, or a file has no place for them."""
 
 
 def merged(files: Iterable[Path]) -> dict[str, Any]:
     """Merge the results of one run, a file a benchmark.
 
     Raises:
-        PublishError: there are none, or they are of several versions or machines, or of what is in no commit.
+        PublishError: there are no results, or they are of several versions or machines, or were
+            measured at no commit.
     """
     whole: dict[str, Any] = {}
     for path in sorted(files):
@@ -100,7 +102,7 @@ def merged(files: Iterable[Path]) -> dict[str, Any]:
 
 
 def machine(results: dict[str, Any]) -> str:
-    """Say in a sentence what was measured where."""
+    """Say where the results were measured, and with which versions."""
     found, versions = (
         results["machine"],
         ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
@@ -112,13 +114,13 @@ def machine(results: dict[str, Any]) -> str:
 
 
 def ratios(found: dict[str, Any]) -> str:
-    """Render what matters whatever the machine."""
+    """Render the ratios, which depend on the machine least."""
     lines = [(name, peers.three_digits(ratio)) for name, ratio in found["ratios"].items()]
     return render([("how many times", "ratio"), *lines])
 
 
 def readme_section(results: dict[str, Any]) -> str:
-    """Render what the README says: the ratios to remember, of the parts that there are, and one picture."""
+    """Render the README's section: the ratios to remember, of the parts measured, and a picture."""
     parts, rows = results["parts"], [("sealserve, with private weights unless it says open, is", "times")]
     if "peers" in parts:
         found = parts["peers"]["ratios"]
@@ -140,7 +142,7 @@ def readme_section(results: dict[str, Any]) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Break the lines of Markdown's paragraphs at 100 columns; tables, headings, pictures and lists stay."""
+    """Break the lines of Markdown's paragraphs; leave tables, headings, pictures and lists."""
     paragraphs = text.split("\n\n")
     is_prose = [not paragraph.startswith(("|", "#", "!", "- ")) for paragraph in paragraphs]
     return "\n\n".join(

@@ -1,7 +1,8 @@
-"""`make bench-twice`: how far apart the ratios of two runs are: what was measured first, beside what is in build/bench.
+"""Repetition: how far apart the ratios of two runs are, `make bench-twice`.
 
-Milliseconds are those of a machine in its hour; what is to be the same whoever repeats it is how many times one is the
-other. Prints a table, and writes repeat.json into build/bench.
+The results of the first run are in build/bench/first, those of the second in build/bench.
+Milliseconds depend on the machine and the hour; ratios should be the same whoever repeats a run.
+Prints a table, and writes repeat.json into build/bench.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def apart(first: float, second: float) -> float:
 
 
 def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Compare the ratios that two runs have both, given the results of each: {name of the part: its results}."""
+    """Compare the ratios that both runs have, given their results: {name of the part: results}."""
     found = []
     for part, ratios in RATIOS.items():
         if part in first and part in second:
@@ -45,7 +46,7 @@ def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[s
 
 
 def measured(directory: Path) -> dict[str, Any]:
-    """Read the results in a directory, of the parts that have ratios: {name of the part: its results}."""
+    """Read the results in a directory, of the parts that have ratios: {name of part: results}."""
     paths = {name: directory / f"{name}.json" for name in RATIOS}
     return {name: json.loads(path.read_text())[name] for name, path in paths.items() if path.exists()}
 

@@ -153,7 +153,10 @@ def _depth(frame: FrameType) -> int:
 
 
 def measure() -> Walk:
-    """Trace one row's prediction, by a client that has predicted twice, of a model with private weights."""
+    """Trace one row's prediction of a model with private weights.
+
+    The client has predicted twice before.
+    """
     estimator, X = digits()
     keys = registered_keys()
     registry = ModelRegistry([served("digits", estimator, input_step=1 / 16, keys=keys, hiding_bits=HIDING_BITS)])
