@@ -1,4 +1,7 @@
-"""Models and rows for the tests of planner and engines, the worst there are among them; and exact arithmetic."""
+"""Affine models and rows for the tests of planner and engines, the worst ones among them.
+
+Scores are computed exactly, in Python integers.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +72,10 @@ WEIGHTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[np.f
 
 
 def affine(kind: str, shape: tuple[int, int], *, intercept: float = 1.0, seed: int = 0) -> Affine:
-    """Build a model of a kind of weights, with intercepts up to some size, each feature with a range of its own."""
+    """Build a model of a kind of weights; each feature has a range of its own.
+
+    Intercepts are at most `intercept` in size.
+    """
     generator = np.random.default_rng([seed, *shape])
     minimum = generator.uniform(-2.0, 1.0, shape[1])
     span = generator.choice([0.0, 1.0, 2.5], shape[1], p=[0.1, 0.5, 0.4])
@@ -79,9 +85,9 @@ def affine(kind: str, shape: tuple[int, int], *, intercept: float = 1.0, seed: i
 
 
 def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: int) -> Affine:
-    """Build a model of integers that uses q up: all in one polynomial, it has no room for 1 more in a weight.
+    """Build a model of integers that uses up q: all in one polynomial, no weight may grow by 1.
 
-    Its scores use t up as well: they span more than half of it.
+    Its scores use up t as well: they span more than half of it.
     """
     q = parameter_set.modulus
     powers = [1 << bits for bits in range(2, 60)]
@@ -125,7 +131,7 @@ def affine_models(draw: st.DrawFn) -> Affine:
 
 
 def extreme_rows(model: QuantizedModel, grid: InputGrid, classes: int = 12) -> NDArray[np.int64]:
-    """Rows on the grid that no other outdoes: all at a bound, and each class's greatest and least score.
+    """Rows on the grid at the extremes: all features at a bound, and each class's extreme scores.
 
     Args:
         model: the integer model.

@@ -1,6 +1,7 @@
-"""The part of Bicep that deploy/aci is written in, read and evaluated: no compiler of it comes in a package.
+"""Bicep, as far as deploy/aci uses it, read and evaluated: no package has a compiler of it.
 
-Declarations come before their use, as they do in the templates; whatever else is not known raises BicepError.
+Declarations must come before their use, as they do in the templates. Whatever is not known raises
+BicepError.
 """
 
 import re

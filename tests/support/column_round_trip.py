@@ -1,4 +1,7 @@
-"""A batch through the column engine without the floats at either end, and without encryption: residues in and out."""
+"""The round trip of a batch through the column engine, of integers or of residues.
+
+The floats at either end are left out.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -18,6 +18,9 @@ class Digits:
 
 
 def digits() -> tuple[LogisticRegression, NDArray[np.float64]]:
-    """Fit a classifier of the digits, and return it with all rows: 64 features, multiples of 1/16 in 0..1."""
+    """Fit a classifier of the digits, and return it with all rows.
+
+    Rows have 64 features, which are multiples of 1/16 in 0..1.
+    """
     X, y = load_digits(return_X_y=True)
     return LogisticRegression(max_iter=1000).fit(X[:1000] / 16, y[:1000]), X / 16

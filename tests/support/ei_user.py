@@ -1,4 +1,4 @@
-"""An unmodified encrypted-inference 0.9 client and its keys, with bytes in the place of base64 strings."""
+"""An unmodified encrypted-inference 0.9 client and its keys, with bytes for base64 strings."""
 
 import base64
 import hashlib

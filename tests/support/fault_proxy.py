@@ -73,7 +73,7 @@ def read_nothing(client: socket.socket, port: int) -> None:
 
 
 def drip(client: socket.socket, port: int) -> None:
-    """Answer a byte at a time, each well within the time-out of a wait, and never come to an end."""
+    """Answer a byte at a time, each well within the time-out of a wait, without an end."""
     client.sendall(b"HTTP/1.1 200 OK\r\nx-slow: ")
     while True:
         client.sendall(b"x")
@@ -99,7 +99,12 @@ class FaultProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def use(self, fault: Fault, times: int | None = None) -> None:
-        """Drop all connections, and treat new ones so: for good, or so many of them before relaying again."""
+        """Drop all connections, and treat new ones by a fault.
+
+        Args:
+            fault: what is done with them.
+            times: how many are treated so before the proxy relays again; all, if None.
+        """
         with self._lock:
             self._fault, self._times = fault, times
             for connection in self._connections:

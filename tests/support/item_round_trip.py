@@ -1,4 +1,7 @@
-"""The round trip of an item without the floats at either end: integers in, integers out. Row or column, either mode."""
+"""The round trip of an item, in rows or columns and in either mode: integers in, integers out.
+
+The floats at either end are left out.
+"""
 
 from functools import cache
 
@@ -39,7 +42,12 @@ def _registered(tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEn
 
 
 class RoundTrip:
-    """A client and a server of a plan; `keys` finds the client's public key, where the plan needs it."""
+    """A client and a server of a plan.
+
+    Args:
+        plan: of rows or columns.
+        keys: finds the client's public key, where the plan needs it.
+    """
 
     def __init__(self, plan: RowPlan | ColumnPlan, keys: ZeroEncryptorOf = _registered) -> None:
         self.plan = plan

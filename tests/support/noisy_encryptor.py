@@ -1,4 +1,7 @@
-"""Ciphertexts with noise of the test's choice, where SEAL's encryption would draw it. With the secret key in hand."""
+"""An encryptor with noise of the test's choice, where SEAL would draw it.
+
+It uses the secret key.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +48,7 @@ class NoisyEncryptor:
         return self._encryptor.encrypt(coefficients)
 
     def phase(self, c0: bytes, c1: bytes, places: NDArray[np.intp]) -> Integers:
-        """Return c0 + c1 s (mod q) of a pair of a reply, whose c0 has the coefficients at some places only: (n,)."""
+        """Return c0 + c1 s (mod q) of a pair of a reply, at the places whose c0 it has: (n,)."""
         kept = np.frombuffer(c0, np.uint64).reshape(len(self._primes), -1).astype(object)
         whole = np.frombuffer(c1, np.uint64).reshape(self._shape)
         residues = (kept + self._times_secret(whole)[:, places]) % self._primes
@@ -59,7 +62,10 @@ class NoisyEncryptor:
         return rounded
 
     def _read_secret(self, decryptor: Decryptor) -> _seal.Plaintext:
-        """Decrypt (0, round(q / t)), which is an encryption of s itself; -1 reads t - 1, and lifts to -1 again."""
+        """Read s by decrypting (0, round(q / t)), which is an encryption of s itself.
+
+        -1 is read as t - 1, and is lifted to -1 again.
+        """
         unit = np.zeros(self._shape, object)
         unit[:, :1] = (self._q + self._t // 2) // self._t % self._primes
         zero = np.zeros(self._shape, np.uint64)
@@ -68,7 +74,10 @@ class NoisyEncryptor:
         return _seal.load_plaintext(self._context, pack_plaintext(secret))
 
     def _times_secret(self, polynomial: NDArray[np.uint64]) -> Integers:
-        """Multiply (data primes, N) with s; SEAL has no product of polynomials but that of a pair with a plaintext."""
+        """Multiply a polynomial (data primes, N) with s.
+
+        SEAL multiplies no polynomials but those of a ciphertext with a plaintext.
+        """
         pair = _seal.load_ciphertext(self._context, self._format.pack(polynomial, polynomial.tobytes()))
         product = self._evaluator.multiply_plain(pair, self._secret)
         residues: Integers = self._format.residues(_seal.ciphertext_bytes(product))[0].astype(object)

@@ -15,7 +15,10 @@ from tests.support.serving import ROOT
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has computed so far, all its threads; finer than psutil, whose clock ticks 100 times a second."""
+    """Return what a process has computed so far, in all its threads.
+
+    It is finer than psutil, whose clock ticks 100 times a second.
+    """
     return time.clock_gettime(~pid << 3 | 2)  # Linux's clock of another process, as clock_getcpuclockid makes it
 
 
@@ -56,11 +59,16 @@ class Program:
 
 @contextlib.contextmanager
 def serve(*options: str, address: str = "127.0.0.1:0", log: Path | str = "", **environment: str) -> Iterator[Program]:
-    """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before.
+    """Run `sealserve serve` with options and variables; kill it at the end, if it still runs.
 
-    Its weights are open, unless an option says otherwise: what most tests are about is the same in either mode.
+    Its weights are open unless an option says otherwise: most tests are about what is the same in
+    either mode.
 
-    It logs to this process's stderr, or to the file `log`.
+    Args:
+        options: of `serve`.
+        address: to listen on.
+        log: a file for its log; this process's stderr if empty.
+        environment: variables.
     """
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", address, "--log-level", "warning"]
     command += ["--weights", "open"]

@@ -1,4 +1,4 @@
-"""A way to a server on which connections are cut, by a reset, after some bytes."""
+"""A proxy that resets the connections to a server after a number of bytes."""
 
 import contextlib
 import socket
@@ -11,11 +11,12 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: what is closed is rese
 
 
 class ResettingProxy:
-    """Passes connections on to an address; each is cut after its number of bytes from the client.
+    """Passes connections on to an address; each is reset after its number of bytes.
 
     Args:
         target: HOST:PORT.
-        limit: returns how many bytes the n-th connection, from 0, may carry; None for any number.
+        limit: returns how many bytes from the client the n-th connection, from 0, may carry; None
+            for any number.
     """
 
     def __init__(self, target: str, limit: Callable[[int], int | None]) -> None:
@@ -64,14 +65,17 @@ class ResettingProxy:
                     self.resets += 1
                     break
                 if sink.getpeername() == self._target:
-                    time.sleep(self._seconds_to_stall(count))
+                    time.sleep(self._take_stall(count))
                 sink.sendall(data)
         for end in (source, sink):
             self._open.discard(end)
             _reset(end)
 
-    def _seconds_to_stall(self, count: int) -> float:
-        """Take the stall, if a connection that has carried so many bytes is the first that is due."""
+    def _take_stall(self, count: int) -> float:
+        """Return for how long to hold back.
+
+        The first connection that has carried enough bytes takes the stall; all others go on.
+        """
         with self._lock:
             if self._stall is None or count <= self._stall[0]:
                 return 0.0

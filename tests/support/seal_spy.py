@@ -1,4 +1,4 @@
-"""Watches what passes through SEAL while a SeededEncryptor is at work, and makes it fail at a step of choice."""
+"""A spy on SEAL while a SeededEncryptor is at work, which can make any of its steps fail."""
 
 import os
 import weakref
@@ -44,13 +44,16 @@ class SealSpy:
         self.data: list[bytes] = []
 
     def encryptor(self, parameters: EncryptionParameters, secret_key: bytes) -> SeededEncryptor:
-        """Build an encryptor, and begin anew: what it holds is not what it was asked for."""
+        """Build an encryptor, and forget its construction."""
         built = SeededEncryptor(parameters, secret_key)
         self.forget()
         return built
 
     def step(self, name: str, real: Callable[..., Any], *arguments: Any) -> Any:
-        """Make a step of SEAL's; one that fails has done its work first, and so leaves most behind."""
+        """Make a step of SEAL's.
+
+        A step that fails has done its work first, so that it leaves most behind.
+        """
         result = real(*arguments)
         if name == "encrypt_symmetric":
             self.pairs.append(ciphertext_bytes(result))
@@ -76,7 +79,7 @@ class _SpiedOn:
 
 
 def seal_spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[SealSpy]:
-    """A fixture: the spy of all SEAL objects that are made from now on."""
+    """A fixture: a spy on all SEAL objects that are made from now on."""
     spy = SealSpy()
 
     def spied_role(real: Any) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""A supervised service: the process that supervises, and the workers that serve."""
+"""The processes of a service: one that supervises, and the workers that serve."""
 
 import subprocess
 import sys
@@ -26,7 +26,10 @@ def command(model_path: Path, address: str, processes: int) -> list[str]:
 
 @contextmanager
 def running(model_path: Path, processes: int, address: str = "127.0.0.1:0") -> Iterator[tuple[str, psutil.Process]]:
-    """Run the service; gives its address and its first process, which supervises where there are several."""
+    """Run the service; give its address and its first process.
+
+    That process supervises the others, where there are several.
+    """
     with subprocess.Popen(command(model_path, address, processes), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout

@@ -54,9 +54,10 @@ def served(
     keys: RegisteredKeys | None = None,
     hiding_bits: int | None = None,
 ) -> ServedModel:
-    """A fitted estimator, or a LinearModel, ready to be served; with keys, to encrypted-inference clients too.
+    """Prepare a fitted estimator, or a LinearModel, to be served.
 
-    With hiding_bits, which need keys, it is served in mode private, and to encrypted-inference clients not.
+    With keys it is served to encrypted-inference clients too. With hiding_bits, which need keys, it
+    is served in mode private, and not to those clients.
     """
     linear = model if isinstance(model, LinearModel) else fold(model)
     grid = input_grid(linear, input_range=input_range, input_step=input_step)
@@ -135,7 +136,7 @@ def running_server(
 
 @contextlib.contextmanager
 def server_process() -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Run a server of the digits model in a process of its own; gives the process and the address."""
+    """Run a server of the digits model in a process of its own; give process and address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.serving"],
         cwd=ROOT,

@@ -17,7 +17,7 @@ def sources(directory: Path) -> list[Path]:
 
 
 def imported(source: Path) -> Iterator[str]:
-    """The full names of all that a file imports, wherever in the file: modules, and names in them."""
+    """The full names of all that a file imports anywhere: modules, and names in them."""
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -86,7 +86,7 @@ MISNAMED = {
 
 
 def module_names(package: Path, folders: tuple[str, ...]) -> set[str]:
-    """The names of the modules and packages in a folder of a package, none with its leading underscore."""
+    """The names of the modules and packages in a package's folder, without leading underscores."""
     found = package
     for folder in folders:
         private = found / f"_{folder}"
@@ -96,7 +96,11 @@ def module_names(package: Path, folders: tuple[str, ...]) -> set[str]:
 
 @pytest.mark.parametrize("side", PACKAGES)
 def test_unit_tests_mirror_the_packages(side: str) -> None:
-    """tests/unit/SIDE/A/B/test_X.py, or test_X_TOPIC.py, is about the module or package X in A/B of SIDE's package."""
+    """A unit test is named for what it tests.
+
+    tests/unit/SIDE/A/B/test_X.py, or test_X_TOPIC.py, is about the module or package X in A/B of
+    SIDE's package.
+    """
     for source in sorted((TESTS / "unit" / side).rglob("test_*.py")):
         if source.relative_to(TESTS / "unit").as_posix() in MISNAMED:
             continue

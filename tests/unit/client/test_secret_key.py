@@ -1,4 +1,7 @@
-"""A secret key stays where it is: no constructor, no copy, no text; only a token and a file of its owner get it out."""
+"""A secret key stays where it is: it has no constructor, no copy and no text.
+
+Only a token, or a file of its owner, exports it.
+"""
 
 import base64
 import copy

@@ -1,4 +1,4 @@
-"""What the messages of sealserve.v1 can carry: no secret key, no plaintext feature, no score, in either direction."""
+"""The fields of sealserve.v1: no message carries a secret key, a plaintext feature or a score."""
 
 import importlib
 import pkgutil
@@ -16,8 +16,9 @@ MODULES = [
     if module.name.endswith("_pb2")
 ]
 
-# Fields that could carry features, scores or keys by their type: bytes, and numbers in any quantity. Each is here with
-# what it carries instead; a new one fails the test until somebody has thought about it.
+# Fields that could carry features, scores or keys by their type: bytes, and repeated numbers. Each
+# is here with what it carries instead. A new one fails the test until somebody has thought about
+# it.
 CARRIERS = {
     "Chunk.ciphertexts": "encrypted features",
     "PredictRequest.ciphertexts": "encrypted features",

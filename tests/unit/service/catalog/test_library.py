@@ -1,4 +1,7 @@
-"""Models and their files: what has changed is loaded, once and whole; what cannot be loaded changes nothing."""
+"""The library of model files: what has changed is loaded, once and whole.
+
+What cannot be loaded changes nothing.
+"""
 
 import dataclasses
 import itertools

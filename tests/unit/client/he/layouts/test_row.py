@@ -75,7 +75,7 @@ def test_everything_is_packed_once_and_nothing_else(packing: RowPacking) -> None
 
 
 def test_an_example() -> None:
-    """N = 16, two features, three classes: two classes a product, a window of two coefficients each."""
+    """N = 16, two features, three classes: two classes a product, two coefficients a window."""
     packing = RowPacking(16, 2, 3, 2)
     assert (packing.rows, packing.ciphertexts, packing.polynomials) == (4, 1, 2)
     assert packing.pack_rows(np.array([[1, 2], [3, 4]])).tolist() == [[1, 2, 0, 0, 3, 4, *[0] * 10]]

@@ -1,4 +1,7 @@
-"""Encryptor and Decryptor: what one encrypts the other decrypts, whatever the memory order, and nothing malformed."""
+"""Encryptor and Decryptor: what one encrypts the other decrypts, in any memory order.
+
+What is malformed is refused.
+"""
 
 from collections.abc import Callable
 
@@ -104,7 +107,10 @@ def test_another_key_decrypts_noise(parameter_set: ParameterSet) -> None:
 
 @SETS
 def test_the_noise_of_a_fresh_ciphertext_is_what_the_planner_relies_on(parameter_set: ParameterSet) -> None:
-    """The noise v of an encryption of zeros is at most 21: w v decrypts to zeros as long as it stays below q / 2t."""
+    """The noise v of an encryption of zeros is at most 21.
+
+    The product w v decrypts to zeros as long as it stays below q / 2t.
+    """
     bits = min(40, parameter_set.modulus.bit_length() - 10)
     parameters, key = parameters_of(parameter_set, bits), KEYS[parameter_set]
     q, t, degree = parameter_set.modulus, parameters.plain_modulus, parameter_set.poly_modulus_degree
@@ -118,7 +124,7 @@ def test_the_noise_of_a_fresh_ciphertext_is_what_the_planner_relies_on(parameter
         return decryptor.decrypt(c0.tobytes(), c1.tobytes(), everywhere)
 
     assert not decrypted(q // (43 * t)).any()  # 43 = 2 (21 + 1/2)
-    # Noise of 7 and more is a matter of course among thousands of coefficients (standard deviation 3.2).
+    # Among thousands of coefficients some have noise of 7 and more (standard deviation 3.2).
     assert decrypted(q // (14 * t) + 1).any()
 
 

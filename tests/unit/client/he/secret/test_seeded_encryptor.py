@@ -142,7 +142,10 @@ def test_a_key_of_another_ring_is_refused() -> None:
 
 @SETS
 def test_no_two_ciphertexts_have_a_seed_or_a_second_polynomial_in_common(parameter_set: ParameterSet) -> None:
-    """Two of one seed would give the difference of their plaintexts, whichever encryptor made them."""
+    """Two ciphertexts of one seed would give the difference of their plaintexts.
+
+    That is so whichever encryptor made them.
+    """
     parameters = EncryptionParameters(parameter_set, 1 << 20)
     form, zeros = format_of(parameters), np.zeros(parameter_set.poly_modulus_degree, np.uint64)
     encryptors = [seeded_encryptor(parameters) for _ in range(2)]
@@ -209,10 +212,11 @@ def noise_of(maker: type[Encryptor] | type[SeededEncryptor], parameters: Encrypt
 def test_the_noise_is_distributed_as_the_planner_relies_on(
     parameter_set: ParameterSet, maker: type[Encryptor] | type[SeededEncryptor]
 ) -> None:
-    """The centred binomial distribution of 42 coins: mean 0, variance 21/2, at most 21 (SEAL, util/rlwe.cpp).
+    """The centred binomial distribution of 42 coins: mean 0, variance 21/2, at most 21.
 
-    Seven standard errors, and a chi-square beyond d + 2 sqrt(d x) + 2 x for x = 30 (Laurent and Massart 2000, lemma 1),
-    have probabilities below 1e-11: this does not fail by chance.
+    The source is SEAL's util/rlwe.cpp. Seven standard errors, and a chi-square beyond d + 2 sqrt(d
+    x) + 2 x for x = 30 (Laurent and Massart 2000, lemma 1), have probabilities below 1e-11: this
+    does not fail by chance.
     """
     noise = noise_of(maker, EncryptionParameters(parameter_set, 1 << 20)).astype(np.int64)
     count, variance = noise.size, 21 / 2

@@ -1,4 +1,7 @@
-"""The pair (c0, c1) that a seeded ciphertext is moved from, and which beside it gives the key, outlives no call."""
+"""The pair (c0, c1) that a seeded ciphertext is made from outlives no call.
+
+Beside the seeded ciphertext it would give the key.
+"""
 
 import errno
 import logging
@@ -42,9 +45,10 @@ def plaintext_of(parameter_set: ParameterSet) -> NDArray[np.uint64]:
 
 
 def secret_pieces(spy: SealSpy) -> set[bytes]:
-    """The residues of (c0, c1) and, once it is made, of (c0, c1 - c1') in NTT form: two by two, 16 bytes.
+    """The residues of (c0, c1), and of (c0, c1 - c1') in NTT form: two by two, 16 bytes.
 
-    No piece is anywhere else by chance. Headers are left out: all ciphertexts have them.
+    No piece occurs anywhere else by chance. Headers are left out, because all ciphertexts have
+    them. The second pair is there once it has been made.
     """
     assert spy.pairs
     secrets = (data[len(data) % 8 + HEADERS_BYTES :] for data in spy.pairs + spy.differences)

@@ -1,4 +1,4 @@
-"""Every error that the service raises survives the way to protobuf and back; those of tomorrow are read too."""
+"""Errors on the wire: each that the service raises survives, and later ones can be read."""
 
 import dataclasses
 from enum import Enum

@@ -1,4 +1,4 @@
-"""A config_id covers every number that a client's depend on, and none that is measured."""
+"""A config_id covers every number that a client depends on, and none that is measured."""
 
 import dataclasses
 import math
@@ -43,7 +43,8 @@ def with_grid(**changes: Any) -> Model:
 T, RING = OFFER.parameters.plain_modulus, OFFER.parameters.parameter_set
 OBSERVED = ObservedError(0.5, 10, 0.75)
 
-# Every field that is published, and a model in which it is another: a new field fails the test until it is here.
+# Every field that is published, each with a model in which it differs. A new field fails the test
+# until it is here.
 CHANGED: dict[type, dict[str, Model]] = {
     Model: {
         "name": dataclasses.replace(SERVED, name="another"),

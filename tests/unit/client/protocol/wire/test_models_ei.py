@@ -1,4 +1,4 @@
-"""Offers of the EI layout on the wire: what a client gets is what the server meant, or a ParameterError."""
+"""Offers of the EI layout on the wire: a client gets what the server meant, or a ParameterError."""
 
 import math
 from collections.abc import Callable

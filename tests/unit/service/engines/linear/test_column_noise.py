@@ -1,4 +1,7 @@
-"""The planner's bound on noise holds at its worst for columns, and is tight: with noise beyond what SEAL draws."""
+"""The planner's bound on noise holds at its worst for columns, and is tight.
+
+The noise is beyond what SEAL draws.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +17,10 @@ from tests.support.noisy_encryptor import NoisyEncryptor
 @pytest.mark.parametrize("parameter_set", COLUMN_PARAMETER_SETS, ids=lambda parameter_set: parameter_set.name)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: int) -> None:
-    """The noise that does most harm, in every row at once; then as much in the first row as it bears, and one more."""
+    """The noise that does most harm, in every row at once.
+
+    Then as much in the first row as it bears, and one more.
+    """
     model = tightest_columns(parameter_set)
     *_, plan = column_plans(*model.planned, parameter_sets=[parameter_set])
     np.testing.assert_array_equal(plan.model.weights, model.weights)
@@ -43,7 +49,7 @@ def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: i
 
     assert not errors(21).any()  # no encryption of SEAL's has more
     assert (errors(22) == sign).all()
-    # What noise of 21, and all that is rounded besides, add to the score's first coefficient, times t.
+    # What noise of 21, and all other rounding, add to the score's first coefficient, times t.
     rounding = sum(
         w * (t * int(noisy.scaled(m[:1])[0]) - q * int(m[0])) for w, m in zip(weights, plaintexts, strict=True)
     )

@@ -1,4 +1,4 @@
-"""The column engine on seeded ciphertexts: as exact as on full ones, and beside them."""
+"""The column engine on seeded ciphertexts, alone or beside full ones: as exact as on full ones."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,10 @@ every_set = pytest.mark.parametrize(
 
 
 def scores(plan: ColumnPlan, ciphertexts: list[bytes], row_count: int) -> Integers:
-    """Score and decrypt the ciphertexts of an item; of the integers modulo t, those that are nearest to the centres."""
+    """Score and decrypt the ciphertexts of an item.
+
+    Returns the integers modulo t that are nearest to the centres.
+    """
     parameters, t = plan.parameters, plan.parameters.plain_modulus
     header = ItemHeader("", "", Layout.COLUMN, parameters.parameter_set.name, row_count, len(ciphertexts))
     scoring = ColumnEngine(plan).begin(header, ANONYMOUS)

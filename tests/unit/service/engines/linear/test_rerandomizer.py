@@ -1,4 +1,7 @@
-"""Both engines in mode private: exact scores, new replies each time, and nothing said of degenerate products."""
+"""Both engines in mode private: scores are exact, and each reply is new.
+
+Nothing is said of degenerate products.
+"""
 
 import itertools
 
@@ -126,7 +129,10 @@ def test_an_item_needs_a_key(layout: str) -> None:
 
 
 def test_a_product_that_hides_nothing_is_zero_and_not_an_error() -> None:
-    """In mode open it is refused. Here that would tell whoever made such ciphertexts which weights are equal."""
+    """In mode open such a product is refused.
+
+    Here the refusal would tell whoever made such ciphertexts which weights are equal.
+    """
     features = 2 * SMALLEST.poly_modulus_degree
     model = affine("equal", (1, features))
     model = Affine(model.weights, model.intercept, InputGrid.of(features, 0.0, 1.0))

@@ -1,4 +1,4 @@
-"""What every key store does, whatever the place: one suite for all three, Azure's against a real Azurite."""
+"""What every key store does: one suite for all three, Azure's against a real Azurite."""
 
 import dataclasses
 import itertools
