@@ -1,4 +1,4 @@
-"""What most tests need: scikit-learn's digits, served in this process, and an encrypted-inference user."""
+"""Fixtures of most tests: a server of scikit-learn's digits, and an encrypted-inference user."""
 
 import os
 from collections.abc import Iterator

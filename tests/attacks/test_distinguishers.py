@@ -1,4 +1,7 @@
-"""Two models with equal scores on a query: who has the key and knows both models cannot tell whose reply it is."""
+"""Two models with equal scores on a query cannot be told apart by a reply in mode private.
+
+That holds even for a client that has the key and knows both models.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,11 +22,17 @@ from tests.support.key_owner import KeyOwner
 Plan = RowPlan | ColumnPlan
 REPLIES, QUESTIONS = 2000, 40
 CHANCE = 140
-"""Of 2000 guesses so many more or fewer are right than half, 6.26 standard deviations, once in 2.6e9 times."""
+"""The allowed difference of right guesses from half of 2000: 6.26 standard deviations.
+
+It is exceeded by chance once in 2.6e9 times.
+"""
 
 
 def models(classes: int) -> tuple[Affine, Affine]:
-    """Two models whose weights of the first two features are exchanged: all that an offer publishes is equal."""
+    """Two models with the weights of the first two features exchanged.
+
+    All that an offer publishes is equal.
+    """
     model = affine("normal", (classes, 8))
     grid = InputGrid.of(8, 0.0, 1.0)
     other = model.weights.copy()
@@ -32,7 +41,10 @@ def models(classes: int) -> tuple[Affine, Affine]:
 
 
 class Suspicion:
-    """What a client knows of one query and compares replies with: what either model would answer in mode open."""
+    """A client's knowledge of one query: what either model would answer in mode open.
+
+    It compares replies with that.
+    """
 
     def __init__(self, plans: tuple[Plan, Plan], rows: NDArray[np.int64]) -> None:
         self.owners = [KeyOwner(plan) for plan in plans]
@@ -68,14 +80,15 @@ def _first(c1: bytes) -> NDArray[np.int64]:
 def row_count(plan: Plan) -> int:
     """How many rows to ask with, so that every query tells the models apart.
 
-    In columns a row's noise differs by what the noises of its first two ciphertexts do, times what the weights do. The
-    former is an integer, as both have the same rounding, and 0 once in eleven times; for eight rows at once, in 3e8.
+    In columns, a row's noise differs by the difference of the noises of its first two ciphertexts,
+    times that of the weights. The former difference is an integer, because both noises have the
+    same rounding, and it is 0 once in eleven times. For eight rows at once it is 0 once in 3e8.
     """
     return 2 if isinstance(plan.packing, RowPacking) else 8
 
 
 def right_guesses(plans: tuple[Plan, Plan], count: int) -> tuple[int, int]:
-    """Let one of two models answer, by lot, and count how often each way of guessing finds which one it was."""
+    """Let one of two models, drawn by lot, answer; count the right guesses of each method."""
     grid, generator = InputGrid.of(8, 0.0, 1.0), np.random.default_rng(6)
     asked, queries = row_count(plans[0]), []
     for seed in range(QUESTIONS):

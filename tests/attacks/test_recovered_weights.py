@@ -1,6 +1,7 @@
-"""One request with its reply: dividing c1 in NTT form (row), elimination modulo q (column). No key is needed.
+"""Weights recovered from one request with its reply, without a key.
 
-In mode open, and with noise on c0 alone, every weight comes out; in mode private none does.
+In rows c1 is divided in NTT form; in columns a linear system is solved modulo q. In mode open, and
+with noise on c0 alone, every weight comes out. In mode private none does.
 """
 
 import numpy as np
@@ -51,9 +52,10 @@ def centred(residues: Integers, prime: int) -> Integers:
 
 
 def quotient(plan: RowPlan, c1: bytes, reply_c1: bytes) -> Integers:
-    """Divide the second polynomial of a reply by the request's: what is left, (N,), modulo the first prime.
+    """Divide the second polynomial of a reply by the request's.
 
-    SEAL transforms; the division is of one value by another at each root.
+    Returns what is left, (N,), modulo the first prime. SEAL transforms; the division is of one
+    value by another at each root.
     """
     context, parameter_set = _seal.context(plan.parameters), plan.parameters.parameter_set
     evaluator, form = _seal.Evaluator(context), CiphertextFormat(parameter_set, _seal.fresh_parms_id(context))
@@ -107,7 +109,10 @@ def eliminated(columns: Integers, totals: Integers, prime: int) -> Integers:
 
 
 def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Residues]) -> Integers:
-    """Find (classes, features) from as many coefficients as there are features, modulo the first prime."""
+    """Find weights (classes, features) from as many coefficients as features, modulo a prime.
+
+    The prime is the first.
+    """
     parameter_set = plan.parameters.parameter_set
     prime, features = parameter_set.data_primes[0], plan.packing.feature_count
     second = [np.frombuffer(data[-parameter_set.polynomial_bytes :], np.uint64)[:features] for data in ciphertexts]

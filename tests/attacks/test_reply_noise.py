@@ -1,7 +1,7 @@
-"""A thousand replies, and a client that sets their noise against the noise of its own ciphertexts.
+"""The noise of a thousand replies, compared with the noise of the client's own ciphertexts.
 
-In mode open the reply's noise is W times the client's, to the last digit. With the encryption of zero but without
-uniform noise it still is, nearly. In mode private it has nothing to do with it.
+In mode open the reply's noise is W times the client's, to the last digit. With the encryption of
+zero but without uniform noise it nearly is. In mode private the two are unrelated.
 """
 
 import dataclasses
@@ -21,7 +21,10 @@ from tests.support.key_owner import KeyOwner
 
 REPLIES, QUESTIONS, ROWS = 1000, 50, 2
 STANDARD_ERRORS, ATTEMPTS = 4.0, 3
-"""Beyond 4 standard errors by chance: 6e-5. Three times in a row, with replies of their own: 3e-13."""
+"""More than 4 standard errors have a probability of 6e-5.
+
+Three times in a row, with replies of their own, they have one of 3e-13.
+"""
 
 
 class Seen(NamedTuple):
@@ -41,7 +44,10 @@ class Seen(NamedTuple):
 
     @property
     def correlation(self) -> float:
-        """Of the reply's noise with what it would be in mode open: the best that knows the weights."""
+        """The correlation of the reply's noise with the noise that mode open would have.
+
+        No client that knows the weights can do better.
+        """
         return float(np.corrcoef(self.noise, self.predicted)[0, 1])
 
     @property
@@ -51,7 +57,7 @@ class Seen(NamedTuple):
 
     @property
     def fitted_weights(self) -> NDArray[np.float64]:
-        """The weights that explain the noise best: what a client can compute that does not know them."""
+        """The weights that explain the noise best, as a client computes them that knows none."""
         weights, *_ = np.linalg.lstsq(self.terms, self.noise_of_first_class)
         return weights.astype(np.float64)
 
@@ -116,7 +122,7 @@ def test_in_mode_private_it_gives_nothing(planned: Planned, classes: int) -> Non
     assert plan.noise_width is not None
     for _ in range(ATTEMPTS):
         found = seen(plan, model)
-        # The noise is there, and as wide as planned: of all that many values some are near its ends.
+        # The noise is there, and as wide as planned: of all these values some are near its ends.
         assert 0.99 * plan.noise_width < np.abs(found.noise).max() < 1.01 * plan.noise_width
         assert not (np.rint(found.fitted_weights) == KeyOwner(plan).packed_weights(0)).any()
         if abs(found.correlation) < STANDARD_ERRORS * found.standard_error:

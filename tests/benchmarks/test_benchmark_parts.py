@@ -16,7 +16,7 @@ from tests.support.serving import ROOT
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results go into the working directory's build/bench; those of the repository stay what they are."""
+    """Results go into the working directory's build/bench; the repository's stay as they are."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
 

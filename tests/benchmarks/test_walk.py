@@ -9,7 +9,7 @@ import pytest
 from benchmarks import walk
 from benchmarks.walk import Call, Recorder, Walk
 
-# The most calls and changes of file of one private row. Lower them where the walk has become shorter.
+# The most calls and changes of file of one private row. Lower them where the walk becomes shorter.
 CEILINGS = {
     "client": {"calls": 76, "changes": 36},
     "service": {"calls": 102, "changes": 65},

@@ -1,4 +1,4 @@
-"""Unmodified encrypted-inference 0.9 clients against a real server: the same numbers, and precise errors."""
+"""Unmodified encrypted-inference 0.9 clients against a real server: equal numbers, exact errors."""
 
 import base64
 import time

@@ -1,4 +1,4 @@
-"""The two engines for encrypted-inference clients beside each other: SEAL's, and EIServer as the reference."""
+"""The two engines for encrypted-inference clients: SEAL's against EIServer, the reference."""
 
 from pathlib import Path
 

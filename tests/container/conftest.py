@@ -20,7 +20,7 @@ def image() -> str:
 
 @pytest.fixture(scope="session")
 def models(digits_model: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory to mount: the digits model in two formats, readable by all as it would be on a share."""
+    """A directory to mount: the digits model in two formats, readable by all as on a share."""
     directory = tmp_path_factory.mktemp("models")
     estimator = digits_model.estimator
     skops.io.dump(estimator, directory / "digits.skops")

@@ -1,6 +1,7 @@
-"""The container as Azure Container Instances would run it: the template's command, environment and probes, over TLS.
+"""The container as Azure Container Instances runs it: by the template, over TLS.
 
-What is Azure's is not there: the share and the secret volume are directories, and keys are kept in memory.
+The command, the environment and the probes are the template's. What is Azure's own is left out: the
+share and the secret volume are directories, and keys are kept in memory.
 """
 
 import hashlib

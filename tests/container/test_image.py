@@ -110,7 +110,10 @@ def test_the_bytecode_is_there_already(container: Container) -> None:
 def test_encrypted_inference_clients_are_served(
     image: str, models: Path, digits_model: Digits, engine: str, rows: int
 ) -> None:
-    """Its native library is unpacked: it would write it beside itself, which nothing is allowed to here."""
+    """The image has encrypted-inference's native library unpacked.
+
+    The package would write it beside itself, where nothing may be written.
+    """
     arguments = ("--model", "/models/digits.npz", *RANGE, *PLAINTEXT, "--ei-engine", engine)
     with running_container(image, *arguments, mounts={models: "/models"}) as container:
         first_labels(container, digits_model)
@@ -123,7 +126,7 @@ def test_encrypted_inference_clients_are_served(
 def test_the_first_row_is_answered_within_seconds(
     image: str, models: Path, model: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At the best of some starts: nothing but luck makes one slower on a machine with other work."""
+    """The best of some starts counts: on a machine with other work, luck decides the rest."""
     arguments = ("--model", f"/models/{model}", *RANGE, *PLAINTEXT)
     seconds = list[float]()
     while len(seconds) < START_TRIES and min(seconds, default=START_SECONDS + 1) > START_SECONDS:
@@ -138,7 +141,10 @@ def test_the_first_row_is_answered_within_seconds(
 
 
 def first_labels(container: Container, digits_model: Digits) -> Any:
-    """Ask until there is an answer, over a connection of its own each time: one that was refused waits for a second."""
+    """Ask until there is an answer, each time over a connection of its own.
+
+    A connection that was refused waits for a second.
+    """
     answers: list[Any] = []
 
     def is_answered() -> bool:

@@ -1,4 +1,7 @@
-"""Two hundred clients at once, each with a row in flight at all times, against a container with 1 CPU and 1 GB."""
+"""Two hundred clients at once against a container with 1 CPU and 1 GB.
+
+Each client has a row in flight at all times.
+"""
 
 import collections
 import contextlib
@@ -55,7 +58,10 @@ class Load:
         self._lock = threading.Lock()
 
     def be_client(self, client: Client, end: float) -> None:
-        """Score rows until the end, a time of `time.monotonic`; raise what is neither a right score nor a refusal."""
+        """Score rows until the end, a time of `time.monotonic`.
+
+        Raises what is neither a right score nor a refusal.
+        """
         generator = np.random.default_rng(id(client))
         bound = client.model.offers[0].score_error_bound
         while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""The asyncio client against a real server: the same results as the other, and a loop that is not blocked."""
+"""The asyncio client against a real server: the other client's results, and no blocked loop."""
 
 import asyncio
 import dataclasses

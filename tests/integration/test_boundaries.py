@@ -257,7 +257,10 @@ def test_errors_carry_no_payload(raw: RawClient, digits_model: Digits) -> None:
 
 
 def test_an_untyped_change_of_residues_is_a_score(raw: RawClient, digits_model: Digits) -> None:
-    """Residues stay below their prime: nobody without the key can tell, so the answer is a score, of noise."""
+    """The residues stay below their prime, so that nobody without the key can tell.
+
+    The answer is therefore a score, made of noise.
+    """
     request = raw.request(digits_model.X[0])
     request.ciphertexts[0] = patched(request.ciphertexts[0], C1 + 80, bytes([request.ciphertexts[0][C1 + 80] ^ 1]))
     response = raw.predictions.Predict(request, timeout=HANG_SECONDS)
@@ -336,7 +339,10 @@ def test_classes_without_weights_and_columns_without_weights() -> None:
 
 
 def test_ciphertexts_whose_products_cancel_out() -> None:
-    """Equal weights everywhere and ciphertexts c, -c, c, -c: the sum of products is zero, which SEAL refuses."""
+    """All weights are equal and the ciphertexts are c, -c, c, -c.
+
+    The sum of products is zero, which SEAL refuses.
+    """
     model = linear(np.ones((1, 8192)))
     with running_server(ModelRegistry([served("ones", model)])) as address, RawClient(address) as raw:
         parameter_set = raw.exchange.offer.parameters.parameter_set

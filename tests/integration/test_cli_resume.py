@@ -1,4 +1,7 @@
-"""`sealserve predict --resume`: an interrupted run goes on where it stopped, and only with what it was begun with."""
+"""`sealserve predict --resume`: an interrupted run continues where it stopped.
+
+It continues only with the options and files that it began with.
+"""
 
 import json
 import os
@@ -50,7 +53,7 @@ def run(request: pytest.FixtureRequest, digits_server: str, digits_model: Digits
 
 @pytest.fixture
 def breaking_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], list[int]]:
-    """Makes streams end with an error after so many results; returns how many rows each was given."""
+    """Make streams end with an error after some results; return each stream's number of rows."""
     sent: list[int] = []
     whole = Client.stream
 
@@ -201,7 +204,10 @@ def test_a_killed_run_goes_on(digits_server: str, digits_model: Digits, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 def test_many_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
-    """From a file that is read as it is needed, in columns, with progress; every score within the proven error."""
+    """Rows of a file are read as they are needed, in columns, and progress is shown.
+
+    Every score is within the proven error.
+    """
     generator = np.random.default_rng(8)
     weights, features = generator.normal(size=(3, 16)), 16
     rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float64, (count, features))

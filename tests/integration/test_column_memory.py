@@ -1,4 +1,4 @@
-"""The memory of a real serving process: what batches take, and what is left of those that went wrong."""
+"""The memory of a real serving process: what batches take, and what failed ones leave."""
 
 import struct
 import threading

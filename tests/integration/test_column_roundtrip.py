@@ -1,4 +1,4 @@
-"""A real client whose rows travel in batches of columns, forced or chosen, against a real server."""
+"""Batches of columns, forced or chosen, from a real client to a real server and back."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""More than 30,000 mutated requests to one live server: it answers each, and is the same process at the end."""
+"""More than 30,000 mutated requests to one live server: it answers each, from one process."""
 
 import hashlib
 import itertools
@@ -88,7 +88,10 @@ def _the_same_process_goes_on(server: Server) -> Iterator[None]:
 
 
 def end_of(action: Callable[[], object]) -> str:
-    """How a call ends: OK, or the name of its status. A fault of the server, or a hang, fails the test."""
+    """How a call ends: OK, or the name of its status.
+
+    A fault of the server, or a hang, fails the test.
+    """
     try:
         action()
     except grpc.RpcError as error:
@@ -108,7 +111,7 @@ def ends_of(send: Callable[[Any], object], requests: Iterable[Any]) -> Counter[s
 
 
 def endless(make: Callable[[random.Random], Iterable[Any]], count: int) -> Iterator[Any]:
-    """Take `count` members of iterables that are made one after the other, each with the next seed."""
+    """Take `count` members of iterables, each made after the other with the next seed."""
     made = itertools.chain.from_iterable(make(random.Random(seed)) for seed in itertools.count())
     return itertools.islice(made, count)
 

@@ -1,4 +1,7 @@
-"""Tenants over real sockets: what a stranger learns (nothing), what a tenant may not see, and tokens that change."""
+"""Tenants over real sockets: a stranger learns nothing, a tenant sees only what is its own.
+
+Tokens change while the service runs.
+"""
 
 import dataclasses
 import logging
@@ -47,7 +50,10 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Service:
-    """A server of three models; the clinic may use digits and line, the lab all, the guest line only."""
+    """A server of three models.
+
+    The clinic may use digits and line, the lab all, the guest line only.
+    """
 
     address: str
     file: IdentitiesFile

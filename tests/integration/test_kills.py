@@ -1,4 +1,4 @@
-"""Streams that survive: serving processes are killed and services restarted under them, and no row is lost."""
+"""Streams survive while serving processes are killed and services restarted: no row is lost."""
 
 import asyncio
 import os

@@ -1,4 +1,7 @@
-"""What is logged: a line a call that nobody can forge, with an id that the client knows, and nothing of any payload."""
+"""The log: a line a call, which nobody can forge, with an id that the client knows.
+
+It has nothing of any payload.
+"""
 
 import base64
 import dataclasses

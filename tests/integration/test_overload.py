@@ -1,4 +1,4 @@
-"""A server that is busy, over a real socket: who is refused before his request is read, and who is not."""
+"""An overloaded server, over a real socket: whom it refuses before it reads the request."""
 
 import dataclasses
 import threading
@@ -31,7 +31,10 @@ PREDICT = "/sealserve.v1.PredictionService/Predict"
 
 
 class SlowEngine:
-    """Takes as long over an item as the test wants, having announced half of the time that a call has."""
+    """An engine that takes as long over an item as the test wants.
+
+    It announces half of the time that a call has.
+    """
 
     def __init__(self, engine: Engine, *, holds_gil: bool = True) -> None:
         self.holds_gil = holds_gil

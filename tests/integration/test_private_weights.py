@@ -1,4 +1,7 @@
-"""Private weights over real sockets: a client uses them without knowing; keys that are wrong, foreign or gone."""
+"""Private weights over real sockets: a client uses them without knowing.
+
+Keys that are wrong, foreign or gone are refused.
+"""
 
 import asyncio
 import dataclasses
@@ -72,7 +75,10 @@ class Hours:
 
 @dataclass(frozen=True)
 class Service:
-    """A server of the digits model with private weights; its clock stands still unless a test moves it."""
+    """A server of the digits model with private weights.
+
+    Its clock stands still unless a test moves it.
+    """
 
     address: str
     models: ModelRegistry
@@ -367,7 +373,10 @@ def test_a_key_that_expires_in_the_middle_of_a_stream_fails_its_items_only(
 def test_a_reload_leaves_keys_alone_and_items_their_engine(
     service: Service, raw: RawClient, digits_model: Digits
 ) -> None:
-    """The new model has another t: its items are the new engine's, under the same key; the old one's finish."""
+    """The new model has another t: its items go to the new engine, under the same key.
+
+    The old model's items finish.
+    """
     register(service, raw)
     begun = raw.item(1, digits_model.X[0])
     with service.client("row") as client, raw.conversation() as stream:
@@ -419,7 +428,10 @@ def test_bad_ciphertexts_are_refused_as_in_mode_open(
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [90, pytest.param(990, marks=pytest.mark.long)], ids=["10,000", "100,000"])
 def test_memory_and_descriptors_are_flat_over_calls_by_a_hundred_keys(digits_model: Digits, times: int) -> None:
-    """A cache that has room for twenty keys: every call of another client finds its own gone, and loads it again."""
+    """The cache has room for twenty keys.
+
+    Every call by another client finds its own key gone, and loads it again.
+    """
     name, telemetry = PRIVATE_ROW_PARAMETER_SETS[0].name, Telemetry()
     key_bytes = public_key_bytes(PRIVATE_ROW_PARAMETER_SETS[0])
     keys = registered_keys(cache_bytes=20 * key_bytes, telemetry=telemetry)
@@ -429,7 +441,7 @@ def test_memory_and_descriptors_are_flat_over_calls_by_a_hundred_keys(digits_mod
         RawClient(address) as raw,
         KeyRegistry(address, timeout_seconds=HANG_SECONDS) as registry,
     ):
-        # What is measured is the service: it is asked with one ciphertext, and nobody decrypts its answers.
+        # The service is measured: it is asked with one ciphertext, and nobody decrypts its answers.
         request = raw.request(digits_model.X[:1])
         publics = [SecretKey.generate(PRIVATE_ROW_PARAMETER_SETS[0]).public_encryption_key for _ in range(100)]
         ids = [registry.register(data, kind=KIND, parameter_set=name).key_id for data in publics]
@@ -466,7 +478,10 @@ def served_mnist(max_score_error: float | None, keys: RegisteredKeys) -> tuple[S
     ("max_score_error", "row_set", "labels"), [(None, "row-4096-92", 9_990), (0.01, "row-8192-120", 9_999)]
 )
 def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels: int, layout: LayoutChoice) -> None:
-    """Decrypted integers are those of the plaintext integer arithmetic, and enough labels the plaintext model's."""
+    """Decrypted integers are those of plaintext integer arithmetic.
+
+    Enough labels are the plaintext model's.
+    """
     images, keys = mnist.images(), registered_keys()
     if images is None:
         pytest.skip("the test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")

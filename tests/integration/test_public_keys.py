@@ -1,4 +1,7 @@
-"""Public encryption keys over a real socket: registered, scoped, ready for use, bounded; bad ones leave no trace."""
+"""Public encryption keys over a real socket: registered, scoped, ready for use, bounded.
+
+Bad ones leave no trace.
+"""
 
 import hashlib
 import os

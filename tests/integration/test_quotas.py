@@ -1,4 +1,7 @@
-"""Quotas over a real socket: what is beyond them is refused at once, with a delay that clients obey."""
+"""Quotas over a real socket: what exceeds them is refused at once, with a retry delay.
+
+Clients obey the delay.
+"""
 
 import dataclasses
 import time

@@ -1,4 +1,7 @@
-"""Models that change under a running service: SIGHUP, --watch, folders; clients that follow, items that finish."""
+"""Models that change under a running service: by SIGHUP, by --watch, in folders.
+
+Clients follow the change, and items in flight finish.
+"""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Streams that break, and go on: over connections that are reset, past services that stop or are too busy."""
+"""Streams that break and are resumed: over reset connections, past stopped or busy services."""
 
 import asyncio
 import dataclasses
@@ -72,7 +72,10 @@ def test_connections_that_are_cut_again_and_again(
 def test_batches_of_columns_over_connections_that_are_cut(
     digits_server: str, digits_model: Digits, stream: Streamed
 ) -> None:
-    """A batch has 2.1 MB; those that are cut carry a part of one, the third of each three as much as there is."""
+    """A batch has 2.1 MB. Connections that are reset carry a part of one batch.
+
+    Every third connection carries any number of bytes.
+    """
     rows = np.tile(digits_model.X, (21, 1))[:6000]
     with resetting_proxy(digits_server, lambda number: None if number % 3 == 2 else 1_500_000) as proxy:
         results = stream(proxy.address, rows, layout="column")
@@ -146,7 +149,7 @@ def test_a_quota_that_is_used_up_for_longer_than_the_time_is_an_error(digits_mod
 
 @both
 def test_items_that_come_too_slowly_are_sent_again(digits_model: Digits, stream: Streamed) -> None:
-    """The first batches stall on their way for longer than the service waits for the rest of an item."""
+    """The first batches stall for longer than the service waits for the rest of an item."""
     settings = with_limits(item_timeout_seconds=0.3)
     rows = np.tile(digits_model.X, (7, 1))[:2000]
     with (
@@ -162,7 +165,10 @@ def test_items_that_come_too_slowly_are_sent_again(digits_model: Digits, stream:
 def test_a_connection_that_falls_silent_is_left_for_another(
     digits_server: str, digits_model: Digits, stream: Streamed
 ) -> None:
-    """Nothing tells that it is dead. What was on it is sent again once it is late, as the other one goes on."""
+    """Nothing tells that one connection is dead.
+
+    What was on it is sent again once it is late, because the other connection goes on.
+    """
     rows = digits_model.X[:50]
 
     def source() -> Iterator[Any]:

@@ -1,4 +1,7 @@
-"""Peers that begin and do not go on: connections, calls and streams that fall silent or trickle; headers like bombs."""
+"""Stalled peers: connections, calls and streams that fall silent or trickle.
+
+Headers beyond the limits are refused.
+"""
 
 import contextlib
 import socket

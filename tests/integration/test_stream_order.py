@@ -1,4 +1,4 @@
-"""The messages of a stream in every wrong order: an item fails, its neighbours on the stream do not."""
+"""The messages of a stream in every wrong order: one item fails, its neighbours do not."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,7 @@
-"""Metrics of real servers: exact, from one process or several, whoever dies; and few, whatever clients send."""
+"""Metrics of real servers: exact, from one process or several, even if one dies.
+
+They stay few, whatever clients send.
+"""
 
 import dataclasses
 import logging

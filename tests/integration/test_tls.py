@@ -1,4 +1,7 @@
-"""TLS over real sockets: who is trusted, certificates that change while serving, plaintext where it has no place."""
+"""TLS over real sockets: who is trusted, and certificates that change while serving.
+
+Plaintext is refused where it has no place.
+"""
 
 import dataclasses
 import socket
@@ -296,7 +299,10 @@ def test_options_that_contradict_each_other(
 def test_the_programs(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From nothing: a service with TLS and a token, told by its environment, and the commands that use it."""
+    """From nothing: a service with TLS and a token, configured by its environment.
+
+    Then the commands that use it.
+    """
     np.savez(tmp_path / "line.npz", coef=np.array([1.0, -2.0]), intercept=np.array(0.5))
     np.save(tmp_path / "rows.npy", np.array([[1.0, 0.5]]))
     (tmp_path / "ca.pem").write_bytes(OURS.certificate)

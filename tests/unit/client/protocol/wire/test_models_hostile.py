@@ -1,4 +1,4 @@
-"""Descriptions of models from a hostile server: ParameterError or a Model of what is promised, and nothing else."""
+"""Descriptions of models from a hostile server: a Model as promised, or ParameterError."""
 
 import math
 from collections.abc import Iterator

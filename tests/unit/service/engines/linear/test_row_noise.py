@@ -30,7 +30,7 @@ class Worst:
         self.factors = np.where(reach >= 0, weights[:, reach], -weights[:, reach]).astype(object)
 
     def noise(self, each: int, surplus: int = 0) -> Integers:
-        """So much in every coefficient, and a surplus in one whose weight is 1: (ciphertexts, N)."""
+        """Noise of one size everywhere, and more where the weight is 1: (ciphertexts, N)."""
         noise: Integers = self.sign * each * np.sign(self.factors)
         unit = tuple(np.argwhere(np.abs(self.factors) == 1)[0])
         noise[unit] += self.sign * surplus * self.factors[unit]
