@@ -20,7 +20,7 @@ from tests.support.item_round_trip import RoundTrip, zero_encryptor
 
 
 class NoZeros(ZeroEncryptor):
-    """In place of encryptions of zero, zero: what is left is noise on c0 alone."""
+    """Zeros in place of encryptions of zero: noise on c0 is all that is left."""
 
     def __init__(self, parameter_set: ParameterSet) -> None:
         self.parameter_set = parameter_set

@@ -1,4 +1,4 @@
-"""What the benchmark of the peers says: a worker's answers, and the arithmetic on them."""
+"""The benchmark of the peers: a worker's answers, and the arithmetic on them."""
 
 from pathlib import Path
 from types import SimpleNamespace

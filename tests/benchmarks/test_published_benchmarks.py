@@ -1,4 +1,4 @@
-"""The figures in README and docs are those of docs/benchmarks.json, and those are of one run."""
+"""The published figures in README and docs are those of docs/benchmarks.json, of one run."""
 
 import json
 from pathlib import Path

@@ -77,7 +77,7 @@ def test_predictions_are_the_models(client: EIClient, digits_model: Digits) -> N
 
 
 def test_only_the_transport_changes(service: Service, ei_user: EIUser, digits_model: Digits) -> None:
-    """What someone does who calls encrypt and decrypt as the guide does."""
+    """A user's program that calls encrypt and decrypt as the guide does."""
     own = ei_user.client
     with EIClient(service.address, model="digits", client=own, timeout_seconds=HANG_SECONDS) as transport:
         record = transport.register_keys()

@@ -28,7 +28,7 @@ NOT_NEEDED = ("cc", "gcc", "make", "pip", "pip3", "uv", "pytest", "mypy", "ruff"
 
 @pytest.fixture(scope="module")
 def configuration(image: str) -> dict[str, Any]:
-    """What the image says of itself."""
+    """The image's configuration."""
     command = ["podman", "image", "inspect", image]
     described = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert isinstance(described[0], dict)
@@ -46,7 +46,7 @@ def test_what_the_image_says_of_itself(configuration: dict[str, Any]) -> None:
 
 
 def test_it_is_small(configuration: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of its base's size, Debian's Python here and python:3.11-slim elsewhere, it has no say."""
+    """The size of the base is not counted: Debian's Python here, python:3.11-slim elsewhere."""
     layers = json.loads(
         subprocess.run(
             ["podman", "history", "--format", "json", configuration["Id"]],  # noqa: S607

@@ -71,7 +71,7 @@ class Machine:
         )
 
     def calls(self, program: str) -> list[list[str]]:
-        """The command lines so far of one program, without its name."""
+        """The command lines of one program so far, without its name."""
         lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
         return [words[1:] for words in map(shlex.split, lines) if words[0] == program]
 

@@ -79,7 +79,7 @@ def served(directory: Path, weights: NDArray[np.float64]) -> Iterator[Program]:
 
 
 def test_what_loading_a_model_took_goes_back(tmp_path: Path) -> None:
-    """A service of a larger model holds copies of the model more, and nothing else."""
+    """The service of a larger model holds some copies of the model more, and nothing else."""
     generator = np.random.default_rng(0)
     small, large = generator.normal(size=(10, 64)), generator.normal(size=(10, 65_536))
     with served(tmp_path, small) as program:

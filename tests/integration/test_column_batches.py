@@ -68,7 +68,7 @@ class Served:
         return value
 
     def assert_nothing_is_left(self) -> None:
-        """Everything that was held for items is let go of."""
+        """Everything that was held for items is released."""
         self.wait_until({"held_bytes": 0, "items_in_flight": 0})
 
     def wait_until(self, expected: dict[str, float]) -> None:

@@ -133,7 +133,7 @@ def _as_is(data: bytes) -> bytes:
 
 
 def test_a_stranger_learns_nothing(service: Service) -> None:
-    """Whatever is called, and with whatever credentials and messages: the same answer."""
+    """Any method, with any credentials and messages, has the same answer."""
     refused = {
         "no token": Credentials(),
         "a wrong one": Credentials(token=new_token()),
@@ -219,7 +219,7 @@ def test_a_tenant_predicts_with_its_models(service: Service, digits_model: Digit
 
 
 def test_a_foreign_model_is_not_there(service: Service) -> None:
-    """Not even for one who knows all about it, and in no other words than one that nobody has."""
+    """It is not there even for one who knows all about it: the error is that of no such model."""
     lab, guest = service.credentials["lab"], service.credentials["guest"]
     with RawClient(service.address, "secret", lab) as raw, open_channel(service.address, guest) as channel:
         request = raw.request(np.array([0.25, 0.5]))

@@ -59,7 +59,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERR
 
 
 def facts(records: Sequence[logging.LogRecord]) -> list[dict[str, Any]]:
-    """What was logged of calls that have ended."""
+    """What was logged of the calls that have ended."""
     return [record.__dict__["fields"] for record in records if record.name == calls.__name__]
 
 

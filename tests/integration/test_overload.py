@@ -170,7 +170,7 @@ def test_others_than_those_that_want_a_turn_are_answered(digits_model: Digits) -
 
 
 def test_an_engine_that_needs_no_turn_is_not_refused(digits_model: Digits) -> None:
-    """Which of the two models a call is for, nobody knows before it is read."""
+    """Nobody knows before a call is read which of the two models it is for."""
     model = served("elsewhere", digits_model.estimator, input_step=1 / 16)
     engine = SlowEngine(model.engines[0], holds_gil=False)
     engine.may_end.set()

@@ -245,7 +245,7 @@ def test_who_may_register_no_keys_is_told_so(digits_model: Digits, tmp_path: Pat
 
 
 def test_encrypted_inference_clients_are_served_as_before(ei_user: EIUser, digits_model: Digits) -> None:
-    """In either mode: their layout has no private weights, and says so."""
+    """Their layout has no private weights in either mode, and says so."""
     keys = registered_keys()
     model = linear(digits_model.estimator.coef_, digits_model.estimator.intercept_)
     grid = served("digits", model, input_step=1 / 16).model.grid
@@ -289,7 +289,7 @@ def with_key(request: Request, key_id: str) -> Request:
 
 
 def assert_refused(raw: RawClient, request: Request, expected: ServiceError) -> None:
-    """Check that an item has its error, alone and in a stream, where the others do not notice."""
+    """Check an item's error, alone and in a stream, where the others are not disturbed."""
     with pytest.raises(ServiceError) as caught:
         raw.predict(request)
     assert_error(caught.value, expected)

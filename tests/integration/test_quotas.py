@@ -97,7 +97,7 @@ def test_key_bytes_of_a_tenant(ei_user: EIUser) -> None:
 
 
 def test_what_a_broken_stream_held_is_let_go(digits_model: Digits) -> None:
-    """An item has half of its bytes there when its client breaks off."""
+    """Half of an item's bytes have come when its client breaks off."""
     model = linear(np.ones((1, 8192)))
     settings = with_quota(bytes_in_flight=200_000)
     with running_server(ModelRegistry([served("blocks", model)]), settings) as address, RawClient(address) as raw:

@@ -172,7 +172,7 @@ def test_a_watch_of_health_is_counted_when_it_ends(
 
 
 class HeldScoring(Scoring):
-    """Fails when it is let go, and not before."""
+    """A scoring that fails when it is told to, and not before."""
 
     def __init__(self, let_go: threading.Event) -> None:
         self._let_go = let_go
@@ -252,7 +252,7 @@ def test_refusals_are_counted_by_class_of_error(digits_metrics: tuple[str, str],
 
 
 def flood(raw: RawClient, good: prediction_pb2.PredictRequest, seed: str) -> None:
-    """Send names of every kind that nobody has given out."""
+    """Send names of every kind that do not exist."""
     for number in range(20):
         name = f'{seed}{number}"}}\nsealserve_rows_total{{model="{seed}"}} 1e9\n'
         request = type(good).FromString(good.SerializeToString())

@@ -52,7 +52,7 @@ class Azurite:
 
 
 def connection_string(port: int) -> str:
-    """How to reach what listens on a port of this machine as if it were a storage account."""
+    """The connection string of whatever listens on a port of this machine."""
     return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT}"
 
 

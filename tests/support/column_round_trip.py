@@ -24,7 +24,7 @@ from tests.support.item_round_trip import secret_key
 def plan_of(
     parameter_set: ParameterSet, weights: NDArray[np.int64], intercept: Sequence[int] = (), plain_modulus: int = 1 << 20
 ) -> ColumnPlan:
-    """A plan of integers (score_count, feature_count) that nobody has checked for noise or wrap."""
+    """A plan of integers (score_count, feature_count), not checked for noise or wrap."""
     scores, features = weights.shape
     zeros = (0,) * scores
     return Plan(
@@ -60,7 +60,7 @@ class ColumnRoundTrip:
         return [self.encryptor.encrypt(plaintext) for plaintext in self.plan.packing.pack_rows(rows)]
 
     def reply(self, ciphertexts: Sequence[bytes], row_count: int, chunks: Iterable[int] = ()) -> list[Residues]:
-        """Score the ciphertexts of an item, fed in chunks of such lengths; all at once without."""
+        """Score the ciphertexts of an item, fed in chunks of these lengths, or all at once."""
         scoring = self.begin(row_count)
         for chunk in _cut(ciphertexts, chunks):
             scoring.add(chunk)

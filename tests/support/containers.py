@@ -159,7 +159,7 @@ def running_container(
 
 
 def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
-    """Wait until a condition holds; fail with the container's log if it does not come to that."""
+    """Wait until a condition holds; fail with the container's log if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
         assert container.state("Status") == "running", container.logs()

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: a classifier, its rows, and the scores that it gives them."""
+"""The digits of scikit-learn: a classifier, its rows, and the scores that it gives them."""
 
 from dataclasses import dataclass
 

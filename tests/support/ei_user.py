@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class EIUser:
-    """Someone who has installed encrypted-inference 0.9."""
+    """A user of encrypted-inference 0.9."""
 
     def __init__(self) -> None:
         self.client = EILinearRegressionClient()

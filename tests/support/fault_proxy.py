@@ -14,7 +14,7 @@ _BLOCK_BYTES = 1 << 16
 
 
 def relay(client: socket.socket, port: int) -> None:
-    """No fault."""
+    """Relay without a fault."""
     _relay(client, port, lambda data: data, lambda data: data)
 
 
@@ -67,7 +67,7 @@ def say_nothing(client: socket.socket, port: int) -> None:
 
 
 def read_nothing(client: socket.socket, port: int) -> None:
-    """Not even read what the client says."""
+    """Do not even read what the client sends."""
     while client.fileno() >= 0:
         time.sleep(0.05)
 

@@ -42,7 +42,7 @@ def call(path: bytes, body: bytes) -> bytes:
 
 
 def opening(path: bytes) -> bytes:
-    """What a connection with one call sends before its request: which may never come."""
+    """What a connection with one call sends before its request, which may never come."""
     return call(path, b"")[: -len(frame(DATA, END_STREAM, 1, bytes(5)))]
 
 
@@ -56,7 +56,7 @@ def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
 
 
 def connected(address: str, patience_seconds: float) -> socket.socket:
-    """A connection by hand."""
+    """A connection without a gRPC client."""
     host, _, port = address.rpartition(":")
     return socket.create_connection((host, int(port)), patience_seconds)
 

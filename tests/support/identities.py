@@ -30,7 +30,7 @@ class IdentitiesFile:
         return token
 
     def revoke_all(self) -> None:
-        """Add to every token that it is revoked."""
+        """Revoke every token."""
         self._entries = [f"{entry}\nrevoked = true" for entry in self._entries]
         self.write()
 
@@ -41,7 +41,7 @@ class IdentitiesFile:
 
 
 class Call:
-    """As much of a call's context as is asked for who makes it."""
+    """A call's context, as far as authentication asks for it."""
 
     def __init__(self, headers: Sequence[str], certificate: dict[str, list[bytes]], peer: str) -> None:
         self._headers, self._certificate, self._peer = headers, certificate, peer

@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 60.0
 
 
 class DataError(Exception):
-    """A file cannot be had, or is not the one it should be."""
+    """A file cannot be found or fetched, or has another content than it should have."""
 
 
 def find(name: str, environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -75,23 +75,19 @@ def _unpacked(packed: bytes, source: str) -> bytes:
 
 
 def images() -> NDArray[np.float64] | None:
-    """The 10,000 test images as rows of 784 features in 0..1; None where they are not at hand."""
+    """The 10,000 test images as rows of 784 features in 0..1; None where they are not installed."""
     path = find(IMAGES)
     return None if path is None else read_idx(path).reshape(-1, 784) / 255
 
 
 def labels() -> NDArray[np.uint8] | None:
-    """What the images show; None where that is not at hand."""
+    """What the images show; None where that is not installed."""
     path = find(LABELS)
     return None if path is None else read_idx(path)
 
 
 def fetch(url: str, target: Path, sha256: str) -> None:
-    """Fetch a gzipped file; nothing is left behind unless it is the right one.
-
-    Raises:
-        DataError: it cannot be fetched, or the SHA-256 of what it holds is another.
-    """
+    """Fetch a gzipped file; leave nothing behind unless it is the right one."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  # URLs of this project
             data: bytes = response.read()

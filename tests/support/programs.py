@@ -15,7 +15,7 @@ from tests.support.serving import ROOT
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return what a process has computed so far, in all its threads.
+    """Return the processor time of a process so far, in all its threads.
 
     It is finer than psutil, whose clock ticks 100 times a second.
     """
@@ -32,12 +32,12 @@ class Program:
 
     @property
     def said(self) -> list[str]:
-        """What it has logged so far."""
+        """The lines that it has logged so far."""
         return self.log.read_text().splitlines()
 
     @property
     def resident_bytes(self) -> int:
-        """What it has in memory."""
+        """How much memory it has."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     @property
@@ -47,12 +47,12 @@ class Program:
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
     def forget_peak(self) -> None:
-        """Let peak_bytes begin anew, from what it has in memory now."""
+        """Reset peak_bytes to what it has in memory now."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has computed so far, its processes all together."""
+        """The processor time of all its processes so far."""
         main = psutil.Process(self.process.pid)
         return sum(cpu_seconds(process.pid) for process in (main, *main.children(recursive=True)))
 

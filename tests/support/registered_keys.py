@@ -29,7 +29,7 @@ store.close()
 def record_of(
     data: bytes, tenant: str = "alice", lives: timedelta = HOUR, created: datetime | None = None
 ) -> KeyRecord:
-    """The record of a key that is any bytes, created now unless said otherwise."""
+    """The record of a key of any bytes, created now unless another time is given."""
     created = created or datetime.now(UTC)
     return KeyRecord(
         tenant=tenant,

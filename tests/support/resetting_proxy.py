@@ -32,11 +32,11 @@ class ResettingProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stall(self, at_bytes: int, seconds: float) -> None:
-        """Hold back, once, what a client sends beyond so many bytes of a connection."""
+        """Hold back, once, what a client sends beyond a number of bytes of a connection."""
         self._stall = at_bytes, seconds
 
     def close(self) -> None:
-        """Cut everything."""
+        """Reset all connections."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for end in list(self._open):

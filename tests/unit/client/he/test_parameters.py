@@ -126,7 +126,7 @@ def test_a_prime_of_another_ring_is_refused() -> None:
 @settings(deadline=None, max_examples=60)
 @given(candidate=st.integers(1, (2**54 - 2) // 4096).map(lambda k: k * 4096 + 1))
 def test_a_composite_never_becomes_a_context(candidate: int) -> None:
-    """The set itself looks at the residue only: SEAL, which looks for primes, has the last word."""
+    """The set itself checks the residue only; SEAL, which checks for primes, refuses."""
     parameters = EncryptionParameters(ParameterSet("candidate", 2048, (candidate,)), 2)
     if seal.Modulus(candidate).is_prime():
         assert _seal.context(parameters).parameters_set()

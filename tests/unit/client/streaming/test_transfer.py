@@ -58,7 +58,7 @@ def transfer_of(count: int, lanes: int = 1, limits: Limits = LIMITS) -> Transfer
 
 
 def opened(transfer: Transfer, lane: int = 0, now: float = 0.0, window_bytes: int = 1 << 30) -> Flight:
-    """A stream whose service has said its window."""
+    """A stream whose service has announced its window."""
     assert transfer.take(transfer.lanes[lane], now)
     flight = transfer.begin(transfer.lanes[lane], now)
     assert transfer.next(flight, now) is None, "nothing is sent before the window is known"

@@ -37,7 +37,7 @@ class Keys:
         return self.cache.get(tenant, key_id)
 
     def counts(self) -> dict[str, float | None]:
-        """What is counted of the cache."""
+        """The counts of the cache."""
         names = ("hits_total", "misses_total", "evictions_total", "bytes")
         return {name: self.telemetry.registry.get_sample_value(f"sealserve_key_cache_{name}") for name in names}
 

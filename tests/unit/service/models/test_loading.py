@@ -72,7 +72,7 @@ def test_versions_of_all_steps_make_one_line_in_the_log(
 
 
 class Warns(LogisticRegression):  # type: ignore[misc]
-    """Has something to say about its age."""
+    """Warns of its age when it is loaded."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         warnings.warn("I am old", UserWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""Signals that wake who waits, whenever they come."""
+"""Signals wake the thread that waits, whenever they come."""
 
 import os
 import signal

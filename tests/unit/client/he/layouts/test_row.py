@@ -19,7 +19,7 @@ def packings(draw: st.DrawFn) -> RowPacking:
 
 
 def negacyclic(a: NDArray[np.int64], b: NDArray[np.int64]) -> Integers:
-    """Multiply polynomials (N,) modulo X^N + 1, by the book."""
+    """Multiply polynomials (N,) modulo X^N + 1, by the definition."""
     product = np.convolve(a.astype(object), b.astype(object))
     product = np.append(product, np.zeros(2 * len(a) - len(product), object))
     wrapped: Integers = product[: len(a)] - product[len(a) :]

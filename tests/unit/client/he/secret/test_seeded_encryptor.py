@@ -182,7 +182,7 @@ def test_the_seed_is_what_the_system_drew_and_nothing_else_decides_the_second_po
 def test_the_noise_is_that_of_the_ciphertext_it_was_moved_from(
     parameter_set: ParameterSet, bits: int, spy: SealSpy
 ) -> None:
-    """To the coefficient, so that its distribution and its bound are SEAL's, whatever they are."""
+    """It is the same in every coefficient, so that its distribution and bound are SEAL's."""
     parameters = EncryptionParameters(parameter_set, 1 << bits)
     noisy = NoisyEncryptor(parameters, KEYS[parameter_set])
     encryptor = spy.encryptor(parameters, KEYS[parameter_set])

@@ -61,7 +61,7 @@ def pieces(data: bytes) -> set[bytes]:
 
 
 def reachable(root: object) -> Iterator[object]:
-    """All that attributes, containers and closures lead to, code and modules aside."""
+    """All objects that attributes, containers and closures lead to, without code and modules."""
     seen: set[int] = set()
     open_ones = [root]
     while open_ones:
@@ -117,7 +117,7 @@ def test_the_pair_is_in_nothing_that_is_returned_or_kept(parameter_set: Paramete
 
 
 def test_the_pair_would_be_found(spy: SealSpy) -> None:
-    """Wherever it hid: the tests above and below see what they look for."""
+    """It would be found anywhere: the other tests see what they look for."""
     encryptor: Any = encryptor_of(spy, SMALLEST)
     encryptor.encrypt(plaintext_of(SMALLEST))
     (pair,), c1_at = spy.pairs, -8 * SMALLEST.poly_modulus_degree
@@ -143,7 +143,7 @@ def test_the_pair_would_be_found(spy: SealSpy) -> None:
 
 
 def test_the_pair_gives_the_key(spy: SealSpy) -> None:
-    """Why all this: s = (c0' - c0) / (c1 - c1'), in NTT form, in which SEAL writes keys."""
+    """The reason: s = (c0' - c0) / (c1 - c1') in NTT form, the form in which SEAL writes keys."""
     parameters, (prime,) = EncryptionParameters(SMALLEST, 1 << 20), SMALLEST.data_primes
     context = _seal.context(parameters)
     form = CiphertextFormat(SMALLEST, _seal.fresh_parms_id(context))

@@ -184,7 +184,7 @@ BYTES = [b"", bytes(31), bytes(33)]
 
 
 def spoiled(message: Message, path: str = "") -> Iterator[tuple[str, Message]]:
-    """Copies of a message, in each of which one value is an extreme one, or of another count."""
+    """Copies of a message, each with one extreme value, or with another number of values."""
     for field in message.DESCRIPTOR.fields:
         value, name = getattr(message, field.name), f"{path}.{field.name}"
         if field.message_type is not None:
@@ -210,7 +210,7 @@ def copied(message: Message) -> Message:
 
 
 def is_refused(message: Any) -> bool:
-    """Whether ParameterError is raised; else a Model has to come that keeps its promises."""
+    """Whether a description is refused; if it is not, check that the Model keeps its promises."""
     try:
         model = wire.model_from_proto(message)
     except ParameterError:

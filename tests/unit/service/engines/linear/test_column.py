@@ -351,7 +351,7 @@ def test_a_malformed_ciphertext_is_named_by_its_place_in_the_item(spoilt: int) -
 
 
 def test_ciphertexts_that_cancel_each_other_out() -> None:
-    """Nobody but their sender made them so; the reply, which hides nothing, is right."""
+    """Only their sender can make them so; the reply, which hides nothing, is right."""
     model = Affine(np.ones((1, 2)), np.array([3.0]), InputGrid.of(2, 0.0, 7.0, 1.0))
     *_, plan = column_plans(*model.planned, parameter_sets=[SMALLEST])
     batch = ColumnRoundTrip(plan)

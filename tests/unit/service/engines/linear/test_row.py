@@ -39,7 +39,7 @@ def assert_exact(plan: RowPlan, rows: NDArray[np.int64]) -> None:
 
 
 def assert_model_exact(model: Affine, plans: list[RowPlan]) -> None:
-    """Score the rows that no other outdoes, and some in between."""
+    """Score the extreme rows, and some in between."""
     assert plans
     for plan in plans:
         rows = [extreme_rows(plan.model, model.grid), random_rows(model.grid, 3)]

@@ -47,12 +47,12 @@ def key_path(store: FilesystemKeyStore, directory: Path) -> Path:
 
 
 def files(directory: Path) -> set[str]:
-    """The names of what lies in the folders of tenants, but for their locks."""
+    """The names of all files in the tenants' folders, without their locks."""
     return {path.name for path in directory.glob("*/*") if path.name != ".lock"}
 
 
 def store_in(directory: Path) -> str:
-    """What makes a store in another process."""
+    """A program that makes a store in another process."""
     return f"""
 from pathlib import Path
 from sealserve_service.keys.stores.filesystem import FilesystemKeyStore
