@@ -9,7 +9,7 @@ PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
 SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check protos freeze-protos lock bench bench-full bench-twice bench-profile \
+.PHONY: help setup demo test test-slow test-long check protos freeze-protos lock bench bench-full bench-twice bench-profile \
 	bench-publish data azurite image push-image podman deploy-aci smoke-aci delete-aci clean
 
 help: ## list the targets
@@ -27,11 +27,15 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 demo: setup ## train, serve, encrypt, score and decrypt scikit-learn's digits
 	$(BIN)/sealserve demo
 
-test: setup azurite ## the test suite
+# Times are those of two cores.
+test: setup azurite ## the test suite: less than ten minutes
 	$(BIN)/pytest
 
-test-slow: setup azurite ## fuzzing and fault tests
-	$(BIN)/pytest -m slow
+test-slow: setup azurite ## fuzzing, fault and container tests: less than forty minutes
+	$(BIN)/pytest -m 'slow and not long'
+
+test-long: setup azurite ## soaks, large property runs, other tools' environments: hours, and not run by CI
+	$(BIN)/pytest -m long
 
 check: setup ## check style, types and protos, and that the generated code matches the protos
 	$(BIN)/ruff check .

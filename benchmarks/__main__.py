@@ -1,7 +1,8 @@
-"""`make bench`: the benchmarks, one after the other, each in a process that starts with empty memory.
+"""The benchmark program: it runs the parts one after the other, each in a process of its own.
 
-Each prints a table and writes a JSON file, some a plot too, into build/bench; ten minutes for all, on two cores.
-What one of them does, and with which options: `python -m benchmarks.PART --help`.
+Each part prints a table and writes a JSON file, and some a plot, into build/bench. All parts
+together take ten minutes on two cores. What a part measures, and its options: `python -m
+benchmarks.PART --help`.
 """
 
 import argparse
@@ -36,7 +37,7 @@ class Part:
 
 PARTS = {
     "row": Part("single rows: where their time goes, and the labels of all of MNIST", quick=["--rows=40"]),
-    "uploads": Part("full and seeded ciphertexts, and the links that make up for them", quick=["--calls=10"]),
+    "uploads": Part("full and seeded ciphertexts, and the links on which seeding pays", quick=["--calls=10"]),
     "column": Part("batches: the service beside one of plaintext rows", quick=["--turns=1", "--seconds=0.2"]),
     "client_memory": Part(
         "what a client holds in memory while it streams", usual=["--share=0.25"], quick=["--share=0.05"]
@@ -44,14 +45,17 @@ PARTS = {
     "private": Part("private weights beside open ones"),
     "ei": Part("encrypted-inference clients: our engine beside EIServer", quick=["--rounds=1"]),
     "overload": Part("four times more requests than can be answered", quick=["--calls=25", "--seconds=2"]),
-    "hostile": Part("a tenant beside those who send what they should not", quick=["--calls=20"]),
-    "peers": Part("every peer beside us, by turns", full=["--concrete-ml"], quick=["--quick"]),
+    "hostile": Part("one tenant beside peers that send what they should not", quick=["--calls=20"]),
+    "peers": Part("every other system beside ours, by turns", full=["--concrete-ml"], quick=["--quick"]),
     "scaling": Part(
         "how time grows with features, classes, rows, clients",
         usual=["--axes=rows", "--patience=15"],  # longer ones are on the same straight line
         quick=["--axes=rows", "--most=16"],
     ),
 }
+OTHERS = """other programs, each with --help:
+  python -m benchmarks.walk      the calls and changes of file of one prediction, counted
+  python -m benchmarks.publish   the results of a run into README and docs"""
 PROFILES: list[Job] = [
     ("request_profile", f"--weights={weights}", f"--layout={layout}")
     for weights in ("private", "open")
@@ -60,7 +64,7 @@ PROFILES: list[Job] = [
 
 
 def run(jobs: Sequence[Job], which: str = "") -> None:
-    """Run jobs, and say which (of which run, of two) and how long they took.
+    """Run jobs; say which one runs, with a prefix, and how long each took.
 
     Raises:
         SystemExit: one has failed; those after it are not run.
@@ -89,14 +93,14 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog=f"parts:\n{listed}",
+        epilog=f"parts:\n{listed}\n\n{OTHERS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("parts", nargs="*", metavar="PART", help="only these, in this order (all)")
+    made.add_argument("parts", nargs="*", metavar="PART", help="run only these, in this order (default: all)")
     how = made.add_mutually_exclusive_group()
-    how.add_argument("--full", action="store_true", help="without a limit of time: Concrete ML too, all that scales")
-    how.add_argument("--quick", action="store_true", help="to see that all works; the figures say nothing")
-    how.add_argument("--profile", action="store_true", help="instead: where the time of one request goes")
+    how.add_argument("--full", action="store_true", help="no limit of time: Concrete ML too, and every axis of scaling")
+    how.add_argument("--quick", action="store_true", help="only check that all parts work; the figures mean nothing")
+    how.add_argument("--profile", action="store_true", help="instead of the parts: where the time of one request goes")
     made.add_argument("--twice", action="store_true", help="run all twice, and say how far apart the ratios are")
     return made
 

@@ -1,7 +1,7 @@
-"""`make bench`: what a client has in memory while it streams rows from an iterator longer than memory.
+"""A client's memory, while it streams rows from an iterator that is longer than memory.
 
-The memory that matters is this process's own: the service runs beside it. Prints a table, and writes
-client_memory.json into build/bench.
+The memory measured is that of this process; the service is another process. Prints a table, and
+writes client_memory.json into build/bench.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def resident_mb() -> float:
 
 
 def measure(features: int, count: int) -> dict[str, Any]:
-    """Stream rows and compare the memory after a fifth of them with that at the end, and in between."""
+    """Stream rows; compare the memory after a fifth of them with that at the end and at most."""
     generator = np.random.default_rng(7)
     weights, some = generator.normal(size=(10, features)), generator.integers(0, 256, (4096, features)) / 255
     with tempfile.TemporaryDirectory() as directory:

@@ -1,8 +1,9 @@
-"""`make bench`: the column layout on MNIST, one client, one serving process, loopback.
+"""The column layout on MNIST: one client, one serving process, loopback.
 
-The service alone is measured with batches that were encrypted beforehand and are sent over and over; beside it, in
-turns, a server that drops the same messages, and one that scores the same rows in plaintext. Then the whole way, with
-fresh encryption. Prints tables, and writes column.json and column.png into build/bench.
+The service alone is measured with batches that were encrypted beforehand and are sent over and
+over. Two other servers take turns with it: one drops the same messages, the other scores the same
+rows in plaintext. Then the whole way is measured, with fresh encryption. Prints tables, and writes
+column.json and column.png into build/bench.
 """
 
 import argparse
@@ -39,14 +40,14 @@ WANTED_ERRORS = (None, 0.01)
 STREAM = "/sealserve.v1.PredictionService/StreamPredict"
 IN_FLIGHT = 4  # items, of which the service works on one while the others are on their way
 CLASSES = 10
-COMPANIONS = {"drained": "server that drops messages", "plain": "server of plaintext rows"}
+OTHERS = {"drained": "server that drops messages", "plain": "server of plaintext rows"}
 STAGES = ("receive", "parse", "check", "convert", "multiply", "reduce")
 
 
 def served_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> tuple[float, float]:
-    """Send items to the service for so long, on one stream as the SDK does; returns rows a second and bytes a reply.
+    """Send items on one stream, as the SDK does; return rows a second and bytes a reply.
 
-    Calls with an item each, so many at a time, would compete for the service and get less from it.
+    Several concurrent calls of one item each would compete for the service and get less from it.
 
     Raises:
         ServiceError: an item has failed.
@@ -76,14 +77,14 @@ def served_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> tupl
 
 
 def repeated(bodies: list[bytes], seconds: float) -> Iterator[bytes]:
-    """Yield messages over and over, for so long, and all of them as often."""
+    """Yield messages over and over for some seconds, each as often as the others."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         yield from bodies
 
 
 def plain_rate(channel: grpc.Channel, rows: NDArray[np.float32], seconds: float) -> float:
-    """Score rows in plaintext messages of about a megabyte, for so long; returns rows a second."""
+    """Score rows in plaintext messages of about a megabyte; return rows a second."""
     per_message = (1 << 20) // rows[0].nbytes
     bodies = [rows[first : first + per_message].tobytes() for first in range(0, len(rows), per_message)]
     start = time.perf_counter()
@@ -94,7 +95,7 @@ def plain_rate(channel: grpc.Channel, rows: NDArray[np.float32], seconds: float)
 
 
 def drained_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> float:
-    """Send an item's messages to who drops them, for so long; returns rows a second."""
+    """Send an item's messages to the server that drops them; return rows a second."""
     bodies = list(items.take())
     start = time.perf_counter()
     (received,) = channel.stream_stream(plain_server.DRAIN, bytes, bytes)(repeated(bodies, seconds))
@@ -106,11 +107,11 @@ def drained_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> flo
 def served_rates(
     address: str, plain_address: str, items: LoadItems, rows: NDArray[np.float64], turns: int, seconds: float
 ) -> dict[str, Any]:
-    """Measure the service and its two companions, in turns; medians, and the service's spread.
+    """Measure the service and the two other servers by turns; medians, and the service's spread.
 
     Args:
         address: of the service.
-        plain_address: of its companions.
+        plain_address: of the two other servers.
         items: for the service, and for who drops them.
         rows: for who scores them in plaintext.
         turns: of each.
@@ -190,7 +191,7 @@ def stages(items: LoadItems, plan: ColumnPlan, drained: float) -> dict[str, floa
 
 
 def memory_bandwidth() -> float:
-    """Measure how fast memory is copied, on one core: bytes a second, those read and those written."""
+    """Measure how fast one core copies memory: bytes a second, read and written together."""
     source = np.ones(256 << 20, np.uint8)
     target = np.empty_like(source)
     samples = []
@@ -246,17 +247,17 @@ def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
 
 
 def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
-    """How many times as many rows a second the companions take as the service."""
+    """How many times the service's rows a second the other two servers take."""
     return {
-        f"{result['parameter_set']}: {title} over service": over_service(result, companion)
+        f"{result['parameter_set']}: {title} over service": over_service(result, other)
         for result in results
-        for companion, title in COMPANIONS.items()
+        for other, title in OTHERS.items()
     }
 
 
-def over_service(result: dict[str, Any], companion: str) -> float:
-    """A companion's rows a second over the service's, both undisturbed."""
-    return float(result["undisturbed"][companion] / result["undisturbed"]["served"])
+def over_service(result: dict[str, Any], other: str) -> float:
+    """Another server's rows a second over the service's, both undisturbed."""
+    return float(result["undisturbed"][other] / result["undisturbed"]["served"])
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -264,7 +265,7 @@ def table(results: list[dict[str, Any]]) -> str:
     flat = [
         result
         | {f"end_{name}": value for name, value in result["end_to_end"].items()}
-        | {f"over_{companion}": over_service(result, companion) for companion in COMPANIONS}
+        | {f"over_{other}": over_service(result, other) for other in OTHERS}
         for result in results
     ]
     lines = [

@@ -1,4 +1,4 @@
-"""What the service's time should be made of: unit costs, timed alone in this process, times how often each is due."""
+"""The cost model of the service: unit costs, timed alone in this process, times their number."""
 
 import time
 from collections.abc import Callable
@@ -86,14 +86,14 @@ def row_units(parameters: EncryptionParameters) -> RowUnits:
 
 
 def _row_plan(parameter_set: ParameterSet, polynomials: int) -> RowPlan:
-    """Plan one ciphertext and so many polynomials: a class in each."""
+    """Plan one ciphertext and a number of polynomials, with a class in each."""
     weights = np.ones((polynomials, parameter_set.poly_modulus_degree))
     grid = InputGrid.of(weights.shape[1], 0.0, 1.0, 1.0)
     return plan_row(weights, np.zeros(polynomials), grid, parameter_sets=[parameter_set])
 
 
 def row_server_seconds(plan: RowPlan) -> float:
-    """Model a row item: transforms of what comes, products, inverse transforms of what goes."""
+    """Model a row item: transforms of the request, products, inverse transforms of the reply."""
     units, ciphertexts, polynomials = row_units(plan.parameters), plan.packing.ciphertexts, plan.packing.polynomials
     products = ciphertexts * polynomials * units.product
     return units.item + ciphertexts * units.forward + products + polynomials * units.polynomial
@@ -101,7 +101,10 @@ def row_server_seconds(plan: RowPlan) -> float:
 
 @cache
 def read_bytes_a_second() -> float:
-    """How many bytes of 32-bit limbs one core reads from memory, not from a cache, and widens to float64."""
+    """Measure how fast one core widens 32-bit limbs from memory to float64: bytes a second.
+
+    The limbs come from memory, not from a cache.
+    """
     limbs = np.ones((256, 32, 8192), np.uint32)
     wide = np.empty(limbs.shape[1:])
 
@@ -114,7 +117,7 @@ def read_bytes_a_second() -> float:
 
 @cache
 def check_seconds(parameters: EncryptionParameters) -> float:
-    """How long a ciphertext of a batch is checked, coefficient by coefficient."""
+    """Time the check of a batch's ciphertext, coefficient by coefficient."""
     form = CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(_seal.context(parameters)))
     key = SecretKey.generate(parameters.parameter_set).export(TOKEN)
     zeros = np.zeros(parameters.parameter_set.poly_modulus_degree, np.uint64)
@@ -124,7 +127,10 @@ def check_seconds(parameters: EncryptionParameters) -> float:
 
 @cache
 def multiplied_a_second(score_count: int) -> float:
-    """How many products and sums one core makes of float64 matrices as the column engine has them."""
+    """Measure how many products and sums a second one core makes of float64 matrices.
+
+    The matrices have the shapes of the column engine's.
+    """
     weights, limbs = np.ones((score_count, 32)), np.ones((32, 8192))
     sums = np.zeros((score_count, 8192))
 
@@ -149,7 +155,10 @@ def fold_and_reply_seconds(parameters: EncryptionParameters) -> tuple[float, flo
 
 
 def column_server_seconds(plan: ColumnPlan) -> float:
-    """Model a column item: checks, bytes over bandwidth, products over BLAS's rate, folds, the reply."""
+    """Model a column item: checks, bytes over bandwidth, products over BLAS's rate, and the rest.
+
+    The rest is folds and the reply.
+    """
     score_count, ciphertexts = plan.packing.score_count, plan.packing.ciphertexts
     checks = ciphertexts * check_seconds(plan.parameters)
     products = plan.request_bytes / 4 * score_count / multiplied_a_second(score_count)

@@ -1,4 +1,4 @@
-"""Curves: what was measured along an axis beside what a model of the cost says, as a table, sentences and a plot."""
+"""Curves: what was measured along an axis beside a model of the cost, as table, text and plot."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,30 +9,35 @@ from scipy.optimize import linprog  # type: ignore[import-untyped]
 
 from benchmarks.report import percent, render
 
-STRAIGHT = 0.2  # so far may times be from a straight line
+STRAIGHT = 0.2  # times are on a straight line if no relative error is greater
 
-# What each model leaves out, by the begin of the series' names: why measurement and model part.
+# Why a measurement is slower than its model, by the beginning of the name of its series.
 WHY = {
-    "row: server": "the model leaves out that the process receives and answers meanwhile",
+    "row: server": "the model leaves out that the process also receives and answers meanwhile",
     "column: server": "the model's unit costs are those of warm caches; a chunk comes from another core, after a pause "
     "in which sums and weights have left the caches",
-    "row: rows/s": "a lone row is a unary call, on which the model builds; several open a stream, which takes as long "
-    "as a few rows",
+    "row: rows/s": "the model builds on a lone row, which is a unary call; several rows open a stream, which takes as "
+    "long as a few rows",
     "column: rows/s": "the model has both ends compute as fast as alone, and here they share two cores",
     "1 process": "the model has a request cost what it costs a lone caller; here callers are threads of one process, "
-    "and so are those who answer, and the more there are, the longer they wait for its GIL",
-    "2 processes": "as with one process; what two of them gain, they gain until all cores are busy",
+    "and the more there are, the longer they and the threads that answer wait for its GIL",
+    "2 processes": "as with one process; a second process helps until all cores are busy",
 }
 
-# Why a time's line bends, by the begin of the series' names.
+# Why a line of times bends, by the beginning of the series' name.
 BENDS = {
-    "row: server": "where a row leaves room in a polynomial, several classes share one of the reply: until each has "
-    "one of its own, a further feature costs a share of another inverse transform, and from there on of a ciphertext",
+    "row: server": "where a row leaves room in a polynomial, several classes share one of the reply; until each class "
+    "has its own, a further feature costs a share of another inverse transform, and from there on a share of a "
+    "ciphertext",
 }
 
 
 def straight(x: list[float], y: list[float]) -> tuple[float, float, float]:
-    """Find the line y = a + b x with the least greatest relative error (Chebyshev's): (a, b, that error)."""
+    """Find the line y = a + b x with the least greatest relative error (Chebyshev's).
+
+    Returns:
+        a, b, and that error.
+    """
     relative = np.stack([np.ones(len(x)), np.array(x)], axis=1) / np.array(y)[:, None]
     no_more = -np.ones((len(x), 1))  # +-(relative (a, b) - 1) <= error
     found = linprog(
@@ -68,7 +73,10 @@ def table(points: list[dict[str, Any]]) -> str:
 
 
 def sentences(points: list[dict[str, Any]]) -> Iterator[str]:
-    """Say where a series is furthest from its model, and why; how straight it is, if a time; what memory it took."""
+    """Say where a series is furthest from its model and why, how straight it is, and its memory.
+
+    Straightness is said of times only.
+    """
     axis, series = points[0]["axis"], points[0]["series"]
     worst = max(points, key=lambda point: abs(np.log(point["measured"] / point["modelled"])))
     ratio = worst["measured"] / worst["modelled"]
@@ -90,9 +98,10 @@ def _from_to(points: list[dict[str, Any]], key: str) -> str:
 
 
 def straightness(points: list[dict[str, Any]]) -> Iterator[str]:
-    """Say how far times are from a straight line over the whole axis; if far, why, and from where on they are not.
+    """Say how far times are from a straight line over the whole axis.
 
-    A line that bends because the cost does is one that the model bends as well.
+    If they are far from it, say why, and from which point on they are close. A line that bends
+    because the cost bends is bent in the model too.
     """
     x = [point["x"] for point in points]
 

@@ -1,4 +1,4 @@
-"""`make bench`: encrypted-inference clients on MNIST: the SEAL engine beside EIServer, on the same ciphertext and keys.
+"""encrypted-inference clients on MNIST: the SEAL engine and EIServer on the same bytes.
 
 Prints a table, and writes ei.json and ei.png into build/bench. EIServer takes 15 seconds a row.
 """
@@ -44,7 +44,8 @@ def timed(action: Callable[[], Any], clock: Callable[[], float] = time.perf_coun
 def engines(path: Path, user: EIUser, row: Any, rounds: int) -> dict[str, Any]:
     """Time both engines on one ciphertext, by turns.
 
-    It is processor time: a row of EIServer takes so long that whoever else uses the machine would be part of it.
+    Processor time is measured: a row of EIServer takes so long that other work on the machine would
+    be part of its wall-clock time.
     """
     model = load_model(path, trust_pickle=True)
     grid = input_grid(model, input_range=(0.0, 1.0))
@@ -104,7 +105,7 @@ def calls(path: Path, user: EIUser, row: Any) -> dict[str, Any]:
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
-    """How many times the SEAL engine's time EIServer takes."""
+    """How many times as long as the SEAL engine EIServer takes."""
     return {"EIServer over SEAL engine": result["ratio"]}
 
 

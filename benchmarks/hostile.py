@@ -1,8 +1,9 @@
-"""`make bench`: what one tenant notices while others send what they should not.
+"""Hostile peers: what one tenant notices while others send what they should not.
 
-A tenant asks for one row after the other, first alone, then beside peers in processes of their own: strangers without a
-token, connections that stay half open, metadata bombs, messages over the limit, and a tenant whose ciphertexts are
-garbage. Prints a table, and writes hostile.json into build/bench.
+The tenant asks for one row after the other, first alone, then beside peers in processes of their
+own: strangers without a token, connections that stay half open, metadata bombs, messages over the
+limit, and a tenant whose ciphertexts are garbage. Prints a table, and writes hostile.json into
+build/bench.
 """
 
 import argparse

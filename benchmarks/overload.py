@@ -1,8 +1,9 @@
-"""`make bench`: four times more requests than the server can answer, of a model that takes 20 ms a row.
+"""Overload: four times more requests than the server can answer, of a model that takes 20 ms a row.
 
-One encrypted-inference request for MNIST is replayed, open-loop: sent at its time, whatever came of those before. Calls
-without load and overload take turns, as a machine that others use too is now faster, now slower.
-Prints a table, and writes overload.json into build/bench.
+One encrypted-inference request for MNIST is replayed in an open loop: each call is sent at its
+time, whatever became of those before it. Calls without load and overload take turns, because a
+machine that others use too is faster at one time and slower at another. Prints a table, and writes
+overload.json into build/bench.
 """
 
 import argparse
@@ -81,8 +82,8 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
         size = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(program.address, options=size) as channel:
             predict = channel.unary_unary(METHOD, bytes, bytes)
-            # A pass of the garbage collector over all that is imported here takes 0.1 s, in which nothing is sent or
-            # heard: too long to be taken for the service's.
+            # A pass of the garbage collector over all that is imported here takes 0.1 s. Nothing is
+            # sent or received meanwhile, and that time must not be taken for the service's.
             gc.collect()
             gc.freeze()
             unloaded, ends = list[float](), dict[str, list[float]]()
@@ -107,7 +108,7 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
-    """How much longer than without load an accepted request takes."""
+    """How many times as long as without load an accepted request takes, at the p99."""
     return {"p99 of the accepted over that without load": result["ratio"]}
 
 

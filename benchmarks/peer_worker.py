@@ -1,11 +1,15 @@
-"""A peer in a process of its own, and in whatever environment has its packages: a script that needs nothing of ours.
+"""A peer of `make bench`, in a process and an environment of its own.
 
-`python peer_worker.py PEER MODEL.npz`, the file with weights (classes, features) and intercept (classes,), beside it
-rows.npy (rows, features), prints a line of JSON when it is ready, and for each line with the index of a row one that
-says what it took.
-Client and server are one process here, without a network between them: what they send is serialized and read again.
-Every peer has one thread and parameters of 128 bits of security. Times are the processor's: with one thread, those of a
-machine that has nothing else to do, also where a row takes seconds and others want the processor in between.
+`python peer_worker.py PEER MODEL.npz` reads weights (classes, features) and intercept (classes,)
+from the file, and rows (rows, features) from rows.npy beside it. It prints a line of JSON when it
+is ready. Each line of its input is the index of a row; it answers with a line of JSON that says
+what scoring the row took. The script imports nothing of ours, because the environment has only the
+peer's packages.
+
+Client and server are one process, without a network between them: what they send is serialized and
+read again. Every peer has one thread and parameters of 128 bits of security. Times are the
+processor's. With one thread they are those of a machine that has nothing else to do, even where a
+row takes seconds and other processes run in between.
 """
 
 import base64
@@ -72,10 +76,13 @@ class EncryptedInference:
 
 
 class TenSEAL:
-    """TenSEAL's CKKS vectors, with one level for one product, at the smallest N that keeps every label.
+    """TenSEAL's CKKS vectors, with one level for one product.
+
+    N is the smallest that keeps every label.
 
     Args:
-        product: of an encrypted vector with the plaintext weights, as (vector, weights) -> encrypted vectors.
+        product: multiplies an encrypted vector with the plaintext weights:
+            (vector, weights) -> encrypted vectors.
     """
 
     package = "tenseal"
@@ -180,7 +187,7 @@ PEERS: dict[str, Callable[[Row, Row, Row], Any]] = {
 
 
 def main() -> None:
-    """Score what stdin asks for."""
+    """Score each row whose index comes on stdin."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     name, path = sys.argv[1:]
     with np.load(path) as arrays:

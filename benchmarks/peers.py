@@ -1,7 +1,8 @@
-"""`make bench`: every peer beside us in one run, by turns, on MNIST: the Azure ML guide's own model.
+"""Peers: every other system beside ours in one run, by turns, on the Azure ML guide's MNIST model.
 
-Ours are served over gRPC on loopback; encrypted-inference, TenSEAL and Concrete ML run in a process each, without a
-network. Prints ratios and a table, and writes peers.json and peers.png into build/bench.
+Ours are served over gRPC on loopback. encrypted-inference, TenSEAL and Concrete ML run in a process
+each, without a network. Prints ratios and a table, and writes peers.json and peers.png into
+build/bench.
 """
 
 import argparse
@@ -31,7 +32,8 @@ STEPS = ("encrypt", "server", "decrypt")
 NAMES = {"total": "whole", "process": "server with gRPC"}
 PRIVATE = "--weights=private"
 OTHER_PEERS, BEST = ("TenSEAL, mm", "TenSEAL, dot by class", "Concrete ML"), "best other peer"
-# What is how many times what, at the server or in total: with private weights below the same with open ones.
+# What is compared: (step, numerator, denominator), at the server or in total. Each line for private
+# weights is below its twin for open ones.
 COMPARED = (
     ("server", "encrypted-inference", "row"),
     ("server", "encrypted-inference", "row, private weights"),
@@ -52,19 +54,19 @@ COMPARED = (
     ("total", "row, private weights", "plaintext, a row"),
 )
 CONDITIONS = (
-    "Times are medians of the repetitions. Server is what the arithmetic takes, from bytes to scores; server with "
-    "gRPC is all that the serving process computes for a row. Ours and plaintext are served over gRPC by one other "
-    "process, whose memory is shown, and a batch is encrypted on one core while it is scored on another; the rest "
-    "have client and server in one process, whose memory and processor time are shown, one thread and no network. EI "
-    "slots are asked by encrypted-inference's own client, and with open weights only: a reply that this client can "
-    "read cannot hide them. Labels are compared with the plaintext model's."
+    "Times are medians of the repetitions. Server is what the arithmetic takes, from bytes to scores. Server with gRPC "
+    "is all that the serving process computes for a row. Ours and plaintext are served over gRPC by one other process, "
+    "whose memory is shown; a batch is encrypted on one core while it is scored on the other. The rest have client and "
+    "server in one process, with one thread and no network; their memory and processor time are shown. EI slots are "
+    "asked by encrypted-inference's own client, and with open weights only: a reply that this client can read cannot "
+    "hide them. Labels are compared with the plaintext model's."
 )
 # Beside each its share of the turns: some take seconds a row.
 Entry = tuple[AbstractContextManager[System], float]
 
 
 def entries(workload: Workload, concrete_python: str | None) -> list[Entry]:
-    """What is compared."""
+    """The systems, each with its share of the turns."""
     peer = partial(systems.peer, workload)
     found: list[Entry] = [
         (systems.row(workload, "row"), 1),
@@ -86,7 +88,7 @@ def entries(workload: Workload, concrete_python: str | None) -> list[Entry]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """The median, the least and the greatest, and what is left of disturbances."""
+    """The median, the least, the greatest, and the undisturbed value."""
     return {"median": median(values), "least": min(values), "most": max(values), "undisturbed": undisturbed(values)}
 
 
@@ -123,13 +125,16 @@ def summed_up(system: System, samples: list[tuple[int, Sample]], workload: Workl
 
 
 def spread_over(turns: int, share: float) -> list[int]:
-    """Choose a share of the turns, at least one, evenly: each in the middle of as long a stretch of the run."""
+    """Choose a share of the turns, at least one, evenly: each is in the middle of its stretch."""
     count = max(1, round(share * turns))
     return [(2 * number + 1) * turns // (2 * count) for number in range(count)]
 
 
 def measure(workload: Workload, labels: NDArray[Any], turns: int, concrete_python: str | None) -> list[dict[str, Any]]:
-    """Start all and ask them by turns, as a machine that others use too is now faster, now slower."""
+    """Start all systems and ask them by turns.
+
+    A machine that others use too is faster at one time and slower at another.
+    """
     with ExitStack() as stack:
         planned = [
             (stack.enter_context(entry), spread_over(turns, share))
@@ -145,9 +150,10 @@ def measure(workload: Workload, labels: NDArray[Any], turns: int, concrete_pytho
 
 
 def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
-    """What matters whatever the machine: how many times one is the other, of the undisturbed repetitions of one run.
+    """Return the ratios of the undisturbed repetitions: they depend on the machine least.
 
-    Ratios turn by turn are less steady: a disturbance seldom lasts from a system's sample to the other's.
+    Ratios turn by turn are less steady: a disturbance seldom lasts from one system's sample to the
+    other's.
     """
     by_name = {result["name"]: result for result in results}
 
@@ -167,9 +173,12 @@ def three_digits(value: float) -> str:
 
 
 def concrete_ml_python() -> str | None:
-    """Install Concrete ML into an environment of its own, as it pins old packages; None, with the reason, if not.
+    """Install Concrete ML into an environment of its own, because it pins old packages.
 
     What an earlier attempt, or another version, has left there is removed.
+
+    Returns:
+        The environment's Python; None, with the reason on stderr, if it cannot be installed.
     """
     python, installed = _ENVIRONMENT / "bin" / "python", _ENVIRONMENT / CONCRETE_ML
     steps: list[list[str | Path]] = [
@@ -235,7 +244,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def parameters(results: list[dict[str, Any]]) -> str:
-    """Render what each system is made of."""
+    """Render the version and the parameters of each system."""
     lines = [("system", "version", "parameters")]
     lines += [(shown(result), result.get("version", ""), result["parameters"]) for result in results]
     return render(lines)
@@ -264,10 +273,11 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     whole.xaxis.set_major_formatter("{x:,g}")
     whole.grid(axis="x", color="#e4e4e4")
     whole.set_axisbelow(True)
-    whole.set_xlim(min(totals) / 3, max(totals) * 20)
+    whole.set_xlim(min(totals) / 3, max(totals) * 8)
     whole.set_xlabel("milliseconds a row, features to scores (logarithmic)")
     left = np.zeros(len(results))
-    # Shares are stacked on a scale of their own: lengths of a stack on a logarithmic one mean nothing.
+    # Shares are stacked on a scale of their own: lengths of a stack on a logarithmic scale mean
+    # nothing.
     for step, color in zip((*STEPS, "gRPC and waiting"), ("#3b6fb6", "#d98c00", "#5aa469", "#d8d8d8"), strict=True):
         parts = np.array([_share(result, step) for result in results])
         split.barh(names, parts, left=left, color=color, label=step)
@@ -288,7 +298,10 @@ def _color(result: dict[str, Any]) -> str:
 
 
 def _share(result: dict[str, Any], step: str) -> float:
-    """A step's share in per cent. Steps of a batch overlap, so that their sum may be more than the whole."""
+    """A step's share in per cent.
+
+    The steps of a batch overlap, so that their sum may be more than the whole.
+    """
     steps = {name: result.get(f"{name}_ms", {}).get("median", 0.0) for name in STEPS}
     whole = float(max(result["total_ms"]["median"], sum(steps.values())))
     return 100 * float(steps.get(step, whole - sum(steps.values()))) / whole

@@ -1,11 +1,12 @@
-"""What encryption is compared with: the same rows in plaintext, over the same gRPC, in a process of its own.
+"""The plaintext server: the same rows over the same gRPC, unencrypted, in a process of its own.
 
 `python -m benchmarks.plain_server WEIGHTS.npz` prints its address and serves:
 
-    /bench/ScoreRow a message with a float32 row in, its float32 scores out; says at the end, in the metadata, how many
-                    seconds the arithmetic took: what the service calls server_seconds
-    /bench/Score    the same of a stream of messages, with any number of rows
-    /bench/Drain    a stream of messages is received and dropped; says at the end how many bytes there were
+    /bench/ScoreRow  takes a message with a float32 row and returns one with its float32 scores.
+                     Its trailing metadata says how many seconds the arithmetic took, which
+                     the service calls server_seconds.
+    /bench/Score     does the same with a stream of messages, of any number of rows each.
+    /bench/Drain     receives a stream of messages and drops it. Its reply is the number of bytes.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""`make bench`: private weights beside open ones on MNIST: one client, one serving process of each, loopback.
+"""Private weights beside open ones on MNIST: one client, one serving process of each, loopback.
 
-Rows are asked for one by one, at all services by turns; so are batches of columns, which were encrypted beforehand.
-Prints a table, and writes private.json into build/bench.
+All services are asked by turns, for rows one by one, and for batches of columns that were encrypted
+beforehand. Prints a table, and writes private.json into build/bench.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SERVICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Service:
-    """A running service, with a client of either layout that has registered its key, if there is one to register."""
+    """A running service, with a client of each layout; the client's key, if any, is registered."""
 
     program: Program
     row: Client
@@ -50,7 +50,10 @@ class Service:
 
 
 def first_call_ms(address: str, row: NDArray[np.float64]) -> float:
-    """Time a new client's first prediction after it knows the model: key generation and registration included."""
+    """Time a new client's first prediction, key generation and registration included.
+
+    The client knows the model already.
+    """
     with Client(address, layout="row") as client:
         _ = client.model
         start = time.perf_counter()
@@ -59,7 +62,11 @@ def first_call_ms(address: str, row: NDArray[np.float64]) -> float:
 
 
 def rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Measure single rows at all services by turns: medians of the rounds' medians, and the undisturbed."""
+    """Measure single rows at all services by turns.
+
+    Returns:
+        For each service the medians of the rounds' medians, and the undisturbed times.
+    """
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
     for number in range(ROUNDS):
         some = images[number * ROWS_A_ROUND : (number + 1) * ROWS_A_ROUND]
@@ -69,7 +76,7 @@ def rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str,
 
 
 def summed_up(rounds: list[dict[str, float]]) -> dict[str, float]:
-    """Sum rounds up: the median of each figure, and of times what they are undisturbed."""
+    """Sum rounds up: the median of each figure, and the undisturbed value of each time."""
     medians = {key: median(one[key] for one in rounds) for key in rounds[0]}
     times = {key: undisturbed([one[key] for one in rounds]) for key in rounds[0] if key.endswith("_ms")}
     return medians | {f"undisturbed_{key}": value for key, value in times.items()}
@@ -105,7 +112,10 @@ def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
 
 
 def hiding_ms(plan: RowPlan | ColumnPlan) -> float:
-    """Time what hides the weights of a full reply: encryptions of zero, noise, their addition. Of one core."""
+    """Time what hides the weights of a full reply, on one core.
+
+    That is encryptions of zero, noise, and adding them.
+    """
     if plan.noise_width is None:
         return 0.0
     parameter_set, packing = plan.parameters.parameter_set, plan.packing
@@ -169,7 +179,7 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
 
 
 def ratios(results: list[dict[str, Any]]) -> dict[str, float]:
-    """What private weights are of open ones, each service of them."""
+    """How many times what open weights cost private ones cost, for each service of the latter."""
     opened, *private = results
     measures = {"row: server's time": "server_ms", "column: a row": "column_row_ms"}
     return {

@@ -1,13 +1,15 @@
-"""`make bench-publish`: a run of `make bench` -> docs/benchmarks.json -> README, docs/benchmarks.md, plots.
+"""The publisher of results: a run of `make bench` -> docs/benchmarks.json -> README, docs, plots.
 
-With --render, only the latter, from the docs/benchmarks.json that is there; a test does that and compares.
+With --render only the latter step, from the docs/benchmarks.json that is there. A test does the
+same and compares.
 
-docs/benchmarks.json: {"commit", "machine", "versions", "parts": {name of the benchmark: its results}}.
+docs/benchmarks.json: {"commit", "machine", "versions", "parts": {name of the part: its results}}.
 """
 
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,28 @@ DOCS, README = ROOT / "docs", ROOT / "README.md"
 RESULTS, DOCUMENT = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
 BEGIN, END = "<!-- rendered by `make bench-publish`: begin -->", "<!-- rendered by `make bench-publish`: end -->"
 DESCRIPTION = ("commit", "machine", "versions")
+COLUMNS = 100
 
+README_INTRODUCTION = """
+One model: the Azure ML guide's classifier of MNIST, 784 features and 10 classes. Scoring is what a server computes for
+a row. A whole call is also encryption, gRPC and decryption. The other peers are TenSEAL and Concrete ML.
+""".strip()
+# The ratios to remember, by their names in `peers`, each with what the README calls it.
+HEADLINES = {
+    "server: encrypted-inference over row": "faster than `EIServer` of `encrypted-inference` at scoring, open weights",
+    "server: encrypted-inference over row, private weights": "faster than `EIServer` at scoring",
+    "whole: encrypted-inference over row, private weights": "faster than `encrypted-inference` at a whole call",
+    "server: best other peer over row, private weights": "faster than the best other peer at scoring",
+    "server: best other peer over column, private weights": "faster than the best other peer at scoring in batches",
+    "whole: row, private weights over plaintext, a row": "slower than plaintext over gRPC at a whole call",
+    "server with gRPC: column, private weights over plaintext, batches": (
+        "slower than plaintext over gRPC at serving batches"
+    ),
+}
 # The parts in the order of the document, each with its title and what renders it.
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "peers": (
-        "Every peer beside us",
+        "Every peer beside sealserve",
         lambda found: "\n\n".join((ratios(found), peers.table(found["systems"]), peers.parameters(found["systems"]))),
     ),
     "row": ("The row layout", row.table),
@@ -57,14 +76,15 @@ PLOTS: dict[str, Callable[[Any, Path], None]] = {
 
 
 class PublishError(Exception):
-    """Results that make no whole, or a file without the place for them."""
+    """The results make no whole, or a file has no place for them."""
 
 
 def merged(files: Iterable[Path]) -> dict[str, Any]:
     """Merge the results of one run, a file a benchmark.
 
     Raises:
-        PublishError: there are none, or they are of several versions or machines, or of what is in no commit.
+        PublishError: there are no results, or they are of several versions or machines, or were
+            measured at no commit.
     """
     whole: dict[str, Any] = {}
     for path in sorted(files):
@@ -82,7 +102,7 @@ def merged(files: Iterable[Path]) -> dict[str, Any]:
 
 
 def machine(results: dict[str, Any]) -> str:
-    """Say in a sentence what was measured where."""
+    """Say where the results were measured, and with which versions."""
     found, versions = (
         results["machine"],
         ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
@@ -94,97 +114,69 @@ def machine(results: dict[str, Any]) -> str:
 
 
 def ratios(found: dict[str, Any]) -> str:
-    """Render what matters whatever the machine."""
+    """Render the ratios, which depend on the machine least."""
     lines = [(name, peers.three_digits(ratio)) for name, ratio in found["ratios"].items()]
     return render([("how many times", "ratio"), *lines])
 
 
 def readme_section(results: dict[str, Any]) -> str:
-    """Render what the README says, of the parts that there are."""
-    parts, said = results["parts"], [machine(results)]
+    """Render the README's section: the ratios to remember, of the parts measured, and a picture."""
+    parts, rows = results["parts"], [("sealserve, with private weights unless it says open, is", "times")]
     if "peers" in parts:
-        said += [ratios(parts["peers"]), peers.table(parts["peers"]["systems"])]
-        said.append("![A row's time at every system, logarithmic, and its parts](docs/benchmarks_peers.png)")
-    if "row" in parts:
-        plans = parts["row"]
-        said.append(
-            f"The row layout on MNIST's test images, by the wanted score error:\n\n{_plans(plans)}\n\n"
-            f"Labels equal to the plaintext model's: {plans[0]['labels_equal']:,} of {plans[0]['rows']:,}."
-        )
-    if "column" in parts:
-        batch = parts["column"][0]
-        over_plain = column.over_service(batch, "plain")
-        said.append(
-            f"Batches ({batch['parameter_set']}): the service scores {batch['server_rows_per_second']:,.0f} rows/s "
-            f"over gRPC, {over_plain:.1f} times fewer than a server of plaintext rows; with fresh encryption, one "
-            f"client gets {batch['end_to_end']['rows_per_second']:,.0f}."
-        )
-    if "ei" in parts:
-        found = parts["ei"]
-        said.append(
-            f"The same ciphertext and keys of an `encrypted-inference` client: `EIServer` "
-            f"{found['eiserver_ms'] / 1e3:.1f} s, here {found['seal_ms']:.0f} ms, {found['ratio']:,.0f} times less."
-        )
+        found = parts["peers"]["ratios"]
+        rows += [(words, peers.three_digits(found[name])) for name, words in HEADLINES.items() if name in found]
     if "overload" in parts:
         found = parts["overload"]
-        said.append(
-            f"At {found['offered_per_second'] / found['capacity_per_second']:.1f} times its capacity, what the service "
-            f"accepts has a p99 of {found['ratio']:.1f} times that of an idle one, and the rest is refused within "
-            f"{found['refused_p95_ms']:.0f} ms (p95)."
-        )
-    if "repeat" in parts:
-        said.append(repeat.sentence(parts["repeat"]))
-    return "\n\n".join([*said, "All of it: [docs/benchmarks.md](docs/benchmarks.md)."])
+        load = found["offered_per_second"] / found["capacity_per_second"]
+        words = f"slower (p99 of accepted calls) at {load:.0f} times its capacity than when idle, open weights"
+        rows.append((words, peers.three_digits(found["ratio"])))
+    said = [README_INTRODUCTION, render(rows)]
+    if "peers" in parts:
+        said.append("![The time of a row at every system, logarithmic, and its parts](docs/benchmarks_peers.png)")
+    said.append(
+        f"Measured at commit {results['commit']} on {results['machine']['cores']} cores "
+        f"({results['machine']['processor']}) by `make bench`. The method, all figures and how each one scales: "
+        "[docs/benchmarks.md](docs/benchmarks.md)."
+    )
+    return "\n\n".join(map(wrapped, said))
 
 
-def _plans(plans: list[dict[str, Any]]) -> str:
-    lines: list[list[str]] = [
-        ["", *(f"`{plan['max_score_error']:g}`" if plan["max_score_error"] else "default" for plan in plans)],
-        ["parameter set", *(plan["parameter_set"] for plan in plans)],
-        [
-            "score error, proven / observed",
-            *(f"{plan['score_error_bound']:.2g} / {plan['observed_score_error']:.2g}" for plan in plans),
-        ],
-        [
-            "encrypt, server, decrypt, ms",
-            *(", ".join(f"{plan[f'{step}_ms']:.2f}" for step in ("encrypt", "server", "decrypt")) for plan in plans),
-        ],
-        ["whole `predict` of one row, ms", *(f"{plan['predict_ms']:.1f}" for plan in plans)],
-        [
-            "bytes up / down a row",
-            *(f"{plan['request_bytes'] / 1e3:.0f} KB / {plan['reply_bytes'] / 1e3:.0f} KB" for plan in plans),
-        ],
-    ]
-    return render(lines)
+def wrapped(text: str) -> str:
+    """Break the lines of Markdown's paragraphs; leave tables, headings, pictures and lists."""
+    paragraphs = text.split("\n\n")
+    is_prose = [not paragraph.startswith(("|", "#", "!", "- ")) for paragraph in paragraphs]
+    return "\n\n".join(
+        textwrap.fill(paragraph, COLUMNS, break_long_words=False, break_on_hyphens=False) if prose else paragraph
+        for paragraph, prose in zip(paragraphs, is_prose, strict=True)
+    )
 
 
 METHOD = """
-Rendered from [benchmarks.json](benchmarks.json) by `make bench-publish`. Repeat it with `make bench`, in ten minutes
-on two cores, with `make bench-twice`, which says how far two runs are apart, or with `make bench-full`, which has
-Concrete ML and every curve; `make bench-profile` shows where a request's time goes. To load a service of your own:
-`sealserve bench`.
+Rendered from [benchmarks.json](benchmarks.json) by `make bench-publish`. To repeat it:
 
-What is compared is one model, the Azure ML guide's own for MNIST (784 features, 10 classes), on MNIST's test images.
-Systems are asked by turns, since a machine that others use too is now faster, now slower; figures are medians, ratios
-those of lower deciles, as whatever disturbs adds time. Services are processes of their own that are asked over gRPC on
-loopback; no system has more than one thread for a product. Every parameter set has 128 bits of security by the table of
-homomorphicencryption.org. What to quote are the ratios.
+- `make bench` takes ten minutes on two cores.
+- `make bench-twice` also says how far apart two runs are.
+- `make bench-full` has Concrete ML and every curve.
+- `make bench-profile` shows where the time of a request goes.
+- `sealserve bench` loads a service of your own.
+
+All systems score the same model on MNIST's test images: the Azure ML guide's own, with 784 features and 10 classes.
+They are asked by turns, because a machine that others use too is faster at one time and slower at another. Figures are
+medians. Ratios are those of lower deciles, because a disturbance only ever adds time. Services are processes of their
+own, which are asked over gRPC on loopback. No system has more than one thread for a product. Every parameter set has
+128 bits of security by the table of homomorphicencryption.org. Quote the ratios, which depend on the machine least.
 """.strip()
 
 
 def document(results: dict[str, Any]) -> str:
     """Render docs/benchmarks.md, of the parts that there are."""
-    said = [
-        "# Benchmarks",
-        METHOD,
-        machine(results),
-    ]
+    said = ["# Benchmarks", METHOD, machine(results)]
     for name, (title, table) in SECTIONS.items():
         if name in results["parts"]:
             said += [f"## {title}", table(results["parts"][name])]
             if name in PLOTS:
                 said.append(f"![{title}](benchmarks_{name}.png)")
-    return "\n\n".join(said) + "\n"
+    return "\n\n".join(map(wrapped, said)) + "\n"
 
 
 def with_section(text: str, section: str) -> str:

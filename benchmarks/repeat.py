@@ -1,7 +1,8 @@
-"""`make bench-twice`: how far apart the ratios of two runs are: what was measured first, beside what is in build/bench.
+"""Repetition: how far apart the ratios of two runs are, `make bench-twice`.
 
-Milliseconds are those of a machine in its hour; what is to be the same whoever repeats it is how many times one is the
-other. Prints a table, and writes repeat.json into build/bench.
+The results of the first run are in build/bench/first, those of the second in build/bench.
+Milliseconds depend on the machine and the hour; ratios should be the same whoever repeats a run.
+Prints a table, and writes repeat.json into build/bench.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def apart(first: float, second: float) -> float:
 
 
 def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Compare the ratios that two runs have both, given the results of each: {name of the part: its results}."""
+    """Compare the ratios that both runs have, given their results: {name of the part: results}."""
     found = []
     for part, ratios in RATIOS.items():
         if part in first and part in second:
@@ -45,7 +46,7 @@ def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[s
 
 
 def measured(directory: Path) -> dict[str, Any]:
-    """Read the results in a directory, of the parts that have ratios: {name of the part: its results}."""
+    """Read the results in a directory, of the parts that have ratios: {name of part: results}."""
     paths = {name: directory / f"{name}.json" for name in RATIOS}
     return {name: json.loads(path.read_text())[name] for name, path in paths.items() if path.exists()}
 
@@ -56,20 +57,18 @@ def agreement(found: list[dict[str, Any]]) -> str:
     return f"{agreeing} of {len(found)} ratios agree within {percent(AGREEING)}"
 
 
-def sentence(found: list[dict[str, Any]]) -> str:
-    """Say for the README how many agree, and which is the farthest apart."""
-    worst = max(found, key=itemgetter("apart"))
-    return f"Measured twice: {agreement(found)}, the farthest is {_quoted(worst)}, {percent(worst['apart'])} apart."
-
-
 def table(found: list[dict[str, Any]]) -> str:
-    """Render the ratios, how many agree, and which do not."""
+    """Render the ratios, how many agree, which do not, and which two are the farthest apart."""
     lines = [("ratio", "first", "second", "apart")]
     for ratio in found:
         values = peers.three_digits(ratio["first"]), peers.three_digits(ratio["second"])
         lines.append((f"{ratio['part']}: {ratio['name']}", *values, percent(ratio["apart"])))
     parting = ", ".join(_quoted(ratio) for ratio in found if ratio["apart"] > AGREEING)
-    return f"{render(lines)}\n\n{agreement(found)}{f', all but {parting}' if parting else ''}."
+    worst = max(found, key=itemgetter("apart"))
+    return (
+        f"{render(lines)}\n\n{agreement(found)}{f', all but {parting}' if parting else ''}. "
+        f"The farthest apart, by {percent(worst['apart'])}, is {_quoted(worst)}."
+    )
 
 
 def _quoted(ratio: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What every benchmark says about its run, and how it is shown."""
+"""The report of a benchmark: what it says about its run, and how tables are rendered."""
 
 import platform
 import subprocess
@@ -47,10 +47,10 @@ def _cpuinfo() -> list[str]:
 
 
 def undisturbed(times: Sequence[float]) -> float:
-    """Return the lower decile of times of the same work: what it takes when nobody else wants the machine.
+    """Return the lower decile of times of the same work: the time that it takes undisturbed.
 
-    A disturbance only ever adds time, and lasts for seconds or minutes: from run to run the lower decile is steadier
-    than the median, and than the least, which is luck.
+    A disturbance only ever adds time, and lasts for seconds or minutes. From run to run the lower
+    decile is steadier than the median, and steadier than the minimum, which is luck.
     """
     return float(np.quantile(times, 0.1))
 

@@ -1,9 +1,10 @@
-"""`make bench-profile`: where the time of one request goes, at the client and at the server.
+"""The profile of one request, `make bench-profile`: where its time goes, at client and server.
 
-Both run in this process, which asks for one row, or one full batch, after the other. Each call of a function, SEAL's
-and NumPy's included, is timed where it happens; a sampler would not do, as SEAL's functions keep it from looking while
-they run. Prints a table, and writes into build/bench, with the weights and the layout in the name: a JSON file, a PNG
-(a flame graph), and a .folded for speedscope.app.
+Both run in this process, which asks for one row, or one full batch, after the other. Each call of a
+function, SEAL's and NumPy's included, is timed where it happens. A sampling profiler would not do,
+because it cannot look while SEAL's functions run. Prints a table, and writes three files into
+build/bench, with the weights and the layout in their names: JSON, a PNG (a flame graph), and a
+.folded for speedscope.app.
 """
 
 import argparse
@@ -42,7 +43,10 @@ _MIN_SHARE = 0.004  # of the whole: what is narrower is not drawn
 
 @dataclass
 class Node:
-    """A function, called from where it stands in the tree: seconds of its own, without those that it called."""
+    """A function at its place in the tree of calls.
+
+    Its seconds are its own, without those of the functions that it called.
+    """
 
     seconds: float = 0.0
     called: dict[str, "Node"] = field(default_factory=dict)
@@ -83,7 +87,7 @@ class CallClock:
             self._is_counting = False
 
     def stacks(self) -> dict[Stack, float]:
-        """Seconds of each stack that is a client's or a server's, unless it waits for another thread."""
+        """The seconds of each stack of a client or a server, unless it waits for another thread."""
         found: defaultdict[Stack, float] = defaultdict(float)
         for root in self._roots:
             for stack, seconds in root.stacks():
@@ -124,7 +128,7 @@ def _c_name(function: Any) -> str:
 
 
 def stack_of(names: Stack) -> Stack:
-    """Return the functions of a stack from the outermost of ours on, its side first; () if none is ours."""
+    """Return a stack's side and its functions from the outermost of ours on; () if none is ours."""
     for first, name in enumerate(names):
         if side := SIDES.get(name.partition(".")[0]):
             return (side, *names[first:])
@@ -193,7 +197,11 @@ def _draw(axes: Any, stacks: dict[Stack, float], depth: int, left: float, color:
 def measure(
     requests: int, features: int, classes: int, weights: str = "open", layout: str = "row"
 ) -> tuple[dict[str, Any], dict[Stack, float]]:
-    """Send requests one by one, of one row or of a full batch; returns what it took, and the seconds of each stack."""
+    """Send requests one by one, of one row or of a full batch.
+
+    Returns:
+        What a request took, and the seconds of each stack.
+    """
     model = linear(np.random.default_rng(0).normal(size=(classes, features)) / features)
     keys, hiding_bits = (registered_keys(), DEFAULT_HIDING_BITS) if weights == "private" else (None, None)
     registry = ModelRegistry([served("profiled", model, keys=keys, hiding_bits=hiding_bits)])

@@ -1,4 +1,4 @@
-"""`make bench`: the row layout on MNIST, one client, one serving process, loopback.
+"""The row layout on MNIST: one client, one serving process, loopback.
 
 Prints a table, and writes row.json and row.png into build/bench.
 """
@@ -26,13 +26,14 @@ from tests.support import mnist
 from tests.support.programs import serve
 
 LATENCY_ROWS = 300
-# What the planner makes of the wish decides: the default, then sets that spend more for a smaller proven error.
+# Wanted score errors. The planner chooses by them: the default, then sets that spend more for a
+# smaller proven error.
 WANTED_ERRORS = (None, 0.02, 1e-5)
 STAGES = ("encrypt", "wire", "server", "decrypt")
 
 
 def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
-    """Measure single rows: the whole `predict`, and its stages one by one; medians in milliseconds."""
+    """Measure single rows: the whole `predict`, and its stages one by one; medians in ms."""
     exchange = client._exchange(1)
     stub = _stub(client)
     samples: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "predict")}

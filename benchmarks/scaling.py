@@ -1,9 +1,11 @@
-"""How time and memory grow, one axis at a time, and how they should: `make bench` has the rows, `make bench-full` all.
+"""Scaling: how time and memory grow along one axis at a time, and how they should.
 
-Every point is a service of its own on loopback with a random model, its weights open. Beside what is measured stands
-a model of its cost (`cost_model`); below each table, where the two part most, and how straight the line is. Along the
-axes of the model's size the planner may leave so large an error that one parameter set will do for as much of an axis
-as can be: a larger set costs twice as much. Writes scaling.json and scaling.png into build/bench.
+`make bench` has the axis of rows, `make bench-full` all axes. Every point is a service of its own
+on loopback with a random model and open weights. Beside each measurement is what a model of its
+cost says (`cost_model`). Below each table is where the two are furthest apart, and how straight the
+line is. Along the axes of the model's size the planner may leave a large error, so that one
+parameter set serves as much of an axis as possible: a larger set costs twice as much. Writes
+scaling.json and scaling.png into build/bench.
 """
 
 import argparse
@@ -70,7 +72,10 @@ class Point:
 
 @dataclass(frozen=True)
 class RandomModel:
-    """Weights (score_count, features), without intercepts, over features of 0..1, and the error that is allowed."""
+    """Random weights (score_count, features), without intercepts, and the error that is allowed.
+
+    Features are in 0..1.
+    """
 
     weights: NDArray[np.float64]
     max_score_error: float | None = None
@@ -107,7 +112,10 @@ class RandomModel:
 
 
 def _weights_bytes(offer: Offer, weights: NDArray[np.float64]) -> int:
-    """Say how large an offer's weights are before its first request: in rows NTT forms, otherwise float64."""
+    """Return how many bytes an offer's weights have before its first request.
+
+    They are NTT forms in rows, float64 otherwise.
+    """
     if offer.layout is not LAYOUTS["row"]:
         return weights.nbytes
     polynomials = -(-len(weights) // offer.classes_per_polynomial)
@@ -163,9 +171,10 @@ def classes(values: Sequence[int], _: float) -> Iterator[Point]:
 
 
 def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
-    """Rows of a call, from features to scores, in either layout.
+    """Measure the rows of a call, from features to scores, in either layout.
 
-    By the model the first item takes what a lone one does, and each further one as long as the busier end computes.
+    By the model the first item takes as long as a lone one, and each further item as long as the
+    busier end computes.
     """
     with RandomModel.of(FEATURES, CLASSES).served() as program:
         for layout in TIMED_LAYOUTS:
@@ -206,10 +215,10 @@ def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
 
 
 def clients(values: Sequence[int], _: float, processes: int = 1) -> Iterator[Point]:
-    """Concurrent callers, each with one row at a time, replayed.
+    """Measure concurrent callers, each with one replayed row at a time.
 
-    By the model they get what their number of lone callers would, as long as no process computes more than a core does,
-    and all together no more than the machine has.
+    By the model they get what as many lone callers would. A process computes no more than one core
+    does, and all together no more than the machine has.
     """
     with (
         RandomModel.of(FEATURES, CLASSES).served(f"--processes={processes}") as program,

@@ -1,4 +1,4 @@
-"""What `make bench` compares: our layouts as they are served, peers in processes of their own, and plaintext."""
+"""The systems that `peers` compares: ours as served, peers in processes of their own, plaintext."""
 
 import contextlib
 import json
@@ -46,8 +46,8 @@ class Sample:
     Attributes:
         scores: float64 (rows, classes), of consecutive rows.
         total_seconds: from features to scores, a row.
-        steps: seconds a row of encrypt, server and decrypt, where they can be told apart, and of process: all that the
-            serving process computes, gRPC included.
+        steps: seconds a row of encrypt, server and decrypt, where they can be told apart, and of
+            process: all that the serving process computes, gRPC included.
         request_bytes, reply_bytes: a row.
     """
 
@@ -203,7 +203,7 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
 def peer(
     workload: Workload, name: str, worker: str, python: str = sys.executable, *, count: int = 1
 ) -> Iterator[System]:
-    """A peer of peer_worker.py, so many rows a repetition, one by one; its times are the processor's.
+    """A peer of peer_worker.py; a repetition is a number of rows, one by one, in processor time.
 
     Raises:
         RuntimeError: it does not start.

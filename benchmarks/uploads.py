@@ -1,7 +1,7 @@
-"""`make bench`: full and seeded ciphertexts, what they cost at either end, and the links that make up for it.
+"""Uploads: what full and seeded ciphertexts cost at either end, and on which links seeding pays.
 
-Prints a table, and writes uploads.json into build/bench. A column's full ciphertexts are read where they were received;
-all others pass through SEAL, which expands seeds.
+A column's full ciphertexts are read where they were received. All others pass through SEAL, which
+expands seeds. Prints a table, and writes uploads.json into build/bench.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def measure(parameter_set: ParameterSet, calls: int) -> dict[str, Any]:
 
 
 def even_link(result: dict[str, Any], layout: str, form: CiphertextFormat) -> float:
-    """The link, in Mbit/s, on which one ciphertext comes as soon full as seeded; on slower ones, seeded is sooner."""
+    """The link, in Mbit/s, on which full and seeded arrive at once; below it, seeded is sooner."""
     cost = sum(result[f"{place}_seeded_us"] - result[f"{place}_full_us"] for place in ("encrypt", layout))
     return float(8 * (form.full_bytes - form.seeded_bytes) / cost)
 

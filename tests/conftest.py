@@ -1,35 +1,23 @@
-"""What most tests need: scikit-learn's digits, served in this process, and an encrypted-inference user."""
+"""Fixtures of most tests: a server of scikit-learn's digits, and an encrypted-inference user."""
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import hypothesis
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from sealserve.client import Client
 from tests.support.azurite import Azurite, running_azurite
+from tests.support.digits import Digits, digits
 from tests.support.ei_user import EIUser
 from tests.support.raw import RawClient
-from tests.support.serving import HANG_SECONDS, digits, digits_registry, running_server
+from tests.support.serving import HANG_SECONDS, digits_registry, running_server
 
 # In CI the same examples every time: new ones are for those who can look into what they find.
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI") == "true":
     hypothesis.settings.load_profile("ci")
-
-
-@dataclass(frozen=True)
-class Digits:
-    """A classifier and rows that it was not fitted on."""
-
-    estimator: LogisticRegression
-    X: NDArray[np.float64]
-    scores: NDArray[np.float64]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,7 @@
-"""Two models with equal scores on a query: who has the key and knows both models cannot tell whose reply it is."""
+"""Two models with equal scores on a query cannot be told apart by a reply in mode private.
+
+That holds even for a client that has the key and knows both models.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,18 +15,24 @@ from sealserve.he.layouts.row import RowPacking
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import Residues
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from tests.support.affine_models import Affine, affine, random_rows
+from tests.support.item_round_trip import RoundTrip
 from tests.support.key_owner import KeyOwner
-from tests.support.row_models import Affine, affine, random_rows
-from tests.support.row_round import Round
 
 Plan = RowPlan | ColumnPlan
 REPLIES, QUESTIONS = 2000, 40
 CHANCE = 140
-"""Of 2000 guesses so many more or fewer are right than half, 6.26 standard deviations, once in 2.6e9 times."""
+"""The allowed difference of right guesses from half of 2000: 6.26 standard deviations.
+
+It is exceeded by chance once in 2.6e9 times.
+"""
 
 
 def models(classes: int) -> tuple[Affine, Affine]:
-    """Two models whose weights of the first two features are exchanged: all that an offer publishes is equal."""
+    """Two models with the weights of the first two features exchanged.
+
+    All that an offer publishes is equal.
+    """
     model = affine("normal", (classes, 8))
     grid = InputGrid.of(8, 0.0, 1.0)
     other = model.weights.copy()
@@ -32,14 +41,17 @@ def models(classes: int) -> tuple[Affine, Affine]:
 
 
 class Suspicion:
-    """What a client knows of one query and compares replies with: what either model would answer in mode open."""
+    """A client's knowledge of one query: what either model would answer in mode open.
+
+    It compares replies with that.
+    """
 
     def __init__(self, plans: tuple[Plan, Plan], rows: NDArray[np.int64]) -> None:
         self.owners = [KeyOwner(plan) for plan in plans]
         self.question = self.owners[0].question(rows)
         self._noise = [owner.predicted(self.question) for owner in self.owners]
-        rounds = [Round(dataclasses.replace(plan, noise_width=None)) for plan in plans]
-        self._replies = [exchange.reply(self.question.ciphertexts, len(rows)) for exchange in rounds]
+        rounds = [RoundTrip(dataclasses.replace(plan, noise_width=None)) for plan in plans]
+        self._replies = [round_trip.reply(self.question.ciphertexts, len(rows)) for round_trip in rounds]
 
     def by_noise(self, reply: list[Residues]) -> int:
         """Guess the model by the noise at the places of the scores: nearer to whose?"""
@@ -68,21 +80,22 @@ def _first(c1: bytes) -> NDArray[np.int64]:
 def row_count(plan: Plan) -> int:
     """How many rows to ask with, so that every query tells the models apart.
 
-    In columns a row's noise differs by what the noises of its first two ciphertexts do, times what the weights do. The
-    former is an integer, as both have the same rounding, and 0 once in eleven times; for eight rows at once, in 3e8.
+    In columns, a row's noise differs by the difference of the noises of its first two ciphertexts,
+    times that of the weights. The former difference is an integer, because both noises have the
+    same rounding, and it is 0 once in eleven times. For eight rows at once it is 0 once in 3e8.
     """
     return 2 if isinstance(plan.packing, RowPacking) else 8
 
 
 def right_guesses(plans: tuple[Plan, Plan], count: int) -> tuple[int, int]:
-    """Let one of two models answer, by lot, and count how often each way of guessing finds which one it was."""
+    """Let one of two models, drawn by lot, answer; count the right guesses of each method."""
     grid, generator = InputGrid.of(8, 0.0, 1.0), np.random.default_rng(6)
     asked, queries = row_count(plans[0]), []
     for seed in range(QUESTIONS):
         rows = random_rows(grid, asked, seed)
         rows[:, 1] = rows[:, 0]  # so that both models give it the same scores
         queries.append(Suspicion(plans, rows))
-    services, right = [Round(plan) for plan in plans], [0, 0]
+    services, right = [RoundTrip(plan) for plan in plans], [0, 0]
     for number in range(count):
         query, which = queries[number % QUESTIONS], int(generator.integers(2))
         reply = services[which].reply(query.question.ciphertexts, asked)

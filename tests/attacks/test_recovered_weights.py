@@ -1,6 +1,7 @@
-"""One request with its reply: dividing c1 in NTT form (row), elimination modulo q (column). No key is needed.
+"""Weights recovered from one request with its reply, without a key.
 
-In mode open, and with noise on c0 alone, every weight comes out; in mode private none does.
+In rows c1 is divided in NTT form; in columns a linear system is solved modulo q. In mode open, and
+with noise on c0 alone, every weight comes out. In mode private none does.
 """
 
 import numpy as np
@@ -15,12 +16,12 @@ from sealserve.protocol.item import Residues
 from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
-from tests.support.row_models import Integers, affine, random_rows
-from tests.support.row_round import Round, zero_encryptor
+from tests.support.affine_models import Integers, affine, random_rows
+from tests.support.item_round_trip import RoundTrip, zero_encryptor
 
 
 class NoZeros(ZeroEncryptor):
-    """In place of encryptions of zero, zero: what is left is noise on c0 alone."""
+    """Zeros in place of encryptions of zero: noise on c0 is all that is left."""
 
     def __init__(self, parameter_set: ParameterSet) -> None:
         self.parameter_set = parameter_set
@@ -52,9 +53,10 @@ def centred(residues: Integers, prime: int) -> Integers:
 
 
 def quotient(plan: RowPlan, c1: bytes, reply_c1: bytes) -> Integers:
-    """Divide the second polynomial of a reply by the request's: what is left, (N,), modulo the first prime.
+    """Divide the second polynomial of a reply by the request's.
 
-    SEAL transforms; the division is of one value by another at each root.
+    Returns what is left, (N,), modulo the first prime. SEAL transforms; the division is of one
+    value by another at each root.
     """
     context, parameter_set = _seal.context(plan.parameters), plan.parameters.parameter_set
     evaluator, form = _seal.Evaluator(context), CiphertextFormat(parameter_set, _seal.fresh_parms_id(context))
@@ -81,11 +83,11 @@ def test_dividing_the_second_polynomial(mode: str, parameter_set: ParameterSet) 
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (10, 200))
     plan = row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])[0]
-    exchange = Round(plan, keys)
-    (ciphertext,) = exchange.encrypted(random_rows(model.grid, 1))
+    round_trip = RoundTrip(plan, keys)
+    (ciphertext,) = round_trip.encrypted(random_rows(model.grid, 1))
     c1 = ciphertext[-parameter_set.polynomial_bytes :]
     packed = plan.packing.pack_weights(plan.model.weights)[:, 0]
-    for weights, pair in zip(packed, exchange.reply([ciphertext], 1), strict=True):
+    for weights, pair in zip(packed, round_trip.reply([ciphertext], 1), strict=True):
         found = quotient(plan, c1, pair.c1)
         if succeeds:
             np.testing.assert_array_equal(found, weights)
@@ -108,7 +110,10 @@ def eliminated(columns: Integers, totals: Integers, prime: int) -> Integers:
 
 
 def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Residues]) -> Integers:
-    """Find (classes, features) from as many coefficients as there are features, modulo the first prime."""
+    """Find weights (classes, features) from as many coefficients as features, modulo a prime.
+
+    The prime is the first.
+    """
     parameter_set = plan.parameters.parameter_set
     prime, features = parameter_set.data_primes[0], plan.packing.feature_count
     second = [np.frombuffer(data[-parameter_set.polynomial_bytes :], np.uint64)[:features] for data in ciphertexts]
@@ -125,9 +130,9 @@ def test_elimination(mode: str, parameter_set: ParameterSet) -> None:
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (3, 40))
     *_, plan = column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])
-    exchange = Round(plan, keys)
-    ciphertexts = exchange.encrypted(random_rows(model.grid, 5))
-    found = recovered(plan, ciphertexts, exchange.reply(ciphertexts, 5))
+    round_trip = RoundTrip(plan, keys)
+    ciphertexts = round_trip.encrypted(random_rows(model.grid, 5))
+    found = recovered(plan, ciphertexts, round_trip.reply(ciphertexts, 5))
     if succeeds:
         np.testing.assert_array_equal(found, plan.model.weights)
     else:

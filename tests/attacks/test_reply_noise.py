@@ -1,7 +1,7 @@
-"""A thousand replies, and a client that sets their noise against the noise of its own ciphertexts.
+"""The noise of a thousand replies, compared with the noise of the client's own ciphertexts.
 
-In mode open the reply's noise is W times the client's, to the last digit. With the encryption of zero but without
-uniform noise it still is, nearly. In mode private it has nothing to do with it.
+In mode open the reply's noise is W times the client's, to the last digit. With the encryption of
+zero but without uniform noise it nearly is. In mode private the two are unrelated.
 """
 
 import dataclasses
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
 from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from tests.support.affine_models import Affine, affine, random_rows
+from tests.support.item_round_trip import RoundTrip
 from tests.support.key_owner import KeyOwner
-from tests.support.row_models import Affine, affine, random_rows
-from tests.support.row_round import Round
 
 REPLIES, QUESTIONS, ROWS = 1000, 50, 2
 STANDARD_ERRORS, ATTEMPTS = 4.0, 3
-"""Beyond 4 standard errors by chance: 6e-5. Three times in a row, with replies of their own: 3e-13."""
+"""More than 4 standard errors have a probability of 6e-5.
+
+Three times in a row, with replies of their own, they have one of 3e-13.
+"""
 
 
 class Seen(NamedTuple):
@@ -41,7 +44,10 @@ class Seen(NamedTuple):
 
     @property
     def correlation(self) -> float:
-        """Of the reply's noise with what it would be in mode open: the best that knows the weights."""
+        """The correlation of the reply's noise with the noise that mode open would have.
+
+        No client that knows the weights can do better.
+        """
         return float(np.corrcoef(self.noise, self.predicted)[0, 1])
 
     @property
@@ -51,19 +57,19 @@ class Seen(NamedTuple):
 
     @property
     def fitted_weights(self) -> NDArray[np.float64]:
-        """The weights that explain the noise best: what a client can compute that does not know them."""
+        """The weights that explain the noise best, as a client computes them that knows none."""
         weights, *_ = np.linalg.lstsq(self.terms, self.noise_of_first_class)
         return weights.astype(np.float64)
 
 
 def seen(plan: RowPlan | ColumnPlan, model: Affine) -> Seen:
     """Ask some questions, each several times, which helps the client rather than the service."""
-    owner, exchange = KeyOwner(plan), Round(plan)
+    owner, round_trip = KeyOwner(plan), RoundTrip(plan)
     questions = [owner.question(random_rows(model.grid, ROWS, seed)) for seed in range(QUESTIONS)]
     noise, predicted, terms = [], [], []
     for number in range(REPLIES):
         question = questions[number % QUESTIONS]
-        noise.append(owner.reply_noise(question, exchange.reply(question.ciphertexts, ROWS)))
+        noise.append(owner.reply_noise(question, round_trip.reply(question.ciphertexts, ROWS)))
         predicted.append(owner.predicted(question))
         terms.append(owner.noise_terms(question)[:, 0])
     found = np.array(noise)
@@ -120,7 +126,7 @@ def test_in_mode_private_it_gives_nothing(planned: Planned, classes: int) -> Non
     assert plan.noise_width is not None
     for _ in range(ATTEMPTS):
         found = seen(plan, model)
-        # The noise is there, and as wide as planned: of all that many values some are near its ends.
+        # The noise is there, and as wide as planned: of all these values some are near its ends.
         assert 0.99 * plan.noise_width < np.abs(found.noise).max() < 1.01 * plan.noise_width
         assert not (np.rint(found.fitted_weights) == KeyOwner(plan).packed_weights(0)).any()
         if abs(found.correlation) < STANDARD_ERRORS * found.standard_error:

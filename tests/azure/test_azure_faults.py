@@ -1,4 +1,7 @@
-"""A storage account that fails: every call ends in time with a typed error, and works again when the account does."""
+"""A storage account that fails: every call ends in time with a typed error.
+
+Calls work again when the account does.
+"""
 
 import gc
 import time
@@ -33,7 +36,8 @@ OTHER = b"other" * 100_000
 
 pytestmark = [
     pytest.mark.slow,
-    # The SDK leaves the answers to failed requests, with their sockets, in cycles to the garbage collector.
+    # The SDK leaves the answers to failed requests, with their sockets, to the garbage collector,
+    # in cycles.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 

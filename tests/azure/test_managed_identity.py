@@ -1,4 +1,7 @@
-"""A container used with the identity that Azure gives a process: its endpoint is played here, the rest is real."""
+"""A blob container that is used with the identity that Azure gives a process.
+
+The identity's endpoint is simulated; the rest is real.
+"""
 
 import base64
 import ipaddress
@@ -31,7 +34,10 @@ RECORD = record_of(DATA)
 
 
 class IdentityEndpoint(ThreadingHTTPServer):
-    """What Azure puts beside a process: gives tokens to who knows the header, and remembers who asked for what."""
+    """The endpoint that Azure puts beside a process.
+
+    It gives a token to whoever sends the right header, and records who asked for what.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _IdentityHandler)
@@ -59,7 +65,7 @@ class _IdentityHandler(BaseHTTPRequestHandler):
 
 
 def bearer(audience: str, expires: int) -> str:
-    """A token such as Entra issues, but for its signature, which Azurite's basic mode does not ask for."""
+    """A token as Entra issues it, without its signature, which Azurite's basic mode ignores."""
     issuer = "https://sts.windows.net/ab1f708d-50f6-404c-a006-d71b2ac7a606/"
     claims = {"aud": audience, "iss": issuer, "iat": expires - 3700, "nbf": expires - 3700, "exp": expires}
     parts = [{"alg": "RS256", "typ": "JWT"}, claims]

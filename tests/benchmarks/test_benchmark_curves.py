@@ -1,4 +1,4 @@
-"""What is said of curves: where measurement and model part, and whether a line is straight."""
+"""Curves: what is said of measurements beside their model, and of straight lines."""
 
 import re
 from pathlib import Path

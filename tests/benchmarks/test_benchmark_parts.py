@@ -1,6 +1,7 @@
 """`python -m benchmarks`: the parts of the benchmark in processes of their own, once or twice."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from tests.support.serving import ROOT
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results go into the working directory's build/bench; those of the repository stay what they are."""
+    """Results go into the working directory's build/bench; the repository's stay as they are."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:

@@ -1,4 +1,4 @@
-"""The figures in README and docs are those of docs/benchmarks.json, and those are of one run."""
+"""The published figures in README and docs are those of docs/benchmarks.json, of one run."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import overload, private, publish, repeat
 from benchmarks.publish import BEGIN, END, PublishError
-from benchmarks.report import undisturbed
+from benchmarks.report import render, undisturbed
 
 DESCRIPTION = {
     "commit": "abc",
@@ -78,10 +78,29 @@ def test_a_section_is_put_between_the_markers_and_nothing_else_changes() -> None
 
 def test_the_readme_is_rendered_from_the_results() -> None:
     said = publish.readme_section(DESCRIPTION | {"parts": {"overload": OVERLOAD}})
-    assert "commit abc" in said
-    assert "At 4.0 times its capacity" in said
-    assert "a p99 of 2.5 times" in said
+    assert "commit abc on 2 cores (Any)" in said
+    assert "| slower (p99 of accepted calls) at 4 times its capacity than when idle, open weights | 2.5   |" in said
     assert "EIServer" not in said
+    assert "![" not in said
+
+
+def test_the_readme_has_the_eight_ratios_to_remember_and_one_picture() -> None:
+    peers = {"ratios": dict.fromkeys(publish.HEADLINES, 1234.5) | {"server: row over plaintext, a row": 17.5}}
+    said = publish.readme_section(DESCRIPTION | {"parts": {"overload": OVERLOAD, "peers": peers}})
+    assert sum(line.startswith("|") for line in said.splitlines()) == 2 + 8
+    assert said.count("| 1,234 |") == 7
+    assert said.count("![") == 1
+    assert "17.5" not in said
+
+
+def test_prose_is_wrapped_and_nothing_else() -> None:
+    long, heading = "word " * 30 + "end", "# " + "word " * 30
+    table = render([("a" * 120, "b"), ("1", "2")])
+    found = publish.wrapped(f"{heading}\n\n{long}\n\n{table}\n\n- one\n- two")
+    assert found.split("\n\n")[0] == heading
+    assert found.endswith(f"{table}\n\n- one\n- two")
+    assert max(map(len, found.split("\n\n")[1].splitlines())) <= publish.COLUMNS
+    assert " ".join(found.split("\n\n")[1].splitlines()) == long
 
 
 def test_the_document_has_a_table_of_each_part() -> None:
@@ -133,16 +152,17 @@ def test_it_is_said_which_ratios_do_not_agree() -> None:
     found = [ratio("b", 100.0, 114.0), ratio("c", 3.0, 2.5), ratio("d", 1.0, 1.0)]
     said = repeat.table(found)
     assert "| a: c  | 3     | 2.5    | 20 %  |" in said
-    assert said.endswith('2 of 3 ratios agree within 15 %, all but "a: c".')
-    assert repeat.table(found[::2]).endswith("2 of 2 ratios agree within 15 %.")
+    assert '2 of 3 ratios agree within 15 %, all but "a: c". The' in said
+    assert said.endswith('The farthest apart, by 20 %, is "a: c".')
+    assert "2 of 2 ratios agree within 15 %. The" in repeat.table(found[::2])
 
 
-def test_the_readme_says_how_far_apart_two_runs_are() -> None:
+def test_the_document_says_how_far_apart_two_runs_are() -> None:
     repeated = {"repeat": [ratio("b", 10.0, 11.0), ratio("c", 1.0, 1.0)]}
-    said = publish.readme_section(DESCRIPTION | {"parts": repeated})
-    assert 'Measured twice: 2 of 2 ratios agree within 15 %, the farthest is "a: b", 10 % apart.' in said
-    assert "Measured twice" not in publish.readme_section(DESCRIPTION | {"parts": {"overload": OVERLOAD}})
-    assert "## Measured twice" in publish.document(DESCRIPTION | {"parts": repeated})
+    said = publish.document(DESCRIPTION | {"parts": repeated})
+    assert "## Measured twice" in said
+    assert '2 of 2 ratios agree within 15 %. The farthest apart, by 10 %, is "a: b".' in said
+    assert "Measured twice" not in publish.document(DESCRIPTION | {"parts": {"overload": OVERLOAD}})
 
 
 @pytest.mark.parametrize("commit", ["", "abc-dirty"])

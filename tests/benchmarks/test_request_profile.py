@@ -1,4 +1,4 @@
-"""The clock of `make bench-profile`: whose time is whose."""
+"""The clock of `make bench-profile`: the time of each function, at each side."""
 
 import threading
 import time

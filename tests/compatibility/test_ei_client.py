@@ -1,4 +1,4 @@
-"""Unmodified encrypted-inference 0.9 clients against a real server: the same numbers, and precise errors."""
+"""Unmodified encrypted-inference 0.9 clients against a real server: equal numbers, exact errors."""
 
 import base64
 import time
@@ -30,7 +30,7 @@ from sealserve.errors import (
 from sealserve.protocol.item import Residues, SealCiphertext
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.raw import assert_error
 from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
@@ -77,7 +77,7 @@ def test_predictions_are_the_models(client: EIClient, digits_model: Digits) -> N
 
 
 def test_only_the_transport_changes(service: Service, ei_user: EIUser, digits_model: Digits) -> None:
-    """What someone does who calls encrypt and decrypt as the guide does."""
+    """A user's program that calls encrypt and decrypt as the guide does."""
     own = ei_user.client
     with EIClient(service.address, model="digits", client=own, timeout_seconds=HANG_SECONDS) as transport:
         record = transport.register_keys()

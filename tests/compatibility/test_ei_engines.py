@@ -1,4 +1,4 @@
-"""The two engines for encrypted-inference clients beside each other: SEAL's, and EIServer as the reference."""
+"""The two engines for encrypted-inference clients: SEAL's against EIServer, the reference."""
 
 from pathlib import Path
 
@@ -33,7 +33,14 @@ def random_model(path: Path, seed: int) -> tuple[NDArray[np.float64], NDArray[np
     return weights, intercept
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        0,
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6)),
+        *(pytest.param(seed, marks=pytest.mark.long) for seed in range(6, 60)),
+    ],
+)
 def test_both_engines_give_the_same_numbers(tmp_path: Path, ei_user: EIUser, seed: int) -> None:
     weights, intercept = random_model(tmp_path / "model.npz", seed)
     row = np.random.default_rng(seed + 100).uniform(-1, 1, (1, FEATURES))
@@ -48,29 +55,31 @@ def test_both_engines_give_the_same_numbers(tmp_path: Path, ei_user: EIUser, see
     assert found["eiserver"] == pytest.approx(expected, abs=tolerance)
 
 
-def mnist_options() -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+def mnist_options(count: int) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
     """Options that serve the guide's model; the images as rows; their scores in plaintext."""
     path, images = mnist.find(mnist.MODEL), mnist.images()
     if path is None or images is None:
         pytest.skip("the MNIST model or its test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
-    rows = images[:200]
+    rows = images[:count]
     model = load_model(path, trust_pickle=True)
     return [f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1"], rows, model.decision(rows)
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [3, pytest.param(200, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.long)]
+)
 def test_mnist_with_the_seal_engine(ei_user: EIUser, count: int) -> None:
-    options, rows, expected = mnist_options()
+    options, rows, expected = mnist_options(count)
     with serve(*options) as program, connected(program, ei_user) as client:
-        scores = client.decision_function(rows[:count])
-    assert np.abs(scores - expected[:count]).max() < 1e-4
-    np.testing.assert_array_equal(scores.argmax(axis=1), expected[:count].argmax(axis=1))
+        scores = client.decision_function(rows)
+    assert np.abs(scores - expected).max() < 1e-4
+    np.testing.assert_array_equal(scores.argmax(axis=1), expected.argmax(axis=1))
 
 
 @pytest.mark.slow
 def test_mnist_with_eiserver(ei_user: EIUser) -> None:
-    options, rows, expected = mnist_options()
+    options, rows, expected = mnist_options(3)
     with serve(*options, "--ei-engine=eiserver") as program, connected(program, ei_user) as client:
-        scores = client.decision_function(rows[:3])
-    assert np.abs(scores - expected[:3]).max() < 1e-4
-    np.testing.assert_array_equal(scores.argmax(axis=1), expected[:3].argmax(axis=1))
+        scores = client.decision_function(rows)
+    assert np.abs(scores - expected).max() < 1e-4
+    np.testing.assert_array_equal(scores.argmax(axis=1), expected.argmax(axis=1))

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 import skops.io
 
-from tests.conftest import Digits
-from tests.support.containers import Container, build_image, require, running_container, wait_until
-
-RANGE = ("--input-range", "0,1", "--input-step", "0.0625")
-PLAINTEXT = ("--insecure",)  # within the container that is every interface; it is published on loopback only
+from tests.support.containers import PLAINTEXT, RANGE, Container, build_image, require, running_container, wait_until
+from tests.support.digits import Digits
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +20,7 @@ def image() -> str:
 
 @pytest.fixture(scope="session")
 def models(digits_model: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory to mount: the digits model in two formats, readable by all as it would be on a share."""
+    """A directory to mount: the digits model in two formats, readable by all as on a share."""
     directory = tmp_path_factory.mktemp("models")
     estimator = digits_model.estimator
     skops.io.dump(estimator, directory / "digits.skops")

@@ -1,6 +1,7 @@
-"""The container as Azure Container Instances would run it: the template's command, environment and probes, over TLS.
+"""The container as Azure Container Instances runs it: by the template, over TLS.
 
-What is Azure's is not there: the share and the secret volume are directories, and keys are kept in memory.
+The command, the environment and the probes are the template's. What is Azure's own is left out: the
+share and the secret volume are directories, and keys are kept in memory.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ import pytest
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.errors import UnauthenticatedError
-from tests.conftest import Digits
 from tests.support.containers import Container, running_container, wait_until
+from tests.support.digits import Digits
 from tests.support.guide import Made, certificates_and_token
 from tests.support.serving import HANG_SECONDS
 from tests.support.templates import FILLED_IN, container, group_of_yaml

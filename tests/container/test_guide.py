@@ -1,4 +1,4 @@
-"""The Azure ML guide's whole path in a container: its model and images, TLS, a token, and keys in Blob storage."""
+"""The Azure ML guide in a container: its model and images, TLS, a token, keys in Blob storage."""
 
 import shutil
 import warnings

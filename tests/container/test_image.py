@@ -15,9 +15,8 @@ from sealserve import __version__
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
-from tests.conftest import Digits
-from tests.container.conftest import PLAINTEXT, RANGE
-from tests.support.containers import Container, running_container, wait_until
+from tests.support.containers import PLAINTEXT, RANGE, Container, running_container, wait_until
+from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS
 
@@ -29,7 +28,7 @@ NOT_NEEDED = ("cc", "gcc", "make", "pip", "pip3", "uv", "pytest", "mypy", "ruff"
 
 @pytest.fixture(scope="module")
 def configuration(image: str) -> dict[str, Any]:
-    """What the image says of itself."""
+    """The image's configuration."""
     command = ["podman", "image", "inspect", image]
     described = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert isinstance(described[0], dict)
@@ -47,7 +46,7 @@ def test_what_the_image_says_of_itself(configuration: dict[str, Any]) -> None:
 
 
 def test_it_is_small(configuration: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of its base's size, Debian's Python here and python:3.11-slim elsewhere, it has no say."""
+    """The size of the base is not counted: Debian's Python here, python:3.11-slim elsewhere."""
     layers = json.loads(
         subprocess.run(
             ["podman", "history", "--format", "json", configuration["Id"]],  # noqa: S607
@@ -111,7 +110,10 @@ def test_the_bytecode_is_there_already(container: Container) -> None:
 def test_encrypted_inference_clients_are_served(
     image: str, models: Path, digits_model: Digits, engine: str, rows: int
 ) -> None:
-    """Its native library is unpacked: it would write it beside itself, which nothing is allowed to here."""
+    """The image has encrypted-inference's native library unpacked.
+
+    The package would write it beside itself, where nothing may be written.
+    """
     arguments = ("--model", "/models/digits.npz", *RANGE, *PLAINTEXT, "--ei-engine", engine)
     with running_container(image, *arguments, mounts={models: "/models"}) as container:
         first_labels(container, digits_model)
@@ -124,7 +126,7 @@ def test_encrypted_inference_clients_are_served(
 def test_the_first_row_is_answered_within_seconds(
     image: str, models: Path, model: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At the best of some starts: nothing but luck makes one slower on a machine with other work."""
+    """The best of some starts counts: on a machine with other work, luck decides the rest."""
     arguments = ("--model", f"/models/{model}", *RANGE, *PLAINTEXT)
     seconds = list[float]()
     while len(seconds) < START_TRIES and min(seconds, default=START_SECONDS + 1) > START_SECONDS:
@@ -139,7 +141,10 @@ def test_the_first_row_is_answered_within_seconds(
 
 
 def first_labels(container: Container, digits_model: Digits) -> Any:
-    """Ask until there is an answer, over a connection of its own each time: one that was refused waits for a second."""
+    """Ask until there is an answer, each time over a connection of its own.
+
+    A connection that was refused waits for a second.
+    """
     answers: list[Any] = []
 
     def is_answered() -> bool:

@@ -1,4 +1,7 @@
-"""Two hundred clients at once, each with a row in flight at all times, against a container with 1 CPU and 1 GB."""
+"""Two hundred clients at once against a container with 1 CPU and 1 GB.
+
+Each client has a row in flight at all times.
+"""
 
 import collections
 import contextlib
@@ -14,14 +17,12 @@ from numpy.typing import NDArray
 
 from sealserve.client import Client
 from sealserve.errors import SealserveError
-from tests.container.conftest import PLAINTEXT
-from tests.support.containers import Container, running_container, wait_until
+from tests.support.containers import PLAINTEXT, Container, running_container, wait_until
 from tests.support.serving import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 
 CLIENTS = 200
-LOAD_SECONDS = 60.0
 REFUSED_WAIT_SECONDS = 0.2
 FEATURES, CLASSES = 784, 10  # MNIST's
 
@@ -57,7 +58,10 @@ class Load:
         self._lock = threading.Lock()
 
     def be_client(self, client: Client, end: float) -> None:
-        """Score rows until the end, a time of `time.monotonic`; raise what is neither a right score nor a refusal."""
+        """Score rows until the end, a time of `time.monotonic`.
+
+        Raises what is neither a right score nor a refusal.
+        """
         generator = np.random.default_rng(id(client))
         bound = client.model.offers[0].score_error_bound
         while time.monotonic() < end:
@@ -81,10 +85,12 @@ def _is_refusal(error: SealserveError) -> bool:
     return isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("load_seconds", [60.0, pytest.param(1800.0, marks=pytest.mark.long)])
 def test_two_hundred_clients(
     container: Container,
     model: tuple[NDArray[np.float64], NDArray[np.float64]],
     capsys: pytest.CaptureFixture[str],
+    load_seconds: float,
 ) -> None:
     load = Load(model)
     process = container.state("Pid")
@@ -93,13 +99,13 @@ def test_two_hundred_clients(
             open_clients.enter_context(Client(container.address, timeout_seconds=HANG_SECONDS)) for _ in range(CLIENTS)
         ]
         assert len({client.model.name for client in clients}) == 1  # connected, with a key each
-        end = time.monotonic() + LOAD_SECONDS
+        end = time.monotonic() + load_seconds
         for ended in [threads.submit(load.be_client, client, end) for client in clients]:
             ended.result()
     total = load.rows.total()
     with capsys.disabled():
         print(
-            f"\n{CLIENTS} clients, {LOAD_SECONDS:.0f} s: {total / LOAD_SECONDS:.0f} rows/s, all right, "
+            f"\n{CLIENTS} clients, {load_seconds:.0f} s: {total / load_seconds:.0f} rows/s, all right, "
             f"{load.refused} refused; the container's peak is {container.peak_memory_bytes() >> 20} MiB, "
             f"the service's {container.resident_bytes() >> 20} MiB"
         )

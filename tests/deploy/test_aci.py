@@ -1,4 +1,4 @@
-"""The templates of deploy/aci: both say the same, nothing that Azure would refuse, and no secret."""
+"""The templates of deploy/aci: both say the same, nothing that Azure would refuse, no secret."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The locks that the image is built from: what all are tested with, checked by hash, and nothing for developers."""
+"""The locks of the image: the versions that are tested, by hash, without developers' tools."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""deploy/aci/README.md: what it tells people to type is there and works, as far as it works without Azure."""
+"""deploy/aci/README.md: what it says to type exists, and works as far as it can without Azure."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""`make deploy-aci`, `smoke-aci` and `delete-aci` with an `az` that only writes down what it is asked for."""
+"""`make deploy-aci`, `smoke-aci` and `delete-aci`, with an `az` that only records its calls."""
 
 import hashlib
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Digits
 from tests.support.bicep import read_template
+from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, ROOT
 from tests.support.templates import BICEP, OUTSIDE, SECURE
 
@@ -20,7 +20,7 @@ ADDRESS = "sealserve.westeurope.azurecontainer.io:50051"
 
 
 class Machine:
-    """What a person who deploys has: programs, each of which writes its calls down, variables and files."""
+    """What a person who deploys has: variables, files, and programs that record their calls."""
 
     def __init__(self, directory: Path) -> None:
         self.programs = directory / "bin"
@@ -46,7 +46,10 @@ class Machine:
         }
 
     def program(self, name: str, script: str) -> None:
-        """Install a program: it writes its call down and does what the script says; $nth is the number of its call."""
+        """Install a program that records its call and does what the script says.
+
+        In the script, $nth is the number of the call.
+        """
         path = self.programs / name
         path.write_text(
             f"#!/bin/bash\n{{ printf '%q ' {name} \"$@\"; echo; }} >>{self.calls_file}\n"
@@ -68,7 +71,7 @@ class Machine:
         )
 
     def calls(self, program: str) -> list[list[str]]:
-        """The command lines so far of one program, without its name."""
+        """The command lines of one program so far, without its name."""
         lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
         return [words[1:] for words in map(shlex.split, lines) if words[0] == program]
 

@@ -1,4 +1,4 @@
-"""The asyncio client against a real server: the same results as the other, and a loop that is not blocked."""
+"""The asyncio client against a real server: the other client's results, and no blocked loop."""
 
 import asyncio
 import dataclasses
@@ -25,8 +25,8 @@ from sealserve.errors import (
 )
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants.quota import Quota
-from tests.conftest import Digits
 from tests.support.certificates import Authority
+from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.serving import (
     HANG_SECONDS,
@@ -40,7 +40,7 @@ from tests.support.serving import (
 
 
 def ran(act: Callable[[AsyncClient], Awaitable[Any]], address: str, **settings: Any) -> Any:
-    """What comes of acting with a client, in a loop of its own."""
+    """Act with a client in a loop of its own; return the result."""
 
     async def main() -> Any:
         async with AsyncClient(address, timeout_seconds=HANG_SECONDS, **settings) as client:
@@ -50,7 +50,7 @@ def ran(act: Callable[[AsyncClient], Awaitable[Any]], address: str, **settings: 
 
 
 async def collected(results: AsyncIterator[tuple[int, Any]]) -> dict[int, Any]:
-    """All results of a stream, of which no index comes twice."""
+    """All results of a stream; no index comes twice."""
     pairs = [pair async for pair in results]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)

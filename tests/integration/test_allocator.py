@@ -1,6 +1,7 @@
-"""A serving process keeps freed memory: else each megabyte goes back to the system, and is zeroed for the next.
+"""The allocator of a serving process keeps freed memory.
 
-What loading a model took goes back all the same.
+Otherwise each megabyte would go back to the system, and be zeroed for the next use. What loading a
+model took is given back all the same.
 """
 
 import contextlib
@@ -28,7 +29,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="arenas are glib
 
 
 def further_arenas(pid: int) -> Iterator[int]:
-    """Addresses of a process's arenas but the first: what is used, then the rest of the 64 MB that are reserved."""
+    """The addresses of a process's arenas but the first.
+
+    An arena is what is used, then the rest of the 64 MB that are reserved.
+    """
     lines = map(_LINE.match, Path(f"/proc/{pid}/maps").read_text().splitlines())
     maps = [(int(line[1], 16), int(line[2], 16), line[3]) for line in lines if line]
     for (start, end, rights), (next_start, next_end, next_rights) in itertools.pairwise(maps):
@@ -67,7 +71,7 @@ def test_megabytes_that_come_and_go_are_not_asked_for_anew() -> None:
 
 @contextlib.contextmanager
 def served(directory: Path, weights: NDArray[np.float64]) -> Iterator[Program]:
-    """Serve weights (classes, features); their score error may be whatever the cheapest parameter sets have."""
+    """Serve weights (classes, features), with the score error of the cheapest parameter sets."""
     path = directory / f"model-{weights.shape[1]}.npz"
     np.savez(path, coef=weights, intercept=np.zeros(len(weights)), classes=np.arange(len(weights)))
     with serve(f"--model={path}", "--input-range=0,1", "--max-score-error=1e6") as program:
@@ -75,7 +79,7 @@ def served(directory: Path, weights: NDArray[np.float64]) -> Iterator[Program]:
 
 
 def test_what_loading_a_model_took_goes_back(tmp_path: Path) -> None:
-    """A service of a larger model holds copies of the model more, and nothing else."""
+    """The service of a larger model holds some copies of the model more, and nothing else."""
     generator = np.random.default_rng(0)
     small, large = generator.normal(size=(10, 64)), generator.normal(size=(10, 65_536))
     with served(tmp_path, small) as program:

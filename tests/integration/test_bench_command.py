@@ -20,8 +20,8 @@ from sealserve.loadtest.items import Answered, LoadItems, random_rows
 from sealserve.loadtest.ledger import Ledger, due_times
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants.quota import Quota
-from tests.conftest import Digits
-from tests.integration.test_cli import fails
+from tests.support.command_line import fails
+from tests.support.digits import Digits
 from tests.support.programs import serve
 from tests.support.serving import (
     HANG_SECONDS,

@@ -1,7 +1,6 @@
 """Bad input over a real socket: a precise typed error, nothing lost, and the next call works."""
 
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +31,10 @@ from sealserve.errors import (
 )
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
-from sealserve.he.secret.encryptor import Encryptor
-from sealserve.secret_key import SecretKey
-from sealserve.secret_key_access import TOKEN
 from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2
 from sealserve_service.catalog.registry import ModelRegistry
-from tests.conftest import Digits
+from tests.support.digits import Digits
+from tests.support.malformed_ciphertexts import compressed, of_parameters, patched
 from tests.support.raw import RawClient, Request, as_message, assert_error, assert_scores
 from tests.support.seeded import seeded
 from tests.support.serving import HANG_SECONDS, LIMITS, linear, running_server, served
@@ -114,28 +111,12 @@ def ciphertext_fault(reason: CiphertextFault, spoil: Callable[[bytes, Exchange],
     return Fault(spoiled, MalformedCiphertextError(reason, 0))
 
 
-def patched(data: bytes, at: int, new: bytes) -> bytes:
-    return data[:at] + new + data[at + len(new) :]
-
-
-def of_parameters(parameters: EncryptionParameters) -> bytes:
-    """A ciphertext of other parameters, under a key of its own."""
-    key = SecretKey.generate(parameters.parameter_set).export(TOKEN)
-    return Encryptor(parameters, key).encrypt(np.ones(parameters.parameter_set.poly_modulus_degree, np.uint64))
-
-
 def of_size_3(data: bytes, _: Exchange) -> bytes:
     """A well-formed SEAL ciphertext of three polynomials."""
     words = struct.pack("<Q", 3 * N) + data[RESIDUES:] + data[C1:]
     array = patched(data[89:105], 8, struct.pack("<Q", 16 + len(words))) + words
     members = patched(data[16:89], 33, struct.pack("<Q", 3))
     return patched(data[:16], 8, struct.pack("<Q", 16 + len(members) + len(array))) + members + array
-
-
-def compressed(data: bytes, _: Exchange) -> bytes:
-    """The same object with a zlib body."""
-    body = zlib.compress(data[16:])
-    return struct.pack("<HBBBBHQ", 0xA15E, 16, 4, 4, 1, 0, 16 + len(body)) + body
 
 
 NOT_FOUND, PRECONDITION = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
@@ -184,7 +165,7 @@ FAULTS = {
     "random, as long as a full one": ciphertext_fault(HEADER, lambda *_: RANDOM.bytes(FULL_BYTES)),
     "random, as long as a seeded one": ciphertext_fault(HEADER, lambda *_: RANDOM.bytes(SEEDED_BYTES)),
     "of size 3": ciphertext_fault(LENGTH, of_size_3),
-    "compressed": ciphertext_fault(LENGTH, compressed),
+    "compressed": ciphertext_fault(LENGTH, lambda data, _: compressed(data)),
     "of another ring": ciphertext_fault(
         LENGTH, lambda *_: of_parameters(EncryptionParameters(LAYOUTS["row"].open_parameter_sets[1], 1 << 26))
     ),
@@ -277,7 +258,10 @@ def test_errors_carry_no_payload(raw: RawClient, digits_model: Digits) -> None:
 
 
 def test_an_untyped_change_of_residues_is_a_score(raw: RawClient, digits_model: Digits) -> None:
-    """Residues stay below their prime: nobody without the key can tell, so the answer is a score, of noise."""
+    """The residues stay below their prime, so that nobody without the key can tell.
+
+    The answer is therefore a score, made of noise.
+    """
     request = raw.request(digits_model.X[0])
     request.ciphertexts[0] = patched(request.ciphertexts[0], C1 + 80, bytes([request.ciphertexts[0][C1 + 80] ^ 1]))
     response = raw.predictions.Predict(request, timeout=HANG_SECONDS)
@@ -356,7 +340,10 @@ def test_classes_without_weights_and_columns_without_weights() -> None:
 
 
 def test_ciphertexts_whose_products_cancel_out() -> None:
-    """Equal weights everywhere and ciphertexts c, -c, c, -c: the sum of products is zero, which SEAL refuses."""
+    """All weights are equal and the ciphertexts are c, -c, c, -c.
+
+    The sum of products is zero, which SEAL refuses.
+    """
     model = linear(np.ones((1, 8192)))
     with running_server(ModelRegistry([served("ones", model)])) as address, RawClient(address) as raw:
         parameter_set = raw.exchange.offer.parameters.parameter_set

@@ -13,7 +13,7 @@ from sealserve.client import Client
 from sealserve.errors import StaleConfigError
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.tenants.tenant import Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.raw import RawClient, as_message, assert_error
 from tests.support.serving import HANG_SECONDS, running_server, served
 
@@ -34,7 +34,10 @@ class RestlessRegistry(ModelRegistry):
 
 
 class UnevenRegistry(ModelRegistry):
-    """Processes that do not change at the same instant: each look is at another; the last has changed for good."""
+    """A registry of processes that change at different instants.
+
+    Each look-up is at another process; the last one has changed for good.
+    """
 
     def __init__(self, *found: ServedModel) -> None:
         super().__init__(found[:1])
@@ -45,7 +48,7 @@ class UnevenRegistry(ModelRegistry):
 
 
 class Versions(NamedTuple):
-    """Two classifiers of two features, with different labels, and the versions of one model made of them."""
+    """Two classifiers of two features, with different labels, as versions of one model."""
 
     old: LogisticRegression
     new: LogisticRegression

@@ -21,7 +21,8 @@ from sealserve.secret_key import SecretKey
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.commands import options
 from sealserve_service.settings import Settings
-from tests.conftest import Digits
+from tests.support.command_line import fails
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.programs import serve
 from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
@@ -39,16 +40,6 @@ def model_file(tmp_path: Path, digits_model: Digits) -> Path:
     path = tmp_path / "digits.skops"
     skops.io.dump(digits_model.estimator, path)
     return path
-
-
-def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """Run the program, which must fail in one line on stderr, and return that line."""
-    assert main(list(map(str, arguments))) == 1
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    last = captured.err.strip().splitlines()[-1]
-    assert last.startswith("sealserve: error: ")
-    return last
 
 
 def test_predicts_a_npy_file(rows_file: Path, digits_server: str, digits_model: Digits, tmp_path: Path) -> None:

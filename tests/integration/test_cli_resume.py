@@ -1,4 +1,7 @@
-"""`sealserve predict --resume`: an interrupted run goes on where it stopped, and only with what it was begun with."""
+"""`sealserve predict --resume`: an interrupted run continues where it stopped.
+
+It continues only with the options and files that it began with.
+"""
 
 import json
 import os
@@ -20,7 +23,7 @@ from sealserve.client import Client
 from sealserve.errors import InputError, UnavailableError
 from sealserve.he.layouts import LAYOUTS
 from sealserve_service.catalog.registry import ModelRegistry
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, ROOT, linear, running_server, served
 
 ORIGIN = {"model": ["line", "1"], "method": "predict"}
@@ -50,7 +53,7 @@ def run(request: pytest.FixtureRequest, digits_server: str, digits_model: Digits
 
 @pytest.fixture
 def breaking_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], list[int]]:
-    """Makes streams end with an error after so many results; returns how many rows each was given."""
+    """Make streams end with an error after some results; return each stream's number of rows."""
     sent: list[int] = []
     whole = Client.stream
 
@@ -199,11 +202,15 @@ def test_a_killed_run_goes_on(digits_server: str, digits_model: Digits, tmp_path
 
 
 @pytest.mark.slow
-def test_a_million_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a file that is read as it is needed, in columns, with progress; every score within the proven error."""
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_many_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
+    """Rows of a file are read as they are needed, in columns, and progress is shown.
+
+    Every score is within the proven error.
+    """
     generator = np.random.default_rng(8)
     weights, features = generator.normal(size=(3, 16)), 16
-    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float64, (1_000_000, features))
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float64, (count, features))
     for first in range(0, len(rows), 100_000):
         rows[first : first + 100_000] = generator.integers(0, 256, (100_000, features)) / 255
     rows.flush()
@@ -212,7 +219,7 @@ def test_a_million_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         command = ["predict", "--address", address, "--input", str(tmp_path / "rows.npy"), "--progress"]
         assert main([*command, "--output", str(tmp_path / "scores.npy")]) == 0
     shown = capsys.readouterr().err
-    assert "1,000,000 rows in" in shown
+    assert f"{count:,} rows in" in shown
     assert "MB up" in shown
     assert "row/s" in shown
     scores = np.load(tmp_path / "scores.npy", mmap_mode="r")

@@ -1,4 +1,7 @@
-"""Batches of columns over a real socket, among rows and other batches: what is wrong with one ends that one alone."""
+"""Batches of columns over a real socket, among rows and other batches.
+
+What is wrong with one ends that one alone.
+"""
 
 import itertools
 import struct
@@ -32,7 +35,7 @@ from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import parameters_pb2, prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.telemetry.metrics import Telemetry
-from tests.integration.test_boundaries import compressed, of_parameters, patched
+from tests.support.malformed_ciphertexts import compressed, of_parameters, patched
 from tests.support.raw import Message, RawClient, Request, as_message, assert_error, chunk
 from tests.support.seeded import seeded
 from tests.support.serving import HANG_SECONDS, SETTINGS, linear, running_server, served, with_limits
@@ -66,11 +69,11 @@ class Served:
         return value
 
     def assert_nothing_is_left(self) -> None:
-        """Everything that was held for items is let go of."""
+        """Everything that was held for items is released."""
         self.wait_until({"held_bytes": 0, "items_in_flight": 0})
 
     def wait_until(self, expected: dict[str, float]) -> None:
-        """Wait until gauges show what they should: a server learns of an end later than its client."""
+        """Wait until gauges have these values: a server learns of an end later than its client."""
         end = time.monotonic() + HANG_SECONDS
         while (found := {gauge: self.count(gauge) for gauge in expected}) != expected:
             assert time.monotonic() < end, found
@@ -146,7 +149,10 @@ def interleaved(*items: Sequence[Message]) -> list[Message]:
 def amidst(
     server: Served, messages: Sequence[Message], rows: NDArray[np.float64] = NO_ROWS
 ) -> dict[int, ServiceError | None]:
-    """Send item 3 between batches and rows, message by message, while another stream does well; returns the ends."""
+    """Send item 3 between batches and rows, message by message; return the ends.
+
+    Meanwhile another stream succeeds.
+    """
     some = RANDOM.random((7, FEATURES))
     good = {
         1: (server.rows, some[:1]),
@@ -226,7 +232,7 @@ CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
     "empty": (LENGTH, lambda *_: b""),
     "a byte too short": (LENGTH, lambda data, _: data[:-1]),
     "a byte too long": (LENGTH, lambda data, _: data + b"\0"),
-    "compressed": (LENGTH, compressed),
+    "compressed": (LENGTH, lambda data, _: compressed(data)),
     "of another ring": (LENGTH, lambda *_: of_set(1)),
     "of two primes": (LENGTH, lambda *_: of_set(2)),
     "of another plaintext modulus": (PARAMETERS, lambda *_: of_set(0)),
@@ -264,7 +270,10 @@ def test_a_malformed_ciphertext_is_named_by_its_place_in_the_batch(server: Serve
 
 
 def test_a_batch_whose_first_residue_is_zero_by_chance_is_scored(server: Served) -> None:
-    """A second polynomial may begin with zeros: only one of nothing else is refused. The scores here are noise."""
+    """A second polynomial may begin with zeros; it is refused only if all are zeros.
+
+    The scores here are noise.
+    """
     request = server.columns.request(RANDOM.random((5, FEATURES)))
     request.ciphertexts[7] = patched(request.ciphertexts[7], C1, bytes(8))
     call = server.columns.predictions.StreamPredict(iter(one_by_one(request, 1)), timeout=HANG_SECONDS)
@@ -363,7 +372,10 @@ def test_a_batch_that_never_ends_times_out_and_is_freed(impatient_server: Served
 
 
 def test_more_open_batches_than_allowed(impatient_server: Served) -> None:
-    """Headers beyond max_open_items, and batches beyond the window: each is refused, those that are open end well."""
+    """Headers beyond max_open_items, and batches beyond the window, are refused one by one.
+
+    Those that are open end well.
+    """
     server, rows = impatient_server, RANDOM.random((5, FEATURES))
     batches = {item_id: one_by_one(server.columns.request(rows), item_id) for item_id in (1, 2, 3, 4)}
     headers = [batches[item_id][0] for item_id in (1, 2, 3, 4)]

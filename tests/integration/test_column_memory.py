@@ -1,4 +1,4 @@
-"""The memory of a real serving process: what batches take, and what is left of those that went wrong."""
+"""The memory of a real serving process: what batches take, and what failed ones leave."""
 
 import struct
 import threading
@@ -28,7 +28,7 @@ ROUNDS = 6
 
 @pytest.fixture(scope="module")
 def model_options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options that serve the guide's model, or, where it is not at hand, one of the same size."""
+    """Options that serve the guide's model, or one of the same size where it is not installed."""
     path = mnist.find(mnist.MODEL)
     if path is not None:
         return ["--model", f"mnist={path}", "--trust-pickle", "--input-range", "0,1"]
@@ -81,7 +81,7 @@ def test_eight_streams_of_batches_fit_into_400_megabytes(model_options: list[str
 
 
 def faulty(request: Request, item_id: int) -> Iterator[Message]:
-    """Batches that go wrong, one a way, and one that does not: six ids."""
+    """Five batches that each go wrong in another way, and one that does not."""
     good = list(messages_of(request, 0))
 
     def numbered(number: int, messages: list[Message]) -> Iterator[Message]:
@@ -114,7 +114,7 @@ FAULTY_ENDS = [
 
 
 def vanish(address: str, request: Request, metrics: str) -> None:
-    """Begin batches and be gone."""
+    """Begin batches and break off."""
     gone = threading.Event()
 
     def halves() -> Iterator[Message]:
@@ -150,6 +150,6 @@ def test_memory_is_given_back_after_faults_and_vanished_clients(model_options: l
 
 
 def settled_bytes(program: Program, metrics: str) -> int:
-    """What the process has in memory once nothing is under way."""
+    """What the process has in memory once no item is in flight."""
     scraped_until(metrics, lambda m: m("items_in_flight") == m("held_bytes") == 0)
     return program.resident_bytes

@@ -1,4 +1,4 @@
-"""A real client whose rows travel in batches of columns, forced or chosen, against a real server."""
+"""Batches of columns, forced or chosen, from a real client to a real server and back."""
 
 import logging
 from typing import Any
@@ -81,7 +81,7 @@ def test_replies_come_in_several_groups() -> None:
 
 @pytest.mark.slow
 def test_twenty_thousand_features() -> None:
-    """655 MB for a batch, of which a megabyte or so is in memory at a time."""
+    """A batch has 655 MB; about one megabyte of it is in memory at a time."""
     assert check(linear(RANDOM.normal(size=(2, 20_000))), RANDOM.random((5, 20_000))) is LAYOUTS["column"]
 
 

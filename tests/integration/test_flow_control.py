@@ -1,4 +1,7 @@
-"""Flow control from end to end: whoever is slow slows the other, nothing piles up, and what is given up is let go."""
+"""Flow control from end to end: the slower end slows the other, and nothing piles up.
+
+What is given up is released.
+"""
 
 import asyncio
 import threading
@@ -21,7 +24,7 @@ from sealserve_service.engines.base import Engine, Scoring
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, running_server, served, with_limits
 
 MAX_RESULTS = 64  # that wait for the caller
@@ -133,7 +136,10 @@ def eventually(condition: Callable[[], bool]) -> float:
 
 @pytest.mark.parametrize("layout", ["row", "column"])
 def test_a_slow_server_slows_the_source(digits_model: Digits, layout: Any) -> None:
-    """No more items are on their way than the window takes, and no more rows are taken than those and a few."""
+    """No more items are in flight than the window takes.
+
+    Only a few more rows than those are taken from the source.
+    """
     gate, settings = Gate(), with_limits(window_bytes=600_000)
     with (
         service(digits_model, settings, gate) as (address, telemetry),
@@ -183,7 +189,10 @@ def test_the_window_is_obeyed(digits_model: Digits) -> None:
 
 @pytest.mark.parametrize("connections", [1, 2])
 def test_a_slow_caller_slows_everything(digits_model: Digits, connections: int) -> None:
-    """Results that wait, replies on their way, and items in the window: then the source is asked for nothing more."""
+    """Results wait, replies are on their way, and items fill the window.
+
+    Then the source is not asked for more.
+    """
     settings = with_limits(max_open_items=10)
     with (
         service(digits_model, settings) as (address, telemetry),

@@ -1,4 +1,4 @@
-"""More than 30,000 mutated requests to one live server: it answers each, and is the same process at the end."""
+"""More than 30,000 mutated requests to one live server: it answers each, from one process."""
 
 import hashlib
 import itertools
@@ -31,11 +31,13 @@ from tests.support.raw import Message, RawClient, Request, as_message, chunk
 from tests.support.serving import HANG_SECONDS, ROOT
 
 pytestmark = pytest.mark.slow
+TIMES = pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.long)])
 
-PREDICTS, STREAMS, MESSAGE_BYTES, CONNECTIONS = 9_000, 7_000, 3_000, 2_000
+PREDICTS, STREAMS, MESSAGES, CONNECTIONS = 9_000, 7_000, 3_000, 2_000
 EI_PREDICTS, UPLOADS, KEYS = 3_000, 1_500, 500
 COLUMN_STREAMS, COLUMN_PREDICTS = 4_000, 3_000
 THREADS = 4
+REQUESTS_IN_MEMORY = 1_000  # a pool takes all that it is given at once
 WEIGHTS = {"small": np.array([[1.0, -2.0, 0.5, 3.0]]), "blocks": np.random.default_rng(7).normal(size=(3, 4500))}
 
 
@@ -86,7 +88,10 @@ def _the_same_process_goes_on(server: Server) -> Iterator[None]:
 
 
 def end_of(action: Callable[[], object]) -> str:
-    """How a call ends: OK, or the name of its status. A fault of the server, or a hang, fails the test."""
+    """How a call ends: OK, or the name of its status.
+
+    A fault of the server, or a hang, fails the test.
+    """
     try:
         action()
     except grpc.RpcError as error:
@@ -98,12 +103,15 @@ def end_of(action: Callable[[], object]) -> str:
 
 def ends_of(send: Callable[[Any], object], requests: Iterable[Any]) -> Counter[str]:
     """Send requests from several threads at once and count how they end."""
+    ends, left = Counter[str](), iter(requests)
     with ThreadPoolExecutor(THREADS) as pool:
-        return Counter(pool.map(lambda request: end_of(lambda: send(request)), requests))
+        while some := list(itertools.islice(left, REQUESTS_IN_MEMORY)):
+            ends.update(pool.map(lambda request: end_of(lambda: send(request)), some))
+    return ends
 
 
 def endless(make: Callable[[random.Random], Iterable[Any]], count: int) -> Iterator[Any]:
-    """Take `count` members of iterables that are made one after the other, each with the next seed."""
+    """Take `count` members of iterables, each made after the other with the next seed."""
     made = itertools.chain.from_iterable(make(random.Random(seed)) for seed in itertools.count())
     return itertools.islice(made, count)
 
@@ -125,12 +133,14 @@ def stream(raw: RawClient, requests: Iterable[Message]) -> None:
         assert not answer.error.HasField("internal"), answer
 
 
-def test_every_field_of_a_unary_request(server: Server) -> None:
+@TIMES
+def test_every_field_of_a_unary_request(server: Server, times: int) -> None:
+    predict_count = PREDICTS * times
     with RawClient(server.address, "small") as small, RawClient(server.address, "blocks") as blocks:
         bases = [good_request(small), good_request(blocks)]
-        requests = endless(lambda source: (m for base in bases for m in mutants(base, source)), PREDICTS)
+        requests = endless(lambda source: (m for base in bases for m in mutants(base, source)), predict_count)
         ends = ends_of(lambda request: small.predictions.Predict(request, timeout=HANG_SECONDS), requests)
-    assert sum(ends.values()) == PREDICTS
+    assert sum(ends.values()) == predict_count
     assert set(ends) == {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
 
 
@@ -158,30 +168,35 @@ def disordered(messages: list[M], source: random.Random) -> Iterator[list[M]]:
     yield source.sample(messages, len(messages))
 
 
-def test_every_field_of_a_stream_and_every_order(server: Server) -> None:
+@TIMES
+def test_every_field_of_a_stream_and_every_order(server: Server, times: int) -> None:
+    stream_count = STREAMS * times
     with RawClient(server.address, "small") as small, RawClient(server.address, "blocks") as blocks:
         bases = [good_messages(small), good_messages(blocks)]
-        streams = endless(lambda source: (m for base in bases for m in disordered(base, source)), STREAMS)
+        streams = endless(lambda source: (m for base in bases for m in disordered(base, source)), stream_count)
         ends = ends_of(lambda messages: stream(small, messages), streams)
-    assert sum(ends.values()) == STREAMS
+    assert sum(ends.values()) == stream_count
     assert set(ends) <= {"OK", "RESOURCE_EXHAUSTED"}
-    assert ends["OK"] > STREAMS / 2
+    assert ends["OK"] > stream_count / 2
 
 
-def test_every_field_of_batches_and_every_order(server: Server) -> None:
+@TIMES
+def test_every_field_of_batches_and_every_order(server: Server, times: int) -> None:
+    stream_count = COLUMN_STREAMS * times
+    predict_count = COLUMN_PREDICTS * times
     with (
         RawClient(server.address, "small", layout=LAYOUTS["column"]) as columns,
         RawClient(server.address, "small") as raw,
     ):
         base = good_batches(columns, raw)
-        streams = endless(lambda source: disordered(base, source), COLUMN_STREAMS)
+        streams = endless(lambda source: disordered(base, source), stream_count)
         ends = ends_of(lambda messages: stream(raw, messages), streams)
-        assert sum(ends.values()) == COLUMN_STREAMS
+        assert sum(ends.values()) == stream_count
         assert set(ends) <= {"OK", "RESOURCE_EXHAUSTED"}
-        assert ends["OK"] > COLUMN_STREAMS / 2
-        mutated = endless(lambda source: mutants(columns.request(np.ones((3, 4))), source), COLUMN_PREDICTS)
+        assert ends["OK"] > stream_count / 2
+        mutated = endless(lambda source: mutants(columns.request(np.ones((3, 4))), source), predict_count)
         ends = ends_of(lambda request: raw.predictions.Predict(request, timeout=HANG_SECONDS), mutated)
-    assert sum(ends.values()) == COLUMN_PREDICTS
+    assert sum(ends.values()) == predict_count
     assert set(ends) == {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
 
 
@@ -209,12 +224,14 @@ def ei_request(raw: RawClient, user: EIUser, key_id: str) -> Request:
     return Request(header=header_to_proto(header), ciphertexts=ciphertexts)
 
 
-def test_every_field_of_an_ei_request(server: Server, ei_user: EIUser) -> None:
+@TIMES
+def test_every_field_of_an_ei_request(server: Server, ei_user: EIUser, times: int) -> None:
+    predict_count = EI_PREDICTS * times
     with RawClient(server.address, "small") as small, KeyRegistry(server.address) as registry:
         good = ei_request(small, ei_user, registry.register(ei_user.evaluation_keys).key_id)
-        requests = endless(lambda source: mutants(good, source), EI_PREDICTS)
+        requests = endless(lambda source: mutants(good, source), predict_count)
         ends = ends_of(lambda request: small.predictions.Predict(request, timeout=HANG_SECONDS), requests)
-        assert sum(ends.values()) == EI_PREDICTS
+        assert sum(ends.values()) == predict_count
         assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"} <= set(ends)
         response = small.predictions.Predict(good, timeout=HANG_SECONDS)
     scores = ei_user.decrypt(piece.seal_ciphertext for piece in response.scores.scores)
@@ -230,14 +247,17 @@ def upload_of(data: bytes) -> list[keys_pb2.RegisterKeyRequest]:
     ]
 
 
-def test_every_field_of_an_upload_and_keys_of_any_bytes(server: Server, ei_user: EIUser) -> None:
+@TIMES
+def test_every_field_of_an_upload_and_keys_of_any_bytes(server: Server, ei_user: EIUser, times: int) -> None:
+    upload_count = UPLOADS * times
+    key_count = KEYS * times
     data = ei_user.evaluation_keys
     start = upload_of(data)[:3]  # the rest never comes
-    uploads = endless(lambda source: disordered(start, source), UPLOADS)
-    keys = (upload_of(damaged(data, random.Random(seed))) for seed in range(KEYS))
+    uploads = endless(lambda source: disordered(start, source), upload_count)
+    keys = (upload_of(damaged(data, random.Random(seed))) for seed in range(key_count))
     with RawClient(server.address, "small") as raw:
         stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
-        for requests, count in ((uploads, UPLOADS), (keys, KEYS)):
+        for requests, count in ((uploads, upload_count), (keys, key_count)):
             ends = ends_of(lambda messages: stub.RegisterKey(iter(messages), timeout=HANG_SECONDS), requests)
             assert sum(ends.values()) == count
             assert "INVALID_ARGUMENT" in ends
@@ -262,7 +282,9 @@ def test_every_field_of_a_question_for_keys(server: Server) -> None:
             assert set(ends) <= {"OK", "NOT_FOUND"}
 
 
-def test_messages_of_any_bytes(server: Server) -> None:
+@TIMES
+def test_messages_of_any_bytes(server: Server, times: int) -> None:
+    message_count = MESSAGES * times
     with RawClient(server.address, "small") as raw:
         good = {
             "PredictionService/Predict": good_request(raw),
@@ -273,23 +295,25 @@ def test_messages_of_any_bytes(server: Server) -> None:
         }
         encoded = {method: message.SerializeToString() for method, message in good.items()}
         calls = endless(
-            lambda source: ((method, damaged(data, source)) for method, data in encoded.items()), MESSAGE_BYTES
+            lambda source: ((method, damaged(data, source)) for method, data in encoded.items()), message_count
         )
         ends = ends_of(lambda call: raw.call(*call), calls)
-    assert sum(ends.values()) == MESSAGE_BYTES
+    assert sum(ends.values()) == message_count
     assert {"OK", "INVALID_ARGUMENT"} <= set(ends)
 
 
-def test_connections_of_any_bytes(server: Server) -> None:
+@TIMES
+def test_connections_of_any_bytes(server: Server, times: int) -> None:
     """HTTP/2 itself: what arrives is a call, a call with something wrong, or no HTTP/2 at all."""
+    connection_count = CONNECTIONS * times
     with RawClient(server.address, "small") as raw:
         body = good_request(raw).SerializeToString()[:2000]
     good = http2.call(b"/sealserve.v1.PredictionService/Predict", body)
     source = random.Random(11)
-    paths = [damaged(b"/sealserve.v1.PredictionService/Predict", source)[:120] for _ in range(CONNECTIONS // 4)]
+    paths = [damaged(b"/sealserve.v1.PredictionService/Predict", source)[:120] for _ in range(connection_count // 4)]
     connections = [http2.call(path, body) for path in paths]
-    connections += [damaged(good, source) for _ in range(CONNECTIONS - len(connections))]
+    connections += [damaged(good, source) for _ in range(connection_count - len(connections))]
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda data: http2.exchange(server.address, data, patience_seconds=0.1), connections))
-    assert len(answers) == CONNECTIONS
-    assert sum(map(bool, answers)) > CONNECTIONS / 2, "most are well-formed enough to be answered"
+    assert len(answers) == connection_count
+    assert sum(map(bool, answers)) > connection_count / 2, "most are well-formed enough to be answered"

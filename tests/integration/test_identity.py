@@ -1,4 +1,7 @@
-"""Tenants over real sockets: what a stranger learns (nothing), what a tenant may not see, and tokens that change."""
+"""Tenants over real sockets: a stranger learns nothing, a tenant sees only what is its own.
+
+Tokens change while the service runs.
+"""
 
 import dataclasses
 import logging
@@ -35,8 +38,8 @@ from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants import authenticator
 from sealserve_service.tenants.identities import new_token
-from tests.conftest import Digits
 from tests.support import http2
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_error, assert_scores
@@ -47,7 +50,10 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Service:
-    """A server of three models; the clinic may use digits and line, the lab all, the guest line only."""
+    """A server of three models.
+
+    The clinic may use digits and line, the lab all, the guest line only.
+    """
 
     address: str
     file: IdentitiesFile
@@ -127,7 +133,7 @@ def _as_is(data: bytes) -> bytes:
 
 
 def test_a_stranger_learns_nothing(service: Service) -> None:
-    """Whatever is called, and with whatever credentials and messages: the same answer."""
+    """Any method, with any credentials and messages, has the same answer."""
     refused = {
         "no token": Credentials(),
         "a wrong one": Credentials(token=new_token()),
@@ -214,7 +220,7 @@ def test_a_tenant_predicts_with_its_models(service: Service, digits_model: Digit
 
 
 def test_a_foreign_model_is_not_there(service: Service) -> None:
-    """Not even for one who knows all about it, and in no other words than one that nobody has."""
+    """It is not there even for one who knows all about it: the error is that of no such model."""
     lab, guest = service.credentials["lab"], service.credentials["guest"]
     with RawClient(service.address, "secret", lab) as raw, open_channel(service.address, guest) as channel:
         request = raw.request(np.array([0.25, 0.5]))

@@ -1,4 +1,7 @@
-"""Keys over a real socket: registered once, found by their owner only, and bad ones refused without a trace."""
+"""Keys over a real socket: registered once, found by their owner only.
+
+Bad keys are refused and leave no trace.
+"""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Streams that survive: serving processes are killed and services restarted under them, and no row is lost."""
+"""Streams survive while serving processes are killed and services restarted: no row is lost."""
 
 import asyncio
 import os
@@ -17,7 +17,8 @@ from sealserve import client as client_module
 from sealserve._rpc.channel import open_channel
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
-from tests.integration.test_processes import is_alive, running, wait_until, workers
+from tests.support.service_processes import is_alive, running, workers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +64,7 @@ def assert_complete(client: Client, results: Iterable[tuple[int, Any]], rows: ND
 def while_disturbed(
     results: Iterable[tuple[int, Any]], row_count: int, disturb: Callable[[], None], times: int = 3
 ) -> Iterable[tuple[int, Any]]:
-    """Pass results on and, at even distances, disturb."""
+    """Pass results on, and disturb at even distances."""
     moments = {(number + 1) * row_count // (times + 1) for number in range(times)}
     for count, result in enumerate(results):
         if count in moments:
@@ -72,7 +73,7 @@ def while_disturbed(
 
 
 def kill_one_worker(supervisor: psutil.Process) -> None:
-    """Kill one of the two, once both are there, so that one always serves."""
+    """Kill one of two workers, once both are there, so that one always serves."""
     wait_until(lambda: len(workers(supervisor)) == 2)
     os.kill(min(workers(supervisor)), signal.SIGKILL)
 

@@ -1,4 +1,7 @@
-"""What is logged: a line a call that nobody can forge, with an id that the client knows, and nothing of any payload."""
+"""The log: a line a call, which nobody can forge, with an id that the client knows.
+
+It has nothing of any payload.
+"""
 
 import base64
 import dataclasses
@@ -29,8 +32,8 @@ from sealserve_service.process.log import MAX_TEXT_CHARACTERS, JsonFormatter, Te
 from sealserve_service.telemetry import call_record
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
-from tests.conftest import Digits
 from tests.support import http2
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.programs import serve

@@ -43,7 +43,7 @@ def test_two_hundred_images() -> None:
 
 @pytest.mark.slow
 def test_all_images_in_columns() -> None:
-    """Decrypted integers are those of plaintext arithmetic, one and all; so are the labels the estimator's."""
+    """All decrypted integers are those of plaintext arithmetic, and all labels the estimator's."""
     path, images = mnist.find(mnist.MODEL), mnist.images()
     if path is None or images is None:
         pytest.skip("the MNIST model or its test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")

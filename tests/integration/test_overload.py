@@ -1,4 +1,4 @@
-"""A server that is busy, over a real socket: who is refused before his request is read, and who is not."""
+"""An overloaded server, over a real socket: whom it refuses before it reads the request."""
 
 import dataclasses
 import threading
@@ -22,7 +22,7 @@ from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS, SETTINGS, running_server, served
@@ -31,7 +31,10 @@ PREDICT = "/sealserve.v1.PredictionService/Predict"
 
 
 class SlowEngine:
-    """Takes as long over an item as the test wants, having announced half of the time that a call has."""
+    """An engine that takes as long over an item as the test wants.
+
+    It announces half of the time that a call has.
+    """
 
     def __init__(self, engine: Engine, *, holds_gil: bool = True) -> None:
         self.holds_gil = holds_gil
@@ -167,7 +170,7 @@ def test_others_than_those_that_want_a_turn_are_answered(digits_model: Digits) -
 
 
 def test_an_engine_that_needs_no_turn_is_not_refused(digits_model: Digits) -> None:
-    """Which of the two models a call is for, nobody knows before it is read."""
+    """Nobody knows before a call is read which of the two models it is for."""
     model = served("elsewhere", digits_model.estimator, input_step=1 / 16)
     engine = SlowEngine(model.engines[0], holds_gil=False)
     engine.may_end.set()

@@ -4,10 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +11,8 @@ import psutil
 import pytest
 
 from sealserve.client import Client
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from sealserve_service.settings import ModelSource, Settings
-from sealserve_service.process.supervisor import run
-path, address, processes = sys.argv[1:]
-source = ModelSource("line", Path(path), input_range=(0.0, 1.0))
-sys.exit(run(Settings(address=address, processes=int(processes), models=(source,), hiding_bits=None)))
-"""
+from tests.support.service_processes import command, is_alive, running, workers
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -34,38 +22,9 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@contextmanager
-def running(model_path: Path, processes: int, address: str = "127.0.0.1:0") -> Iterator[tuple[str, psutil.Process]]:
-    command = [sys.executable, "-c", PROGRAM, str(model_path), address, str(processes)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            yield process.stdout.readline().split()[-1], psutil.Process(process.pid)
-        finally:
-            process.kill()
-
-
 def predict(address: str) -> float:
     with Client(address, timeout_seconds=20) as client:
         return float(client.predict([[1.0, 0.5]])[0])
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def workers(supervisor: psutil.Process) -> set[int]:
-    return {child.pid for child in supervisor.children() if is_alive(child) and "spawn_main" in str(child.cmdline())}
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -116,22 +75,25 @@ def test_a_port_in_use_is_refused(model_path: Path, processes: int) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        command = [sys.executable, "-c", PROGRAM, str(model_path), address, str(processes)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(
+            command(model_path, address, processes), capture_output=True, text=True, timeout=60, check=False
+        )
     assert result.returncode == 1
     assert f"AddressError: cannot listen on {address}" in result.stderr
 
 
 def test_a_second_service_on_a_shared_port_is_refused(model_path: Path) -> None:
     with running(model_path, 2) as (address, _):
-        command = [sys.executable, "-c", PROGRAM, str(model_path), address, "2"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(
+            command(model_path, address, 2), capture_output=True, text=True, timeout=60, check=False
+        )
         assert f"AddressError: cannot listen on {address}" in result.stderr
 
 
 def test_a_worker_that_cannot_start_ends_the_service_with_its_reason(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "missing.npz"), "127.0.0.1:0", "2"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        command(tmp_path / "missing.npz", "127.0.0.1:0", 2), capture_output=True, text=True, timeout=60, check=False
+    )
     assert result.returncode == 1
     assert "StartError" in result.stderr
     assert "missing.npz" in result.stderr

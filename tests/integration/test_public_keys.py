@@ -1,4 +1,7 @@
-"""Public encryption keys over a real socket: registered, scoped, ready for use, bounded; bad ones leave no trace."""
+"""Public encryption keys over a real socket: registered, scoped, ready for use, bounded.
+
+Bad ones leave no trace.
+"""
 
 import hashlib
 import os
@@ -176,7 +179,7 @@ def test_a_set_that_has_no_room_to_hide_weights_takes_no_keys(service: Service, 
 
 
 def test_the_cap_is_that_of_the_kind(service: Service) -> None:
-    """Far below what evaluation keys may have: the header is refused, and nothing is read."""
+    """The limit is far below that of evaluation keys: the header is refused, nothing is read."""
     with pytest.raises(LimitExceededError) as caught:
         service.register(DATA + b"\0")
     assert_error(caught.value, LimitExceededError("max_key_bytes", BYTES, BYTES + 1))
@@ -218,7 +221,7 @@ def test_an_expired_key_is_not_found() -> None:
 
 
 def test_a_store_of_bad_bytes_harms_nothing() -> None:
-    """Written by an older version, or by another hand: what is loaded is checked again."""
+    """Bytes from an older version, or from somebody else: they are checked when they are loaded."""
     store = MemoryKeyStore(64 << 20)
     keys = registered_keys(store)
     bad, good = kept_in(store, DATA[:113] + bytes(BYTES - 113)), kept_in(store, DATA)
@@ -251,7 +254,7 @@ def test_a_key_that_is_ready_needs_no_store() -> None:
 
 
 def test_memory_and_descriptors_are_flat_over_a_hundred_keys() -> None:
-    """Twenty keys have room: a hundred, used in turn and again and again, take no more."""
+    """Twenty keys have room; a hundred keys, each used again and again, take no more."""
     store = MemoryKeyStore(64 << 20)
     telemetry = Telemetry()
     keys = registered_keys(store, cache_bytes=20 * BYTES, telemetry=telemetry)

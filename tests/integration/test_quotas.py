@@ -1,4 +1,7 @@
-"""Quotas over a real socket: what is beyond them is refused at once, with a delay that clients obey."""
+"""Quotas over a real socket: what exceeds them is refused at once, with a retry delay.
+
+Clients obey the delay.
+"""
 
 import dataclasses
 import time
@@ -12,7 +15,7 @@ from sealserve.errors import QuotaExceededError
 from sealserve.key_registry import KeyRegistry
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants.quota import Quota
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.raw import Message, RawClient, assert_scores, chunk
 from tests.support.serving import (
@@ -94,7 +97,7 @@ def test_key_bytes_of_a_tenant(ei_user: EIUser) -> None:
 
 
 def test_what_a_broken_stream_held_is_let_go(digits_model: Digits) -> None:
-    """An item has half of its bytes there when its client breaks off."""
+    """Half of an item's bytes have come when its client breaks off."""
     model = linear(np.ones((1, 8192)))
     settings = with_quota(bytes_in_flight=200_000)
     with running_server(ModelRegistry([served("blocks", model)]), settings) as address, RawClient(address) as raw:

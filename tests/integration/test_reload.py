@@ -1,4 +1,7 @@
-"""Models that change under a running service: SIGHUP, --watch, folders; clients that follow, items that finish."""
+"""Models that change under a running service: by SIGHUP, by --watch, in folders.
+
+Clients follow the change, and items in flight finish.
+"""
 
 import signal
 import subprocess
@@ -6,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.programs import Program, serve
 from tests.support.raw import Message, RawClient
 from tests.support.serving import HANG_SECONDS, LIMITS, ROOT, running_server
+from tests.support.waiting import wait_until
 
 ROW = [[1.0, 0.5]]
 IN_RANGE = ("--input-range", "0,1", "--input-step", "0.0625", "--log-level", "info")
@@ -40,13 +44,6 @@ def put(path: Path, slope: float) -> None:
 def is_slope(score: Any, slope: float) -> bool:
     """Whether a score of ROW is that of a model of `put`; an error is not."""
     return not isinstance(score, Exception) and abs(float(np.squeeze(score)) - slope) < 0.01
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def lines(program: Program, *texts: str) -> list[str]:

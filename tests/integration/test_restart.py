@@ -103,7 +103,7 @@ def test_a_key_put_into_the_container_by_its_owner(options: list[str], azurite: 
 
 
 def test_a_container_that_is_out_of_reach(options: list[str], ei_user: EIUser) -> None:
-    """At the start and later: what needs no keys is served all the same, and nothing waits for ever."""
+    """At the start and later, what needs no keys is served, and nothing waits for ever."""
     secret = {"SEALSERVE_KEY_STORE_CONNECTION_STRING": connection_string(free_port())}
     with serve(*options, "--key-store=azure:keys", **secret) as program:
         with Client(program.address, timeout_seconds=HANG_SECONDS) as client:

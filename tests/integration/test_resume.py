@@ -1,4 +1,4 @@
-"""Streams that break, and go on: over connections that are reset, past services that stop or are too busy."""
+"""Streams that break and are resumed: over reset connections, past stopped or busy services."""
 
 import asyncio
 import dataclasses
@@ -14,8 +14,8 @@ from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.errors import DeadlineError, DrainingError, QuotaExceededError, UnavailableError
 from sealserve_service.tenants.quota import Quota
-from tests.conftest import Digits
-from tests.support.cutting import cutting
+from tests.support.digits import Digits
+from tests.support.resetting_proxy import resetting_proxy
 from tests.support.serving import (
     HANG_SECONDS,
     SETTINGS,
@@ -62,9 +62,9 @@ def test_connections_that_are_cut_again_and_again(
     """Each after some items (a row has 33 KB), at any byte of a message."""
     rows = digits_model.X[:100]
     random = np.random.default_rng(connections)
-    with cutting(digits_server, lambda _: int(random.integers(100_000, 700_000))) as proxy:
+    with resetting_proxy(digits_server, lambda _: int(random.integers(100_000, 700_000))) as proxy:
         results = stream(proxy.address, rows, connections=connections)
-        assert proxy.cuts > 3
+        assert proxy.resets > 3
     assert_complete(results, digits_model.estimator.predict(rows))
 
 
@@ -72,21 +72,24 @@ def test_connections_that_are_cut_again_and_again(
 def test_batches_of_columns_over_connections_that_are_cut(
     digits_server: str, digits_model: Digits, stream: Streamed
 ) -> None:
-    """A batch has 2.1 MB; those that are cut carry a part of one, the third of each three as much as there is."""
+    """A batch has 2.1 MB. Connections that are reset carry a part of one batch.
+
+    Every third connection carries any number of bytes.
+    """
     rows = np.tile(digits_model.X, (21, 1))[:6000]
-    with cutting(digits_server, lambda number: None if number % 3 == 2 else 1_500_000) as proxy:
+    with resetting_proxy(digits_server, lambda number: None if number % 3 == 2 else 1_500_000) as proxy:
         results = stream(proxy.address, rows, layout="column")
-        assert proxy.cuts == 2
+        assert proxy.resets == 2
     assert_complete(results, digits_model.estimator.predict(rows))
 
 
 @both
 def test_it_gives_up_once_nothing_gets_through(digits_server: str, digits_model: Digits, stream: Streamed) -> None:
     """No connection carries a whole item, so that the work would never end."""
-    with cutting(digits_server, lambda _: 30_000) as proxy:
+    with resetting_proxy(digits_server, lambda _: 30_000) as proxy:
         with pytest.raises((UnavailableError, DeadlineError)):
             stream(proxy.address, digits_model.X[:5], timeout_seconds=1.0)
-        assert proxy.cuts > 2
+        assert proxy.resets > 2
 
 
 @both
@@ -146,12 +149,12 @@ def test_a_quota_that_is_used_up_for_longer_than_the_time_is_an_error(digits_mod
 
 @both
 def test_items_that_come_too_slowly_are_sent_again(digits_model: Digits, stream: Streamed) -> None:
-    """The first batches stall on their way for longer than the service waits for the rest of an item."""
+    """The first batches stall for longer than the service waits for the rest of an item."""
     settings = with_limits(item_timeout_seconds=0.3)
     rows = np.tile(digits_model.X, (7, 1))[:2000]
     with (
         running_server(digits_registry(digits_model.estimator, settings), settings) as address,
-        cutting(address, lambda _: None) as proxy,
+        resetting_proxy(address, lambda _: None) as proxy,
     ):
         proxy.stall(at_bytes=500_000, seconds=1.0)
         assert_complete(stream(proxy.address, rows, layout="column"), digits_model.estimator.predict(rows))
@@ -162,7 +165,10 @@ def test_items_that_come_too_slowly_are_sent_again(digits_model: Digits, stream:
 def test_a_connection_that_falls_silent_is_left_for_another(
     digits_server: str, digits_model: Digits, stream: Streamed
 ) -> None:
-    """Nothing tells that it is dead. What was on it is sent again once it is late, as the other one goes on."""
+    """Nothing tells that one connection is dead.
+
+    What was on it is sent again once it is late, because the other connection goes on.
+    """
     rows = digits_model.X[:50]
 
     def source() -> Iterator[Any]:
@@ -171,7 +177,7 @@ def test_a_connection_that_falls_silent_is_left_for_another(
         yield rows[49]
 
     late = threading.Event()
-    with cutting(digits_server, lambda _: None) as proxy:
+    with resetting_proxy(digits_server, lambda _: None) as proxy:
         proxy.stall(at_bytes=100_000, seconds=HANG_SECONDS)
         results = stream(proxy.address, source(), connections=2, timeout_seconds=3.0)
         assert proxy.stalls == 1
@@ -180,16 +186,16 @@ def test_a_connection_that_falls_silent_is_left_for_another(
 
 def test_a_call_of_one_row_finds_another_connection(digits_server: str, digits_model: Digits) -> None:
     with (
-        cutting(digits_server, lambda number: 10_000 if number in (0, 1, 3) else None) as proxy,
+        resetting_proxy(digits_server, lambda number: 10_000 if number in (0, 1, 3) else None) as proxy,
         Client(proxy.address, timeout_seconds=HANG_SECONDS) as client,
     ):
         assert client.predict(digits_model.X[:1]) == digits_model.estimator.predict(digits_model.X[:1])
-        assert proxy.cuts == 2
+        assert proxy.resets == 2
 
 
 def test_a_call_of_one_row_is_given_up_in_time(digits_server: str, digits_model: Digits) -> None:
     with (
-        cutting(digits_server, lambda _: 10_000) as proxy,
+        resetting_proxy(digits_server, lambda _: 10_000) as proxy,
         Client(proxy.address, timeout_seconds=1.0) as client,
         pytest.raises(UnavailableError),
     ):

@@ -24,7 +24,7 @@ from sealserve.errors import (
 )
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.models.linear_model import LinearModel
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.serving import (
     HANG_SECONDS,
     SETTINGS,
@@ -153,7 +153,10 @@ def test_threads_share_a_client(client: Client, digits_model: Digits) -> None:
 
 
 def check(model: LinearModel, rows: NDArray[np.float64], **limits: Any) -> Client:
-    """Predict rows, together and one by one, through a server of the model; returns the client, closed."""
+    """Predict rows, together and one by one, through a server of the model.
+
+    Returns the client, closed.
+    """
     settings = with_limits(**limits)
     with (
         running_server(ModelRegistry([served("model", model, limits=settings.limits)]), settings) as address,

@@ -13,8 +13,8 @@ from sealserve.client import Client
 from sealserve.errors import DrainingError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.rpc.server import AddressError
-from tests.conftest import Digits
 from tests.support import http2
+from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_error, assert_scores
 from tests.support.serving import (
     HANG_SECONDS,
@@ -80,7 +80,7 @@ def test_a_stopping_server_finishes_what_it_has_and_takes_no_more(digits_model: 
 
 
 def test_a_path_that_is_not_utf_8_harms_nothing_else(raw: RawClient, digits_server: str, digits_model: Digits) -> None:
-    """It stops grpcio's asyncio server for good."""
+    """Such a call stops grpcio's asyncio server permanently."""
     for path in (b"/x/\xff\xfe", b"\xff", b"/sealserve.v1.PredictionService/Predict\x80"):
         answer = http2.exchange(digits_server, http2.call(path, b""))
         assert answer, "the server speaks HTTP/2"

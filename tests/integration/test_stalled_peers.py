@@ -1,4 +1,7 @@
-"""Peers that begin and do not go on: connections, calls and streams that fall silent or trickle; headers like bombs."""
+"""Stalled peers: connections, calls and streams that fall silent or trickle.
+
+Headers beyond the limits are refused.
+"""
 
 import contextlib
 import socket
@@ -14,9 +17,9 @@ from sealserve._rpc.status import translated
 from sealserve.errors import IdleTimeoutError, ItemTimeoutError, ServiceError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.settings import Settings
-from tests.conftest import Digits
 from tests.support import http2
 from tests.support.certificates import Authority
+from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_error, assert_scores
 from tests.support.serving import HANG_SECONDS, SETTINGS, digits_registry, running_server, with_limits
 
@@ -95,7 +98,7 @@ def test_a_call_that_ends_before_its_request(raw: RawClient, method: str) -> Non
 def test_a_request_that_trickles(
     impatient_server: str, raw: RawClient, digits_model: Digits, method: str, why: bytes
 ) -> None:
-    """Byte by byte, of which none is late."""
+    """The bytes come one by one, and none of them is late."""
     request = raw.request(digits_model.X[0]).SerializeToString()
     message = b"\0" + len(request).to_bytes(4, "big") + request
     with http2.connected(impatient_server, HANG_SECONDS) as connection:
@@ -118,7 +121,7 @@ def send_slowly(connection: socket.socket, message: bytes) -> None:
 
 
 def test_more_stalled_calls_than_the_server_has_room_for(raw: RawClient, digits_model: Digits) -> None:
-    """They are refused in the end, not served for ever: the room is there again."""
+    """They are refused in the end, not served for ever; then there is room again."""
     with silence() as never:
         calls = [
             raw.channel.stream_stream(f"/{METHODS[0]}", as_is, as_is)(never(), timeout=HANG_SECONDS)

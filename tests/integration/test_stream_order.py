@@ -1,4 +1,4 @@
-"""The messages of a stream in every wrong order: an item fails, its neighbours on the stream do not."""
+"""The messages of a stream in every wrong order: one item fails, its neighbours do not."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,7 +17,7 @@ from sealserve.errors import (
 )
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.raw import (
     Answer,
     Message,

@@ -1,4 +1,7 @@
-"""Metrics of real servers: exact, from one process or several, whoever dies; and few, whatever clients send."""
+"""Metrics of real servers: exact, from one process or several, even if one dies.
+
+They stay few, whatever clients send.
+"""
 
 import dataclasses
 import logging
@@ -42,7 +45,7 @@ from sealserve_service.settings import Settings
 from sealserve_service.telemetry import endpoint
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.metrics import Metrics, scraped, scraped_until
 from tests.support.programs import serve
@@ -169,7 +172,7 @@ def test_a_watch_of_health_is_counted_when_it_ends(
 
 
 class HeldScoring(Scoring):
-    """Fails when it is let go, and not before."""
+    """A scoring that fails when it is told to, and not before."""
 
     def __init__(self, let_go: threading.Event) -> None:
         self._let_go = let_go
@@ -249,7 +252,7 @@ def test_refusals_are_counted_by_class_of_error(digits_metrics: tuple[str, str],
 
 
 def flood(raw: RawClient, good: prediction_pb2.PredictRequest, seed: str) -> None:
-    """Send names of every kind that nobody has given out."""
+    """Send names of every kind that do not exist."""
     for number in range(20):
         name = f'{seed}{number}"}}\nsealserve_rows_total{{model="{seed}"}} 1e9\n'
         request = type(good).FromString(good.SerializeToString())

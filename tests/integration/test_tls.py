@@ -1,4 +1,7 @@
-"""TLS over real sockets: who is trusted, certificates that change while serving, plaintext where it has no place."""
+"""TLS over real sockets: who is trusted, and certificates that change while serving.
+
+Plaintext is refused where it has no place.
+"""
 
 import dataclasses
 import socket
@@ -19,9 +22,9 @@ from sealserve_service.rpc.certificates import server_credentials
 from sealserve_service.rpc.server import AddressError
 from sealserve_service.settings import Settings
 from sealserve_service.watched_files import UnusableFileError
-from tests.conftest import Digits
 from tests.support import programs
 from tests.support.certificates import Authority, Pair
+from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS, SETTINGS, digits_registry, running_server
@@ -296,7 +299,10 @@ def test_options_that_contradict_each_other(
 def test_the_programs(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From nothing: a service with TLS and a token, told by its environment, and the commands that use it."""
+    """From nothing: a service with TLS and a token, configured by its environment.
+
+    Then the commands that use it.
+    """
     np.savez(tmp_path / "line.npz", coef=np.array([1.0, -2.0]), intercept=np.array(0.5))
     np.save(tmp_path / "rows.npy", np.array([[1.0, 0.5]]))
     (tmp_path / "ca.pem").write_bytes(OURS.certificate)

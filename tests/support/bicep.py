@@ -1,6 +1,7 @@
-"""The part of Bicep that deploy/aci is written in, read and evaluated: no compiler of it comes in a package.
+"""Bicep, as far as deploy/aci uses it, read and evaluated: no package has a compiler of it.
 
-Declarations come before their use, as they do in the templates; whatever else is not known raises BicepError.
+Declarations must come before their use, as they do in the templates. Whatever is not known raises
+BicepError.
 """
 
 import re
@@ -18,7 +19,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 class BicepError(Exception):
-    """What is written is not understood; the text says where."""
+    """The template is not understood; the text says where."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ class _Reader:
     def _operand(self) -> Any:
         value = self._primary()
         while True:
-            if self._follows("."):
+            if self._take_at_once("."):
                 value = value[self._word()]
-            elif self._follows("["):
+            elif self._take_at_once("["):
                 value = value[self._expression()]
                 self._expect("]")
             elif self._text.startswith("(", self._at):
@@ -137,11 +138,11 @@ class _Reader:
 
     def _primary(self) -> Any:
         self._skip(_SPACE)
-        if self._follows("'"):
+        if self._take_at_once("'"):
             return self._string()
-        if self._follows("["):
+        if self._take_at_once("["):
             return self._items()
-        if self._follows("{"):
+        if self._take_at_once("{"):
             return self._object()
         if number := _NUMBER.match(self._text, self._at):
             self._at = number.end()
@@ -155,11 +156,11 @@ class _Reader:
 
     def _string(self) -> str:
         pieces = []
-        while not self._follows("'"):
-            if self._follows("${"):
+        while not self._take_at_once("'"):
+            if self._take_at_once("${"):
                 pieces.append(str(self._expression()))
                 self._expect("}")
-            elif self._follows("\\"):
+            elif self._take_at_once("\\"):
                 pieces.append(_ESCAPES[self._text[self._at]])
                 self._at += 1
             elif self._text.startswith("\n", self._at):
@@ -172,7 +173,7 @@ class _Reader:
     def _items(self) -> list[Any]:
         items = []
         self._skip(_SEPARATORS)
-        while not self._follows("]"):
+        while not self._take_at_once("]"):
             items.append(self._expression())
             self._skip(_SEPARATORS)
         return items
@@ -180,8 +181,8 @@ class _Reader:
     def _object(self) -> dict[str, Any]:
         members = dict[str, Any]()
         self._skip(_SEPARATORS)
-        while not self._follows("}"):
-            key = self._string() if self._follows("'") else self._word()
+        while not self._take_at_once("}"):
+            key = self._string() if self._take_at_once("'") else self._word()
             self._expect(":")
             if key in members:
                 raise self._error(f"{key} is there twice")
@@ -193,7 +194,7 @@ class _Reader:
         self._expect("(")
         arguments = []
         self._skip(_SEPARATORS)
-        while not self._follows(")"):
+        while not self._take_at_once(")"):
             arguments.append(self._expression())
             self._skip(_SEPARATORS)
         return arguments
@@ -210,12 +211,12 @@ class _Reader:
             raise self._error(f"{token} is missing")
 
     def _take(self, token: str) -> bool:
-        """Read a token, if it comes next, after any space."""
+        """Read a token, if it comes next, after any space; return whether it did."""
         self._skip(_SPACE)
-        return self._follows(token)
+        return self._take_at_once(token)
 
-    def _follows(self, token: str) -> bool:
-        """Read a token, if it comes at once."""
+    def _take_at_once(self, token: str) -> bool:
+        """Read a token, if it comes at once; return whether it did."""
         found = self._text.startswith(token, self._at)
         self._at += len(token) if found else 0
         return found

@@ -39,7 +39,7 @@ class Authority:
 
     @cached_property
     def certificate(self) -> bytes:
-        """Its own, which it has signed itself."""
+        """The authority's own certificate, signed by itself."""
         builder = self._builder(self._name, self._key.public_key(), datetime.now(UTC) + DAY)
         signed = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         return signed.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)

@@ -1,4 +1,7 @@
-"""What Azure's own model of a container group says of one: azure-mgmt-containerinstance, from Azure's specification."""
+"""Container groups, checked against Azure's own model of them.
+
+The model is azure-mgmt-containerinstance, which is generated from Azure's specification.
+"""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ _ENUM = r":vartype {}: str or\s+~azure\.mgmt\.containerinstance\.models\.(\w+)"
 
 
 def faults(group: dict[str, Any]) -> list[str]:
-    """Everything about a group that Azure would refuse, each with its path: unknown, missing, mistyped."""
+    """Everything in a group that Azure would refuse: unknown, missing or mistyped, by path."""
     return list(_faults(group, "ContainerGroup", "group"))
 
 

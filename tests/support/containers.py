@@ -1,7 +1,7 @@
-"""Podman, the service's image, and containers of it that are confined as in production.
+"""Containers of the service's image in Podman, confined as in production.
 
-No registry of images need be reachable: the base is made of Debian packages. What is slow is kept: the base in
-build/container and in podman's store, the layers of the image there too.
+No registry of images is needed: the base image is made of Debian packages. Slow results are kept:
+the base in build/container and in podman's store, and the layers of the image in that store too.
 """
 
 import contextlib
@@ -23,6 +23,8 @@ BASE_IMAGE = "localhost/sealserve-base:bookworm"
 IMAGE = "localhost/sealserve:test"
 PORT = 50051
 MEMORY_BYTES = 1 << 30
+RANGE = ("--input-range", "0,1", "--input-step", "0.0625")  # of the digits
+PLAINTEXT = ("--insecure",)  # within the container that is every interface; it is published on loopback only
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _BASE = ROOT / "build/container/base.tar"
 _INSTALL = "SEALSERVE_INSTALL_PODMAN"
@@ -133,9 +135,10 @@ def running_container(
     Args:
         image: of the service.
         arguments: of `serve`.
-        mounts: path here -> path there, where it is read-only.
+        mounts: path here -> path in the container, where it is read-only.
         environment: the service's variables.
-        shares_network: whether the service is on this machine's loopback itself, to reach what else is there.
+        shares_network: whether the service listens on this machine's loopback itself, so that it
+            can reach what else is there.
     """
     name, port = f"sealserve-test-{os.getpid()}-{time.monotonic_ns()}", free_port()
     volumes = [f"--volume={path}:{inside}:ro" for path, inside in mounts.items()]
@@ -156,7 +159,7 @@ def running_container(
 
 
 def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
-    """Wait until a condition holds; fail with the container's log if it does not come to that."""
+    """Wait until a condition holds; fail with the container's log if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
         assert container.state("Status") == "running", container.logs()

@@ -1,4 +1,4 @@
-"""An unmodified encrypted-inference 0.9 client and its keys, with bytes in the place of base64 strings."""
+"""An unmodified encrypted-inference 0.9 client and its keys, with bytes for base64 strings."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class EIUser:
-    """Someone who has installed encrypted-inference 0.9."""
+    """A user of encrypted-inference 0.9."""
 
     def __init__(self) -> None:
         self.client = EILinearRegressionClient()

@@ -14,7 +14,7 @@ _BLOCK_BYTES = 1 << 16
 
 
 def relay(client: socket.socket, port: int) -> None:
-    """No fault."""
+    """Relay without a fault."""
     _relay(client, port, lambda data: data, lambda data: data)
 
 
@@ -67,13 +67,13 @@ def say_nothing(client: socket.socket, port: int) -> None:
 
 
 def read_nothing(client: socket.socket, port: int) -> None:
-    """Not even read what the client says."""
+    """Do not even read what the client sends."""
     while client.fileno() >= 0:
         time.sleep(0.05)
 
 
 def drip(client: socket.socket, port: int) -> None:
-    """Answer a byte at a time, each well within the time-out of a wait, and never come to an end."""
+    """Answer a byte at a time, each well within the time-out of a wait, without an end."""
     client.sendall(b"HTTP/1.1 200 OK\r\nx-slow: ")
     while True:
         client.sendall(b"x")
@@ -99,7 +99,12 @@ class FaultProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def use(self, fault: Fault, times: int | None = None) -> None:
-        """Drop all connections, and treat new ones so: for good, or so many of them before relaying again."""
+        """Drop all connections, and treat new ones by a fault.
+
+        Args:
+            fault: what is done with them.
+            times: how many are treated so before the proxy relays again; all, if None.
+        """
         with self._lock:
             self._fault, self._times = fault, times
             for connection in self._connections:

@@ -1,4 +1,7 @@
-"""HTTP/2 by hand: the frames of a call that no gRPC client would make (RFC 9113; header literals of RFC 7541)."""
+"""HTTP/2 frames of calls that no gRPC client would make.
+
+The frames are those of RFC 9113, the header literals those of RFC 7541.
+"""
 
 import socket
 
@@ -13,7 +16,7 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """A header field without indexing and without Huffman coding; both parts shorter than 127 bytes."""
+    """A header field without indexing and Huffman coding; both parts are below 127 bytes."""
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
@@ -39,7 +42,7 @@ def call(path: bytes, body: bytes) -> bytes:
 
 
 def opening(path: bytes) -> bytes:
-    """What a connection with one call sends before its request: which may never come."""
+    """What a connection with one call sends before its request, which may never come."""
     return call(path, b"")[: -len(frame(DATA, END_STREAM, 1, bytes(5)))]
 
 
@@ -53,13 +56,16 @@ def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
 
 
 def connected(address: str, patience_seconds: float) -> socket.socket:
-    """A connection by hand."""
+    """A connection without a gRPC client."""
     host, _, port = address.rpartition(":")
     return socket.create_connection((host, int(port)), patience_seconds)
 
 
 def answer(connection: socket.socket) -> list[tuple[int, int, int, bytes]]:
-    """Wait for the end of the first call and return its frames; empty if the server closes the connection first."""
+    """Wait for the end of the first call and return its frames.
+
+    They are empty if the server closes the connection first.
+    """
     received = b""
     while part := connection.recv(1 << 16):
         received += part
@@ -70,7 +76,11 @@ def answer(connection: socket.socket) -> list[tuple[int, int, int, bytes]]:
 
 
 def exchange(address: str, data: bytes, patience_seconds: float = 0.2) -> bytes:
-    """Send bytes on a connection of their own; returns what comes back until the server closes it or falls silent."""
+    """Send bytes on a connection of their own.
+
+    Returns:
+        What comes back until the server closes the connection or falls silent.
+    """
     received = b""
     with connected(address, patience_seconds) as connection:
         try:

@@ -1,4 +1,7 @@
-"""What the key's owner reads of a reply beyond scores: the noise at their places, and what it is in mode open."""
+"""The key's owner, who reads more of a reply than its scores: the noise at their places.
+
+It also computes what that noise would be in mode open.
+"""
 
 from dataclasses import dataclass
 
@@ -8,9 +11,9 @@ from numpy.typing import NDArray
 from sealserve.he.layouts.row import RowPacking
 from sealserve.protocol.item import Residues
 from sealserve_service.planning.planner import ColumnPlan, RowPlan
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers, integer_scores
-from tests.support.row_round import secret_key
+from tests.support.affine_models import Integers, integer_scores
+from tests.support.item_round_trip import secret_key
+from tests.support.noisy_encryptor import NoisyEncryptor
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +61,10 @@ class KeyOwner:
         return np.concatenate(found, axis=1).astype(np.float64)
 
     def noise_terms(self, question: Question) -> NDArray[np.float64]:
-        """Return what each score's noise in mode open is a sum of, times the weights that are packed with it.
+        """Return the terms of each score's noise in mode open, without their weights.
 
-        Shape (rows, scores, packed weights): the noise is its product with `packed_weights` of the score's class.
+        Shape (rows, scores, packed weights): the noise is the product of the terms with
+        `packed_weights` of the score's class.
         """
         packing, scores = self.plan.packing, self.plan.packing.score_count
         if not isinstance(packing, RowPacking):
@@ -76,7 +80,7 @@ class KeyOwner:
         return terms
 
     def packed_weights(self, score: int) -> NDArray[np.float64]:
-        """Return the weights that a score's noise is made with: all of its polynomial (row), the class's (column)."""
+        """Return the weights in a score's noise: its polynomial's (row), its class's (column)."""
         packing, used = self.plan.packing, self.plan.model.weights[score]
         if isinstance(packing, RowPacking):
             packed = packing.pack_weights(self.plan.model.weights)[score // packing.classes, 0]
@@ -84,7 +88,7 @@ class KeyOwner:
         return np.array(used, np.float64)
 
     def predicted(self, question: Question) -> NDArray[np.float64]:
-        """Return what the noise would be in mode open, but for the rounding of the intercept: (rows, scores)."""
+        """Return the noise in mode open, but for the rounding of the intercept: (rows, scores)."""
         weights = np.stack([self.packed_weights(score) for score in range(self.plan.packing.score_count)])
         noise: NDArray[np.float64] = np.einsum("rsw,sw->rs", self.noise_terms(question), weights)
         return noise

@@ -40,7 +40,10 @@ def scraped(url: str) -> Metrics:
 
 
 def scraped_until(url: str, condition: Callable[[Metrics], bool]) -> Metrics:
-    """Ask an endpoint until the condition holds: what ends a call is counted when the client has its answer already."""
+    """Ask an endpoint until the condition holds.
+
+    The end of a call is counted when its client has the answer already.
+    """
     end = time.monotonic() + HANG_SECONDS
     while not condition(metrics := scraped(url)):
         assert time.monotonic() < end, f"it did not happen in time:\n{metrics.text}"

@@ -21,7 +21,8 @@ from tests.support.serving import ROOT
 MODEL = "sklearn_mnist_model.pkl"
 IMAGES = "t10k-images-idx3-ubyte.gz"
 LABELS = "t10k-labels-idx1-ubyte.gz"
-# Of the unpacked files: a gzip header holds the time of packing, so that packed copies differ from site to site.
+# Digests of the unpacked files. A gzip header holds the time of packing, so that packed copies
+# differ from site to site.
 SHA256 = {
     IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
@@ -36,18 +37,23 @@ TIMEOUT_SECONDS = 60.0
 
 
 class DataError(Exception):
-    """A file cannot be had, or is not the one it should be."""
+    """A file cannot be found or fetched, or has another content than it should have."""
 
 
 def find(name: str, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Look for a file in the directory SEALSERVE_DATA, then where `make data` puts it, then beside the repository."""
+    """Look for a file in SEALSERVE_DATA, then in build/data, then beside the repository.
+
+    `make data` writes into build/data.
+    """
     given = environment.get("SEALSERVE_DATA")
     places = (Path(given),) if given else ()
     return next((place / name for place in (*places, BUILT, SHARED) if (place / name).is_file()), None)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read a gzipped IDX file of bytes: two zeros, the type, the number of dimensions, their big-endian lengths, data.
+    """Read a gzipped IDX file of bytes.
+
+    It holds two zeros, the type, the number of dimensions, their big-endian lengths, and the data.
 
     Raises:
         DataError: it is not such a file.
@@ -69,23 +75,19 @@ def _unpacked(packed: bytes, source: str) -> bytes:
 
 
 def images() -> NDArray[np.float64] | None:
-    """The 10,000 test images as rows of 784 features in 0..1; None where they are not at hand."""
+    """The 10,000 test images as rows of 784 features in 0..1; None where they are not installed."""
     path = find(IMAGES)
     return None if path is None else read_idx(path).reshape(-1, 784) / 255
 
 
 def labels() -> NDArray[np.uint8] | None:
-    """What the images show; None where that is not at hand."""
+    """What the images show; None where that is not installed."""
     path = find(LABELS)
     return None if path is None else read_idx(path)
 
 
 def fetch(url: str, target: Path, sha256: str) -> None:
-    """Fetch a gzipped file; nothing is left behind unless it is the right one.
-
-    Raises:
-        DataError: it cannot be fetched, or the SHA-256 of what it holds is another.
-    """
+    """Fetch a gzipped file; leave nothing behind unless it is the right one."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  # URLs of this project
             data: bytes = response.read()
@@ -102,10 +104,12 @@ def fetch(url: str, target: Path, sha256: str) -> None:
 
 
 def provide(name: str, directory: Path = BUILT, shared: Path = SHARED, urls: tuple[str, ...] = URLS) -> str:
-    """See to it that a file is in a directory and return where it is from: there, the shared data, or the first URL.
+    """Put a file into a directory, unless it is there, and return where it came from.
+
+    It comes from the shared data or from the first URL that has it.
 
     Raises:
-        DataError: it is to be had nowhere.
+        DataError: no source has it.
     """
     target, sha256 = directory / name, SHA256[name]
     with contextlib.suppress(OSError, DataError):

@@ -1,4 +1,4 @@
-"""Messages and bytes with something wrong in them: every field of every message, and bytes anywhere."""
+"""Mutations: copies of messages with a field changed, and bytes damaged anywhere."""
 
 import random
 import string
@@ -25,7 +25,7 @@ _MEMBERS = 3  # of a repeated field, how many are changed one by one
 
 
 def mutants(message: M, source: random.Random) -> Iterator[M]:
-    """Yield copies of a message, each with one thing changed: every field, set or not, in several ways."""
+    """Yield copies of a message, each with one change: every field, set or not, several ways."""
     for change in list(_changes(message, source)):
         mutant = type(message)()
         mutant.CopyFrom(message)
@@ -88,7 +88,7 @@ def _values(field: Any, value: Any, source: random.Random) -> list[Any]:
 
 
 def damaged(data: bytes, source: random.Random) -> bytes:
-    """Spoil bytes: bits flipped, a stretch replaced, cut, repeated or put in, or nothing right at all."""
+    """Damage bytes: flip bits, or replace, cut, repeat or insert a part, or replace all."""
     at = source.randrange(len(data) + 1) if source.random() < 0.5 else source.randrange(min(len(data), 160) + 1)
     length = min(source.choice((1, 2, 8, 16, 64, 1000)), len(data) - at)
     new = source.choice((bytes(length), b"\xff" * length, source.randbytes(length)))

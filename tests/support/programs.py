@@ -15,7 +15,10 @@ from tests.support.serving import ROOT
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has computed so far, all its threads; finer than psutil, whose clock ticks 100 times a second."""
+    """Return the processor time of a process so far, in all its threads.
+
+    It is finer than psutil, whose clock ticks 100 times a second.
+    """
     return time.clock_gettime(~pid << 3 | 2)  # Linux's clock of another process, as clock_getcpuclockid makes it
 
 
@@ -29,12 +32,12 @@ class Program:
 
     @property
     def said(self) -> list[str]:
-        """What it has logged so far."""
+        """The lines that it has logged so far."""
         return self.log.read_text().splitlines()
 
     @property
     def resident_bytes(self) -> int:
-        """What it has in memory."""
+        """How much memory it has."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     @property
@@ -44,23 +47,28 @@ class Program:
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
     def forget_peak(self) -> None:
-        """Let peak_bytes begin anew, from what it has in memory now."""
+        """Reset peak_bytes to what it has in memory now."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has computed so far, its processes all together."""
+        """The processor time of all its processes so far."""
         main = psutil.Process(self.process.pid)
         return sum(cpu_seconds(process.pid) for process in (main, *main.children(recursive=True)))
 
 
 @contextlib.contextmanager
 def serve(*options: str, address: str = "127.0.0.1:0", log: Path | str = "", **environment: str) -> Iterator[Program]:
-    """Run `sealserve serve` with options and variables; it is killed at the end, if it has not ended before.
+    """Run `sealserve serve` with options and variables; kill it at the end, if it still runs.
 
-    Its weights are open, unless an option says otherwise: what most tests are about is the same in either mode.
+    Its weights are open unless an option says otherwise: most tests are about what is the same in
+    either mode.
 
-    It logs to this process's stderr, or to the file `log`.
+    Args:
+        options: of `serve`.
+        address: to listen on.
+        log: a file for its log; this process's stderr if empty.
+        environment: variables.
     """
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--address", address, "--log-level", "warning"]
     command += ["--weights", "open"]

@@ -1,4 +1,7 @@
-"""Keys for the tests of key stores, and other processes that put them. Imports little: those processes start often."""
+"""Keys for the tests of key stores, and other processes that put them into a store.
+
+The module imports little, because those processes are started often.
+"""
 
 import contextlib
 import hashlib
@@ -26,7 +29,7 @@ store.close()
 def record_of(
     data: bytes, tenant: str = "alice", lives: timedelta = HOUR, created: datetime | None = None
 ) -> KeyRecord:
-    """The record of a key that is any bytes, created now unless said otherwise."""
+    """The record of a key of any bytes, created now unless another time is given."""
     created = created or datetime.now(UTC)
     return KeyRecord(
         tenant=tenant,
@@ -41,7 +44,13 @@ def record_of(
 
 @contextlib.contextmanager
 def putting_process(preparation: str, data: bytes, hours: int = 1) -> Iterator["subprocess.Popen[str]"]:
-    """Have another process put a key into what the preparation has made `store`, once `let_put` tells it to."""
+    """Have another process put a key into a store, once `let_put` tells it to.
+
+    Args:
+        preparation: a program that assigns the store to `store`.
+        data: the key.
+        hours: how long it lives.
+    """
     program = _PROGRAM.format(preparation=preparation, hours=hours)
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -60,7 +69,11 @@ def putting_process(preparation: str, data: bytes, hours: int = 1) -> Iterator["
 
 
 def let_put(processes: list["subprocess.Popen[str]"], timeout_seconds: float) -> list[str]:
-    """Let processes put their key at once; returns the create_times that they were told, "" for one that died."""
+    """Let processes put their keys at the same time.
+
+    Returns:
+        The create_times that they were told, "" for one that died.
+    """
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"

@@ -10,7 +10,7 @@ from sealserve.secret_key_access import TOKEN
 
 
 def seeded(exchange: Exchange, ciphertext: bytes) -> bytes:
-    """Encrypt the plaintext of a full ciphertext of the exchange anew, seeded."""
+    """Encrypt the plaintext of a full ciphertext again, seeded, under the same key."""
     parameters, key = exchange.offer.parameters, exchange.secret_key.export(TOKEN)
     c0, c1 = CiphertextFormat(parameters.parameter_set, exchange.offer.parms_id).residues(ciphertext)
     everywhere = np.arange(parameters.parameter_set.poly_modulus_degree)

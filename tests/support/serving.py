@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.datasets import load_digits
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 
 from sealserve.protocol.model import Limits
@@ -33,6 +32,7 @@ from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
+from tests.support.digits import digits
 
 ROOT = Path(__file__).parents[2]
 HANG_SECONDS = 30.0  # nothing takes so long unless it hangs
@@ -54,9 +54,10 @@ def served(
     keys: RegisteredKeys | None = None,
     hiding_bits: int | None = None,
 ) -> ServedModel:
-    """A fitted estimator, or a LinearModel, ready to be served; with keys, to encrypted-inference clients too.
+    """Prepare a fitted estimator, or a LinearModel, to be served.
 
-    With hiding_bits, which need keys, it is served in mode private, and to encrypted-inference clients not.
+    With keys it is served to encrypted-inference clients too. With hiding_bits, which need keys, it
+    is served in mode private, and not to those clients.
     """
     linear = model if isinstance(model, LinearModel) else fold(model)
     grid = input_grid(linear, input_range=input_range, input_step=input_step)
@@ -88,12 +89,6 @@ def linear(weights: ArrayLike, intercept: ArrayLike | None = None) -> LinearMode
     return LinearModel(
         rows, np.zeros(len(rows)) if intercept is None else np.asarray(intercept), Output(Task.REGRESSION, len(rows))
     )
-
-
-def digits() -> tuple[LogisticRegression, NDArray[np.float64]]:
-    """A classifier of scikit-learn's digits, and their rows: 64 features, multiples of 1/16 in 0..1."""
-    X, y = load_digits(return_X_y=True)
-    return LogisticRegression(max_iter=1000).fit(X[:1000] / 16, y[:1000]), X / 16
 
 
 def digits_registry(estimator: LogisticRegression, settings: Settings = SETTINGS) -> ModelRegistry:
@@ -141,7 +136,7 @@ def running_server(
 
 @contextlib.contextmanager
 def server_process() -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Run a server of the digits model in a process of its own; gives the process and the address."""
+    """Run a server of the digits model in a process of its own; give process and address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.serving"],
         cwd=ROOT,

@@ -89,7 +89,10 @@ def group_of_bicep(**parameters: Any) -> dict[str, Any]:
 
 
 def filled_in(value: Any, variables: Mapping[str, str]) -> Any:
-    """Fill in the environment's variables as az does: in every text, keys too, after the YAML was parsed."""
+    """Fill in the environment's variables as az does.
+
+    They are filled into every text, keys included, after the YAML was parsed.
+    """
     match value:
         case dict():
             return {filled_in(key, variables): filled_in(member, variables) for key, member in value.items()}

@@ -59,7 +59,7 @@ def modules(root: str) -> Iterator[tuple[str, Path]]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it; `from package import name` counts as package.name."""
+    """Yield what a file imports, wherever in it; `from package import name` is package.name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,7 @@
-"""Batches to items and replies to scores, against a column engine: exact, and closed to what is not of the model."""
+"""Batches to items and replies to scores, against a column engine.
+
+Scores are exact, and replies that are not of the model are refused.
+"""
 
 import dataclasses
 from typing import Any

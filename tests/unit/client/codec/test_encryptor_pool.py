@@ -34,7 +34,7 @@ def pool() -> Iterator[EncryptorPool]:
 
 
 def workers() -> list[psutil.Process]:
-    """The processes of a pool, not what multiprocessing keeps beside them."""
+    """The processes of a pool, without the one that multiprocessing keeps beside them."""
     return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 

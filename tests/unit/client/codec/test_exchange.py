@@ -1,4 +1,7 @@
-"""Rows to items and replies to scores, against a real engine: exact, and closed to what is not of the model."""
+"""Rows to items and replies to scores, against a real engine.
+
+Scores are exact, and replies that are not of the model are refused.
+"""
 
 import dataclasses
 import hashlib
@@ -198,7 +201,10 @@ def test_a_score_just_outside_the_published_range_is_refused(score: int, end: st
 
 
 def test_a_reply_to_somebody_else_is_refused() -> None:
-    """The t here is far above the range of scores: under another key each is in it with a chance of 2^-12 at most."""
+    """Here t is far above the range of scores.
+
+    Under another key each score is in that range with a probability of 2^-12 at most.
+    """
     plain_modulus = PLAN.parameters.plain_modulus << 12
     model = dataclasses.replace(PLAN.model, weights=PLAN.model.weights >> 6)
     engine = RowEngine(dataclasses.replace(PLAN, parameters=EncryptionParameters(SMALLEST, plain_modulus), model=model))

@@ -1,6 +1,7 @@
-"""encrypted-inference 0.9's bytes: what is read decrypts, and what is bad is refused for the right reason.
+"""encrypted-inference 0.9's format: what is read decrypts, and what is bad is refused.
 
-Loading without an error proves nothing: a seed that is expanded by another rule loads and decrypts to garbage.
+Each refusal has the right reason. Loading without an error proves nothing: a seed that is expanded
+by another rule loads and decrypts to garbage.
 """
 
 import itertools
@@ -29,13 +30,15 @@ EVALUATOR = _seal.Evaluator(CONTEXT)
 X = np.random.default_rng(5).uniform(-1, 1, 4096)
 TOLERANCE = 5e-6  # a rotation's noise in the first slot has a standard deviation of 5e-7
 
-# An uncompressed seeded ciphertext: header, parms_id, NTT form, size, N, primes, scale, header, count, residues, seed.
+# An uncompressed seeded ciphertext: header, parms_id, NTT form, size, N, primes, scale, header,
+# count, residues, seed.
 HEADER = struct.Struct("<HBBBBHQ")
 PARMS_ID, NTT, SIZE, DEGREE, PRIMES, SCALE, INNER, COUNT, RESIDUES = 16, 48, 49, 57, 65, 73, 81, 97, 105
 N, SEED_BYTES = 8192, 64
 CIPHERTEXT_BYTES = RESIDUES + 8 * 3 * N + SEED_BYTES
 PART_BYTES = RESIDUES + 8 * 4 * N + SEED_BYTES
-# Galois keys: header, parms_id, count, then for each place: count, parts. The first rotation, by 1, is at place 1.
+# Galois keys: header, parms_id, count, then for each place: count, parts. The first rotation, by 1,
+# is at place 1.
 PLACES = 48
 FIRST_KEY = PLACES + 8 + 8 + 8
 GALOIS_BYTES = PLACES + 8 + 8 * N + 12 * 3 * PART_BYTES
@@ -315,7 +318,7 @@ def places(*steps: int) -> list[int]:
 
 
 def galois_keys(keys: bytes, at: list[int], part_count: int = 3) -> bytes:
-    """Galois keys at these places, of the first key's parts, with the relinearization keys behind them."""
+    """Galois keys at these places, with the first key's parts, then the relinearization keys."""
     parts = keys[FIRST_KEY : FIRST_KEY + part_count * PART_BYTES]
     body = keys[16:PLACES] + words(N)
     body += b"".join(words(part_count) + parts if place in at else words(0) for place in range(N))

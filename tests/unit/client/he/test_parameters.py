@@ -1,4 +1,4 @@
-"""Parameter sets: nothing below 128 bits of security can be built, and SEAL agrees with every number."""
+"""Parameter sets: none below 128 bits of security can be built, and SEAL agrees on every number."""
 
 import math
 from itertools import pairwise
@@ -105,7 +105,10 @@ def test_primes_that_are_none_for_the_ring_are_refused(primes: tuple[int, ...]) 
 
 
 def test_too_many_primes_are_refused_by_their_number() -> None:
-    """Their product, which is compared with the table, takes minutes for what fits into one message."""
+    """The product of the primes is compared with the table.
+
+    Of as many primes as fit into one message, it would take minutes.
+    """
     candidates = tuple(k * 4096 + 1 for k in range(1, MAX_PRIMES + 2))
     with pytest.raises(ParameterError, match=f"at most {MAX_PRIMES}$"):
         ParameterSet("many", 2048, candidates)
@@ -123,7 +126,7 @@ def test_a_prime_of_another_ring_is_refused() -> None:
 @settings(deadline=None, max_examples=60)
 @given(candidate=st.integers(1, (2**54 - 2) // 4096).map(lambda k: k * 4096 + 1))
 def test_a_composite_never_becomes_a_context(candidate: int) -> None:
-    """The set itself looks at the residue only: SEAL, which looks for primes, has the last word."""
+    """The set itself checks the residue only; SEAL, which checks for primes, refuses."""
     parameters = EncryptionParameters(ParameterSet("candidate", 2048, (candidate,)), 2)
     if seal.Modulus(candidate).is_prime():
         assert _seal.context(parameters).parameters_set()

@@ -1,4 +1,7 @@
-"""Public keys as hostile bytes: every byte before the residues counts, and every bad key has its reason."""
+"""Public keys as hostile bytes: every byte before the residues is checked.
+
+Every bad key is refused for its own reason.
+"""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Features onto their grid, weights into integers: close, in range, and exact where that is promised."""
+"""Quantization of features and weights: close, in range, and exact where that is promised."""
 
 from fractions import Fraction
 

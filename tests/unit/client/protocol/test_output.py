@@ -1,4 +1,7 @@
-"""Scores to predictions, on scores chosen by hand or by hypothesis; estimators judge them in models/test_folding.py."""
+"""Output: scores to predictions, on scores chosen by hand or by hypothesis.
+
+Estimators judge outputs in models/test_folding.py.
+"""
 
 from typing import Any
 

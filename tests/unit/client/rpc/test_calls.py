@@ -1,4 +1,7 @@
-"""Attempts at a busy service: when the next one is made, and what is said when the time runs out; what gRPC says."""
+"""Calls of a busy service: when the next attempt is made, and the error when the time runs out.
+
+Errors of gRPC itself are translated.
+"""
 
 import dataclasses
 import itertools
@@ -53,7 +56,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def attempts(clock: Clock, ends: Iterator[object], given: list[float]) -> Callable[[float], object]:
-    """What acts so: each attempt has the next of the ends; one that is late lasts as long as it may."""
+    """A call whose attempts end as given, one after the other.
+
+    An attempt that is late lasts as long as it may.
+    """
 
     def act(left: float) -> object:
         given.append(left)
@@ -68,7 +74,7 @@ def attempts(clock: Clock, ends: Iterator[object], given: list[float]) -> Callab
 
 
 def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clock) -> None:
-    """Not that it came too late: of a service that has said that it is busy, that is the least of the news."""
+    """The error is that the service is busy, as it has said, not that the call came too late."""
     given: list[float] = []
     with pytest.raises(QuotaExceededError) as caught:
         retry.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), retry.Patience(TIMEOUT_SECONDS))
@@ -106,7 +112,7 @@ def test_no_attempt_is_made_after_the_time(clock: Clock) -> None:
 
 @pytest.mark.parametrize("luck", [0.0, 1.0], ids=["short", "long"])
 def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch, luck: float) -> None:
-    """A client that finds the service busy asks again often enough not to starve, however late it is."""
+    """A client of a busy service asks again often enough not to starve, however late it is."""
     monkeypatch.setattr("random.uniform", lambda low, high: low + luck * (high - low))
     given: list[float] = []
     with pytest.raises(QuotaExceededError):

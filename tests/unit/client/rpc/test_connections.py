@@ -1,4 +1,4 @@
-"""A client's connections: opened as they are used, replaced when they are broken, closed when nobody needs them."""
+"""Connections of a client: opened when used, replaced when broken, closed when not needed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What of many batches is where, and what a failure makes of it: without threads, sockets or a clock."""
+"""The schedule of many batches, and of failures, without threads, sockets or a clock."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def transfer_of(count: int, lanes: int = 1, limits: Limits = LIMITS) -> Transfer
 
 
 def opened(transfer: Transfer, lane: int = 0, now: float = 0.0, window_bytes: int = 1 << 30) -> Flight:
-    """A stream whose service has said its window."""
+    """A stream whose service has announced its window."""
     assert transfer.take(transfer.lanes[lane], now)
     flight = transfer.begin(transfer.lanes[lane], now)
     assert transfer.next(flight, now) is None, "nothing is sent before the window is known"
@@ -381,7 +381,11 @@ def test_a_model_that_changes_all_the_time_is_an_error() -> None:
 
 
 def fails_for_ever(error: errors.SealserveError) -> tuple[Any, int]:
-    """Break or refuse at every try, while another lane gets through; returns the end of the batch, and the tries."""
+    """Break or refuse at every attempt, while another stream succeeds.
+
+    Returns:
+        The end of the batch, and the number of attempts.
+    """
     transfer, now, tries = transfer_of(1, lanes=2), 0.0, 0
     while True:
         tries += 1

@@ -1,4 +1,7 @@
-"""Models and their files: what has changed is loaded, once and whole; what cannot be loaded changes nothing."""
+"""The library of model files: what has changed is loaded, once and whole.
+
+What cannot be loaded changes nothing.
+"""
 
 import dataclasses
 import itertools
@@ -48,7 +51,7 @@ class Shelf:
         return [served.model.name for served in self.library.models.after("", ANONYMOUS)]
 
     def settle(self) -> None:
-        """Look often enough for whatever is still to be followed, and then some."""
+        """Look more often than it takes to follow every change."""
         for _ in range(4):
             self.library.follow()
 
@@ -72,7 +75,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def errors(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What was logged as an error since it was last asked."""
+    """The errors logged since the last call."""
 
     def asked() -> list[str]:
         said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

@@ -1,4 +1,7 @@
-"""The registry: what is looked up stays, what changes is there at once, and what nobody uses is gone."""
+"""The registry: a model that was looked up stays, a change is visible at once.
+
+What nobody uses any more is freed.
+"""
 
 import weakref
 

@@ -44,7 +44,7 @@ def targets(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @pytest.fixture(scope="session")
 def fit() -> Fit:
-    """Fit an estimator; that it has not converged does not matter to a fold."""
+    """Fit an estimator; a fold does not depend on its convergence."""
 
     def fitted(estimator: Any, X: Any, y: Any = None) -> Any:
         with warnings.catch_warnings():

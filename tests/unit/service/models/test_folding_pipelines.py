@@ -1,4 +1,4 @@
-"""Folding pipelines: affine steps vanish into weights and intercept, the first scaler tells the range."""
+"""Folding pipelines: affine steps become weights and intercept, the first scaler the range."""
 
 from typing import Any
 

@@ -22,7 +22,7 @@ Rows = NDArray[np.float64]
 
 
 class Reversed(LogisticRegression):  # type: ignore[misc]
-    """A user's own estimator, which is not what its coefficients say."""
+    """A user's own estimator, whose scores are not what its coefficients say."""
 
     def predict(self, X: Any) -> Any:
         return super().predict(X)[::-1]

@@ -1,4 +1,7 @@
-"""Plans for columns keep the same two bounds with one class's weights, and weights that float64 can add up."""
+"""Plans for columns keep the two bounds with one class's weights.
+
+Their weights are such that float64 adds them up exactly.
+"""
 
 import itertools
 import re
@@ -17,7 +20,7 @@ from sealserve_service.planning import planner
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.planning.planner import ColumnPlan, column_plans, plan_column, row_plans
 from tests.support import mnist
-from tests.support.row_models import (
+from tests.support.affine_models import (
     Affine,
     affine,
     affine_models,
@@ -154,7 +157,10 @@ def test_one_more_in_a_weight_leaves_no_room_for_noise(parameter_set: ParameterS
 
 @every_set
 def test_other_classes_take_no_room(parameter_set: ParameterSet) -> None:
-    """As many classes as one likes: in rows those that share a polynomial would share its room for noise."""
+    """There may be any number of classes.
+
+    In rows, those that share a polynomial would share its room for noise.
+    """
     model = tightest_columns(parameter_set)
     weights, intercept = np.repeat(model.weights, 5, axis=0), np.repeat(model.intercept, 5)
     *_, plan = column_plans(weights, intercept, model.grid, parameter_sets=[parameter_set])
@@ -166,7 +172,10 @@ def test_other_classes_take_no_room(parameter_set: ParameterSet) -> None:
 
 
 def on_grid_error(model: Affine, integers: QuantizedModel) -> float:
-    """The greatest error of rows on the grid: random ones, and those where the weights' rounding errors add up."""
+    """The greatest error of rows on the grid.
+
+    They are random rows, and rows where the weights' rounding errors add up.
+    """
     residual = integers.weights / integers.score_scale - model.weights * model.grid.step
     worst = [np.where(sign * residual > 0, model.grid.levels, 0) for sign in (1, -1)]
     rows = np.concatenate([*worst, extreme_rows(integers, model.grid), random_rows(model.grid, 20)])

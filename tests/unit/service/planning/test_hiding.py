@@ -1,4 +1,4 @@
-"""What hides the weights: the least width that does, scores that stay exact at their worst, noise that is uniform."""
+"""Hiding the weights: the least sufficient width, exact scores at their worst, uniform noise."""
 
 import math
 import os
@@ -22,9 +22,9 @@ from sealserve_service.planning.hiding import (
     uniform_noise,
 )
 from sealserve_service.planning.noise import zero_noise
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers
-from tests.support.row_round import secret_key
+from tests.support.affine_models import Integers
+from tests.support.item_round_trip import secret_key
+from tests.support.noisy_encryptor import NoisyEncryptor
 
 SMALL = LAYOUTS["row"].private_parameter_sets[0]
 every_set = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].private_parameter_sets, ids=lambda s: s.name)
@@ -186,7 +186,10 @@ class Recorded:
         return self._blocks[-1]
 
     def below(self, bound: int) -> list[int]:
-        """Top words come first, as many bytes each as that of the bound needs; then the other words of those kept."""
+        """Top words come first, with as many bytes each as the bound's top word needs.
+
+        The other words of those that are kept follow.
+        """
         words = -(-bound.bit_length() // 32)
         top_limit = bound >> 32 * (words - 1)
         size = next(size for size in (1, 2, 4) if top_limit < 1 << 8 * size)
@@ -214,7 +217,10 @@ def test_every_residue_is_that_of_an_integer_within_the_width(width: int, seed: 
 
 
 class Ties(Recorded):
-    """A source whose words are those of a bound of 96 bits, or one more or less: comparisons go to the last word."""
+    """A source whose words are those of a bound of 96 bits, or one more or less.
+
+    Comparisons go down to the last word.
+    """
 
     def __init__(self, bound: int) -> None:
         super().__init__(3)

@@ -1,4 +1,4 @@
-"""Signals that wake who waits, whenever they come."""
+"""Signals wake the thread that waits, whenever they come."""
 
 import os
 import signal
@@ -24,7 +24,10 @@ def test_what_has_come_is_taken_once() -> None:
 
 
 def test_a_signal_that_another_thread_takes_wakes_the_one_that_waits() -> None:
-    """So does one that comes as the main thread is about to wait: Python's handlers run when it has waited."""
+    """A signal that comes just before the main thread waits wakes it, too.
+
+    Python's handlers run only after the wait.
+    """
 
     def send() -> None:
         time.sleep(0.1)

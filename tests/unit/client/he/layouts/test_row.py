@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sealserve.he.layouts.row import RowPacking
-from tests.support.row_models import Integers
+from tests.support.affine_models import Integers
 
 
 @st.composite
@@ -19,7 +19,7 @@ def packings(draw: st.DrawFn) -> RowPacking:
 
 
 def negacyclic(a: NDArray[np.int64], b: NDArray[np.int64]) -> Integers:
-    """Multiply polynomials (N,) modulo X^N + 1, by the book."""
+    """Multiply polynomials (N,) modulo X^N + 1, by the definition."""
     product = np.convolve(a.astype(object), b.astype(object))
     product = np.append(product, np.zeros(2 * len(a) - len(product), object))
     wrapped: Integers = product[: len(a)] - product[len(a) :]
@@ -75,7 +75,7 @@ def test_everything_is_packed_once_and_nothing_else(packing: RowPacking) -> None
 
 
 def test_an_example() -> None:
-    """N = 16, two features, three classes: two classes a product, a window of two coefficients each."""
+    """N = 16, two features, three classes: two classes a product, two coefficients a window."""
     packing = RowPacking(16, 2, 3, 2)
     assert (packing.rows, packing.ciphertexts, packing.polynomials) == (4, 1, 2)
     assert packing.pack_rows(np.array([[1, 2], [3, 4]])).tolist() == [[1, 2, 0, 0, 3, 4, *[0] * 10]]

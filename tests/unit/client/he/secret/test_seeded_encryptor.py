@@ -18,16 +18,16 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
-from tests.support.noisy import NoisyEncryptor
-from tests.support.row_models import Integers
-from tests.support.seal_watch import SealWatch, seal_watch
+from tests.support.affine_models import Integers
+from tests.support.noisy_encryptor import NoisyEncryptor
+from tests.support.seal_spy import SealSpy, seal_spy
 
 RANDOM = np.random.default_rng(8)
 KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in LAYOUTS["row"].open_parameter_sets}
 SETS = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda s: s.name)
 LEAST_NOISE_ROOM = 43  # q > 43 t, or not even what is fresh can be decrypted: 43 = 2 (21 + 1/2)
 
-watch = pytest.fixture(seal_watch)
+spy = pytest.fixture(seal_spy)
 
 
 def format_of(parameters: EncryptionParameters) -> CiphertextFormat:
@@ -138,7 +138,10 @@ def test_a_key_of_another_ring_is_refused() -> None:
 
 @SETS
 def test_no_two_ciphertexts_have_a_seed_or_a_second_polynomial_in_common(parameter_set: ParameterSet) -> None:
-    """Two of one seed would give the difference of their plaintexts, whichever encryptor made them."""
+    """Two ciphertexts of one seed would give the difference of their plaintexts.
+
+    That is so whichever encryptor made them.
+    """
     parameters = EncryptionParameters(parameter_set, 1 << 20)
     form, zeros = format_of(parameters), np.zeros(parameter_set.poly_modulus_degree, np.uint64)
     encryptors = [seeded_encryptor(parameters) for _ in range(2)]
@@ -151,12 +154,12 @@ def test_no_two_ciphertexts_have_a_seed_or_a_second_polynomial_in_common(paramet
 
 @SETS
 def test_the_seed_is_what_the_system_drew_and_nothing_else_decides_the_second_polynomial(
-    parameter_set: ParameterSet, watch: SealWatch
+    parameter_set: ParameterSet, spy: SealSpy
 ) -> None:
     parameters = EncryptionParameters(parameter_set, 1 << 20)
     form = format_of(parameters)
-    ciphertext = watch.encryptor(parameters, KEYS[parameter_set]).encrypt(random_coefficients(parameters))
-    (seed,) = watch.seeds
+    ciphertext = spy.encryptor(parameters, KEYS[parameter_set]).encrypt(random_coefficients(parameters))
+    (seed,) = spy.seeds
     assert len(seed) == SEED_BYTES
     assert ciphertext[-SEED_BYTES:] == seed
     nothing = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
@@ -173,17 +176,17 @@ def test_the_seed_is_what_the_system_drew_and_nothing_else_decides_the_second_po
 @SETS
 @pytest.mark.parametrize("bits", [2, 20, 40])
 def test_the_noise_is_that_of_the_ciphertext_it_was_moved_from(
-    parameter_set: ParameterSet, bits: int, watch: SealWatch
+    parameter_set: ParameterSet, bits: int, spy: SealSpy
 ) -> None:
-    """To the coefficient, so that its distribution and its bound are SEAL's, whatever they are."""
+    """It is the same in every coefficient, so that its distribution and bound are SEAL's."""
     parameters = EncryptionParameters(parameter_set, 1 << bits)
     noisy = NoisyEncryptor(parameters, KEYS[parameter_set])
-    encryptor = watch.encryptor(parameters, KEYS[parameter_set])
+    encryptor = spy.encryptor(parameters, KEYS[parameter_set])
     for _ in range(5):
         coefficients = random_coefficients(parameters)
-        watch.forget()
+        spy.forget()
         ciphertext = encryptor.encrypt(coefficients)
-        (pair,) = watch.pairs
+        (pair,) = spy.pairs
         noise = noisy.noise(expanded(parameters, ciphertext), coefficients)
         assert noise.any()
         np.testing.assert_array_equal(noise, noisy.noise(pair, coefficients))
@@ -205,10 +208,11 @@ def noise_of(maker: type[Encryptor] | type[SeededEncryptor], parameters: Encrypt
 def test_the_noise_is_distributed_as_the_planner_relies_on(
     parameter_set: ParameterSet, maker: type[Encryptor] | type[SeededEncryptor]
 ) -> None:
-    """The centred binomial distribution of 42 coins: mean 0, variance 21/2, at most 21 (SEAL, util/rlwe.cpp).
+    """The centred binomial distribution of 42 coins: mean 0, variance 21/2, at most 21.
 
-    Seven standard errors, and a chi-square beyond d + 2 sqrt(d x) + 2 x for x = 30 (Laurent and Massart 2000, lemma 1),
-    have probabilities below 1e-11: this does not fail by chance.
+    The source is SEAL's util/rlwe.cpp. Seven standard errors, and a chi-square beyond d + 2 sqrt(d
+    x) + 2 x for x = 30 (Laurent and Massart 2000, lemma 1), have probabilities below 1e-11: this
+    does not fail by chance.
     """
     noise = noise_of(maker, EncryptionParameters(parameter_set, 1 << 20)).astype(np.int64)
     count, variance = noise.size, 21 / 2

@@ -1,4 +1,7 @@
-"""Calls that hang, fail or come too late, without a clock that matters: they hang until they are told not to."""
+"""Bounded calls that hang, fail or come too late, without a clock that matters.
+
+They hang until they are told not to.
+"""
 
 import threading
 

@@ -1,4 +1,7 @@
-"""A directory of keys: what is on the disk, several processes, death in the middle, a full disk, a damaged file."""
+"""The directory of keys: what is on the disk, with several processes and after faults.
+
+Faults are death in the middle, a full disk, and a damaged file.
+"""
 
 import contextlib
 import fcntl
@@ -44,12 +47,12 @@ def key_path(store: FilesystemKeyStore, directory: Path) -> Path:
 
 
 def files(directory: Path) -> set[str]:
-    """The names of what lies in the folders of tenants, but for their locks."""
+    """The names of all files in the tenants' folders, without their locks."""
     return {path.name for path in directory.glob("*/*") if path.name != ".lock"}
 
 
 def store_in(directory: Path) -> str:
-    """What makes a store in another process."""
+    """A program that makes a store in another process."""
     return f"""
 from pathlib import Path
 from sealserve_service.keys.stores.filesystem import FilesystemKeyStore
@@ -156,7 +159,10 @@ class SmallDisk:
 
 @contextlib.contextmanager
 def small_disk(kind: str, directory: Path) -> Iterator[SmallDisk]:
-    """No fixture: pytest writes its progress, into a file perhaps, before it takes fixtures down."""
+    """This is no fixture: pytest writes its progress before it takes fixtures down.
+
+    It may write it into a file.
+    """
     directory.mkdir(parents=True)
     if "limit" in kind:
         before, most = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,0 +1,152 @@
+"""Models survive the way to protobuf and back."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters
+from sealserve.he.quantization import InputGrid
+from sealserve.protocol import wire
+from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
+from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.schema import Schema
+from sealserve.v1 import model_pb2
+from tests.support.serving import linear, served
+
+QUICK = settings(deadline=None, max_examples=60)
+RANDOM = np.random.default_rng(12)
+
+counts = st.integers(0, 2**32 - 1)
+sizes = st.integers(0, 2**64 - 1)
+texts = st.text(max_size=8)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+seconds = st.integers(0, 10**9).map(lambda milliseconds: milliseconds / 1000)
+FLAGS = (False, True)
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> InputGrid:
+    count = draw(st.integers(1, 5))
+    values = hnp.arrays(np.float64, st.sampled_from([(1,), (count,)]), elements=st.floats(-1e9, 1e9))
+    low = np.broadcast_to(draw(values), (count,))
+    high = low + np.abs(draw(values))
+    return InputGrid.of(count, low, high, np.abs(draw(values)) + 1.0)
+
+
+@st.composite
+def outputs(draw: st.DrawFn) -> Output:
+    task, score_count = draw(st.sampled_from(Task)), draw(st.integers(1, 4))
+    classes = {Task.REGRESSION: 0, Task.MULTILABEL: score_count, Task.CLASSIFICATION: max(2, score_count)}[task]
+    labels = [st.integers(-(2**63), 2**63 - 1), numbers, texts, *([st.booleans()] if classes <= 2 else [])]
+    kind = draw(st.sampled_from(labels))
+    drawn: list[Any] = draw(st.lists(kind, min_size=classes, max_size=classes, unique=True))
+    link, scalar_target, keeps_zero_rows = (draw(st.sampled_from(values)) for values in (Link, FLAGS, FLAGS))
+    try:
+        return Output(task, score_count, tuple(drawn), link, scalar_target, keeps_zero_rows)
+    except ValueError:
+        reject()
+
+
+@st.composite
+def offers(draw: st.DrawFn, score_count: int) -> Offer:
+    parameters = EncryptionParameters(
+        draw(st.sampled_from(LAYOUTS["row"].open_parameter_sets)), draw(st.integers(2, 2**50))
+    )
+
+    def integers(least: int, most: int) -> tuple[int, ...]:
+        return tuple(draw(st.lists(st.integers(least, most), min_size=score_count, max_size=score_count)))
+
+    return Offer(
+        layout=draw(st.sampled_from([LAYOUTS["row"], LAYOUTS["column"]])),
+        parameters=parameters,
+        parms_id=draw(st.binary(min_size=32, max_size=32)),
+        private_weights=draw(st.booleans()),
+        rows_per_item=draw(counts),
+        classes_per_polynomial=draw(counts),
+        ciphertexts_per_item=draw(counts),
+        score_scale=draw(st.floats(1e-300, 1e300)),
+        score_centers=integers(-(2**63), 2**63 - 1),
+        score_radii=integers(0, (parameters.plain_modulus - 2) // 2),
+        score_error_bound=draw(numbers),
+        input_rounding_error_bound=draw(numbers),
+        observed_error=draw(st.none() | st.builds(ObservedError, numbers, sizes, numbers)),
+        cost=draw(st.builds(Cost, sizes, sizes, numbers, sizes)),
+    )
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    grid, output = draw(grids()), draw(outputs())
+    names = draw(st.just([]) | st.lists(texts, min_size=grid.feature_count, max_size=grid.feature_count))
+    connections = st.integers(1, wire.MAX_CONNECTIONS)
+    return Model(
+        name=draw(texts),
+        version=draw(texts),
+        config_id=draw(texts),
+        schema=Schema(grid.feature_count, tuple(names)),
+        grid=grid,
+        output=output,
+        offers=tuple(draw(st.lists(offers(output.score_count), max_size=2))),
+        limits=draw(
+            st.builds(
+                Limits,
+                counts,
+                counts,
+                seconds,
+                sizes,
+                max_key_bytes=sizes,
+                suggested_connections=connections,
+                idle_timeout_seconds=seconds,
+            )
+        ),
+    )
+
+
+@QUICK
+@given(model=models())
+def test_models_survive(model: Model) -> None:
+    back = wire.model_from_proto(wire.model_to_proto(model))
+    for field in dataclasses.fields(Model):
+        if field.name not in ("grid", "limits"):
+            assert getattr(back, field.name) == getattr(model, field.name)
+    assert list(map(type, back.output.classes)) == list(map(type, model.output.classes))
+    for field in dataclasses.fields(InputGrid):
+        assert np.array_equal(getattr(back.grid, field.name), getattr(model.grid, field.name))
+    assert vars(back.limits) == pytest.approx(vars(model.limits))
+    assert wire.config_digest(back) == wire.config_digest(model)
+
+
+SERVED = served("served", linear(RANDOM.normal(size=(3, 4)))).model
+DESCRIBED = wire.model_to_proto(SERVED)
+
+
+def test_one_value_stands_for_all_that_are_equal() -> None:
+    grid = InputGrid.of(3, 0.0, [1.0, 2.0, 3.0])
+    message = wire.model_to_proto(dataclasses.replace(SERVED, grid=grid)).input
+    assert (len(message.minimum), len(message.maximum), len(message.step)) == (1, 3, 3)
+
+
+def described() -> model_pb2.Model:
+    message = model_pb2.Model()
+    message.CopyFrom(DESCRIBED)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("part", "field"), [("layout", "layout"), ("scheme", "parameters.scheme"), ("mode", "weights")], ids=lambda v: v
+)
+@pytest.mark.parametrize("number", [0, 99, 2**31 - 1, -1])
+def test_offers_of_tomorrow_are_left_out(part: str, field: str, number: int) -> None:
+    message = described()
+    strange = message.offers.add()
+    strange.CopyFrom(message.offers[0])
+    *path, last = field.split(".")
+    setattr(getattr(strange, path[0]) if path else strange, last, number)
+    strange.parameters.poly_modulus_degree = 7  # nothing of it is looked at
+    assert wire.model_from_proto(message).offers == SERVED.offers, part

@@ -1,0 +1,131 @@
+"""A config_id covers every number that a client depends on, and none that is measured."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
+from sealserve.he.quantization import InputGrid
+from sealserve.protocol import wire
+from sealserve.protocol.key_record import KeyKind
+from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
+from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.schema import Schema
+from tests.support.serving import LIMITS, linear, served
+
+SERVED = served("served", linear(np.random.default_rng(12).normal(size=(3, 4)))).model
+OFFER, OTHER_SET = SERVED.offers[0], LAYOUTS["row"].open_parameter_sets[1]
+
+
+def with_offer(**changes: Any) -> Model:
+    return dataclasses.replace(SERVED, offers=(dataclasses.replace(OFFER, **changes),))
+
+
+def with_output(**changes: Any) -> Model:
+    return dataclasses.replace(SERVED, output=dataclasses.replace(SERVED.output, **changes))
+
+
+def with_parameters(parameter_set: ParameterSet, plain_modulus: int) -> Model:
+    return with_offer(parameters=EncryptionParameters(parameter_set, plain_modulus))
+
+
+def nudged(values: tuple[int, ...]) -> tuple[int, ...]:
+    return (*values[:-1], values[-1] + 1)
+
+
+def with_grid(**changes: Any) -> Model:
+    grid = {field.name: getattr(SERVED.grid, field.name) for field in dataclasses.fields(InputGrid)}
+    return dataclasses.replace(SERVED, grid=InputGrid.of(SERVED.grid.feature_count, **(grid | changes)))
+
+
+T, RING = OFFER.parameters.plain_modulus, OFFER.parameters.parameter_set
+OBSERVED = ObservedError(0.5, 10, 0.75)
+
+# Every field that is published, each with a model in which it differs. A new field fails the test
+# until it is here.
+CHANGED: dict[type, dict[str, Model]] = {
+    Model: {
+        "name": dataclasses.replace(SERVED, name="another"),
+        "version": dataclasses.replace(SERVED, version="another"),
+        "schema": dataclasses.replace(SERVED, schema=Schema(4, tuple("abcd"))),
+        "grid": with_grid(minimum=-1.0),
+        "output": with_output(scalar_target=False, task=Task.MULTILABEL, classes=(1, 2, 3)),
+        "offers": dataclasses.replace(SERVED, offers=(OFFER, OFFER)),
+        "limits": dataclasses.replace(SERVED, limits=dataclasses.replace(LIMITS, max_message_bytes=1)),
+    },
+    Schema: {
+        "column_count": dataclasses.replace(SERVED, schema=Schema(5)),
+        "column_names": dataclasses.replace(SERVED, schema=Schema(4, tuple("efgh"))),
+    },
+    InputGrid: {
+        "minimum": with_grid(minimum=np.nextafter(SERVED.grid.minimum, -1)),
+        "maximum": with_grid(maximum=np.nextafter(SERVED.grid.maximum, 2)),
+        "step": with_grid(step=np.nextafter(SERVED.grid.step, 1)),
+    },
+    Output: {
+        "task": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3)),
+        "score_count": with_output(score_count=2),
+        "classes": with_output(task=Task.CLASSIFICATION, classes=(1.0, 2.0, 3.0)),
+        "link": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3), link=Link.SOFTMAX),
+        "scalar_target": with_output(score_count=1, scalar_target=True),
+        "keeps_zero_rows": with_output(keeps_zero_rows=True),
+    },
+    Offer: {
+        "layout": with_offer(layout=LAYOUTS["column"]),
+        "parameters": with_parameters(OTHER_SET, T),
+        "parms_id": with_offer(parms_id=bytes(32)),
+        "private_weights": with_offer(private_weights=True),
+        "rows_per_item": with_offer(rows_per_item=OFFER.rows_per_item + 1),
+        "classes_per_polynomial": with_offer(classes_per_polynomial=OFFER.classes_per_polynomial + 1),
+        "ciphertexts_per_item": with_offer(ciphertexts_per_item=2),
+        "score_scale": with_offer(score_scale=math.nextafter(OFFER.score_scale, 0)),
+        "score_centers": with_offer(score_centers=nudged(OFFER.score_centers)),
+        "score_radii": with_offer(score_radii=nudged(OFFER.score_radii)),
+        "score_error_bound": with_offer(score_error_bound=math.nextafter(OFFER.score_error_bound, 1)),
+        "input_rounding_error_bound": with_offer(input_rounding_error_bound=0.0),
+        "observed_error": with_offer(observed_error=OBSERVED),
+        "required_key": with_offer(required_key=KeyKind.PUBLIC_ENCRYPTION_KEY),
+    },
+    ParameterSet: {
+        "name": with_parameters(dataclasses.replace(RING, name="another"), T),
+        "poly_modulus_degree": with_parameters(ParameterSet(RING.name, 4096, (12289 * 8192 + 1,)), 2),
+        "primes": with_parameters(ParameterSet(RING.name, 2048, (12289,)), 2),
+    },
+    EncryptionParameters: {
+        "parameter_set": with_parameters(LAYOUTS["row"].open_parameter_sets[2], T),
+        "plain_modulus": with_parameters(RING, T * 2),
+        "scheme": with_offer(parameters=EncryptionParameters(RING, scheme=Scheme.CKKS)),
+        "scale": with_offer(parameters=EncryptionParameters(RING, scheme=Scheme.CKKS, scale=2.0)),
+    },
+    ObservedError: {
+        "score_error": with_offer(observed_error=dataclasses.replace(OBSERVED, score_error=0.25)),
+        "row_count": with_offer(observed_error=dataclasses.replace(OBSERVED, row_count=11)),
+        "label_agreement": with_offer(observed_error=dataclasses.replace(OBSERVED, label_agreement=1.0)),
+    },
+    Limits: {
+        field.name: dataclasses.replace(SERVED, limits=dataclasses.replace(LIMITS, **{field.name: 7}))
+        for field in dataclasses.fields(Limits)
+    },
+}
+NOT_COVERED = {Model: {"config_id"}, Offer: {"cost"}}
+
+
+@pytest.mark.parametrize("kind", CHANGED, ids=lambda kind: kind.__name__)
+def test_a_configs_digest_covers_every_published_field(kind: type) -> None:
+    changed = CHANGED[kind]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert set(changed) == fields - NOT_COVERED.get(kind, set())
+    digests = {name: wire.config_digest(model) for name, model in changed.items()} | {"": wire.config_digest(SERVED)}
+    assert len(set(digests.values())) == len(digests), digests
+
+
+def test_a_configs_digest_does_not_change_with_measured_costs_or_itself() -> None:
+    digest = wire.config_digest(with_offer())
+    assert wire.config_digest(with_offer(cost=Cost(1, 2, 3.0, 4))) == digest
+    digest = wire.config_digest(dataclasses.replace(SERVED, config_id="another"))
+    assert digest == SERVED.config_id
+    assert len(digest) == 32

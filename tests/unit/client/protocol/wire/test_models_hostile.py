@@ -1,0 +1,244 @@
+"""Descriptions of models from a hostile server: a Model as promised, or ParameterError."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError, Message
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from sealserve.errors import ParameterError
+from sealserve.protocol import wire
+from sealserve.v1 import model_pb2
+from tests.support.serving import linear, served
+
+DESCRIBED = wire.model_to_proto(served("served", linear(np.random.default_rng(13).normal(size=(3, 4)))).model)
+REGRESSION, CLASSIFICATION = model_pb2.Output.TASK_REGRESSION, model_pb2.Output.TASK_CLASSIFICATION
+
+
+def described() -> model_pb2.Model:
+    message = model_pb2.Model()
+    message.CopyFrom(DESCRIBED)
+    return message
+
+
+def put(message: Any, **fields: Any) -> None:
+    """Set fields; a list replaces the values of a repeated one."""
+    for name, value in fields.items():
+        if isinstance(value, list):
+            getattr(message, name)[:] = value
+        else:
+            setattr(message, name, value)
+
+
+def with_input(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.input, **fields)
+    return message
+
+
+def with_output(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.output, **fields)
+    return message
+
+
+def with_offer(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.offers[0], **fields)
+    return message
+
+
+def with_parameters(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.offers[0].parameters, **fields)
+    return message
+
+
+def with_labels(kind: str, labels: list[Any], task: Any = CLASSIFICATION) -> model_pb2.Model:
+    message = with_output(task=task)
+    put(getattr(message.output.classes, kind), values=labels)
+    return message
+
+
+HOSTILE = {
+    "an empty description": model_pb2.Model(),
+    "no features": with_input(feature_count=0),
+    "endless features": with_input(feature_count=2**32 - 1),
+    "a feature more than is allowed": with_input(feature_count=wire.MAX_FEATURES + 1),
+    "too few names": with_input(feature_names=["a", "b", "c"]),
+    "too many names": with_input(feature_names=["a", "b", "c", "d", "e"]),
+    "no minimum": with_input(minimum=[]),
+    "too few minima": with_input(minimum=[0, 0]),
+    "a minimum that is NaN": with_input(minimum=[0, 0, 0, math.nan]),
+    "too many maxima": with_input(maximum=[1, 1, 1, 1, 1]),
+    "an infinite maximum": with_input(maximum=[math.inf]),
+    "an infinite width": with_input(minimum=[-1.7e308], maximum=[1.7e308]),
+    "an empty range": with_input(minimum=[2]),
+    "no step": with_input(step=[]),
+    "a step of zero": with_input(step=[0]),
+    "a negative step": with_input(step=[-1]),
+    "a step that is NaN": with_input(step=[math.nan]),
+    "too fine a step": with_input(step=[5e-324]),
+    "no scores": with_output(score_count=0),
+    "endless scores": with_output(score_count=2**32 - 1),
+    "a score more than is allowed": with_output(score_count=wire.MAX_SCORES + 1),
+    "a task of tomorrow": with_output(task=99),
+    "no task": with_output(task=0),
+    "a negative task": with_output(task=-1),
+    "a link of tomorrow": with_output(link=99),
+    "no link": with_output(link=0),
+    "a link that does not fit": with_output(link=model_pb2.Output.LINK_SOFTMAX),
+    "a scalar target of three scores": with_output(scalar_target=True),
+    "labels of a regression": with_labels("integers", [1, 2, 3], REGRESSION),
+    "an integer twice": with_labels("integers", [1, 2, 1]),
+    "a text twice": with_labels("strings", ["a", "b", "a"]),
+    "a number twice": with_labels("doubles", [0.0, 1.0, -0.0]),
+    "three truth values": with_labels("booleans", [True, False, True]),
+    "too few labels": with_labels("integers", [1, 2]),
+    "too many labels": with_labels("integers", [1, 2, 3, 4]),
+    "no labels": with_output(task=CLASSIFICATION),
+    "too few centers": with_offer(score_centers=[0, 0]),
+    "too many centers": with_offer(score_centers=[0, 0, 0, 0]),
+    "no centers": with_offer(score_centers=[]),
+    "too few radii": with_offer(score_radii=[0, 0]),
+    "neither centers nor radii": with_offer(score_centers=[], score_radii=[]),
+    "a center and a radius too many": with_offer(score_centers=[0, 0, 0, 0], score_radii=[0, 0, 0, 0]),
+    "a negative radius": with_offer(score_radii=[1, 1, -1]),
+    "the most negative radius": with_offer(score_radii=[-(2**63), 1, 1]),
+    "an endless radius": with_offer(score_radii=[1, 2**63 - 1, 1]),
+    "a scale of zero": with_offer(score_scale=0.0),
+    "a negative scale": with_offer(score_scale=-1.0),
+    "a scale that is NaN": with_offer(score_scale=math.nan),
+    "an infinite scale": with_offer(score_scale=math.inf),
+    "no degree": with_parameters(poly_modulus_degree=0),
+    "a degree too small for the prime": with_parameters(poly_modulus_degree=1024),
+    "a degree of another ring": with_parameters(poly_modulus_degree=4096),
+    "an endless degree": with_parameters(poly_modulus_degree=2**32 - 1),
+    "no primes": with_parameters(coeff_modulus=[]),
+    "primes beyond tc128": with_parameters(coeff_modulus=[0x3FFFFFFFFED001, 12289]),
+    "a prime of 64 bits": with_parameters(coeff_modulus=[2**64 - 4095]),
+    "a prime that is 1": with_parameters(coeff_modulus=[1]),
+    "a prime that is 0": with_parameters(coeff_modulus=[0]),
+    "a prime twice": with_parameters(coeff_modulus=[12289, 12289]),
+    "endless primes": with_parameters(coeff_modulus=[k * 4096 + 1 for k in range(1, 50_000)]),
+    "no data primes": with_parameters(data_prime_count=0),
+    "more data primes than primes": with_parameters(data_prime_count=2),
+    "no plaintext modulus": with_parameters(plain_modulus=0),
+    "a plaintext modulus of 1": with_parameters(plain_modulus=1),
+    "a plaintext modulus at the prime": with_parameters(plain_modulus=0x3FFFFFFFFED001),
+    "a plaintext modulus of 64 bits": with_parameters(plain_modulus=2**64 - 1),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_description_is_refused(what: str) -> None:
+    with pytest.raises(ParameterError):
+        wire.model_from_proto(HOSTILE[what])
+
+
+def test_what_the_hostile_ones_are_made_of_is_accepted() -> None:
+    assert wire.model_from_proto(described()).output.score_count == 3
+    assert wire.model_from_proto(with_labels("strings", ["a", "b", "c"])).output.classes == ("a", "b", "c")
+    small = with_parameters(coeff_modulus=[12289, 40961], data_prime_count=1, plain_modulus=5)
+    put(small.offers[0], score_radii=[1, 1, 1])
+    assert wire.model_from_proto(small).offers[0].parameters.parameter_set.primes == (12289, 40961)
+
+
+def test_a_plaintext_modulus_must_hold_the_range_of_the_scores() -> None:
+    """Residues of radius r take 2 r + 1 values; the planner's t is at least one more."""
+    for radii in ([499, 0, 0], [0, 499, 0], [0, 0, 499]):
+        message = with_offer(score_radii=radii)
+        put(message.offers[0].parameters, plain_modulus=1000)
+        assert wire.model_from_proto(message).offers[0].score_radii == tuple(radii)
+        put(message.offers[0].parameters, plain_modulus=999)
+        with pytest.raises(ParameterError, match="wider than the plaintext modulus"):
+            wire.model_from_proto(message)
+
+
+@pytest.mark.parametrize(
+    ("suggested", "taken"), [(0, 1), (1, 1), (wire.MAX_CONNECTIONS, wire.MAX_CONNECTIONS), (2**32 - 1, 64)]
+)
+def test_a_server_cannot_make_a_client_open_endless_connections(suggested: int, taken: int) -> None:
+    message = described()
+    put(message.limits, suggested_connections=suggested)
+    assert wire.model_from_proto(message).limits.suggested_connections == taken
+
+
+# Every field in turn
+
+EXTREMES: dict[int, list[Any]] = {
+    1: [-(2**31), -1, 0, 2**31 - 1],  # by the CPPTYPE of the field
+    2: [-(2**63), -1, 0, 2**63 - 1],
+    3: [0, 1, 2, 2**31, 2**32 - 1],
+    4: [0, 1, 2, 2**63, 2**64 - 1],
+    5: [math.nan, math.inf, -math.inf, 0.0, -1.0, 5e-324, 1.7976931348623157e308, -1.7976931348623157e308],
+    7: [True, False],
+    8: [-(2**31), -1, 0, 1, 2, 3, 99],
+    9: ["", "\0", "x" * 1000],
+}
+BYTES = [b"", bytes(31), bytes(33)]
+
+
+def spoiled(message: Message, path: str = "") -> Iterator[tuple[str, Message]]:
+    """Copies of a message, each with one extreme value, or with another number of values."""
+    for field in message.DESCRIPTOR.fields:
+        value, name = getattr(message, field.name), f"{path}.{field.name}"
+        if field.message_type is not None:
+            for inner in value[:1] if field.is_repeated else [value]:
+                for what, changed in spoiled(inner, name):
+                    copy = copied(message)
+                    place = getattr(copy, field.name)
+                    (place[0] if field.is_repeated else place).CopyFrom(changed)
+                    yield what, copy
+            continue
+        for extreme in BYTES if field.type == field.TYPE_BYTES else EXTREMES[field.cpp_type]:
+            values = [[extreme] * n for n in {0, 1, len(value), len(value) + 1}] if field.is_repeated else [extreme]
+            for new in values:
+                copy = copied(message)
+                put(copy, **{field.name: new})
+                yield f"{name} = {new!r:.40}", copy
+
+
+def copied(message: Message) -> Message:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def is_refused(message: Any) -> bool:
+    """Whether a description is refused; if it is not, check that the Model keeps its promises."""
+    try:
+        model = wire.model_from_proto(message)
+    except ParameterError:
+        return True
+    assert 1 <= model.grid.feature_count <= wire.MAX_FEATURES
+    assert 1 <= model.output.score_count <= wire.MAX_SCORES
+    assert 1 <= model.limits.suggested_connections <= wire.MAX_CONNECTIONS
+    assert (model.grid.levels >= 0).all()
+    for offer in model.offers:
+        assert len(offer.score_radii) == len(offer.score_centers) == model.output.score_count
+        assert offer.score_scale > 0
+    return False
+
+
+def test_extreme_values_are_refused_or_harmless() -> None:
+    refused = {what: is_refused(message) for what, message in spoiled(DESCRIBED)}
+    assert len(refused) > 200
+    assert 50 < sum(refused.values()) < len(refused) - 50
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_changed_bytes_are_refused_or_harmless(data: st.DataObject) -> None:
+    serialized = bytearray(DESCRIBED.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        serialized[data.draw(st.integers(0, len(serialized) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        message = model_pb2.Model.FromString(bytes(serialized))
+    except DecodeError:
+        reject()
+    assert is_refused(message) or message.output.score_count > 0
