@@ -19,8 +19,9 @@ from sealserve.cli.main import build_parser, commands, main
 from sealserve.client import Client
 from sealserve.secret_key import SecretKey
 from sealserve_service.catalog.registry import ModelRegistry
-from sealserve_service.commands import options
+from sealserve_service.commands.options import settings_of
 from sealserve_service.settings import Settings
+from sealserve_service.settings.options import MODEL_OPTIONS, OPTIONS
 from tests.conftest import Digits
 from tests.support.ei_user import EIUser
 from tests.support.programs import serve
@@ -182,7 +183,7 @@ def test_the_probe_loads_neither_numpy_nor_seal() -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     loaded = set(result.stdout.split())
     assert "sealserve.cli.health" in loaded
-    assert loaded.isdisjoint({"numpy", "seal", "sklearn", "matplotlib"})
+    assert loaded.isdisjoint({"numpy", "seal", "sklearn", "matplotlib", "pydantic"})
 
 
 def inspected(command: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -279,12 +280,11 @@ def test_what_hides_no_weights_is_not_offered_beside_what_does(
 
 
 def test_weights_are_private_unless_they_are_to_be_open() -> None:
-    serve_arguments, inspect_arguments = (
-        build_parser().parse_args([command, *model]) for command, model in (("serve", []), ("inspect", ["a.npz"]))
-    )
-    assert options.hiding_bits(serve_arguments) == options.hiding_bits(inspect_arguments) == 40
-    assert options.hiding_bits(build_parser().parse_args(["serve", "--weights", "open"])) is None
-    assert Settings().hiding_bits == 40
+    for command, listed in ((["serve"], OPTIONS), (["inspect", "a.npz"], MODEL_OPTIONS)):
+        settings = settings_of(build_parser().parse_args(command), listed)
+        assert (settings.weights, settings.hiding_bits) == ("private", 40)
+        assert settings_of(build_parser().parse_args([*command, "--weights", "open"]), listed).weights == "open"
+    assert (Settings().weights, Settings().hiding_bits) == ("private", 40)
 
 
 def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,7 +292,10 @@ def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.Capt
     assert "HOST:PORT" in fails(capsys, "serve", "--model", model, "--input-range", "0,1", "--address", "nowhere")
     assert "same name" in fails(capsys, "serve", "--model", model, "--model", model)
     assert "'nix'" in fails(capsys, "serve", "--model", model, "--input-range", "nix=0,1")
-    assert "at least 1" in fails(capsys, "serve", "--model", model, "--processes", "0")
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--model", model, "--processes", "0"])
+    assert caught.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
     in_range = ("serve", "--model", model, "--input-range", "0,1", "--address", "127.0.0.1:0")
     for place, text in (
         ("azure:keys", "SEALSERVE_KEY_STORE_CONNECTION_STRING"),
@@ -318,7 +321,7 @@ def test_options_are_for_one_model_or_for_all() -> None:
     arguments = build_parser().parse_args(
         ["serve", "--model", "a=x/one.npz", "--model", "x/two.skops", "--input-range", "0,1", "--input-range", "a=-1,1"]
     )
-    first, second = (options.source(file, arguments) for file in arguments.model)
+    first, second = settings_of(arguments).models
     assert (first.name, first.path, first.input_range) == ("a", Path("x/one.npz"), (-1.0, 1.0))
     assert (second.name, second.path, second.input_range) == ("two", Path("x/two.skops"), (0.0, 1.0))
     assert first.max_score_error is None
@@ -326,9 +329,12 @@ def test_options_are_for_one_model_or_for_all() -> None:
 
 def test_a_model_may_come_with_its_digest(capsys: pytest.CaptureFixture[str], model_file: Path) -> None:
     digest = "0123456789abcdef" * 4
-    assert options.model_file(f"a=x/b@c.npz@sha256:{digest.upper()}") == ("a", Path("x/b@c.npz"), digest)
-    assert options.model_file(f"x/b.npz@sha256:{digest}") == ("b", Path("x/b.npz"), digest)
-    assert options.model_file("x/b@c.npz") == ("b@c", Path("x/b@c.npz"), "")
+    models = (f"a=x/b@c.npz@sha256:{digest.upper()}", f"x/b.npz@sha256:{digest}", "x/b@c.npz")
+    assert Settings(model=models).model == (
+        ("a", Path("x/b@c.npz"), digest),
+        ("b", Path("x/b.npz"), digest),
+        ("b@c", Path("x/b@c.npz"), ""),
+    )
     with pytest.raises(SystemExit):
         main(["serve", "--model", f"a.npz@sha256:{digest[1:]}"])
     assert "64 hexadecimal digits" in capsys.readouterr().err
@@ -339,8 +345,9 @@ def test_a_model_may_come_with_its_digest(capsys: pytest.CaptureFixture[str], mo
 def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALSERVE_ADDRESS", "127.0.0.1:7")
     monkeypatch.setenv("SEALSERVE_PROCESSES", "3")
-    arguments = build_parser().parse_args(["serve", "--model", "a.npz", "--processes", "2"])
-    assert (arguments.address, arguments.processes) == ("127.0.0.1:7", 2)
+    arguments = build_parser().parse_args(["serve", "--model", "a.npz", "--processes", "2", "--weights", "open"])
+    settings = settings_of(arguments)
+    assert (settings.address, settings.processes) == ("127.0.0.1:7", 2)
 
 
 def test_the_model_folder_of_azure_ml(

@@ -1,6 +1,5 @@
 """Tenants over real sockets: what a stranger learns (nothing), what a tenant may not see, and tokens that change."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +77,7 @@ def service(digits_model: Digits, tmp_path: Path) -> Iterator[Service]:
             served("secret", linear([[3.0, 4.0]]), input_step=1 / 16, keys=keys),
         ]
     )
-    with running_server(registry, dataclasses.replace(SETTINGS, identities=file.path), keys) as address:
+    with running_server(registry, SETTINGS.with_changes(identities=file.path), keys) as address:
         yield Service(address, file, credentials)
 
 

@@ -1,6 +1,5 @@
 """Quotas over a real socket: what is beyond them is refused at once, with a delay that clients obey."""
 
-import dataclasses
 import time
 from typing import Any
 
@@ -27,7 +26,7 @@ from tests.support.serving import (
 
 
 def with_quota(**bounds: float) -> Any:
-    return dataclasses.replace(SETTINGS, quota=Quota(**bounds))
+    return SETTINGS.with_changes(**bounds)
 
 
 @pytest.mark.parametrize("name", ["rows_per_minute", "requests_per_minute"])

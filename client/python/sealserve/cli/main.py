@@ -22,6 +22,7 @@ _EXTRAS = {
     "grpc_reflection": "service",
     "joblib": "service",
     "prometheus_client": "service",
+    "pydantic": "service",
     "skops": "service",
     "sklearn": "service",
 }

@@ -30,7 +30,7 @@ from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, Line
 
 from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
 from sealserve.protocol.key_record import KeyRecord
-from sealserve_service.keys.stores.base import Clock, KeyStoreSettingsError, in_force, no_answer, utc_now
+from sealserve_service.keys.stores.base import Clock, in_force, no_answer, utc_now
 from sealserve_service.keys.stores.bounded_calls import BoundedCalls, refuse_late
 from sealserve_service.keys.stores.record_format import (
     folder_name,
@@ -38,6 +38,7 @@ from sealserve_service.keys.stores.record_format import (
     record_from_json,
     record_to_json,
 )
+from sealserve_service.settings.values import KeyStoreSettingsError
 
 _logger = logging.getLogger(__name__)
 

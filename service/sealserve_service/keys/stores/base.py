@@ -9,14 +9,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-from sealserve.errors import KeyStoreUnavailableError, QuotaExceededError, SealserveError
+from sealserve.errors import KeyStoreUnavailableError, QuotaExceededError
 from sealserve.protocol.key_record import KeyRecord
 
 Clock = Callable[[], datetime]
-
-
-class KeyStoreSettingsError(SealserveError):
-    """The place of the keys cannot be used as configured; the text says why and holds no secret."""
 
 
 def utc_now() -> datetime:
