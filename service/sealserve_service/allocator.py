@@ -1,4 +1,4 @@
-"""The C library's memory allocator: how a serving process takes memory from it and gives memory back."""
+"""The C library's memory allocator, set up for a serving process."""
 
 import ctypes
 import sys
@@ -9,16 +9,16 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 KEPT_BYTES = 32 << 20
 """Free memory at the heap's end goes back to the system when it is more than this."""
 _STEP_BYTES = 8 << 20
-"""The heap grows by at least this much. A larger block is mapped for itself, and unmapped when it is freed."""
+"""The heap grows by at least this much. A larger block is mapped, and unmapped when it is freed."""
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's malloc keep freed memory for the next message; with another C library, do nothing.
+    """Let glibc's malloc keep freed memory for the next message; do nothing with another library.
 
-    Messages of a megabyte come and go in many threads. The system zeroes pages anew for each message
-    if they went back to it after the last one. With an arena for each thread that is the rule. With a
-    single arena, which all threads share under one lock, it depends on which block happens to lie last
-    on the heap. Hence there is one arena, and it keeps up to KEPT_BYTES.
+    Messages of a megabyte come and go in many threads. The system zeroes pages anew for each
+    message if they went back to it after the last one. With an arena for each thread that is the
+    rule. With a single arena, which all threads share under one lock, it depends on which block
+    happens to lie last on the heap. Hence there is one arena, and it keeps up to KEPT_BYTES.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_ARENA_MAX, 1)
@@ -30,8 +30,8 @@ def keep_freed_memory() -> None:
 def return_free_memory() -> None:
     """Let glibc's malloc return all free memory to the system; with another C library, do nothing.
 
-    Call it after rare work that takes much memory, such as loading a model. What is kept of that work
-    lies behind what is freed. The freed memory would stay for good, even beyond KEPT_BYTES.
+    Call it after rare work that takes much memory, such as loading a model. What is kept of that
+    work lies behind what is freed. The freed memory would stay for good, even beyond KEPT_BYTES.
     """
     if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         malloc_trim(0)

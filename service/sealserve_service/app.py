@@ -30,7 +30,7 @@ _LOOK_SECONDS = 1.0
 
 
 def model_sources(settings: Settings) -> tuple[ModelSource, ...]:
-    """List the models to serve: those that are named, or else those that are in the model folder now.
+    """List the models to serve: those that are named, or else those in the model folder now.
 
     Raises:
         InputError: there are none, or the folder cannot be read.
@@ -60,7 +60,8 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
         metrics_files.use()
     telemetry = Telemetry(metrics_files.number if metrics_files else 0)
     with contextlib.ExitStack() as closing:
-        # A matrix product runs on one core: the others work on other batches, and BLAS's own threads would spin.
+        # A matrix product runs on one core. The others work on other batches meanwhile, and
+        # BLAS's own threads would only spin.
         closing.enter_context(threadpool_limits(1, user_api="blas"))
         keys, limits, ei_engine, private = _keys(settings, telemetry), settings.limits, None, None
         if keys is None:
@@ -101,7 +102,7 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
 
 
 def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory | None:
-    """Return the function that makes the EI engine of a model; None if nothing scores for EI clients."""
+    """Return the function that makes a model's EI engine; None if there is to be none."""
 
     def seal_engine(model: LinearModel, grid: InputGrid) -> EiSlotsEngine:
         return EiSlotsEngine(model.weights, model.intercept, grid, keys.galois_keys)

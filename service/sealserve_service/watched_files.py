@@ -1,4 +1,4 @@
-"""Watched files: read again when they change while the service runs, and ignored while they are bad."""
+"""Watched files: read again when they change, and ignored while they are bad."""
 
 import logging
 import threading
@@ -15,21 +15,21 @@ _logger = logging.getLogger(__name__)
 
 
 class UnusableFileError(SealserveError):
-    """A file that the service needs cannot be used; the text says which and why, and holds no secret."""
+    """A file that the service needs cannot be used; the text says why and holds no secret."""
 
 
 class WatchedFiles(Generic[T]):
     """The value that some files have, as of their last good contents.
 
-    The files are compared by their contents, not by their times. A file may change twice within a clock
-    tick, and a mounted secret is a link to another file.
+    The files are compared by their contents, not by their times. A file may change twice within a
+    clock tick, and a mounted secret is a link to another file.
 
     Args:
         paths: the files.
         parse: makes the value of their contents, which are in the order of the paths; raises
             UnusableFileError.
-        interval_seconds: the least time between two looks at the files. `current` looks; nothing else
-            does.
+        interval_seconds: the least time between two looks at the files. `current` looks; nothing
+            else does.
 
     Raises:
         UnusableFileError: the files cannot be read or used at the start.
@@ -47,7 +47,10 @@ class WatchedFiles(Generic[T]):
         self._next_look = time.monotonic() + interval_seconds
 
     def current(self) -> T:
-        """Return the value. If the files have turned bad, log that once as an error and keep the old value."""
+        """Return the value.
+
+        If the files have turned bad, that is logged once as an error, and the old value stays.
+        """
         if time.monotonic() >= self._next_look and self._lock.acquire(blocking=False):
             try:
                 self._look()

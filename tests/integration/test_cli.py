@@ -15,8 +15,10 @@ import pytest
 import skops.io
 from sklearn.cluster import KMeans
 
+from sealserve.cli.command import credentials
 from sealserve.cli.main import build_parser, commands, main
 from sealserve.client import Client
+from sealserve.credentials import Credentials
 from sealserve.secret_key import SecretKey
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.commands.options import settings_of
@@ -184,6 +186,41 @@ def test_the_probe_loads_neither_numpy_nor_seal() -> None:
     loaded = set(result.stdout.split())
     assert "sealserve.cli.health" in loaded
     assert loaded.isdisjoint({"numpy", "seal", "sklearn", "matplotlib", "pydantic"})
+
+
+PROBE = ("health", "--address", "127.0.0.1:1", "--timeout", "0.1")
+CREDENTIALS = ("ca-certificate", "client-certificate", "client-key", "server-name")
+
+
+@pytest.mark.parametrize("name", [*CREDENTIALS, "token"])
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_an_empty_variable_of_a_client_is_not_set(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SEALSERVE_{name.replace('-', '_').upper()}", text)
+    assert credentials(build_parser("health").parse_args(PROBE)) == Credentials()
+
+
+def test_variables_of_a_client_are_stripped_and_flags_go_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*CREDENTIALS, "token"):
+        monkeypatch.setenv(f"SEALSERVE_{name.replace('-', '_').upper()}", f" a-{name}\n")
+    expected: dict[str, Any] = {name.replace("-", "_"): f"a-{name}" for name in (*CREDENTIALS, "token")}
+    assert credentials(build_parser("health").parse_args(PROBE)) == Credentials(**expected)
+    flags = [f"--{name}=b" for name in CREDENTIALS]
+    expected |= {name.replace("-", "_"): "b" for name in CREDENTIALS}
+    assert credentials(build_parser("health").parse_args([*PROBE, *flags])) == Credentials(**expected)
+
+
+def test_what_a_client_cannot_use_names_who_said_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--ca-certificate: it is empty" in fails(capsys, *PROBE, "--ca-certificate=")
+    monkeypatch.setenv("SEALSERVE_CLIENT_KEY", "x.key")
+    assert "(given: SEALSERVE_CLIENT_KEY)" in fails(capsys, *PROBE)
+    assert "(given: SEALSERVE_CLIENT_KEY, --insecure)" in fails(capsys, *PROBE, "--insecure")
+    monkeypatch.delenv("SEALSERVE_CLIENT_KEY")
+    monkeypatch.setenv("SEALSERVE_TOKEN", "two words")
+    said = fails(capsys, *PROBE)
+    assert "(given: SEALSERVE_TOKEN)" in said
+    assert "two words" not in said
 
 
 def inspected(command: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -1,18 +1,22 @@
 """The settings' options as flags of a command: added to its parser, and read from its arguments."""
 
 import argparse
+import math
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from sealserve_service.settings import Settings
 from sealserve_service.settings.options import OPTIONS, Option, read_settings
 from sealserve_service.settings.values import OptionError
 
+_COLUMNS = 78
+
 
 def positive(text: str) -> float:
     """Parse a number above 0."""
     try:
-        if (value := float(text)) > 0:
+        if 0 < (value := float(text)) < math.inf:
             return value
     except ValueError:
         pass
@@ -27,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser, options: Sequence[Option] = OPT
             groups[option.group] = parser.add_argument_group(option.group)
         group = groups[option.group]
         if not option.flag:
+            group.description = textwrap.fill(f"{option.variable}: {option.help}", _COLUMNS, break_on_hyphens=False)
             continue
         text = help_of(option).replace("%", "%%")
         if option.is_switch:
@@ -43,7 +48,7 @@ def help_of(option: Option) -> str:
 
 
 def settings_of(arguments: argparse.Namespace, options: Sequence[Option] = OPTIONS) -> Settings:
-    """Read the settings from a command's flags and the environment. A malformed value ends the program.
+    """Read the settings from flags and the environment. A malformed value ends the program.
 
     Raises:
         InputError, AddressError, KeyStoreSettingsError: see Settings.

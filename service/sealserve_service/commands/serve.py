@@ -5,16 +5,16 @@ from argparse import ArgumentParser, Namespace
 from sealserve.cli.command import Command
 from sealserve_service.commands.options import add_options, settings_of
 
-_ABOUT_OPTIONS = (
-    "SEALSERVE_KEY_STORE_CONNECTION_STRING has no flag: every user of a machine can read the flags. "
-    "A flag goes before its variable. In a variable, several values are separated by semicolons or line breaks."
-)
+_ABOUT_OPTIONS = """\
+Each option has an environment variable, in parentheses with the default. A flag
+goes before its variable. Several values in a variable are separated by
+semicolons or line breaks."""
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     add_options(parser)
-    parser.description = f"{parser.description}. {_ABOUT_OPTIONS}"
+    parser.description = f"{parser.description}\n\n{_ABOUT_OPTIONS}"
 
 
 def run(arguments: Namespace) -> int:

@@ -12,11 +12,11 @@ _MANY_BYTES = 1 << 16
 
 
 class Signals:
-    """While this context lasts, STOP and RELOAD only make `socket` readable; for the main thread only.
+    """While this context lasts, STOP and RELOAD only make `socket` readable.
 
-    The interpreter itself writes to the socket when a signal arrives (`signal.set_wakeup_fd`). A handler
-    in Python could not do that in time: it runs in the main thread, which may already be about to wait
-    and would not notice.
+    It is for the main thread only. The interpreter itself writes to the socket when a signal
+    arrives (`signal.set_wakeup_fd`). A handler in Python could not do that in time: it runs in the
+    main thread, which may already be about to wait and would not notice.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Signals:
     def __enter__(self) -> Self:
         for number in (*STOP, RELOAD):
             self._restoring.callback(signal.signal, number, signal.signal(number, self._note))
-        # Many unread bytes may fill the socket. It is readable then, and the handler has noted the signals.
+        # Many unread bytes may fill the socket. It is readable then, and the signals are noted.
         before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._restoring.callback(signal.set_wakeup_fd, before)
         return self

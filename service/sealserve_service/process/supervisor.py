@@ -1,8 +1,8 @@
-"""The supervisor: runs the service in this process, or in several workers and replaces those that die.
+"""The supervisor: runs the service in this process, or in workers, and replaces dead workers.
 
-SEAL's Python binding holds the GIL, so a service uses a machine's cores with processes, not threads.
-The kernel spreads connections over the workers (SO_REUSEPORT). They share nothing but the port and
-the model files.
+SEAL's Python binding holds the GIL, so a service uses a machine's cores with processes, not
+threads. The kernel spreads connections over the workers (SO_REUSEPORT). They share nothing but the
+port and the model files.
 """
 
 import contextlib
@@ -30,7 +30,9 @@ _logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code. Prints `serving NAMES on HOST:PORT` once it listens.
+    """Serve until SIGTERM or SIGINT and return the exit code.
+
+    It prints `serving NAMES on HOST:PORT` once the service listens.
 
     On SIGHUP every process loads the models whose files have changed.
 
@@ -74,7 +76,7 @@ def _warn(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def _shared_metrics(address: str) -> Iterator[Path | None]:
-    """Publish the metrics that workers keep in a directory, and yield that; None without an address."""
+    """Publish the workers' metrics and yield the directory for them; None without an address."""
     if not address:
         yield None
         return
@@ -124,7 +126,8 @@ class _Supervisor:
         """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
 
         Raises:
-            StartError: a worker could not start at first. Later ones are tried again, with longer and longer pauses.
+            StartError: a worker could not start at first. Later ones are tried again, with longer
+                and longer pauses.
         """
         with self._signals:
             try:
@@ -135,7 +138,7 @@ class _Supervisor:
                 self._stop_all()
 
     def _start_all(self) -> bool:
-        """Start the workers and wait until they listen; return false if a signal to stop came first."""
+        """Start the workers and wait until they listen; false if a signal to stop came first."""
         self._workers = [self._start(number) for number in range(self._settings.processes)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
             readable = self._wait([worker.started for worker in waiting])

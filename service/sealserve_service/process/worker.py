@@ -1,4 +1,4 @@
-"""A worker: a process that serves. It is the program's own process, or one of several under a supervisor."""
+"""A worker: a serving process, the program's own or one of several under a supervisor."""
 
 import contextlib
 import logging
@@ -21,7 +21,8 @@ from sealserve_service.settings.values import AddressError, split_address
 from sealserve_service.telemetry.endpoint import metrics_endpoint
 from sealserve_service.telemetry.metrics import MetricsFiles
 
-_SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
+# gRPC's and BLAS's threads do not survive a fork.
+_SPAWN = multiprocessing.get_context("spawn")
 # A thread that wants the GIL asks for it after this time, whenever SEAL's call has ended. To answer
 # one request takes several turns. Python's own 5 ms for each would add up while another request is
 # scored.
@@ -99,7 +100,8 @@ def _run(settings: Settings, metrics_files: MetricsFiles | None, started: Connec
         started.send(str(error))
         sys.exit(1)
     finally:
-        if metrics_files and parent and not parent.is_alive():  # it was killed, so that it removed nothing
+        # A supervisor that was killed has removed nothing.
+        if metrics_files and parent and not parent.is_alive():
             metrics_files.remove_directory()
 
 
@@ -129,7 +131,7 @@ class Worker:
         self._reload_when_ready = False
 
     def reload(self) -> None:
-        """Have the worker load changed models; one that is still starting does so when it is ready."""
+        """Have the worker load changed models, once it is ready."""
         if not self.is_ready:
             self._reload_when_ready = True
         elif self.process.is_alive() and self.process.pid:

@@ -108,8 +108,10 @@ class Settings(BaseModel):
     Raises:
         OptionError: a value is malformed.
         InputError: values contradict each other.
-        AddressError: an address is malformed, or would be served in plaintext where others can listen.
-        KeyStoreSettingsError: the key store is misspelt, cannot be used by these processes, or is missing.
+        AddressError: an address is malformed, or would be served in plaintext where others can
+            listen.
+        KeyStoreSettingsError: the key store is misspelt, cannot be used by these processes, or is
+            missing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -139,7 +141,11 @@ class Settings(BaseModel):
 
     trust_pickle: bool = _option(SERVED, False, "load pickles, which run code of whoever wrote them")
     input_range: PerModel[InputRange] = _option(
-        SERVED, (), "least and greatest value of every feature; for one model or for all", "[NAME=]LO,HI"
+        SERVED,
+        (),
+        "least and greatest value of every feature; for one model or for all",
+        "[NAME=]LO,HI",
+        unset="that of the calibration rows, or of the model's own scaler",
     )
     input_step: PerModel[Positive] = _option(
         SERVED,
@@ -159,6 +165,7 @@ class Settings(BaseModel):
         (),
         "the largest proven score error that will do; less costs more; for one model or for all",
         "[NAME=]E",
+        unset="the planner's choice",
     )
     weights: Annotated[Literal["private", "open"], BeforeValidator(lower_case)] = _option(
         SERVED,
@@ -210,7 +217,8 @@ class Settings(BaseModel):
     key_store_connection_string: SecretStr = _option(
         KEYS,
         SecretStr(""),
-        "connection string of the Azure storage account, for a key store azure:CONTAINER; a secret, hence no flag",
+        "connection string of the Azure storage account, for a key store azure:CONTAINER; it has no flag, since every "
+        "user of a machine can read the flags",
         "STRING",
     )
     identity_client_id: str = _option(
@@ -230,10 +238,18 @@ class Settings(BaseModel):
         unset="seal, or none with private weights",
     )
 
-    rows_per_minute: Positive | None = _option(QUOTAS, None, "a minute's worth may come at once", "N")
-    requests_per_minute: Positive | None = _option(QUOTAS, None, "items of streams included", "N")
-    bytes_in_flight: Positive | None = _option(QUOTAS, None, "of ciphertexts that have no answer yet", "N")
-    key_bytes: Positive | None = _option(QUOTAS, None, "of registered keys, in all processes together", "N")
+    rows_per_minute: Positive | None = _option(
+        QUOTAS, None, "rows a minute; a minute's worth may come at once", "N", unset="no bound"
+    )
+    requests_per_minute: Positive | None = _option(
+        QUOTAS, None, "requests a minute, items of streams included; as with rows", "N", unset="no bound"
+    )
+    bytes_in_flight: Positive | None = _option(
+        QUOTAS, None, "bytes of ciphertexts that have no answer yet", "N", unset="no bound"
+    )
+    key_bytes: Positive | None = _option(
+        QUOTAS, None, "bytes of registered keys, in all processes together", "N", unset="no bound"
+    )
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)] = _option(
         LOG, "info", "how much to log on stderr"
@@ -328,7 +344,10 @@ class Settings(BaseModel):
         return ModelFolder(self.model_folder, sources, self.source("", self.model_folder))
 
     def source(self, name: str, path: Path, sha256: str = "") -> ModelSource:
-        """Gather what the options say of one model: its own value, else the one for all; the last counts."""
+        """Gather what the options say of one model.
+
+        A value for the model goes before one for all models; of several, the last counts.
+        """
         said = {option: _chosen(getattr(self, option), name) for option in self.PER_MODEL}
         return ModelSource(name, path, sha256=sha256, **said)
 

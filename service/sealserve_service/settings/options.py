@@ -1,6 +1,7 @@
 """Options as flags and variables: listed from their declarations, and read.
 
-A flag goes before a variable, and a variable before the default. Nothing else reads the environment.
+A flag goes before a variable, and a variable before the default. Nothing else reads the
+environment.
 """
 
 import os
@@ -85,7 +86,8 @@ def read_settings(
     """Make settings of what flags and variables say.
 
     Args:
-        flags: by the option's name: texts, lists of texts, truth values; None for what is not given.
+        flags: by the option's name: texts, lists of texts, truth values; None for what is not
+            given.
         environment: variables. Space around a value does not count, and an empty one is not set.
             Several values are separated by semicolons or line breaks.
         options: those to read; the others have their defaults.

@@ -1,4 +1,4 @@
-"""Values of options: what the text of a flag or variable becomes, and what is wrong with a bad one."""
+"""Values of options: what a flag's or variable's text becomes, and what is wrong with a bad one."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class OptionError(InputError):
-    """An option's value is malformed; the text is one line with the option and what it should be."""
+    """An option's value is malformed; the text is one line that names the option."""
 
 
 class AddressError(SealserveError):
@@ -58,8 +58,8 @@ def split_address(address: str) -> tuple[str, int]:
     return host_of(address), int(port)
 
 
-# A function here gets what a flag, a variable or a caller in Python gives. It parses texts and leaves
-# alone what is none. pydantic checks the result.
+# A function here gets what a flag, a variable or a caller in Python gives. It parses texts and
+# leaves other values alone. pydantic checks the result.
 
 
 def model_file(value: object) -> object:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sealserve.credentials import Credentials
 
 _TOKEN_VARIABLE = "SEALSERVE_TOKEN"  # noqa: S105  # the name of a variable
-# Flag -> what its value is, and what it is for. Its variable is SEALSERVE_ and the flag in capitals.
+# Flag -> its value and its purpose. Its variable is SEALSERVE_ and the flag in capitals.
 _CREDENTIALS = {
     "ca-certificate": ("FILE", "PEM of the authority to trust; by default the public ones"),
     "client-certificate": ("FILE", "PEM of the certificate that the service asks this client for, if it does"),
@@ -29,7 +29,8 @@ class Command:
         summary: one line for the list of commands.
         example: command lines for the end of its --help.
         configure: adds its options.
-        run: executes it and returns the exit code. `main` reports SealserveError and OSError in one line.
+        run: executes it and returns the exit code. `main` reports SealserveError and OSError in one
+            line.
     """
 
     name: str
@@ -59,11 +60,11 @@ def add_service_options(parser: ArgumentParser) -> None:
 
 
 def credentials(arguments: Namespace) -> "Credentials":
-    """Read certificates and the token from flags and the environment; a flag goes before its variable.
+    """Read certificates and the token; a flag goes before its variable.
 
     Raises:
-        CredentialsError: they cannot be used, or not together; the text names the flags or variables
-            that gave them.
+        CredentialsError: they cannot be used, or not together; the text names the flags or
+            variables that gave them.
     """
     from sealserve.credentials import Credentials
     from sealserve.errors import CredentialsError

@@ -1,4 +1,4 @@
-"""From what the operator says of the keys' place to the store that is there."""
+"""The key store that the settings name."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from sealserve_service.settings.values import AZURE_CONTAINER, AZURE_URL
 
 
 def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | None]:
-    """Open the store that settings.key_store names, and the place of clients' uploads where there is one.
+    """Open the key store that the settings name, and the place of clients' uploads if there is one.
 
-    Without a name, one process keeps keys in memory, and several keep none: each would have its own.
+    Without a name, one process keeps keys in memory, and several keep none: each would have its
+    own.
 
     Raises:
         KeyStoreSettingsError: the store cannot be opened.
