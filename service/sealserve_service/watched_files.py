@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 class UnusableFileError(SealserveError):
-    """A file that the service needs cannot be used; the text says why and holds no secret."""
+    """A file cannot be used; the text says which file and why, and holds no secret."""
 
 
 class WatchedFiles(Generic[T]):

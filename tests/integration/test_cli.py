@@ -387,6 +387,26 @@ def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None
     assert (settings.address, settings.processes) == ("127.0.0.1:7", 2)
 
 
+def test_a_container_is_configured_by_variables_alone(model_file: Path, tmp_path: Path, digits_model: Digits) -> None:
+    variables = {
+        "SEALSERVE_MODEL": f" digits={model_file} ;\n again={model_file} ",
+        "SEALSERVE_INPUT_RANGE": "0,1\nagain=0,2\n",
+        "SEALSERVE_INPUT_STEP": "0.0625",
+        "SEALSERVE_PROCESSES": " 2 ",
+        "SEALSERVE_WATCH": "yes",
+        "SEALSERVE_KEY_STORE": str(tmp_path / "keys"),
+        "SEALSERVE_MAX_OPEN_ITEMS": "7",
+        "SEALSERVE_LOG_FORMAT": "",
+    }
+    with serve(**variables) as program, Client(program.address, model="again", timeout_seconds=HANG_SECONDS) as client:
+        assert [model.name for model in client.models()] == ["again", "digits"]
+        assert client.model.grid.maximum[0] == 2.0
+        assert (client.model.limits.max_open_items, client.model.limits.suggested_connections) == (7, 2)
+        assert (
+            client.predict(digits_model.X[:1]).tolist() == digits_model.estimator.predict(digits_model.X[:1]).tolist()
+        )
+
+
 def test_the_model_folder_of_azure_ml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

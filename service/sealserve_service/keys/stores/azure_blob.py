@@ -95,7 +95,9 @@ def with_connection_string(
     try:
         client = ContainerClient.from_connection_string(text, container, **_client_options(timeout_seconds))
     except ValueError:
-        raise KeyStoreSettingsError("the keys' storage account: its connection string is malformed") from None
+        raise KeyStoreSettingsError(
+            "SEALSERVE_KEY_STORE_CONNECTION_STRING: the connection string of the storage account is malformed"
+        ) from None
     return AzureBlobKeyStore(client, timeout_seconds, clock=clock)
 
 

@@ -6,7 +6,7 @@ from sealserve_service.keys.stores.base import KeyStore, UploadSource
 from sealserve_service.keys.stores.filesystem import FilesystemKeyStore
 from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AZURE_CONTAINER, AZURE_URL
+from sealserve_service.settings.values import AZURE_CONTAINER, AZURE_URL, KeyStoreSettingsError
 
 
 def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | None]:
@@ -34,4 +34,7 @@ def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | 
 
         container = azure_blob.with_managed_identity(match[1], match[2], settings.identity_client_id or None)
         return container, container
-    return FilesystemKeyStore(Path(place)), None
+    try:
+        return FilesystemKeyStore(Path(place)), None
+    except KeyStoreSettingsError as error:
+        raise KeyStoreSettingsError(f"{settings.name_of('key_store')}: {error}") from error
