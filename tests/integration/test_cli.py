@@ -318,9 +318,11 @@ def test_what_hides_no_weights_is_not_offered_beside_what_does(
 
 def test_weights_are_private_unless_they_are_to_be_open() -> None:
     for command, listed in ((["serve"], OPTIONS), (["inspect", "a.npz"], MODEL_OPTIONS)):
-        settings = settings_of(build_parser().parse_args(command), listed)
+        settings = settings_of(build_parser(command[0]).parse_args(command), listed)
         assert (settings.weights, settings.hiding_bits) == ("private", 40)
-        assert settings_of(build_parser().parse_args([*command, "--weights", "open"]), listed).weights == "open"
+        assert (
+            settings_of(build_parser(command[0]).parse_args([*command, "--weights", "open"]), listed).weights == "open"
+        )
     assert (Settings().weights, Settings().hiding_bits) == ("private", 40)
 
 
@@ -355,7 +357,7 @@ def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.Capt
 
 
 def test_options_are_for_one_model_or_for_all() -> None:
-    arguments = build_parser().parse_args(
+    arguments = build_parser("serve").parse_args(
         ["serve", "--model", "a=x/one.npz", "--model", "x/two.skops", "--input-range", "0,1", "--input-range", "a=-1,1"]
     )
     first, second = settings_of(arguments).models
@@ -382,7 +384,7 @@ def test_a_model_may_come_with_its_digest(capsys: pytest.CaptureFixture[str], mo
 def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALSERVE_ADDRESS", "127.0.0.1:7")
     monkeypatch.setenv("SEALSERVE_PROCESSES", "3")
-    arguments = build_parser().parse_args(["serve", "--model", "a.npz", "--processes", "2", "--weights", "open"])
+    arguments = build_parser("serve").parse_args(["serve", "--model", "a.npz", "--processes", "2", "--weights", "open"])
     settings = settings_of(arguments)
     assert (settings.address, settings.processes) == ("127.0.0.1:7", 2)
 
@@ -484,6 +486,20 @@ def test_a_missing_extra_is_named(model_file: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert "pip install 'sealserve[service]'" in result.stderr
+
+
+def test_a_list_of_commands_needs_no_extra() -> None:
+    """Who has the SDK only asks for help first."""
+    hide = "import sys; sys.modules['pydantic'] = None; from sealserve.cli.main import main; "
+    command = [sys.executable, "-c", hide + "sys.exit(main(sys.argv[1:]))"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert all(command.name in shown for command in commands())
+    for name in ("serve", "inspect"):
+        refused = subprocess.run([*command, name, "--help"], capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1
+        assert (
+            refused.stderr == "sealserve: error: this command needs more packages: pip install 'sealserve[service]'\n"
+        )
 
 
 def test_the_demonstration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

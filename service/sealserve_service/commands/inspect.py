@@ -1,4 +1,4 @@
-"""`sealserve inspect`: what would be served of a model file, and at what cost; or why it is refused."""
+"""`sealserve inspect`: what would be served of a model file, and at what cost, or why not."""
 
 import contextlib
 import json
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command
 from sealserve.errors import PlanError
-from sealserve_service.commands.options import add_options, settings_of
-from sealserve_service.settings.options import MODEL_OPTIONS
 
 if TYPE_CHECKING:
     from sealserve.he.quantization import InputGrid
@@ -20,6 +18,10 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
+    # Imported here: a list of commands needs no extra.
+    from sealserve_service.commands.options import add_options
+    from sealserve_service.settings.options import MODEL_OPTIONS
+
     parser.add_argument("path", type=Path, metavar="MODEL", help="a .skops, .npz, .pkl or .joblib file")
     add_options(parser, MODEL_OPTIONS)
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -32,9 +34,11 @@ def run(arguments: Namespace) -> int:
     from sealserve.cli.models import as_dict, describe
     from sealserve_service.catalog.registry import PrivateWeights, serve_model
     from sealserve_service.catalog.sources import calibration_rows
+    from sealserve_service.commands.options import settings_of
     from sealserve_service.engines.linear.rerandomizer import no_keys
     from sealserve_service.models.loading import load_model
     from sealserve_service.planning.grid import input_grid
+    from sealserve_service.settings.options import MODEL_OPTIONS
 
     settings = settings_of(arguments, MODEL_OPTIONS)
     asked = settings.source(arguments.path.stem, arguments.path)

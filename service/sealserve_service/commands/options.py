@@ -1,7 +1,6 @@
 """The settings' options as flags of a command: added to its parser, and read from its arguments."""
 
 import argparse
-import math
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -11,16 +10,6 @@ from sealserve_service.settings.options import OPTIONS, Option, read_settings
 from sealserve_service.settings.values import OptionError
 
 _COLUMNS = 78
-
-
-def positive(text: str) -> float:
-    """Parse a number above 0."""
-    try:
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def add_options(parser: argparse.ArgumentParser, options: Sequence[Option] = OPTIONS) -> None:

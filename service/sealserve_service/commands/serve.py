@@ -3,7 +3,6 @@
 from argparse import ArgumentParser, Namespace
 
 from sealserve.cli.command import Command
-from sealserve_service.commands.options import add_options, settings_of
 
 _ABOUT_OPTIONS = """\
 Each option has an environment variable, in parentheses with the default. A flag
@@ -13,12 +12,16 @@ semicolons or line breaks."""
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
+    # Imported here: a list of commands needs no extra.
+    from sealserve_service.commands.options import add_options
+
     add_options(parser)
     parser.description = f"{parser.description}\n\n{_ABOUT_OPTIONS}"
 
 
 def run(arguments: Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; load what has changed on SIGHUP."""
+    from sealserve_service.commands.options import settings_of
     from sealserve_service.process import supervisor
 
     return supervisor.run(settings_of(arguments))

@@ -2,13 +2,12 @@
 
 import fcntl
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import positive
 from sealserve_service.tenants.identities import (
     Identities,
     digest_of,
@@ -25,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     making = actions.add_parser("new", help="make a token: it is printed once, the service keeps its digest only")
     making.add_argument("--tenant", required=True, metavar="NAME", help="the tenant that it is for")
-    making.add_argument("--days", type=positive, metavar="N", help="how long it is valid (until it is revoked)")
+    making.add_argument("--days", type=_days, metavar="N", help="how long it is valid (until it is revoked)")
     making.add_argument(
         "--file",
         type=Path,
@@ -44,12 +43,19 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def _days(text: str) -> float:
+    try:
+        if 0 < (days := float(text)) <= _MAX_DAYS:
+            return days
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"{text!r} is not a number above 0 and at most {_MAX_DAYS}")
+
+
 def _new(arguments: Namespace) -> None:
     if not is_tenant_name(arguments.tenant):
         raise InputError(f"{arguments.tenant!r} names no tenant: take lower-case letters, digits, hyphens, underscores")
     token = new_token()
-    if arguments.days is not None and arguments.days > _MAX_DAYS:
-        raise InputError(f"--days is at most {_MAX_DAYS}")
     expires = None if arguments.days is None else datetime.now(UTC) + timedelta(days=arguments.days)
     entry = entry_of(arguments.tenant, token, expires)
     if arguments.file is None:

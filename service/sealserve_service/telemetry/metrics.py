@@ -3,9 +3,10 @@
 A label's values are few whatever clients send: methods that there are, models that are served, layouts, status codes
 and classes of errors. Nothing that a client has written becomes a label, and tenants are none: there may be many.
 
-In one process the numbers are kept in memory. Several processes each write theirs into files of a directory that they
-share (prometheus_client's multiprocess mode). They are named by the process's number among the processes, not by its
-id: the process that replaces a dead one continues its numbers.
+In one process the numbers are kept in memory. Several processes each write theirs into files of a
+directory that they share (prometheus_client's multiprocess mode). They are named by the process's
+number among the processes, not by its id: the process that replaces a dead one continues its
+numbers.
 """
 
 import os
