@@ -209,6 +209,25 @@ def test_variables_of_a_client_are_stripped_and_flags_go_before_them(monkeypatch
     assert credentials(build_parser("health").parse_args([*PROBE, *flags])) == Credentials(**expected)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "text"),
+    [
+        *(("--timeout", value, "a number of seconds above 0") for value in ("nan", "inf", "0", "-1", "1e300", "soon")),
+        *(("--address", value, "HOST:PORT") for value in ("", " ", "127.0.0.1:65536", "127.0.0.1:99999")),
+        ("--token-file", "", "it is empty"),
+    ],
+)
+def test_a_wrong_flag_of_a_client_is_refused(
+    flag: str, value: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["models", "list", f"{flag}={value}"])
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert flag in last
+    assert text in last
+
+
 def test_what_a_client_cannot_use_names_who_said_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,7 @@
 """A command of the `sealserve` program, and the options that several commands share."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sealserve.credentials import Credentials
 
+_MAX_TIMEOUT_SECONDS = 365 * 86_400
 _TOKEN_VARIABLE = "SEALSERVE_TOKEN"  # noqa: S105  # the name of a variable
 # Flag -> its value and its purpose. Its variable is SEALSERVE_ and the flag in capitals.
 _CREDENTIALS = {
@@ -43,16 +44,20 @@ class Command:
 def add_service_options(parser: ArgumentParser) -> None:
     """Add --address, --timeout and the options that `credentials` reads."""
     parser.add_argument(
-        "--address", default="127.0.0.1:50051", metavar="HOST:PORT", help="where the service listens (%(default)s)"
+        "--address",
+        type=_address,
+        default="127.0.0.1:50051",
+        metavar="HOST:PORT",
+        help="where the service listens (%(default)s)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long an answer may take (%(default)g)"
+        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="how long an answer may take (%(default)g)"
     )
     for flag, (metavar, purpose) in _CREDENTIALS.items():
         parser.add_argument(f"--{flag}", metavar=metavar, help=f"{purpose} ({_variable_of(flag)})")
     parser.add_argument(
         "--token-file",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help=f"a file that holds the token, and nothing else ({_TOKEN_VARIABLE}: the token)",
     )
@@ -94,6 +99,30 @@ def credentials(arguments: Namespace) -> "Credentials":
         return Credentials(token=token, insecure=arguments.insecure, **given)
     except CredentialsError as error:
         raise CredentialsError(f"{error} (given: {', '.join(sources)})") from None
+
+
+def _address(text: str) -> str:
+    """Refuse a port that there is not: gRPC would take it modulo 65536."""
+    host, _, port = text.rpartition(":")
+    if text.strip() and not (host and port.isdecimal() and int(port) >= 1 << 16):
+        return text
+    raise ArgumentTypeError(f"{text!r} is not HOST:PORT, with a port below 65536")
+
+
+def _seconds(text: str) -> float:
+    try:
+        if 0 < (seconds := float(text)) <= _MAX_TIMEOUT_SECONDS:
+            return seconds
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and at most {_MAX_TIMEOUT_SECONDS}")
+
+
+def _path(text: str) -> Path:
+    """Refuse an empty path, which would be the working directory."""
+    if text.strip():
+        return Path(text)
+    raise ArgumentTypeError("it is empty; leave it out, or name a file")
 
 
 def _variable_of(flag: str) -> str:
