@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sealserve_service.allocator import keep_what_is_freed
+from sealserve_service.allocator import keep_freed_memory
 from sealserve_service.process.worker import SWITCH_SECONDS
 from tests.support.programs import Program
 from tests.support.serving import ROOT
@@ -82,7 +82,7 @@ def main() -> None:
     """Serve until killed."""
     # As the service does: it is part of the machinery.
     sys.setswitchinterval(SWITCH_SECONDS)
-    keep_what_is_freed()
+    keep_freed_memory()
     with threadpool_limits(1), np.load(sys.argv[1]) as arrays:
         server = served(arrays["weights"], arrays["intercept"])
         port = server.add_insecure_port("127.0.0.1:0")

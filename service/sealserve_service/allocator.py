@@ -1,4 +1,4 @@
-"""How a serving process asks its C library for memory, and gives it back."""
+"""The C library's memory allocator, set up for a serving process."""
 
 import ctypes
 import sys
@@ -7,16 +7,18 @@ import sys
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 KEPT_BYTES = 32 << 20
-"""What is free at the heap's end goes back to the system when it is more."""
-_STEP_BYTES = 8 << 20  # by which the heap grows at least; what is larger than a step is mapped for itself, and unmapped
+"""Free memory at the heap's end goes back to the system when it is more than this."""
+_STEP_BYTES = 8 << 20
+"""The heap grows by at least this much. A larger block is mapped, and unmapped when it is freed."""
 
 
-def keep_what_is_freed() -> None:
-    """Let glibc's malloc keep freed memory for the next message; with another C library, do nothing.
+def keep_freed_memory() -> None:
+    """Let glibc's malloc keep freed memory for the next message; do nothing with another library.
 
-    Messages of a megabyte come and go in many threads. Pages that go back to the system with each of them are zeroed
-    anew for the next: as a rule where each thread has an arena of its own, and in a single one, for which all share a
-    lock, by luck: whatever lies last on the heap decides. Hence one arena, which keeps up to KEPT_BYTES.
+    Messages of a megabyte come and go in many threads. The system zeroes pages anew for each
+    message if they went back to it after the last one. With an arena for each thread that is the
+    rule. With a single arena, which all threads share under one lock, it depends on which block
+    happens to lie last on the heap. Hence there is one arena, and it keeps up to KEPT_BYTES.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_ARENA_MAX, 1)
@@ -25,11 +27,11 @@ def keep_what_is_freed() -> None:
         mallopt(_M_MMAP_THRESHOLD, _STEP_BYTES)
 
 
-def give_back_what_is_free() -> None:
-    """Let glibc's malloc return all that is free, wherever it lies; with another C library, do nothing.
+def return_free_memory() -> None:
+    """Let glibc's malloc return all free memory to the system; with another C library, do nothing.
 
-    For after what is done rarely and takes much, as loading a model does: what is kept of it lies behind what is freed,
-    which would stay for good, beyond KEPT_BYTES too.
+    Call it after rare work that takes much memory, such as loading a model. What is kept of that
+    work lies behind what is freed. The freed memory would stay for good, even beyond KEPT_BYTES.
     """
     if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         malloc_trim(0)

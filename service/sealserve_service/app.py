@@ -1,4 +1,4 @@
-"""The composition root: settings in; models, keys, engines and a server out."""
+"""The composition root: it makes models, keys, engines and a server of settings."""
 
 import contextlib
 import dataclasses
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from threadpoolctl import threadpool_limits
 
+from sealserve.errors import InputError
 from sealserve.he.quantization import InputGrid
-from sealserve_service.allocator import give_back_what_is_free
+from sealserve_service.allocator import return_free_memory
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import EngineFactory, ModelRegistry, PrivateWeights, ServedModel
 from sealserve_service.catalog.sources import folder_sources, serve_source
@@ -19,7 +20,7 @@ from sealserve_service.keys.stores.location import open_key_store
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.rpc.server import Server
 from sealserve_service.settings import ModelSource, Settings
-from sealserve_service.telemetry.metrics import SharedPlace, Telemetry
+from sealserve_service.telemetry.metrics import MetricsFiles, Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 
 _logger = logging.getLogger(__name__)
@@ -28,23 +29,39 @@ _EISERVER_SECONDS_A_CLASS = 1.5
 _LOOK_SECONDS = 1.0
 
 
-@contextlib.contextmanager
-def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tuple[Server, Watch]]:
-    """Load what the settings name, build its server, keep its models; at the end give back what they have used.
+def model_sources(settings: Settings) -> tuple[ModelSource, ...]:
+    """List the models to serve: those that are named, or else those in the model folder now.
 
-    With a place, it leaves there what it counts.
+    Raises:
+        InputError: there are none, or the folder cannot be read.
+    """
+    if settings.served_folder is not None:
+        return folder_sources(settings.served_folder)
+    if not settings.models:
+        raise InputError("no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR")
+    return settings.models
+
+
+@contextlib.contextmanager
+def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> Iterator[tuple[Server, Watch]]:
+    """Load the models, build the server, and follow the models' files; at the end free all of that.
+
+    Args:
+        settings: the service's.
+        metrics_files: where to keep metrics; in memory without it.
 
     Raises:
         ModelError, PlanError: a model cannot be served.
-        InputError: the folder of models holds none now.
-        KeyStoreSettingsError: the keys' place cannot be used, or there is none and the weights are to be private.
+        InputError: there is no model now.
+        KeyStoreSettingsError: the key store cannot be opened.
         UnusableFileError: the file of identities cannot be used.
     """
-    if place is not None:
-        place.occupy()
-    telemetry = Telemetry(place.number if place else 0)
+    if metrics_files is not None:
+        metrics_files.use()
+    telemetry = Telemetry(metrics_files.number if metrics_files else 0)
     with contextlib.ExitStack() as closing:
-        # A matrix product on one core: others work on other batches, and BLAS's own threads would spin meanwhile.
+        # A matrix product runs on one core. The others work on other batches meanwhile, and
+        # BLAS's own threads would only spin.
         closing.enter_context(threadpool_limits(1, user_api="blas"))
         keys, limits, ei_engine, private = _keys(settings, telemetry), settings.limits, None, None
         if keys is None:
@@ -52,22 +69,18 @@ def service(settings: Settings, place: SharedPlace | None = None) -> Iterator[tu
         else:
             closing.callback(keys.close)
             ei_engine = _ei_engine(settings, keys, closing)
-            if settings.hiding_bits is not None:
+            if settings.weights == "private":
                 private = PrivateWeights(settings.hiding_bits, keys.zero_encryptor)
                 if ei_engine is not None:
                     _logger.warning("replies to encrypted-inference clients hide no weights: see --ei-engine none")
 
-        def served(source: ModelSource) -> ServedModel:
+        def load(source: ModelSource) -> ServedModel:
             trust = settings.trust_pickle
             loaded = serve_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
-            give_back_what_is_free()  # to plan a model takes several times what it is
+            return_free_memory()  # planning a model takes several times the model's own memory
             return loaded
 
-        library = ModelLibrary(
-            lambda: settings.models if settings.model_folder is None else folder_sources(settings.model_folder),
-            served,
-            telemetry,
-        )
+        library = ModelLibrary(lambda: model_sources(settings), load, telemetry)
         watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
         closing.callback(watch.close)
         yield build_server(settings, library.models, keys, telemetry), watch
@@ -89,17 +102,17 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
 
 
 def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory | None:
-    """Return what makes the EI engine of a model, if there is to be one."""
+    """Return the function that makes a model's EI engine; None if there is to be none."""
 
     def seal_engine(model: LinearModel, grid: InputGrid) -> EiSlotsEngine:
         return EiSlotsEngine(model.weights, model.intercept, grid, keys.galois_keys)
 
-    chosen = settings.ei_engine or ("seal" if settings.hiding_bits is None else "none")
+    chosen = settings.ei_engine or ("seal" if settings.weights == "open" else "none")
     if chosen == "none":
         return None
     if chosen == "seal":
         return seal_engine
-    # Imported here: only who asks for it has encrypted-inference installed.
+    # Imported here: encrypted-inference is installed only where this engine is used.
     from sealserve_service.engines.ei.eiserver import EIServerEngine
     from sealserve_service.engines.ei.eiserver_processes import EIServerProcesses
 
@@ -122,10 +135,15 @@ def build_server(
     keys: RegisteredKeys | None = None,
     telemetry: Telemetry | None = None,
 ) -> Server:
-    """Build a server that listens nowhere yet; without keys it has no KeyService, without telemetry its own.
+    """Build a server that does not listen yet.
+
+    Args:
+        settings: the service's.
+        models: those that it serves.
+        keys: the registered keys; without them it has no KeyService.
+        telemetry: its metrics; without them it has its own.
 
     Raises:
         UnusableFileError: the file of identities cannot be used.
-        AddressError: it would serve plaintext where others can listen.
     """
     return Server(settings, models, keys, Authenticator(settings.identities), telemetry or Telemetry())

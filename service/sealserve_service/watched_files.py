@@ -1,4 +1,4 @@
-"""Files that may change while the service runs: read again when they have, and passed over when they turn bad."""
+"""Watched files: read again when they change, and ignored while they are bad."""
 
 import logging
 import threading
@@ -15,22 +15,24 @@ _logger = logging.getLogger(__name__)
 
 
 class UnusableFileError(SealserveError):
-    """A file that the service was told to use cannot be used; the text says which and why, and holds no secret."""
+    """A file cannot be used; the text says which file and why, and holds no secret."""
 
 
 class WatchedFiles(Generic[T]):
-    """What some files say, as of their last good contents.
+    """The value that some files have, as of their last good contents.
 
-    They are compared whole, not by their times: a file may change twice within a clock tick, and a mounted secret is a
-    link to another file.
+    The files are compared by their contents, not by their times. A file may change twice within a
+    clock tick, and a mounted secret is a link to another file.
 
     Args:
         paths: the files.
-        parse: makes something of their contents, in order; raises UnusableFileError.
-        interval_seconds: look for changes that often at most, and only when somebody asks.
+        parse: makes the value of their contents, which are in the order of the paths; raises
+            UnusableFileError.
+        interval_seconds: the least time between two looks at the files. `current` looks; nothing
+            else does.
 
     Raises:
-        UnusableFileError: they cannot be read, or not be used, at the start.
+        UnusableFileError: the files cannot be read or used at the start.
     """
 
     def __init__(
@@ -40,12 +42,15 @@ class WatchedFiles(Generic[T]):
         self._parse = parse
         self._interval_seconds = interval_seconds
         self._lock = threading.Lock()
-        self._seen = _contents(paths)
-        self._value = parse(_readable(self._seen))
+        self._contents = _contents(paths)
+        self._value = parse(_readable(self._contents))
         self._next_look = time.monotonic() + interval_seconds
 
     def current(self) -> T:
-        """Return what the files say. If they have turned bad, that is logged as an error once, and the old stands."""
+        """Return the value.
+
+        If the files have turned bad, that is logged once as an error, and the old value stays.
+        """
         if time.monotonic() >= self._next_look and self._lock.acquire(blocking=False):
             try:
                 self._look()
@@ -56,9 +61,10 @@ class WatchedFiles(Generic[T]):
     def _look(self) -> None:
         self._next_look = time.monotonic() + self._interval_seconds
         contents = _contents(self._paths)
-        if contents == self._seen:
+        if contents == self._contents:
             return
-        self._seen, names = contents, ", ".join(map(str, self._paths))
+        self._contents = contents
+        names = ", ".join(map(str, self._paths))
         try:
             self._value = self._parse(_readable(contents))
             _logger.info("%s: read again", names)
@@ -67,7 +73,7 @@ class WatchedFiles(Generic[T]):
 
 
 def _contents(paths: Sequence[Path]) -> list[bytes | str]:
-    """Read files: bytes, or why a file cannot be read."""
+    """Read files; in place of one that cannot be read there is a text that says why."""
     return [_read(path) for path in paths]
 
 
@@ -79,7 +85,7 @@ def _read(path: Path) -> bytes | str:
 
 
 def _readable(contents: list[bytes | str]) -> list[bytes]:
-    """Return the contents.
+    """Return the contents if all files could be read.
 
     Raises:
         UnusableFileError: a file could not be read.

@@ -3,11 +3,11 @@
 import copy
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from sealserve_service.commands import options
-from sealserve_service.settings import from_environment
+from sealserve_service.settings.options import read_settings
 from tests.support.bicep import BicepError, read_template
 from tests.support.container_group import API_VERSION, faults
 from tests.support.templates import (
@@ -76,15 +76,14 @@ def test_the_command_and_the_environment_are_sealserve_s_own() -> None:
     program, command, flag, model, *others = group["command"]
     assert (program, command, flag) == ("sealserve", "serve", "--model")
     assert others == ["--input-range", "0,1", "--weights", "private"]
-    file = options.model_file(model)
-    assert (file.name, str(file.path), file.sha256) == ("mnist", "mnist.skops", FILLED_IN["MODEL_SHA256"])
     environment = {variable["name"]: variable["value"] for variable in group["environmentVariables"]}
-    settings = from_environment(environment)
-    assert settings["key_store"] == "https://keyaccount.blob.core.windows.net/keys"
-    assert settings["identity_client_id"] == FILLED_IN["IDENTITY_CLIENT_ID"]
+    settings = read_settings({"model": [model]}, environment)
+    assert settings.model == (("mnist", Path("mnist.skops"), FILLED_IN["MODEL_SHA256"]),)
+    assert settings.key_store == "https://keyaccount.blob.core.windows.net/keys"
+    assert settings.identity_client_id == FILLED_IN["IDENTITY_CLIENT_ID"]
     (tls,) = [volume for volume in group_of_yaml()["properties"]["volumes"] if volume["name"] == "tls"]
     mounted = {f"/tls/{file}" for file in tls["secret"]}
-    files = {settings[name] for name in ("tls_certificate", "tls_private_key", "identities")}
+    files = {str(file) for file in (settings.tls_certificate, settings.tls_private_key, settings.identities)}
     assert files | {environment["SEALSERVE_CA_CERTIFICATE"]} == mounted
     assert environment["SEALSERVE_SERVER_NAME"] == "scorer.westeurope.azurecontainer.io"
 

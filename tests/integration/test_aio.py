@@ -24,7 +24,6 @@ from sealserve.errors import (
     UnavailableError,
 )
 from sealserve_service.catalog.registry import ModelRegistry
-from sealserve_service.tenants.quota import Quota
 from tests.support.certificates import Authority
 from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
@@ -107,9 +106,7 @@ def test_tls_and_a_token_on_every_call(digits_model: Digits, tmp_path: Path) -> 
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
     identities = IdentitiesFile(tmp_path / "identities.toml", clinic=ALL)
     token = identities.token("clinic")
-    settings = dataclasses.replace(
-        SETTINGS, tls_certificate=certificate, tls_private_key=key, identities=identities.path
-    )
+    settings = SETTINGS.with_changes(tls_certificate=certificate, tls_private_key=key, identities=identities.path)
 
     async def act(client: AsyncClient) -> None:
         assert [model.name async for model in client.models()] == ["digits"]
@@ -217,7 +214,7 @@ def test_closing_a_stream_early_ends_its_call(digits_model: Digits) -> None:
             yield digits_model.X[0]
 
     # The server takes one call at a time: the next is refused for as long as the stream is open.
-    settings = dataclasses.replace(SETTINGS, max_concurrent_calls=1)
+    settings = SETTINGS.with_changes(max_concurrent_calls=1)
 
     async def act(client: AsyncClient) -> None:
         async with (
@@ -242,7 +239,7 @@ def test_more_rows_than_the_window_and_the_open_items(digits_model: Digits) -> N
 
 
 def test_it_obeys_the_delay_of_a_quota(digits_model: Digits) -> None:
-    settings = dataclasses.replace(SETTINGS, quota=Quota(rows_per_minute=600))
+    settings = SETTINGS.with_changes(rows_per_minute=600)
     with running_server(digits_registry(digits_model.estimator), settings) as address:
         results = ran(lambda client: collected(client.stream(np.repeat(digits_model.X[:1], 603, axis=0))), address)
     assert len(results) == 603

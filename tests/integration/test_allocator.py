@@ -43,9 +43,9 @@ def further_arenas(pid: int) -> Iterator[int]:
 
 FAULTS = """
 import resource, sys
-from sealserve_service.allocator import KEPT_BYTES, keep_what_is_freed
+from sealserve_service.allocator import KEPT_BYTES, keep_freed_memory
 if sys.argv[1] == "kept":
-    keep_what_is_freed()
+    keep_freed_memory()
 def come_and_go():
     messages = [b"." * (1 << 20) for _ in range(KEPT_BYTES >> 21)]
 for _ in range(3):  # what is mapped for itself at first comes from the heap later

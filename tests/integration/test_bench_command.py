@@ -1,6 +1,5 @@
 """`sealserve bench` against real services: idle, overloaded, stopping, dead."""
 
-import dataclasses
 import json
 import re
 import socket
@@ -19,7 +18,6 @@ from sealserve.loadtest.driver import LoadDriver
 from sealserve.loadtest.items import Answered, LoadItems, random_rows
 from sealserve.loadtest.ledger import Ledger, due_times
 from sealserve_service.catalog.registry import ModelRegistry
-from sealserve_service.tenants.quota import Quota
 from tests.support.command_line import fails
 from tests.support.digits import Digits
 from tests.support.programs import serve
@@ -87,7 +85,7 @@ def test_what_it_says(digits_server: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_overloaded_service(digits_model: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = dataclasses.replace(SETTINGS, quota=Quota(requests_per_minute=5))
+    settings = SETTINGS.with_changes(requests_per_minute=5)
     with running_server(digits_registry(digits_model.estimator), settings) as address:
         figures = benched(tmp_path, "--address", address, "--rate", "50", "--seconds", "0.4", "--replay")
         assert figures["answered"] == 5
@@ -100,7 +98,7 @@ def test_an_overloaded_service(digits_model: Digits, tmp_path: Path, capsys: pyt
 
 def test_a_refused_batch(digits_model: Digits, tmp_path: Path) -> None:
     """The delay that it asks for is longer than the run, which ends in time nevertheless."""
-    settings = dataclasses.replace(SETTINGS, quota=Quota(rows_per_minute=10))
+    settings = SETTINGS.with_changes(rows_per_minute=10)
     with running_server(digits_registry(digits_model.estimator), settings) as address:
         figures = benched(tmp_path, "--address", address, "--layout", "column")
         assert figures["answered"] == 1

@@ -15,12 +15,15 @@ import pytest
 import skops.io
 from sklearn.cluster import KMeans
 
+from sealserve.cli.command import credentials
 from sealserve.cli.main import build_parser, commands, main
 from sealserve.client import Client
+from sealserve.credentials import Credentials
 from sealserve.secret_key import SecretKey
 from sealserve_service.catalog.registry import ModelRegistry
-from sealserve_service.commands import options
+from sealserve_service.commands.options import settings_of
 from sealserve_service.settings import Settings
+from sealserve_service.settings.options import MODEL_OPTIONS, OPTIONS
 from tests.support.command_line import fails
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
@@ -173,7 +176,61 @@ def test_the_probe_loads_neither_numpy_nor_seal() -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     loaded = set(result.stdout.split())
     assert "sealserve.cli.health" in loaded
-    assert loaded.isdisjoint({"numpy", "seal", "sklearn", "matplotlib"})
+    assert loaded.isdisjoint({"numpy", "seal", "sklearn", "matplotlib", "pydantic"})
+
+
+PROBE = ("health", "--address", "127.0.0.1:1", "--timeout", "0.1")
+CREDENTIALS = ("ca-certificate", "client-certificate", "client-key", "server-name")
+
+
+@pytest.mark.parametrize("name", [*CREDENTIALS, "token"])
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_an_empty_variable_of_a_client_is_not_set(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SEALSERVE_{name.replace('-', '_').upper()}", text)
+    assert credentials(build_parser("health").parse_args(PROBE)) == Credentials()
+
+
+def test_variables_of_a_client_are_stripped_and_flags_go_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*CREDENTIALS, "token"):
+        monkeypatch.setenv(f"SEALSERVE_{name.replace('-', '_').upper()}", f" a-{name}\n")
+    expected: dict[str, Any] = {name.replace("-", "_"): f"a-{name}" for name in (*CREDENTIALS, "token")}
+    assert credentials(build_parser("health").parse_args(PROBE)) == Credentials(**expected)
+    flags = [f"--{name}=b" for name in CREDENTIALS]
+    expected |= {name.replace("-", "_"): "b" for name in CREDENTIALS}
+    assert credentials(build_parser("health").parse_args([*PROBE, *flags])) == Credentials(**expected)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "text"),
+    [
+        *(("--timeout", value, "a number of seconds above 0") for value in ("nan", "inf", "0", "-1", "1e300", "soon")),
+        *(("--address", value, "HOST:PORT") for value in ("", " ", "127.0.0.1:65536", "127.0.0.1:99999")),
+        ("--token-file", "", "it is empty"),
+    ],
+)
+def test_a_wrong_flag_of_a_client_is_refused(
+    flag: str, value: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["models", "list", f"{flag}={value}"])
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert flag in last
+    assert text in last
+
+
+def test_what_a_client_cannot_use_names_who_said_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--ca-certificate: it is empty" in fails(capsys, *PROBE, "--ca-certificate=")
+    monkeypatch.setenv("SEALSERVE_CLIENT_KEY", "x.key")
+    assert "(given: SEALSERVE_CLIENT_KEY)" in fails(capsys, *PROBE)
+    assert "(given: SEALSERVE_CLIENT_KEY, --insecure)" in fails(capsys, *PROBE, "--insecure")
+    monkeypatch.delenv("SEALSERVE_CLIENT_KEY")
+    monkeypatch.setenv("SEALSERVE_TOKEN", "two words")
+    said = fails(capsys, *PROBE)
+    assert "(given: SEALSERVE_TOKEN)" in said
+    assert "two words" not in said
 
 
 def inspected(command: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -270,12 +327,13 @@ def test_what_hides_no_weights_is_not_offered_beside_what_does(
 
 
 def test_weights_are_private_unless_they_are_to_be_open() -> None:
-    serve_arguments, inspect_arguments = (
-        build_parser().parse_args([command, *model]) for command, model in (("serve", []), ("inspect", ["a.npz"]))
-    )
-    assert options.hiding_bits(serve_arguments) == options.hiding_bits(inspect_arguments) == 40
-    assert options.hiding_bits(build_parser().parse_args(["serve", "--weights", "open"])) is None
-    assert Settings().hiding_bits == 40
+    for command, listed in ((["serve"], OPTIONS), (["inspect", "a.npz"], MODEL_OPTIONS)):
+        settings = settings_of(build_parser(command[0]).parse_args(command), listed)
+        assert (settings.weights, settings.hiding_bits) == ("private", 40)
+        assert (
+            settings_of(build_parser(command[0]).parse_args([*command, "--weights", "open"]), listed).weights == "open"
+        )
+    assert (Settings().weights, Settings().hiding_bits) == ("private", 40)
 
 
 def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +341,10 @@ def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.Capt
     assert "HOST:PORT" in fails(capsys, "serve", "--model", model, "--input-range", "0,1", "--address", "nowhere")
     assert "same name" in fails(capsys, "serve", "--model", model, "--model", model)
     assert "'nix'" in fails(capsys, "serve", "--model", model, "--input-range", "nix=0,1")
-    assert "at least 1" in fails(capsys, "serve", "--model", model, "--processes", "0")
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--model", model, "--processes", "0"])
+    assert caught.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
     in_range = ("serve", "--model", model, "--input-range", "0,1", "--address", "127.0.0.1:0")
     for place, text in (
         ("azure:keys", "SEALSERVE_KEY_STORE_CONNECTION_STRING"),
@@ -306,10 +367,10 @@ def test_serve_refuses_what_makes_no_sense(model_file: Path, capsys: pytest.Capt
 
 
 def test_options_are_for_one_model_or_for_all() -> None:
-    arguments = build_parser().parse_args(
+    arguments = build_parser("serve").parse_args(
         ["serve", "--model", "a=x/one.npz", "--model", "x/two.skops", "--input-range", "0,1", "--input-range", "a=-1,1"]
     )
-    first, second = (options.source(file, arguments) for file in arguments.model)
+    first, second = settings_of(arguments).models
     assert (first.name, first.path, first.input_range) == ("a", Path("x/one.npz"), (-1.0, 1.0))
     assert (second.name, second.path, second.input_range) == ("two", Path("x/two.skops"), (0.0, 1.0))
     assert first.max_score_error is None
@@ -317,9 +378,12 @@ def test_options_are_for_one_model_or_for_all() -> None:
 
 def test_a_model_may_come_with_its_digest(capsys: pytest.CaptureFixture[str], model_file: Path) -> None:
     digest = "0123456789abcdef" * 4
-    assert options.model_file(f"a=x/b@c.npz@sha256:{digest.upper()}") == ("a", Path("x/b@c.npz"), digest)
-    assert options.model_file(f"x/b.npz@sha256:{digest}") == ("b", Path("x/b.npz"), digest)
-    assert options.model_file("x/b@c.npz") == ("b@c", Path("x/b@c.npz"), "")
+    models = (f"a=x/b@c.npz@sha256:{digest.upper()}", f"x/b.npz@sha256:{digest}", "x/b@c.npz")
+    assert Settings(model=models).model == (
+        ("a", Path("x/b@c.npz"), digest),
+        ("b", Path("x/b.npz"), digest),
+        ("b@c", Path("x/b@c.npz"), ""),
+    )
     with pytest.raises(SystemExit):
         main(["serve", "--model", f"a.npz@sha256:{digest[1:]}"])
     assert "64 hexadecimal digits" in capsys.readouterr().err
@@ -330,8 +394,29 @@ def test_a_model_may_come_with_its_digest(capsys: pytest.CaptureFixture[str], mo
 def test_the_environment_gives_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALSERVE_ADDRESS", "127.0.0.1:7")
     monkeypatch.setenv("SEALSERVE_PROCESSES", "3")
-    arguments = build_parser().parse_args(["serve", "--model", "a.npz", "--processes", "2"])
-    assert (arguments.address, arguments.processes) == ("127.0.0.1:7", 2)
+    arguments = build_parser("serve").parse_args(["serve", "--model", "a.npz", "--processes", "2", "--weights", "open"])
+    settings = settings_of(arguments)
+    assert (settings.address, settings.processes) == ("127.0.0.1:7", 2)
+
+
+def test_a_container_is_configured_by_variables_alone(model_file: Path, tmp_path: Path, digits_model: Digits) -> None:
+    variables = {
+        "SEALSERVE_MODEL": f" digits={model_file} ;\n again={model_file} ",
+        "SEALSERVE_INPUT_RANGE": "0,1\nagain=0,2\n",
+        "SEALSERVE_INPUT_STEP": "0.0625",
+        "SEALSERVE_PROCESSES": " 2 ",
+        "SEALSERVE_WATCH": "yes",
+        "SEALSERVE_KEY_STORE": str(tmp_path / "keys"),
+        "SEALSERVE_MAX_OPEN_ITEMS": "7",
+        "SEALSERVE_LOG_FORMAT": "",
+    }
+    with serve(**variables) as program, Client(program.address, model="again", timeout_seconds=HANG_SECONDS) as client:
+        assert [model.name for model in client.models()] == ["again", "digits"]
+        assert client.model.grid.maximum[0] == 2.0
+        assert (client.model.limits.max_open_items, client.model.limits.suggested_connections) == (7, 2)
+        assert (
+            client.predict(digits_model.X[:1]).tolist() == digits_model.estimator.predict(digits_model.X[:1]).tolist()
+        )
 
 
 def test_the_model_folder_of_azure_ml(
@@ -411,6 +496,20 @@ def test_a_missing_extra_is_named(model_file: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert "pip install 'sealserve[service]'" in result.stderr
+
+
+def test_a_list_of_commands_needs_no_extra() -> None:
+    """Who has the SDK only asks for help first."""
+    hide = "import sys; sys.modules['pydantic'] = None; from sealserve.cli.main import main; "
+    command = [sys.executable, "-c", hide + "sys.exit(main(sys.argv[1:]))"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert all(command.name in shown for command in commands())
+    for name in ("serve", "inspect"):
+        refused = subprocess.run([*command, name, "--help"], capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1
+        assert (
+            refused.stderr == "sealserve: error: this command needs more packages: pip install 'sealserve[service]'\n"
+        )
 
 
 def test_the_demonstration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 Tokens change while the service runs.
 """
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -84,7 +83,7 @@ def service(digits_model: Digits, tmp_path: Path) -> Iterator[Service]:
             served("secret", linear([[3.0, 4.0]]), input_step=1 / 16, keys=keys),
         ]
     )
-    with running_server(registry, dataclasses.replace(SETTINGS, identities=file.path), keys) as address:
+    with running_server(registry, SETTINGS.with_changes(identities=file.path), keys) as address:
         yield Service(address, file, credentials)
 
 

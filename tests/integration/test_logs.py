@@ -333,7 +333,7 @@ def test_nothing_of_a_payload_a_token_or_a_key_is_logged(
 
 def test_a_stranger_is_given_no_id(model_file: Path, digits_model: Digits) -> None:
     identities = IdentitiesFile(model_file.parent / "identities.toml", lab=ALL)
-    settings = dataclasses.replace(SETTINGS, identities=identities.path)
+    settings = SETTINGS.with_changes(identities=identities.path)
     telemetry = Telemetry()
     with (
         running_server(digits_registry(digits_model.estimator), settings, telemetry=telemetry) as address,

@@ -20,7 +20,6 @@ from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.engines.base import Engine, Scoring
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
-from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
 from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
@@ -149,7 +148,7 @@ def test_calls_that_are_refused_unread_are_counted(digits_model: Digits) -> None
 
 
 def test_what_is_refused_unread_is_not_charged(digits_model: Digits) -> None:
-    settings = dataclasses.replace(SETTINGS, quota=Quota(requests_per_minute=2))
+    settings = SETTINGS.with_changes(requests_per_minute=2)
     with BusyServer(digits_model, settings) as server:
         for _ in range(5):
             server.refusal_of_silence()
@@ -188,7 +187,7 @@ def test_an_engine_that_needs_no_turn_is_not_refused(digits_model: Digits) -> No
 def test_a_stranger_does_not_learn_that_the_server_is_busy(digits_model: Digits, tmp_path: Path) -> None:
     file = IdentitiesFile(tmp_path / "identities.toml", alice=ALL)
     credentials = Credentials(token=file.token("alice"))
-    settings = dataclasses.replace(SETTINGS, identities=file.path)
+    settings = SETTINGS.with_changes(identities=file.path)
     with (
         BusyServer(digits_model, settings, credentials=credentials) as server,
         open_channel(server.address, None) as stranger,

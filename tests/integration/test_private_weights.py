@@ -4,7 +4,6 @@ Keys that are wrong, foreign or gone are refused.
 """
 
 import asyncio
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -232,7 +231,7 @@ def test_threads_share_a_client_and_its_key(service: Service, digits_model: Digi
 def test_who_may_register_no_keys_is_told_so(digits_model: Digits, tmp_path: Path) -> None:
     file = IdentitiesFile(tmp_path / "identities.toml", clinic='models = ["*"]', lab=ALL)
     keys = registered_keys()
-    settings = dataclasses.replace(SETTINGS, identities=file.path)
+    settings = SETTINGS.with_changes(identities=file.path)
     tokens = {tenant: Credentials(token=file.token(tenant)) for tenant in ("clinic", "lab")}
     with running_server(private_digits(digits_model, keys), settings, keys) as address:
         with Client(address, credentials=tokens["clinic"], timeout_seconds=HANG_SECONDS) as clinic:
@@ -317,7 +316,7 @@ def test_another_tenants_key_is_not_found(digits_model: Digits, tmp_path: Path) 
     file = IdentitiesFile(tmp_path / "identities.toml", alice=ALL, bob=ALL)
     alices, bobs = (Credentials(token=file.token(tenant)) for tenant in ("alice", "bob"))
     keys = registered_keys()
-    settings = dataclasses.replace(SETTINGS, identities=file.path)
+    settings = SETTINGS.with_changes(identities=file.path)
     with (
         running_server(private_digits(digits_model, keys), settings, keys) as address,
         RawClient(address, credentials=alices) as alice,

@@ -3,7 +3,6 @@
 Clients obey the delay.
 """
 
-import dataclasses
 import time
 from typing import Any
 
@@ -30,7 +29,7 @@ from tests.support.serving import (
 
 
 def with_quota(**bounds: float) -> Any:
-    return dataclasses.replace(SETTINGS, quota=Quota(**bounds))
+    return SETTINGS.with_changes(**bounds)
 
 
 @pytest.mark.parametrize("name", ["rows_per_minute", "requests_per_minute"])

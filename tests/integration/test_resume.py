@@ -1,7 +1,6 @@
 """Streams that break and are resumed: over reset connections, past stopped or busy services."""
 
 import asyncio
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.errors import DeadlineError, DrainingError, QuotaExceededError, UnavailableError
-from sealserve_service.tenants.quota import Quota
 from tests.support.digits import Digits
 from tests.support.resetting_proxy import resetting_proxy
 from tests.support.serving import (
@@ -111,8 +109,8 @@ def test_a_service_that_stops_hands_over_to_another(digits_model: Digits, stream
     """Both listen on one port, as processes of one service do."""
     rows = digits_model.X[:60]
     registry = digits_registry(digits_model.estimator)
-    shared = dataclasses.replace(SETTINGS, share_port=True)
-    with running(registry, shared) as first, running(registry, dataclasses.replace(shared, address=first.address)):
+    shared = SETTINGS.with_changes(processes=2, weights="open")
+    with running(registry, shared) as first, running(registry, shared.with_changes(address=first.address)):
 
         def source() -> Iterator[Any]:
             yield from rows[:30]
@@ -124,7 +122,7 @@ def test_a_service_that_stops_hands_over_to_another(digits_model: Digits, stream
 
 @both
 def test_streams_that_are_refused_wait_for_those_that_are_not(digits_model: Digits, stream: Streamed) -> None:
-    settings = dataclasses.replace(SETTINGS, max_concurrent_calls=1)
+    settings = SETTINGS.with_changes(max_concurrent_calls=1)
     rows = digits_model.X[:50]
     with running_server(digits_registry(digits_model.estimator, settings), settings) as address:
         assert_complete(stream(address, rows, connections=3), digits_model.estimator.predict(rows))
@@ -132,7 +130,7 @@ def test_streams_that_are_refused_wait_for_those_that_are_not(digits_model: Digi
 
 @both
 def test_items_that_are_refused_for_their_bytes_are_sent_later(digits_model: Digits, stream: Streamed) -> None:
-    settings = dataclasses.replace(SETTINGS, quota=Quota(bytes_in_flight=40_000))
+    settings = SETTINGS.with_changes(bytes_in_flight=40_000)
     rows = digits_model.X[:50]
     with running_server(digits_registry(digits_model.estimator, settings), settings) as address:
         assert_complete(stream(address, rows, connections=3), digits_model.estimator.predict(rows))
@@ -140,7 +138,7 @@ def test_items_that_are_refused_for_their_bytes_are_sent_later(digits_model: Dig
 
 @both
 def test_a_quota_that_is_used_up_for_longer_than_the_time_is_an_error(digits_model: Digits, stream: Streamed) -> None:
-    settings = dataclasses.replace(SETTINGS, quota=Quota(rows_per_minute=2))
+    settings = SETTINGS.with_changes(rows_per_minute=2)
     with running_server(digits_registry(digits_model.estimator, settings), settings) as address:
         with pytest.raises(QuotaExceededError) as caught:
             stream(address, digits_model.X[:5], timeout_seconds=5.0)

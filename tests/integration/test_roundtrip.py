@@ -1,6 +1,5 @@
 """A real client against a real server: what it predicts is what the estimator predicts."""
 
-import dataclasses
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -271,7 +270,7 @@ def test_closing_a_stream_early_ends_its_call_and_its_thread(digits_model: Digit
             yield digits_model.X[0]
 
     # The server takes one call at a time: the next is refused for as long as the stream is open.
-    settings = dataclasses.replace(SETTINGS, max_concurrent_calls=1)
+    settings = SETTINGS.with_changes(max_concurrent_calls=1)
     with (
         running_server(digits_registry(digits_model.estimator, settings), settings) as address,
         client_of(address) as client,

@@ -1,6 +1,5 @@
 """A server from its start to its orderly end, and what it loads."""
 
-import dataclasses
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sealserve.client import Client
 from sealserve.errors import DrainingError
 from sealserve_service.catalog.registry import ModelRegistry
-from sealserve_service.rpc.server import AddressError
+from sealserve_service.settings.values import AddressError
 from tests.support import http2
 from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_error, assert_scores
@@ -90,7 +89,7 @@ def test_a_path_that_is_not_utf_8_harms_nothing_else(raw: RawClient, digits_serv
 
 
 def test_a_port_in_use(digits_server: str) -> None:
-    settings = dataclasses.replace(SETTINGS, address=digits_server)
+    settings = SETTINGS.with_changes(address=digits_server)
     with pytest.raises(AddressError, match=digits_server), running_server(ModelRegistry([]), settings):
         pass
 

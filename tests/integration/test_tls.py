@@ -19,8 +19,8 @@ from sealserve.credentials import Credentials
 from sealserve.errors import UnauthenticatedError, UnavailableError
 from sealserve_service.process.supervisor import run
 from sealserve_service.rpc.certificates import server_credentials
-from sealserve_service.rpc.server import AddressError
 from sealserve_service.settings import Settings
+from sealserve_service.settings.values import AddressError
 from sealserve_service.watched_files import UnusableFileError
 from tests.support import programs
 from tests.support.certificates import Authority, Pair
@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def settings(files: tuple[Path, Path]) -> Settings:
-    return dataclasses.replace(SETTINGS, tls_certificate=files[0], tls_private_key=files[1])
+    return SETTINGS.with_changes(tls_certificate=files[0], tls_private_key=files[1])
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_what_is_spoken_is_tls_of_this_decade(tls_server: str, version: ssl.TLSV
 def test_mutual_tls_wants_a_certificate_of_its_authority(
     settings: Settings, client_ca: Path, digits_model: Digits
 ) -> None:
-    settings = dataclasses.replace(settings, tls_client_ca=client_ca)
+    settings = settings.with_changes(tls_client_ca=client_ca)
     with running_server(digits_registry(digits_model.estimator), settings) as address:
         assert predicts(address, digits_model, showing(OURS.issue("somebody")))
         refused = {
@@ -147,7 +147,7 @@ def test_certificates_of_known_subjects_need_no_token(
         clinic=ALL,
     )
     token = file.token("clinic")
-    settings = dataclasses.replace(settings, tls_client_ca=client_ca, identities=file.path)
+    settings = settings.with_changes(tls_client_ca=client_ca, identities=file.path)
     with running_server(digits_registry(digits_model.estimator), settings) as address:
         assert predicts(address, digits_model, showing(OURS.issue("gateway")))
         assert predicts(address, digits_model, showing(OURS.issue("x", uri="spiffe://example.org/lab")))
@@ -199,7 +199,7 @@ def test_a_new_certificate_is_served_while_a_stream_is_open(
 
 
 def test_the_authority_of_clients_may_change(settings: Settings, client_ca: Path, digits_model: Digits) -> None:
-    settings = dataclasses.replace(settings, tls_client_ca=client_ca)
+    settings = settings.with_changes(tls_client_ca=client_ca)
     theirs, ours = showing(THEIRS.issue("client")), showing(OURS.issue("client"))
     with running_server(digits_registry(digits_model.estimator), settings) as address:
         assert predicts(address, digits_model, ours)
@@ -269,11 +269,10 @@ def test_plaintext_is_served_on_loopback_only(address: str, processes: int) -> N
 
 
 def test_plaintext_elsewhere_is_asked_for_aloud(digits_model: Digits) -> None:
-    settings = dataclasses.replace(SETTINGS, address="0.0.0.0:0")
-    registry = digits_registry(digits_model.estimator)
-    with pytest.raises(AddressError, match="can be reached from other machines"), running_server(registry, settings):
-        pass
-    with running_server(registry, dataclasses.replace(settings, insecure=True)) as address:
+    with pytest.raises(AddressError, match="can be reached from other machines"):
+        SETTINGS.with_changes(address="0.0.0.0:0")
+    settings = SETTINGS.with_changes(address="0.0.0.0:0", insecure=True)
+    with running_server(digits_registry(digits_model.estimator), settings) as address:
         assert predicts(address, digits_model, None)
 
 

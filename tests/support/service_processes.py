@@ -10,12 +10,11 @@ import psutil
 
 PROGRAM = """
 import sys
-from pathlib import Path
-from sealserve_service.settings import ModelSource, Settings
+from sealserve_service.settings import Settings
 from sealserve_service.process.supervisor import run
 path, address, processes = sys.argv[1:]
-source = ModelSource("line", Path(path), input_range=(0.0, 1.0))
-sys.exit(run(Settings(address=address, processes=int(processes), models=(source,), hiding_bits=None)))
+model, input_range = ("line=" + path,), ("0,1",)
+sys.exit(run(Settings(address=address, processes=processes, model=model, input_range=input_range, weights="open")))
 """
 
 

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import dataclasses
 import signal
 import subprocess
 import sys
@@ -42,7 +41,7 @@ LIMITS = SETTINGS.limits
 
 def with_limits(**changes: Any) -> Settings:
     """The settings of a test server with some limits changed."""
-    return dataclasses.replace(SETTINGS, limits=dataclasses.replace(LIMITS, **changes))
+    return SETTINGS.with_changes(**changes)
 
 
 def served(

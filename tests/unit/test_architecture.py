@@ -81,7 +81,6 @@ MISNAMED = {
     "client/streaming/test_transfer.py",
     "service/planning/test_column_planner.py",
     "service/planning/test_input_grid.py",
-    "service/scoring/test_items.py",
 }
 
 

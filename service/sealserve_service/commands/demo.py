@@ -1,4 +1,4 @@
-"""`sealserve demo`: train, serve, encrypt, score, decrypt, on scikit-learn's bundled digits."""
+"""`sealserve demo`: trains on scikit-learn's bundled digits, serves, encrypts, scores, decrypts."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Run the demonstration; 0 only if every label equals the plaintext model's."""
+    """Run the demonstration; return 0 only if every label equals the plaintext model's."""
     import numpy as np
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
@@ -107,7 +107,7 @@ def _print_table(truth: Any, labels: Any, expected: Any, scores: Any, expected_s
 
 
 def _draw(images: Any, labels: Any, scores: Any, path: Path) -> None:
-    """Draw some digits, each above the scores that were computed without seeing it."""
+    """Draw digits, each above the scores that the service computed without seeing it."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""`sealserve inspect`: what would be served of a model file, and at what cost; or why it is refused."""
+"""`sealserve inspect`: what would be served of a model file, and at what cost, or why not."""
 
 import contextlib
 import json
@@ -8,13 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command
 from sealserve.errors import PlanError
-from sealserve_service.commands.options import (
-    ModelFile,
-    add_model_options,
-    add_weights_options,
-    hiding_bits,
-    source,
-)
 
 if TYPE_CHECKING:
     from sealserve.he.quantization import InputGrid
@@ -25,9 +18,12 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
+    # Imported here: a list of commands needs no extra.
+    from sealserve_service.commands.options import add_options
+    from sealserve_service.settings.options import MODEL_OPTIONS
+
     parser.add_argument("path", type=Path, metavar="MODEL", help="a .skops, .npz, .pkl or .joblib file")
-    add_model_options(parser, per_model=False)
-    add_weights_options(parser)
+    add_options(parser, MODEL_OPTIONS)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -38,27 +34,28 @@ def run(arguments: Namespace) -> int:
     from sealserve.cli.models import as_dict, describe
     from sealserve_service.catalog.registry import PrivateWeights, serve_model
     from sealserve_service.catalog.sources import calibration_rows
+    from sealserve_service.commands.options import settings_of
     from sealserve_service.engines.linear.rerandomizer import no_keys
     from sealserve_service.models.loading import load_model
     from sealserve_service.planning.grid import input_grid
-    from sealserve_service.settings import Settings
+    from sealserve_service.settings.options import MODEL_OPTIONS
 
-    asked = source(ModelFile(arguments.path.stem, arguments.path), arguments)
-    model = load_model(asked.path, trust_pickle=arguments.trust_pickle)
+    settings = settings_of(arguments, MODEL_OPTIONS)
+    asked = settings.source(arguments.path.stem, arguments.path)
+    model = load_model(asked.path, trust_pickle=settings.trust_pickle)
     calibration = calibration_rows(asked)
     grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)
-    bits = hiding_bits(arguments)
     with threadpool_limits(1, user_api="blas"):  # as a serving process has it: engines time themselves
         served = serve_model(
             asked.name,
             model,
             grid,
-            Settings().limits,
+            settings.limits,
             max_score_error=asked.max_score_error,
             calibration=calibration,
-            private=None if bits is None else PrivateWeights(bits, no_keys),
+            private=PrivateWeights(settings.hiding_bits, no_keys) if settings.weights == "private" else None,
         )
-        plans = summaries(model, grid, served.model, arguments.hiding_bits)
+        plans = summaries(model, grid, served.model, settings.hiding_bits)
     if arguments.json:
         print(json.dumps({"model": as_dict(served.model), "plans": plans}, indent=2))
     else:

@@ -1,14 +1,13 @@
-"""`sealserve tokens new|check`: the tokens that a service knows its tenants by."""
+"""`sealserve tokens new|check`: the tokens by which a service knows its tenants."""
 
 import fcntl
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sealserve.cli.command import Command
 from sealserve.errors import InputError
-from sealserve_service.commands.options import positive
 from sealserve_service.tenants.identities import (
     Identities,
     digest_of,
@@ -17,18 +16,20 @@ from sealserve_service.tenants.identities import (
     read_identities,
 )
 
+_MAX_DAYS = 36_500
+
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     making = actions.add_parser("new", help="make a token: it is printed once, the service keeps its digest only")
-    making.add_argument("--tenant", required=True, metavar="NAME", help="whose it is")
-    making.add_argument("--days", type=positive, metavar="N", help="how long it is good (until it is revoked)")
+    making.add_argument("--tenant", required=True, metavar="NAME", help="the tenant that it is for")
+    making.add_argument("--days", type=_days, metavar="N", help="how long it is valid (until it is revoked)")
     making.add_argument(
         "--file",
         type=Path,
         metavar="FILE",
-        help="add it to this file of identities, which is made if there is none; else its entry goes to stderr",
+        help="add it to this file of identities, which is made if it is missing; without it the entry goes to stderr",
     )
     making.set_defaults(action=_new)
     checking = actions.add_parser("check", help="say who may do what, or what is wrong with the file")
@@ -37,9 +38,18 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Do what the action says."""
+    """Run the action."""
     arguments.action(arguments)
     return 0
+
+
+def _days(text: str) -> float:
+    try:
+        if 0 < (days := float(text)) <= _MAX_DAYS:
+            return days
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"{text!r} is not a number above 0 and at most {_MAX_DAYS}")
 
 
 def _new(arguments: Namespace) -> None:
@@ -70,7 +80,7 @@ def _check(arguments: Namespace) -> None:
 
 
 def entry_of(tenant: str, token: str, expires: datetime | None) -> str:
-    """Return what the file of identities says of a token."""
+    """Return the token's entry in the file of identities."""
     lines = ["[[tokens]]", f'tenant = "{tenant}"', f'sha256 = "{digest_of(token)}"']
     if expires is not None:
         lines.append(f"expires = {expires:%Y-%m-%dT%H:%M:%SZ}")
@@ -78,13 +88,16 @@ def entry_of(tenant: str, token: str, expires: datetime | None) -> str:
 
 
 def add(path: Path, tenant: str, entry: str) -> None:
-    """Append a token's entry, and that of its tenant if there is none yet: every model, lists and keys.
+    """Append a token's entry, and an entry for its tenant if there is none yet.
+
+    A new tenant may use every model, list the models and register keys.
 
     Raises:
         UnusableFileError: the file is there and malformed; nothing was written.
     """
     with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # of two that add to it at once, the second sees what the first has added
+        # If two programs add to the file at once, the second sees what the first has added.
+        fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         data = file.read()
         known = read_identities(path, data) if data.strip() else Identities(tenants={}, tokens={}, subjects={})
@@ -92,7 +105,8 @@ def add(path: Path, tenant: str, entry: str) -> None:
             permissions = 'models = ["*"]\nlist_models = true\nregister_keys = true'
             entry = f"[tenants.{tenant}]\n{permissions}\n\n{entry}"
         start = "\n" if not data or data.endswith(b"\n") else "\n\n"
-        file.write(f"{start if data else ''}{entry}\n".encode())  # in one piece: a service may be reading along
+        # One write: a service may be reading the file at this moment.
+        file.write(f"{start if data else ''}{entry}\n".encode())
 
 
 COMMAND = Command(

@@ -1,8 +1,9 @@
 """The log: on stderr, one line a record, as text or as JSON.
 
-Whatever a client has sent may stand in a record: what cannot be printed is escaped, so that nothing of it begins a
-line or moves a terminal's cursor, and what is long is cut. A traceback follows its line, indented; in JSON it is a
-field. Records of a call have its facts as `fields` (`calls`), which text shows as NAME=VALUE.
+A record may contain anything that a client has sent. Characters that cannot be printed are escaped,
+so that they neither begin a line nor move a terminal's cursor, and long texts are cut. A traceback
+follows its line, indented; in JSON it is a field. Records of a call have its facts as `fields`
+(`telemetry.calls`), which the text shows as NAME=VALUE.
 """
 
 import json
@@ -19,8 +20,8 @@ _PLAIN = re.compile(r"[\w.:/+\[\]-]+", re.ASCII)
 
 
 def log_to_stderr(level: str, form: str) -> None:
-    """Write all records from a level ("info") on to stderr, as "text" or "json"."""
-    # Would log a traceback, and the bytes, for every header of a hostile call that is not UTF-8.
+    """Write all records of a level ("info") and above to stderr, as "text" or "json"."""
+    # It would log a traceback, and the bytes, for every header of a hostile call that is not UTF-8.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
@@ -28,14 +29,14 @@ def log_to_stderr(level: str, form: str) -> None:
 
 
 def escaped(text: str) -> str:
-    """Escape what cannot be printed, ends of lines of any kind among it."""
+    """Escape characters that cannot be printed, line breaks of every kind among them."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class TextFormatter(logging.Formatter):
-    """For people."""
+    """Formats records for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record's line, and the indented lines of its traceback."""
@@ -46,7 +47,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """For programs: one object a line, in ASCII."""
+    """Formats records for programs: one object a line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record's line."""
@@ -73,7 +74,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """Return the end of a record's traceback, where the error is; "" without one."""
+    """Return the end of a record's traceback, which has the error; "" without a traceback."""
     return formatter.formatException(record.exc_info)[-MAX_TRACEBACK_CHARACTERS:] if record.exc_info else ""
 
 

@@ -1,4 +1,4 @@
-"""Signals as something to wait for, beside sockets and processes."""
+"""Signals: made into a socket, so that a process can wait for them beside sockets and processes."""
 
 import contextlib
 import signal
@@ -12,23 +12,24 @@ _MANY_BYTES = 1 << 16
 
 
 class Signals:
-    """While entered, STOP and RELOAD do nothing but make `socket` readable; for the main thread only.
+    """While this context lasts, STOP and RELOAD only make `socket` readable.
 
-    The interpreter writes to the socket as the signal comes (`signal.set_wakeup_fd`). A handler in Python could not: it
-    waits for the main thread, which may be about to wait itself and would not notice.
+    It is for the main thread only. The interpreter itself writes to the socket when a signal
+    arrives (`signal.set_wakeup_fd`). A handler in Python could not do that in time: it runs in the
+    main thread, which may already be about to wait and would not notice.
     """
 
     def __init__(self) -> None:
         self.socket, self._writer = socket.socketpair()
         self.socket.setblocking(False)
         self._writer.setblocking(False)
-        self._come = set[signal.Signals]()
+        self._arrived = set[signal.Signals]()
         self._restoring = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         for number in (*STOP, RELOAD):
             self._restoring.callback(signal.signal, number, signal.signal(number, self._note))
-        # Unread bytes without number may fill the socket: it is readable then, and what has come is noted.
+        # Many unread bytes may fill the socket. It is readable then, and the signals are noted.
         before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._restoring.callback(signal.set_wakeup_fd, before)
         return self
@@ -41,11 +42,11 @@ class Signals:
         self._writer.close()
 
     def take(self) -> set[signal.Signals]:
-        """Return which have come since the last time."""
+        """Return the signals that have arrived since the last call, and forget them."""
         with contextlib.suppress(BlockingIOError):
             self.socket.recv(_MANY_BYTES)
-        come, self._come = self._come, set()
-        return come
+        arrived, self._arrived = self._arrived, set()
+        return arrived
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._come.add(signal.Signals(number))
+        self._arrived.add(signal.Signals(number))

@@ -1,11 +1,11 @@
-"""Runs the service: in this process, or in several that share the port, each replaced when it dies.
+"""The supervisor: runs the service in this process, or in workers, and replaces dead workers.
 
-SEAL's Python binding holds the GIL: a machine's cores are used by processes, not threads. The kernel spreads
-connections over the processes (SO_REUSEPORT); nothing is shared between them but the port and the model files.
+SEAL's Python binding holds the GIL, so a service uses a machine's cores with processes, not
+threads. The kernel spreads connections over the workers (SO_REUSEPORT). They share nothing but the
+port and the model files.
 """
 
 import contextlib
-import dataclasses
 import logging
 import socket
 import tempfile
@@ -15,11 +15,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from sealserve.protocol.address import is_loopback
+from sealserve_service.app import model_sources
 from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.signals import STOP, Signals
-from sealserve_service.process.worker import StartError, Worker, published, serve, split_address
-from sealserve_service.rpc.server import AddressError, refuse_plaintext
+from sealserve_service.process.worker import StartError, Worker, published_metrics, serve
 from sealserve_service.settings import Settings
+from sealserve_service.settings.values import AddressError, split_address
 from sealserve_service.telemetry.endpoint import SharedMetrics
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
@@ -29,64 +30,68 @@ _logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code. Prints `serving NAMES on HOST:PORT` once it listens.
+    """Serve until SIGTERM or SIGINT and return the exit code.
+
+    It prints `serving NAMES on HOST:PORT` once the service listens.
 
     On SIGHUP every process loads the models whose files have changed.
 
     Raises:
+        InputError: there is no model, or an option names a model that is not there.
         ModelError, PlanError: a model cannot be served.
-        KeyStoreSettingsError: the keys' place cannot be used so.
-        AddressError: the address is malformed, in use, or open to others in plaintext.
+        KeyStoreSettingsError: the key store cannot be opened.
+        AddressError: the address is in use, or no address of this machine.
         UnusableFileError: a certificate, its key or the file of identities cannot be used.
-        StartError: one of several processes could not start, for one of these reasons.
+        StartError: one of several workers could not start, for one of these reasons.
     """
     log_to_stderr(settings.log_level, settings.log_format)
-    host, _ = split_address(settings.address)
-    refuse_plaintext(settings)
-    if not is_loopback(host):
+    names = [source.name for source in model_sources(settings)]
+    settings.check_names(names)
+    if not is_loopback(split_address(settings.address)[0]):
         _warn(settings)
+
+    def announce(port: int) -> None:
+        print(f"serving {', '.join(names)} on {_with_port(settings.address, port)}", flush=True)  # noqa: T201
+
     if settings.processes == 1:
-        serve(settings, lambda port: _announce(settings, port))
+        serve(settings, announce)
     else:
         with _reserved_port(settings.address) as port, _shared_metrics(settings.metrics_address) as directory:
-            address = f"{settings.address.rpartition(':')[0]}:{port}"
-            limits = dataclasses.replace(settings.limits, suggested_connections=settings.processes)
-            shared = dataclasses.replace(settings, address=address, limits=limits, share_port=True, metrics_address="")
-            _Supervisor(shared, directory).run(lambda: _announce(settings, port))
+            shared = settings.with_changes(address=_with_port(settings.address, port), metrics_address="")
+            _Supervisor(shared, directory).run(lambda: announce(port))
     return 0
 
 
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
 def _warn(settings: Settings) -> None:
-    """Say what is unsafe about serving other machines so."""
+    """Log what is unsafe about serving other machines in this way."""
     if settings.tls_certificate is None:
         _logger.warning("serving in plaintext on %s: put TLS in front of it (SECURITY.md)", settings.address)
     if settings.identities is None and settings.tls_client_ca is None:
         _logger.warning("whoever can reach %s may use every model: give --identities FILE", settings.address)
 
 
-def _announce(settings: Settings, port: int) -> None:
-    names = ", ".join(source.name for source in settings.models)
-    print(f"serving {names} on {settings.address.rpartition(':')[0]}:{port}", flush=True)  # noqa: T201
-
-
 @contextlib.contextmanager
 def _shared_metrics(address: str) -> Iterator[Path | None]:
-    """Publish what workers leave in a directory, and yield that; None without an address."""
+    """Publish the workers' metrics and yield the directory for them; None without an address."""
     if not address:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="sealserve-metrics-") as name:
         directory = Path(name)
-        with published(address, SharedMetrics(directory)):
+        with published_metrics(address, SharedMetrics(directory)):
             yield directory
 
 
 @contextlib.contextmanager
 def _reserved_port(address: str) -> Iterator[int]:
-    """Hold the port, without listening, for as long as workers share it.
+    """Reserve the port while the context lasts, without listening, so that workers can share it.
 
     Raises:
-        AddressError: it is in use, if only by a service that shares it too.
+        AddressError: it is in use, be it by a service that shares it too.
     """
     host, port = split_address(address)
     try:
@@ -95,9 +100,9 @@ def _reserved_port(address: str) -> Iterator[int]:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(target)
             target = probe.getsockname()
-        with socket.socket(family, socket.SOCK_STREAM) as holder:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind(target)
+        with socket.socket(family, socket.SOCK_STREAM) as reserved:
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.bind(target)
             yield target[1]
     except OSError as error:
         raise AddressError(f"cannot listen on {address}: {error.strerror}") from error
@@ -107,12 +112,13 @@ class _Supervisor:
     """Keeps settings.processes workers alive.
 
     Args:
-        directory: where they leave what they count, if that is published.
+        settings: the workers'.
+        metrics_directory: where they keep their metrics, if these are published.
     """
 
-    def __init__(self, settings: Settings, directory: Path | None) -> None:
+    def __init__(self, settings: Settings, metrics_directory: Path | None) -> None:
         self._settings = settings
-        self._directory = directory
+        self._metrics_directory = metrics_directory
         self._workers: list[Worker] = []
         self._signals = Signals()
 
@@ -120,73 +126,81 @@ class _Supervisor:
         """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
 
         Raises:
-            StartError: a worker could not start at first. Later ones are tried again, ever more slowly.
+            StartError: a worker could not start at first. Later ones are tried again, with longer
+                and longer pauses.
         """
         with self._signals:
             try:
-                if self._start():
+                if self._start_all():
                     announce()
-                    self._keep_alive()
+                    self._replace_dead()
             finally:
-                self._stop()
+                self._stop_all()
 
-    def _start(self) -> bool:
-        """Start the workers; false if a signal to stop came first."""
-        self._workers = [self._worker(number) for number in range(self._settings.processes)]
+    def _start_all(self) -> bool:
+        """Start the workers and wait until they listen; false if a signal to stop came first."""
+        self._workers = [self._start(number) for number in range(self._settings.processes)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
-            heard = self._wait([worker.started for worker in waiting])
-            if heard is None:
+            readable = self._wait([worker.started for worker in waiting])
+            if readable is None:
                 return False
             for worker in waiting:
-                if worker.started in heard:
-                    worker.hear()
+                if worker.started in readable:
+                    worker.wait_until_ready()
         return True
 
-    def _keep_alive(self) -> None:
+    def _replace_dead(self) -> None:
+        """Replace workers that die, until it is time to stop."""
         backoff_seconds = 0.0
         while True:
             if self._wait([worker.process.sentinel for worker in self._workers]) is None:
                 return
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
-                self._workers.remove(worker)
-                worker.leave()
+                self._remove(worker)
             while len(self._workers) < self._settings.processes:
                 if self._wait([], backoff_seconds) is None:
                     return
-                taken = {worker.number for worker in self._workers}
-                replacement = self._worker(min(set(range(self._settings.processes)) - taken))
+                numbers = set(range(self._settings.processes)) - {worker.number for worker in self._workers}
+                replacement = self._start(min(numbers))
                 self._workers.append(replacement)
                 if self._wait([replacement.started]) is None:
                     return
                 try:
-                    replacement.hear()
+                    replacement.wait_until_ready()
                     backoff_seconds = 0.0
                     _logger.info("process %s took its place", replacement.process.pid)
                 except StartError as error:
-                    self._workers.remove(replacement)
-                    replacement.leave()
+                    self._remove(replacement)
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
                     _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
 
     def _wait(
         self, awaited: Sequence[Connection | int], timeout_seconds: float | None = None
     ) -> Sequence[object] | None:
-        """Wait as multiprocessing does; None when it is time to stop. What is to be reloaded meanwhile is."""
+        """Wait as multiprocessing does, and return what is readable; None when it is time to stop.
+
+        A SIGHUP that comes meanwhile is passed on to the workers.
+        """
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            heard = wait([*awaited, self._signals.socket], None if end is None else max(0.0, end - time.monotonic()))
-            if self._signals.socket not in heard:
-                return heard
+            remaining = None if end is None else max(0.0, end - time.monotonic())
+            readable = wait([*awaited, self._signals.socket], remaining)
+            if self._signals.socket not in readable:
+                return readable
             if self._signals.take() & STOP:
                 return None
             for worker in self._workers:
                 worker.reload()
 
-    def _worker(self, number: int) -> Worker:
-        return Worker(self._settings, number, self._directory)
+    def _start(self, number: int) -> Worker:
+        return Worker(self._settings, number, self._metrics_directory)
 
-    def _stop(self) -> None:
+    def _remove(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        worker.clean_up()
+
+    def _stop_all(self) -> None:
         for worker in self._workers:
             worker.process.terminate()
         deadline = time.monotonic() + self._settings.grace_seconds + _STOP_MARGIN_SECONDS

@@ -1,4 +1,4 @@
-"""A serving process."""
+"""A worker: a serving process, the program's own or one of several under a supervisor."""
 
 import contextlib
 import logging
@@ -12,46 +12,35 @@ from pathlib import Path
 from prometheus_client.registry import Collector
 
 from sealserve.errors import SealserveError
-from sealserve.protocol.address import host_of
-from sealserve_service.allocator import keep_what_is_freed
+from sealserve_service.allocator import keep_freed_memory
 from sealserve_service.app import service
 from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.signals import RELOAD, STOP, Signals
-from sealserve_service.rpc.server import AddressError
 from sealserve_service.settings import Settings
+from sealserve_service.settings.values import AddressError, split_address
 from sealserve_service.telemetry.endpoint import metrics_endpoint
-from sealserve_service.telemetry.metrics import SharedPlace
+from sealserve_service.telemetry.metrics import MetricsFiles
 
-_SPAWN = multiprocessing.get_context("spawn")  # a fork would share gRPC's and BLAS's threads, which do not survive one
-# A thread that wants the GIL asks for it after so long, whenever SEAL's call has ended: to answer one request takes
-# several turns, and Python's own 5 ms for each would add up while another request is scored.
+# gRPC's and BLAS's threads do not survive a fork.
+_SPAWN = multiprocessing.get_context("spawn")
+# A thread that wants the GIL asks for it after this time, whenever SEAL's call has ended. To answer
+# one request takes several turns. Python's own 5 ms for each would add up while another request is
+# scored.
 SWITCH_SECONDS = 0.0005
 
 _logger = logging.getLogger(__name__)
 
 
 class StartError(SealserveError):
-    """A serving process could not start; the text is its own."""
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Split HOST:PORT; an IPv6 host stands in brackets.
-
-    Raises:
-        AddressError: it is malformed.
-    """
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
-        raise AddressError(f"{address!r} is not HOST:PORT, with a port below 65536")
-    return host_of(address), int(port)
+    """A worker could not start; the text is that of its own error."""
 
 
 @contextlib.contextmanager
-def published(address: str, source: Collector) -> Iterator[None]:
-    """Publish metrics, if there is an address to do so.
+def published_metrics(address: str, source: Collector) -> Iterator[None]:
+    """Publish metrics at an address while the context lasts; do nothing if it is "".
 
     Raises:
-        AddressError: it is malformed or in use.
+        AddressError: the address is malformed or in use.
     """
     if not address:
         yield
@@ -70,67 +59,89 @@ def serve(
     settings: Settings,
     announce: Callable[[int], None],
     parent_sentinel: int | None = None,
-    place: SharedPlace | None = None,
+    metrics_files: MetricsFiles | None = None,
 ) -> None:
+    """Serve in this process until SIGTERM or SIGINT; load changed models on SIGHUP.
+
+    Args:
+        settings: the service's.
+        announce: called with the port once the service listens.
+        parent_sentinel: becomes readable when the supervisor has died, which ends the service too.
+        metrics_files: where to keep metrics; in memory without it.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
-    keep_what_is_freed()
+    keep_freed_memory()
     with (
         Signals() as signals,
-        service(settings, place) as (server, watch),
-        published(settings.metrics_address, server.telemetry.registry),
+        service(settings, metrics_files) as (server, watch),
+        published_metrics(settings.metrics_address, server.telemetry.registry),
     ):
         announce(server.start())
-        ends = [] if parent_sentinel is None else [parent_sentinel]  # readable once the supervisor is dead
-        while wait([signals.socket, *ends]) == [signals.socket] and not signals.take() & STOP:
+        sentinels = [] if parent_sentinel is None else [parent_sentinel]
+        while wait([signals.socket, *sentinels]) == [signals.socket] and not signals.take() & STOP:
             watch.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
 
 
-def _work(settings: Settings, place: SharedPlace | None, started: Connection) -> None:
-    """Serve in a process of its own; say on `started` that it listens (None) or why it does not (a text)."""
+def _run(settings: Settings, metrics_files: MetricsFiles | None, started: Connection) -> None:
+    """Serve in a process of its own.
+
+    Args:
+        settings: the service's.
+        metrics_files: where to keep metrics.
+        started: gets None once the worker listens, or a text that says why it does not.
+    """
     log_to_stderr(settings.log_level, settings.log_format)
     parent = multiprocessing.parent_process()
     try:
-        serve(settings, lambda _: started.send(None), parent.sentinel if parent else None, place)
+        serve(settings, lambda _: started.send(None), parent.sentinel if parent else None, metrics_files)
     except SealserveError as error:
         started.send(str(error))
         sys.exit(1)
     finally:
-        if place and parent and not parent.is_alive():  # it was killed, so that it removed nothing
-            place.demolish()
+        # A supervisor that was killed has removed nothing.
+        if metrics_files and parent and not parent.is_alive():
+            metrics_files.remove_directory()
 
 
 class Worker:
-    """A serving process and the end of the pipe on which it says that it listens.
+    """A serving process, as its supervisor sees it.
 
     Args:
-        number: its place among the workers.
-        directory: where it leaves what it counts, if that is published.
+        settings: the service's.
+        number: the worker's, from 0; a worker that replaces another has the same.
+        metrics_directory: where it keeps its metrics, if they are published.
+
+    Attributes:
+        started: the end of a pipe that becomes readable when the worker listens or has failed.
+        is_ready: whether it is known to listen.
     """
 
-    def __init__(self, settings: Settings, number: int, directory: Path | None) -> None:
+    def __init__(self, settings: Settings, number: int, metrics_directory: Path | None) -> None:
         self.number = number
-        self._place = None if directory is None else SharedPlace(directory, number)
+        self._metrics_files = None if metrics_directory is None else MetricsFiles(metrics_directory, number)
         self.started, theirs = _SPAWN.Pipe(duplex=False)
-        self.process = _SPAWN.Process(target=_work, args=(settings, self._place, theirs), name="sealserve-worker")
+        self.process = _SPAWN.Process(
+            target=_run, args=(settings, self._metrics_files, theirs), name="sealserve-worker"
+        )
         self.process.start()
         theirs.close()  # so that the pipe ends with the worker
         self.is_ready = False
-        self._is_outdated = False
+        self._reload_when_ready = False
 
     def reload(self) -> None:
-        """Have the worker load what has changed; one that is still starting does so when it is ready."""
+        """Have the worker load changed models, once it is ready."""
         if not self.is_ready:
-            self._is_outdated = True
+            self._reload_when_ready = True
         elif self.process.is_alive() and self.process.pid:
             os.kill(self.process.pid, RELOAD)
 
-    def hear(self) -> None:
+    def wait_until_ready(self) -> None:
         """Wait until the worker listens.
 
         Raises:
-            StartError: it has died instead; the text is its own, if it left one.
+            StartError: it has failed or died instead.
         """
         try:
             failure = self.started.recv()
@@ -139,10 +150,10 @@ class Worker:
         if failure is not None:
             raise StartError(failure)
         self.is_ready = True
-        if self._is_outdated:
+        if self._reload_when_ready:
             self.reload()
 
-    def leave(self) -> None:
-        """Make its place free, now that it has died."""
-        if self._place is not None:
-            self._place.vacate()
+    def clean_up(self) -> None:
+        """Remove what the worker, which has died, left of its gauges."""
+        if self._metrics_files is not None:
+            self._metrics_files.remove_gauges()

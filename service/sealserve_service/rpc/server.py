@@ -13,8 +13,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sealserve.errors import SealserveError
-from sealserve.protocol.address import host_of, is_loopback
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
@@ -26,6 +24,7 @@ from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.scoring.memory import memory_limit_bytes, work_bytes
 from sealserve_service.settings import Settings
+from sealserve_service.settings.values import AddressError
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 
@@ -39,16 +38,8 @@ _MAX_METADATA_BYTES = 16 << 10
 _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
 
 
-class AddressError(SealserveError):
-    """The server cannot listen on the address; the text says why."""
-
-
 class Server:
-    """Serves models and, if there are any, registered keys.
-
-    Raises:
-        AddressError: the server would serve plaintext where others can listen.
-    """
+    """Serves models and, if there are any, registered keys."""
 
     def __init__(
         self,
@@ -58,7 +49,6 @@ class Server:
         authenticator: Authenticator,
         telemetry: Telemetry,
     ) -> None:
-        refuse_plaintext(settings)
         self.telemetry = telemetry
         self._settings = settings
         self._keys = keys
@@ -82,7 +72,7 @@ class Server:
             ThreadPoolExecutor(threads, "call"),
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
-                ("grpc.so_reuseport", int(settings.share_port)),
+                ("grpc.so_reuseport", int(settings.processes > 1)),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.server_handshake_timeout_ms", round(1000 * settings.handshake_timeout_seconds)),
@@ -146,16 +136,3 @@ class Server:
         """Delete expired keys from time to time."""
         while not self._calls_in_flight.stopping.wait(_SWEEP_SECONDS):
             keys.sweep()
-
-
-def refuse_plaintext(settings: Settings) -> None:
-    """Refuse to serve plaintext beyond this machine, unless the settings ask for it explicitly.
-
-    Raises:
-        AddressError: the settings do not ask for it.
-    """
-    if not (settings.tls_certificate or settings.insecure or is_loopback(host_of(settings.address))):
-        raise AddressError(
-            f"{settings.address} can be reached from other machines: serve it with --tls-certificate and "
-            "--tls-private-key, or behind something that terminates TLS, and then say --insecure"
-        )

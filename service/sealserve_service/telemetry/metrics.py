@@ -31,28 +31,28 @@ _CALL_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1
 
 
 @dataclass(frozen=True)
-class SharedPlace:
-    """Where one of several processes leaves its numbers.
+class MetricsFiles:
+    """The files in which one of several serving processes keeps its metrics.
 
     Attributes:
-        directory: the service's own.
-        number: of the place among the processes, from 0.
+        directory: the one that all processes of the service share.
+        number: the process's, from 0. A process that replaces another has the same.
     """
 
     directory: Path
     number: int
 
-    def occupy(self) -> None:
-        """Have the metrics that this process makes from now on kept there."""
+    def use(self) -> None:
+        """Keep the metrics that this process makes from now on in these files."""
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.directory)  # the library asks nothing else
         values.ValueClass = values.MultiProcessValue(lambda: self.number)  # type: ignore[no-untyped-call]
 
-    def vacate(self) -> None:
-        """Drop what was true of its process only while that one lived."""
+    def remove_gauges(self) -> None:
+        """Remove the values that were true only while the process lived; it has died."""
         mark_process_dead(self.number, str(self.directory))  # type: ignore[no-untyped-call]
 
-    def demolish(self) -> None:
-        """Remove the directory, of a service that is no more: nobody will ask for its numbers."""
+    def remove_directory(self) -> None:
+        """Remove the directory of a service that has ended, with the metrics of all its processes."""
         shutil.rmtree(self.directory, ignore_errors=True)  # other processes of the service may do the same
 
 

@@ -1,7 +1,7 @@
-"""What a command is, and the options that several share."""
+"""A command of the `sealserve` program, and the options that several commands share."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sealserve.credentials import Credentials
 
-# Flag -> what its value is and what it is for; the environment has it as SEALSERVE_ and the flag in capitals.
+_MAX_TIMEOUT_SECONDS = 365 * 86_400
+_TOKEN_VARIABLE = "SEALSERVE_TOKEN"  # noqa: S105  # the name of a variable
+# Flag -> its value and its purpose. Its variable is SEALSERVE_ and the flag in capitals.
 _CREDENTIALS = {
     "ca-certificate": ("FILE", "PEM of the authority to trust; by default the public ones"),
-    "client-certificate": ("FILE", "PEM that the service knows this client by, if it asks for one"),
+    "client-certificate": ("FILE", "PEM of the certificate that the service asks this client for, if it does"),
     "client-key": ("FILE", "PEM of its private key"),
     "server-name": ("NAME", "the name in the service's certificate, where --address has another"),
 }
@@ -28,7 +30,8 @@ class Command:
         summary: one line for the list of commands.
         example: command lines for the end of its --help.
         configure: adds its options.
-        run: does it and returns the exit code. `main` reports SealserveError and OSError in one line.
+        run: executes it and returns the exit code. `main` reports SealserveError and OSError in one
+            line.
     """
 
     name: str
@@ -39,46 +42,93 @@ class Command:
 
 
 def add_service_options(parser: ArgumentParser) -> None:
-    """Add --address, --timeout and what `credentials` reads."""
+    """Add --address, --timeout and the options that `credentials` reads."""
     parser.add_argument(
-        "--address", default="127.0.0.1:50051", metavar="HOST:PORT", help="where the service listens (%(default)s)"
+        "--address",
+        type=_address,
+        default="127.0.0.1:50051",
+        metavar="HOST:PORT",
+        help="where the service listens (%(default)s)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long an answer may take (%(default)g)"
+        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="how long an answer may take (%(default)g)"
     )
     for flag, (metavar, purpose) in _CREDENTIALS.items():
-        variable = "SEALSERVE_" + flag.replace("-", "_").upper()
-        default = os.environ.get(variable)
-        parser.add_argument(f"--{flag}", default=default, metavar=metavar, help=f"{purpose} ({variable})")
+        parser.add_argument(f"--{flag}", metavar=metavar, help=f"{purpose} ({_variable_of(flag)})")
     parser.add_argument(
         "--token-file",
-        type=Path,
+        type=_path,
         metavar="FILE",
-        help="what holds the token, and nothing else (SEALSERVE_TOKEN: the token)",
+        help=f"a file that holds the token, and nothing else ({_TOKEN_VARIABLE}: the token)",
     )
     parser.add_argument("--insecure", action="store_true", help="plaintext, even to another machine")
 
 
 def credentials(arguments: Namespace) -> "Credentials":
-    """Gather what the options and the environment say of certificates and the token.
+    """Read certificates and the token; a flag goes before its variable.
 
     Raises:
-        CredentialsError: it makes no sense.
+        CredentialsError: they cannot be used, or not together; the text names the flags or
+            variables that gave them.
     """
     from sealserve.credentials import Credentials
     from sealserve.errors import CredentialsError
 
-    # No flag has the token itself, as every user of a machine can read the flags.
-    file, token = arguments.token_file, os.environ.get("SEALSERVE_TOKEN", "")
+    given, sources = dict[str, str](), list[str]()
+    for flag in _CREDENTIALS:
+        name = flag.replace("-", "_")
+        value, source = getattr(arguments, name), f"--{flag}"
+        if value is None:
+            value, source = _variable(_variable_of(flag)), _variable_of(flag)
+        elif not value.strip():
+            raise CredentialsError(f"{source}: it is empty; leave it out, or give it a value")
+        if value:
+            given[name] = value
+            sources.append(source)
+    # No flag has the token itself: every user of a machine can read the flags.
+    token, file = _variable(_TOKEN_VARIABLE), arguments.token_file
     if file is not None:
         token = file.read_text(errors="replace").strip()
         if not token:
             raise CredentialsError(f"{file}: it holds no token")
-    return Credentials(
-        ca_certificate=arguments.ca_certificate,
-        client_certificate=arguments.client_certificate,
-        client_key=arguments.client_key,
-        server_name=arguments.server_name or "",
-        token=token,
-        insecure=arguments.insecure,
-    )
+    if token:
+        sources.append(_TOKEN_VARIABLE if file is None else str(file))
+    if arguments.insecure:
+        sources.append("--insecure")
+    try:
+        return Credentials(token=token, insecure=arguments.insecure, **given)
+    except CredentialsError as error:
+        raise CredentialsError(f"{error} (given: {', '.join(sources)})") from None
+
+
+def _address(text: str) -> str:
+    """Refuse a port that there is not: gRPC would take it modulo 65536."""
+    host, _, port = text.rpartition(":")
+    if text.strip() and not (host and port.isdecimal() and int(port) >= 1 << 16):
+        return text
+    raise ArgumentTypeError(f"{text!r} is not HOST:PORT, with a port below 65536")
+
+
+def _seconds(text: str) -> float:
+    try:
+        if 0 < (seconds := float(text)) <= _MAX_TIMEOUT_SECONDS:
+            return seconds
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and at most {_MAX_TIMEOUT_SECONDS}")
+
+
+def _path(text: str) -> Path:
+    """Refuse an empty path, which would be the working directory."""
+    if text.strip():
+        return Path(text)
+    raise ArgumentTypeError("it is empty; leave it out, or name a file")
+
+
+def _variable_of(flag: str) -> str:
+    return "SEALSERVE_" + flag.replace("-", "_").upper()
+
+
+def _variable(name: str) -> str:
+    """Return a variable without the space around it; "" if it is not set."""
+    return os.environ.get(name, "").strip()

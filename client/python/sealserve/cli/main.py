@@ -22,6 +22,7 @@ _EXTRAS = {
     "grpc_reflection": "service",
     "joblib": "service",
     "prometheus_client": "service",
+    "pydantic": "service",
     "skops": "service",
     "sklearn": "service",
 }
@@ -36,7 +37,10 @@ def commands(name: str = "") -> list[Command]:
 
 
 def build_parser(name: str = "") -> ArgumentParser:
-    """Build the parser of the command of that name; of all commands if there is none."""
+    """Build the parser of the command of that name; if there is none, one that lists all commands.
+
+    The options of a command may need an extra. A list of commands does not.
+    """
     parser = ArgumentParser(prog="sealserve", description="Machine-learning inference on encrypted data.")
     parser.add_argument("--version", action="version", version=f"sealserve {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -48,20 +52,21 @@ def build_parser(name: str = "") -> ArgumentParser:
             epilog=f"example:\n{command.example}",
             formatter_class=RawDescriptionHelpFormatter,
         )
-        command.configure(subparser)
-        subparser.set_defaults(run=command.run)
+        if command.name == name:
+            command.configure(subparser)
+            subparser.set_defaults(run=command.run)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    parser = build_parser(words[0] if words else "")
-    parsed = parser.parse_args(words)
-    if "run" not in parsed:
-        parser.print_help()
-        return 0
     try:
+        parser = build_parser(words[0] if words else "")
+        parsed = parser.parse_args(words)
+        if "run" not in parsed:
+            parser.print_help()
+            return 0
         exit_code: int = parsed.run(parsed)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has stopped: nothing is left to say, not even at exit

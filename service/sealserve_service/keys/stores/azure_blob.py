@@ -31,7 +31,7 @@ from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, Line
 
 from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
 from sealserve.protocol.key_record import KeyRecord
-from sealserve_service.keys.stores.base import Clock, KeyStoreSettingsError, in_force, no_answer, utc_now
+from sealserve_service.keys.stores.base import Clock, in_force, no_answer, utc_now
 from sealserve_service.keys.stores.bounded_calls import BoundedCalls, refuse_late
 from sealserve_service.keys.stores.record_format import (
     folder_name,
@@ -39,6 +39,7 @@ from sealserve_service.keys.stores.record_format import (
     record_from_json,
     record_to_json,
 )
+from sealserve_service.settings.values import KeyStoreSettingsError
 
 _logger = logging.getLogger(__name__)
 
@@ -102,7 +103,9 @@ def with_connection_string(
     try:
         client = ContainerClient.from_connection_string(text, container, **_client_options(timeout_seconds))
     except ValueError:
-        raise KeyStoreSettingsError("the storage account of the keys: its connection string is malformed") from None
+        raise KeyStoreSettingsError(
+            "SEALSERVE_KEY_STORE_CONNECTION_STRING: the connection string of the storage account is malformed"
+        ) from None
     return AzureBlobKeyStore(client, timeout_seconds, clock=clock)
 
 

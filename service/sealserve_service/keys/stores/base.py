@@ -11,17 +11,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from sealserve.errors import KeyStoreUnavailableError, QuotaExceededError, SealserveError
+from sealserve.errors import KeyStoreUnavailableError, QuotaExceededError
 from sealserve.protocol.key_record import KeyRecord
 
 Clock = Callable[[], datetime]
 
 utc_now: Clock = partial(datetime.now, UTC)
 """The clock of every store unless a test gives another."""
-
-
-class KeyStoreSettingsError(SealserveError):
-    """The store cannot be used as configured; the text says why and holds no secret."""
 
 
 def in_force(kept: KeyRecord | None, record: KeyRecord, now: datetime) -> KeyRecord:

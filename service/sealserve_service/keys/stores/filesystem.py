@@ -21,7 +21,6 @@ from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
 from sealserve.protocol.key_record import KeyRecord
 from sealserve_service.keys.stores.base import (
     Clock,
-    KeyStoreSettingsError,
     in_force,
     no_answer,
     no_room,
@@ -33,6 +32,7 @@ from sealserve_service.keys.stores.record_format import (
     record_from_json,
     record_to_json,
 )
+from sealserve_service.settings.values import KeyStoreSettingsError
 
 _logger = logging.getLogger(__name__)
 

@@ -24,6 +24,13 @@ def run_tokens(*arguments: str) -> int:
     return tokens.COMMAND.run(parser.parse_args(arguments))
 
 
+def test_days_are_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("0", "1e9", "inf", "nan", "many"):
+        with pytest.raises(SystemExit):
+            run_tokens("new", "--tenant", "clinic", "--days", wrong)
+        assert f"{wrong!r} is not a number above 0 and at most 36500" in capsys.readouterr().err
+
+
 def test_a_new_token_and_its_entry(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_tokens("new", "--tenant", "clinic", "--days", "30") == 0
     captured = capsys.readouterr()

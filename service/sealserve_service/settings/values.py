@@ -1,0 +1,179 @@
+"""Values of options: what a flag's or variable's text becomes, and what is wrong with a bad one."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from sealserve.errors import InputError, SealserveError
+from sealserve.protocol.address import host_of
+
+AZURE_CONTAINER = re.compile(r"azure:([a-z0-9-]{3,63})", re.ASCII)
+"""A key store in the storage account of the connection string; the group is the container."""
+AZURE_URL = re.compile(r"(https://[a-z0-9.-]+(?::\d+)?(?:/[a-z0-9]+)?)/([a-z0-9-]{3,63})", re.ASCII)
+"""A key store that a managed identity opens; the groups are the account's URL and the container."""
+MAX_MESSAGE_BYTES = (1 << 30) - 1
+"""The server sets gRPC's limit to twice the published one, and gRPC takes at most 2^31 - 1."""
+MAX_SECONDS = 7 * 86_400.0
+
+_MAX_BYTES = 1 << 50
+_LONGEST_SHOWN = 100
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+T = TypeVar("T")
+
+
+class OptionError(InputError):
+    """An option's value is malformed; the text is one line that names the option."""
+
+
+class AddressError(SealserveError):
+    """The address cannot be listened on; the text says why."""
+
+
+class KeyStoreSettingsError(SealserveError):
+    """The key store cannot be used as configured; the text says why and holds no secret."""
+
+
+class ModelFile(NamedTuple):
+    """A model as --model gives it; `sha256` of the file is "" where it is not given."""
+
+    name: str
+    path: Path
+    sha256: str = ""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split HOST:PORT; an IPv6 host stands in brackets.
+
+    Raises:
+        AddressError: it is malformed.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+        raise AddressError(f"{shown(address)} is not HOST:PORT, with a port below 65536")
+    return host_of(address), int(port)
+
+
+# A function here gets what a flag, a variable or a caller in Python gives. It parses texts and
+# leaves other values alone. pydantic checks the result.
+
+
+def model_file(value: object) -> object:
+    """Parse [NAME=]PATH[@sha256:HEX]; without a name it is the path's stem."""
+    if not isinstance(value, str):
+        return value
+    name, file = _split_name(value)
+    path, at, digest = file.partition("@sha256:")
+    if not path or (at and not _DIGEST.fullmatch(digest.lower())):
+        raise ValueError("[NAME=]PATH[@sha256:HEX], where HEX is 64 hexadecimal digits")
+    return ModelFile(name or Path(path).stem, Path(path), digest.lower())
+
+
+def _for_model(value: object) -> object:
+    """Parse [NAME=]VALUE; without a name it is for all models."""
+    return _split_name(value) if isinstance(value, str) else value
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
+    match = _NAMED.fullmatch(text)
+    return (match[1], match[2]) if match else (None, text)
+
+
+def _low_and_high(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        low, high = map(float, value.split(","))
+    except ValueError:
+        raise ValueError("LO,HI: two numbers, such as 0,1") from None
+    return low, high
+
+
+def lower_case(value: object) -> object:
+    """Accept the words of a choice in any case."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def with_host(value: object) -> object:
+    """Add the host that goes without saying to an address of metrics."""
+    return f"127.0.0.1:{value}" if isinstance(value, str) and value.isdecimal() else value
+
+
+def _path(value: object) -> object:
+    """Refuse an empty path, which would be the working directory."""
+    if value == "":
+        raise ValueError("a path")
+    return value
+
+
+File = Annotated[Path, BeforeValidator(_path)]
+Positive = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Bytes = Annotated[int, Field(gt=0, le=_MAX_BYTES)]
+InputRange = Annotated[tuple[float, float], BeforeValidator(_low_and_high)]
+PerModel = tuple[Annotated[tuple[str | None, T], BeforeValidator(_for_model)], ...]
+"""Values with the model that each is for; None is for all models."""
+
+
+def fault_of_key_store(place: str) -> str:
+    """Say what is wrong with the name of a key store; "" if nothing is.
+
+    A URL or a connection string is not repeated: it may hold a secret.
+    """
+    if re.search("AccountKey=|SharedAccessSignature=", place, re.IGNORECASE):
+        return "it is a connection string; put that in SEALSERVE_KEY_STORE_CONNECTION_STRING, and say azure:CONTAINER"
+    if AZURE_CONTAINER.fullmatch(place) or AZURE_URL.fullmatch(place):
+        return ""
+    if "://" in place or place.startswith("azure:"):
+        return "it is neither azure:CONTAINER nor https://ACCOUNT.blob.core.windows.net/CONTAINER"
+    if place in ("", "memory", "none") or "/" in place or Path(place).is_dir():
+        return ""
+    return f"{shown(place)} is none of memory, none and azure:CONTAINER; if it is a directory to be made, say ./{place}"
+
+
+# pydantic's kind of error -> what the value should be.
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "tuple_type": "a sequence of values",
+    "value_error": "{error}",
+}
+
+
+def input_error(error: ValidationError, name_of: Callable[[str], str]) -> InputError:
+    """Say in one line what is wrong with the first wrong value, and what it should be.
+
+    Args:
+        error: of all values; only its first one is reported.
+        name_of: returns what the user calls an option.
+    """
+    fault: Any = error.errors(include_url=False)[0]
+    context = fault.get("ctx", {})
+    if isinstance(cause := context.get("error"), InputError):  # values that contradict each other
+        return cause
+    if fault["type"] == "extra_forbidden":
+        return OptionError(f"there is no option {fault['loc'][0]}")
+    pattern = _EXPECTED.get(fault["type"])
+    expected = pattern.format_map(context) if pattern else fault["msg"].removeprefix("Input should be ")
+    return OptionError(f"{name_of(fault['loc'][0])}: {shown(fault['input'])} should be {expected}")
+
+
+def shown(value: object) -> str:
+    """Quote a value for an error: in one line, and cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
