@@ -10,10 +10,11 @@ from threadpoolctl import threadpool_limits
 from sealserve.he.quantization import InputGrid
 from sealserve_service.allocator import give_back_what_is_free
 from sealserve_service.catalog.library import ModelLibrary
-from sealserve_service.catalog.registry import EngineFactory, ModelRegistry, PrivateWeights, ServedModel
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.catalog.sources import folder_sources, serve_source
 from sealserve_service.catalog.watch import Watch
 from sealserve_service.engines.ei.slots import EiSlotsEngine
+from sealserve_service.engines.offering import EngineFactory, PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.places import open_key_store
 from sealserve_service.models.linear_model import LinearModel

@@ -12,9 +12,10 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.protocol.item import Residues
-from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf
-from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
+from tests.support.plans import column_plans, row_plans
 from tests.support.row_models import Integers, affine, random_rows
 from tests.support.row_round import Round, zero_encryptor
 

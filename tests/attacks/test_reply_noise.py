@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support.key_owner import KeyOwner
+from tests.support.plans import column_plans, row_plans
 from tests.support.row_models import Affine, affine, random_rows
 from tests.support.row_round import Round
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from sealserve.he.layouts.row import RowPacking
 from sealserve.protocol.item import Residues
-from sealserve_service.planning.planner import ColumnPlan, RowPlan
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support.noisy import NoisyEncryptor
 from tests.support.row_models import Integers, integer_scores
 from tests.support.row_round import secret_key

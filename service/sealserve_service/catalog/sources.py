@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError
 from sealserve.protocol.model import Limits
-from sealserve_service.catalog.registry import EngineFactory, PrivateWeights, ServedModel, serve_model
+from sealserve_service.catalog.registry import ServedModel, serve_model
+from sealserve_service.engines.offering import EngineFactory, PrivateWeights
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid

@@ -71,7 +71,7 @@ class Item:
         self._admission = admission
         self._turn: Callable[[], AbstractContextManager[None]] = partial(admission.patient_turn, engine)
         admission.charge(tenant, header.row_count)
-        self._scoring = engine.begin(header, tenant)
+        self._scoring = engine.begin(header, tenant.name)
 
     @property
     def is_complete(self) -> bool:

@@ -16,7 +16,6 @@ from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.model import Offer
 from sealserve_service.engines.ei.eiserver_process import SLOTS
 from sealserve_service.engines.ei.eiserver_processes import EIServerProcesses
-from sealserve_service.tenants.tenant import Tenant
 
 # A block of weights that is at least so long (its Euclidean norm) is encoded as something else than zero: of 8192
 # coefficients the largest is at least sqrt(2) 2^40 / 8192 times the norm (Parseval), and 1/2 is rounded up.
@@ -51,17 +50,17 @@ class EIServerEngine:
         self.key_bytes = key_bytes
         self.processes = processes
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> "EIServerScoring":
+    def begin(self, header: ItemHeader, owner: str) -> "EIServerScoring":
         """Begin an item of one row."""
-        return EIServerScoring(self, tenant, header.key_id)
+        return EIServerScoring(self, owner, header.key_id)
 
 
 class EIServerScoring:
     """One item on its way."""
 
-    def __init__(self, engine: EIServerEngine, tenant: Tenant, key_id: str) -> None:
+    def __init__(self, engine: EIServerEngine, owner: str, key_id: str) -> None:
         self._engine = engine
-        self._tenant = tenant
+        self._owner = owner
         self._key_id = key_id
         self._ciphertexts: list[bytes] = []
 
@@ -86,7 +85,7 @@ class EIServerScoring:
             ItemTimeoutError, QuotaExceededError: it took too long, or had too much to do.
         """
         engine = self._engine
-        keys = engine.key_bytes(self._tenant.name, self._key_id)
+        keys = engine.key_bytes(self._owner, self._key_id)
         yield from map(
             SealCiphertext,
             engine.processes.predict(engine.weights, engine.intercept, b"".join(self._ciphertexts), keys),

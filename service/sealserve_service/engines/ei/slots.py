@@ -21,15 +21,13 @@ from numpy.typing import NDArray
 
 from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
 from sealserve.he import _seal, ei_format
-from sealserve.he.layouts import LAYOUTS
-from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS, EI_SLOTS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, ObservedError, Offer
 from sealserve_service.engines.ei.noise import score_error_estimate
 from sealserve_service.engines.ei.packing import SLOTS, SlotPacking
-from sealserve_service.tenants.tenant import Tenant
 
 GaloisKeysOf = Callable[[str, str], _seal.GaloisKeys]
 """(the tenant's name, key id) -> loaded keys; raises KeyNotFoundError."""
@@ -80,13 +78,13 @@ class EiSlotsEngine:
             observed_error, score_error_estimate(self.packing, weights, grid, self._plaintext_scale, self.reply_scale)
         )
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> "EiSlotsScoring":
+    def begin(self, header: ItemHeader, owner: str) -> "EiSlotsScoring":
         """Begin an item with the tenant's keys of header.key_id.
 
         Raises:
             KeyNotFoundError: there are none.
         """
-        return EiSlotsScoring(self, self._keys(tenant.name, header.key_id))
+        return EiSlotsScoring(self, self._keys(owner, header.key_id))
 
     def diagonal(self, block: int, giant: int, baby: int) -> _seal.Plaintext | None:
         """Return an encoded diagonal, at two primes; None if it is zero, which SEAL refuses as a factor.
@@ -118,7 +116,7 @@ class EiSlotsEngine:
     def _offer(self, observed_error: ObservedError | None, score_error_bound: float) -> Offer:
         packing = self.packing
         return Offer(
-            layout=LAYOUTS["ei-slots"],
+            layout=EI_SLOTS,
             parameters=EI_PARAMETERS,
             parms_id=_seal.fresh_parms_id(self.context),
             private_weights=False,

@@ -5,9 +5,9 @@ import pytest
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
-from sealserve_service.planning.planner import column_plans
 from tests.support.column_round import ColumnRound
 from tests.support.noisy import NoisyEncryptor
+from tests.support.plans import column_plans
 from tests.support.row_models import Integers, integer_scores, random_rows, tightest_columns
 from tests.support.row_round import secret_key
 

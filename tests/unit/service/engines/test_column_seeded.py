@@ -11,8 +11,9 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.linear.column import ColumnEngine
-from sealserve_service.planning.planner import ColumnPlan, column_plans
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
+from tests.support.plans import column_plans
 from tests.support.row_models import Integers, affine, extreme_rows, integer_scores, random_rows
 from tests.support.row_round import secret_key
 
@@ -25,7 +26,7 @@ def scores(plan: ColumnPlan, ciphertexts: list[bytes], row_count: int) -> Intege
     """Score and decrypt the ciphertexts of an item; of the integers modulo t, those that are nearest to the centres."""
     parameters, t = plan.parameters, plan.parameters.plain_modulus
     header = ItemHeader("", "", LAYOUTS["column"], parameters.parameter_set.name, row_count, len(ciphertexts))
-    scoring = ColumnEngine(plan).begin(header, ANONYMOUS)
+    scoring = ColumnEngine(plan).begin(header, ANONYMOUS.name)
     for start in range(0, len(ciphertexts), 3):
         scoring.add(ciphertexts[start : start + 3])
     decryptor, places = Decryptor(parameters, secret_key(parameters.parameter_set)), np.arange(row_count)

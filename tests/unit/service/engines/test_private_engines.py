@@ -11,10 +11,11 @@ from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import Residues
 from sealserve.protocol.key_record import KeyKind
-from sealserve_service.engines.linear.rerandomizer import no_keys
 from sealserve_service.engines.linear.row import RowEngine
-from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, find_no_key
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
+from tests.support.plans import column_plans, row_plans
 from tests.support.row_models import WEIGHTS, Affine, affine, extreme_rows, integer_scores, random_rows
 from tests.support.row_round import Round, zero_encryptor
 
@@ -119,7 +120,7 @@ def test_the_dropped_coefficients_are_absent_from_the_bytes(layout: str) -> None
 @both
 def test_an_item_needs_a_key(layout: str) -> None:
     plan = plan_of(layout)
-    exchange = Round(plan, keys=no_keys)
+    exchange = Round(plan, keys=find_no_key)
     offer = exchange.engine.offer
     assert offer.private_weights
     assert offer.required_key is KeyKind.PUBLIC_ENCRYPTION_KEY

@@ -8,8 +8,9 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
-from sealserve_service.planning.planner import RowPlan, row_plans
+from sealserve_service.planning.row import RowPlan
 from tests.support.noisy import NoisyEncryptor
+from tests.support.plans import row_plans
 from tests.support.row_models import Integers, integer_scores, random_rows, tightest
 from tests.support.row_round import Round, secret_key
 

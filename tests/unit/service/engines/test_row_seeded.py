@@ -6,7 +6,7 @@ import pytest
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
-from sealserve_service.planning.planner import row_plans
+from tests.support.plans import row_plans
 from tests.support.row_models import Affine, affine, extreme_rows, integer_scores, random_rows, tightest
 from tests.support.row_round import Round, secret_key
 

@@ -14,9 +14,10 @@ from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.engines.linear.column import folds
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning import planner
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.planner import ColumnPlan, column_plans, plan_column, row_plans
 from tests.support import mnist
+from tests.support.plans import column_plans, plan_column, row_plans
 from tests.support.row_models import (
     Affine,
     affine,
