@@ -35,18 +35,15 @@ class UniformNoise:
         self._ratios = [np.array(of_place, np.float64)[:, None] for of_place in ratios]
 
     def draw(self, count: int) -> NDArray[np.uint64]:
-        """Draw so many integers and return their residues modulo each prime, (primes, count)."""
-        return self._residues(self._below(count))
+        """Draw so many integers and return their residues modulo each prime, (primes, count).
 
-    def _below(self, count: int) -> NDArray[np.uint32]:
-        """Draw integers uniform over 0 .. 2 B: 32-bit words (words, count), the least significant first.
-
-        Integers of as many bits as 2 B + 1 has are drawn, and those that are not below it are
-        dropped: half of them at most. The most significant word, in as few bytes as it takes, tells
-        of most integers that they are dropped. Only for the others the remaining words are drawn.
+        Integers are drawn uniform over 0 .. 2 B, then B is subtracted. Integers of as many bits as
+        2 B + 1 has are drawn, and those that are not below it are dropped: half of them at most. The
+        most significant 32-bit word, in as few bytes as it takes, tells of most integers that they
+        are dropped. Only for the others the remaining words are drawn.
         """
         limit, lower_words = self._limit, self._lower_words
-        accepted = np.empty((len(limit), 0), np.uint32)
+        accepted = np.empty((len(limit), 0), np.uint32)  # words, the least significant first
         while (missing := count - accepted.shape[1]) > 0:
             # About as many as it takes.
             draws = (missing * (int(self._top_mask) + 1) << _WORD_BITS * lower_words) // self._bound + 16
@@ -64,7 +61,7 @@ class UniformNoise:
             if not is_below.all():  # of wide noise nearly all are
                 drawn = drawn[:, is_below]
             accepted = np.concatenate([accepted, drawn], axis=1)
-        return accepted[:, :count]
+        return self._residues(accepted[:, :count])
 
     def _residues(self, words: NDArray[np.uint32]) -> NDArray[np.uint64]:
         """Reduce integers (words, count) minus B: (primes, count).
