@@ -1,1 +1,1 @@
-"""Models: one file a format, one for folding estimators into weights, one for the registry of what is served."""
+"""Models: model files and scikit-learn estimators -> linear models."""

@@ -139,7 +139,7 @@ def test_an_unsupported_estimator_is_refused(rows: Rows, groups: NDArray[np.int6
 
 def test_untrusted_types_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "model.skops", Warns())
-    with pytest.raises(ModelFileError, match=r"types that could run code: test_loading\.Warns"):
+    with pytest.raises(ModelFileError, match=r"types that could run code: .*test_loading\.Warns"):
         load_model(path, trust_pickle=True)
 
 
