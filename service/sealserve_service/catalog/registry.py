@@ -26,7 +26,7 @@ from sealserve_service.tenants.tenant import Tenant
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model with its public face and the engines behind its offers, in the order of the offers."""
+    """A model as clients see it, and the engines behind its offers, in the order of the offers."""
 
     model: Model
     engines: tuple[Engine, ...]
@@ -43,8 +43,8 @@ class ServedModel:
 class ModelRegistry:
     """Served models by name. One thread may change them while others look them up.
 
-    A request looks its model up once and keeps what it has found: an old model is freed with its last
-    request.
+    A request looks its model up once and keeps what it has found: an old model is freed with its
+    last request.
     """
 
     def __init__(self, models: Iterable[ServedModel]) -> None:

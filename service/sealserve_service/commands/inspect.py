@@ -1,4 +1,4 @@
-"""`sealserve inspect`: what would be served of a model file, and at what cost; or why it is refused."""
+"""`sealserve inspect`: how a model file would be served, and at what cost, or why it is refused."""
 
 import contextlib
 import json
@@ -67,7 +67,7 @@ def run(arguments: Namespace) -> int:
 
 
 def summaries(options: "Iterable[Option]", served_bits: int | None) -> list[dict[str, Any]]:
-    """Summarize the plans of all options, of which the mode with `served_bits` of hiding is served."""
+    """Summarize the plans of all options; the mode with `served_bits` of hiding is served."""
     found = list[dict[str, Any]]()
     for option in options:
         for plan in option.plans:

@@ -2,7 +2,8 @@
 
 Row: one add. Column: many adds, each added up and forgotten, so that an item's memory does not grow
 with its features. EI: begin fetches the evaluation keys that the header names. All yield the reply
-piece by piece: a server can send one piece while the next is made, and score other items in between.
+piece by piece: a server can send one piece while the next is made, and score other items in
+between.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ class Engine(Protocol):
 
     @property
     def holds_gil(self) -> bool:
-        """Whether its arithmetic holds the GIL, so that scoring two items at once would only delay both."""
+        """Whether its arithmetic holds the GIL: scoring two items at once would only delay both."""
 
     def begin(self, header: ItemHeader, owner: str) -> Scoring:
         """Begin an item whose header has been checked against the offer.

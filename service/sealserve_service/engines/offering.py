@@ -1,7 +1,7 @@
-"""Offering: in which layouts and modes a model can be scored, and the engines of those that are served.
+"""Offering: in which layouts and modes a model can be scored, and the engines that are served.
 
-To add a layout, write its packing (`sealserve.he.layouts`), its rules (`planning`) and its engine, a
-`LinearEngine`; then enter the layout in `LAYOUTS` and the engine in `LINEAR_ENGINES`.
+To add a layout, write its packing (`sealserve.he.layouts`), its rules (`planning`) and its engine,
+a `LinearEngine`; then enter the layout in `LAYOUTS` and the engine in `LINEAR_ENGINES`.
 """
 
 import logging
@@ -147,9 +147,10 @@ def engines(
 def observed_error(
     model: LinearModel, plan: Plan[Packing], grid: InputGrid, rows: NDArray[np.float64]
 ) -> ObservedError:
-    """Compare a plan's scores with the model's own on rows (rows, feature_count): exactly what a client would see.
+    """Compare a plan's scores with the model's own on rows (rows, feature_count).
 
-    Encryption changes nothing: the decrypted integers equal this plaintext arithmetic.
+    That is exactly what a client would see. Encryption changes nothing: the decrypted integers
+    equal this plaintext arithmetic.
     """
     expected = model.decision(rows)
     scores = plan.model.scores(grid.quantize(rows))

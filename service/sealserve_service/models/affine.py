@@ -1,5 +1,6 @@
-"""Affine pipeline steps, each as the map that it applies. Only such steps fold into weights and an intercept.
+"""Affine pipeline steps, each as the map that it applies.
 
+Only affine steps fold into weights and an intercept.
 To add a step, write its rule and enter it in `AFFINE_STEPS`.
 """
 
@@ -13,7 +14,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 
 STANDARD_DEVIATIONS = 6.0
-"""A StandardScaler knows no extremes: its range is the mean plus and minus this many of its own scales."""
+"""A StandardScaler knows no extremes: its range is the mean -/+ this many of its scales."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Affine:
     def fold_into(
         self, weights: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the weights and intercept that do to x what the given ones do to `factor x + offset`."""
+        """Return weights and intercept for x that equal the given ones for `factor x + offset`."""
         if weights.shape[1] != len(self.offset):
             raise ValueError(f"{len(self.offset)} values come out of a step, {weights.shape[1]} go into the next")
         folded = weights * self.factor if self.factor.ndim == 1 else weights @ self.factor
@@ -49,7 +50,8 @@ class Affine:
 
 
 def _standard_scaler(scaler: StandardScaler) -> Affine:
-    # With with_mean=False there is a mean_ too (unless with_std=False as well), but it is not subtracted.
+    # With with_mean=False there is a mean_ too (unless with_std=False as well), but it is not
+    # subtracted.
     factor = 1.0 / _floats(scaler.scale_) if scaler.with_std else np.ones(scaler.n_features_in_)
     offset = -_floats(scaler.mean_) * factor if scaler.with_mean else np.zeros_like(factor)
     return Affine(factor, offset, _standard_range(scaler))

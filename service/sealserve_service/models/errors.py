@@ -1,7 +1,7 @@
 """Errors of models; every message says what to do about the fault.
 
 ModelError
-├── ModelFileError              the file is missing, damaged, of an unknown format, or holds no estimator
+├── ModelFileError              file missing, damaged, of an unknown format, or without estimator
 │   └── PickleNotTrustedError   a pickle, and the operator has not consented to run it
 ├── UnsupportedModelError       not linear, not affine, not fitted or not finite; names the step
 └── InputRangeError             range, step or calibration rows do not fit the model
@@ -20,11 +20,11 @@ class ModelFileError(ModelError):
 
 
 class PickleNotTrustedError(ModelFileError):
-    """The file is a pickle, which runs code of its author, and the operator has not consented to that."""
+    """The file is a pickle, which runs its author's code, and the operator has not consented."""
 
 
 class UnsupportedModelError(ModelError):
-    """The estimator, or the step the text names, is not linear, not affine, not fitted or not finite."""
+    """The estimator, or the step that is named, is not linear, affine, fitted or finite."""
 
 
 class InputRangeError(ModelError):

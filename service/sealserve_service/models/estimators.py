@@ -72,8 +72,8 @@ def _classifier(estimator: Any, score_count: int) -> Output:
 
 
 def _multinomial_classifier(estimator: Any, score_count: int) -> Output:
-    # Old one-versus-rest models, such as liblinear's, have softmax too: so does their own predict_proba from
-    # scikit-learn 1.8 on.
+    # Old one-versus-rest models, such as liblinear's, have softmax too: so does their own
+    # predict_proba from scikit-learn 1.8 on.
     link = Link.LOGISTIC if score_count == 1 else Link.SOFTMAX
     return Output(Task.CLASSIFICATION, score_count, labels(estimator), link)
 

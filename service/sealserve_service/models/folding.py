@@ -32,8 +32,8 @@ _OVR_LINKS = {
 def fold(estimator: object) -> LinearModel:
     """Return the linear model that a fitted estimator is.
 
-    Only scikit-learn's own classes are folded, by exact type: a subclass may override `predict`, and
-    would be served as something it is not.
+    Only scikit-learn's own classes are folded, by exact type: a subclass may override `predict`,
+    and would be served as something it is not.
 
     Raises:
         UnsupportedModelError: something in it is not linear, affine, fitted or finite; the text
@@ -43,7 +43,7 @@ def fold(estimator: object) -> LinearModel:
 
 
 def _fold(estimator: Any, path: str) -> LinearModel:
-    """Fold an estimator; `path` leads to it from the whole model, as in scikit-learn's `set_params`."""
+    """Fold an estimator; `path` names it in the whole model, as in scikit-learn's `set_params`."""
     name = _name(estimator, path)
     rule = _rule(_RULES, estimator, name)
     with _errors_naming(name):
@@ -72,7 +72,7 @@ def _pipeline(pipeline: Pipeline, path: str) -> LinearModel:
 
 
 def _flat_steps(pipeline: Pipeline, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the paths and steps of a pipeline that do something; nested pipelines yield theirs in place."""
+    """Yield paths and steps that do something; those of a nested pipeline take its place."""
     for name, step in pipeline.steps:
         step_path = _joined(path, name)
         if type(step) is Pipeline:

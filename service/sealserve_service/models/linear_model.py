@@ -12,7 +12,8 @@ from sealserve.protocol.output import Output
 class LinearModel:
     """A linear model in the units of the raw input.
 
-    The arrays are private copies: float64, C-contiguous (SEAL's bindings ignore strides) and read-only.
+    The arrays are private copies: float64, C-contiguous (SEAL's bindings ignore strides) and
+    read-only.
 
     Attributes:
         weights: shape (score_count, feature_count).
@@ -20,8 +21,8 @@ class LinearModel:
         output: what the scores mean.
         feature_names: of the columns that the model was fitted with, in their order; empty if there
             were none.
-        input_range: minimum and maximum of each feature, two arrays of shape (feature_count,), where
-            the pipeline's own first scaler knows them.
+        input_range: minimum and maximum of each feature, two arrays of shape (feature_count,),
+            where the pipeline's own first scaler knows them.
 
     Raises:
         ValueError: a number is not finite, or the shapes disagree.

@@ -1,5 +1,6 @@
-"""Loading: model files -> linear models. The file's suffix tells its format; each format has a module.
+"""Loading: model files -> linear models.
 
+The suffix of a file tells its format, and each format has a module of its own.
 To add a format, write a module with `read_model(content, path) -> LinearModel`, which raises
 ModelError, and enter the module in `_FORMATS`.
 """
@@ -45,12 +46,14 @@ def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> Lin
     Args:
         path: of the file, in one of the formats.
         trust_pickle: whether to load files that run code of their author.
-        sha256: of the file, in lower-case hexadecimal digits; no other content is parsed. "" for any.
+        sha256: of the file, in lower-case hexadecimal digits; no other content is parsed. "" for
+            any.
 
     Raises:
         ModelFileError: the file is missing, damaged, another than it should be, of an unknown
             format, or holds no estimator.
-        PickleNotTrustedError: the file is a pickle, and trust_pickle is false; nothing was unpickled.
+        PickleNotTrustedError: the file is a pickle, and trust_pickle is false; nothing was
+            unpickled.
         UnsupportedModelError: the estimator in it is not one that can be served.
     """
     path = Path(path)
@@ -77,7 +80,7 @@ def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> Lin
 
 
 def _read(path: Path, sha256: str) -> bytes:
-    """Read a file once: what is parsed is what was checked, even if the file is written to meanwhile."""
+    """Read a file once: what is parsed is what was checked, even if the file changes meanwhile."""
     try:
         content = path.read_bytes()
     except OSError as error:

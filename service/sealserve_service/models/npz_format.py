@@ -5,8 +5,8 @@ They need no code and no scikit-learn.
     np.savez("model.npz", coef=W, intercept=b, classes=labels)
 
 `coef` has shape (scores, features), or (features,) for one score: a 1-D `coef` without classes
-predicts one number a row. `intercept` is one number or one a score. Two classes may share one score,
-that of the second. Such models have no probabilities.
+predicts one number a row. `intercept` is one number or one a score. Two classes may share one
+score, that of the second. Such models have no probabilities.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Input grid: the range to expect of each feature, from the operator, from data or from the model's scaler."""
+"""Input grid: the range of each feature, from the operator, from data or from the model."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +29,7 @@ def input_grid(
         InputRangeMissingError: none of the three gives a range.
         InputRangeError: range, step or rows do not fit.
     """
-    # They are checked even if they do not decide the range: the error observed on them is published.
+    # Rows are checked even if they do not decide the range: the error on them is published.
     rows = None if calibration is None else _checked(calibration, model.feature_count)
     bounds: tuple[ArrayLike, ArrayLike] | None = model.input_range
     if input_range is not None:

@@ -1,8 +1,8 @@
 """Noise bounds: how much noise encryptions have at most, and how much of it decryption takes.
 
 A fresh symmetric encryption of m satisfies c0 + c1 s = q m / t + v (mod q) with |v| <= 21 + 1/2 in
-every coefficient: 21 is the bound of SEAL's centred binomial noise (sample_poly_cbd: a difference of
-two sums of 21 bits), 1/2 the rounding of q m / t.
+every coefficient: 21 is the bound of SEAL's centred binomial noise (sample_poly_cbd: a difference
+of two sums of 21 bits), 1/2 the rounding of q m / t.
 
 An encryption of zero under a public key (b, a), b + a s = e: SEAL draws u, ternary, and e0, e1 and
 returns (b u + e0, a u + e1), so that c0 + c1 s = e u + e0 + e1 s. There are N terms of e u and N of
@@ -38,7 +38,7 @@ _DIVISION_LOSS_BITS = 56
 
 
 def zero_noise(parameter_set: ParameterSet) -> int:
-    """Return the largest |v| of an encryption of zero under a public key, at the level of fresh ciphertexts."""
+    """Return the largest |v| of an encryption of zero under a public key, at the fresh level."""
     N = parameter_set.poly_modulus_degree
     noise = NOISE * (2 * N + 1)
     if len(parameter_set.primes) == 1:

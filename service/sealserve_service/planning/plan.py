@@ -23,7 +23,8 @@ class IntegerModel:
         score_centers: one a score; a residue modulo t stands for the integer nearest to it.
         score_radii: one a score; every integer score of a row within the range is at most this far
             from its centre.
-        score_error_bound: proven, for every row on the grid within the range, in units of the score.
+        score_error_bound: proven, for every row on the grid within the range, in units of the
+            score.
         input_rounding_error_bound: what rounding onto the grid adds at most.
     """
 

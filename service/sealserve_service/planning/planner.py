@@ -1,4 +1,4 @@
-"""The planner: model, range and wanted error -> parameter set, t, bits and packing, or the reason why not.
+"""Planner: model, range and wanted error -> parameter set, t, bits and packing, or why not.
 
 The decrypted integer equals the plaintext integer arithmetic, for every row within the declared
 range, when two bounds hold.
@@ -25,14 +25,14 @@ Weights lifted modulo t are no larger in absolute value than W_int, and congruen
 covers them.
 
 The error of a score has two parts. On the grid, score - model's score is the sum of
-(W_int / s - W step) x_int and of the intercept's rounding. Its extremes over the range are computed,
-not estimated (`score_error_bound`: the looser closed form is (features levels + 1) / (2 s)).
-Rounding x onto the grid adds at most sum |W| step / 2 (`input_rounding_error_bound`).
+(W_int / s - W step) x_int and of the intercept's rounding. Its extremes over the range are
+computed, not estimated: `score_error_bound`. (The looser closed form is (features levels + 1) /
+(2 s).) Rounding x onto the grid adds at most sum |W| step / 2: `input_rounding_error_bound`.
 
-More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and each
-packing there is a plan of the most bits that fit, and where the layout's rules gain from fewer bits
-(see `row` and `column`) there are plans of fewer. Of all plans the planner takes the cheapest whose
-error bound is small enough.
+More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and
+each packing there is a plan of the most bits that fit, and where the layout's rules gain from fewer
+bits (see `row` and `column`) there are plans of fewer. Of all plans the planner takes the cheapest
+whose error bound is small enough.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,7 +48,8 @@ from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.planning import hiding, noise
 from sealserve_service.planning.plan import IntegerModel, PackingT, Plan, PlanningRules
 
-# Of the widest range of a class's scores. Bits are dearer in mode private: the next set costs twice as much.
+# Of the widest range of a class's scores. Bits are dearer in mode private, where the next set costs
+# twice as much.
 DEFAULT_RELATIVE_ERROR = 2.0**-10
 DEFAULT_PRIVATE_RELATIVE_ERROR = 2.0**-9
 
@@ -154,7 +155,7 @@ def choose(
 def _integer_models(
     weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, max_bits: int
 ) -> Iterator[tuple[int, IntegerModel]]:
-    """Yield t and the model at every number of bits whose scores fit SEAL's largest t, most bits first."""
+    """Yield t and the model at every number of bits that fits SEAL's largest t, most bits first."""
     on_grid = weights * grid.step
     peak = float(np.abs(on_grid).max()) or 1.0
     widest = float((np.abs(on_grid) @ grid.levels).max())
@@ -164,7 +165,8 @@ def _integer_models(
     rounding = float((np.abs(weights) @ farthest_off_grid).max())
     for bits in range(max_bits, 0, -1):
         scale = 2.0**bits / peak
-        # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores themselves.
+        # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores
+        # themselves.
         if scale * widest >= 2.0**MAX_PLAIN_MODULUS_BITS or scale * farthest >= 2.0**62:
             continue
         model = QuantizedModel.of(weights, intercept, grid, scale)

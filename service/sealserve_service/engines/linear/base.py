@@ -1,7 +1,7 @@
 """LinearEngine: what the engines of planned models have in common.
 
-A subclass says what it prepares of a plan, what an item holds and how long it takes, and what scores
-an item.
+A subclass says what it prepares of a plan, what an item holds and how long it takes, and what
+scores an item.
 """
 
 import os
@@ -33,7 +33,9 @@ class LinearScoring(Scoring, Protocol):
 
 
 class LinearEngine(ABC, Generic[PackingT]):
-    """An engine of a plan. With a noise width, the plan is one of mode private: replies are re-randomized.
+    """An engine of a plan.
+
+    A plan with a noise width is one of mode private: its replies are re-randomized.
 
     Args:
         plan: what is scored. It is not kept, for it is as large as its model.
@@ -113,7 +115,7 @@ class LinearEngine(ABC, Generic[PackingT]):
         return self.format.pack(c0, c1.tobytes())
 
     def random_rerandomize(self) -> Rerandomize | None:
-        """Return what re-randomizes under a random key, which costs what it costs under others; None in mode open."""
+        """Return what re-randomizes under a random key, at the same cost; None in mode open."""
         if self.rerandomizer is None:
             return None
         return partial(self.rerandomizer.rerandomize, ZeroEncryptor.under_a_random_key(self.parameter_set))
@@ -147,7 +149,7 @@ class LinearEngine(ABC, Generic[PackingT]):
 
 
 def _lifted_intercept(plan: Plan[PackingT]) -> NDArray[np.uint64]:
-    """Scale intercepts to ciphertexts: round(q b_int / t) modulo each data prime, (data primes, score_count)."""
+    """Return round(q b_int / t) modulo each data prime, (data primes, score_count)."""
     parameter_set, t = plan.parameters.parameter_set, plan.parameters.plain_modulus
     lifted = [(parameter_set.modulus * (b % t) + t // 2) // t for b in plan.model.intercept]
     return np.array([[value % prime for value in lifted] for prime in parameter_set.data_primes], np.uint64)

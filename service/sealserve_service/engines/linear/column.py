@@ -1,12 +1,12 @@
 """The column engine: one matrix product of weights and residues, in float64, exact.
 
 Class k of the reply is sum_j W[k, j] * ciphertext j, modulo each prime: no transform, no SEAL. The
-64-bit residues are viewed as 32-bit limbs, low and high, and BLAS adds products of weights and limbs
-up. As long as each class's weights sum to 2^21 at most in absolute value, every partial sum is an
-integer of at most 2^21 (2^32 - 1) < 2^53, which float64 holds exactly, in whatever order BLAS adds;
-2^21 + 1 times 2^32 - 1 is the first that it does not hold. Before the sums would go beyond, they are
-folded: reduced modulo the prime, as 64-bit integers, and begun anew. Where to fold depends on the
-weights alone and is decided when the engine is built.
+64-bit residues are viewed as 32-bit limbs, low and high, and BLAS adds products of weights and
+limbs up. As long as each class's weights sum to 2^21 at most in absolute value, every partial sum
+is an integer of at most 2^21 (2^32 - 1) < 2^53, which float64 holds exactly, in whatever order BLAS
+adds; 2^21 + 1 times 2^32 - 1 is the first that it does not hold. Before the sums would go beyond,
+they are folded: reduced modulo the prime, as 64-bit integers, and begun anew. Where to fold depends
+on the weights alone and is decided when the engine is built.
 
 A fold reduces low + 2^32 high + residue modulo a prime q < 2^60, where
 
@@ -15,15 +15,15 @@ A fold reduces low + 2^32 high + residue modulo a prime q < 2^60, where
     0 <= residue < q, what earlier folds have left
 
 The quotient x = 2^32 high / q, below 2^21 in absolute value, is estimated in float64 with three
-roundings of 2^-53 each at most: of q, of 2^32 / q, of its product with high (an integer that float64
-holds). The estimate is off by less than 2^21 4 2^-53 = 2^-30, so that with its floor, n, the
-remainder 2^32 high - n q lies within -2^-30 q .. (1 + 2^-30) q. Both of its terms may be beyond
+roundings of 2^-53 each at most: of q, of 2^32 / q, of its product with high (an integer that
+float64 holds). The estimate is off by less than 2^21 4 2^-53 = 2^-30, so that with its floor, n,
+the remainder 2^32 high - n q lies within -2^-30 q .. (1 + 2^-30) q. Both of its terms may be beyond
 64 bits, but integers wrap modulo 2^64, and their difference, which is within 64 bits, comes out
 right. With low and residue added, the sum lies within -2^54 .. 2 q + 2^54, far from 2^63; one exact
 division ends it.
 
-A chunk is added up and forgotten: an item holds classes x 2 N sums and residues, whatever the number
-of features.
+A chunk is added up and forgotten: an item holds classes x 2 N sums and residues, whatever the
+number of features.
 """
 
 import os
@@ -60,7 +60,8 @@ class ColumnScoring:
         self._row_count = row_count
         self._rerandomize = rerandomize
         self._received = 0
-        # The first chunk allocates the room, not the header: an item of which nothing has come holds nothing.
+        # The first chunk allocates the room, not the header: an item of which nothing has come
+        # holds nothing.
         self._sums: NDArray[np.float64] = np.empty((0, 0))
         self._residues: NDArray[np.int64] = np.empty((0, 2, 0, 0), np.int64)  # (score_count, 2, data primes, N)
 
@@ -85,7 +86,7 @@ class ColumnScoring:
                 self.fold()
 
     def _checked_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
-        """Return the residues of ciphertexts, some of which are seeded or malformed; an error says which."""
+        """Return the residues of ciphertexts, some of them seeded; name the first malformed one."""
         engine, residues = self._engine, []
         for index, data in enumerate(ciphertexts, self._received):
             try:
@@ -104,7 +105,8 @@ class ColumnScoring:
         """Reduce the sums modulo the primes into the residues, and begin anew."""
         primes = self._engine.signed_primes
         quotients_a_limb = 2.0**32 / primes
-        # Class by class: intermediate results stay in a core's cache, and add nothing to what the item holds.
+        # Class by class: intermediate results stay in a core's cache, and add nothing to what the
+        # item holds.
         for sums, residues in zip(self._sums, self._residues, strict=True):
             low, high = (sums[limb::2].reshape(residues.shape) for limb in (0, 1))
             quotient = np.floor(high * quotients_a_limb).astype(np.int64)
@@ -161,7 +163,7 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
 
     @property
     def held_bytes(self) -> int:
-        """What the service holds of an item until its end: sums, 16 bytes a residue, and residues, 8."""
+        """What the service holds of an item: sums, 16 bytes a residue, and residues, 8."""
         return 3 * 2 * self.packing.score_count * self.parameter_set.polynomial_bytes
 
     def multiply(self, first_index: int, residues: NDArray[np.uint64], sums: NDArray[np.float64]) -> None:
@@ -169,7 +171,8 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
 
         Args:
             first_index: of the first ciphertext.
-            residues: of consecutive ciphertexts between two folds, (ciphertexts, 2, data primes, N).
+            residues: of consecutive ciphertexts between two folds, (ciphertexts, 2, data primes,
+                N).
             sums: float64 (score_count, 4 data primes N): low and high limbs alternate.
         """
         buffer = self._buffers.get()
@@ -189,7 +192,7 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
             self._buffers.put(buffer)
 
     def measure_seconds(self) -> float:
-        """Time the products of some random ciphertexts, a fold and the reply; this also warms the engine up.
+        """Time the products of some random ciphertexts, a fold and the reply; warm the engine up.
 
         Random ciphertexts cost what others cost, except that those that are received have to come
         into the caches.

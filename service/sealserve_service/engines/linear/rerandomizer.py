@@ -45,8 +45,8 @@ class Rerandomizer:
             places: where in c0 they were, (n,).
         """
         z0, z1 = zero_encryptor.encrypt()
-        # Sums are reduced by taking the lesser of x and x - prime: where x is below its prime, x - prime
-        # wraps around and is the greater. Three residues have to be reduced twice.
+        # Sums are reduced by taking the lesser of x and x - prime: where x is below its prime, the
+        # difference wraps around and is the greater. A sum of three residues is reduced twice.
         first = kept + z0[:, places] + self._noise.draw(kept.shape[1])
         first = np.minimum(first, first - self._primes)
         first = np.minimum(first, first - self._primes)

@@ -1,4 +1,4 @@
-"""The row engine: a forward transform a ciphertext, a product and an inverse transform a polynomial of the reply.
+"""The row engine: a transform a ciphertext, a product and a transform a polynomial of the reply.
 
 Weights are lifted and transformed to NTT form once, when the engine is built. The encrypted
 arithmetic is SEAL's; `sealserve.he.layouts.row` says which coefficient holds what.
@@ -61,7 +61,7 @@ class RowScoring:
                 yield self._rerandomize(kept.reshape(len(c1), -1), c1, places.ravel())
 
     def _product(self, weights: list[_seal.Plaintext | None]) -> NDArray[np.uint64]:
-        """Return the sum of the products of weights and blocks: (2, data primes, N), coefficient form."""
+        """Return the sum of products of weights and blocks: (2, data primes, N), no NTT form."""
         engine, evaluator, total = self._engine, self._engine.evaluator, None
         try:
             with _seal.errors():
@@ -77,9 +77,9 @@ class RowScoring:
                     return engine.zero
                 evaluator.transform_from_ntt_inplace(total)
         except _seal.SealError as error:
-            # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero. To say so
-            # would tell whoever made such a ciphertext where the weights are zero. In mode private the
-            # encryption of zero hides the product as well as any other.
+            # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero. To
+            # say so would tell whoever made such a ciphertext where the weights are zero. In mode
+            # private the encryption of zero hides the product as well as any other.
             if self._rerandomize is not None:
                 return engine.zero
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
@@ -115,9 +115,10 @@ class RowEngine(LinearEngine[RowPacking]):
         self.zero = np.broadcast_to(np.uint64(0), shape)
 
     def _transformed(self, coefficients: NDArray[np.int64], plain_modulus: int) -> _seal.Plaintext | None:
-        """Lift signed weights (N,) modulo t and transform them; None if all are zero: SEAL refuses such a factor.
+        """Lift signed weights (N,) modulo t and transform them; None if all are zero.
 
-        The weight of a feature that has no range may be a multiple of t: only the lifted ones tell.
+        SEAL refuses a factor of zero. Only the lifted weights tell: that of a feature without a
+        range may be a multiple of t.
         """
         lifted = np.mod(coefficients, plain_modulus).astype(np.uint64)
         if not lifted.any():

@@ -1,4 +1,4 @@
-"""ZeroEncryptor: encryptions of zero under a client's public key, which re-randomize replies of mode private."""
+"""ZeroEncryptor: encryptions of zero under a client's public key, which re-randomize replies."""
 
 import os
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class ZeroEncryptor:
 
     @classmethod
     def under_a_random_key(cls, parameter_set: ParameterSet) -> "ZeroEncryptor":
-        """Make one to measure what encryptions of zero cost. Its key is random residues: nobody can decrypt."""
+        """Make one to measure its cost. The key is random residues: nobody can decrypt."""
         shape = 2, len(parameter_set.primes), parameter_set.poly_modulus_degree
         words = np.frombuffer(os.urandom(8 * shape[0] * shape[1] * shape[2]), np.uint64).reshape(shape)
         values = words % np.array(parameter_set.primes, np.uint64)[:, None]
@@ -56,7 +56,7 @@ class ZeroEncryptor:
 
 
 ZeroEncryptorOf = Callable[[str, str, ParameterSet], ZeroEncryptor]
-"""(the owner's name, key id, parameter set) -> what encrypts zero under that key; raises KeyNotFoundError."""
+"""(the owner's name, key id, parameter set) -> zero encryptor; raises KeyNotFoundError."""
 
 
 def find_no_key(owner: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
