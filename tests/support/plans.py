@@ -1,4 +1,4 @@
-"""The planner with the rules of a layout filled in: `row_plans(weights, intercept, grid, ...)` and so on."""
+"""The planner with a layout filled in: `row_plans(weights, intercept, grid, ...)` and so on."""
 
 from functools import partial
 

@@ -1,7 +1,7 @@
-"""Where the sources name a layout: its own files, two tables, and a few places that are counted here.
+"""Where the sources name a layout: in its own files, two tables, and a few places counted here.
 
-To add a layout must touch nothing else. A new place fails this test: ask the layout (`offer.layout`,
-`LAYOUTS`, `LINEAR_ENGINES`) instead of naming one.
+To add a layout must touch nothing else. A new place fails this test: ask the layout
+(`offer.layout`, `LAYOUTS`, `LINEAR_ENGINES`) instead of naming one.
 """
 
 import ast
@@ -53,7 +53,7 @@ PLACES = Counter(
 
 
 def named(tree: ast.AST) -> Iterator[str]:
-    """What names a layout in a module: identifiers, imports of a layout's module, and string literals."""
+    """What names a layout in a module: identifiers, imports of its module, and string literals."""
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) if name in NAMES:

@@ -120,6 +120,7 @@ class EiSlotsEngine:
 
     def _offer(self, observed_error: ObservedError | None, score_error_bound: float) -> Offer:
         packing = self.packing
+        request_bytes = packing.blocks * _REQUEST_BYTES
         return Offer(
             layout=EI_SLOTS,
             parameters=EI_PARAMETERS,
@@ -135,9 +136,9 @@ class EiSlotsEngine:
             input_rounding_error_bound=0.0,
             observed_error=observed_error,
             cost=Cost(
-                request_bytes := packing.blocks * _REQUEST_BYTES,
-                packing.score_count * _REPLY_BYTES,
-                self._estimated_seconds(),
+                request_bytes=request_bytes,
+                reply_bytes=packing.score_count * _REPLY_BYTES,
+                server_seconds=self._estimated_seconds(),
                 held_bytes=request_bytes,
                 key_bytes=_KEY_BYTES,
             ),

@@ -1,4 +1,4 @@
-"""Uniform noise: every integer of its range, each as likely as any other, from the operating system's generator."""
+"""Uniform noise: all integers of its range are equally likely, and the operating system draws."""
 
 import math
 import os
@@ -35,7 +35,7 @@ class Recorded:
         return self._blocks[-1]
 
     def below(self, bound: int) -> list[int]:
-        """Top words come first, as many bytes each as that of the bound needs; then the other words of those kept."""
+        """The integers below a bound. Top words come first, then the other words of those kept."""
         words = -(-bound.bit_length() // 32)
         top_limit = bound >> 32 * (words - 1)
         size = next(size for size in (1, 2, 4) if top_limit < 1 << 8 * size)
@@ -63,7 +63,7 @@ def test_every_residue_is_that_of_an_integer_within_the_width(width: int, seed: 
 
 
 class Ties(Recorded):
-    """A source whose words are those of a bound of 96 bits, or one more or less: comparisons go to the last word."""
+    """A source of words at most 1 off a bound of 96 bits: comparisons go to the last word."""
 
     def __init__(self, bound: int) -> None:
         super().__init__(3)
