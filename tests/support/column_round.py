@@ -1,4 +1,4 @@
-"""A batch through the column engine without floats at either end, with or without encryption."""
+"""A batch through the column engine without the floats at either end, and without encryption: residues in and out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

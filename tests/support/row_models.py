@@ -1,4 +1,4 @@
-"""Models and rows for the tests of planner and engines, with worst cases, and exact arithmetic."""
+"""Models and rows for the tests of planner and engines, the worst there are among them; and exact arithmetic."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,10 +69,7 @@ WEIGHTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[np.f
 
 
 def affine(kind: str, shape: tuple[int, int], *, intercept: float = 1.0, seed: int = 0) -> Affine:
-    """Build a model of a kind of weights; each feature has a range of its own.
-
-    Intercepts are at most `intercept` in absolute value.
-    """
+    """Build a model of a kind of weights, with intercepts up to some size, each feature with a range of its own."""
     generator = np.random.default_rng([seed, *shape])
     minimum = generator.uniform(-2.0, 1.0, shape[1])
     span = generator.choice([0.0, 1.0, 2.5], shape[1], p=[0.1, 0.5, 0.4])
@@ -82,7 +79,7 @@ def affine(kind: str, shape: tuple[int, int], *, intercept: float = 1.0, seed: i
 
 
 def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: int) -> Affine:
-    """Build a model of integers that uses q up: in one polynomial, no weight can grow by 1.
+    """Build a model of integers that uses q up: all in one polynomial, it has no room for 1 more in a weight.
 
     Its scores use t up as well: they span more than half of it.
     """
@@ -128,7 +125,7 @@ def affine_models(draw: st.DrawFn) -> Affine:
 
 
 def extreme_rows(model: QuantizedModel, grid: InputGrid, classes: int = 12) -> NDArray[np.int64]:
-    """Rows on the grid with extreme scores: all at a bound, and each class's greatest and least.
+    """Rows on the grid that no other outdoes: all at a bound, and each class's greatest and least score.
 
     Args:
         model: the integer model.

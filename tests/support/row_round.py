@@ -1,4 +1,4 @@
-"""The round trip of an item without floats at either end: rows or columns, in either mode."""
+"""The round trip of an item without the floats at either end: integers in, integers out. Row or column, either mode."""
 
 from functools import cache
 
@@ -40,7 +40,7 @@ def _registered(tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEn
 
 
 class Round:
-    """A client and a server of a plan; `keys` finds the client's public key for a private plan."""
+    """A client and a server of a plan; `keys` finds the client's public key, where the plan needs it."""
 
     def __init__(self, plan: RowPlan | ColumnPlan, keys: ZeroEncryptorOf = _registered) -> None:
         self.plan = plan

@@ -1,4 +1,4 @@
-"""Models and their files: a changed file is loaded once and whole; a bad one changes nothing."""
+"""Models and their files: what has changed is loaded, once and whole; what cannot be loaded changes nothing."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""The registry: a model in use stays, a change is seen at once, and an unused model is freed."""
+"""The registry: what is looked up stays, what changes is there at once, and what nobody uses is gone."""
 
 import weakref
 

@@ -1,4 +1,4 @@
-"""The column engine is exact: its replies decrypt to the integers of plaintext arithmetic."""
+"""The column engine is exact: what its replies decrypt to are the integers of plaintext arithmetic, always."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ SMALLEST = LAYOUTS["column"].open_parameter_sets[0]
 
 
 def assert_exact(plan: ColumnPlan, rows: NDArray[np.int64], row_counts: list[int], chunks: list[int]) -> None:
-    """Score batches of so many rows, the given ones repeated, fed in chunks of such lengths."""
+    """Score so many rows, the given ones over and over again, in batches fed in chunks of such lengths."""
     exchange, expected = ColumnRound(plan), integer_scores(plan.model, rows)
     for row_count in row_counts:
         repeated = np.arange(row_count) % len(rows)
@@ -50,7 +50,7 @@ def assert_exact(plan: ColumnPlan, rows: NDArray[np.int64], row_counts: list[int
 
 
 def assert_model_exact(model: Affine, plans: list[ColumnPlan], chunks: tuple[int, ...] = (1, 30, 2)) -> None:
-    """Score extreme rows, and some in between, in a full batch and in one of a single row."""
+    """Score the rows that no other outdoes, and some in between, in a full batch and in one of a single row."""
     assert plans
     for plan in plans:
         rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 3)])
@@ -142,7 +142,7 @@ def test_seeded_ciphertexts_among_full_ones() -> None:
 
 
 def residues_at(pattern: NDArray[np.int64], parameter_set: ParameterSet) -> NDArray[np.uint64]:
-    """Residues with the worst rounding, by number 0..6: (features, 2, data primes, N)."""
+    """Residues where rounding and carries are worst, by number 0..6: (features, 2, data primes, N)."""
     columns = []
     for q in parameter_set.data_primes:
         low, high = (1 << 32) - 1, q >> 32
@@ -213,7 +213,7 @@ SIGNS = {
 @pytest.mark.parametrize("signs", SIGNS)
 @pytest.mark.parametrize("what", EXTREMES)
 def test_products_at_the_edge_of_a_fold(what: str, signs: str, parameter_set: ParameterSet) -> None:
-    """Each coefficient has another of the worst residues, for all features: nothing evens out."""
+    """In each coefficient another of the worst residues, the same for all features, so that nothing evens out."""
     weights = SIGNS[signs](EXTREMES[what])
     N = parameter_set.poly_modulus_degree
     pattern = np.broadcast_to(np.arange(N) % 7, (weights.shape[1], 2, N))
@@ -324,7 +324,7 @@ def test_a_reply_has_the_places_of_its_rows_only() -> None:
 
 @every_set
 def test_intercepts_are_rounded_not_cut_off(parameter_set: ParameterSet) -> None:
-    """Without weights nothing else is in c0; any lift but the nearest costs noise."""
+    """Only they are in the first polynomial where no class has weights; any lift but the nearest costs noise."""
     t, intercepts = 1 << 20, (0, 1, -1, (1 << 19) + 1, -(10**30), 10**30)
     plan = plan_of(parameter_set, np.zeros((6, 1), np.int64), intercepts, t)
     products = ColumnRound(plan).products(some_residues(parameter_set, 1, 0))

@@ -1,4 +1,4 @@
-"""The planner's bound on noise holds at its worst for columns, and more noise breaks it."""
+"""The planner's bound on noise holds at its worst for columns, and is tight: with noise beyond what SEAL draws."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from tests.support.row_round import secret_key
 )
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: int) -> None:
-    """The worst noise in every row; then as much in the first row as it bears, and 1 more."""
+    """The noise that does most harm, in every row at once; then as much in the first row as it bears, and one more."""
     model = tightest_columns(parameter_set)
     *_, plan = column_plans(*model.planned, parameter_sets=[parameter_set])
     np.testing.assert_array_equal(plan.model.weights, model.weights)
@@ -46,7 +46,7 @@ def test_the_noise_bound_holds_and_is_tight(parameter_set: ParameterSet, sign: i
 
     assert not errors(21).any()  # no encryption of SEAL's has more
     assert (errors(22) == sign).all()
-    # What noise of 21 and all roundings add to the score's first coefficient, times t.
+    # What noise of 21, and all that is rounded besides, add to the score's first coefficient, times t.
     rounding = sum(
         w * (t * int(noisy.scaled(m[:1])[0]) - q * int(m[0])) for w, m in zip(weights, plaintexts, strict=True)
     )

@@ -23,7 +23,7 @@ every_set = pytest.mark.parametrize(
 
 
 def scores(plan: ColumnPlan, ciphertexts: list[bytes], row_count: int) -> Integers:
-    """Score and decrypt the ciphertexts of an item: the integers nearest to the centres."""
+    """Score and decrypt the ciphertexts of an item; of the integers modulo t, those that are nearest to the centres."""
     parameters, t = plan.parameters, plan.parameters.plain_modulus
     header = ItemHeader("", "", LAYOUTS["column"], parameters.parameter_set.name, row_count, len(ciphertexts))
     scoring = ColumnEngine(plan).begin(header, ANONYMOUS.name)

@@ -1,4 +1,4 @@
-"""The arithmetic of the EI slots engine on plain numbers, with np.roll as rotation."""
+"""The arithmetic of the EI slots engine on plain numbers: rotations are np.roll, and the scores come out."""
 
 import numpy as np
 import pytest

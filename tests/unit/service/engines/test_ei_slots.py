@@ -1,4 +1,4 @@
-"""The EI slots engine: an unmodified encrypted-inference 0.9 client decrypts the model's scores."""
+"""The EI slots engine under an unmodified encrypted-inference 0.9 client: what it decrypts is what the model says."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Case:
     user: EIUser
 
     def error(self, x: NDArray[np.float64]) -> float:
-        """The greatest error of at most 100 classes: decryption takes 40 ms each."""
+        """The greatest difference from float64, of at most a hundred classes, for decryption takes 40 ms each."""
         reply = reply_of(self.engine, self.user.encrypt(x))
         assert len(reply) == len(self.intercept)
         for piece in reply:
@@ -145,7 +145,7 @@ def test_one_weight_in_any_place(case: Any) -> None:
 
 @pytest.mark.parametrize("magnitude", [1e3, 2.0**18, 1e6, 1e9, 1e15])
 def test_scores_near_the_bound(case: Any, magnitude: float) -> None:
-    """All classes at their extremes together: the two of a slot make it sqrt(2) times a score."""
+    """All classes at their extremes together: two of them share a slot, so that its size is sqrt(2) times a score's."""
     made = case(np.full((4, 50), magnitude / 50), [0.0, 0, 0, 0])
     scale = made.engine.reply_scale
     assert scale <= 2.0**40
@@ -209,7 +209,7 @@ def test_weights_of_features_that_are_always_zero(case: Any) -> None:
     weights[:, 4] = 2.0**58
     made = case(weights, [0.0, 1, 2], low=np.where(np.arange(20) == 4, 0, -1), high=np.arange(20) != 4)
     x = np.where(np.arange(20) == 4, 0, 0.5)
-    # The bound includes the noise of that feature times its weight.
+    # What the noise of that feature makes of its weight is in the bound, and the bound is honest about it.
     assert made.error(x) <= made.engine.offer.score_error_bound
 
 

@@ -1,4 +1,4 @@
-"""EIServer in its own processes: right scores for good input, a typed error for bad."""
+"""EIServer in processes of its own: right scores for good input, a typed error and nothing else lost for bad."""
 
 import dataclasses
 import logging
@@ -206,7 +206,7 @@ def test_keys_that_are_no_keys(good: Request, processes: EIServerProcesses, keys
 
 
 def test_limits_of_time(ei_user: EIUser, good: Request) -> None:
-    """The first of three requests hangs; the third has waited too long when the second begins."""
+    """Of three requests, for one process, the first hangs; the third has waited too long when the second begins."""
     processes = EIServerProcesses(timeout_seconds=6.0)
     answers: list[object] = []
 
@@ -326,7 +326,7 @@ def test_replies_that_are_no_replies() -> None:
 
 
 def mutated(data: bytes, random: np.random.Generator) -> bytes:
-    """Spoil bytes at random, mostly in the structure at the beginning; or cut or repeat a part."""
+    """Spoil bytes at random places, at the beginning mostly: there is the structure; or cut or repeat a part."""
     spoilt = bytearray(data)
     at = int(random.integers(random.choice([40, 200, len(data)])))
     match random.integers(4):

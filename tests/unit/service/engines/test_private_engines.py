@@ -1,4 +1,4 @@
-"""Both engines in mode private: exact scores, new replies each time, degenerate products hidden."""
+"""Both engines in mode private: exact scores, new replies each time, and nothing said of degenerate products."""
 
 import itertools
 
@@ -130,7 +130,7 @@ def test_an_item_needs_a_key(layout: str) -> None:
 
 
 def test_a_product_that_hides_nothing_is_zero_and_not_an_error() -> None:
-    """In mode open it is refused. Here a refusal would tell the sender which weights are equal."""
+    """In mode open it is refused. Here that would tell whoever made such ciphertexts which weights are equal."""
     features = 2 * SMALLEST.poly_modulus_degree
     model = affine("equal", (1, features))
     model = Affine(model.weights, model.intercept, InputGrid.of(features, 0.0, 1.0))

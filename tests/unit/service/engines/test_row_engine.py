@@ -1,4 +1,4 @@
-"""The row engine is exact: its replies decrypt to the integers of plaintext arithmetic."""
+"""The row engine is exact: what its replies decrypt to are the integers of plaintext arithmetic, always."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ every_set = pytest.mark.parametrize(
 
 
 def assert_exact(plan: RowPlan, rows: NDArray[np.int64]) -> None:
-    """Score rows in full items, repeated until the last is full, and some in items that are not."""
+    """Score rows in full items, over again until the last is full, and some of them in items that are not."""
     exchange, capacity = Round(plan), plan.packing.rows
     items = -(-len(rows) // capacity)
     full = rows[np.arange(items * capacity) % len(rows)]
@@ -141,7 +141,7 @@ def test_a_malformed_ciphertext_is_named_by_its_place_in_the_item() -> None:
 
 
 def test_blocks_that_cancel_each_other_out() -> None:
-    """Each is well made, but with equal weights the second polynomials of the sum cancel out."""
+    """Each is well made, but with equal weights the second polynomials add up to zero: the sum would hide nothing."""
     model = affine("equal", (1, 2 * 2048))
     model = Affine(model.weights, model.intercept, InputGrid.of(2 * 2048, 0.0, 1.0))
     exchange = Round(row_plans(*model.planned, parameter_sets=LAYOUTS["row"].open_parameter_sets[:1])[0])

@@ -1,4 +1,4 @@
-"""The planner's bound on noise holds at its worst, and adversarial noise shows that it is tight."""
+"""The planner's bound on noise holds at its worst, and is tight: with adversarial noise, beyond what SEAL draws."""
 
 import numpy as np
 import pytest
@@ -31,14 +31,14 @@ class Worst:
         self.factors = np.where(reach >= 0, weights[:, reach], -weights[:, reach]).astype(object)
 
     def noise(self, each: int, surplus: int = 0) -> Integers:
-        """So much in every coefficient, a surplus in one with a weight of 1: (ciphertexts, N)."""
+        """So much in every coefficient, and a surplus in one whose weight is 1: (ciphertexts, N)."""
         noise: Integers = self.sign * each * np.sign(self.factors)
         unit = tuple(np.argwhere(np.abs(self.factors) == 1)[0])
         noise[unit] += self.sign * surplus * self.factors[unit]
         return noise
 
     def harm(self, packed: NDArray[np.uint64], each: int) -> int:
-        """What the noise and all roundings add to the score's coefficient, times t."""
+        """What the noise, and all that is rounded besides, add to the score's coefficient, times t."""
         q, t = self.plan.parameters.parameter_set.modulus, self.plan.parameters.plain_modulus
         rounding = t * self.noisy.scaled(packed) - q * packed.astype(object)
         intercept = self.plan.model.intercept[-1] % t
@@ -76,8 +76,7 @@ def test_the_noise_bound_holds_and_is_tight(
 
 
 def test_what_division_in_two_primes_costs_is_not_planned_with() -> None:
-    # q is so little above t (43 A' + 1) that SEAL, which rounds down once too often, does not
-    # decrypt all of that.
+    # q is so little above t (43 A' + 1) that SEAL, which rounds down once too often, does not decrypt all of that.
     narrow = ParameterSet("narrow", 4096, (0x3FFFFF0E8001, 0x3FFFFD0D4001, 0x1C001))
     model = tightest(narrow, 2, 1000, 1)
     absolute_sum, t = int(np.abs(model.weights).sum()), 1 << 43

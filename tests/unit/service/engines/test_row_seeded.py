@@ -1,4 +1,4 @@
-"""The row engine on seeded ciphertexts: as exact as on full ones, up to the allowed noise."""
+"""The row engine on seeded ciphertexts: as exact as on full ones, to the last unit of the noise that a plan allows."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ every_set = pytest.mark.parametrize(
 
 
 def assert_exact(model: Affine, parameter_set: ParameterSet) -> None:
-    """Score extreme rows one by one and in full items: all seeded, and seeded and full together."""
+    """Score rows that no other outdoes, one by one and in full items, all seeded, and seeded and full together."""
     plans = row_plans(*model.planned, parameter_sets=[parameter_set])
     assert plans
     for plan in plans:

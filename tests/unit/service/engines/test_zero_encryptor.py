@@ -1,4 +1,4 @@
-"""Encryptions of zero: zero under every t, no two equal, with noise within its bound."""
+"""Encryptions of zero: they decrypt to zero under every t, no two are equal, and their noise is within its bound."""
 
 import math
 
@@ -70,14 +70,12 @@ def test_the_noise_is_what_it_is_planned_with(parameter_set: ParameterSet) -> No
     packed = [form.pack(c0, c1.tobytes()) for c0, c1 in (zeros.encrypt() for _ in range(10))]
     noise = np.array([noisy.noise(data, nothing) for data in packed], float)
     assert np.abs(noise).max() <= zero_noise(parameter_set)
-    # e u + e0 + e1 s, where 2/3 of a ternary polynomial's coefficients are 1 or -1; rounding: 1 /
-    # 12 each, again times s.
+    # e u + e0 + e1 s, 2/3 of a ternary polynomial's coefficients being 1 or -1; rounding: 1 / 12 each, again times s.
     variance = NOISE / 2 * (2 * N * 2 / 3 + 1)
     if len(parameter_set.primes) > 1:
         variance = variance / special**2 + (1 + N * 2 / 3) / 12
     assert abs(np.var(noise) / variance - 1) < 0.15
-    # The worst of e, u, s would meet a bound without slack: the largest of random ones is some
-    # deviations away.
+    # A bound without slack would be met by the worst of e, u, s: of random ones the largest is some deviations away.
     assert np.abs(noise).max() > 3 * math.sqrt(variance)
 
 

@@ -1,4 +1,4 @@
-"""Folding estimators. The oracle is the estimator's own methods in the installed scikit-learn."""
+"""Folding estimators. The oracle is always the estimator's own methods, under the installed scikit-learn."""
 
 import warnings
 from pathlib import Path
@@ -82,7 +82,7 @@ MULTICLASS_LABELS = [[3, 5, 9], [1.0, 2.0, 3.0], ["lo", "mid", "high"]]
 
 
 def assert_agrees(estimator: Any, X: Any) -> None:
-    """The folded model predicts what the estimator does, for X and for rows far outside it."""
+    """All that the estimator predicts comes out of the folded model, for X and for rows far outside it."""
     model = fold(estimator)
     X = np.vstack([X, 100 * np.asarray(X), -100 * np.asarray(X)])
     scores = model.decision(X)

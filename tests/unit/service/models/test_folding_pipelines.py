@@ -1,4 +1,4 @@
-"""Folding pipelines: affine steps go into weights and intercept; the first scaler has the range."""
+"""Folding pipelines: affine steps vanish into weights and intercept, the first scaler tells the range."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Plans for columns keep the two bounds with one class's weights, and float64 can add them up."""
+"""Plans for columns keep the same two bounds with one class's weights, and weights that float64 can add up."""
 
 import itertools
 import re
@@ -155,7 +155,7 @@ def test_one_more_in_a_weight_leaves_no_room_for_noise(parameter_set: ParameterS
 
 @every_set
 def test_other_classes_take_no_room(parameter_set: ParameterSet) -> None:
-    """In rows, the classes that share a polynomial would share its room for noise."""
+    """As many classes as one likes: in rows those that share a polynomial would share its room for noise."""
     model = tightest_columns(parameter_set)
     weights, intercept = np.repeat(model.weights, 5, axis=0), np.repeat(model.intercept, 5)
     *_, plan = column_plans(weights, intercept, model.grid, parameter_sets=[parameter_set])
@@ -167,7 +167,7 @@ def test_other_classes_take_no_room(parameter_set: ParameterSet) -> None:
 
 
 def on_grid_error(model: Affine, integers: QuantizedModel) -> float:
-    """The greatest error of rows on the grid: random ones, and those whose errors add up."""
+    """The greatest error of rows on the grid: random ones, and those where the weights' rounding errors add up."""
     residual = integers.weights / integers.score_scale - model.weights * model.grid.step
     worst = [np.where(sign * residual > 0, model.grid.levels, 0) for sign in (1, -1)]
     rows = np.concatenate([*worst, extreme_rows(integers, model.grid), random_rows(model.grid, 20)])

@@ -1,4 +1,4 @@
-"""Plans keep their two bounds and their promised errors, and nothing cheaper or better fits."""
+"""Plans keep their two bounds, their promised errors, and their word that nothing cheaper or better fits."""
 
 import dataclasses
 import itertools
@@ -170,7 +170,7 @@ def plan_scores(plan: RowPlan, quantized_rows: NDArray[np.int64]) -> NDArray[np.
 
 
 def on_grid_error(model: Affine, plan: RowPlan) -> float:
-    """The greatest error of rows on the grid: random ones, and those whose errors add up."""
+    """The greatest error of rows on the grid: random ones, and those where the weights' rounding errors add up."""
     residual = plan.model.weights / plan.model.score_scale - model.weights * model.grid.step
     worst = [np.where(sign * residual > 0, model.grid.levels, 0) for sign in (1, -1)]
     rows = np.concatenate([*worst, extreme_rows(plan.model, model.grid), random_rows(model.grid, 20)])
@@ -179,7 +179,7 @@ def on_grid_error(model: Affine, plan: RowPlan) -> float:
 
 
 def off_grid_error(model: Affine, plan: RowPlan) -> float:
-    """The greatest error of rows as far from the grid as can be, in the worst direction."""
+    """The greatest error of rows within the range: as far from the grid as they can be, to the weights' harm."""
     grid = model.grid
     below = random_rows(grid, 10) + np.random.default_rng(1).choice([-0.4999, 0.4999, 0.1], (10, grid.feature_count))
     away = [0.4999 * sign * np.sign(model.weights) for sign in (1, -1)]
