@@ -17,10 +17,11 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.protocol.wire import scores_to_proto
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
-from sealserve_service.engines.linear import base as planned
 from sealserve_service.engines.linear.column import ColumnEngine, ColumnScoring, folds
 from sealserve_service.engines.linear.row import RowEngine, RowScoring
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, plan_column, plan_row
+from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
+from sealserve_service.planning.planner import cheapest_plan
+from sealserve_service.planning.row import ROW_RULES, RowPlan
 
 _CALLS = 30
 _POLYNOMIALS = 8
@@ -59,7 +60,7 @@ def row_units(parameters: EncryptionParameters) -> RowUnits:
     set_ = parameters.parameter_set
     plan = _row_plan(set_, 1)
     one, many = RowEngine(plan), RowEngine(_row_plan(set_, _POLYNOMIALS))
-    ciphertexts = [planned.noise(plan)]
+    ciphertexts = [one.random_ciphertext()]
     ((weights,),) = one.weights
 
     def loaded() -> RowScoring:
@@ -89,7 +90,7 @@ def _row_plan(parameter_set: ParameterSet, polynomials: int) -> RowPlan:
     """Plan one ciphertext and a number of polynomials, with a class in each."""
     weights = np.ones((polynomials, parameter_set.poly_modulus_degree))
     grid = InputGrid.of(weights.shape[1], 0.0, 1.0, 1.0)
-    return plan_row(weights, np.zeros(polynomials), grid, parameter_sets=[parameter_set])
+    return cheapest_plan(ROW_RULES, weights, np.zeros(polynomials), grid, parameter_sets=[parameter_set])
 
 
 def row_server_seconds(plan: RowPlan) -> float:
@@ -147,10 +148,10 @@ def fold_and_reply_seconds(parameters: EncryptionParameters) -> tuple[float, flo
     """Seconds of a fold and of the reply's message, a class."""
     set_ = parameters.parameter_set
     grid = InputGrid.of(1, 0.0, 1.0, 1.0)
-    plan = plan_column(np.ones((1, 1)), np.zeros(1), grid, parameter_sets=[set_])
+    plan = cheapest_plan(COLUMN_RULES, np.ones((1, 1)), np.zeros(1), grid, parameter_sets=[set_])
     engine = ColumnEngine(plan)
     scoring = ColumnScoring(engine, engine.packing.rows)
-    scoring.add([planned.noise(plan)])
+    scoring.add([engine.random_ciphertext()])
     return timed(scoring.fold), timed(lambda: scores_to_proto(0, list(scoring.finish())))
 
 

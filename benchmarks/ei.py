@@ -56,7 +56,7 @@ def engines(path: Path, user: EIUser, row: Any, rounds: int) -> dict[str, Any]:
     header = ItemHeader("mnist", "", LAYOUTS["ei-slots"], "ei-8192", 1, 1, "")
 
     def seal() -> list[SealCiphertext]:
-        scoring = engine.begin(header, ANONYMOUS)
+        scoring = engine.begin(header, ANONYMOUS.name)
         scoring.add(ciphertexts)
         return list(scoring.finish())
 

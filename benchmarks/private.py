@@ -23,9 +23,12 @@ from benchmarks.row import latency, message_bytes
 from sealserve.client import Client
 from sealserve.loadtest.items import Answered, LoadCall, LoadItems
 from sealserve_service.engines.linear.rerandomizer import Rerandomizer
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.models.loading import load_model
+from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, plan_column, plan_row
+from sealserve_service.planning.planner import cheapest_plan
+from sealserve_service.planning.row import ROW_RULES, RowPlan
 from tests.support import mnist
 from tests.support.programs import Program, serve
 
@@ -119,14 +122,15 @@ def hiding_ms(plan: RowPlan | ColumnPlan) -> float:
     if plan.noise_width is None:
         return 0.0
     parameter_set, packing = plan.parameters.parameter_set, plan.packing
-    hiding = Rerandomizer.under_a_random_key(parameter_set, plan.noise_width)
+    rerandomizer = Rerandomizer(parameter_set, plan.noise_width)
+    zero_encryptor = ZeroEncryptor.under_a_random_key(parameter_set)
     c1 = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
     samples = []
     for _ in range(15):
         start = time.thread_time()
         for polynomial in range(packing.polynomials):
             places = packing.places(packing.rows, len(packing.classes_in(polynomial))).ravel()
-            hiding.hidden(c1[:, places], c1, places)
+            rerandomizer.rerandomize(zero_encryptor, c1[:, places], c1, places)
         samples.append(time.thread_time() - start)
     return 1e3 * median(samples)
 
@@ -138,8 +142,8 @@ def planned(path: Path, options: tuple[str, ...]) -> tuple[RowPlan, ColumnPlan]:
     wanted = 0.01 if "--max-score-error=0.01" in options else None
     bits = 40 if "--weights=private" in options else None
     return (
-        plan_row(*arguments, max_score_error=wanted, hiding_bits=bits),
-        plan_column(*arguments, max_score_error=wanted, hiding_bits=bits),
+        cheapest_plan(ROW_RULES, *arguments, max_score_error=wanted, hiding_bits=bits),
+        cheapest_plan(COLUMN_RULES, *arguments, max_score_error=wanted, hiding_bits=bits),
     )
 
 

@@ -37,7 +37,9 @@ from sealserve.loadtest.driver import LoadDriver
 from sealserve.loadtest.items import LoadCall, LoadItems, random_rows
 from sealserve.loadtest.ledger import Ledger
 from sealserve.protocol.model import Offer
-from sealserve_service.planning.planner import plan_column, plan_row
+from sealserve_service.planning.column import COLUMN_RULES
+from sealserve_service.planning.planner import cheapest_plan
+from sealserve_service.planning.row import ROW_RULES
 from tests.support.programs import Program, serve
 
 FEATURES, CLASSES = 784, 10
@@ -107,8 +109,8 @@ class RandomModel:
         """Say what an item should take, by the model of the cost."""
         arguments = self.weights, np.zeros(len(self.weights)), grid
         if layout == "row":
-            return row_server_seconds(plan_row(*arguments, max_score_error=self.max_score_error))
-        return column_server_seconds(plan_column(*arguments, max_score_error=self.max_score_error))
+            return row_server_seconds(cheapest_plan(ROW_RULES, *arguments, max_score_error=self.max_score_error))
+        return column_server_seconds(cheapest_plan(COLUMN_RULES, *arguments, max_score_error=self.max_score_error))
 
 
 def _weights_bytes(offer: Offer, weights: NDArray[np.float64]) -> int:

@@ -11,10 +11,11 @@ from sealserve.errors import InputError
 from sealserve.he.quantization import InputGrid
 from sealserve_service.allocator import return_free_memory
 from sealserve_service.catalog.library import ModelLibrary
-from sealserve_service.catalog.registry import EngineFactory, ModelRegistry, PrivateWeights, ServedModel
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.catalog.sources import folder_sources, serve_source
 from sealserve_service.catalog.watch import Watch
 from sealserve_service.engines.ei.slots import EiSlotsEngine
+from sealserve_service.engines.offering import EngineFactory, PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.location import open_key_store
 from sealserve_service.models.linear_model import LinearModel

@@ -14,10 +14,12 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.row import RowPacking
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import Residues
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Affine, affine, random_rows
 from tests.support.item_round_trip import RoundTrip
 from tests.support.key_owner import KeyOwner
+from tests.support.plans import column_plans, row_plans
 
 Plan = RowPlan | ColumnPlan
 REPLIES, QUESTIONS = 2000, 40

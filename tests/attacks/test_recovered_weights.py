@@ -13,11 +13,12 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.protocol.item import Residues
-from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf
-from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Integers, affine, random_rows
 from tests.support.item_round_trip import RoundTrip, zero_encryptor
+from tests.support.plans import column_plans, row_plans
 
 
 class NoZeros(ZeroEncryptor):

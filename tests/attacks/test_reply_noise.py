@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Affine, affine, random_rows
 from tests.support.item_round_trip import RoundTrip
 from tests.support.key_owner import KeyOwner
+from tests.support.plans import column_plans, row_plans
 
 REPLIES, QUESTIONS, ROWS = 1000, 50, 2
 STANDARD_ERRORS, ATTEMPTS = 4.0, 3

@@ -89,7 +89,7 @@ def test_a_thousand_classes_travel_as_rows(caplog: pytest.LogCaptureFixture) -> 
     model = linear(RANDOM.normal(size=(1000, 4)))
     with caplog.at_level(logging.WARNING):
         registry = ModelRegistry([served("wide", model)])
-    assert "model wide is not served in columns: a batch with 1000 classes would hold" in caplog.text
+    assert "model wide is not served in layout column: a batch with 1000 classes would hold" in caplog.text
     rows = RANDOM.random((10, 4))
     with running_server(registry) as address:
         for layout in ("auto", "row"):

@@ -23,7 +23,6 @@ from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.engines.base import Engine, Scoring
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
-from sealserve_service.tenants.tenant import Tenant
 from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, running_server, served, with_limits
 
@@ -60,9 +59,9 @@ class GatedEngine:
         """The engine's."""
         return self.engine.holds_gil
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
+    def begin(self, header: ItemHeader, owner: str) -> Scoring:
         """Begin an item, behind the gate."""
-        return GatedScoring(self.engine.begin(header, tenant), self.gate)
+        return GatedScoring(self.engine.begin(header, owner), self.gate)
 
 
 @dataclass

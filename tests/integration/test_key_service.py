@@ -41,7 +41,6 @@ from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.rpc.servicers.keys import MAX_UPLOADS
-from sealserve_service.tenants.tenant import Tenant
 from tests.support.ei_user import EIUser
 from tests.support.raw import assert_error
 from tests.support.registered_keys import record_of
@@ -414,12 +413,12 @@ def test_two_tenants_keys_never_mix(ei_user: EIUser) -> None:
     store.put(record := record_of(ei_user.evaluation_keys, "alice"), ei_user.evaluation_keys)
     engine = served("model", linear(np.ones((1, 3))), keys=keys).engines[-1]
     header = ItemHeader("model", "", LAYOUTS["ei-slots"], "ei-8192", 1, 1, record.key_id)
-    scoring = engine.begin(header, Tenant("alice"))
+    scoring = engine.begin(header, "alice")
     scoring.add(ei_user.encrypt(np.array([0.25, 0.5, 0.125])))
     reply = [piece for piece in scoring.finish() if isinstance(piece, SealCiphertext)]
     assert ei_user.decrypt(reply) == pytest.approx([0.875], abs=1e-4)
     for tenant in ("bob", "Alice", "", "alice/", "anonymous"):
         with pytest.raises(KeyNotFoundError):
-            engine.begin(header, Tenant(tenant))
+            engine.begin(header, tenant)
     with pytest.raises(KeyNotFoundError):
-        engine.begin(dataclasses.replace(header, key_id="0" * 64), Tenant("alice"))
+        engine.begin(dataclasses.replace(header, key_id="0" * 64), "alice")

@@ -147,7 +147,7 @@ def broken(served: ServedModel) -> ServedModel:
         offer = served.engines[0].offer
         holds_gil = True
 
-        def begin(self, header: ItemHeader, tenant: object) -> Scoring:
+        def begin(self, header: ItemHeader, owner: str) -> Scoring:
             return BrokenScoring()
 
     return dataclasses.replace(served, engines=(BrokenEngine(),))

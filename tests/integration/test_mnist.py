@@ -17,8 +17,8 @@ from sealserve.client import Client
 from sealserve_service.catalog.registry import ModelRegistry, serve_model
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.planner import plan_column
 from tests.support import mnist
+from tests.support.plans import plan_column
 from tests.support.serving import HANG_SECONDS, LIMITS, running_server
 
 

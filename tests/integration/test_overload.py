@@ -20,7 +20,6 @@ from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.engines.base import Engine, Scoring
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
-from sealserve_service.tenants.tenant import Tenant
 from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_scores
@@ -43,8 +42,8 @@ class SlowEngine:
         self.begun, self.may_end = threading.Event(), threading.Event()
         self._engine = engine
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
-        return SlowScoring(self, self._engine.begin(header, tenant))
+    def begin(self, header: ItemHeader, owner: str) -> Scoring:
+        return SlowScoring(self, self._engine.begin(header, owner))
 
 
 class SlowScoring:

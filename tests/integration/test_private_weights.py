@@ -33,19 +33,22 @@ from sealserve.he.public_key_format import public_key_bytes
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.key_record import KeyKind
 from sealserve.secret_key import SecretKey
-from sealserve_service.catalog.registry import ModelRegistry, PrivateWeights, ServedModel, serve_model
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel, serve_model
 from sealserve_service.engines.ei.slots import EiSlotsEngine
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, plan_column, plan_row
+from sealserve_service.planning.row import RowPlan
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support import mnist
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
+from tests.support.plans import plan_column, plan_row
 from tests.support.raw import Message, RawClient, Request, as_message, assert_error, assert_scores, chunk
 from tests.support.serving import (
     HANG_SECONDS,

@@ -44,7 +44,7 @@ from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry import endpoint
 from sealserve_service.telemetry.metrics import Telemetry
-from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
+from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.metrics import Metrics, scraped, scraped_until
@@ -194,7 +194,7 @@ def test_a_call_of_one_item_is_seen_while_it_is_in_flight(digits_model: Digits) 
         def __init__(self, engine: Engine) -> None:
             self.offer = engine.offer
 
-        def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
+        def begin(self, header: ItemHeader, owner: str) -> Scoring:
             return HeldScoring(let_go)
 
     served = digits_registry(digits_model.estimator).get("", ANONYMOUS)

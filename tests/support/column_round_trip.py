@@ -15,8 +15,10 @@ from sealserve.he.quantization import QuantizedModel
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.protocol.item import ItemHeader, Residues
-from sealserve_service.engines.linear.column import ColumnEngine, ColumnScoring
-from sealserve_service.planning.planner import ColumnPlan, Plan
+from sealserve_service.engines.linear.base import LinearScoring
+from sealserve_service.engines.linear.column import ColumnEngine
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.plan import Plan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.affine_models import Integers
 from tests.support.item_round_trip import secret_key
@@ -29,9 +31,9 @@ def plan_of(
     scores, features = weights.shape
     zeros = (0,) * scores
     return Plan(
-        EncryptionParameters(parameter_set, plain_modulus),
-        ColumnPacking(parameter_set.poly_modulus_degree, features, scores),
-        QuantizedModel(weights, tuple(intercept) or zeros, 1.0),
+        parameters=EncryptionParameters(parameter_set, plain_modulus),
+        packing=ColumnPacking(parameter_set.poly_modulus_degree, features, scores),
+        model=QuantizedModel(weights, tuple(intercept) or zeros, 1.0),
         weight_bits=int(np.abs(weights).max()).bit_length(),
         score_centers=zeros,
         score_radii=zeros,
@@ -50,11 +52,11 @@ class ColumnRoundTrip:
         self.encryptor = Encryptor(plan.parameters, key)
         self.decryptor = Decryptor(plan.parameters, key)
 
-    def begin(self, row_count: int) -> ColumnScoring:
+    def begin(self, row_count: int) -> LinearScoring:
         """Begin an item."""
         name = self.plan.parameters.parameter_set.name
         header = ItemHeader("", "", LAYOUTS["column"], name, row_count, self.plan.packing.ciphertexts)
-        return self.engine.begin(header, ANONYMOUS)
+        return self.engine.begin(header, ANONYMOUS.name)
 
     def encrypted(self, rows: NDArray[np.int64]) -> list[bytes]:
         """Encrypt rows on the grid (1..N, feature_count)."""

@@ -16,11 +16,12 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.protocol.item import ItemHeader, Residues
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
-from sealserve_service.engines.linear.column import ColumnEngine, ColumnScoring
-from sealserve_service.engines.linear.rerandomizer import ZeroEncryptorOf
-from sealserve_service.engines.linear.row import RowEngine, RowScoring
-from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
-from sealserve_service.planning.planner import ColumnPlan, RowPlan
+from sealserve_service.engines.linear.base import LinearScoring
+from sealserve_service.engines.linear.column import ColumnEngine
+from sealserve_service.engines.linear.row import RowEngine
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.affine_models import Integers
 
@@ -68,10 +69,10 @@ class RoundTrip:
         """Encrypt one item."""
         return [self.encryptor.encrypt(plaintext) for plaintext in self.plan.packing.pack_rows(rows)]
 
-    def begin(self, row_count: int, ciphertext_count: int) -> RowScoring | ColumnScoring:
+    def begin(self, row_count: int, ciphertext_count: int) -> LinearScoring:
         """Begin an item."""
         name, layout = self.plan.parameters.parameter_set.name, self.engine.offer.layout
-        return self.engine.begin(ItemHeader("", "", layout, name, row_count, ciphertext_count), ANONYMOUS)
+        return self.engine.begin(ItemHeader("", "", layout, name, row_count, ciphertext_count), ANONYMOUS.name)
 
     def reply(self, ciphertexts: list[bytes], row_count: int) -> list[Residues]:
         """Score the ciphertexts of an item."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sealserve.he.layouts.row import RowPacking
 from sealserve.protocol.item import Residues
-from sealserve_service.planning.planner import ColumnPlan, RowPlan
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Integers, integer_scores
 from tests.support.item_round_trip import secret_key
 from tests.support.noisy_encryptor import NoisyEncryptor

@@ -21,8 +21,9 @@ from sklearn.linear_model import LogisticRegression
 from sealserve.protocol.model import Limits
 from sealserve.protocol.output import Output, Task
 from sealserve_service.app import build_server
-from sealserve_service.catalog.registry import ModelRegistry, PrivateWeights, ServedModel, serve_model
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel, serve_model
 from sealserve_service.engines.ei.slots import EiSlotsEngine
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.base import KeyStore, UploadSource
 from sealserve_service.keys.stores.memory import MemoryKeyStore

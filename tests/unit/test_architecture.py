@@ -79,8 +79,6 @@ MISNAMED = {
     "client/rpc/test_backoff.py",
     "client/streaming/test_stream.py",
     "client/streaming/test_transfer.py",
-    "service/planning/test_column_planner.py",
-    "service/planning/test_input_grid.py",
 }
 
 

@@ -1,1 +1,1 @@
-"""The models that are served, kept in step with their files."""
+"""Catalog: the models that are served, kept in step with their files."""

@@ -1,7 +1,8 @@
-"""The library: what is to be served, and the registry kept as its files are.
+"""ModelLibrary: what is to be served, and a registry that follows the files.
 
-A file is known by its stat and, when that has changed, by its digest: a model whose files say what they said is not
-loaded again. One that cannot be loaded is reported once, and what was served before stays.
+A file is known by its stat and, when that has changed, by its digest: a model whose files have the
+same content as before is not loaded again. A model that cannot be loaded is reported once, and the
+version that was served before stays.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _Files(NamedTuple):
-    """A source and the state of each of its files: what stat says, or why it says nothing."""
+    """A source and the state of each of its files: what stat returns, or why it fails."""
 
     source: ModelSource
     states: tuple[tuple[int, ...] | str, ...]
@@ -30,11 +31,11 @@ class _Files(NamedTuple):
         return cls(source, tuple(map(_state, _paths(source))))
 
     def digest(self) -> bytes | None:
-        """Hash what the files hold; None if one cannot be read, of which loading says why."""
+        """Hash the content of the files; None if one cannot be read: loading says why."""
         digest = hashlib.sha256()
         try:
             for path in _paths(self.source):
-                if not path.is_file():  # a pipe would have to be written first
+                if not path.is_file():  # reading a pipe would wait for its writer
                     return None
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -44,7 +45,10 @@ class _Files(NamedTuple):
 
 
 class _Edition(NamedTuple):
-    """What a model that is served was made of. The model itself is the registry's alone, so that it can be freed."""
+    """What a served model was made of.
+
+    The model itself is referred to by the registry alone, so that it can be freed.
+    """
 
     source: ModelSource
     digest: bytes | None
@@ -55,15 +59,16 @@ class ModelLibrary:
     """Models and the files they come from. One thread at a time may call its methods.
 
     Args:
-        list_sources: says what is to be served, at every look anew; raises SealserveError.
-        load: makes one ready; raises SealserveError.
-        telemetry: says which versions are served; its own without it.
+        list_sources: returns what is to be served, each time the library looks; raises
+            SealserveError.
+        load: makes a model ready; raises SealserveError.
+        telemetry: reports which versions are served; by default the library has its own.
 
     Attributes:
         models: what is served.
 
     Raises:
-        SealserveError: that of list_sources or load, for at the start every model has to be good.
+        SealserveError: list_sources or load raised it: at the start every model has to be good.
     """
 
     def __init__(
@@ -85,7 +90,7 @@ class ModelLibrary:
         self._reported = ""
 
     def reload(self) -> None:
-        """Follow all files as they are now, and say of each model what has become of it."""
+        """Follow all files as they are now, and log what became of each model."""
         self._seen = self._look()
         if isinstance(self._seen, str):
             self._report(self._seen)
@@ -96,7 +101,10 @@ class ModelLibrary:
                 self._renew(name, None if files is None else _Files.of(files.source))
 
     def follow(self) -> None:
-        """Follow the files that have changed and are as the last look saw them: others are still being written."""
+        """Follow the files that have changed, and have not changed again since the last look.
+
+        Files that change from look to look are still being written.
+        """
         before, self._seen = self._seen, self._look()
         if isinstance(self._seen, str):
             if self._seen == before != self._reported:
@@ -110,7 +118,7 @@ class ModelLibrary:
                     self._renew(name, files)
 
     def _look(self) -> dict[str, _Files] | str:
-        """Return the states of all files by the models' names; a text if it cannot be said which models there are."""
+        """Return the states of files by model name; the error's text if models cannot be listed."""
         try:
             return {source.name: _Files.of(source) for source in self._list_sources()}
         except SealserveError as error:
@@ -121,7 +129,7 @@ class ModelLibrary:
         _logger.error("every model stays as it is: %s", fault)
 
     def _renew(self, name: str, files: _Files | None) -> None:
-        """Serve what the files hold, unless that is what is served; serve it no longer if there are none."""
+        """Serve the model in the files, unless it is served; drop it if there are no files."""
         old = self._editions.get(name)
         if files is None:
             del self._tried[name]
@@ -154,7 +162,7 @@ class ModelLibrary:
         """Load a model and serve it.
 
         Raises:
-            ModelFileError: a file has changed meanwhile: half of it may be old.
+            ModelFileError: a file has changed in the meantime: half of what was read may be old.
         """
         source = files.source
         served = self._load(source)
@@ -175,5 +183,6 @@ def _state(path: Path) -> tuple[int, ...] | str:
         stat = path.stat()
     except OSError as error:
         return str(error.strerror)
-    # The change time tells when the time of modification was kept, or only the permissions were repaired.
+    # The change time tells of a change that keeps the modification time, or repairs permissions
+    # only.
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev

@@ -1,4 +1,4 @@
-"""From what the operator says of models to the models that are served."""
+"""Model sources -> served models: files are listed, loaded, put on their grid and made ready."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError
 from sealserve.protocol.model import Limits
-from sealserve_service.catalog.registry import EngineFactory, PrivateWeights, ServedModel, serve_model
+from sealserve_service.catalog.registry import ServedModel, serve_model
+from sealserve_service.engines.offering import EngineFactory, PrivateWeights
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid
@@ -20,7 +21,8 @@ from sealserve_service.settings import ModelFolder, ModelSource
 def folder_sources(folder: ModelFolder) -> tuple[ModelSource, ...]:
     """List the models that are in a folder now.
 
-    Hidden files and folders are none: they are copies on their way, or a volume's other names for the same files.
+    Hidden files and folders are left out: they are copies in progress, or a volume's other names
+    for the same files.
 
     Raises:
         InputError: there are none, two have the same name, or the folder cannot be read.
@@ -40,7 +42,7 @@ def folder_sources(folder: ModelFolder) -> tuple[ModelSource, ...]:
 
 def _model_files(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> NoReturn:
-        raise error  # what cannot be read is not gone
+        raise error  # a folder that cannot be read must not look empty
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -56,11 +58,11 @@ def serve_source(
     ei_engine: EngineFactory | None = None,
     private: PrivateWeights | None = None,
 ) -> ServedModel:
-    """Load a model, decide its grid, make it ready: see serve_model.
+    """Load a model, choose its grid and make it ready: see serve_model.
 
     Raises:
-        ModelError: the file, the model or its range will not do.
-        PlanError: no parameter set serves it as asked.
+        ModelError: the file, the model or its range cannot be served.
+        PlanError: no parameter set serves the model as asked.
     """
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     calibration = calibration_rows(source)

@@ -1,4 +1,4 @@
-"""The thread on which models are loaded while others are served: when told to, or when their files change."""
+"""Watch: the thread that loads models on request, or when their files change."""
 
 import threading
 
@@ -8,10 +8,10 @@ _LAST_LOAD_SECONDS = 2.0
 
 
 class Watch:
-    """Keeps a library as its files are.
+    """Has a library follow its files.
 
     Args:
-        interval_seconds: how often to look at the files; None for when told to only.
+        interval_seconds: how often to look at the files; None for on request only.
     """
 
     def __init__(self, library: ModelLibrary, interval_seconds: float | None) -> None:
@@ -19,16 +19,16 @@ class Watch:
         self._interval_seconds = interval_seconds
         self._wake = threading.Event()
         self._is_closed = False
-        # A load that takes too long must not keep the process from its end.
+        # A load that takes too long must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
     def reload(self) -> None:
-        """Have the library load what has changed; returns at once."""
+        """Have the library load what has changed, in the watch's thread; return at once."""
         self._wake.set()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._is_closed = True
         self._wake.set()
         self._thread.join(_LAST_LOAD_SECONDS)

@@ -10,10 +10,12 @@ from sealserve.cli.command import Command
 from sealserve.errors import PlanError
 
 if TYPE_CHECKING:
-    from sealserve.he.quantization import InputGrid
-    from sealserve.protocol.model import Model, Offer
-    from sealserve_service.models.linear_model import LinearModel
-    from sealserve_service.planning.planner import ColumnPlan, RowPlan
+    from collections.abc import Iterable
+
+    from sealserve.he.layouts import Packing
+    from sealserve.protocol.model import Offer
+    from sealserve_service.engines.offering import Option
+    from sealserve_service.planning.plan import Plan
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -32,10 +34,10 @@ def run(arguments: Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     from sealserve.cli.models import as_dict, describe
-    from sealserve_service.catalog.registry import PrivateWeights, serve_model
+    from sealserve_service.catalog.registry import served_model
     from sealserve_service.catalog.sources import calibration_rows
     from sealserve_service.commands.options import settings_of
-    from sealserve_service.engines.linear.rerandomizer import no_keys
+    from sealserve_service.engines import offering
     from sealserve_service.models.loading import load_model
     from sealserve_service.planning.grid import input_grid
     from sealserve_service.settings.options import MODEL_OPTIONS
@@ -45,45 +47,36 @@ def run(arguments: Namespace) -> int:
     model = load_model(asked.path, trust_pickle=settings.trust_pickle)
     calibration = calibration_rows(asked)
     grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)
-    with threadpool_limits(1, user_api="blas"):  # as a serving process has it: engines time themselves
-        served = serve_model(
-            asked.name,
-            model,
-            grid,
-            settings.limits,
-            max_score_error=asked.max_score_error,
-            calibration=calibration,
-            private=PrivateWeights(settings.hiding_bits, no_keys) if settings.weights == "private" else None,
-        )
-        plans = summaries(model, grid, served.model, settings.hiding_bits)
+    bits = settings.hiding_bits if settings.weights == "private" else None
+    with threadpool_limits(1, user_api="blas"):  # as in a serving process: engines time themselves
+        modes = None, settings.hiding_bits
+        options = list(offering.options(model, grid, modes=modes, max_score_error=asked.max_score_error))
+        offered = [option for option in options if option.hiding_bits == bits]
+        engines = offering.engines(asked.name, model, grid, offered, calibration=calibration)
+        served = served_model(asked.name, model, grid, settings.limits, engines).model
+        plans = summaries(options, bits)
     if arguments.json:
-        print(json.dumps({"model": as_dict(served.model), "plans": plans}, indent=2))
+        print(json.dumps({"model": as_dict(served), "plans": plans}, indent=2))
     else:
-        print(describe(served.model))
+        print(describe(served))
         print("\nWhat --weights and a smaller --max-score-error would cost, an item:")
         print(table(plans))
     return 0
 
 
-def summaries(model: "LinearModel", grid: "InputGrid", served: "Model", private_bits: int) -> list[dict[str, Any]]:
-    """Summarize the plans of both layouts in both modes, private ones of so many bits of hiding."""
-    from sealserve_service.engines.linear.column import ColumnEngine
-    from sealserve_service.engines.linear.row import RowEngine
-    from sealserve_service.planning.planner import column_plans, row_plans
-
-    layouts: tuple[tuple[Any, Any], ...] = ((row_plans, RowEngine), (column_plans, ColumnEngine))
+def summaries(options: "Iterable[Option]", served_bits: int | None) -> list[dict[str, Any]]:
+    """Summarize the plans of all options; the mode with `served_bits` of hiding is served."""
     found = list[dict[str, Any]]()
-    for plans, engine in layouts:
-        for bits in (None, private_bits):
-            for plan in plans(model.weights, model.intercept, grid, hiding_bits=bits):
-                with contextlib.suppress(PlanError):  # too many classes for the engine
-                    found.append(summary(plan, engine(plan).offer, served))
+    for option in options:
+        for plan in option.plans:
+            with contextlib.suppress(PlanError):  # too many classes for the engine
+                is_chosen = plan is option.chosen and option.hiding_bits == served_bits
+                found.append(summary(plan, option.engine_type(plan).offer, is_chosen=is_chosen))
     return found
 
 
-def summary(plan: "RowPlan | ColumnPlan", offer: "Offer", served: "Model") -> dict[str, Any]:
-    """Summarize a plan and what its engine offers, and say whether it is one that is served."""
-    chosen = [o for o in served.offers if (o.parameters, o.parms_id) == (offer.parameters, offer.parms_id)]
+def summary(plan: "Plan[Packing]", offer: "Offer", *, is_chosen: bool) -> dict[str, Any]:
+    """Summarize a plan and what its engine offers, and say whether it is served."""
     return {
         "layout": offer.layout.name,
         "weights": "private" if offer.private_weights else "open",
@@ -97,10 +90,7 @@ def summary(plan: "RowPlan | ColumnPlan", offer: "Offer", served: "Model") -> di
         "reply_bytes": plan.reply_bytes,
         "key_bytes": offer.cost.key_bytes,
         "server_seconds": offer.cost.server_seconds,
-        "is_chosen": any(
-            (o.classes_per_polynomial, o.private_weights) == (offer.classes_per_polynomial, offer.private_weights)
-            for o in chosen
-        ),
+        "is_chosen": is_chosen,
     }
 
 

@@ -1,1 +1,1 @@
-"""Engines: the encrypted arithmetic, one file a layout, all behind the interface of `base`."""
+"""Engines: one a layout; each scores encrypted items with a model that is made ready for it."""

@@ -1,8 +1,9 @@
-"""The interface of an engine: begin -> add(chunk), ... -> finish.
+"""Engine: the interface of what scores items, begin -> add(chunk), ... -> finish.
 
-Row: one add. Column: many, each added up and forgotten, so that an item's memory does not grow with its features. EI:
-begin fetches the evaluation keys that the header names. All yield the reply piece by piece, so that a server can send
-one while the next is made, and give others a turn in between.
+Row: one add. Column: many adds, each added up and forgotten, so that an item's memory does not grow
+with its features. EI: begin fetches the evaluation keys that the header names. All yield the reply
+piece by piece: a server can send one piece while the next is made, and score other items in
+between.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,10 @@ from typing import Protocol
 
 from sealserve.protocol.item import ItemHeader, Scores
 from sealserve.protocol.model import Offer
-from sealserve_service.tenants.tenant import Tenant
 
 
 class Scoring(Protocol):
-    """One item on its way through an engine."""
+    """One item that an engine scores."""
 
     def add(self, ciphertexts: Sequence[bytes]) -> None:
         """Take the next ciphertexts, in order; the caller counts them.
@@ -40,11 +40,15 @@ class Engine(Protocol):
 
     @property
     def holds_gil(self) -> bool:
-        """Whether its arithmetic holds the GIL, so that two items at once would only make both late."""
+        """Whether its arithmetic holds the GIL: scoring two items at once would only delay both."""
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
+    def begin(self, header: ItemHeader, owner: str) -> Scoring:
         """Begin an item whose header has been checked against the offer.
 
+        Args:
+            header: of the item.
+            owner: the name of the tenant whose item it is, and whose keys it may use.
+
         Raises:
-            KeyNotFoundError: the tenant has no key of header.key_id, which the engine needs.
+            KeyNotFoundError: the owner has no key of header.key_id, which the engine needs.
         """

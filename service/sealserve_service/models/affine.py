@@ -1,4 +1,8 @@
-"""Pipeline steps that are affine, each as the map it applies; no others fold into weights and an intercept."""
+"""Affine pipeline steps, each as the map that it applies.
+
+Only affine steps fold into weights and an intercept.
+To add a step, write its rule and enter it in `AFFINE_STEPS`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 
 STANDARD_DEVIATIONS = 6.0
-"""A StandardScaler knows no extremes; its range is the mean plus and minus this many of its own scales."""
+"""A StandardScaler knows no extremes: its range is the mean -/+ this many of its scales."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +22,8 @@ class Affine:
     """The map `x -> factor x + offset`.
 
     Attributes:
-        factor: shape (outputs, features); of a scaler only the diagonal (features,), for 20,000 features squared are
-            3.2 GB.
+        factor: shape (outputs, features); of a scaler only the diagonal (features,): the square of
+            20,000 features would be 3.2 GB.
         offset: shape (outputs,).
         input_range: minimum and maximum of each feature, where the step knows them.
 
@@ -38,7 +42,7 @@ class Affine:
     def fold_into(
         self, weights: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The weights and intercept that do to x what the given ones do to `factor x + offset`."""
+        """Return weights and intercept for x that equal the given ones for `factor x + offset`."""
         if weights.shape[1] != len(self.offset):
             raise ValueError(f"{len(self.offset)} values come out of a step, {weights.shape[1]} go into the next")
         folded = weights * self.factor if self.factor.ndim == 1 else weights @ self.factor
@@ -46,7 +50,8 @@ class Affine:
 
 
 def _standard_scaler(scaler: StandardScaler) -> Affine:
-    # mean_ is there with with_mean=False too (unless with_std=False as well), but is then not subtracted.
+    # With with_mean=False there is a mean_ too (unless with_std=False as well), but it is not
+    # subtracted.
     factor = 1.0 / _floats(scaler.scale_) if scaler.with_std else np.ones(scaler.n_features_in_)
     offset = -_floats(scaler.mean_) * factor if scaler.with_mean else np.zeros_like(factor)
     return Affine(factor, offset, _standard_range(scaler))
@@ -92,7 +97,7 @@ def _floats(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _refuse_clipping(scaler: Any) -> None:
-    if getattr(scaler, "clip", False):  # younger than the scalers themselves
+    if getattr(scaler, "clip", False):  # older scikit-learns have no such attribute
         raise ValueError("it clips, which is not affine; fit it with clip=False")
 
 

@@ -1,18 +1,18 @@
-"""What can be wrong with a model; every message says what to do about it.
+"""Errors of models; every message says what to do about the fault.
 
 ModelError
-├── ModelFileError              the file is missing, damaged, of an unknown format, or holds no estimator
-│   └── PickleNotTrustedError   a pickle, and nobody said that it may be run
+├── ModelFileError              file missing, damaged, of an unknown format, or without estimator
+│   └── PickleNotTrustedError   a pickle, and the operator has not consented to run it
 ├── UnsupportedModelError       not linear, not affine, not fitted or not finite; names the step
 └── InputRangeError             range, step or calibration rows do not fit the model
-    └── InputRangeMissingError  nobody said which inputs to expect
+    └── InputRangeMissingError  nothing says which inputs to expect
 """
 
 from sealserve.errors import SealserveError
 
 
 class ModelError(SealserveError):
-    """A model cannot be served; the text is for its operator."""
+    """A model cannot be served; the text is for the operator."""
 
 
 class ModelFileError(ModelError):
@@ -20,11 +20,11 @@ class ModelFileError(ModelError):
 
 
 class PickleNotTrustedError(ModelFileError):
-    """The file is a pickle, which runs code of its author, and nobody said that it may."""
+    """The file is a pickle, which runs its author's code, and the operator has not consented."""
 
 
 class UnsupportedModelError(ModelError):
-    """The estimator, or the step the text names, is not linear, not affine, not fitted or not finite."""
+    """The estimator, or the step that is named, is not linear, affine, fitted or finite."""
 
 
 class InputRangeError(ModelError):

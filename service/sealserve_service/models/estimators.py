@@ -1,4 +1,7 @@
-"""Linear estimators with a `coef_` and an `intercept_`: what their scores mean, one rule a kind."""
+"""Linear estimators, with a `coef_` and an `intercept_`: what their scores mean, one rule a kind.
+
+To add an estimator, enter it in `LINEAR_ESTIMATORS` with the rule for its kind.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +35,7 @@ from sealserve_service.models.linear_model import LinearModel
 
 
 def linear_model(estimator: Any) -> LinearModel:
-    """The model of a fitted estimator whose type is in `LINEAR_ESTIMATORS`."""
+    """Return the model of a fitted estimator whose type is in `LINEAR_ESTIMATORS`."""
     is_dense = isinstance(estimator.coef_, np.ndarray)  # sparsify() makes it a SciPy matrix
     weights = np.atleast_2d(estimator.coef_ if is_dense else estimator.coef_.toarray())
     score_count = len(weights)
@@ -44,12 +47,12 @@ def linear_model(estimator: Any) -> LinearModel:
 
 
 def feature_names(estimator: Any) -> tuple[str, ...]:
-    """The column names an estimator was fitted with; empty when it was fitted without."""
+    """Return the column names that an estimator was fitted with; empty if there were none."""
     return tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
 
 
 def labels(estimator: Any) -> tuple[Label, ...]:
-    """An estimator's `classes_` as Python values."""
+    """Return an estimator's `classes_` as Python values."""
     return tuple(
         label.item() if isinstance(label, np.generic) else label for label in np.asarray(estimator.classes_).tolist()
     )
@@ -69,7 +72,8 @@ def _classifier(estimator: Any, score_count: int) -> Output:
 
 
 def _multinomial_classifier(estimator: Any, score_count: int) -> Output:
-    # Also of an old one-versus-rest model, such as liblinear's: its own predict_proba does so from scikit-learn 1.8 on.
+    # Old one-versus-rest models, such as liblinear's, have softmax too: so does their own
+    # predict_proba from scikit-learn 1.8 on.
     link = Link.LOGISTIC if score_count == 1 else Link.SOFTMAX
     return Output(Task.CLASSIFICATION, score_count, labels(estimator), link)
 

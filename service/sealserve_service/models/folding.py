@@ -1,4 +1,7 @@
-"""Fitted scikit-learn estimators folded into one `W x + b`: pipelines back to front, meta-estimators by recursion."""
+"""Folding: fitted scikit-learn estimators -> one `W x + b`.
+
+Pipelines are folded back to front, meta-estimators by recursion.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,23 +26,24 @@ _OVR_LINKS = {
     Link.LOGISTIC: Link.OVR_LOGISTIC,
     Link.MODIFIED_HUBER: Link.MODIFIED_HUBER,
 }
-"""The link of several classes, each of which has a binary classifier with the link on the left."""
+"""Link of a binary classifier -> link of several classes with such a classifier each."""
 
 
 def fold(estimator: object) -> LinearModel:
-    """The linear model that a fitted estimator is.
+    """Return the linear model that a fitted estimator is.
 
-    Only scikit-learn's own classes are folded, by exact type: a subclass may override `predict`, and would be served
-    as something it is not.
+    Only scikit-learn's own classes are folded, by exact type: a subclass may override `predict`,
+    and would be served as something it is not.
 
     Raises:
-        UnsupportedModelError: something in it is not linear, affine, fitted or finite; the text names the step.
+        UnsupportedModelError: something in it is not linear, affine, fitted or finite; the text
+            names the step.
     """
     return _fold(estimator, path="")
 
 
 def _fold(estimator: Any, path: str) -> LinearModel:
-    """Fold an estimator; `path` leads to it from the whole model, in the words of scikit-learn's `set_params`."""
+    """Fold an estimator; `path` names it in the whole model, as in scikit-learn's `set_params`."""
     name = _name(estimator, path)
     rule = _rule(_RULES, estimator, name)
     with _errors_naming(name):
@@ -68,7 +72,7 @@ def _pipeline(pipeline: Pipeline, path: str) -> LinearModel:
 
 
 def _flat_steps(pipeline: Pipeline, path: str) -> Iterator[tuple[str, Any]]:
-    """Paths and steps of a pipeline, those of nested pipelines in their place, without the ones that do nothing."""
+    """Yield paths and steps that do something; those of a nested pipeline take its place."""
     for name, step in pipeline.steps:
         step_path = _joined(path, name)
         if type(step) is Pipeline:
@@ -117,7 +121,7 @@ def _multi_output(estimator: MultiOutputRegressor, path: str) -> LinearModel:
 
 
 def _members(estimator: Any, path: str) -> list[LinearModel]:
-    """The models of a meta-estimator's `estimators_`, each of one score."""
+    """Return the models of a meta-estimator's `estimators_`, each of one score."""
     members = [
         _fold(member, _joined(path, f"estimators_[{index}]")) for index, member in enumerate(estimator.estimators_)
     ]
@@ -127,7 +131,7 @@ def _members(estimator: Any, path: str) -> list[LinearModel]:
 
 
 def _stacked(members: list[LinearModel], output: Output, threshold: float = 0.0) -> LinearModel:
-    # All were fitted on the same columns: the first speaks for all of names and range.
+    # All were fitted on the same columns: names and range are those of the first.
     weights = np.vstack([member.weights for member in members])
     intercept = np.concatenate([member.intercept for member in members]) - threshold
     return LinearModel(weights, intercept, output, members[0].feature_names, members[0].input_range)
@@ -151,7 +155,7 @@ def _rule(rules: Mapping[type, Rule], estimator: object, name: str) -> Rule:
 
 @contextmanager
 def _errors_naming(name: str) -> Iterator[None]:
-    """Name the step in what is wrong with it: its numbers, its attributes, or that it is not fitted."""
+    """Name the step in errors about its numbers, its attributes, or that it is not fitted."""
     try:
         yield
     except (AttributeError, TypeError, ValueError) as error:  # scikit-learn's NotFittedError is a ValueError

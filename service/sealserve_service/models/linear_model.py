@@ -1,4 +1,4 @@
-"""What every servable model is: `scores = W x + b`, and an `Output` that says what the scores mean."""
+"""LinearModel: `scores = W x + b`, and an `Output` that says what the scores mean."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,17 @@ from sealserve.protocol.output import Output
 class LinearModel:
     """A linear model in the units of the raw input.
 
-    The arrays are private copies: float64, C-contiguous (SEAL's bindings ignore strides) and read-only.
+    The arrays are private copies: float64, C-contiguous (SEAL's bindings ignore strides) and
+    read-only.
 
     Attributes:
         weights: shape (score_count, feature_count).
         intercept: shape (score_count,).
         output: what the scores mean.
-        feature_names: the columns the model was fitted with, in their order; empty when it was fitted without names.
-        input_range: minimum and maximum of each feature, two arrays of shape (feature_count,), where the pipeline's
-            own first scaler knows them.
+        feature_names: of the columns that the model was fitted with, in their order; empty if there
+            were none.
+        input_range: minimum and maximum of each feature, two arrays of shape (feature_count,),
+            where the pipeline's own first scaler knows them.
 
     Raises:
         ValueError: a number is not finite, or the shapes disagree.
@@ -52,7 +54,7 @@ class LinearModel:
         return int(self.weights.shape[1])
 
     def decision(self, X: ArrayLike) -> NDArray[np.float64]:
-        """The exact scores of rows X (rows, feature_count), of shape (rows, score_count)."""
+        """Return the exact scores of rows X (rows, feature_count), of shape (rows, score_count)."""
         rows = np.asarray(X, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.feature_count:
             raise ValueError(f"rows have shape (rows, {self.feature_count}), not {rows.shape}")

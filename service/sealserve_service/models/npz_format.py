@@ -1,10 +1,12 @@
-"""Models as NumPy archives: `coef` and `intercept`, with `classes` for a classifier. No code, no scikit-learn.
+"""Npz format: NumPy archives of `coef` and `intercept`, with `classes` for a classifier.
+
+They need no code and no scikit-learn.
 
     np.savez("model.npz", coef=W, intercept=b, classes=labels)
 
-`coef` has shape (scores, features), or (features,) for one score: a 1-D `coef` without classes predicts one number a
-row. `intercept` is one number or one a score. Two classes may share one score, that of the second. Such models have
-no probabilities.
+`coef` has shape (scores, features), or (features,) for one score: a 1-D `coef` without classes
+predicts one number a row. `intercept` is one number or one a score. Two classes may share one
+score, that of the second. Such models have no probabilities.
 """
 
 import io
@@ -23,8 +25,8 @@ _REQUIRED = {"coef", "intercept"}
 _ARRAYS = _REQUIRED | {"classes"}
 
 
-def read_npz(content: bytes, path: Path) -> LinearModel:
-    """The model in an archive, the content of the file at the path.
+def read_model(content: bytes, path: Path) -> LinearModel:
+    """Return the linear model in an archive, the content of the file at the path.
 
     Raises:
         ModelFileError: the archive is damaged, or its arrays are not those of a linear model.

@@ -1,29 +1,34 @@
-"""Models as pickles, plain or joblib's. Unpickling runs code of the file's author: only with the operator's consent."""
+"""Pickle format: estimators as pickles, plain or joblib's.
+
+Unpickling runs code of the file's author: it needs the operator's consent, which the caller checks.
+"""
 
 import io
+from functools import partial
 from pathlib import Path
 
 import joblib
 
-from sealserve_service.models.errors import ModelFileError, PickleNotTrustedError
+from sealserve_service.models.errors import ModelFileError
+from sealserve_service.models.estimator_files import fold_loaded
+from sealserve_service.models.linear_model import LinearModel
 
 
-def read_pickle(content: bytes, path: Path, *, trust_pickle: bool) -> object:
-    """The object in a pickle, the content of the file at the path.
+def read_model(content: bytes, path: Path) -> LinearModel:
+    """Return the linear model in a pickle, the content of the file at the path.
 
     Raises:
-        PickleNotTrustedError: trust_pickle is false; nothing was unpickled.
-        ModelFileError: the pickle is damaged, or needs a module that is not installed.
+        ModelFileError: the pickle is damaged, needs a module that is not installed, or holds no
+            estimator.
+        UnsupportedModelError: the estimator is not one that can be served.
     """
-    if not trust_pickle:
-        raise PickleNotTrustedError(
-            f"{path} is a pickle, and loading a pickle runs code of whoever wrote it. If you trust its author, pass "
-            "--trust-pickle; otherwise have the model saved in a format without code, by skops.io.dump(model, "
-            "'model.skops') or numpy.savez('model.npz', coef=..., intercept=..., classes=...)"
-        )
+    return fold_loaded(path, partial(_unpickle, content, path))
+
+
+def _unpickle(content: bytes, path: Path) -> object:
     try:
         return joblib.load(io.BytesIO(content))  # reads plain pickles too
     except ImportError as error:
         raise ModelFileError(f"{path} needs a module that is not installed, or not in this version: {error}") from error
-    except Exception as error:  # a pickle can raise whatever it likes
+    except Exception as error:  # a pickle can raise anything
         raise ModelFileError(f"{path} is not a readable pickle: {type(error).__name__}: {error}") from error

@@ -1,18 +1,27 @@
-"""Models as skops files: scikit-learn objects without code, made only of types that skops trusts."""
+"""Skops format: scikit-learn objects without code, made only of types that skops trusts."""
 
+from functools import partial
 from pathlib import Path
 
 from skops import io
 
 from sealserve_service.models.errors import ModelFileError
+from sealserve_service.models.estimator_files import fold_loaded
+from sealserve_service.models.linear_model import LinearModel
 
 
-def read_skops(content: bytes, path: Path) -> object:
-    """The object in a skops file, whose content is that of the file at the path.
+def read_model(content: bytes, path: Path) -> LinearModel:
+    """Return the linear model in a skops file, the content of the file at the path.
 
     Raises:
-        ModelFileError: the content is damaged, or holds types that skops does not trust; they are named.
+        ModelFileError: the content is damaged, holds no estimator, or holds types that skops does
+            not trust; they are named.
+        UnsupportedModelError: the estimator is not one that can be served.
     """
+    return fold_loaded(path, partial(_load, content, path))
+
+
+def _load(content: bytes, path: Path) -> object:
     try:
         untrusted = io.get_untrusted_types(data=content)
         if not untrusted:

@@ -1,1 +1,1 @@
-"""From a model and its input grid to encryption parameters."""
+"""Planning: from a model and its input grid to encryption parameters."""

@@ -1,4 +1,4 @@
-"""The grid of the features: the range to expect of each, from the operator, from data, or from the model's scaler."""
+"""Input grid: the range of each feature, from the operator, from data or from the model."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,19 +16,20 @@ def input_grid(
     input_step: float | None = None,
     calibration: NDArray[np.generic] | None = None,
 ) -> InputGrid:
-    """The grid on which a model's features are quantized.
+    """Return the grid on which a model's features are quantized.
 
     Args:
         model: its own scaler's range is the last resort.
-        input_range: minimum and maximum of all features; goes before the rows.
-        input_step: distance of neighbours on the grid, for all features; 1/255 of each range if it is not given.
-        calibration: typical rows, shape (rows, feature_count); each feature ranges over what they hold.
+        input_range: minimum and maximum of all features; it takes precedence over the rows.
+        input_step: distance of neighbours on the grid, for all features; by default 1/255 of each
+            feature's range.
+        calibration: typical rows, (rows, feature_count); each feature ranges over their values.
 
     Raises:
         InputRangeMissingError: none of the three gives a range.
         InputRangeError: range, step or rows do not fit.
     """
-    # Also when they do not decide: the error observed on them is published.
+    # Rows are checked even if they do not decide the range: the error on them is published.
     rows = None if calibration is None else _checked(calibration, model.feature_count)
     bounds: tuple[ArrayLike, ArrayLike] | None = model.input_range
     if input_range is not None:

@@ -62,7 +62,7 @@ class ScoringItem:
         self._tenant = tenant
         self._admission = admission
         admission.charge(tenant, header.row_count)
-        self._scoring = engine.begin(header, tenant)
+        self._scoring = engine.begin(header, tenant.name)
 
     @property
     def is_complete(self) -> bool:

@@ -1,1 +1,1 @@
-"""Engines for unmodified encrypted-inference 0.9 clients (CKKS)."""
+"""Engines for unmodified encrypted-inference 0.9 clients, in CKKS."""

@@ -1,8 +1,9 @@
-"""The `eiserver` engine: `encrypted.inference.eiserver.EIServer` itself, as the reference for the EI slots engine.
+"""The `eiserver` engine: `EIServer` of encrypted-inference itself.
 
-It is slow (1.5 s a class) and its native code aborts on what it does not like; `eiserver_processes` keeps it at arm's
-length. Ciphertexts are checked first all the same: it leaves out those that it cannot load, so that a row of several
-would get a wrong answer and no error.
+It is the reference for the EI slots engine. EIServer is slow (1.5 s a class) and its native code
+aborts on input that it does not accept, so `eiserver_processes` runs it in processes of its own.
+Ciphertexts are checked first all the same: EIServer leaves out those that it cannot load, so that a
+row of several ciphertexts would get a wrong answer and no error.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +17,10 @@ from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.model import Offer
 from sealserve_service.engines.ei.eiserver_process import SLOTS
 from sealserve_service.engines.ei.eiserver_processes import EIServerProcesses
-from sealserve_service.tenants.tenant import Tenant
 
-# A block of weights that is at least so long (its Euclidean norm) is encoded as something else than zero: of 8192
-# coefficients the largest is at least sqrt(2) 2^40 / 8192 times the norm (Parseval), and 1/2 is rounded up.
+# A block of weights whose Euclidean norm is at least this large is not encoded as zero: the largest
+# of the 8192 coefficients is at least sqrt(2) 2^40 / 8192 times the norm (Parseval), and 1/2 is
+# rounded up.
 _SMALLEST_NORM = 2.0**-28
 
 
@@ -29,7 +30,8 @@ class EIServerEngine:
     Args:
         weights: shape (classes, features).
         intercept: shape (classes,).
-        key_bytes: the bytes of a tenant's registered keys, by tenant's name and key id; raises KeyNotFoundError.
+        key_bytes: (the owner's name, key id) -> the bytes of registered keys; raises
+            KeyNotFoundError.
 
     Raises:
         PlanError: EIServer aborts on the model.
@@ -51,17 +53,17 @@ class EIServerEngine:
         self.key_bytes = key_bytes
         self.processes = processes
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> "EIServerScoring":
+    def begin(self, header: ItemHeader, owner: str) -> "EIServerScoring":
         """Begin an item of one row."""
-        return EIServerScoring(self, tenant, header.key_id)
+        return EIServerScoring(self, owner, header.key_id)
 
 
 class EIServerScoring:
-    """One item on its way."""
+    """One item."""
 
-    def __init__(self, engine: EIServerEngine, tenant: Tenant, key_id: str) -> None:
+    def __init__(self, engine: EIServerEngine, owner: str, key_id: str) -> None:
         self._engine = engine
-        self._tenant = tenant
+        self._owner = owner
         self._key_id = key_id
         self._ciphertexts: list[bytes] = []
 
@@ -76,17 +78,20 @@ class EIServerScoring:
             self._ciphertexts.append(data)
 
     def finish(self) -> Iterator[SealCiphertext]:
-        """Yield a ciphertext a class, all when the last is done.
+        """Yield a ciphertext a class, all of them after the last is done.
 
-        The keys are read only now: items that wait for their ciphertexts must not hold nine megabytes each.
+        The keys are read only now: items that wait for ciphertexts must not hold nine megabytes
+        each.
 
         Raises:
-            KeyNotFoundError: the tenant has no such key.
-            MalformedCiphertextError: EIServer refused ciphertexts or keys without saying why: reason HEADER, index 0.
-            ItemTimeoutError, QuotaExceededError: it took too long, or had too much to do.
+            KeyNotFoundError: the owner has no such key.
+            MalformedCiphertextError: EIServer refused ciphertexts or keys without saying why:
+                reason HEADER, index 0.
+            ItemTimeoutError, QuotaExceededError: it took too long, or too many requests were
+                waiting.
         """
         engine = self._engine
-        keys = engine.key_bytes(self._tenant.name, self._key_id)
+        keys = engine.key_bytes(self._owner, self._key_id)
         yield from map(
             SealCiphertext,
             engine.processes.predict(engine.weights, engine.intercept, b"".join(self._ciphertexts), keys),
@@ -94,12 +99,12 @@ class EIServerScoring:
 
 
 def _without_zero_classes(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give classes that would be encoded as zero a weight for a slot that the client leaves zero, if there is one.
+    """Give classes that would be encoded as zero a weight for a slot that the client leaves zero.
 
     EIServer drops a block of weights that is zero and aborts when it has dropped all.
 
     Raises:
-        PlanError: there is none.
+        PlanError: there is no such slot.
     """
     features = weights.shape[1]
     blocks = np.split(weights, range(SLOTS, features, SLOTS), axis=1)

@@ -1,4 +1,4 @@
-"""Runs EIServer: a process for each request, so many at a time, each with a limit of memory and of time."""
+"""EIServer's processes: one a request, a limited number at a time, with limited memory and time."""
 
 import logging
 import os
@@ -22,18 +22,19 @@ _logger = logging.getLogger(__name__)
 
 
 class EIServerProcesses:
-    """EIServer at arm's length. Threads share it, and models: a process is told what it needs with each request.
+    """Runs EIServer in processes. Threads and models may share it: each request carries its model.
 
-    A process is used once: starting one takes 0.2 s, a class 1.5 s, and a process that has worked on one client's bytes
-    may have been taken over by them.
+    A process is used once. Starting one takes 0.2 s, where scoring a class takes 1.5 s; and the
+    bytes of a client may have taken over the process that worked on them.
 
     Args:
         process_count: how many requests are worked on at a time.
-        memory_bytes: address space of a process; EIServer needs 250 MiB for 784 features and 10 classes.
-        timeout_seconds: how long a request may take, and before that wait for its turn.
+        memory_bytes: address space of a process; EIServer needs 250 MiB for 784 features and 10
+            classes.
+        timeout_seconds: how long a request may take, and how long it may wait before that.
 
     Raises:
-        RuntimeError: EIServer cannot be started; at once, as it is tried.
+        RuntimeError: EIServer cannot be started, as a first process shows.
     """
 
     def __init__(self, process_count: int = 1, memory_bytes: int = 512 << 20, timeout_seconds: float = 60.0) -> None:
@@ -48,13 +49,24 @@ class EIServerProcesses:
     def predict(
         self, weights: NDArray[np.float64], intercept: NDArray[np.float64], ciphertexts: bytes, public_keys: bytes
     ) -> list[bytes]:
-        """Score a row: weights (classes, features), intercept (classes,) -> a SEAL 3.5 ciphertext a class.
+        """Score a row.
+
+        Args:
+            weights: (classes, features).
+            intercept: (classes,).
+            ciphertexts: of the row, joined.
+            public_keys: the client's evaluation keys.
+
+        Returns:
+            A SEAL 3.5 ciphertext a class.
 
         Raises:
-            MalformedCiphertextError: EIServer refused the ciphertexts, or the keys, without saying why.
-            ItemTimeoutError: it took too long.
-            QuotaExceededError: so did the requests before it.
-            RuntimeError: the process could not work: no memory, no EIServer, or this object is closed.
+            MalformedCiphertextError: EIServer refused the ciphertexts, or the keys, without saying
+                why.
+            ItemTimeoutError: the request took too long.
+            QuotaExceededError: the requests before it took too long.
+            RuntimeError: the process could not work: no memory, no EIServer, or this object is
+                closed.
         """
         if not self._turns.acquire(timeout=self._timeout_seconds):
             raise QuotaExceededError("eiserver_processes", self._timeout_seconds)
@@ -75,7 +87,7 @@ class EIServerProcesses:
             self._turns.release()
 
     def close(self) -> None:
-        """End all processes, and with them their requests; further requests are refused."""
+        """End all processes and their requests; refuse further requests."""
         with self._lock:
             self._is_closed = True
             running = list(self._running)
@@ -87,7 +99,7 @@ class EIServerProcesses:
     def _run(self, max_bytes: int, request: BinaryIO, reply: BinaryIO, log: BinaryIO) -> int:
         """Start a process, wait until it has ended and return its exit code.
 
-        The thread must wait: the process dies with the thread that has started it.
+        The thread must wait: the process dies with the thread that started it.
         """
         arguments = (os.getpid(), self._memory_bytes, max_bytes)
         command = [sys.executable, "-P", "-m", eiserver_process.__name__, *map(str, arguments)]
@@ -123,5 +135,5 @@ def _memory_file() -> BinaryIO:
 
 
 def _environment() -> dict[str, str]:
-    """Hand on where modules are, and nothing else: the server's environment may hold credentials."""
+    """Return where modules are, and nothing else: the server's environment may hold credentials."""
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}

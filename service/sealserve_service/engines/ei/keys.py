@@ -1,4 +1,4 @@
-"""Registered evaluation keys -> Galois keys that the EI slots engine rotates with."""
+"""Evaluation keys as registered -> Galois keys that the EI slots engine rotates with."""
 
 from sealserve.errors import KeyFault, MalformedKeyError
 from sealserve.he import _seal, ei_format
@@ -12,11 +12,13 @@ GALOIS_KEYS_BYTES = (
     * len(EI_PARAMETER_SET.primes)
     * EI_PARAMETER_SET.poly_modulus_degree
 )
-"""What a set of loaded Galois keys takes in memory: for each rotation and data prime two polynomials, 19 MB."""
+"""Memory of loaded Galois keys: two polynomials for each rotation and data prime, 19 MB."""
 
 
 def load_galois_keys(data: bytes) -> _seal.GaloisKeys:
-    """Load the Galois keys of an upload of encrypted-inference 0.9; the relinearization keys are checked and left.
+    """Load the Galois keys of an upload of encrypted-inference 0.9.
+
+    The relinearization keys are checked, and not loaded.
 
     Raises:
         MalformedKeyError: with the first check that fails.

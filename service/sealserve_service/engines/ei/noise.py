@@ -1,19 +1,21 @@
-"""How far the EI slots engine's scores may be from the model's: an estimate from the variance of the noise.
+"""Noise of the EI slots engine: an estimate, from its variance, of the error of scores.
 
-The terms, as energies E|noise|^2 of one slot, with sigma the standard deviation of SEAL's noise and s uniform ternary:
+The terms, as energies E|noise|^2 of one slot, with sigma the standard deviation of SEAL's noise and
+s uniform ternary:
 
 - a fresh ciphertext: N sigma^2, and N / 12 for the client's rounding;
-- a key switch (a rotation): the digits of c1, uniform below q0, times the key's noise, over the special prime P. Their
-  deviations from q0 / 2 and the rounding by P spread over all slots: `broad`. Their mean does not: q0 / 2 times
-  1 + X + ... + X^(N-1), which at the k-th odd power of the first slot's root is about 2 N / (pi k) in size. The first
-  slot, the one that a client reads, gets most of it: `peak`; all slots together get pi^2 / 8 peaks. It is the same for
-  every ciphertext under a key;
+- a key switch (a rotation): the digits of c1, uniform below q0, times the key's noise, over the
+  special prime P. The deviations of the digits from q0 / 2 and the rounding by P spread over all
+  slots: `broad`. The mean of the digits does not: it is q0 / 2 times 1 + X + ... + X^(N-1), which
+  at the k-th odd power of the first slot's root is about 2 N / (pi k) in size. The first slot, the
+  one that a client reads, gets most of it: `peak`; all slots together get pi^2 / 8 peaks. It is the
+  same for every ciphertext under a key;
 - a rescaling: the rounding of c0 and c1, N (1 + 2 N / 3) / 12;
 - a rounded plaintext: N / 12, times the features squared.
 
-Half of an energy is in the real part. Energies of independent noise add up; a fold adds the noise of the slots it adds
-up. Sources: Gentry, Halevi and Smart, CRYPTO 2012, appendix A.5, for the heuristic; SEAL evaluator.cpp
-(switch_key_inplace) for the digits, which it does not center.
+Half of an energy is in the real part. Energies of independent noise add up; a fold adds the noise
+of the slots that it adds up. Sources: Gentry, Halevi and Smart, CRYPTO 2012, appendix A.5, for the
+heuristic; SEAL evaluator.cpp (switch_key_inplace) for the digits, which SEAL does not center.
 """
 
 import math
@@ -42,9 +44,10 @@ _ALL_PEAKS = _PEAK * math.pi**2 / 8
 def score_error_estimate(
     packing: SlotPacking, weights: NDArray[np.float64], grid: InputGrid, plaintext_scale: float, reply_scale: float
 ) -> float:
-    """Return six standard deviations of the worst class's error over the range, in units of the score.
+    """Return six standard deviations of the worst class's error, in units of the score.
 
-    It is an estimate: proven bounds on CKKS noise multiply every term's worst case and exceed the scores.
+    It is an estimate: proven bounds on CKKS noise multiply the worst case of every term, and exceed
+    the scores.
 
     Args:
         packing: the number of rotations.
@@ -67,6 +70,7 @@ def score_error_estimate(
         + rounding / plaintext_scale**2
         + (products + outputs * (_PEAK + _BROAD)) / reply_scale**2
     )
-    # Weights too small to be encoded round to zero together, and a model of zeros needs a weight that is not zero.
+    # Weights that are too small to be encoded all round to zero, and a model of zeros needs a
+    # weight that is not zero.
     vanished = 2 * farthest.sum() / plaintext_scale
     return float(_DEVIATIONS * math.sqrt(energy / 2) + vanished)

@@ -1,11 +1,13 @@
-"""Where the EI slots engine puts classes and weights: generalized diagonals, two classes a slot. Pure NumPy.
+"""Packing of the EI slots engine: generalized diagonals, two classes a slot. Pure NumPy.
 
-Classes 2k and 2k + 1 are the real and the imaginary part of pair k, which belongs to the slots s = k modulo `period`.
-In slot s the diagonal of distance d of block i holds the pair's weight of feature 4096 i + (s + d) mod 4096: times
-block i rotated by d, summed over all d below `period` and over the slots of the pair, that is the pair's scores.
+Classes 2k and 2k + 1 are the real and the imaginary part of pair k, which belongs to the slots
+s = k modulo `period`. In slot s the diagonal of distance d of block i holds the pair's weight of
+feature 4096 i + (s + d) mod 4096. The diagonal times block i rotated by d, summed over all d below
+`period` and over the slots of the pair, is the pair's scores.
 
-d = giant * baby_steps + baby (baby-step giant-step: Halevi and Shoup, CRYPTO 2014): a block is rotated by each baby
-step, a sum over baby steps by its giant step; a diagonal is rolled back by its giant step beforehand.
+d = giant * baby_steps + baby (baby-step giant-step: Halevi and Shoup, CRYPTO 2014): a block is
+rotated by each baby step, and a sum over baby steps by its giant step; a diagonal is rolled back by
+its giant step beforehand.
 """
 
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from sealserve.errors import PlanError
 
 SLOTS = 4096
 
-# Costs in units of encoding a plaintext, which needs no key and can be timed anywhere. A rotation at two primes costs
-# about twice one at one prime.
+# Costs in units of encoding a plaintext, which needs no key and can be timed anywhere. A rotation
+# at two primes costs about twice one at one prime.
 _LOAD = 4.0
 _BABY_ROTATION, _ROTATION = 3.6, 1.9
 _PRODUCT, _RESCALING, _REPLY = 0.4, 0.9, 0.2
@@ -63,7 +65,7 @@ class SlotPacking:
 
     @property
     def period(self) -> int:
-        """The number of diagonals: the least power of two that is no less than `pairs`."""
+        """The number of diagonals: the least power of two that is at least `pairs`."""
         return 1 << (self.pairs - 1).bit_length()
 
     @property
@@ -75,15 +77,16 @@ class SlotPacking:
     def folds(self) -> tuple[int, ...]:
         """Rotations that sum a pair's slots up, so that in the end slot k has the scores of pair k.
 
-        With one pair only the slots of features have anything to sum. With several, a feature that comes before its
-        pair's first slot is read at the other end of the slots, so that all 4096 have.
+        With one pair only the slots of features have anything to sum. With several, a feature that
+        comes before its pair's first slot is read at the other end of the slots, so that all 4096
+        slots have something to sum.
         """
         used = SLOTS if self.period > 1 else min(self.feature_count, SLOTS)
         return tuple(1 << power for power in range(self.period.bit_length() - 1, (used - 1).bit_length()))[::-1]
 
     @property
     def cost(self) -> float:
-        """What an item costs, counted in encodings of a plaintext."""
+        """The cost of an item, counted in encodings of a plaintext."""
         block = _LOAD + (self.baby_steps - 1) * _BABY_ROTATION + self.period * _PRODUCT
         rotations = self.giant_steps - 1 + len(self.folds) + self.pairs - 1
         return self.blocks * block + rotations * _ROTATION + self.giant_steps * _RESCALING + self.score_count * _REPLY
@@ -98,7 +101,8 @@ class SlotPacking:
             baby: the baby step.
         """
         roll = giant * self.baby_steps
-        # Rolled back by the giant step, slot s holds what belongs to slot s - roll, which reads feature s + baby.
+        # Rolled back by the giant step, slot s holds the weight of slot s - roll, which reads
+        # feature s + baby.
         slot = np.arange(SLOTS)
         feature = block * SLOTS + (slot + baby) % SLOTS
         score = 2 * ((slot - roll) % self.period)

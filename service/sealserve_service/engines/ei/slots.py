@@ -1,13 +1,16 @@
-"""The EI slots engine: scores the ciphertexts of unmodified encrypted-inference 0.9 clients with SEAL 4.4 (CKKS).
+"""The EI slots engine: scores ciphertexts of unmodified encrypted-inference 0.9 clients.
 
-Which slot holds what is `ei_packing`'s. The features come at three primes and go down to two at once: nothing needs
-more for the one product there is. Baby steps are taken at two primes; a rescaling leaves one, at which every further
-rotation costs half: giant steps by Horner's rule, folds, and a rotation for each pair of classes to bring its scores
-to the slot that the client reads. Registered keys rotate by powers of two, to the left, and by nothing else.
+It computes with SEAL 4.4. The scheme is CKKS; `packing` says which slot holds what. Features arrive
+at three primes and are switched down to two at once: their only product needs no more. Baby steps
+are taken at two primes. A rescaling leaves one prime, at which every further rotation costs half:
+giant steps by Horner's rule, folds, and a rotation for each pair of classes, which brings its
+scores to the slot that the client reads. Registered keys rotate by powers of two, to the left, and
+by nothing else.
 
-The reply's modulus is the first prime, just below 2^60. A pair's coefficients stay within |score| sqrt(2) times the
-scale, so |score| times the scale is kept below 2^58 by a smaller scale of the weights when the declared range of the
-features calls for it. Beyond that range scores wrap around, and nothing shows it.
+The reply's modulus is the first prime, just below 2^60. The coefficients of a pair stay within
+|score| sqrt(2) times the scale. So |score| times the scale has to stay below 2^58: the scale of the
+weights is reduced where the declared range of the features requires it. Beyond that range scores
+wrap around, and nothing shows it.
 """
 
 import math
@@ -21,18 +24,16 @@ from numpy.typing import NDArray
 
 from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
 from sealserve.he import _seal, ei_format
-from sealserve.he.layouts import LAYOUTS
-from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS, EI_SLOTS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, ObservedError, Offer
 from sealserve_service.engines.ei.noise import score_error_estimate
 from sealserve_service.engines.ei.packing import SLOTS, SlotPacking
-from sealserve_service.tenants.tenant import Tenant
 
 GaloisKeysOf = Callable[[str, str], _seal.GaloisKeys]
-"""(the tenant's name, key id) -> loaded keys; raises KeyNotFoundError."""
+"""(the owner's name, key id) -> loaded keys; raises KeyNotFoundError."""
 
 _MAX_SCALED_SCORE = 2.0**58
 _MAX_WEIGHT = 2.0**58  # at the scale of the second prime it stays below the product of the first two
@@ -42,7 +43,7 @@ _TIMED_ENCODINGS = 5
 
 
 class EiSlotsEngine:
-    """Scores one row an item.
+    """Scores items of one row each.
 
     Raises:
         PlanError: too many classes, or scores or weights too large for any scale.
@@ -69,29 +70,30 @@ class EiSlotsEngine:
         self._one_prime = self.context.last_parms_id()
         self._diagonals: dict[tuple[int, int, int], _seal.Plaintext | None] = {}
         shrink = _shrink(weights, intercept, grid)
-        # A rescaling divides by the second prime: weights at that scale keep the scale of the features.
+        # A rescaling divides by the second prime: with weights at that scale, products have the
+        # scale of the features.
         self._plaintext_scale = shrink * EI_PARAMETER_SET.primes[1]
         self.reply_scale = shrink * EI_PARAMETERS.scale
         self.intercept = self._encoded(self.packing.paired(intercept), self.reply_scale, self._one_prime)
-        # Exactly -X^(N / 2), so that a product with it costs no scale: minus i in every slot, for the first slot's root
-        # is taken to powers of 3, which are 1 and 3 modulo 4 by turns.
+        # Exactly -X^(N / 2), so that a product with it costs no scale. It is minus i in every slot:
+        # the first slot's root is taken to powers of 3, which are 1 and 3 modulo 4 by turns.
         self.minus_i = self._encoded(np.tile([-1j, 1j], SLOTS // 2), 1.0, self._one_prime)
         self.offer = self._offer(
             observed_error, score_error_estimate(self.packing, weights, grid, self._plaintext_scale, self.reply_scale)
         )
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> "EiSlotsScoring":
-        """Begin an item with the tenant's keys of header.key_id.
+    def begin(self, header: ItemHeader, owner: str) -> "EiSlotsScoring":
+        """Begin an item with the owner's keys of header.key_id.
 
         Raises:
-            KeyNotFoundError: there are none.
+            KeyNotFoundError: the owner has no such keys.
         """
-        return EiSlotsScoring(self, self._keys(tenant.name, header.key_id))
+        return EiSlotsScoring(self, self._keys(owner, header.key_id))
 
     def diagonal(self, block: int, giant: int, baby: int) -> _seal.Plaintext | None:
-        """Return an encoded diagonal, at two primes; None if it is zero, which SEAL refuses as a factor.
+        """Return an encoded diagonal at two primes; None if it is zero.
 
-        It is encoded when it is first asked for and kept: 131 KB.
+        SEAL refuses a factor of zero. A diagonal is encoded on first use and kept: 131 KB.
         """
         place = (block, giant, baby)
         if place not in self._diagonals:
@@ -102,9 +104,10 @@ class EiSlotsEngine:
 
     @cached_property
     def least(self) -> _seal.Plaintext:
-        """The least plaintext that is not zero, the polynomial 1: what a model of zeros multiplies with.
+        """The least plaintext that is not zero: the polynomial 1.
 
-        A product with zero would be transparent, an encryption that hides nothing, and SEAL refuses to make one.
+        A model of zeros multiplies with it. A product with zero would be transparent, an encryption
+        that hides nothing: SEAL refuses to make one.
         """
         return self._encoded(
             np.full(SLOTS, 1 / self._plaintext_scale, complex), self._plaintext_scale, self._two_primes
@@ -113,12 +116,13 @@ class EiSlotsEngine:
     def _encoded(self, values: NDArray[np.complex128], scale: float, parms_id: list[int]) -> _seal.Plaintext:
         plaintext = self._encoder.encode_complex(values, scale)
         self.evaluator.mod_switch_to_inplace(plaintext, parms_id)
-        return _seal.Plaintext(plaintext)  # a copy is as large as it has to be; the original still has room for three
+        return _seal.Plaintext(plaintext)  # a copy has no spare room; the original has room for three primes
 
     def _offer(self, observed_error: ObservedError | None, score_error_bound: float) -> Offer:
         packing = self.packing
+        request_bytes = packing.blocks * _REQUEST_BYTES
         return Offer(
-            layout=LAYOUTS["ei-slots"],
+            layout=EI_SLOTS,
             parameters=EI_PARAMETERS,
             parms_id=_seal.fresh_parms_id(self.context),
             private_weights=False,
@@ -132,9 +136,9 @@ class EiSlotsEngine:
             input_rounding_error_bound=0.0,
             observed_error=observed_error,
             cost=Cost(
-                request_bytes := packing.blocks * _REQUEST_BYTES,
-                packing.score_count * _REPLY_BYTES,
-                self._estimated_seconds(),
+                request_bytes=request_bytes,
+                reply_bytes=packing.score_count * _REPLY_BYTES,
+                server_seconds=self._estimated_seconds(),
                 held_bytes=request_bytes,
                 key_bytes=_KEY_BYTES,
             ),
@@ -142,7 +146,7 @@ class EiSlotsEngine:
         )
 
     def _estimated_seconds(self) -> float:
-        """Count the operations of an item and time one that needs no key: a serving process never makes one."""
+        """Count the operations of an item, and time one that needs no key: there is none here."""
         seconds = []
         for _ in range(_TIMED_ENCODINGS):
             start = time.perf_counter()
@@ -152,7 +156,7 @@ class EiSlotsEngine:
 
 
 class EiSlotsScoring:
-    """One row on its way."""
+    """One item: a row."""
 
     def __init__(self, engine: EiSlotsEngine, keys: _seal.GaloisKeys) -> None:
         self._engine = engine
@@ -162,7 +166,7 @@ class EiSlotsScoring:
         self._sums: list[_seal.Ciphertext | None] = [None] * engine.packing.giant_steps
 
     def add(self, ciphertexts: Sequence[bytes]) -> None:
-        """Multiply the next blocks of features with their weights and add them up; a block is forgotten then."""
+        """Multiply the next blocks of features with their weights, add up and forget the blocks."""
         for data in ciphertexts:
             try:
                 self._last_block = self._loaded(data)
@@ -174,7 +178,7 @@ class EiSlotsScoring:
             self._block_count += 1
 
     def finish(self) -> Iterator[SealCiphertext]:
-        """Yield a ciphertext a class with the score in the first slot."""
+        """Yield a ciphertext a class, with the score in the first slot."""
         engine, packing = self._engine, self._engine.packing
         with _seal.errors():
             for pair, scores in enumerate(self._rotations(self._scores(), packing.pairs)):
@@ -183,7 +187,7 @@ class EiSlotsScoring:
                     yield _written(engine.evaluator.multiply_plain(scores, engine.minus_i))
 
     def _loaded(self, data: bytes) -> _seal.Ciphertext:
-        """Check and load a block: at two primes."""
+        """Check and load a block, and switch it down to two primes."""
         checked = ei_format.read_ciphertext(data)
         try:
             block = _seal.load_ciphertext(self._engine.context, checked)
@@ -206,7 +210,7 @@ class EiSlotsScoring:
                     evaluator.add_inplace(total, product)
 
     def _scores(self) -> _seal.Ciphertext:
-        """Sum up: at one prime, slot s has the scores of pair s mod period, the intercept included."""
+        """Return the scores at one prime: slot s has those of pair s mod period."""
         engine, evaluator = self._engine, self._engine.evaluator
         sums = self._sums
         while sums and sums[-1] is None:
@@ -220,12 +224,15 @@ class EiSlotsScoring:
                 evaluator.add_inplace(total, evaluator.rescale_to_next(giant_sum))
         for steps in engine.packing.folds:
             evaluator.add_inplace(total, evaluator.rotate_vector(total, steps, self._keys))
-        total.scale(engine.reply_scale)  # what it is but for the last bits, which SEAL compares
+        total.scale(engine.reply_scale)  # equal to its scale except for the last bits, which SEAL compares
         evaluator.add_plain_inplace(total, engine.intercept)
         return total
 
     def _rotations(self, value: _seal.Ciphertext, count: int) -> Iterator[_seal.Ciphertext]:
-        """Yield it rotated by 0 .. count - 1 steps, a rotation each: each from the one without its lowest bit."""
+        """Yield a value rotated by 0 .. count - 1 steps.
+
+        Each takes one rotation: of the one whose number of steps lacks the lowest bit that is set.
+        """
         path = [(0, value)]
         yield value
         for steps in range(1, count):
@@ -241,16 +248,17 @@ def _written(ciphertext: _seal.Ciphertext) -> SealCiphertext:
 
 
 def _shrink(weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid) -> float:
-    """Return what scales are multiplied with so that no score within the range wraps around: 1, or less.
+    """Return the factor of scales with which no score within the range wraps around: 1, or less.
 
     Raises:
-        PlanError: not even a scale of 1 will do, or a weight is too large.
+        PlanError: even at a scale of 1 scores wrap around, or a weight is too large.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         at_ends = np.stack([weights * grid.minimum, weights * grid.maximum])
         low, high = at_ends.min(axis=0).sum(axis=1), at_ends.max(axis=0).sum(axis=1)
         farthest = float(np.abs(np.stack([low + intercept, high + intercept])).max())
-    # Of features that are always zero a weight may be of any size. Comparisons with NaN are false.
+    # The weight of a feature that is always zero adds nothing to scores. Comparisons with NaN are
+    # false.
     if not (farthest <= _MAX_SCALED_SCORE and float(np.abs(weights).max()) <= _MAX_WEIGHT):
         raise PlanError(
             f"the layout ei-slots holds scores up to {_MAX_SCALED_SCORE:.3g}, the range has {farthest:.3g}, "

@@ -1,1 +1,1 @@
-"""Engines for planned linear models in exact integers (BFV)."""
+"""Engines of planned models: exact integer arithmetic on BFV ciphertexts, in either mode."""

@@ -1,85 +1,155 @@
-"""What the engines of planned models have in common: what they offer, the intercept, noise to time themselves with."""
+"""LinearEngine: what the engines of planned models have in common.
+
+A subclass says what it prepares of a plan, what an item holds and how long it takes, and what
+scores an item.
+"""
 
 import os
-from typing import TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar, Generic, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he import _seal
-from sealserve.he.layouts import Layout
-from sealserve.he.layouts.column import ColumnPacking
-from sealserve.he.layouts.row import RowPacking
 from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
+from sealserve.protocol.item import ItemHeader, Residues
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, ObservedError, Offer
-from sealserve_service.planning.planner import Plan
-
-PackingT = TypeVar("PackingT", RowPacking, ColumnPacking)
-
-
-def ciphertext_format(plan: Plan[PackingT]) -> CiphertextFormat:
-    """Return the format of a plan's fresh ciphertexts."""
-    return CiphertextFormat(plan.parameters.parameter_set, _seal.fresh_parms_id(_seal.context(plan.parameters)))
+from sealserve_service.engines.base import Scoring
+from sealserve_service.engines.linear.rerandomizer import Rerandomize, Rerandomizer
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf, find_no_key
+from sealserve_service.planning.plan import PackingT, Plan, PlanningRules
 
 
-def offered(
-    plan: Plan[PackingT],
-    layout: Layout,
-    *,
-    server_seconds: float,
-    held_bytes: int | None = None,
-    observed_error: ObservedError | None = None,
-) -> Offer:
-    """Describe a plan to clients.
+class LinearScoring(Scoring, Protocol):
+    """One item that a linear engine scores."""
+
+    def finish(self) -> Iterator[Residues]:
+        """Yield the polynomial pairs of the reply, in order, after the last ciphertext."""
+
+
+class LinearEngine(ABC, Generic[PackingT]):
+    """An engine of a plan.
+
+    A plan with a noise width is one of mode private: its replies are re-randomized.
 
     Args:
-        plan: what is scored.
-        layout: how.
-        server_seconds: that a full item takes.
-        held_bytes: what the service holds of an item; by default its ciphertexts.
+        plan: what is scored. It is not kept, for it is as large as its model.
         observed_error: on the operator's rows, where there are any.
+        keys: finds the public encryption keys that a private plan needs.
+
+    Attributes:
+        rules: by which the layout's plans are made.
+        scoring_type: (engine, row count, what re-randomizes the reply in mode private or None) ->
+            scoring of an item.
+        format: of the plan's fresh ciphertexts.
+        primes: the data primes, uint64 (data primes, 1).
+        intercept: round(q b_int / t) modulo each data prime, uint64 (data primes, score_count).
+        rerandomizer: of mode private; None in mode open.
+
+    Raises:
+        PlanError: the engine cannot score so large a model.
     """
-    packing, parameter_set = plan.packing, plan.parameters.parameter_set
-    is_private = plan.noise_width is not None
-    request_bytes = packing.ciphertexts * ciphertext_format(plan).full_bytes
-    return Offer(
-        layout=layout,
-        parameters=plan.parameters,
-        parms_id=_seal.fresh_parms_id(_seal.context(plan.parameters)),
-        private_weights=is_private,
-        rows_per_item=packing.rows,
-        classes_per_polynomial=packing.classes,
-        ciphertexts_per_item=packing.ciphertexts,
-        score_scale=plan.model.score_scale,
-        score_centers=plan.score_centers,
-        score_radii=plan.score_radii,
-        score_error_bound=plan.score_error_bound,
-        input_rounding_error_bound=plan.input_rounding_error_bound,
-        observed_error=observed_error,
-        cost=Cost(
-            request_bytes=request_bytes,
-            reply_bytes=plan.reply_bytes,
-            server_seconds=server_seconds,
-            held_bytes=request_bytes if held_bytes is None else held_bytes,
-            key_bytes=public_key_bytes(parameter_set) if is_private else 0,
-        ),
-        required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
-    )
+
+    rules: ClassVar[PlanningRules[Any]]
+    scoring_type: ClassVar[Callable[..., LinearScoring]]
+    holds_gil: ClassVar[bool]
+
+    def __init__(
+        self,
+        plan: Plan[PackingT],
+        observed_error: ObservedError | None = None,
+        keys: ZeroEncryptorOf = find_no_key,
+    ) -> None:
+        self.parameter_set = plan.parameters.parameter_set
+        self.packing: PackingT = plan.packing
+        self.context = _seal.context(plan.parameters)
+        self.format = CiphertextFormat(self.parameter_set, _seal.fresh_parms_id(self.context))
+        self.primes = np.array(self.parameter_set.data_primes, np.uint64)[:, None]
+        self.intercept = _lifted_intercept(plan)
+        self.rerandomizer = None
+        if plan.noise_width is not None:
+            self.rerandomizer = Rerandomizer(self.parameter_set, plan.noise_width)
+        self._keys = keys
+        self.prepare(plan)
+        self.offer = self._describe(plan, observed_error)
+
+    def begin(self, header: ItemHeader, owner: str) -> LinearScoring:
+        """Begin an item of header.row_count rows.
+
+        Raises:
+            KeyNotFoundError: the weights are private, and the owner has no public key of
+                header.key_id and the ring.
+        """
+        rerandomize = None
+        if self.rerandomizer is not None:
+            zero_encryptor = self._keys(owner, header.key_id, self.parameter_set)
+            rerandomize = partial(self.rerandomizer.rerandomize, zero_encryptor)
+        return self.scoring_type(self, header.row_count, rerandomize)
+
+    @abstractmethod
+    def prepare(self, plan: Plan[PackingT]) -> None:
+        """Make the plan's weights ready; the constructor calls it once.
+
+        Raises:
+            PlanError: the engine cannot score so large a model.
+        """
+
+    @property
+    def held_bytes(self) -> int:
+        """What the service holds of an item until its end: by default its ciphertexts."""
+        return self.packing.ciphertexts * self.format.full_bytes
+
+    @abstractmethod
+    def measure_seconds(self) -> float:
+        """Time the scoring of a full item of random ciphertexts; this also warms the engine up."""
+
+    def random_ciphertext(self) -> bytes:
+        """Make a ciphertext of random residues, which costs what others cost."""
+        words = np.frombuffer(os.urandom(2 * self.parameter_set.polynomial_bytes), np.uint64)
+        c0, c1 = words.reshape(2, len(self.primes), -1) % self.primes
+        return self.format.pack(c0, c1.tobytes())
+
+    def random_rerandomize(self) -> Rerandomize | None:
+        """Return what re-randomizes under a random key, at the same cost; None in mode open."""
+        if self.rerandomizer is None:
+            return None
+        return partial(self.rerandomizer.rerandomize, ZeroEncryptor.under_a_random_key(self.parameter_set))
+
+    def _describe(self, plan: Plan[PackingT], observed_error: ObservedError | None) -> Offer:
+        """Describe the plan to clients."""
+        packing, is_private = plan.packing, plan.noise_width is not None
+        return Offer(
+            layout=self.rules.layout,
+            parameters=plan.parameters,
+            parms_id=_seal.fresh_parms_id(self.context),
+            private_weights=is_private,
+            rows_per_item=packing.rows,
+            classes_per_polynomial=packing.classes,
+            ciphertexts_per_item=packing.ciphertexts,
+            score_scale=plan.model.score_scale,
+            score_centers=plan.score_centers,
+            score_radii=plan.score_radii,
+            score_error_bound=plan.score_error_bound,
+            input_rounding_error_bound=plan.input_rounding_error_bound,
+            observed_error=observed_error,
+            cost=Cost(
+                request_bytes=packing.ciphertexts * self.format.full_bytes,
+                reply_bytes=plan.reply_bytes,
+                server_seconds=self.measure_seconds(),
+                held_bytes=self.held_bytes,
+                key_bytes=public_key_bytes(self.parameter_set) if is_private else 0,
+            ),
+            required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
+        )
 
 
-def lifted_intercept(plan: Plan[PackingT]) -> NDArray[np.uint64]:
-    """Scale intercepts to ciphertexts: round(q b_int / t) modulo each data prime, (data primes, score_count)."""
+def _lifted_intercept(plan: Plan[PackingT]) -> NDArray[np.uint64]:
+    """Return round(q b_int / t) modulo each data prime, (data primes, score_count)."""
     parameter_set, t = plan.parameters.parameter_set, plan.parameters.plain_modulus
     lifted = [(parameter_set.modulus * (b % t) + t // 2) // t for b in plan.model.intercept]
     return np.array([[value % prime for value in lifted] for prime in parameter_set.data_primes], np.uint64)
-
-
-def noise(plan: Plan[PackingT]) -> bytes:
-    """Make a ciphertext of nothing, which costs what others cost."""
-    parameter_set = plan.parameters.parameter_set
-    primes = np.array(parameter_set.data_primes, np.uint64)[:, None]
-    words = np.frombuffer(os.urandom(2 * parameter_set.polynomial_bytes), np.uint64)
-    c0, c1 = words.reshape(2, len(primes), -1) % primes
-    return ciphertext_format(plan).pack(c0, c1.tobytes())

@@ -1,21 +1,26 @@
-"""Encrypts zero under a client's public encryption key: what re-randomizes a reply in mode private."""
+"""ZeroEncryptor: encryptions of zero under a client's public key, which re-randomize replies."""
+
+import os
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import KeyFault, MalformedKeyError
+from sealserve.errors import KeyFault, KeyNotFoundError, MalformedKeyError
 from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
-from sealserve.he.public_key_format import check_public_key, public_key_bytes
+from sealserve.he.public_key_format import check_public_key, pack_public_key, public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
 
 
 class ZeroEncryptor:
-    """Encryptions of zero for every model of a ring, whatever its t: zero lifts to zero. Threads may share it.
+    """Encryptions of zero for every model of a ring, whatever its t: zero lifts to zero.
+
+    Threads may share it.
 
     Attributes:
         parameter_set: the ring.
-        byte_count: the memory that it takes, within a kilobyte or so.
+        byte_count: the memory that it takes, to within a kilobyte or so.
 
     Raises:
         MalformedKeyError: the bytes are no public key of the ring.
@@ -33,7 +38,31 @@ class ZeroEncryptor:
         self.byte_count = public_key_bytes(parameter_set)
         self._format = CiphertextFormat(parameter_set, _seal.fresh_parms_id(context))
 
+    @classmethod
+    def under_a_random_key(cls, parameter_set: ParameterSet) -> "ZeroEncryptor":
+        """Make one to measure its cost. The key is random residues: nobody can decrypt."""
+        shape = 2, len(parameter_set.primes), parameter_set.poly_modulus_degree
+        words = np.frombuffer(os.urandom(8 * shape[0] * shape[1] * shape[2]), np.uint64).reshape(shape)
+        values = words % np.array(parameter_set.primes, np.uint64)[:, None]
+        return cls(parameter_set, pack_public_key(parameter_set, values))
+
     def encrypt(self) -> NDArray[np.uint64]:
-        """Return a new encryption of zero: uint64 (2, data primes, N), coefficient form; noise at most `zero_noise`."""
-        with _seal.errors():
-            return self._format.residues(_seal.ciphertext_bytes(self._encryptor.encrypt_zero()))
+        """Return a new encryption of zero, uint64 (2, data primes, N), in coefficient form.
+
+        Its noise is at most `planning.noise.zero_noise`. An exception of SEAL's is left as it is:
+        nothing but a fault of this process can raise one.
+        """
+        return self._format.residues(_seal.ciphertext_bytes(self._encryptor.encrypt_zero()))
+
+
+ZeroEncryptorOf = Callable[[str, str, ParameterSet], ZeroEncryptor]
+"""(the owner's name, key id, parameter set) -> zero encryptor; raises KeyNotFoundError."""
+
+
+def find_no_key(owner: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
+    """Find no key: for an engine that was given none.
+
+    Raises:
+        KeyNotFoundError: always.
+    """
+    raise KeyNotFoundError(key_id)

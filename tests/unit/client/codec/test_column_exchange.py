@@ -32,7 +32,7 @@ QUANTIZED = RANDOM.integers(0, GRID.levels, (ROWS, FEATURES), endpoint=True)
 
 def reply_to(exchange: Exchange, quantized: NDArray[np.int64]) -> list[Scores]:
     item = exchange.encrypt(quantized)
-    scoring = ENGINE.begin(item.header, ANONYMOUS)
+    scoring = ENGINE.begin(item.header, ANONYMOUS.name)
     scoring.add(list(item.ciphertexts))
     return list(scoring.finish())
 

@@ -39,8 +39,9 @@ from sealserve.protocol.schema import Schema
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.engines.linear.row import RowEngine
-from sealserve_service.planning.planner import RowPlan, plan_row
+from sealserve_service.planning.row import RowPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
+from tests.support.plans import plan_row
 from tests.support.serving import LIMITS
 
 RANDOM = np.random.default_rng(14)
@@ -68,7 +69,7 @@ def model_of(*engines: RowEngine, grid: InputGrid = GRID, names: tuple[str, ...]
 
 def reply_of(engine: RowEngine, exchange: Exchange, quantized: NDArray[np.int64]) -> list[Scores]:
     item = exchange.encrypt(quantized)
-    scoring = engine.begin(item.header, ANONYMOUS)
+    scoring = engine.begin(item.header, ANONYMOUS.name)
     scoring.add(list(item.ciphertexts))
     return list(scoring.finish())
 

@@ -357,7 +357,7 @@ def test_an_old_engine_lives_as_long_as_its_last_item(path: Path) -> None:
     shelf = of_files(path)
     engine = shelf.get("a").engines[0]
     header = ItemHeader("a", "", engine.offer.layout, engine.offer.parameters.parameter_set.name, 1, 1)
-    scoring, old = engine.begin(header, ANONYMOUS), weakref.ref(engine)
+    scoring, old = engine.begin(header, ANONYMOUS.name), weakref.ref(engine)
     del engine
     write(path, 3.0)
     shelf.library.reload()

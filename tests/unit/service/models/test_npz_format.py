@@ -9,7 +9,7 @@ import pytest
 from sealserve.protocol.output import Label, Link, Output, Task
 from sealserve_service.models.errors import ModelFileError
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.npz_format import read_npz
+from sealserve_service.models.npz_format import read_model
 
 
 def written(tmp_path: Path, **arrays: Any) -> Path:
@@ -19,7 +19,7 @@ def written(tmp_path: Path, **arrays: Any) -> Path:
 
 
 def read(path: Path) -> LinearModel:
-    return read_npz(path.read_bytes(), path)
+    return read_model(path.read_bytes(), path)
 
 
 @pytest.mark.parametrize("labels", [(3, 5), ("no", "yes"), (False, True), (0.0, 1.0)])

@@ -17,8 +17,8 @@ from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.engines.linear.column import folds
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning import planner
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.planner import ColumnPlan, column_plans, plan_column, row_plans
 from tests.support import mnist
 from tests.support.affine_models import (
     Affine,
@@ -29,6 +29,7 @@ from tests.support.affine_models import (
     random_rows,
     tightest_columns,
 )
+from tests.support.plans import column_plans, plan_column, row_plans
 
 every_set = pytest.mark.parametrize("parameter_set", LAYOUTS["column"].open_parameter_sets, ids=lambda s: s.name)
 any_model = given(affine_models())

@@ -16,16 +16,10 @@ from sealserve.he.layouts.row import RowPacking
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.models.loading import load_model
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.planning.hiding import fits, noise_width
-from sealserve_service.planning.planner import (
-    ColumnPlan,
-    RowPlan,
-    column_plans,
-    plan_column,
-    plan_row,
-    row_plans,
-)
+from sealserve_service.planning.row import RowPlan
 from tests.support import mnist
 from tests.support.affine_models import (
     Affine,
@@ -36,6 +30,7 @@ from tests.support.affine_models import (
     random_rows,
     tightest,
 )
+from tests.support.plans import column_plans, plan_column, plan_row, row_plans
 
 every_set = pytest.mark.parametrize(
     "parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name

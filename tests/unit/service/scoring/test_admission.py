@@ -30,7 +30,7 @@ class Engine:
     def __init__(self, seconds: float) -> None:
         self.offer: Any = SimpleNamespace(cost=SimpleNamespace(server_seconds=seconds))
 
-    def begin(self, header: ItemHeader, tenant: Tenant) -> Scoring:
+    def begin(self, header: ItemHeader, owner: str) -> Scoring:
         raise AssertionError("nothing is scored here")
 
 

@@ -1,4 +1,8 @@
-"""Layouts: the table of the ways in which rows, features and scores lie in ciphertexts."""
+"""Layouts: the table of the ways in which rows, features and scores lie in ciphertexts.
+
+To add a layout, write a module with its packing and its `Layout`, enter it in `LAYOUTS`, and give
+it a number in parameters.proto. In the service, `engines.offering` has the table of engines.
+"""
 
 from sealserve.he.layouts.base import Layout, Packing
 from sealserve.he.layouts.column import COLUMN

@@ -1,7 +1,7 @@
 """Layout: how the features, rows and scores of an item lie in its ciphertexts.
 
-A layout is one object: what the client, the planner and the wire need to know of it. Its packing says which
-coefficient holds what; its engine, in the service, scores it.
+A layout is one object that holds what the client, the planner and the wire need to know of it. Its
+packing says which coefficient holds what; its engine, in the service, scores the items.
 """
 
 from collections.abc import Callable, Iterable
@@ -62,12 +62,12 @@ class Layout:
     Attributes:
         name: on the command line, in labels of metrics and, as LAYOUT_NAME, in parameters.proto.
         scheme: the encryption scheme of its ciphertexts.
-        packing: (N, feature_count, score_count, classes a polynomial) -> packing; raises ValueError where
-            they do not fit. None where `Client` does not encrypt for the layout.
+        packing: (N, feature_count, score_count, classes a polynomial) -> packing; raises ValueError
+            where they do not fit. None where `Client` does not encrypt for the layout.
         open_parameter_sets: for open weights, in ascending order of cost.
-        private_parameter_sets: those with room for what hides the weights, in ascending order of cost.
-        default_rows_per_item: how many rows a stream gathers before it sends them, unless its caller
-            says; None for as many as the offer takes.
+        private_parameter_sets: for private weights, with room for what hides them, likewise.
+        default_rows_per_item: how many rows a stream gathers before it sends them, unless its
+            caller says; None for as many as the offer takes.
         seeded_by_default: whether uploads to other machines are seeded, unless the caller says.
     """
 
@@ -84,5 +84,5 @@ class Layout:
 
 
 def parameter_sets(layout_name: str, *ring_names: str) -> tuple[ParameterSet, ...]:
-    """Name rings of `RINGS` for a layout. Layouts share rings: one secret key serves all that do."""
+    """Name rings of `RINGS` for a layout. One secret key serves all layouts that share a ring."""
     return tuple(ParameterSet(f"{layout_name}-{name}", *RINGS[name]) for name in ring_names)

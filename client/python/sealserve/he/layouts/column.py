@@ -1,9 +1,10 @@
 """The column layout: which coefficient holds which row's feature and score. Pure NumPy.
 
-Ciphertext j holds feature j of up to N rows: row r in coefficient r. Class k's scores are sum_j W[k, j] * ciphertext j,
-scalars times polynomials, so that no coefficient ever meets another: row r's score comes out in coefficient r. Nothing
-is encoded and nothing transformed; t need not be prime, and a batch that is not full has that many coefficients of c0
-less in its reply.
+Ciphertext j holds feature j of up to N rows: row r in coefficient r. The scores of class k are the
+sum over j of W[k, j] * ciphertext j. These are scalars times polynomials, so that no coefficient
+meets another: the score of row r comes out in coefficient r. Nothing is encoded and nothing
+transformed, and t need not be prime. The reply to a batch has as many coefficients of c0, a class,
+as the batch has rows.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from sealserve.he.parameters import Scheme
 
 @dataclass(frozen=True)
 class ColumnPacking:
-    """Where everything is.
+    """The places of features, rows and scores.
 
     Attributes:
         poly_modulus_degree: N.
@@ -51,7 +52,7 @@ class ColumnPacking:
         return self.score_count
 
     def pack_rows(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
-        """Yield the plaintexts (N,) of rows (1..N, feature_count) of non-negative integers, a feature each."""
+        """Yield a plaintext (N,) a feature of rows (1..N, feature_count), integers from 0 on."""
         for values in rows.T:
             plaintext = np.zeros(self.poly_modulus_degree, np.uint64)
             plaintext[: len(rows)] = values

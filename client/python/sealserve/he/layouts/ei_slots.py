@@ -1,6 +1,7 @@
-"""The EI slots layout: what encrypted-inference 0.9 has built in (CKKS, one row a ciphertext, a feature a slot).
+"""The EI slots layout, which is built into encrypted-inference 0.9: CKKS, a feature a slot.
 
-Its own client encrypts for it; the SDK only carries the bytes.
+An item is one row. The client of encrypted-inference encrypts for it; the SDK only carries the
+bytes.
 """
 
 from sealserve.he.layouts.base import Layout

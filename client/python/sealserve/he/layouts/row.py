@@ -1,13 +1,14 @@
 """The row layout: which coefficient holds which feature, weight and score. Pure NumPy.
 
-A dot product is one coefficient of a product of polynomials (Cheetah, USENIX Security 2022, section 3.2): put x into
-coefficients 0 .. f - 1 and w, reversed, likewise; coefficient f - 1 of the product is sum x[i] w[i].
+A dot product is one coefficient of a product of polynomials (Cheetah, USENIX Security 2022, section
+3.2): put x into coefficients 0 .. f - 1, and w, reversed, into the same ones of another polynomial;
+coefficient f - 1 of the product is sum x[i] w[i].
 
-R rows and C classes share one product: row r starts at r C f, class j at j f, and the score of row r and class j is
-coefficient r C f + j f + f - 1. No other pair of row and class reaches that coefficient: the exponent of x_r'[i']
-w_j'[i] is (r' C + j') f + f - 1 + (i' - i) with |i' - i| < f, equal to it only for r' = r, j' = j, i' = i. Nor does
-the negacyclic wrap: R C f <= N bounds the degree of the product by N + f - 2, which wraps to f - 2 at most, below the
-first score.
+R rows and C classes share one product: row r starts at r C f, class j at j f, and the score of row
+r and class j is coefficient r C f + j f + f - 1. No other pair of row and class reaches that
+coefficient: the exponent of x_r'[i'] w_j'[i] is (r' C + j') f + f - 1 + (i' - i) with |i' - i| < f,
+equal to it only for r' = r, j' = j, i' = i. Nor does the negacyclic wrap: R C f <= N bounds the
+degree of the product by N + f - 2, which wraps to f - 2 at most, below the first score.
 
 A row of more than N features is cut into blocks of N, one ciphertext each; the products are summed.
 """
@@ -23,7 +24,7 @@ from sealserve.he.parameters import Scheme
 
 @dataclass(frozen=True)
 class RowPacking:
-    """Where everything is.
+    """The places of features, weights and scores.
 
     Attributes:
         poly_modulus_degree: N.
@@ -61,7 +62,7 @@ class RowPacking:
         return -(-self.score_count // self.classes)
 
     def pack_rows(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Lay rows (1..R, feature_count) of non-negative integers into plaintexts (ciphertexts, N)."""
+        """Lay rows (1..R, feature_count), integers from 0 on, into plaintexts (ciphertexts, N)."""
         blocks, window = self.ciphertexts, self.window
         padded = np.zeros((len(rows), blocks * window), np.uint64)
         padded[:, : self.feature_count] = rows
@@ -72,7 +73,7 @@ class RowPacking:
         return plaintexts
 
     def pack_weights(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Lay weights (score_count, feature_count) into plaintexts (polynomials, ciphertexts, N), signed."""
+        """Lay weights (score_count, feature_count), signed, into (polynomials, ciphertexts, N)."""
         polynomials, blocks, window = self.polynomials, self.ciphertexts, self.window
         padded = np.zeros((polynomials * self.classes, blocks * window), np.int64)
         padded[: self.score_count, : self.feature_count] = weights

@@ -107,7 +107,7 @@ def test_a_class_without_weights_among_others(ei_user: EIUser, processes: EIServ
     weights, intercept = np.vstack([WEIGHTS, np.zeros(8)]), np.array([0.25, -3.0])
     made = engine(weights, processes, ei_user.evaluation_keys, intercept)
     assert made.offer is OFFER
-    scoring = made.begin(header(), ANONYMOUS)
+    scoring = made.begin(header(), ANONYMOUS.name)
     scoring.add(ei_user.encrypt(ROW))
     scores = list(scoring.finish())
     assert all(isinstance(score, SealCiphertext) for score in scores)
@@ -118,7 +118,7 @@ def test_more_features_than_slots(ei_user: EIUser, processes: EIServerProcesses)
     weights, row = RANDOM.normal(size=(1, 4100)), RANDOM.random(4100)
     ciphertexts = ei_user.encrypt(row)
     assert len(ciphertexts) == 2
-    scoring = engine(weights, processes, ei_user.evaluation_keys).begin(header(2), ANONYMOUS)
+    scoring = engine(weights, processes, ei_user.evaluation_keys).begin(header(2), ANONYMOUS.name)
     for ciphertext in ciphertexts:
         scoring.add([ciphertext])
     assert np.abs(ei_user.decrypt(scoring.finish()) - weights @ row).max() < TOLERANCE
@@ -155,7 +155,7 @@ def test_ciphertexts_that_eiserver_would_leave_out_are_refused(
     good: Request, processes: EIServerProcesses, fault: str
 ) -> None:
     spoil, reason = FAULTS[fault]
-    scoring = engine(WEIGHTS, processes).begin(header(2), ANONYMOUS)
+    scoring = engine(WEIGHTS, processes).begin(header(2), ANONYMOUS.name)
     scoring.add([good.ciphertexts])
     with pytest.raises(MalformedCiphertextError) as caught:
         scoring.add([spoil(good.ciphertexts)])
@@ -163,7 +163,7 @@ def test_ciphertexts_that_eiserver_would_leave_out_are_refused(
 
 
 def test_keys_that_are_not_registered(good: Request, processes: EIServerProcesses) -> None:
-    scoring = engine(WEIGHTS, processes).begin(header(key_id="f" * 64), ANONYMOUS)
+    scoring = engine(WEIGHTS, processes).begin(header(key_id="f" * 64), ANONYMOUS.name)
     scoring.add([good.ciphertexts])
     with pytest.raises(KeyNotFoundError) as caught:
         next(scoring.finish())

@@ -43,7 +43,7 @@ def header(engine: EiSlotsEngine, key_id: str = KEY_ID) -> ItemHeader:
 
 
 def reply_of(engine: EiSlotsEngine, *chunks: Sequence[bytes]) -> list[SealCiphertext]:
-    scoring = engine.begin(header(engine), TENANT)
+    scoring = engine.begin(header(engine), TENANT.name)
     for chunk in chunks:
         scoring.add(chunk)
     return list(scoring.finish())
@@ -201,7 +201,7 @@ def test_the_offer_says_what_an_item_is(case: Any) -> None:
 
 def test_a_piece_comes_before_the_next_is_made(case: Any) -> None:
     made = case(np.ones((1000, 3)), np.arange(1000))
-    scoring = made.engine.begin(header(made.engine), TENANT)
+    scoring = made.engine.begin(header(made.engine), TENANT.name)
     scoring.add(made.user.encrypt(np.ones(3)))
     pieces = scoring.finish()
     np.testing.assert_allclose(made.user.decrypt([next(pieces), next(pieces), next(pieces)]), [3, 4, 5], atol=TOLERANCE)
@@ -231,14 +231,14 @@ def test_keys_are_asked_for_by_tenant_and_id(ei_user: EIUser) -> None:
 
     engine = EiSlotsEngine(np.ones((1, 2)), np.zeros(1), InputGrid.of(2, 0, 1), keys)
     with pytest.raises(KeyNotFoundError):
-        engine.begin(header(engine), TENANT)
+        engine.begin(header(engine), TENANT.name)
     assert asked == [("contoso", KEY_ID)]
 
 
 def test_a_malformed_ciphertext_is_named_by_its_index_and_the_engine_goes_on(case: Any) -> None:
     made = case(np.ones((2, 9000)), [0.0, 0])
     good = made.user.encrypt(np.full(9000, 0.5))
-    scoring = made.engine.begin(header(made.engine), TENANT)
+    scoring = made.engine.begin(header(made.engine), TENANT.name)
     scoring.add(good[:1])
     with pytest.raises(MalformedCiphertextError) as caught:
         scoring.add([good[1], good[2][:-1]])

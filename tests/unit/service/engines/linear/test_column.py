@@ -17,7 +17,7 @@ from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve_service.catalog.registry import serve_model
 from sealserve_service.engines.linear.column import MAX_HELD_BYTES, ColumnEngine, folds
-from sealserve_service.planning.planner import ColumnPlan, column_plans, plan_column
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.affine_models import (
     WEIGHTS,
@@ -29,6 +29,7 @@ from tests.support.affine_models import (
     random_rows,
 )
 from tests.support.column_round_trip import ColumnRoundTrip, plan_of
+from tests.support.plans import column_plans, plan_column
 from tests.support.seeded import seeded
 from tests.support.serving import LIMITS, linear
 
@@ -116,7 +117,7 @@ def test_what_a_client_reads(number: int) -> None:
     assert exchange.offer.parameters == plan.parameters
     rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 20)])
     encrypted = exchange.encrypt(rows)
-    scoring = engine.begin(encrypted.header, ANONYMOUS)
+    scoring = engine.begin(encrypted.header, ANONYMOUS.name)
     scoring.add(list(encrypted.ciphertexts))
     scores = exchange.decrypt(len(rows), list(scoring.finish()))
     np.testing.assert_array_equal(scores, plan.model.scores(rows))
@@ -130,7 +131,7 @@ def test_seeded_ciphertexts_among_full_ones() -> None:
     encrypted = exchange.encrypt(rows)
     mixed = [seeded(exchange, data) if index % 3 else data for index, data in enumerate(encrypted.ciphertexts)]
     assert len(set(map(len, mixed))) == 2
-    scoring = served.engines[1].begin(encrypted.header, ANONYMOUS)
+    scoring = served.engines[1].begin(encrypted.header, ANONYMOUS.name)
     scoring.add(mixed[:7])
     scoring.add(mixed[7:])
     expected = plan_column(*model.planned).model.scores(rows)
@@ -380,7 +381,7 @@ def test_a_batch_that_would_hold_too_much_is_not_offered(caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         served = serve_model("wide", linear(model.weights, model.intercept), model.grid, LIMITS)
     assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
-    assert "model wide is not served in columns: a batch with 1000 classes would hold 93 MB" in caplog.text
+    assert "model wide is not served in layout column: a batch with 1000 classes would hold 93 MB" in caplog.text
 
 
 def test_a_model_that_only_rows_can_serve_as_asked(caplog: pytest.LogCaptureFixture) -> None:
@@ -389,7 +390,9 @@ def test_a_model_that_only_rows_can_serve_as_asked(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         served = serve_model("fine", regression, model.grid, LIMITS, max_score_error=1e-6)
     assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
-    assert "model fine is not served in columns: no parameter set keeps the score error within 1e-06" in caplog.text
+    assert (
+        "model fine is not served in layout column: no parameter set keeps the score error within 1e-06" in caplog.text
+    )
     both = serve_model("coarse", regression, model.grid, LIMITS)
     assert [offer.layout for offer in both.model.offers] == [LAYOUTS["row"], LAYOUTS["column"]]
     assert both.model.offers[1].cost.held_bytes == 6 * 10 * SMALLEST.polynomial_bytes

@@ -8,11 +8,11 @@ import pytest
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
-from sealserve_service.planning.planner import column_plans
 from tests.support.affine_models import Integers, integer_scores, random_rows, tightest_columns
 from tests.support.column_round_trip import ColumnRoundTrip
 from tests.support.item_round_trip import secret_key
 from tests.support.noisy_encryptor import NoisyEncryptor
+from tests.support.plans import column_plans
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.linear.column import ColumnEngine
-from sealserve_service.planning.planner import ColumnPlan, column_plans
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.affine_models import Integers, affine, extreme_rows, integer_scores, random_rows
 from tests.support.item_round_trip import secret_key
+from tests.support.plans import column_plans
 
 every_set = pytest.mark.parametrize(
     "parameter_set", LAYOUTS["column"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name
@@ -28,7 +29,7 @@ def scores(plan: ColumnPlan, ciphertexts: list[bytes], row_count: int) -> Intege
     """
     parameters, t = plan.parameters, plan.parameters.plain_modulus
     header = ItemHeader("", "", LAYOUTS["column"], parameters.parameter_set.name, row_count, len(ciphertexts))
-    scoring = ColumnEngine(plan).begin(header, ANONYMOUS)
+    scoring = ColumnEngine(plan).begin(header, ANONYMOUS.name)
     for start in range(0, len(ciphertexts), 3):
         scoring.add(ciphertexts[start : start + 3])
     decryptor, places = Decryptor(parameters, secret_key(parameters.parameter_set)), np.arange(row_count)

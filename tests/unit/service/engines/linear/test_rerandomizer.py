@@ -14,12 +14,13 @@ from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import Residues
 from sealserve.protocol.key_record import KeyKind
-from sealserve_service.engines.linear.rerandomizer import no_keys
 from sealserve_service.engines.linear.row import RowEngine
-from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
-from sealserve_service.planning.planner import ColumnPlan, RowPlan, column_plans, row_plans
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, find_no_key
+from sealserve_service.planning.column import ColumnPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import WEIGHTS, Affine, affine, extreme_rows, integer_scores, random_rows
 from tests.support.item_round_trip import RoundTrip, zero_encryptor
+from tests.support.plans import column_plans, row_plans
 
 SMALLEST = LAYOUTS["row"].private_parameter_sets[0]
 every_row_set = pytest.mark.parametrize("parameter_set", LAYOUTS["row"].private_parameter_sets, ids=lambda s: s.name)
@@ -122,7 +123,7 @@ def test_the_dropped_coefficients_are_absent_from_the_bytes(layout: str) -> None
 @both
 def test_an_item_needs_a_key(layout: str) -> None:
     plan = plan_of(layout)
-    round_trip = RoundTrip(plan, keys=no_keys)
+    round_trip = RoundTrip(plan, keys=find_no_key)
     offer = round_trip.engine.offer
     assert offer.private_weights
     assert offer.required_key is KeyKind.PUBLIC_ENCRYPTION_KEY

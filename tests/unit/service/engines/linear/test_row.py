@@ -13,7 +13,7 @@ from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve_service.catalog.registry import serve_model
 from sealserve_service.engines.linear.row import RowEngine
-from sealserve_service.planning.planner import RowPlan, plan_row, row_plans
+from sealserve_service.planning.row import RowPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.affine_models import (
     WEIGHTS,
@@ -25,6 +25,7 @@ from tests.support.affine_models import (
     random_rows,
 )
 from tests.support.item_round_trip import RoundTrip
+from tests.support.plans import plan_row, row_plans
 from tests.support.serving import LIMITS, linear
 
 every_set = pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     capacity = exchange.offer.rows_per_item
     for item in (rows[first : first + capacity] for first in range(0, len(rows), capacity)):
         encrypted = exchange.encrypt(item)
-        scoring = engine.begin(encrypted.header, ANONYMOUS)
+        scoring = engine.begin(encrypted.header, ANONYMOUS.name)
         scoring.add(list(encrypted.ciphertexts))
         scores = exchange.decrypt(len(item), list(scoring.finish()))
         np.testing.assert_array_equal(scores, quantized.scores(item))

@@ -11,10 +11,11 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
-from sealserve_service.planning.planner import RowPlan, row_plans
+from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Integers, integer_scores, random_rows, tightest
 from tests.support.item_round_trip import RoundTrip, secret_key
 from tests.support.noisy_encryptor import NoisyEncryptor
+from tests.support.plans import row_plans
 
 every_set = pytest.mark.parametrize(
     "parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name

@@ -9,9 +9,9 @@ import pytest
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
-from sealserve_service.planning.planner import row_plans
 from tests.support.affine_models import Affine, affine, extreme_rows, integer_scores, random_rows, tightest
 from tests.support.item_round_trip import RoundTrip, secret_key
+from tests.support.plans import row_plans
 
 every_set = pytest.mark.parametrize(
     "parameter_set", LAYOUTS["row"].open_parameter_sets, ids=lambda parameter_set: parameter_set.name

@@ -1,0 +1,165 @@
+"""Offering: in which layouts and modes a model can be scored, and the engines that are served.
+
+To add a layout, write its packing (`sealserve.he.layouts`), its rules (`planning`) and its engine,
+a `LinearEngine`; then enter the layout in `LAYOUTS` and the engine in `LINEAR_ENGINES`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import PlanError
+from sealserve.he.layouts import Layout, Packing
+from sealserve.he.layouts.ei_slots import EI_SLOTS
+from sealserve.he.quantization import InputGrid
+from sealserve.protocol.model import ObservedError
+from sealserve_service.engines.base import Engine
+from sealserve_service.engines.linear.base import LinearEngine
+from sealserve_service.engines.linear.column import ColumnEngine
+from sealserve_service.engines.linear.row import RowEngine
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptorOf, find_no_key
+from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.plan import Plan
+from sealserve_service.planning.planner import candidate_plans, choose
+
+_logger = logging.getLogger(__name__)
+
+LINEAR_ENGINES: tuple[type[LinearEngine[Any]], ...] = (RowEngine, ColumnEngine)
+"""The engines of planned layouts, in the order of the offers. The first has to take every model."""
+
+EngineFactory = Callable[[LinearModel, InputGrid], Engine]
+"""Makes the engine for encrypted-inference clients, which plans for itself; raises PlanError."""
+
+
+class PrivateWeights(NamedTuple):
+    """What mode private takes: lambda of `planning.hiding`, and clients' public encryption keys."""
+
+    hiding_bits: int
+    keys: ZeroEncryptorOf
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Option:
+    """What a planned layout can do for a model in one mode.
+
+    Attributes:
+        engine_type: the layout's engine.
+        hiding_bits: of mode private; None for mode open.
+        plans: that fit, cheapest first.
+        chosen: the one of the plans to serve, or the reason why none will do.
+    """
+
+    engine_type: type[LinearEngine[Any]]
+    hiding_bits: int | None
+    plans: list[Plan[Packing]]
+    chosen: Plan[Packing] | PlanError
+
+
+def options(
+    model: LinearModel, grid: InputGrid, *, modes: Iterable[int | None], max_score_error: float | None = None
+) -> Iterator[Option]:
+    """Plan a model for every planned layout, and for each of them in every mode.
+
+    Args:
+        model: the model.
+        grid: its input grid.
+        modes: bits of hiding of mode private, None for mode open.
+        max_score_error: see `planner.choose`.
+    """
+    modes = tuple(modes)
+    for engine_type in LINEAR_ENGINES:
+        for hiding_bits in modes:
+            yield _option(engine_type, model, grid, hiding_bits, max_score_error)
+
+
+def _option(
+    engine_type: type[LinearEngine[Any]],
+    model: LinearModel,
+    grid: InputGrid,
+    hiding_bits: int | None,
+    max_score_error: float | None,
+) -> Option:
+    weights = model.weights
+    plans = candidate_plans(engine_type.rules, weights, model.intercept, grid, hiding_bits=hiding_bits)
+    chosen: Plan[Packing] | PlanError
+    try:
+        chosen = choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
+    except PlanError as error:
+        chosen = error
+    return Option(engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen)
+
+
+def engines(
+    name: str,
+    model: LinearModel,
+    grid: InputGrid,
+    offered: Iterable[Option],
+    *,
+    calibration: NDArray[np.float64] | None = None,
+    keys: ZeroEncryptorOf = find_no_key,
+    ei_engine: EngineFactory | None = None,
+) -> Iterator[Engine]:
+    """Make the engines that serve a model, in the order of its offers.
+
+    A layout that cannot take the model is left out, and the log says why.
+
+    Args:
+        name: of the model, for the log.
+        model: the model.
+        grid: its input grid.
+        offered: of each planned layout the mode that is served.
+        calibration: typical rows, (rows, feature_count), on which the error is observed.
+        keys: finds the clients' public encryption keys, for mode private.
+        ei_engine: makes the engine for encrypted-inference clients; without it they are not served.
+
+    Raises:
+        PlanError: the first layout cannot take the model.
+    """
+    is_first = True
+    for option in offered:
+        plan = option.chosen
+        try:
+            if isinstance(plan, PlanError):
+                raise plan
+            observed = None if calibration is None else observed_error(model, plan, grid, calibration)
+            engine = option.engine_type(plan, observed, keys)
+        except PlanError as error:
+            if is_first:
+                raise
+            _warn_of(name, option.engine_type.rules.layout, error)
+        else:
+            yield engine
+        is_first = False
+        del option, plan  # each plan is as large as the model: they go before the next layout is planned
+    if ei_engine is not None:
+        try:
+            engine_for_ei = ei_engine(model, grid)
+        except PlanError as error:
+            _warn_of(name, EI_SLOTS, error)
+        else:
+            yield engine_for_ei
+
+
+def observed_error(
+    model: LinearModel, plan: Plan[Packing], grid: InputGrid, rows: NDArray[np.float64]
+) -> ObservedError:
+    """Compare a plan's scores with the model's own on rows (rows, feature_count).
+
+    That is exactly what a client would see. Encryption changes nothing: the decrypted integers
+    equal this plaintext arithmetic.
+    """
+    expected = model.decision(rows)
+    scores = plan.model.scores(grid.quantize(rows))
+    labels, expected_labels = model.output.predict(scores), model.output.predict(expected)
+    agreement = float(np.mean(labels == expected_labels)) if model.output.classes else 0.0
+    return ObservedError(
+        score_error=float(np.abs(scores - expected).max()), row_count=len(rows), label_agreement=agreement
+    )
+
+
+def _warn_of(name: str, layout: Layout, error: PlanError) -> None:
+    _logger.warning("model %s is not served in layout %s: %s", name, layout.name, error)

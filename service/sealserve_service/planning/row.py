@@ -1,0 +1,32 @@
+"""The row layout's rules of planning: the fewest bytes of a request and its reply.
+
+For each parameter set and each number of polynomials of the reply there is one plan, that of the
+most bits: fewer bits make nothing cheaper.
+"""
+
+from collections.abc import Iterator
+
+from sealserve.he.layouts.row import ROW, RowPacking
+from sealserve_service.planning.plan import Plan, PlanningRules
+
+RowPlan = Plan[RowPacking]
+
+
+def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) -> Iterator[RowPacking]:
+    """Yield the packings worth trying: the fewest classes that give each number of polynomials."""
+    windows = poly_modulus_degree // min(feature_count, poly_modulus_degree)
+    polynomials = 0
+    for classes in range(min(windows, score_count), 0, -1):
+        if -(-score_count // classes) != polynomials:
+            polynomials = -(-score_count // classes)
+            fewest = -(-score_count // polynomials)
+            yield RowPacking(poly_modulus_degree, feature_count, score_count, fewest)
+
+
+ROW_RULES = PlanningRules(
+    layout=ROW,
+    max_weight_bits=40,  # float64 weights have no more to give
+    packings=_packings,
+    cost=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound),
+    gains_from_fewer_bits=lambda plan: False,
+)

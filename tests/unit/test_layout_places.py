@@ -1,0 +1,100 @@
+"""Where the sources name a layout: in its own files, two tables, and a few places counted here.
+
+To add a layout must touch nothing else. A new place fails this test: ask the layout
+(`offer.layout`, `LAYOUTS`, `LINEAR_ENGINES`) instead of naming one.
+"""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import sealserve
+import sealserve_service
+from sealserve.he.layouts import LAYOUTS
+from sealserve_service.engines.offering import LINEAR_ENGINES
+
+ROOTS = {package.__name__: Path(str(package.__file__)).parent for package in (sealserve, sealserve_service)}
+
+WORDS = set(LAYOUTS)
+NAMES = {"ROW", "COLUMN", "EI_SLOTS", "EI_PARAMETERS", "EI_PARAMETER_SET", "ROW_RULES", "COLUMN_RULES"} | {
+    f"{layout}{kind}"
+    for layout in ("Row", "Column", "EiSlots", "EIServer")
+    for kind in ("Packing", "Plan", "Engine", "Scoring")
+}
+MODULES = {"row", "column", "ei_slots", "slots", "eiserver"}
+
+TABLES = {"sealserve/he/layouts/__init__.py", "sealserve_service/engines/offering.py"}
+OWN = {
+    "sealserve/he/layouts/row.py",
+    "sealserve/he/layouts/column.py",
+    "sealserve/he/layouts/ei_slots.py",
+    "sealserve/he/ei_format.py",
+    "sealserve_service/planning/row.py",
+    "sealserve_service/planning/column.py",
+    "sealserve_service/engines/linear/row.py",
+    "sealserve_service/engines/linear/column.py",
+}
+OWN_FOLDERS = ("sealserve_service/engines/ei/",)
+GENERATED = ("sealserve/v1/",)
+
+PLACES = Counter(
+    {
+        "sealserve/cli/bench.py": 1,  # the default of --layout
+        "sealserve/cli/predict.py": 1,  # no layout: the unit of a progress bar
+        "sealserve/ei.py": 1,  # the client of encrypted-inference looks for its layout
+        "sealserve/key_registry.py": 3,  # evaluation keys are of its parameter set by default
+        "sealserve_service/app.py": 6,  # which of its two engines is served
+        "sealserve_service/commands/demo.py": 2,
+        "sealserve_service/keys/kinds.py": 2,  # evaluation keys are of its parameter set
+    }
+)
+"""So many places are in other files."""
+
+
+def named(tree: ast.AST) -> Iterator[str]:
+    """What names a layout in a module: identifiers, imports of its module, and string literals."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) if name in NAMES:
+                yield name
+            case ast.ImportFrom(module=str(module)) if module.rpartition(".")[2] in MODULES:
+                yield module
+            case ast.Constant(value=str(text)) if text in WORDS:
+                yield repr(text)
+
+
+def places() -> dict[str, list[str]]:
+    found = {}
+    for package, root in ROOTS.items():
+        for path in sorted(root.rglob("*.py")):
+            name = f"{package}/{path.relative_to(root).as_posix()}"
+            if not name.startswith(GENERATED) and (of_file := list(named(ast.parse(path.read_text())))):
+                found[name] = of_file
+    return found
+
+
+def test_a_layout_is_named_in_its_own_files_and_in_the_tables_only() -> None:
+    found = places()
+    elsewhere = [name for name in found if name not in OWN | TABLES and not name.startswith(OWN_FOLDERS)]
+    new = Counter({name: len(found[name]) for name in elsewhere}) - PLACES
+    assert not new, [(name, found[name]) for name in new]
+
+
+def test_a_table_names_each_layout_once() -> None:
+    """One line a layout: an import and an entry."""
+    found = places()
+    client = Counter(found["sealserve/he/layouts/__init__.py"])
+    assert [client[name] for name in ("ROW", "COLUMN", "EI_SLOTS")] == [1, 1, 1]
+    service = Counter(found["sealserve_service/engines/offering.py"])
+    assert [service[name] for name in ("RowEngine", "ColumnEngine")] == [1, 1]
+
+
+def test_the_service_has_an_engine_for_every_layout_that_clients_encrypt_for() -> None:
+    encrypted_for = [layout for layout in LAYOUTS.values() if layout.packing is not None]
+    assert [engine.rules.layout for engine in LINEAR_ENGINES] == encrypted_for
+
+
+def test_own_files_and_tables_are_there() -> None:
+    """A list of files that have moved would excuse nothing."""
+    assert places().keys() >= OWN | TABLES
