@@ -21,7 +21,7 @@ from sealserve.errors import (
     ServiceError,
     StaleConfigError,
 )
-from sealserve.protocol.item import ItemHeader, Scores
+from sealserve.protocol.item import EncryptedScores, ItemHeader
 from sealserve.protocol.model import Limits
 from sealserve.protocol.wire import scores_to_proto
 from sealserve.v1 import prediction_pb2
@@ -99,7 +99,7 @@ class Item:
             self.work.load_seconds += time.perf_counter() - start
         self.received += len(ciphertexts)
 
-    def scores(self) -> Iterator[Scores]:
+    def scores(self) -> Iterator[EncryptedScores]:
         """Yield the reply; others have their turn while the caller does something with a piece of it."""
         pieces = iter(self._scoring.finish())
         while True:
@@ -112,7 +112,7 @@ class Item:
             yield piece
         self._admission.learn(self.engine, self.work.seconds)
 
-    def message(self, first_index: int, pairs: Sequence[Scores]) -> prediction_pb2.ScoreGroup:
+    def message(self, first_index: int, pairs: Sequence[EncryptedScores]) -> prediction_pb2.ScoreGroup:
         """Make a message of pieces of the reply."""
         start = time.perf_counter()
         group = scores_to_proto(first_index, pairs)
@@ -137,10 +137,11 @@ class Item:
 
 
 def grouped(
-    pairs: Iterable[Scores], message: Callable[[int, Sequence[Scores]], prediction_pb2.ScoreGroup] = scores_to_proto
+    pairs: Iterable[EncryptedScores],
+    message: Callable[[int, Sequence[EncryptedScores]], prediction_pb2.ScoreGroup] = scores_to_proto,
 ) -> Iterator[prediction_pb2.ScoreGroup]:
     """Gather pieces into messages of about GROUP_BYTES."""
-    first_index, group, byte_count = 0, list[Scores](), 0
+    first_index, group, byte_count = 0, list[EncryptedScores](), 0
     for pair in pairs:
         if group and byte_count + pair.byte_count > GROUP_BYTES:
             yield message(first_index, group)

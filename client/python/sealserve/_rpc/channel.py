@@ -1,4 +1,4 @@
-"""Connections: TLS or plaintext, and a token on every call. Loads neither NumPy nor SEAL."""
+"""Channels: TLS or plaintext, and a token on every call. Loads neither NumPy nor SEAL."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -12,7 +12,7 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
-    from sealserve._codec.session import Method
+    from sealserve._codec.batches import Method
     from sealserve.client import Client
     from sealserve.protocol.model import Model, Offer
 

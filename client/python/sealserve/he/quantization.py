@@ -87,7 +87,7 @@ class InputGrid:
         Raises:
             FeatureCountError, NotFiniteError, OutOfRangeError: with the place of the first offender, never its value.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.feature_count:
+        if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, the shape is {rows.shape}")
         if not np.isfinite(rows).all():
             row, feature = np.argwhere(~np.isfinite(rows))[0]

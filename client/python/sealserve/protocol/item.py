@@ -1,5 +1,6 @@
 """What travels: the header of an item, and the polynomial pairs of its reply. SDK and service share the words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,5 +45,23 @@ class SealCiphertext(bytes):
         return len(self)
 
 
-Scores = Residues | SealCiphertext
+EncryptedScores = Residues | SealCiphertext
 """A piece of a reply: one polynomial pair, with the scores of some rows and classes."""
+
+
+@dataclass(frozen=True)
+class EncryptedReply:
+    """The whole reply to an item.
+
+    Attributes:
+        header: the item's.
+        scores: the pieces of the reply, in order.
+        request_bytes, reply_bytes: the lengths of all messages of the item, and of its reply.
+        server_seconds: the time that the service says it took.
+    """
+
+    header: ItemHeader
+    scores: Sequence[EncryptedScores]
+    request_bytes: int
+    reply_bytes: int
+    server_seconds: float

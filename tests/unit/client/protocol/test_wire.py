@@ -13,7 +13,7 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
-from sealserve.protocol.item import ItemHeader, Residues, Scores, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, ItemHeader, Residues, SealCiphertext
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Link, Output, Task
 from sealserve.protocol.schema import Schema
@@ -51,7 +51,7 @@ pieces = st.one_of(
 
 @QUICK
 @given(first_index=counts, reply=st.lists(pieces, max_size=4))
-def test_scores_survive_each_in_its_form(first_index: int, reply: list[Scores]) -> None:
+def test_scores_survive_each_in_its_form(first_index: int, reply: list[EncryptedScores]) -> None:
     message = wire.scores_to_proto(first_index, reply)
     assert message.first_index == first_index
     back = wire.scores_from_proto(message)
