@@ -231,8 +231,8 @@ def test_replies_that_would_end_the_process_are_refused(
         "random": [RANDOM.bytes(len(good[0])), *good[1:]],
         "residues": [Residues(b"", b"")] * 10,
     }
-    for what, reply in spoiled.items():
-        pieces = [SealCiphertext(piece) if isinstance(piece, bytes) else piece for piece in reply]
+    for what, bad in spoiled.items():
+        pieces = [SealCiphertext(piece) if isinstance(piece, bytes) else piece for piece in bad]
         header = ItemHeader(model="", config_id="", layout=None, parameter_set="", row_count=1, ciphertext_count=1)
         reply = EncryptedReply(header=header, scores=pieces, request_bytes=0, reply_bytes=0, server_seconds=0.0)
         monkeypatch.setattr(ei, "send_item", lambda *_, reply=reply, **__: reply)

@@ -52,7 +52,7 @@ class RawClient:
         self.channel.close()
 
     def call(self, method: str, data: bytes) -> list[bytes]:
-        """Call a method ("PredictionService/Predict") with a message of any bytes; returns those of the replies."""
+        """Call a method ("PredictionService/Predict") with any bytes; returns the replies."""
         path = f"/sealserve.v1.{method}"
         if method == "PredictionService/StreamPredict":
             streaming = self.channel.stream_stream(path, _as_is, _as_is)
@@ -114,7 +114,7 @@ class RawClient:
     def answers(
         self, call: Iterable[prediction_pb2.StreamPredictResponse], row_counts: Mapping[int, int] = MappingProxyType({})
     ) -> Iterator[tuple[int, Answer]]:
-        """Yield the end of each item as it comes: scores (of one row, where row_counts does not tell) or error.
+        """Yield the end of each item as it comes: scores (of one row by default) or error.
 
         Raises:
             SealserveError: the whole call failed.

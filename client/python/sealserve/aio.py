@@ -1,4 +1,4 @@
-"""AsyncClient: the client for asyncio. Its methods are those of `sealserve.client.Client`, to be awaited.
+"""AsyncClient: the methods of `sealserve.client.Client`, for asyncio.
 
 >>> from sealserve.aio import AsyncClient
 >>> async with AsyncClient("127.0.0.1:50051", model="mnist") as client:
@@ -6,8 +6,8 @@
 ...     async for index, label in client.stream(rows):
 ...         ...
 
-Encryption and decryption run in threads of the loop's default executor, so that they do not block the
-loop. What `sealserve.client` says of secret keys and of scores is true here, too.
+Encryption and decryption run in threads of the loop's default executor, so that they do not block
+the loop. What `sealserve.client` says of secret keys and of scores is true here, too.
 """
 
 import asyncio
@@ -48,8 +48,8 @@ class AsyncClient:
 
     Args: those of `sealserve.client.Client`.
 
-    Every method raises errors of `sealserve.errors` only. A client belongs to the event loop that it is first used in;
-    tasks may share it.
+    Every method raises errors of `sealserve.errors` only. A client belongs to the event loop that
+    it is first used in; tasks may share it.
     """
 
     def __init__(
@@ -122,7 +122,11 @@ class AsyncClient:
                 return
 
     async def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
-        """Predict labels, or a regressor's targets, for rows (rows, column_count): an array, sequence or DataFrame.
+        """Predict labels, or a regressor's targets.
+
+        Args:
+            X: rows (rows, column_count): an array, sequence or DataFrame.
+            timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
             InputError: a row is refused; nothing was sent then.
@@ -131,12 +135,17 @@ class AsyncClient:
         return (await self.scored(X, timeout_seconds=timeout_seconds)).predictions
 
     async def decision_function(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
-        """Score rows: (rows,) for two classes or one target, else (rows, score_count). Raises what predict raises."""
+        """Score rows: (rows,) for two classes or one target, else (rows, score_count).
+
+        Raises what predict raises.
+        """
         output, scores = await self.scored(X, timeout_seconds=timeout_seconds)
         return output.decision_function(scores)
 
     async def predict_proba(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
-        """Predict probabilities (rows, classes), where the model's estimator has them. Raises what predict raises.
+        """Predict probabilities (rows, classes), where the model's estimator has them.
+
+        Raises what predict raises, and:
 
         Raises:
             NoSuchMethodError: it has none.
@@ -146,7 +155,7 @@ class AsyncClient:
         return output.predict_proba(scores)
 
     async def scored(self, X: Any, *, timeout_seconds: float | None = None) -> Scored:
-        """Score rows once, and return predictions, scores and probabilities together: see `Client.scored`."""
+        """Score rows once: predictions, scores and probabilities together. See `Client.scored`."""
         return await self._run(self._session.score(X), timeout_seconds)
 
     async def stream(
@@ -157,11 +166,11 @@ class AsyncClient:
         rows_per_item: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[tuple[int, Any], None]:
-        """Predict rows as they come from an iterable, which may be asynchronous: see `Client.stream`.
+        """Predict rows as they come from an iterable of either kind: see `Client.stream`.
 
         An iterable that is not asynchronous is read in a thread, where it may block. A caller that
-        leaves the stream before its end closes it (`contextlib.aclosing`), so that the service's work
-        on it ends, too.
+        leaves the stream before its end closes it (`contextlib.aclosing`), so that the service's
+        work on it ends, too.
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         batcher, model = await self._run(self._session.start_stream(method, rows_per_item), seconds)
@@ -173,7 +182,7 @@ class AsyncClient:
     # Single items: encryption, sending and decryption apart
 
     async def register_key(self, row_count: int = 1, *, timeout_seconds: float | None = None) -> None:
-        """Register the key that items of so many rows need, if they need one: see `Client.register_key`."""
+        """Register the key that items of so many rows need, if any: see `Client.register_key`."""
         await self._run(self._session.register_key(row_count), timeout_seconds)
 
     async def encrypt(self, X: Any, *, keep: bool = False) -> EncryptedItem:
@@ -207,7 +216,7 @@ class AsyncClient:
     # Steps
 
     async def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Take the steps of an operation, whose computation runs in threads, and return its result."""
+        """Take the steps of an operation and return its result. It computes in threads."""
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         answer: Any = None
         error: SealserveError | None = None

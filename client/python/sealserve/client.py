@@ -4,8 +4,8 @@
 >>> with Client("127.0.0.1:50051", model="mnist") as client:
 ...     labels = client.predict(X)
 
-Features are encrypted and scores decrypted on this machine, with a secret key that never leaves it. Do
-not send scores, errors or decisions to retry back to the service's operator: see SECURITY.md.
+Features are encrypted and scores decrypted on this machine, with a secret key that never leaves it.
+Do not send scores, errors or decisions to retry back to the service's operator: see SECURITY.md.
 """
 
 import threading
@@ -47,9 +47,10 @@ class Client:
         address: HOST:PORT of the service.
         model: the model's name; may be empty when the service has one model only.
         credentials: certificates and a token; without any: TLS, or plaintext to this machine.
-        secret_key: a key to use; by default one is made on first use and lives as long as the client.
-        layout: "row" for the least delay of single rows, "column" for the most rows a second; "auto"
-            decides by the number of rows and the costs that the service publishes.
+        secret_key: a key to use; by default one is made on first use and lives as long as the
+            client.
+        layout: "row" for the least delay of single rows, "column" for the most rows a second;
+            "auto" decides by the number of rows and the costs that the service publishes.
         parameter_set: the name of the parameter set of one of the model's offers
             (`offer.parameters.parameter_set.name`): use that offer only. By default the service's
             preference for the layout.
@@ -57,9 +58,9 @@ class Client:
         timeout_seconds: how long an answer may take. Every method that takes `timeout_seconds` uses
             that for its own call instead.
         connections: how many to open; by default as many as the service suggests (one a process).
-        seeded: upload ciphertexts of half the size, for twice the time of encryption and more of the
-            service's; by default single rows to other machines. For batches it pays on links of less
-            than half a gigabit a second.
+        seeded: upload ciphertexts of half the size, for twice the time of encryption and more of
+            the service's; by default single rows to other machines. For batches it pays on links of
+            less than half a gigabit a second.
         encrypt_processes: encrypt batches in so many processes beside this one. They are spawned: a
             program that uses them has its entry under `if __name__ == "__main__"`.
 
@@ -137,7 +138,11 @@ class Client:
                 return
 
     def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
-        """Predict labels, or a regressor's targets, for rows (rows, column_count): an array, sequence or DataFrame.
+        """Predict labels, or a regressor's targets.
+
+        Args:
+            X: rows (rows, column_count): an array, sequence or DataFrame.
+            timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
             InputError: a row is refused; nothing was sent then.
@@ -146,12 +151,17 @@ class Client:
         return self._run(self._session.score(X), timeout_seconds).predictions
 
     def decision_function(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
-        """Score rows: (rows,) for two classes or one target, else (rows, score_count). Raises what predict raises."""
+        """Score rows: (rows,) for two classes or one target, else (rows, score_count).
+
+        Raises what predict raises.
+        """
         output, scores = self._run(self._session.score(X), timeout_seconds)
         return output.decision_function(scores)
 
     def predict_proba(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
-        """Predict probabilities (rows, classes), where the model's estimator has them. Raises what predict raises.
+        """Predict probabilities (rows, classes), where the model's estimator has them.
+
+        Raises what predict raises, and:
 
         Raises:
             NoSuchMethodError: it has none.
@@ -161,11 +171,13 @@ class Client:
         return output.predict_proba(scores)
 
     def scored(self, X: Any, *, timeout_seconds: float | None = None) -> Scored:
-        """Score rows once, and return predictions, scores and probabilities together. Raises what predict raises.
+        """Score rows once, and return predictions, scores and probabilities together.
+
+        Raises what predict raises.
 
         Returns:
-            `predictions`, as of predict; `scores`, float64 (rows, score_count); `probabilities`, as of
-            predict_proba, or None where the model has none.
+            `predictions`, as of predict; `scores`, float64 (rows, score_count); `probabilities`, as
+            of predict_proba, or None where the model has none.
         """
         return self._run(self._session.score(X), timeout_seconds)
 
@@ -177,25 +189,29 @@ class Client:
         rows_per_item: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Predict rows as they come from an iterable, which may be endless or live, or longer than memory.
+        """Predict rows as they come from an iterable: endless, live, or longer than memory.
 
-        A stream that breaks is resumed: rows without a result are sent again, on another connection where
+        A stream that breaks is resumed: rows without a result are sent again, on another connection
+            where
         one is dead, and no index comes twice.
 
         Args:
-            rows: each (column_count,); an array (rows, column_count), also one in a file, is read in
-                blocks.
-            method: what a result is: that of predict, decision_function or predict_proba for the row.
+            rows: each (column_count,); an array (rows, column_count), also one in a file, is read
+                in blocks.
+            method: what a result is: that of predict, decision_function or predict_proba for the
+                row.
             rows_per_item: how many rows to put into an item. One by default, for the least delay,
                 unless the layout is "column": then as many as the offer takes. More rows, up to the
                 offer's rows_per_item, share ciphertexts and so cost less each.
             timeout_seconds: how long nothing may get through; by default the client's.
 
         Yields:
-            (index, result), as rows finish; the error, as a value, where a row or its item failed for good.
+            (index, result), as rows finish; the error, as a value, where a row or its item failed
+            for good.
 
         Raises:
-            TransportError, QuotaExceededError, DrainingError: nothing got through for timeout_seconds.
+            TransportError, QuotaExceededError, DrainingError: nothing got through for
+                timeout_seconds.
             SealserveError: the service refuses the client, or answers wrongly.
             What `rows` raises, after the results of the rows before.
         """
@@ -207,7 +223,7 @@ class Client:
     # Single items: encryption, sending and decryption apart
 
     def register_key(self, row_count: int = 1, *, timeout_seconds: float | None = None) -> None:
-        """Register the key that items of so many rows need, if they need one: ahead of the first item.
+        """Register the key that items of so many rows need, if any, ahead of the first item.
 
         Predictions do so by themselves; `send` does not.
 
@@ -220,9 +236,10 @@ class Client:
         """Return an item of rows, to be sent any number of times.
 
         Args:
-            X: rows (1..rows_per_item, column_count), as predict takes them; see `offer` for rows_per_item.
-            keep: encrypt now, and send the same ciphertexts each time. By default the rows are encrypted
-                while they are sent, and anew each time.
+            X: rows (1..rows_per_item, column_count), as predict takes them; see `offer` for
+                rows_per_item.
+            keep: encrypt now, and send the same ciphertexts each time. By default the rows are
+                encrypted while they are sent, and anew each time.
 
         Raises:
             InputError: a row is refused, or there are too many for an item.
@@ -234,7 +251,8 @@ class Client:
         """Return an item of rows on the model's grid; see `encrypt` for the rest.
 
         Args:
-            rows: int64 (1..rows_per_item, feature_count), each feature within 0..`model.grid.levels`.
+            rows: int64 (1..rows_per_item, feature_count), each feature within
+                0..`model.grid.levels`.
             keep: encrypt now, and send the same ciphertexts each time.
         """
         return self._run(self._session.encrypt_quantized(rows, keep=keep))

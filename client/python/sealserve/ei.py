@@ -4,8 +4,9 @@
 >>> with EIClient("127.0.0.1:50051", model="mnist") as client:
 ...     labels = client.predict(X)
 
-Keys, encryption and decryption are those of an `EILinearRegressionClient`, unmodified. New programs use
-`sealserve.client.Client`, which is faster by far, exact, and needs no registered evaluation keys.
+Keys, encryption and decryption are those of an `EILinearRegressionClient`, unmodified. New programs
+use `sealserve.client.Client`, which is faster by far, exact, and needs no registered evaluation
+keys.
 """
 
 import base64
@@ -52,8 +53,8 @@ class EIClient:
         credentials: certificates and a token; without any: TLS, or plaintext to this machine.
         client: the client whose keys are used; by default one is made, with a new secret key.
         key_id: the id of the client's evaluation keys, where they are registered already.
-        evaluation_keys: the client's evaluation keys (`client.get_public_keys()[1]`), where they were
-            made already; by default they are made when they are needed.
+        evaluation_keys: the client's evaluation keys (`client.get_public_keys()[1]`), where they
+            were made already; by default they are made when they are needed.
         clip: move features outside the model's range to its nearest end instead of refusing them.
         timeout_seconds: how long an answer may take.
 
@@ -114,7 +115,9 @@ class EIClient:
             return self._key_id or self.register_keys().key_id
 
     def register_keys(self, *, ttl_seconds: float | None = None) -> KeyRecord:
-        """Make evaluation keys, once, and register them: 9 MB. Predictions do so by themselves when they need to.
+        """Make evaluation keys, once, and register them: 9 MB.
+
+        Predictions do so by themselves when they need to.
 
         Args:
             ttl_seconds: how long to keep them; the service keeps none longer than it wants to.
@@ -127,7 +130,10 @@ class EIClient:
             return record
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predict labels, or a regressor's targets, for rows (rows, column_count): an array, sequence or DataFrame.
+        """Predict labels, or a regressor's targets.
+
+        Args:
+            X: rows (rows, column_count): an array, sequence or DataFrame.
 
         Raises:
             InputError: a row is refused; nothing was sent then.
@@ -137,7 +143,10 @@ class EIClient:
         return output.predict(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Score rows: (rows,) for two classes or one target, else (rows, score_count). Raises what predict raises."""
+        """Score rows: (rows,) for two classes or one target, else (rows, score_count).
+
+        Raises what predict raises.
+        """
         output, scores = self._scored(X)
         return output.decision_function(scores)
 
@@ -152,7 +161,8 @@ class EIClient:
 
         Raises:
             InputError: the ciphertexts are not base64.
-            ReplyError: the reply is not what `decrypt` can take; the native code would end this process.
+            ReplyError: the reply is not what `decrypt` can take; the native code would end this
+                process.
             SealserveError: the service refused or cannot be reached.
         """
         try:

@@ -91,7 +91,7 @@ class KeyRegistry:
         parameter_set: str = EI_PARAMETER_SET.name,
         ttl_seconds: float | None = None,
     ) -> KeyRecord:
-        """Register a key in the service's own container, the blob uploads/TENANT/NAME, and return its record.
+        """Register a key that is the blob uploads/TENANT/NAME of the service's container.
 
         Args:
             name: the blob's name, without folders.

@@ -6,6 +6,8 @@
 
 from typing import final
 
+__all__ = ["TOKEN", "SecretKeyAccess"]
+
 
 @final
 class SecretKeyAccess:

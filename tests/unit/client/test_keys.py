@@ -1,4 +1,4 @@
-"""A secret key stays where it is: no constructor, no copy, no text; only a token and a file of its owner get it out."""
+"""A secret key stays where it is: only a token and a file of its owner get it out."""
 
 import base64
 import copy

@@ -1,4 +1,4 @@
-"""Batches: rows that travel as one item. Rows from any source are put into them, and each row is checked alone."""
+"""Batches: rows that travel as one item, from any source, each row checked alone."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -60,7 +60,8 @@ class Batcher:
     Args:
         codec_for: returns the codec for so many rows an item. It is asked anew for every batch, as
             models change.
-        rows_per_item: rows to put into a batch, if the offer takes so many; None for as many as it takes.
+        rows_per_item: rows to put into a batch, if the offer takes so many; None for as many as it
+            takes.
         clip: move features outside the model's range to its nearest end instead of refusing them.
         first_index: the index of the first row.
     """
@@ -76,7 +77,10 @@ class Batcher:
         self._codec = codec_for(rows_per_item or 1)
 
     def batches(self, rows: Iterable[Any]) -> Iterator[Batch]:
-        """Yield the batches of all rows. An array (rows, column_count) is read in blocks, anything else row by row."""
+        """Yield the batches of all rows.
+
+        An array (rows, column_count) is read in blocks, anything else row by row.
+        """
         if isinstance(rows, np.ndarray) and rows.ndim == 2:
             yield from self._of_array(rows)
             return

@@ -1,4 +1,4 @@
-"""RowCodec: rows -> encrypted items, replies -> scores. The pure part of a client; others do its I/O."""
+"""RowCodec: rows -> encrypted items, replies -> scores. Others do the I/O."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +64,10 @@ def fits_a_message(byte_count: int, offer: Offer, limits: Limits) -> bool:
 
 @dataclass(frozen=True)
 class _Ciphertexts:
-    """Rows that are encrypted as they are taken: a batch of columns is longer than what is in memory at a time."""
+    """Rows that are encrypted as they are taken.
+
+    A batch of columns is longer than what should be in memory at a time.
+    """
 
     encryptor: Encryptor | PooledEncryptor
     packing: Packing
@@ -188,7 +191,7 @@ def _item_header(
 
 
 def _score_places(packing: Packing, row_count: int) -> list[tuple[slice, NDArray[np.intp]]]:
-    """Return, for each piece of a reply, its classes and the coefficients that hold their scores."""
+    """Return the classes of each piece of a reply, and the coefficients of their scores."""
     found = []
     for polynomial in range(packing.polynomials):
         classes = packing.classes_in(polynomial)

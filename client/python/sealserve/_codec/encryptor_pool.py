@@ -1,8 +1,11 @@
-"""EncryptorPool: encryption in worker processes. SEAL's binding holds the GIL: threads would not make it faster.
+"""EncryptorPool: encryption in worker processes.
 
-A worker is a child of this process with a pipe of its own, so that the death of one is noticed and costs
-nothing but time. (An executor of processes shares one pipe, and waits for ever for a worker that was
-killed while it wrote.) A secret key goes to the workers through their pipes, and nowhere else.
+SEAL's binding holds the GIL, so that threads would not make encryption faster.
+
+A worker is a child of this process with a pipe of its own, so that the death of one is noticed and
+costs nothing but time. (An executor of processes shares one pipe, and waits for ever for a worker
+that was killed while it wrote.) A secret key goes to the workers through their pipes, and nowhere
+else.
 """
 
 import multiprocessing
@@ -87,7 +90,7 @@ Task = Future[list[bytes] | None]
 
 
 class PooledEncryptor:
-    """Encrypts many plaintexts in a pool and in this process at once, and a few in this process only.
+    """Encrypts many plaintexts in a pool and in this process at once, a few in this process only.
 
     Args:
         pool: may serve any number of encryptors.
@@ -101,7 +104,10 @@ class PooledEncryptor:
         self.ciphertext_bytes = self._here.ciphertext_bytes
 
     def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
-        """Encrypt plaintexts, each (N,), in order: blocks in the pool and, while that is busy, in this process."""
+        """Encrypt plaintexts, each (N,), in order.
+
+        Blocks of them go to the pool and, while that is busy, are encrypted in this process.
+        """
         source, tasks = iter(plaintexts), deque[tuple[NDArray[np.uint64], Task]]()
         busy = _TASKS_AHEAD * self._pool.processes
         try:

@@ -13,7 +13,7 @@ _CIPHERTEXTS_A_CHUNK = 8
 _PUBLIC_KEY_TTL_SECONDS = 3600.0
 
 KEEP_ALIVE = prediction_pb2.StreamPredictRequest(cancel=True)
-"""The cancellation of no item. It says only that the stream is still in use: see Limits.idle_timeout."""
+"""The cancellation of no item. It says that the stream is still in use: see Limits.idle_timeout."""
 _MIN_KEEP_ALIVE_SECONDS, _MAX_KEEP_ALIVE_SECONDS = 0.01, 3600.0  # whatever a service says
 
 
@@ -79,7 +79,7 @@ def key_messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKe
 
 
 def keep_alive_seconds(idle_timeout_seconds: float) -> float | None:
-    """Return how long a stream may be silent before it needs a keep-alive message; None for ever."""
+    """Return how long a stream may be silent before a keep-alive message is due; None for ever."""
     if idle_timeout_seconds <= 0:
         return None
     return min(max(_MIN_KEEP_ALIVE_SECONDS, idle_timeout_seconds / 3), _MAX_KEEP_ALIVE_SECONDS)

@@ -50,7 +50,7 @@ def choose(
 
 
 def _is_understood(offer: Offer) -> bool:
-    """Tell whether `Client` encrypts for the offer's layout, and whether the required key belongs to its mode."""
+    """Tell whether `Client` encrypts for the layout, and the required key is that of the mode."""
     required = KeyKind.PUBLIC_ENCRYPTION_KEY if offer.private_weights else None
     return offer.layout.packing is not None and offer.required_key is required
 
@@ -72,7 +72,8 @@ def packing_of(model: Model, offer: Offer) -> Packing:
     """Return the packing of an offer's items.
 
     Raises:
-        ParameterError: this version does not encrypt for the layout, or what is published contradicts itself.
+        ParameterError: this version does not encrypt for the layout, or what is published
+            contradicts itself.
     """
     N = offer.parameters.parameter_set.poly_modulus_degree
     make = offer.layout.packing

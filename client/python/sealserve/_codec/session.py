@@ -194,7 +194,7 @@ class Session:
     # Rows
 
     def score(self, X: Any) -> Operation[Scored]:
-        """Score rows in order, all by one configuration of the model: again if it changes on the way."""
+        """Score rows in order, all by one configuration of the model, again if it changes."""
         for changes in range(MAX_CHANGES + 1):
             model = self._known or (yield from self.model())
             try:
@@ -225,14 +225,14 @@ class Session:
         return scored
 
     def _follow(self, changed: ServiceError, row_count: int) -> Operation[None]:
-        """Get the model again, or register the key again: whichever an error says is not as it was."""
+        """Get the model again, or register the key again, whichever the error asks for."""
         if isinstance(changed, StaleConfigError):
             yield from self._refresh(changed)
         else:
             yield from self._register_again(self.codec(row_count))
 
     def start_stream(self, method: Method, rows_per_item: int | None) -> Operation[tuple[Batcher, Model]]:
-        """Return what makes batches of a stream's rows, once their key is registered, and the model.
+        """Return the batcher of a stream's rows and the model, once the key is registered.
 
         Raises:
             InputError: there is no such method, or rows_per_item is below 1.

@@ -1,7 +1,8 @@
 """Steps: what an operation of a client asks for, between one piece of computation and the next.
 
-An operation, such as `Session.score`, is a generator without any I/O. It yields a step, and is resumed
-with the answer or the error. `sealserve.client` and `sealserve.aio` each take steps in their own way.
+An operation, such as `Session.score`, is a generator without any I/O. It yields a step, and is
+resumed with the answer or the error. `sealserve.client` and `sealserve.aio` each take steps in
+their own way.
 """
 
 from collections.abc import Generator
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 class Call(NamedTuple):
-    """Call a method of `sealserve._rpc.methods.Methods`, and again while that may help. The answer is its response.
+    """Call a method of `sealserve._rpc.methods.Methods`, with retries. The answer is its response.
 
     Attributes:
         method: the method's name.
@@ -35,7 +36,7 @@ class ScoreBatches(NamedTuple):
 
 
 class Exclusive(NamedTuple):
-    """Run an operation under a lock, so that threads or tasks do not all ask for the same at once."""
+    """Run an operation under a lock, so that threads or tasks do not all ask for the same."""
 
     lock: Literal["model", "key"]
     operation: "Operation[Any]"

@@ -9,13 +9,15 @@ import grpc.aio
 from sealserve.credentials import Credentials, pem
 from sealserve.protocol.address import host_of, is_loopback
 
-# A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15 coefficients and
-# 15 primes. A unary reply has at most Limits.max_message_bytes.
+# A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15
+# coefficients and 15 primes. A unary reply has at most Limits.max_message_bytes.
 MAX_REPLY_BYTES = 16 << 20
 
 
 def open_channel(address: str, credentials: Credentials | None = None) -> grpc.Channel:
-    """Open a connection of its own: else channels to one address share one, and so reach one process of a service.
+    """Open a channel with a connection of its own.
+
+    By default channels to one address share a connection, and so reach one process of a service.
 
     Raises:
         CredentialsError: a file of the credentials cannot be used.
@@ -88,7 +90,10 @@ class _TokenOnEveryCall(
     grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
     grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg]
 ):
-    """Adds the token to the metadata. gRPC's own call credentials do not work in plaintext, not even on loopback."""
+    """Adds the token to the metadata.
+
+    gRPC's own call credentials do not work in plaintext, not even on loopback.
+    """
 
     def __init__(self, token: str) -> None:
         self._header = _authorization(token)

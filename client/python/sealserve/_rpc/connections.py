@@ -1,4 +1,4 @@
-"""Connections: those of a client, each with a number. A broken one is replaced by another of its number."""
+"""Connections: those of a client, by number. Another one replaces one that is broken."""
 
 import asyncio
 import threading
@@ -77,7 +77,7 @@ def call(
     timeout_seconds: float,
     unanswered_seconds: float | None = None,
 ) -> Any:
-    """Call a method of `Methods`, and again while that may help, on another connection where the first is dead.
+    """Call a method of `Methods`, with retries, on another connection where the first is dead.
 
     Args:
         connections: the client's.
@@ -122,7 +122,7 @@ async def call_async(
 
 
 def _failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
-    """Return the typed error of a failed call, after replacing its connection where another may help."""
+    """Return the typed error of a failed call; replace its connection where another may help."""
     failure = translated(error)
     failure.__cause__ = error
     if isinstance(failure, ON_ANOTHER_CONNECTION):

@@ -25,19 +25,20 @@ BROKEN = (UnavailableError, DeadlineError, IdleTimeoutError)
 """Errors of one stream that another stream may not meet."""
 
 CHANGED = (StaleConfigError, KeyNotFoundError)
-"""Errors of an item whose model or key has changed. Made anew, or with its key registered again, it can go on."""
+"""Errors of an item whose model or key has changed: made anew, or once registered, it can go on."""
 
 ON_ANOTHER_CONNECTION = (UnavailableError, DrainingError)
 """Errors that another connection, and so perhaps another process of the service, may not meet."""
 
 MAX_CHANGES = 4
-"""How often a client follows a change of the model, as a service's processes do not change at one instant."""
+"""How often a client follows a change of the model: processes do not change at one instant."""
 
 FIRST_CONTACT_SECONDS = 1.0
-"""How long to look for a service that has never answered: long enough if one of its processes is just dying."""
+"""How long to look for a service that has never answered: enough if a process is just dying."""
 
 _BREAK_SECONDS = 0.05
-# What a wait grows to when the service asks for less: a few attempts a timeout, or a client could starve.
+# What a wait grows to when the service asks for less: a few attempts a timeout, or a client could
+# starve.
 _MAX_GROWN_SECONDS = 2.0
 _GROWTH = 1.5
 _MAX_EXPONENT = 30
@@ -63,7 +64,8 @@ class RetryBudget:
     Attributes:
         seconds: for all attempts together.
         began: when the first attempt began, by time.monotonic().
-        unanswered_seconds: for as long as nothing answers at all; None if that is not to be retried.
+        unanswered_seconds: for as long as nothing answers at all; None if that is not to be
+            retried.
     """
 
     seconds: float

@@ -11,13 +11,14 @@ from sealserve.v1 import errors_pb2
 
 # What gRPC's own server says as it refuses a call for the number of those that it has.
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
-# What gRPC says of a stream that broke; the last is grpc.aio's word if something was just being written.
+# What gRPC says of a stream that broke; the last is grpc.aio's word if something was just being
+# written.
 _BROKEN_STREAM = ("RST_STREAM", "Stream removed", "Internal error from Core")
 _REFUSED_SECONDS = 1.0
 
 
 def translated(error: Any) -> errors.SealserveError:
-    """Return the typed error that a failed call (a grpc.RpcError) carries, or what its status code means."""
+    """Return the typed error that a failed call (grpc.RpcError) carries, or that of its status."""
     code, details = error.code(), error.details() or ""
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     if detail := _detail(packed):

@@ -1,6 +1,7 @@
-"""Schedule: which of many batches waits, which is on its way, which is finished; and what to do when one fails.
+"""Schedule: which batches wait, are on their way or finished, and what to do when one fails.
 
-It is the pure part of a client's streams, for threads and coroutines alike: no thread, no gRPC, no clock.
+It is the pure part of a client's streams, for threads and coroutines alike: no thread, no gRPC, no
+clock.
 
 Batches travel in slots. In a slot, one stream follows another. When a stream breaks, its unfinished
 batches wait again, ahead of new ones and the oldest rows first, for whichever slot is free. So does
@@ -24,12 +25,13 @@ from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 
-# A batch that fails so often, and for as long as an answer may take, fails for good, even if others get through.
+# A batch that fails so often, and for as long as an answer may take, fails for good, even if others
+# get through.
 _MAX_FAILURES = 8
 
 
 class FinishedBatch(NamedTuple):
-    """A batch with its whole reply, which is to be decrypted, or with the reason why there is none."""
+    """A batch with its whole reply, not decrypted yet, or with the reason why there is none."""
 
     batch: Batch
     reply: list[EncryptedScores] | SealserveError
@@ -120,7 +122,10 @@ class Schedule:
         return pending if stream.has_room(pending.batch.held_bytes, self._max_items) else None
 
     def renew(self, stream: Stream, batches: Sequence[Batch]) -> list[FinishedBatch]:
-        """Replace the stale next batch of a stream by those made of it; return those of rows that are refused now."""
+        """Replace the stale next batch of a stream by those made of it.
+
+        Return those of rows that the model now refuses.
+        """
         pending = stream.slot.next_batch
         if stream.has_ended or pending is None:  # it waits again, to be renewed in another slot
             return []
@@ -147,7 +152,10 @@ class Schedule:
         return stream.add_item(pending, now)
 
     def continue_item(self, stream: Stream, now: float, *, is_long: bool) -> None:
-        """Note that a message of an item is about to be sent. Behind a long item the next batch is wanted early."""
+        """Note that a message of an item is about to be sent.
+
+        Behind a long item the next batch is wanted early.
+        """
         stream.last_progress = now
         stream.slot.wants_batch = is_long and not self._requeued
 
@@ -209,7 +217,7 @@ class Schedule:
     # Time
 
     def expect_result(self, now: float) -> None:
-        """Note that the caller waits for a result from now on. Before, nothing was late, as nobody asked."""
+        """Note that the caller waits for a result from now on; before, nothing was late."""
         self._last_progress = max(self._last_progress, now)
 
     def set_reading(self, stream: Stream, now: float, *, is_read: bool) -> None:
@@ -217,7 +225,10 @@ class Schedule:
         stream.is_read, stream.last_progress = is_read, now
 
     def timeout_error(self, now: float) -> SealserveError | None:
-        """Return why to give up: nothing has got through for too long, or nothing can in the time that is left."""
+        """Return why to give up; None if there is no reason.
+
+        The reason is that nothing has got through for too long, or nothing can in the time left.
+        """
         if not self._has_work:
             return None
         progress = [stream.last_progress for stream in self._streams.values() if stream.items]
@@ -230,7 +241,10 @@ class Schedule:
         return DeadlineError("the answer did not come within timeout_seconds")
 
     def stalled_slots(self, now: float) -> list[int]:
-        """Return the slots whose streams are dead: nothing has moved on them for too long, while others have moved."""
+        """Return the slots whose streams are dead.
+
+        Nothing has moved on those for too long, while another stream has moved.
+        """
         progress = {number: stream.last_progress for number, stream in self._streams.items()}
         return [
             number
@@ -242,9 +256,9 @@ class Schedule:
         ]
 
     def extend_timeout(self, now: float) -> None:
-        """Give the items of stalled streams the time of an answer once more, unless they have had it already.
+        """Give the items of stalled streams the time of an answer once more.
 
-        They have if nothing has got through since.
+        They get it once, until something gets through.
         """
         if not self._has_extended_timeout:
             self._has_extended_timeout, self._last_progress = True, now

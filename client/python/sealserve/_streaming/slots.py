@@ -1,4 +1,4 @@
-"""Slots and the streams in them: which batch a slot sends next, and what a stream has room for. No I/O."""
+"""Slots and their streams: which batch a slot sends next, what a stream has room for. No I/O."""
 
 from dataclasses import dataclass, field
 
@@ -83,7 +83,7 @@ class Stream:
         self._held_bytes = 0
 
     def has_room(self, held_bytes: int, max_items: int) -> bool:
-        """Whether an item may be sent: it fits into the window, or it is larger than that and alone."""
+        """Whether an item may be sent: it fits into the window, or it is larger and alone."""
         if self.window_bytes is None or self.has_ended or self.is_draining:
             return False
         fits = self._held_bytes + held_bytes <= self.window_bytes

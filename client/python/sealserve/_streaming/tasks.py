@@ -1,8 +1,8 @@
 """AsyncScoreStream: batches of rows through one or several streams at once, in asyncio's tasks.
 
-A feeder takes batches from the source. A reader of each slot opens its streams and receives. A sender
-of each stream asks for a batch, has it encrypted in a thread and sends it. Everything else happens
-between two awaits, so that there is no lock. The tasks share a Schedule, as the threads of
+A feeder takes batches from the source. A reader of each slot opens its streams and receives. A
+sender of each stream asks for a batch, has it encrypted in a thread and sends it. Everything else
+happens between two awaits, so that there is no lock. The tasks share a Schedule, as the threads of
 `sealserve._streaming.threads` do.
 """
 
@@ -52,7 +52,7 @@ class _Signal:
 
 
 class AsyncScoreStream:
-    """Iterate, once, to get (batch, scores or the batch's error), in the order in which batches finish.
+    """Iterate, once, to get (batch, scores or the batch's error), in the order of their finish.
 
     Args and Raises: those of ScoreStream, but `batches` and `renew` are asynchronous.
     """
@@ -130,7 +130,7 @@ class AsyncScoreStream:
         return counted
 
     async def _deliver(self, finished: Iterable[FinishedBatch]) -> None:
-        """Have replies decrypted and hand results to the caller, as soon as there is room for them."""
+        """Have replies decrypted and hand results to the caller, when there is room for them."""
         for each in finished:
             result = await asyncio.to_thread(decrypted, each)
             while len(self._results) >= MAX_RESULTS:
@@ -250,7 +250,7 @@ class AsyncScoreStream:
             self._fail(error)
 
     async def _wait_to_send(self, stream: Stream, call: Any, last_sent: float) -> float:
-        """Wait until something has changed or a keep-alive is due; return when a message was last sent."""
+        """Wait for a change, or send a keep-alive; return when a message was last sent."""
         now = time.monotonic()
         times = [stream.slot.paused_until - now] if stream.slot.paused_until > now else []
         silence = self._keep_alive_seconds

@@ -1,11 +1,11 @@
 """ScoreStream: batches of rows through one or several streams at once, in threads.
 
-Four kinds of thread share the work. A feeder takes batches from the source. gRPC's own thread of each
-stream asks for a batch, encrypts it and sends it. A reader of each slot opens its streams and decrypts
-replies. The caller's thread takes results from a bounded queue. So a live source may block without
-holding back replies, or the keep-alive messages that stop a service from ending an idle stream. A slow
-caller slows the readers, through gRPC's flow control the service, and in the end the source. The
-threads share a Schedule, behind one lock.
+Four kinds of thread share the work. A feeder takes batches from the source. gRPC's own thread of
+each stream asks for a batch, encrypts it and sends it. A reader of each slot opens its streams and
+decrypts replies. The caller's thread takes results from a bounded queue. So a live source may block
+without holding back replies, or the keep-alive messages that stop a service from ending an idle
+stream. A slow caller slows the readers, through gRPC's flow control the service, and in the end the
+source. The threads share a Schedule, behind one lock.
 """
 
 import threading
@@ -39,14 +39,16 @@ def check_seconds(timeout_seconds: float) -> float:
 
 
 class ScoreStream:
-    """Iterate, once, to get (batch, scores or the batch's error), in the order in which batches finish.
+    """Iterate, once, to get (batch, scores or the batch's error), in the order of their finish.
 
     Args:
         connections: the client's; the stream of a slot is on the connection of its number.
         slots: how many streams at a time.
-        batches: the source. Its error is raised to the caller, after the results of the batches before it.
+        batches: the source. Its error is raised to the caller, after the results of the batches
+            before it.
         limits: the service's.
-        renew: makes a batch anew after its configuration or its key was found to be no longer there.
+        renew: makes a batch anew after its configuration or its key was found to be no longer
+            there.
         timeout_seconds: how long nothing may get through.
 
     Raises (when iterated):
@@ -70,7 +72,8 @@ class ScoreStream:
         self._source_error: BaseException | None = None
         self._keep_alive_seconds = keep_alive_seconds(limits.idle_timeout_seconds)
         self._check_seconds = check_seconds(timeout_seconds)
-        # Conditions of one lock. Slots, the feeder, and the caller with those who have results for it wait for them.
+        # Conditions of one lock. Slots, the feeder, and the caller with those who have results for
+        # it wait for them.
         lock = threading.RLock()
         self._changed, self._wanted, self._delivered = (threading.Condition(lock) for _ in range(3))
         self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic())
@@ -279,7 +282,7 @@ class ScoreStream:
             return is_over or self._is_closed or self._failure is not None
 
     def _wait_for_sendable(self, stream: Stream, last_sent: float) -> PendingBatch | None:
-        """Return the batch to send; None after waiting until something has changed or a keep-alive is due."""
+        """Return the batch to send; None after a wait for a change or a keep-alive."""
         with self._changed:
             now = time.monotonic()
             if self._is_over(stream):

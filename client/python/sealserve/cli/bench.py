@@ -139,7 +139,7 @@ def _check(arguments: Namespace) -> None:
 
 
 def _watch(driver: "LoadDriver", ledger: "Ledger", arguments: Namespace) -> float:
-    """Show the outcomes until all calls have ended or the user interrupts; return the seconds of sending."""
+    """Show the outcomes until all calls end or the user interrupts; return the seconds."""
     from tqdm import tqdm
 
     hidden = None if not arguments.progress else False  # None: unless stderr is a terminal

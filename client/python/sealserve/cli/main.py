@@ -1,6 +1,7 @@
-"""The entry point: finds the commands, parses the command line, turns errors into one line and an exit code.
+"""The entry point: finds the commands, parses the command line and reports errors.
 
-0: done. 1: failed, with one line on stderr. 2: the command line makes no sense. 130: interrupted.
+Exit codes are 0: done; 1: failed, with one line on stderr; 2: the command line makes no sense;
+130: interrupted.
 """
 
 import os

@@ -92,7 +92,7 @@ def run(arguments: Namespace) -> int:
 
 
 def origin(path: Path, model: "Model") -> dict[str, Any]:
-    """Say what predictions are made of, besides the method: by this a resumed run knows its file."""
+    """Return what predictions are made of, besides the method: a resumed run compares it."""
     status = path.stat()
     return {
         "input file": [str(path.resolve()), status.st_size, status.st_mtime_ns],
@@ -106,7 +106,7 @@ def _check_columns(names: tuple[str, ...], shape: tuple[int, ...], model: "Model
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Any]:
-    """Read rows: the columns' names, where a CSV file has them, and a float64 array (rows, features).
+    """Read rows: the columns' names, where a CSV file has them, and float64 (rows, column_count).
 
     Raises:
         InputError: the file is neither .npy nor .csv, or holds no table of numbers.
@@ -152,8 +152,10 @@ class Predicted:
         """Write them into a file, as they come.
 
         Raises:
-            InputError: rows failed: nothing is written then; or there is nothing that can be gone on with.
-            SealserveError: the service cannot be reached, or not any longer: a run with --resume goes on from there.
+            InputError: rows failed: nothing is written then; or there is nothing that can be gone
+                on with.
+            SealserveError: the service cannot be reached, or not any longer: a run with --resume
+                goes on from there.
         """
         from sealserve.cli.predictions_file import PredictionsFile
 

@@ -1,4 +1,7 @@
-"""A file of predictions that is written as they come, is there whole or not at all, and can be gone on with."""
+"""PredictionsFile: predictions written as they come, to a file that is whole or not there.
+
+An interrupted run can be continued.
+"""
 
 import contextlib
 import json
@@ -16,7 +19,9 @@ _ROWS_A_BLOCK = 10_000  # of a CSV file
 
 
 class PredictionsFile:
-    """Predictions on their way into a .npy or .csv file, kept in a hidden one beside it, with how many there are.
+    """Predictions on their way into a .npy or .csv file.
+
+    Until they are whole, they and their number are kept in hidden files beside it.
 
     Args:
         path: of the file.
@@ -26,7 +31,8 @@ class PredictionsFile:
         resume: go on with those that are there, if there are any.
 
     Attributes:
-        first: the first row that is missing; of those behind it some may be there, and may be put again.
+        first: the first row that is missing; of those behind it some may be there, and may be put
+            again.
 
     Raises:
         InputError: what is there was made of something else.

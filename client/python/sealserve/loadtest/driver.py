@@ -21,9 +21,10 @@ class LoadDriver:
         ledger: records the outcomes.
         seconds: how long calls are begun.
         warm_up_seconds: how long calls are begun before, uncounted.
-        due_times: when calls are due, from -warm_up_seconds on: an open loop, in which calls that are
-            due while all callers are busy are sent late and count as begun in time. None: a closed
-            loop, in which every caller makes its next call when it has the answer to the one before.
+        due_times: when calls are due, from -warm_up_seconds on: an open loop, in which calls that
+            are due while all callers are busy are sent late and count as begun in time. None: a
+            closed loop, in which every caller makes its next call when it has the answer to the one
+            before.
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class LoadDriver:
         self._threads = [
             threading.Thread(target=self._run, args=(caller,), name="sealserve-load", daemon=True) for caller in callers
         ]
-        # A pass of the garbage collector over all that is imported takes 0.1 s, in which nothing is sent
-        # or received. It must not be counted as the service's time.
+        # A pass of the garbage collector over all that is imported takes 0.1 s, in which nothing is
+        # sent or received. It must not be counted as the service's time.
         gc.collect()
         gc.freeze()
         self._begin = time.perf_counter() + warm_up_seconds
@@ -91,7 +92,7 @@ class LoadDriver:
             return next(self._due_times, None)
 
     def _call(self, caller: Callable[[], EncryptedReply], due: float) -> float:
-        """Make a call that is due, and return how long to wait before the next, in a closed loop."""
+        """Make a call that is due; return how long to wait before the next, in a closed loop."""
         begun = self.now
         try:
             reply = caller()

@@ -1,4 +1,4 @@
-"""LoadItems: items of random rows that load a service, encrypted anew for each call or once and replayed."""
+"""LoadItems: items of random rows, encrypted anew for each call, or once and replayed."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -28,8 +28,8 @@ class LoadItems:
     Args:
         client: encrypts, sends and decrypts the items; its key is registered.
         row_count: rows an item.
-        replay: how many items to encrypt beforehand, to be sent in turn; 0 to encrypt each while it is
-            sent, and to decrypt its reply.
+        replay: how many items to encrypt beforehand, to be sent in turn; 0 to encrypt each while it
+            is sent, and to decrypt its reply.
         seed: of the rows.
     """
 

@@ -1,6 +1,7 @@
-"""Ledger: the load of a service as numbers: when requests fall due, their outcomes and times. No I/O.
+"""Ledger: the load of a service in numbers: due times, outcomes and latencies. No I/O.
 
-Times are in seconds since the measurement began. Requests that fall due before, at less than 0, warm up.
+Times are in seconds since the measurement began. Requests that fall due before, at less than 0,
+warm up.
 """
 
 import math
@@ -55,8 +56,8 @@ def due_times(rate: float, start: float, end: float, *, seed: int | None = None)
         rate: requests a second.
         start: when the load starts.
         end: when the load ends.
-        seed: arrivals at random, as of many users who do not know of each other (Poisson); by default
-            they are evenly spaced.
+        seed: arrivals at random, as of many users who do not know of each other (Poisson); by
+            default they are evenly spaced.
     """
     if seed is None:
         count = math.ceil((end - start) * rate)
@@ -68,7 +69,10 @@ def due_times(rate: float, start: float, end: float, *, seed: int | None = None)
 
 
 def quantiles(seconds: "array[float]") -> dict[str, float]:
-    """Return QUANTILES of times, in milliseconds: each is a time that was measured, rounded up; {} of none."""
+    """Return QUANTILES of times, in milliseconds; {} of none.
+
+    Each is a time that was measured, the next greater one where the quantile lies between two.
+    """
     if not seconds:
         return {}
     values = np.quantile(np.frombuffer(seconds), list(QUANTILES.values()), method="higher")
@@ -107,7 +111,8 @@ class Ledger:
         if ended.due < 0:
             return
         with self._lock:
-            # From the due time: a request that had to wait to be sent has waited for the service, too.
+            # From the due time: a request that had to wait to be sent has waited for the service,
+            # too.
             self._latencies[ended.outcome].append(ended.ended - ended.due)
             self._delays.append(ended.begun - ended.due)
             self._last_end = max(self._last_end, ended.ended)
@@ -131,7 +136,8 @@ class Ledger:
         """Return all figures, for JSON.
 
         Args:
-            seconds: how long requests were sent; if the last answer came later, the time until then counts.
+            seconds: how long requests were sent; if the last answer came later, the time until then
+                counts.
         """
         with self._lock:
             seconds = max(seconds, self._last_end)

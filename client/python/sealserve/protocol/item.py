@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from sealserve.he.layouts import Layout
 
+__all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "Residues", "SealCiphertext"]
+
 
 @dataclass(frozen=True)
 class ItemHeader:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+__all__ = ["KeyHeader", "KeyKind", "KeyRecord"]
+
 
 class KeyKind(Enum):
     """What a registered key is for."""

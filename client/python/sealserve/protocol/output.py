@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import NoSuchMethodError
 
+__all__ = ["Label", "Link", "Output", "Scored", "Task"]
+
 Label = bool | int | float | str
 
 

@@ -34,7 +34,7 @@ def grid(count: int) -> NDArray[np.float64]:
 
 
 def assert_covers(batches: list[Batch], rows: Any) -> None:
-    """Check that the batches hold each row once, in order; those that are refused are of one row each."""
+    """Check that the batches hold each row once, in order, and refused rows one each."""
     index = 0
     for batch in batches:
         assert batch.first_index == index

@@ -1,4 +1,4 @@
-"""Batches to items and replies to scores, against a column engine: exact, and closed to what is not of the model."""
+"""Batches to items and replies to scores, against a column engine: exact, and checked."""
 
 import dataclasses
 from typing import Any

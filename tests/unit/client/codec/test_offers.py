@@ -1,4 +1,4 @@
-"""The choice between rows and columns: by what the service says that each costs, whatever it says."""
+"""The choice between rows and columns, by the costs that a service publishes, whatever they are."""
 
 import dataclasses
 import itertools
@@ -44,7 +44,10 @@ def test_the_fewest_rows_that_pay_as_a_batch() -> None:
 
 
 def test_items_are_counted_whole() -> None:
-    """Rows come four an item, batches hold 100: the 101st row costs a whole batch more, or a single item of rows."""
+    """Rows come four an item, batches hold 100.
+
+    The 101st row costs a whole batch more, or a single item of rows.
+    """
     model = with_offers(costing(ROW, 1.0, 4), costing(COLUMN, 18.5, 100))
     assert layouts(model, range(72, 74)) == [LAYOUTS["row"], LAYOUTS["column"]]
     assert layouts(model, range(100, 103)) == [LAYOUTS["column"], LAYOUTS["row"], LAYOUTS["row"]]

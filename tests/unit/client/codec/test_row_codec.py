@@ -1,4 +1,4 @@
-"""Rows to items and replies to scores, against a real engine: exact, and closed to what is not of the model."""
+"""Rows to items and replies to scores, against a real engine: exact, and checked."""
 
 import dataclasses
 import hashlib
@@ -198,7 +198,10 @@ def test_a_score_just_outside_the_published_range_is_refused(score: int, end: st
 
 
 def test_a_reply_to_somebody_else_is_refused() -> None:
-    """The t here is far above the range of scores: under another key each is in it with a chance of 2^-12 at most."""
+    """The t here is far above the range of scores.
+
+    Under another key each score is within the range with a chance of 2^-12 at most.
+    """
     plain_modulus = PLAN.parameters.plain_modulus << 12
     model = dataclasses.replace(PLAN.model, weights=PLAN.model.weights >> 6)
     engine = RowEngine(dataclasses.replace(PLAN, parameters=EncryptionParameters(SMALLEST, plain_modulus), model=model))

@@ -34,7 +34,7 @@ def test_a_quantile_is_one_that_was_measured_and_never_too_small() -> None:
 
 
 def test_latency_counts_from_the_due_time() -> None:
-    """One answer of a second, ten due behind it a tenth apart and sent late: none of them was quick."""
+    """One answer of a second, ten due behind it and sent late: none of them was quick."""
     ledger = Ledger()
     ledger.add(answered(0.0, 0.0, 1.0))
     for number in range(1, 11):

@@ -1,4 +1,4 @@
-"""A client's connections: opened as they are used, replaced when they are broken, closed when nobody needs them."""
+"""A client's connections: opened on use, replaced when broken, closed when unused."""
 
 import pytest
 

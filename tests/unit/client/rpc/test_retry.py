@@ -1,4 +1,4 @@
-"""Attempts at a busy service: when the next one is made, and what is said when the time runs out; what gRPC says."""
+"""Attempts at a busy service: when the next is made, and which error ends them; gRPC's statuses."""
 
 import itertools
 import time
@@ -47,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def attempts(clock: Clock, ends: Iterator[object], given: list[float]) -> Callable[[float], object]:
-    """What acts so: each attempt has the next of the ends; one that is late lasts as long as it may."""
+    """A call whose attempts end as given, in turn; one that is late lasts as long as it may."""
 
     def act(left: float) -> object:
         given.append(left)
@@ -62,7 +62,7 @@ def attempts(clock: Clock, ends: Iterator[object], given: list[float]) -> Callab
 
 
 def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clock) -> None:
-    """Not that it came too late: of a service that has said that it is busy, that is the least of the news."""
+    """Not that it came too late: that the service was busy tells the user more."""
     given: list[float] = []
     with pytest.raises(QuotaExceededError) as caught:
         retry.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), TIMEOUT_SECONDS)
@@ -100,7 +100,7 @@ def test_no_attempt_is_made_after_the_time(clock: Clock) -> None:
 
 @pytest.mark.parametrize("luck", [0.0, 1.0], ids=["short", "long"])
 def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch, luck: float) -> None:
-    """A client that finds the service busy asks again often enough not to starve, however late it is."""
+    """A client that finds the service busy asks often enough not to starve, however late it is."""
     monkeypatch.setattr("random.uniform", lambda low, high: low + luck * (high - low))
     given: list[float] = []
     with pytest.raises(QuotaExceededError):

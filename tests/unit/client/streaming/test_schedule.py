@@ -1,4 +1,4 @@
-"""What of many batches is where, and what a failure makes of it: without threads, sockets or a clock."""
+"""Where each of many batches is, and what a failure changes: no threads, sockets or clock."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -408,7 +408,7 @@ def test_a_model_that_changes_all_the_time_is_an_error() -> None:
 
 
 def fails_for_ever(error: errors.SealserveError) -> tuple[Any, int]:
-    """Break or refuse at every try, while another slot gets through; returns the end of the batch, and the tries."""
+    """Fail at every try, while another slot gets through; returns the end and the tries."""
     schedule, now, tries = schedule_of(1, slots=2), 0.0, 0
     while True:
         tries += 1

@@ -64,7 +64,7 @@ def stream_of(call: Call, batches: Iterator[Batch], limits: Limits) -> ScoreStre
 
 
 def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
-    """Until its next row comes, the stream says that it is still wanted, well before the service would end it."""
+    """Until its next row comes, the stream sends keep-alives, before the service would end it."""
     call = Call()
 
     def source() -> Iterator[Batch]:
