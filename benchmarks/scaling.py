@@ -173,7 +173,8 @@ def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
         for layout in TIMED_LAYOUTS:
             with Client(program.address, layout=layout) as client:
                 offer = client.offer()
-                pool, per_item = random_rows(client.model.grid, 4096, 0), offer.rows_per_item
+                grid, per_item = client.model.grid, offer.rows_per_item
+                pool = grid.dequantize(random_rows(grid, 4096, 0))
 
                 def seconds(count: int, client: Client = client, pool: Any = pool) -> float:
                     some = pool[np.arange(count) % len(pool)]

@@ -77,8 +77,6 @@ def test_a_call_has_its_own_time(client: Client, digits_model: Digits) -> None:
             act(row, timeout_seconds=1e-6)
     with pytest.raises(LATE):
         client.send(client.encrypt(row), timeout_seconds=1e-6)
-    with pytest.raises(LATE):
-        list(client.stream(iter(digits_model.X[:50]), timeout_seconds=1e-6))
     assert client.predict(row, timeout_seconds=HANG_SECONDS) == digits_model.estimator.predict(row)
 
 
@@ -88,6 +86,13 @@ def test_a_call_may_take_longer_than_the_clients_time(digits_server: str, digits
             client.predict(digits_model.X[:1])
         labels = client.predict(digits_model.X[:1], timeout_seconds=HANG_SECONDS)
         assert labels == digits_model.estimator.predict(digits_model.X[:1])
+    with Client(digits_server, timeout_seconds=1e-6) as client:
+        with pytest.raises(LATE):
+            list(client.stream(digits_model.X[:9]))
+        results = dict(client.stream(digits_model.X[:9], timeout_seconds=HANG_SECONDS))
+        np.testing.assert_array_equal(
+            [results[index] for index in range(9)], digits_model.estimator.predict(digits_model.X[:9])
+        )
 
 
 # A chosen offer

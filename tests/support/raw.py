@@ -1,4 +1,4 @@
-"""Messages built by hand, over the generated stubs: what the SDK would not send."""
+"""RawClient: messages built by hand over the generated stubs, which the SDK would not send."""
 
 import contextlib
 import queue

@@ -3,8 +3,8 @@
 It has no public constructor, shows no key material in its repr, cannot be pickled or copied, and
 exports only to a caller that holds the token of `sealserve.secret_key_access`.
 
-Whoever learns many decrypted scores of a malicious server's replies can learn the key (see
-SECURITY.md): make a new key from time to time (`age`), and never send scores, errors or decisions
+Someone who learns many scores decrypted from a malicious server's replies can learn the key (see
+SECURITY.md). Make a new key from time to time (`age`), and never send scores, errors or decisions
 to retry back to the service's operator.
 """
 

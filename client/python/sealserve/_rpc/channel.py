@@ -44,7 +44,7 @@ def open_aio_channel(address: str, credentials: Credentials | None = None) -> gr
 
 
 def token_metadata(credentials: Credentials | None) -> tuple[tuple[str, str], ...]:
-    """Return what every call has to say of who calls."""
+    """Return the metadata that identifies the caller, for every call."""
     return (_authorization(credentials.token),) if credentials and credentials.token else ()
 
 
@@ -74,7 +74,7 @@ _Continuation = Callable[[Any, Any], Any]
 
 
 class _CallDetails(NamedTuple):
-    """What gRPC's interceptors hand on."""
+    """The details of a call that gRPC's interceptors pass on."""
 
     method: str
     timeout: float | None

@@ -26,7 +26,7 @@ def translated(error: Any) -> errors.SealserveError:
     # A server that begins to shut down ends the calls that are just arriving with CANCELLED.
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or any(s in details for s in _BROKEN_STREAM):
         return errors.UnavailableError(f"the service cannot be reached: {details}")
-    if code is grpc.StatusCode.UNAUTHENTICATED:  # bare, as nothing tells a stranger whose service it is
+    if code is grpc.StatusCode.UNAUTHENTICATED:  # without a detail: a stranger learns nothing of the service
         return errors.UnauthenticatedError()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY_CALLS in details:
         return errors.QuotaExceededError("concurrent_calls", _REFUSED_SECONDS)
@@ -40,6 +40,6 @@ def _detail(value: bytes) -> errors_pb2.Error | None:
         for packed in Status.FromString(value).details:
             if packed.Is(errors_pb2.Error.DESCRIPTOR):
                 return errors_pb2.Error.FromString(packed.value)
-    except ValueError:  # protobuf's DecodeError is one: not ours, so that the status code has to do
+    except ValueError:  # protobuf's DecodeError is one: the detail is not ours, and the status code has to do
         pass
     return None

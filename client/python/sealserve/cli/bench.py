@@ -33,16 +33,16 @@ def configure(parser: ArgumentParser) -> None:
         "--rate",
         type=float,
         metavar="PER_SECOND",
-        help="open loop: items are sent at this rate, whatever becomes of those before, and their latency counts from "
-        "when they were due, so that what waits behind a slow answer counts as slow",
+        help="open loop: items are sent at this rate, whatever the outcome of those before; their latency counts "
+        "from when they were due, so that an item that waits behind a slow answer counts as slow",
     )
     load.add_argument(
         "--concurrency",
         type=int,
         default=1,
         metavar="N",
-        help="closed loop: so many callers, each sends its next item when it has its answer, or, refused, after the "
-        "service's retry delay (%(default)s)",
+        help="closed loop: so many callers; each sends its next item when it has its answer, or after the "
+        "service's retry delay when it was refused (%(default)s)",
     )
     parser.add_argument(
         "--poisson", action="store_true", help="with --rate: at random, as independent users do; else evenly spaced"
@@ -52,7 +52,7 @@ def configure(parser: ArgumentParser) -> None:
         type=int,
         default=256,
         metavar="N",
-        help="with --rate: at most so many at once; what is due beyond them is sent late (%(default)s)",
+        help="with --rate: at most so many at once; items that are due beyond them are sent late (%(default)s)",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="how long (%(default)g)")
     parser.add_argument(
@@ -61,8 +61,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--replay",
         action="store_true",
-        help="encrypt beforehand, send the same over and over and decrypt nothing: the service's figures, where one "
-        "process that encrypts and decrypts could not load it",
+        help="encrypt beforehand, send the same items again and again and decrypt nothing: for the service's "
+        "figures, where one process that encrypts and decrypts could not load it",
     )
     parser.add_argument("--seeded", action="store_true", help="uploads of half the size")
     parser.add_argument("--connections", type=int, metavar="N", help="by default as many as the service suggests")

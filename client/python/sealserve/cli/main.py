@@ -15,7 +15,7 @@ from sealserve.cli.command import Command
 from sealserve.errors import SealserveError
 
 ENTRY_POINTS = "sealserve.commands"
-# The modules that only an extra installs -> the extra.
+# Modules that only an extra installs, and the extra.
 _EXTRAS = {
     "azure": "service",
     "encrypted": "ei",
@@ -29,15 +29,15 @@ _EXTRAS = {
 
 
 def commands(name: str = "") -> list[Command]:
-    """Return the command of that name; all that are installed if there is none."""
+    """Return the command of that name, or all that are installed if none has it."""
     found = entry_points(group=ENTRY_POINTS)
-    # One alone is imported alone: the health probe of a container has no time for NumPy.
+    # Import only the command that was asked for: a container's health probe has no time for NumPy.
     chosen = [entry_point for entry_point in found if entry_point.name == name] or found
     return sorted((entry_point.load() for entry_point in chosen), key=lambda command: str(command.name))
 
 
 def build_parser(name: str = "") -> ArgumentParser:
-    """Build the parser of the command of that name; of all commands if there is none."""
+    """Build the parser of the command of that name, or of all commands if none has it."""
     parser = ArgumentParser(prog="sealserve", description="Machine-learning inference on encrypted data.")
     parser.add_argument("--version", action="version", version=f"sealserve {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         exit_code: int = parsed.run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has stopped: nothing is left to say, not even at exit
+    except BrokenPipeError:  # the reader has stopped: write nothing more, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
