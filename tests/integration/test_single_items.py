@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,22 +13,21 @@ from sklearn.linear_model import LogisticRegression
 from sealserve.aio import AsyncClient
 from sealserve.client import Client, EncryptedItem
 from sealserve.errors import (
-    DeadlineError,
     InputError,
     KeyNotFoundError,
     OutOfRangeError,
     ParameterError,
-    QuotaExceededError,
     ReplyError,
     StaleConfigError,
+    TransportError,
 )
 from sealserve.protocol.output import Scored
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.conftest import Digits
+from tests.support.fault_proxy import FaultProxy, relay, say_nothing
 from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served, with_limits
 
 RANDOM = np.random.default_rng(17)
-LATE = (DeadlineError, QuotaExceededError)  # the service refuses a call that it cannot answer in time
 
 
 @pytest.fixture(scope="module")
@@ -69,30 +69,43 @@ def test_a_regression_has_no_probabilities_and_no_rows_are_none() -> None:
 # A time limit of its own
 
 
-def test_a_call_has_its_own_time(client: Client, digits_model: Digits) -> None:
+@pytest.fixture
+def proxy(digits_server: str) -> Iterator[FaultProxy]:
+    """A proxy before the digits service."""
+    with FaultProxy(int(digits_server.rpartition(":")[2])) as proxy:
+        yield proxy
+
+
+def test_a_call_has_its_own_time(proxy: FaultProxy, digits_model: Digits) -> None:
     row = digits_model.X[:1]
-    client.predict(row)
-    for act in (client.predict, client.decision_function, client.predict_proba, client.scored):
-        with pytest.raises(LATE):
-            act(row, timeout_seconds=1e-6)
-    with pytest.raises(LATE):
-        client.send(client.encrypt(row), timeout_seconds=1e-6)
-    assert client.predict(row, timeout_seconds=HANG_SECONDS) == digits_model.estimator.predict(row)
+    with Client(f"127.0.0.1:{proxy.port}", timeout_seconds=HANG_SECONDS) as client:
+        item = client.encrypt(row)
+        proxy.use(say_nothing)
+        started = time.monotonic()
+        for act in (client.predict, client.decision_function, client.predict_proba, client.scored):
+            with pytest.raises(TransportError):
+                act(row, timeout_seconds=0.2)
+        with pytest.raises(TransportError):
+            client.send(item, timeout_seconds=0.2)
+        with pytest.raises(TransportError):
+            list(client.stream(digits_model.X[:9], timeout_seconds=0.2))
+        assert time.monotonic() - started < HANG_SECONDS / 2
+        proxy.use(relay)
+        assert client.predict(row) == digits_model.estimator.predict(row)
 
 
-def test_a_call_may_take_longer_than_the_clients_time(digits_server: str, digits_model: Digits) -> None:
-    with Client(digits_server, timeout_seconds=1e-6) as client:
-        with pytest.raises(LATE):
-            client.predict(digits_model.X[:1])
-        labels = client.predict(digits_model.X[:1], timeout_seconds=HANG_SECONDS)
-        assert labels == digits_model.estimator.predict(digits_model.X[:1])
-    with Client(digits_server, timeout_seconds=1e-6) as client:
-        with pytest.raises(LATE):
-            list(client.stream(digits_model.X[:9]))
+def test_a_call_may_take_longer_than_the_clients_time(proxy: FaultProxy, digits_model: Digits) -> None:
+    row = digits_model.X[:1]
+    with Client(f"127.0.0.1:{proxy.port}", timeout_seconds=0.2) as client:
+        client.predict(row, timeout_seconds=HANG_SECONDS)
+        proxy.use(say_nothing)
+        with pytest.raises(TransportError):
+            client.predict(row)
+        proxy.use(relay)
+        assert client.predict(row, timeout_seconds=HANG_SECONDS) == digits_model.estimator.predict(row)
         results = dict(client.stream(digits_model.X[:9], timeout_seconds=HANG_SECONDS))
-        np.testing.assert_array_equal(
-            [results[index] for index in range(9)], digits_model.estimator.predict(digits_model.X[:9])
-        )
+        labels = [results[index] for index in range(9)]
+        np.testing.assert_array_equal(labels, digits_model.estimator.predict(digits_model.X[:9]))
 
 
 # A chosen offer
@@ -249,14 +262,30 @@ def test_the_same_with_asyncio(private_server: str, digits_model: Digits) -> Non
             item = await client.encrypt_quantized(quantized)
             assert_scored(await client.decrypt(await client.send(item, connection=1)), digits_model, 1)
             assert_scored(await client.scored(digits_model.X[:5]), digits_model, 5)
-            with pytest.raises(LATE):
-                await client.scored(digits_model.X[:1], timeout_seconds=1e-6)
         name = (await _offer(private_server, "column")).parameters.parameter_set.name
         async with AsyncClient(private_server, parameter_set=name, timeout_seconds=HANG_SECONDS) as client:
             assert (await client.offer()).layout.name == "column"
             await client.register_key()
             item = await client.encrypt(digits_model.X[:2])
             assert_scored(await client.decrypt(await client.send(item)), digits_model, 2)
+
+    asyncio.run(act())
+
+
+def test_a_call_has_its_own_time_with_asyncio(proxy: FaultProxy, digits_model: Digits) -> None:
+    async def act() -> None:
+        async with AsyncClient(f"127.0.0.1:{proxy.port}", timeout_seconds=HANG_SECONDS) as client:
+            item = await client.encrypt(digits_model.X[:1])
+            proxy.use(say_nothing)
+            started = time.monotonic()
+            for acts in (client.predict, client.decision_function, client.predict_proba, client.scored):
+                with pytest.raises(TransportError):
+                    await acts(digits_model.X[:1], timeout_seconds=0.2)
+            with pytest.raises(TransportError):
+                await client.send(item, timeout_seconds=0.2)
+            with pytest.raises(TransportError):
+                _ = [result async for result in client.stream(digits_model.X[:9], timeout_seconds=0.2)]
+            assert time.monotonic() - started < HANG_SECONDS / 2
 
     asyncio.run(act())
 
