@@ -11,7 +11,6 @@ import pytest
 from encrypted.inference.eiclient import EILinearRegressionClient
 from sklearn.linear_model import LogisticRegression
 
-from sealserve import ei
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import (
@@ -28,7 +27,9 @@ from sealserve.errors import (
     ReplyError,
 )
 from sealserve.key_registry import KeyRegistry
-from sealserve.protocol.item import EncryptedReply, ItemHeader, Residues, SealCiphertext
+from sealserve.protocol.item import Residues, SealCiphertext
+from sealserve.protocol.wire import scores_to_proto
+from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from tests.conftest import Digits
@@ -233,9 +234,8 @@ def test_replies_that_would_end_the_process_are_refused(
     }
     for what, bad in spoiled.items():
         pieces = [SealCiphertext(piece) if isinstance(piece, bytes) else piece for piece in bad]
-        header = ItemHeader(model="", config_id="", layout=None, parameter_set="", row_count=1, ciphertext_count=1)
-        reply = EncryptedReply(header=header, scores=pieces, request_bytes=0, reply_bytes=0, server_seconds=0.0)
-        monkeypatch.setattr(ei, "send_item", lambda *_, reply=reply, **__: reply)
+        response = prediction_pb2.PredictResponse(scores=scores_to_proto(0, pieces))
+        monkeypatch.setattr(client._methods, "predict_serialized", lambda *_, response=response, **__: response)
         with pytest.raises(ReplyError):
             print(what, client.score(ei_user.client.encrypt(digits_model.X[0])))
 

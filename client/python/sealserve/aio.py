@@ -31,7 +31,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.tasks import AsyncScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import ReplyError, SealserveError, ServiceError
+from sealserve.errors import SealserveError, ServiceError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -188,7 +188,7 @@ class AsyncClient:
     async def encrypt(self, X: Any, *, keep: bool = False) -> EncryptedItem:
         """Return an item of rows, to be sent any number of times: see `Client.encrypt`.
 
-        Unless it is kept, its rows are encrypted in the loop's thread while they are sent.
+        Unless it is kept, its rows are encrypted each time before the first of them is sent.
         """
         return await self._run(self._session.encrypt(X, keep=keep))
 
@@ -201,13 +201,16 @@ class AsyncClient:
     ) -> EncryptedReply:
         """Send an item once, in a call of its own, and return the reply: see `Client.send`."""
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        requests = await asyncio.to_thread(lambda: tuple(item_requests(item)))
         with self._connections.use(connection) as methods:
-            reply = await send_item_async(
-                methods, item.header, item_requests(item), seconds, in_one_message=item.fits_a_message
+            return await send_item_async(
+                methods,
+                requests,
+                seconds,
+                header=item.header,
+                piece_count=item.piece_count,
+                in_one_message=item.fits_a_message,
             )
-        if len(reply.scores) != item.piece_count:
-            raise ReplyError
-        return reply
 
     async def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item of this client: see `Client.decrypt`."""

@@ -28,7 +28,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import ReplyError, SealserveError, ServiceError
+from sealserve.errors import SealserveError, ServiceError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -273,10 +273,14 @@ class Client:
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         with self._connections.use(connection) as methods:
-            reply = send_item(methods, item.header, item_requests(item), seconds, in_one_message=item.fits_a_message)
-        if len(reply.scores) != item.piece_count:
-            raise ReplyError
-        return reply
+            return send_item(
+                methods,
+                item_requests(item),
+                seconds,
+                header=item.header,
+                piece_count=item.piece_count,
+                in_one_message=item.fits_a_message,
+            )
 
     def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item of this client.

@@ -202,13 +202,17 @@ class EIClient:
             max_message_bytes=limits.max_message_bytes,
         )
         pieces = retried(partial(self._send, item), self._timeout_seconds).scores
-        if len(pieces) != model.output.score_count:
-            raise ReplyError
         return [_checked(piece) for piece in pieces]
 
     def _send(self, item: EncryptedItem, timeout_seconds: float) -> EncryptedReply:
-        requests = item_requests(item)
-        return send_item(self._methods, item.header, requests, timeout_seconds, in_one_message=item.fits_a_message)
+        return send_item(
+            self._methods,
+            item_requests(item),
+            timeout_seconds,
+            header=item.header,
+            piece_count=item.piece_count,
+            in_one_message=item.fits_a_message,
+        )
 
     def _scored(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
         """Score rows one by one, and all again should the labels change on the way."""

@@ -7,8 +7,10 @@ import grpc
 
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.status import translated
+from sealserve.errors import ReplyError
 from sealserve.protocol.item import EncryptedReply, EncryptedScores, ItemHeader
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
+from sealserve.v1 import prediction_pb2
 
 
 def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
@@ -24,87 +26,120 @@ def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> 
 
 
 def send_item(
-    methods: Methods, header: ItemHeader, requests: Iterable[bytes], timeout_seconds: float, *, in_one_message: bool
+    methods: Methods,
+    requests: Iterable[bytes],
+    timeout_seconds: float,
+    *,
+    header: ItemHeader,
+    piece_count: int,
+    in_one_message: bool,
 ) -> EncryptedReply:
     """Send an item in a call of its own and return the reply.
 
     Args:
-        methods: of the connection to use.
-        header: the item's.
+        methods: those of the connection to use.
         requests: the serialized messages of the item.
         timeout_seconds: how long the reply may take.
+        header: the item's.
+        piece_count: the number of pieces of the reply.
         in_one_message: whether the item and its reply travel in one message each way.
 
     Raises:
+        ReplyError: the reply has another number of pieces.
         SealserveError: the call or the item failed.
     """
-    sent = _ItemCall(header)
-    requests = sent.counted(requests)
+    sent = _SentItem(header, piece_count)
+    counted = sent.count(requests)
     try:
         if in_one_message:
-            return sent.add(methods.predict_serialized(next(requests), timeout=timeout_seconds)).reply
-        call = methods.stream_predict_serialized(requests, timeout=timeout_seconds)
+            sent.receive(methods.predict_serialized(next(counted), timeout=timeout_seconds))
+            return sent.reply
+        call = methods.stream_predict_serialized(counted, timeout=timeout_seconds)
         try:
             for response in call:
-                sent.add(response)
+                sent.receive_part(response)
         finally:
             call.cancel()  # nothing more is sent of an item that was refused
-        return sent.reply
     except grpc.RpcError as error:
         raise translated(error) from error
+    return sent.reply
 
 
 async def send_item_async(
-    methods: Methods, header: ItemHeader, requests: Iterable[bytes], timeout_seconds: float, *, in_one_message: bool
+    methods: Methods,
+    requests: Iterable[bytes],
+    timeout_seconds: float,
+    *,
+    header: ItemHeader,
+    piece_count: int,
+    in_one_message: bool,
 ) -> EncryptedReply:
     """Do what `send_item` does, for asyncio."""
-    sent = _ItemCall(header)
-    requests = sent.counted(requests)
+    sent = _SentItem(header, piece_count)
+    counted = sent.count(requests)
     try:
         if in_one_message:
-            return sent.add(await methods.predict_serialized(next(requests), timeout=timeout_seconds)).reply
-        call = methods.stream_predict_serialized(requests, timeout=timeout_seconds)
+            sent.receive(await methods.predict_serialized(next(counted), timeout=timeout_seconds))
+            return sent.reply
+        call = methods.stream_predict_serialized(counted, timeout=timeout_seconds)
         try:
             async for response in call:
-                sent.add(response)
+                sent.receive_part(response)
         finally:
             call.cancel()
-        return sent.reply
     except grpc.RpcError as error:
         raise translated(error) from error
+    return sent.reply
 
 
-class _ItemCall:
-    """What has been sent and received of an item in a call of its own."""
+class _SentItem:
+    """An item in a call of its own: the bytes of its messages, and its reply so far."""
 
-    def __init__(self, header: ItemHeader) -> None:
+    def __init__(self, header: ItemHeader, piece_count: int) -> None:
         self._header = header
+        self._piece_count = piece_count
         self._request_bytes = self._reply_bytes = 0
         self._server_seconds = 0.0
         self._scores: list[EncryptedScores] = []
 
-    def counted(self, requests: Iterable[bytes]) -> Iterator[bytes]:
+    def count(self, requests: Iterable[bytes]) -> Iterator[bytes]:
         """Yield messages and count their bytes."""
         for request in requests:
             self._request_bytes += len(request)
             yield request
 
-    def add(self, response: Any) -> "_ItemCall":
-        """Add a response of either method.
+    def receive_part(self, response: prediction_pb2.StreamPredictResponse) -> None:
+        """Add a response of a stream.
 
         Raises:
-            ServiceError: the response says that the item failed.
+            ServiceError: the item failed.
+            ReplyError: there are more pieces than there should be.
         """
-        if "error" in response.DESCRIPTOR.fields_by_name and response.HasField("error"):
+        if response.HasField("error"):
             raise error_from_proto(response.error)
+        self.receive(response)
+
+    def receive(self, response: prediction_pb2.PredictResponse | prediction_pb2.StreamPredictResponse) -> None:
+        """Add a response.
+
+        Raises:
+            ReplyError: there are more pieces than there should be.
+        """
         self._reply_bytes += response.ByteSize()
         self._scores += scores_from_proto(response.scores)
         self._server_seconds += response.done.server_seconds
-        return self
+        if len(self._scores) > self._piece_count:  # a malicious service might never stop
+            raise ReplyError
 
     @property
     def reply(self) -> EncryptedReply:
-        """The reply, of all responses so far."""
+        """The whole reply.
+
+        Raises:
+            ReplyError: pieces are missing.
+        """
+        if len(self._scores) != self._piece_count:
+            raise ReplyError
         return EncryptedReply(
             header=self._header,
             scores=self._scores,

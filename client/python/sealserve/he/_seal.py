@@ -57,7 +57,7 @@ ERRORS = (ValueError, RuntimeError, IndexError, TypeError, MemoryError)
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Map what SEAL throws in the block to SealError. It costs three calls: see `encrypt` for a shorter way."""
+    """Map what SEAL throws in the block to SealError; three calls, so not for what runs often."""
     try:
         yield
     except ERRORS as error:
