@@ -145,10 +145,9 @@ class AsyncClient:
     async def predict_proba(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
         """Predict probabilities (rows, classes), where the model's estimator has them.
 
-        Raises what predict raises, and:
-
         Raises:
-            NoSuchMethodError: it has none.
+            NoSuchMethodError: the estimator has no probabilities.
+            What predict raises.
         """
         (await self.model()).output.check_probabilities()
         output, scores = await self.scored(X, timeout_seconds=timeout_seconds)

@@ -161,10 +161,9 @@ class Client:
     def predict_proba(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
         """Predict probabilities (rows, classes), where the model's estimator has them.
 
-        Raises what predict raises, and:
-
         Raises:
-            NoSuchMethodError: it has none.
+            NoSuchMethodError: the estimator has no probabilities.
+            What predict raises.
         """
         self.model.output.check_probabilities()
         output, scores = self._run(self._session.score(X), timeout_seconds)
@@ -191,9 +190,8 @@ class Client:
     ) -> Iterator[tuple[int, Any]]:
         """Predict rows as they come from an iterable: endless, live, or longer than memory.
 
-        A stream that breaks is resumed: rows without a result are sent again, on another connection
-            where
-        one is dead, and no index comes twice.
+        A stream that breaks is resumed. Rows without a result are sent again, on another connection
+        where one is dead, and no index comes twice.
 
         Args:
             rows: each (column_count,); an array (rows, column_count), also one in a file, is read
