@@ -53,6 +53,7 @@ def served_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> tupl
     Raises:
         ServiceError: an item has failed.
     """
+    (item,), row_count = items.items, items.row_count
     room, start = threading.Semaphore(IN_FLIGHT), time.perf_counter()
 
     def requests() -> Iterator[bytes]:
@@ -62,7 +63,7 @@ def served_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> tupl
                 return
             # On one stream each item has an id of its own: of two in a message, the last counts.
             own_id = prediction_pb2.StreamPredictRequest(item_id=item_id).SerializeToString()
-            for body in items.take():
+            for body in item.requests:
                 yield body + own_id
 
     call: Any = channel.stream_stream(STREAM, bytes, prediction_pb2.StreamPredictResponse.FromString)(requests())
@@ -74,7 +75,7 @@ def served_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> tupl
         if response.HasField("done"):
             done += 1
             room.release()
-    return done * items.row_count / (time.perf_counter() - start), reply_bytes / done
+    return done * row_count / (time.perf_counter() - start), reply_bytes / done
 
 
 def repeated(bodies: list[bytes], seconds: float) -> Iterator[bytes]:
@@ -97,7 +98,7 @@ def plain_rate(channel: grpc.Channel, rows: NDArray[np.float32], seconds: float)
 
 def drained_rate(channel: grpc.Channel, items: LoadItems, seconds: float) -> float:
     """Send an item's messages to the server that drops them; return rows a second."""
-    bodies = list(items.take())
+    bodies = list(items.items[0].requests)
     start = time.perf_counter()
     (received,) = channel.stream_stream(plain_server.DRAIN, bytes, bytes)(repeated(bodies, seconds))
     count, rest = divmod(int(received), sum(map(len, bodies)))
@@ -134,14 +135,14 @@ def served_rates(
         "drained_rows_per_second": median(samples["drained"]),
         "plain_rows_per_second": median(samples["plain"]),
         "undisturbed": {name: 1 / undisturbed([1 / rate for rate in rates]) for name, rates in samples.items()},
-        "request_bytes_a_row": sum(map(len, items.take())) / items.row_count,
+        "request_bytes_a_row": sum(map(len, items.items[0].requests)) / items.row_count,
         "reply_bytes_a_row": reply_bytes / items.row_count,
     }
 
 
 def stages(items: LoadItems, plan: ColumnPlan, drained: float) -> dict[str, float]:
     """Take the service's work on an item apart, in this process: microseconds a row, medians."""
-    engine, bodies, row_count = ColumnEngine(plan), list(items.take()), items.row_count
+    engine, bodies, row_count = ColumnEngine(plan), list(items.items[0].requests), items.row_count
     parsed = list(map(prediction_pb2.StreamPredictRequest.FromString, bodies))
     ciphertexts = [bytes(ciphertext) for message in parsed for ciphertext in message.chunk.ciphertexts]
     residues = np.stack([engine.format.residues(ciphertext) for ciphertext in ciphertexts])
@@ -237,7 +238,8 @@ def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
             "rows_per_item": offer.rows_per_item,
             "score_error_bound": offer.score_error_bound,
         }
-        items = LoadItems(client._exchange(1), offer.rows_per_item, replay=1)
+        client.register_key()
+        items = LoadItems(client, offer.rows_per_item, replay=1)
         result |= served_rates(program.address, plain.address, items, rows[: items.row_count], turns, seconds)
         result["end_to_end"] = whole_way(client, model, np.tile(rows, (3, 1)))
         result["server_rss_mb"] = program.resident_bytes / 1e6

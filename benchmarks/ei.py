@@ -85,8 +85,10 @@ def engines(path: Path, user: EIUser, row: Any, rounds: int) -> dict[str, Any]:
 def calls(path: Path, user: EIUser, row: Any) -> dict[str, Any]:
     """Time what a client sees of a served model."""
     options = [f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1"]
-    with serve(*options) as program, EIClient(program.address, client=user.client) as client:
-        client._evaluation_keys = user.evaluation_keys
+    with (
+        serve(*options) as program,
+        EIClient(program.address, client=user.client, evaluation_keys=user.evaluation_keys) as client,
+    ):
         register = [timed(client.register_keys)[0] for _ in range(5)]
         ciphertexts = user.client.encrypt(row)
         first, _ = timed(lambda: client.score(ciphertexts))

@@ -72,8 +72,10 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
         sys.exit(f"MNIST or the guide's model is not here: run `make data`, or set SEALSERVE_DATA ({mnist.MODEL})")
     user = EIUser()
     options = [f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1"]
-    with serve(*options) as program, EIClient(program.address, client=user.client) as client:
-        client._evaluation_keys = user.evaluation_keys
+    with (
+        serve(*options) as program,
+        EIClient(program.address, client=user.client, evaluation_keys=user.evaluation_keys) as client,
+    ):
         ciphertexts, model = user.encrypt(images[0]), client.model
         header = ItemHeader(
             model.name, model.config_id, model.offers[-1].layout, "ei-8192", 1, len(ciphertexts), client.key_id

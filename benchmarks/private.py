@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from benchmarks.report import OUTPUT, described_run, render, undisturbed
 from benchmarks.row import latency, message_bytes
-from sealserve.client import Client
-from sealserve.loadtest.items import Answered, LoadCall, LoadItems
+from sealserve.client import Client, EncryptedReply
+from sealserve.loadtest.items import LoadItems
 from sealserve_service.engines.linear.rerandomizer import Rerandomizer
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.models.loading import load_model
@@ -87,20 +87,22 @@ def summed_up(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
     """Measure batches at all services by turns: medians of the rounds, and the undisturbed."""
-    calls = {}
+    batches = {}
     for name, service in tqdm(services.items(), desc="encrypting batches", leave=False):
-        exchange = service.column._exchange(1)
-        items = LoadItems(exchange, exchange.offer.rows_per_item, replay=1)
-        with service.column._connections.use(0) as channel:
-            calls[name] = LoadCall(items, channel, TIMEOUT_SECONDS)
+        service.column.register_key()
+        batches[name] = LoadItems(service.column, service.column.offer().rows_per_item, replay=1)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
     for _ in range(2 * ROUNDS):
-        for name, call in calls.items():
-            cpu_seconds, start, answers = services[name].program.cpu_seconds, time.perf_counter(), list[Answered]()
+        for name, items in batches.items():
+            cpu_seconds, start, answers = (
+                services[name].program.cpu_seconds,
+                time.perf_counter(),
+                list[EncryptedReply](),
+            )
             while (seconds := time.perf_counter() - start) < COLUMN_SECONDS:
-                answers.append(call())
+                answers.append(items.send(TIMEOUT_SECONDS))
             cpu_seconds = services[name].program.cpu_seconds - cpu_seconds
-            row_count = answers[0].row_count
+            row_count = answers[0].header.row_count
             rounds[name].append(
                 {
                     "column_cpu_ms": 1e3 * cpu_seconds / len(answers),

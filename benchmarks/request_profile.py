@@ -213,7 +213,8 @@ def measure(
         Client(address, layout=layout) as client,
     ):
         row_count = 1 if layout == "row" else client.offer().rows_per_item
-        items = [random_rows(client.model.grid, row_count, seed) for seed in range(_ITEMS[layout])]
+        grid = client.model.grid
+        items = [grid.dequantize(random_rows(grid, row_count, seed)) for seed in range(_ITEMS[layout])]
         for item in items[:3]:
             client.predict(item)
         with clock.counting():

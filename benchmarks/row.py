@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.report import OUTPUT, described_run, render
-from sealserve._codec.codec import Exchange
 from sealserve.client import Client
-from sealserve.protocol.wire import header_to_proto, scores_from_proto
-from sealserve.v1 import prediction_pb2, prediction_pb2_grpc
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
 from tests.support import mnist
@@ -34,14 +31,12 @@ STAGES = ("encrypt", "wire", "server", "decrypt")
 
 def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
     """Measure single rows: the whole `predict`, and its stages one by one; medians in ms."""
-    exchange = client._exchange(1)
-    stub = _stub(client)
     samples: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "predict")}
     for row in tqdm(rows[:, None], desc="latency", unit="row", leave=False):
         start = time.perf_counter()
         client.predict(row)
         samples["predict"].append(time.perf_counter() - start)
-        for stage, seconds in _stages(exchange, stub, row).items():
+        for stage, seconds in _stages(client, row).items():
             samples[stage].append(seconds)
     result = {f"{stage}_ms": 1e3 * median(seconds) for stage, seconds in samples.items()}
     result["predict_p99_ms"] = 1e3 * float(np.quantile(samples["predict"], 0.99))
@@ -50,33 +45,20 @@ def latency(client: Client, rows: NDArray[np.float64]) -> dict[str, float]:
 
 def message_bytes(client: Client, row: NDArray[np.float64]) -> dict[str, int]:
     """Measure the messages of one row."""
-    request = _request(client._exchange(1), row)
-    return {"request_bytes": request.ByteSize(), "reply_bytes": _stub(client).Predict(request).ByteSize()}
+    reply = client.send(client.encrypt(row))
+    return {"request_bytes": reply.request_bytes, "reply_bytes": reply.reply_bytes}
 
 
-def _stub(client: Client) -> prediction_pb2_grpc.PredictionServiceStub:
-    with client._connections.use(0) as channel:
-        return prediction_pb2_grpc.PredictionServiceStub(channel)
-
-
-def _request(exchange: Exchange, row: NDArray[np.float64]) -> prediction_pb2.PredictRequest:
-    item = exchange.encrypt(exchange.quantize(exchange.model.features(row)))
-    return prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
-
-
-def _stages(
-    exchange: Exchange, stub: prediction_pb2_grpc.PredictionServiceStub, row: NDArray[np.float64]
-) -> dict[str, float]:
+def _stages(client: Client, row: NDArray[np.float64]) -> dict[str, float]:
     times = [time.perf_counter()]
-    request = _request(exchange, row)
+    item = client.encrypt(row, keep=True)
     times.append(time.perf_counter())
-    response = stub.Predict(request)
+    reply = client.send(item)
     times.append(time.perf_counter())
-    exchange.decrypt(1, scores_from_proto(response.scores))
+    client.decrypt(reply)
     times.append(time.perf_counter())
     encrypt, call, decrypt = map(float, np.diff(times))
-    server = response.done.server_seconds
-    return {"encrypt": encrypt, "wire": call - server, "server": server, "decrypt": decrypt}
+    return {"encrypt": encrypt, "wire": call - reply.server_seconds, "server": reply.server_seconds, "decrypt": decrypt}
 
 
 def accuracy(client: Client, model: LinearModel, rows: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,7 +35,7 @@ from sealserve.errors import ParameterError
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
 from sealserve.loadtest.driver import LoadDriver
-from sealserve.loadtest.items import LoadCall, LoadItems, random_rows
+from sealserve.loadtest.items import LoadItems, random_rows
 from sealserve.loadtest.ledger import Ledger
 from sealserve.protocol.model import Offer
 from sealserve_service.planning.column import COLUMN_RULES
@@ -131,21 +132,22 @@ def _server_points(axis: str, x: int, model: RandomModel) -> Iterator[Point]:
     """
     with model.served() as program:
         for layout in TIMED_LAYOUTS:
-            with Client(program.address, layout=layout) as client, client._connections.use(0) as channel:
+            with Client(program.address, layout=layout) as client:
                 try:
                     offer = client.offer()
                 except ParameterError as error:  # beyond what the planner can prove, or what the service will hold
                     print(f"{axis} {x}: {error}", file=sys.stderr)
                     continue
                 rows = 1 if layout == "row" else offer.rows_per_item
-                call = LoadCall(LoadItems(client._exchange(1), rows), channel, 600.0)
-                call()
+                client.register_key()
+                items = LoadItems(client, rows)
+                items.send(600.0)
                 start = time.perf_counter()
-                call()
+                items.send(600.0)
                 count = int(np.clip(_SECONDS / (time.perf_counter() - start), *_ITEMS))
                 resident = program.resident_bytes
                 program.forget_peak()
-                measured = undisturbed([call().server_seconds for _ in range(count)])
+                measured = undisturbed([items.send(600.0).server_seconds for _ in range(count)])
                 modelled = model.server_seconds(layout, client.model.grid)
                 yield Point(
                     axis,
@@ -182,7 +184,8 @@ def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
         for layout in TIMED_LAYOUTS:
             with Client(program.address, layout=layout) as client:
                 offer = client.offer()
-                pool, per_item = random_rows(client.model.grid, 4096, 0), offer.rows_per_item
+                grid, per_item = client.model.grid, offer.rows_per_item
+                pool = grid.dequantize(random_rows(grid, 4096, 0))
 
                 def seconds(count: int, client: Client = client, pool: Any = pool) -> float:
                     some = pool[np.arange(count) % len(pool)]
@@ -225,12 +228,10 @@ def clients(values: Sequence[int], _: float, processes: int = 1) -> Iterator[Poi
     with (
         RandomModel.of(FEATURES, CLASSES).served(f"--processes={processes}") as program,
         Client(program.address, layout="row") as client,
-        contextlib.ExitStack() as stack,
     ):
-        items = LoadItems(client._exchange(1), 1, replay=16)
-        calls = [
-            LoadCall(items, stack.enter_context(client._connections.use(number)), 60.0) for number in range(max(values))
-        ]
+        client.register_key()
+        items = LoadItems(client, 1, replay=16)
+        calls = [partial(items.send, 60.0, number) for number in range(max(values))]
 
         def loaded(count: int) -> dict[str, Any]:
             ledger = Ledger()
@@ -257,7 +258,7 @@ def clients(values: Sequence[int], _: float, processes: int = 1) -> Iterator[Poi
                 value,
                 found["rows_per_second"],
                 min(value * alone["rows_per_second"], most),
-                items.exchange.offer.parameters.parameter_set.name,
+                client.offer().parameters.parameter_set.name,
             )
 
 

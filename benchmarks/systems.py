@@ -24,7 +24,7 @@ from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
-from sealserve.loadtest.items import LoadCall, LoadItems
+from sealserve.loadtest.items import LoadItems
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.wire import header_to_proto
 from sealserve.v1 import prediction_pb2
@@ -135,9 +135,9 @@ def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
     """The column layout, a full batch a call."""
     with _served(workload, *options) as program, Client(program.address, layout="column") as client:
         offer = client.offer()
-        count, exchange = offer.rows_per_item, client._exchange(offer.rows_per_item)
-        with client._connections.use(0) as channel:
-            call = LoadCall(LoadItems(exchange, count, replay=1), channel, _TIMEOUT_SECONDS)
+        count = offer.rows_per_item
+        client.register_key(count)
+        items = LoadItems(client, count, replay=1)
         client.decision_function(workload.part(0, count))
 
         def measure(first: int) -> Sample:
@@ -146,13 +146,13 @@ def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
             scores = client.decision_function(some)
             total = time.perf_counter() - start
             start = time.perf_counter()
-            list(exchange.encrypt(exchange.quantize(some)).ciphertexts)
+            list(client.encrypt(some).ciphertexts)
             encrypt = time.perf_counter() - start
             computed = program.cpu_seconds
-            answers = [call() for _ in range(_BATCHES)]
+            answers = [items.send(_TIMEOUT_SECONDS) for _ in range(_BATCHES)]
             computed = program.cpu_seconds - computed
             answered, start = answers[-1], time.perf_counter()
-            exchange.decrypt(count, answered.scores)
+            client.decrypt(answered)
             steps = {
                 "encrypt": encrypt / count,
                 "server": median(each.server_seconds for each in answers) / count,
@@ -169,12 +169,15 @@ def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
 def ei_slots(workload: Workload, name: str) -> Iterator[System]:
     """The EI slots of our engine, asked by an unmodified encrypted-inference client."""
     user = EIUser()
-    with _served(workload) as program, EIClient(program.address, client=user.client) as client:
-        client._evaluation_keys = user.evaluation_keys
+    with (
+        _served(workload) as program,
+        EIClient(program.address, client=user.client, evaluation_keys=user.evaluation_keys) as client,
+        grpc.insecure_channel(program.address, options=[("grpc.max_receive_message_length", -1)]) as channel,
+    ):
         key_id, model = client.key_id, client.model
         (offer,) = (offer for offer in model.offers if offer.layout is LAYOUTS["ei-slots"])
         header = ItemHeader(model.name, model.config_id, offer.layout, "ei-8192", 1, 1, key_id)
-        call: Any = client._channel.unary_unary(_PREDICT, bytes, prediction_pb2.PredictResponse.FromString)
+        call: Any = channel.unary_unary(_PREDICT, bytes, prediction_pb2.PredictResponse.FromString)
 
         def measure(first: int) -> Sample:
             (features,) = workload.part(first, 1)

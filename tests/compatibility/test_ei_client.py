@@ -11,7 +11,6 @@ import pytest
 from encrypted.inference.eiclient import EILinearRegressionClient
 from sklearn.linear_model import LogisticRegression
 
-from sealserve import ei
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import (
@@ -27,7 +26,10 @@ from sealserve.errors import (
     ParameterError,
     ReplyError,
 )
+from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import Residues, SealCiphertext
+from sealserve.protocol.wire import scores_to_proto
+from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from tests.support.digits import Digits
@@ -65,9 +67,14 @@ def client(service: Service, ei_user: EIUser) -> Iterator[EIClient]:
 
 def connected(address: str, user: EIUser, model: str = "digits", **options: Any) -> EIClient:
     """A client with the user's keys, which are made once for all tests."""
-    client = EIClient(address, model=model, client=user.client, timeout_seconds=HANG_SECONDS, **options)
-    client._evaluation_keys = user.evaluation_keys
-    return client
+    return EIClient(
+        address,
+        model=model,
+        client=user.client,
+        evaluation_keys=user.evaluation_keys,
+        timeout_seconds=HANG_SECONDS,
+        **options,
+    )
 
 
 def test_predictions_are_the_models(client: EIClient, digits_model: Digits) -> None:
@@ -136,15 +143,15 @@ def test_replies_longer_than_a_message(service: Service, ei_user: EIUser) -> Non
 
 def test_keys_that_expired_or_were_deleted_are_registered_again(service: Service, ei_user: EIUser) -> None:
     row = RANDOM.random((1, TALL.feature_count))
-    with connected(service.address, ei_user, "tall") as client:
+    with connected(service.address, ei_user, "tall") as client, KeyRegistry(service.address) as registry:
         first = client.register_keys(ttl_seconds=0.2)
-        client._registry.delete(first.key_id)
+        registry.delete(first.key_id)
         client.register_keys(ttl_seconds=0.2)
         time.sleep(0.3)
         with pytest.raises(KeyNotFoundError):
-            client._registry.get(first.key_id)
+            registry.get(first.key_id)
         assert np.abs(client.predict(row) - TALL.decision(row)).max() < 1e-4
-        client._registry.delete(first.key_id)
+        registry.delete(first.key_id)
         assert np.abs(client.predict(row) - TALL.decision(row)).max() < 1e-4
         assert client.key_id == first.key_id
 
@@ -225,9 +232,10 @@ def test_replies_that_would_end_the_process_are_refused(
         "random": [RANDOM.bytes(len(good[0])), *good[1:]],
         "residues": [Residues(b"", b"")] * 10,
     }
-    for what, reply in spoiled.items():
-        pieces = [SealCiphertext(piece) if isinstance(piece, bytes) else piece for piece in reply]
-        monkeypatch.setattr(ei, "scored", lambda *_, pieces=pieces: pieces)
+    for what, bad in spoiled.items():
+        pieces = [SealCiphertext(piece) if isinstance(piece, bytes) else piece for piece in bad]
+        response = prediction_pb2.PredictResponse(scores=scores_to_proto(0, pieces))
+        monkeypatch.setattr(client._methods, "predict_serialized", lambda *_, response=response, **__: response)
         with pytest.raises(ReplyError):
             print(what, client.score(ei_user.client.encrypt(digits_model.X[0])))
 

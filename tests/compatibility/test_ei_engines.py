@@ -17,9 +17,13 @@ FEATURES, CLASSES = 12, 2
 
 
 def connected(program: Program, user: EIUser, model: str = "") -> EIClient:
-    client = EIClient(program.address, model=model, client=user.client, timeout_seconds=SLOW_SECONDS)
-    client._evaluation_keys = user.evaluation_keys
-    return client
+    return EIClient(
+        program.address,
+        model=model,
+        client=user.client,
+        evaluation_keys=user.evaluation_keys,
+        timeout_seconds=SLOW_SECONDS,
+    )
 
 
 def random_model(path: Path, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

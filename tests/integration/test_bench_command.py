@@ -1,5 +1,6 @@
 """`sealserve bench` against real services: idle, overloaded, stopping, dead."""
 
+import dataclasses
 import json
 import re
 import socket
@@ -15,8 +16,9 @@ from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.errors import DeadlineError, QuotaExceededError, ReplyError
 from sealserve.loadtest.driver import LoadDriver
-from sealserve.loadtest.items import Answered, LoadItems, random_rows
+from sealserve.loadtest.items import LoadItems, random_rows
 from sealserve.loadtest.ledger import Ledger, due_times
+from sealserve.protocol.item import EncryptedReply, ItemHeader
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.support.command_line import fails
 from tests.support.digits import Digits
@@ -184,8 +186,13 @@ def test_random_rows_are_within_the_range_and_fill_it() -> None:
 
 def test_a_reply_that_is_not_whole_is_no_answer(client: Client) -> None:
     for replay in (0, 1):
+        items = LoadItems(client, 1, replay=replay)
+        items.items[0] = dataclasses.replace(items.items[0], piece_count=2)
         with pytest.raises(ReplyError):
-            LoadItems(client._exchange(1), 1, replay=replay).check([])
+            items.send(HANG_SECONDS)
+    reply = client.send(client.encrypt_quantized(random_rows(client.model.grid, 1, 0)))
+    with pytest.raises(ReplyError):
+        client.decrypt(dataclasses.replace(reply, scores=[]))
 
 
 def test_an_item_of_more_than_a_message_is_streamed() -> None:
@@ -195,14 +202,20 @@ def test_an_item_of_more_than_a_message_is_streamed() -> None:
         running_server(ModelRegistry([served("wide", model, limits=settings.limits)]), settings) as address,
         Client(address, timeout_seconds=HANG_SECONDS) as client,
     ):
-        assert not LoadItems(client._exchange(1), 1).in_one_message
+        assert not LoadItems(client, 1).items[0].fits_a_message
         assert main(["bench", "--address", address, *SHORT]) == 0
 
 
 class TestDriver:
     """The threads alone, with calls that the test makes up."""
 
-    answer = Answered(1, [], 10, 20, 0.0)
+    answer = EncryptedReply(
+        header=ItemHeader(model="", config_id="", layout=None, parameter_set="", row_count=1, ciphertext_count=1),
+        scores=[],
+        request_bytes=10,
+        reply_bytes=20,
+        server_seconds=0.0,
+    )
 
     def run(self, calls: list[Any], seconds: float, **options: Any) -> dict[str, Any]:
         ledger = Ledger()
@@ -213,7 +226,7 @@ class TestDriver:
     def test_what_is_due_while_all_are_busy_is_sent_late_and_counts_from_its_due_time(self) -> None:
         held, calls = threading.Event(), list[None]()
 
-        def call() -> Answered:
+        def call() -> EncryptedReply:
             calls.append(None)
             assert held.wait(0.3) or len(calls) == 1
             held.set()
@@ -225,20 +238,20 @@ class TestDriver:
         assert summary["sent_late_ms"]["p50"] > 200
 
     def test_a_refused_caller_comes_back_after_the_delay(self) -> None:
-        def call() -> Answered:
+        def call() -> EncryptedReply:
             raise QuotaExceededError("server_seconds", 60.0)
 
         assert self.run([call, call], 0.2)["refused"] == {"QuotaExceededError": 2}
 
     def test_failures_are_counted_by_type(self) -> None:
-        def call() -> Answered:
+        def call() -> EncryptedReply:
             raise DeadlineError("late")
 
         summary = self.run([call], 0.05)
         assert summary["failed"] == {"DeadlineError": 1}
 
     def test_a_fault_of_the_driver_is_raised(self) -> None:
-        def call() -> Answered:
+        def call() -> EncryptedReply:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):

@@ -11,7 +11,7 @@ import pytest
 from google.rpc.status_pb2 import Status
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.client import Client
 from sealserve.errors import (
     CallError,
@@ -104,14 +104,14 @@ def header_fault(field: str, value: Any, error: ServiceError, code: grpc.StatusC
     return Fault(lambda request, _: setattr(request.header, field, value), error, code)
 
 
-def ciphertext_fault(reason: CiphertextFault, spoil: Callable[[bytes, Exchange], bytes]) -> Fault:
+def ciphertext_fault(reason: CiphertextFault, spoil: Callable[[bytes, RowCodec], bytes]) -> Fault:
     def spoiled(request: Request, raw: RawClient) -> None:
-        request.ciphertexts[0] = spoil(request.ciphertexts[0], raw.exchange)
+        request.ciphertexts[0] = spoil(request.ciphertexts[0], raw.codec)
 
     return Fault(spoiled, MalformedCiphertextError(reason, 0))
 
 
-def of_size_3(data: bytes, _: Exchange) -> bytes:
+def of_size_3(data: bytes, _: RowCodec) -> bytes:
     """A well-formed SEAL ciphertext of three polynomials."""
     words = struct.pack("<Q", 3 * N) + data[RESIDUES:] + data[C1:]
     array = patched(data[89:105], 8, struct.pack("<Q", 16 + len(words))) + words
@@ -207,13 +207,13 @@ FAULTS = {
     "all zero": ciphertext_fault(TRANSPARENT, lambda data, _: patched(data, RESIDUES, bytes(16 * N))),
     "seeded with residue at its prime": ciphertext_fault(
         COEFFICIENT,
-        lambda data, exchange: patched(seeded(exchange, data), RESIDUES, struct.pack("<Q", PRIME)),
+        lambda data, codec: patched(seeded(codec, data), RESIDUES, struct.pack("<Q", PRIME)),
     ),
     "seeded with a generator that SEAL has not": ciphertext_fault(
-        HEADER, lambda data, exchange: patched(seeded(exchange, data), SEEDED_BYTES - 65, b"\x09")
+        HEADER, lambda data, codec: patched(seeded(codec, data), SEEDED_BYTES - 65, b"\x09")
     ),
     "seeded with a damaged seed header": ciphertext_fault(
-        HEADER, lambda data, exchange: patched(seeded(exchange, data), SEEDED_BYTES - 81, b"\0")
+        HEADER, lambda data, codec: patched(seeded(codec, data), SEEDED_BYTES - 81, b"\0")
     ),
 }
 
@@ -273,11 +273,11 @@ def test_good_ciphertexts_of_other_libraries(raw: RawClient, digits_model: Digit
     """Seeded ones, which are half as long, and any minor version of SEAL 4."""
     request = raw.request(digits_model.X[0])
     full = request.ciphertexts[0]
-    for data in (seeded(raw.exchange, full), patched(full, 4, b"\1"), patched(seeded(raw.exchange, full), 4, b"\0")):
+    for data in (seeded(raw.codec, full), patched(full, 4, b"\1"), patched(seeded(raw.codec, full), 4, b"\0")):
         request.ciphertexts[0] = data
         assert_scores(raw.predict(request), digits_model.scores[0])
         assert_scores(raw.stream([as_message(1, request)])[1], digits_model.scores[0])
-    assert len(seeded(raw.exchange, full)) == SEEDED_BYTES
+    assert len(seeded(raw.codec, full)) == SEEDED_BYTES
 
 
 def test_beyond_what_grpc_takes_the_call_ends_and_the_next_works(raw: RawClient, digits_model: Digits) -> None:
@@ -346,7 +346,7 @@ def test_ciphertexts_whose_products_cancel_out() -> None:
     """
     model = linear(np.ones((1, 8192)))
     with running_server(ModelRegistry([served("ones", model)])) as address, RawClient(address) as raw:
-        parameter_set = raw.exchange.offer.parameters.parameter_set
+        parameter_set = raw.codec.offer.parameters.parameter_set
         assert len(parameter_set.data_primes) == 1
         row = RANDOM.random(model.feature_count)
         good, bad = raw.request(row), raw.request(row)

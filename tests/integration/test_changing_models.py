@@ -144,6 +144,6 @@ def test_a_stale_config_names_the_current_one(raw: RawClient, digits_model: Digi
         request.header.config_id = stale
         with pytest.raises(StaleConfigError) as caught:
             raw.predict(request)
-        assert caught.value.current_config_id == raw.exchange.model.config_id
+        assert caught.value.current_config_id == raw.codec.model.config_id
         answer = raw.stream([as_message(1, request)])[1]
         assert_error(answer, caught.value)

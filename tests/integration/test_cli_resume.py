@@ -84,7 +84,7 @@ def test_what_is_there_is_not_sent_again(
         assert run() != 0
     except KeyboardInterrupt:
         assert isinstance(error, KeyboardInterrupt)
-    assert "go on with --resume" in capsys.readouterr().err
+    assert "continue with --resume" in capsys.readouterr().err
     assert not run.output.exists()
     breaking_after(1000, error)
     assert run("--resume") == 0
@@ -136,7 +136,7 @@ def test_what_was_begun_with_something_else(
         if change == "model":
             address = other_address
         assert run("--address", address, *more) == 1
-    assert f"the {change} changed; begin anew, without --resume" in capsys.readouterr().err
+    assert f"the {change} changed; start again without --resume" in capsys.readouterr().err
 
 
 def test_resume_needs_a_file(digits_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +170,7 @@ def test_no_rows_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("progress", ["", "{", "[]", '{"origin": {}}', '{"origin": {}, "first": "x"}'])
 def test_a_broken_progress_file(tmp_path: Path, progress: str) -> None:
     (tmp_path / ".out.npy.progress").write_text(progress)
-    with pytest.raises(InputError, match="begin anew, without --resume"):
+    with pytest.raises(InputError, match="start again without --resume"):
         PredictionsFile(tmp_path / "out.npy", np.zeros(1), 5, ORIGIN, resume=True)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import (
     CiphertextFault,
     InputMismatchError,
@@ -30,7 +30,7 @@ from sealserve.errors import (
 )
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
-from sealserve.protocol.item import Scores
+from sealserve.protocol.item import EncryptedScores
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import parameters_pb2, prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
@@ -113,12 +113,12 @@ class Talk:
     """Items of any layout on one stream."""
 
     call: Iterable[prediction_pb2.StreamPredictResponse]
-    good: dict[int, tuple[Exchange, NDArray[np.float64]]]
+    good: dict[int, tuple[RowCodec, NDArray[np.float64]]]
     ends: dict[int, ServiceError | None] = field(default_factory=dict)
 
     def read(self) -> Iterator[int]:
         """Yield ids of items as they end; scores are checked, and None stands for right ones."""
-        replies = defaultdict[int, list[Scores]](list)
+        replies = defaultdict[int, list[EncryptedScores]](list)
         for response in self.call:
             reply = replies[response.item_id]
             reply += scores_from_proto(response.scores)
@@ -128,9 +128,9 @@ class Talk:
             assert response.item_id not in self.ends, "an item has one end"
             self.ends[response.item_id] = error_from_proto(response.error) if end == "error" else None
             if end == "done":
-                exchange, rows = self.good[response.item_id]
-                bound = exchange.offer.score_error_bound + exchange.offer.input_rounding_error_bound
-                assert np.abs(exchange.decrypt(len(rows), reply) - MODEL.decision(rows)).max() <= bound
+                codec, rows = self.good[response.item_id]
+                bound = codec.offer.score_error_bound + codec.offer.input_rounding_error_bound
+                assert np.abs(codec.decrypt(len(rows), reply) - MODEL.decision(rows)).max() <= bound
             yield response.item_id
 
 
@@ -161,8 +161,8 @@ def amidst(
         5: (server.rows, some[1:2]),
     }
     sent = {item_id: one_by_one(client.request(features), item_id) for item_id, (client, features) in good.items()}
-    expected = {item_id: (client.exchange, features) for item_id, (client, features) in good.items()}
-    expected[3] = server.columns.exchange, rows
+    expected = {item_id: (client.codec, features) for item_id, (client, features) in good.items()}
+    expected[3] = server.columns.codec, rows
     quiet = interleaved(*sent.values())
     noisy = interleaved(sent[1], sent[2], messages, sent[4], sent[5])
 
@@ -225,7 +225,7 @@ def of_set(number: int, plain_modulus: int = 1 << 20) -> bytes:
     return of_parameters(EncryptionParameters(LAYOUTS["column"].open_parameter_sets[number], plain_modulus))
 
 
-Spoil = Callable[[bytes, Exchange], bytes]
+Spoil = Callable[[bytes, RowCodec], bytes]
 LENGTH, HEADER, PARAMETERS = CiphertextFault.LENGTH, CiphertextFault.HEADER, CiphertextFault.PARAMETERS
 COEFFICIENT, TRANSPARENT = CiphertextFault.COEFFICIENT, CiphertextFault.TRANSPARENT
 CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
@@ -238,8 +238,8 @@ CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
     "of another plaintext modulus": (PARAMETERS, lambda *_: of_set(0)),
     "of the row layout's plaintext modulus": (
         PARAMETERS,
-        lambda _, exchange: of_parameters(
-            EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], exchange.offer.parameters.plain_modulus * 2)
+        lambda _, codec: of_parameters(
+            EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], codec.offer.parameters.plain_modulus * 2)
         ),
     ),
     "magic damaged": (HEADER, lambda data, _: patched(data, 0, b"\0")),
@@ -249,7 +249,7 @@ CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
     "second polynomial zero": (TRANSPARENT, lambda data, _: patched(data, C1, bytes(8 * N))),
     "seeded, a residue at its prime": (
         COEFFICIENT,
-        lambda data, exchange: patched(seeded(exchange, data), RESIDUES, struct.pack("<Q", PRIME)),
+        lambda data, codec: patched(seeded(codec, data), RESIDUES, struct.pack("<Q", PRIME)),
     ),
 }
 
@@ -258,7 +258,7 @@ CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
 def test_a_malformed_ciphertext_is_named_by_its_place_in_the_batch(server: Served, name: str) -> None:
     reason, spoil = CIPHERTEXT_FAULTS[name]
     request = server.columns.request(RANDOM.random((5, FEATURES)))
-    request.ciphertexts[7] = spoil(request.ciphertexts[7], server.columns.exchange)
+    request.ciphertexts[7] = spoil(request.ciphertexts[7], server.columns.codec)
     in_the_midst = [
         chunk(0, *request.ciphertexts[:6]),
         chunk(6, *request.ciphertexts[6:9]),
@@ -320,16 +320,14 @@ def test_a_batch_of_another_configuration(server: Served) -> None:
     request = server.columns.request(RANDOM.random((5, FEATURES)))
     request.header.config_id = "yesterday's"
     answers = amidst(server, one_by_one(request, 3))
-    assert_error(answers[3], StaleConfigError(server.columns.exchange.model.config_id))
+    assert_error(answers[3], StaleConfigError(server.columns.codec.model.config_id))
 
 
 def test_a_row_sent_as_a_batch(server: Served) -> None:
     """Ciphertexts of the row layout under a header of columns."""
     row, batch = server.rows.request(RANDOM.random(FEATURES)), server.columns.request(RANDOM.random((5, FEATURES)))
     batch.ciphertexts[0] = row.ciphertexts[0]
-    same_t = (
-        server.rows.exchange.offer.parameters.plain_modulus == server.columns.exchange.offer.parameters.plain_modulus
-    )
+    same_t = server.rows.codec.offer.parameters.plain_modulus == server.columns.codec.offer.parameters.plain_modulus
     assert not same_t, "then it would be no fault"
     answers = amidst(server, one_by_one(batch, 3))
     assert_error(answers[3], MalformedCiphertextError(PARAMETERS, 0))
@@ -361,7 +359,7 @@ def test_a_batch_that_never_ends_times_out_and_is_freed(impatient_server: Served
         yield from one_by_one(server.columns.request(rows), 2)
 
     call = server.columns.predictions.StreamPredict(stream(), timeout=HANG_SECONDS)
-    talk = Talk(call, {2: (server.columns.exchange, rows)})
+    talk = Talk(call, {2: (server.columns.codec, rows)})
     ends = talk.read()
     assert next(ends) == 1
     assert_error(talk.ends[1], ItemTimeoutError(0.4))
@@ -382,7 +380,7 @@ def test_more_open_batches_than_allowed(impatient_server: Served) -> None:
     firsts = [batches[item_id][1] for item_id in (1, 2, 3)]
     rest = [message for item_id in (1, 2) for message in batches[item_id][2:]]
     call = server.columns.predictions.StreamPredict(iter([*headers, *firsts, *rest]), timeout=HANG_SECONDS)
-    talk = Talk(call, dict.fromkeys((1, 2), (server.columns.exchange, rows)))
+    talk = Talk(call, dict.fromkeys((1, 2), (server.columns.codec, rows)))
     assert sorted(talk.read()) == [1, 2, 3, 4]
     assert_error(talk.ends[4], LimitExceededError("max_open_items", 3, 4))
     assert_error(talk.ends[3], LimitExceededError("window_bytes", 2 * HELD_BYTES, 3 * HELD_BYTES))

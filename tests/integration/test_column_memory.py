@@ -40,7 +40,7 @@ def model_options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def batch_of(raw: RawClient, row_count: int) -> Request:
     """A batch of rows, encrypted once and sent often."""
-    return raw.request(np.random.default_rng(0).random((row_count, raw.exchange.model.grid.feature_count)))
+    return raw.request(np.random.default_rng(0).random((row_count, raw.codec.model.grid.feature_count)))
 
 
 def messages_of(request: Request, item_id: int) -> Iterator[Message]:
@@ -63,7 +63,7 @@ def test_eight_streams_of_batches_fit_into_400_megabytes(model_options: list[str
         serve(*model_options, "--max-score-error", "0.01") as program,
         RawClient(program.address, layout=LAYOUTS["column"]) as raw,
     ):
-        offer = raw.exchange.offer
+        offer = raw.codec.offer
         assert (offer.parameters.parameter_set.name, offer.rows_per_item) == ("column-4096-60", 4096)
         request, begun = batch_of(raw, 4096), threading.Barrier(STREAMS)
 

@@ -17,7 +17,7 @@ import pytest
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.errors import DeadlineError, QuotaExceededError
-from sealserve.protocol.item import ItemHeader, Scores
+from sealserve.protocol.item import EncryptedScores, ItemHeader
 from sealserve.protocol.model import Offer
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.engines.base import Engine, Scoring
@@ -76,7 +76,7 @@ class GatedScoring:
         self.gate.pass_through()
         self.scoring.add(ciphertexts)
 
-    def finish(self) -> Iterator[Scores]:
+    def finish(self) -> Iterator[EncryptedScores]:
         """Go on as the engine does."""
         return self.scoring.finish()
 
@@ -144,7 +144,7 @@ def test_a_slow_server_slows_the_source(digits_model: Digits, layout: Any) -> No
         service(digits_model, settings, gate) as (address, telemetry),
         Client(address, layout=layout, timeout_seconds=HANG_SECONDS, connections=1) as client,
     ):
-        offer = client._exchange(1).offer
+        offer = client.offer()
         fitting = max(1, settings.limits.window_bytes // offer.cost.held_bytes)
         source = Source(digits_model.X)
         per_item = offer.rows_per_item if layout == "column" else 1

@@ -117,7 +117,7 @@ def endless(make: Callable[[random.Random], Iterable[Any]], count: int) -> Itera
 
 
 def good_request(raw: RawClient) -> Request:
-    return raw.request(np.random.default_rng(9).random(raw.exchange.model.grid.feature_count))
+    return raw.request(np.random.default_rng(9).random(raw.codec.model.grid.feature_count))
 
 
 def good_messages(raw: RawClient) -> list[Message]:
@@ -146,7 +146,7 @@ def test_every_field_of_a_unary_request(server: Server, times: int) -> None:
 
 def good_batches(columns: RawClient, rows: RawClient) -> list[Message]:
     """A batch in the midst of another one and of a row."""
-    generator, features = np.random.default_rng(9), columns.exchange.model.grid.feature_count
+    generator, features = np.random.default_rng(9), columns.codec.model.grid.feature_count
     parts = {}
     for item_id in (7, 8):
         request = columns.request(generator.random((5, features)))
@@ -216,10 +216,10 @@ def test_every_field_of_a_question_for_models(server: Server) -> None:
 
 def ei_request(raw: RawClient, user: EIUser, key_id: str) -> Request:
     """A good item for the EI engine."""
-    offer = raw.exchange.model.offers[-1]
-    ciphertexts = user.encrypt(np.random.default_rng(9).random(raw.exchange.model.grid.feature_count))
+    offer = raw.codec.model.offers[-1]
+    ciphertexts = user.encrypt(np.random.default_rng(9).random(raw.codec.model.grid.feature_count))
     header = ItemHeader(
-        raw.exchange.model.name, raw.exchange.model.config_id, offer.layout, "ei-8192", 1, len(ciphertexts), key_id
+        raw.codec.model.name, raw.codec.model.config_id, offer.layout, "ei-8192", 1, len(ciphertexts), key_id
     )
     return Request(header=header_to_proto(header), ciphertexts=ciphertexts)
 

@@ -17,8 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from sealserve._codec.codec import Item
-from sealserve._rpc.calls import scored
+from sealserve._rpc.calls import called
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.status import translated
 from sealserve.client import Client
@@ -33,7 +32,8 @@ from sealserve.errors import (
 from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader
-from sealserve.v1 import prediction_pb2
+from sealserve.protocol.wire import header_to_proto
+from sealserve.v1 import prediction_pb2, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants import authenticator
 from sealserve_service.tenants.identities import new_token
@@ -278,10 +278,9 @@ def test_a_foreign_key_is_not_there(service: Service, ei_user: EIUser) -> None:
 
         model = client.model
         header = ItemHeader("line", model.config_id, LAYOUTS["ei-slots"], "ei-8192", 1, 1, record.key_id)
-        ciphertexts = ei_user.encrypt(row)
-        item = Item(header, ciphertexts, sum(map(len, ciphertexts)), model.offers[-1].cost)
+        request = prediction_pb2.PredictRequest(header=header_to_proto(header), ciphertexts=ei_user.encrypt(row))
         with pytest.raises(KeyNotFoundError) as caught:
-            scored(channel, item, model.limits, HANG_SECONDS)
+            called(prediction_pb2_grpc.PredictionServiceStub(channel).Predict, request, HANG_SECONDS)
         assert_error(caught.value, KeyNotFoundError(record.key_id))
         assert isinstance(caught.value.__cause__, grpc.RpcError)
         assert caught.value.__cause__.code() is grpc.StatusCode.NOT_FOUND

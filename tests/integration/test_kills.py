@@ -84,7 +84,7 @@ def test_batches_survive_the_death_of_a_process(model_path: Path, opened: list[g
         running(model_path, 2) as (address, supervisor),
         Client(address, layout="column", connections=connections, timeout_seconds=60) as client,
     ):
-        per_batch = client._exchange(1).offer.rows_per_item
+        per_batch = client.offer().rows_per_item
         rows = random_rows(BATCHES * per_batch - 5)
         results = while_disturbed(client.stream(rows), len(rows), lambda: kill_one_worker(supervisor))
         assert_complete(client, results, rows)
@@ -111,7 +111,7 @@ def test_streams_of_asyncio_survive_the_death_of_a_process(model_path: Path, lay
             return received
 
     with running(model_path, 2) as (address, supervisor), Client(address, layout=layout, timeout_seconds=60) as client:
-        rows = random_rows(3000 if layout == "row" else 30 * client._exchange(1).offer.rows_per_item)
+        rows = random_rows(3000 if layout == "row" else 30 * client.offer().rows_per_item)
         assert_complete(client, asyncio.run(results()), rows)
 
 
@@ -135,7 +135,7 @@ def test_a_call_of_many_rows_survives_the_death_of_a_process(model_path: Path) -
 )
 def test_a_stream_survives_the_restart_of_the_service(model_path: Path, layout: Any, end: signal.Signals) -> None:
     with running(model_path, 1) as (address, first), Client(address, layout=layout, timeout_seconds=60) as client:
-        per_item = client._exchange(1).offer.rows_per_item
+        per_item = client.offer().rows_per_item
         rows = random_rows(40 * per_item)
         results = client.stream(rows, rows_per_item=per_item)
         seen = [next(results) for _ in range(10 * per_item)]

@@ -158,7 +158,7 @@ def test_what_is_refused_unread_is_not_charged(digits_model: Digits) -> None:
 def test_others_than_those_that_want_a_turn_are_answered(digits_model: Digits) -> None:
     with BusyServer(digits_model) as server:
         with RawClient(server.address) as other:
-            assert other.exchange.model.name == "digits"
+            assert other.codec.model.name == "digits"
         with server.raw.conversation() as stream:
             stream.send(server.raw.item(1, digits_model.X[1]))
             with ThreadPoolExecutor(1) as pool:

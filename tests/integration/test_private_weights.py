@@ -276,9 +276,9 @@ def raw(service: Service) -> Iterator[RawClient]:
 
 def register(service: Service, raw: RawClient, ttl_seconds: float | None = None) -> str:
     """Register its key."""
-    name = raw.exchange.offer.parameters.parameter_set.name
+    name = raw.codec.offer.parameters.parameter_set.name
     with service.registry() as registry:
-        record = registry.register(raw.exchange.public_key, kind=KIND, parameter_set=name, ttl_seconds=ttl_seconds)
+        record = registry.register(raw.codec.public_key, kind=KIND, parameter_set=name, ttl_seconds=ttl_seconds)
     return record.key_id
 
 
@@ -326,8 +326,8 @@ def test_another_tenants_key_is_not_found(digits_model: Digits, tmp_path: Path) 
         RawClient(address, credentials=bobs) as bob,
         KeyRegistry(address, credentials=alices, timeout_seconds=HANG_SECONDS) as registry,
     ):
-        name = alice.exchange.offer.parameters.parameter_set.name
-        record = registry.register(alice.exchange.public_key, kind=KIND, parameter_set=name)
+        name = alice.codec.offer.parameters.parameter_set.name
+        record = registry.register(alice.codec.public_key, kind=KIND, parameter_set=name)
         request = alice.request(digits_model.X[:1])
         assert_scores(alice.predict(request)[0], digits_model.scores[0])
         assert_refused(bob, request, KeyNotFoundError(record.key_id))
@@ -449,7 +449,7 @@ def test_memory_and_descriptors_are_flat_over_calls_by_a_hundred_keys(digits_mod
         ]
         ids = [registry.register(data, kind=KIND, parameter_set=name).key_id for data in publics]
         requests = [with_key(request, key_id) for key_id in ids]
-        reply_bytes = raw.exchange.offer.cost.reply_bytes
+        reply_bytes = raw.codec.offer.cost.reply_bytes
 
         def ask_all(times: int) -> tuple[int, int]:
             for _ in range(times):

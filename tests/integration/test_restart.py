@@ -29,15 +29,19 @@ def options(tmp_path: Path) -> list[str]:
 
 
 def connected(program: Program, user: EIUser, key_id: str = "") -> EIClient:
-    client = EIClient(program.address, client=user.client, key_id=key_id, timeout_seconds=HANG_SECONDS)
-    client._evaluation_keys = user.evaluation_keys
-    return client
+    return EIClient(
+        program.address,
+        client=user.client,
+        key_id=key_id,
+        evaluation_keys=user.evaluation_keys,
+        timeout_seconds=HANG_SECONDS,
+    )
 
 
 def assert_serves(program: Program, user: EIUser, key_id: str) -> None:
     """The keys are there: nothing registers them."""
-    with connected(program, user, key_id) as client:
-        assert client._registry.get(key_id).byte_count == len(user.evaluation_keys)
+    with connected(program, user, key_id) as client, KeyRegistry(program.address) as registry:
+        assert registry.get(key_id).byte_count == len(user.evaluation_keys)
         scores = user.client.decrypt(client.score(user.client.encrypt(ROW[0])))
         assert scores == pytest.approx(WEIGHTS[0] @ ROW[0], abs=1e-4)
 
@@ -61,8 +65,8 @@ def test_keys_in_memory_do_not(options: list[str], ei_user: EIUser) -> None:
     with serve(*options) as program:
         key_id = registered(program, ei_user)
         assert_serves(program, ei_user, key_id)
-    with serve(*options) as program, connected(program, ei_user) as client, pytest.raises(KeyNotFoundError):
-        client._registry.get(key_id)
+    with serve(*options) as program, KeyRegistry(program.address) as registry, pytest.raises(KeyNotFoundError):
+        registry.get(key_id)
 
 
 def test_services_share_a_container(options: list[str], azurite: Azurite, ei_user: EIUser) -> None:
@@ -94,11 +98,11 @@ def test_a_key_put_into_the_container_by_its_owner(options: list[str], azurite: 
     secret = {"SEALSERVE_KEY_STORE_CONNECTION_STRING": azurite.connection_string}
     with serve(*options, f"--key-store=azure:{container}", **secret) as program:
         key_id, byte_count = ei_user.key_id, len(ei_user.evaluation_keys)
-        with connected(program, ei_user) as client:
+        with KeyRegistry(program.address) as registry:
             for name in ("his.bin", "../bob/his.bin", "https://account.blob.core.windows.net/keys/mine.bin", "nobody"):
                 with pytest.raises(KeyNotFoundError):
-                    client._registry.register_blob(name, key_id, byte_count)
-            assert client._registry.register_blob("mine.bin", key_id, byte_count).key_id == key_id
+                    registry.register_blob(name, key_id, byte_count)
+            assert registry.register_blob("mine.bin", key_id, byte_count).key_id == key_id
         assert_serves(program, ei_user, key_id)
 
 

@@ -1,4 +1,4 @@
-"""Messages built by hand, over the generated stubs: what the SDK would not send."""
+"""RawClient: messages built by hand over the generated stubs, which the SDK would not send."""
 
 import contextlib
 import queue
@@ -12,16 +12,16 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
-from sealserve._codec.messages import messages
+from sealserve._codec.codec import RowCodec
+from sealserve._codec.messages import item_messages
 from sealserve._codec.offers import choose
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.status import translated
 from sealserve.credentials import Credentials
 from sealserve.errors import ServiceError
 from sealserve.he.layouts import Layout
-from sealserve.protocol.item import Scores
-from sealserve.protocol.wire import error_from_proto, header_to_proto, model_from_proto, scores_from_proto
+from sealserve.protocol.item import EncryptedScores
+from sealserve.protocol.wire import error_from_proto, model_from_proto, scores_from_proto
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from tests.support.serving import HANG_SECONDS
 
@@ -41,7 +41,7 @@ class RawClient:
         self.predictions = prediction_pb2_grpc.PredictionServiceStub(self.channel)
         described = self.models.GetModel(model_pb2.GetModelRequest(model=model), timeout=HANG_SECONDS).model
         known = model_from_proto(described)
-        self.exchange = Exchange(known, offer=choose(known, 1, layout))
+        self.codec = RowCodec(known, offer=choose(known, 1, layout))
 
     def __enter__(self) -> Self:
         return self
@@ -61,8 +61,8 @@ class RawClient:
 
     def request(self, rows: NDArray[np.float64]) -> Request:
         """A good item, for Predict."""
-        item = self.exchange.encrypt(self.exchange.quantize(np.atleast_2d(rows)))
-        return Request(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
+        item = self.codec.encrypt(self.codec.quantize(np.atleast_2d(rows)))
+        return Request(header=item.header_message, ciphertexts=item.ciphertexts)
 
     def item(self, item_id: int, rows: NDArray[np.float64]) -> Message:
         """A good item, for StreamPredict, in one message."""
@@ -71,8 +71,8 @@ class RawClient:
 
     def messages(self, item_id: int, rows: NDArray[np.float64]) -> list[Message]:
         """A good item, for StreamPredict, in as many messages as the SDK makes of it."""
-        item = self.exchange.encrypt(self.exchange.quantize(np.atleast_2d(rows)))
-        return list(messages(item_id, item, self.exchange.model.limits))
+        item = self.codec.encrypt(self.codec.quantize(np.atleast_2d(rows)))
+        return list(item_messages(item_id, item))
 
     def predict(self, request: Request) -> NDArray[np.float64]:
         """Call Predict and decrypt.
@@ -84,7 +84,7 @@ class RawClient:
             response = self.predictions.Predict(request, timeout=HANG_SECONDS)
         except grpc.RpcError as error:
             raise translated(error) from error
-        return self.exchange.decrypt(request.header.row_count, scores_from_proto(response.scores))
+        return self.codec.decrypt(request.header.row_count, scores_from_proto(response.scores))
 
     def stream(self, requests: Sequence[Message]) -> dict[int, Answer]:
         """Send messages on one stream, close our side, and return each item's end: scores or error.
@@ -121,7 +121,7 @@ class RawClient:
         Raises:
             SealserveError: the whole call failed.
         """
-        replies = defaultdict[int, list[Scores]](list)
+        replies = defaultdict[int, list[EncryptedScores]](list)
         try:
             for response in call:
                 reply = replies[response.item_id]
@@ -130,7 +130,7 @@ class RawClient:
                     reply += scores_from_proto(response.scores)
                 match response.WhichOneof("end"):
                     case "done":
-                        yield response.item_id, self.exchange.decrypt(row_counts.get(response.item_id, 1), reply)
+                        yield response.item_id, self.codec.decrypt(row_counts.get(response.item_id, 1), reply)
                     case "error":
                         yield response.item_id, error_from_proto(response.error)
         except grpc.RpcError as error:

@@ -68,20 +68,6 @@ def test_of_tests_the_benchmarks_use_only_what_tests_share() -> None:
         assert not any(name.split(".")[0] == "benchmarks" for name in imported(source)), source
 
 
-# Unit tests that still have the name of a module that has been renamed since.
-# Rename each with its module, and take it off this list.
-MISNAMED = {
-    "client/codec/test_batch.py",
-    "client/codec/test_column_exchange.py",
-    "client/codec/test_exchange.py",
-    "client/codec/test_layout_choice.py",
-    "client/loadtest/test_load_figures.py",
-    "client/rpc/test_backoff.py",
-    "client/streaming/test_stream.py",
-    "client/streaming/test_transfer.py",
-}
-
-
 def module_names(package: Path, folders: tuple[str, ...]) -> set[str]:
     """The names of the modules and packages in a package's folder, without leading underscores."""
     found = package
@@ -99,12 +85,6 @@ def test_unit_tests_mirror_the_packages(side: str) -> None:
     SIDE's package.
     """
     for source in sorted((TESTS / "unit" / side).rglob("test_*.py")):
-        if source.relative_to(TESTS / "unit").as_posix() in MISNAMED:
-            continue
         names = module_names(PACKAGES[side], source.relative_to(TESTS / "unit" / side).parts[:-1])
         words = source.stem.removeprefix("test_").split("_")
         assert {"_".join(words[:count]) for count in range(1, len(words) + 1)} & names, source
-
-
-def test_what_is_misnamed_is_there() -> None:
-    assert all((TESTS / "unit" / name).is_file() for name in MISNAMED)

@@ -12,7 +12,8 @@ from tests.support.serving import ROOT
 SDK = """
     cli
     loadtest
-    client aio ei key_registry
+    client aio ei
+    key_registry
     _streaming
     _codec
     _rpc

@@ -22,7 +22,17 @@ NAMES = {"ROW", "COLUMN", "EI_SLOTS", "EI_PARAMETERS", "EI_PARAMETER_SET", "ROW_
     for layout in ("Row", "Column", "EiSlots", "EIServer")
     for kind in ("Packing", "Plan", "Engine", "Scoring")
 }
-MODULES = {"row", "column", "ei_slots", "slots", "eiserver"}
+MODULES = (
+    "layouts.row",
+    "layouts.column",
+    "planning.row",
+    "planning.column",
+    "linear.row",
+    "linear.column",
+    "ei_slots",
+    "ei.slots",
+    "ei.eiserver",
+)
 
 TABLES = {"sealserve/he/layouts/__init__.py", "sealserve_service/engines/offering.py"}
 OWN = {
@@ -58,7 +68,7 @@ def named(tree: ast.AST) -> Iterator[str]:
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) if name in NAMES:
                 yield name
-            case ast.ImportFrom(module=str(module)) if module.rpartition(".")[2] in MODULES:
+            case ast.ImportFrom(module=str(module)) if module.endswith(MODULES):
                 yield module
             case ast.Constant(value=str(text)) if text in WORDS:
                 yield repr(text)

@@ -12,6 +12,8 @@ from pathlib import Path
 from sealserve.errors import CredentialsError
 from sealserve.protocol.address import host_of, is_loopback
 
+__all__ = ["Credentials", "File"]
+
 File = str | os.PathLike[str] | bytes
 
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)

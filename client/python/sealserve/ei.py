@@ -1,17 +1,19 @@
-"""EIClient: encrypted-inference 0.9's own client, with sealserve for its transport.
+"""EIClient: encrypted-inference 0.9's own client, with sealserve as its transport.
 
 >>> from sealserve.ei import EIClient
 >>> with EIClient("127.0.0.1:50051", model="mnist") as client:
 ...     labels = client.predict(X)
 
-Keys, encryption and decryption are those of an `EILinearRegressionClient`, unmodified. New programs take
-`sealserve.client.Client`, which is faster by far, exact, and needs no registered keys.
+Keys, encryption and decryption are those of an `EILinearRegressionClient`, unmodified. New programs
+use `sealserve.client.Client`, which is faster by far, exact, and needs no registered evaluation
+keys.
 """
 
 import base64
 import binascii
 import threading
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,18 +21,25 @@ import numpy as np
 from encrypted.inference.eiclient import EILinearRegressionClient
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Item
-from sealserve._rpc.calls import described, scored
+from sealserve._codec.codec import EncryptedItem, fits_a_message
+from sealserve._codec.messages import item_requests
+from sealserve._rpc.calls import called, send_item
 from sealserve._rpc.channel import open_channel
+from sealserve._rpc.methods import Methods
+from sealserve._rpc.retry import retried
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
 from sealserve.he.ei_format import check_reply
 from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
-from sealserve.protocol.item import ItemHeader, SealCiphertext
+from sealserve.protocol.item import EncryptedReply, ItemHeader, SealCiphertext
 from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.output import Output
+from sealserve.protocol.wire import header_to_proto, model_from_proto
+from sealserve.v1 import model_pb2
+
+__all__ = ["EIClient"]
 
 _ATTEMPTS = 3
 
@@ -43,7 +52,9 @@ class EIClient:
         model: the model's name; may be empty when the service has one model only.
         credentials: certificates and a token; without any: TLS, or plaintext to this machine.
         client: the client whose keys are used; by default one is made, with a new secret key.
-        key_id: of the client's evaluation keys, where they are registered already.
+        key_id: the id of the client's evaluation keys, where they are registered already.
+        evaluation_keys: the client's evaluation keys (`client.get_public_keys()[1]`), where they
+            were made already; by default they are made when they are needed.
         clip: move features outside the model's range to its nearest end instead of refusing them.
         timeout_seconds: how long an answer may take.
 
@@ -58,6 +69,7 @@ class EIClient:
         credentials: Credentials | None = None,
         client: EILinearRegressionClient | None = None,
         key_id: str = "",
+        evaluation_keys: bytes = b"",
         clip: bool = False,
         timeout_seconds: float = 60.0,
     ) -> None:
@@ -65,12 +77,12 @@ class EIClient:
         self._model_name = model
         self._clip = clip
         self._timeout_seconds = timeout_seconds
-        self._channel = open_channel(address, credentials)
+        self._methods = Methods(open_channel(address, credentials))
         self._registry = KeyRegistry(address, credentials=credentials, timeout_seconds=timeout_seconds)
         self._lock = threading.RLock()
         self._model: Model | None = None
         self._key_id = key_id
-        self._evaluation_keys = b""
+        self._evaluation_keys = evaluation_keys
 
     def __enter__(self) -> Self:
         return self
@@ -82,15 +94,17 @@ class EIClient:
 
     def close(self) -> None:
         """Close the connections; registered keys stay until they expire."""
-        self._channel.close()
+        self._methods.channel.close()
         self._registry.close()
 
     @property
     def model(self) -> Model:
-        """What the service says of the model."""
+        """The service's description of the model."""
         with self._lock:
             if self._model is None:
-                self._model = described(self._channel, self._model_name, self._timeout_seconds)
+                request = model_pb2.GetModelRequest(model=self._model_name)
+                response = retried(lambda left: called(self._methods.get_model, request, left), self._timeout_seconds)
+                self._model = model_from_proto(response.model)
                 self._model_name = self._model.name  # the next time it might no longer be the only model
             return self._model
 
@@ -101,7 +115,9 @@ class EIClient:
             return self._key_id or self.register_keys().key_id
 
     def register_keys(self, *, ttl_seconds: float | None = None) -> KeyRecord:
-        """Make evaluation keys, once, and register them: 9 MB; predictions do so by themselves when they have to.
+        """Make evaluation keys, once, and register them: 9 MB.
+
+        Predictions do so by themselves when they need to.
 
         Args:
             ttl_seconds: how long to keep them; the service keeps none longer than it wants to.
@@ -114,7 +130,10 @@ class EIClient:
             return record
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predict labels, or a regressor's targets, for rows (rows, column_count): an array, sequence or DataFrame.
+        """Predict labels, or a regressor's targets.
+
+        Args:
+            X: rows (rows, column_count): an array, sequence or DataFrame.
 
         Raises:
             InputError: a row is refused; nothing was sent then.
@@ -124,18 +143,26 @@ class EIClient:
         return output.predict(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Score rows: (rows,) for two classes or one target, else (rows, score_count). Raises what predict raises."""
+        """Score rows: (rows,) for two classes or one target, else (rows, score_count).
+
+        Raises what predict raises.
+        """
         output, scores = self._scored(X)
         return output.decision_function(scores)
 
     def score(self, ciphertexts: Sequence[str]) -> list[str]:
-        """Score one row: what the client's `encrypt` returns in, what its `decrypt` takes out, both in base64.
+        """Score one row. The keys are registered again, once, if they have expired or were evicted.
 
-        Registers the keys again, once, if they have expired or were evicted.
+        Args:
+            ciphertexts: what the client's `encrypt` returns, in base64.
+
+        Returns:
+            What its `decrypt` takes, in base64.
 
         Raises:
-            InputError: it is no base64.
-            ReplyError: the reply is not what `decrypt` can take; the native code would end this process.
+            InputError: the ciphertexts are not base64.
+            ReplyError: the reply is not what `decrypt` can take; the native code would end this
+                process.
             SealserveError: the service refused or cannot be reached.
         """
         try:
@@ -156,19 +183,36 @@ class EIClient:
         model = self.model
         offer = _offer(model)
         header = ItemHeader(
-            model.name,
-            model.config_id,
-            offer.layout,
-            offer.parameters.parameter_set.name,
+            model=model.name,
+            config_id=model.config_id,
+            layout=offer.layout,
+            parameter_set=offer.parameters.parameter_set.name,
             row_count=1,
             ciphertext_count=len(ciphertexts),
             key_id=self.key_id,
         )
-        item = Item(header, ciphertexts, sum(map(len, ciphertexts)), offer.cost)
-        pieces = scored(self._channel, item, model.limits, self._timeout_seconds)
-        if len(pieces) != model.output.score_count:
-            raise ReplyError
+        byte_count, limits = sum(map(len, ciphertexts)), model.limits
+        item = EncryptedItem(
+            header=header,
+            header_message=header_to_proto(header),
+            ciphertexts=ciphertexts,
+            byte_count=byte_count,
+            piece_count=model.output.score_count,
+            fits_a_message=fits_a_message(byte_count, offer, limits),
+            max_message_bytes=limits.max_message_bytes,
+        )
+        pieces = retried(partial(self._send, item), self._timeout_seconds).scores
         return [_checked(piece) for piece in pieces]
+
+    def _send(self, item: EncryptedItem, timeout_seconds: float) -> EncryptedReply:
+        return send_item(
+            self._methods,
+            item_requests(item),
+            timeout_seconds,
+            header=item.header,
+            piece_count=item.piece_count,
+            in_one_message=item.fits_a_message,
+        )
 
     def _scored(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
         """Score rows one by one, and all again should the labels change on the way."""
@@ -195,7 +239,7 @@ def _checked(piece: object) -> str:
     """Return a piece of a reply in base64, if it is a ciphertext that encrypted-inference can take.
 
     Raises:
-        ReplyError: it is not.
+        ReplyError: the piece is no such ciphertext.
     """
     if not isinstance(piece, SealCiphertext):
         raise ReplyError

@@ -39,6 +39,45 @@ SealserveError
 from dataclasses import dataclass
 from enum import Enum
 
+__all__ = [
+    "CallError",
+    "CiphertextFault",
+    "CredentialsError",
+    "DeadlineError",
+    "DrainingError",
+    "FeatureCountError",
+    "FeatureNameError",
+    "IdleTimeoutError",
+    "InputError",
+    "InputMismatchError",
+    "InternalError",
+    "ItemTimeoutError",
+    "KeyFault",
+    "KeyNotFoundError",
+    "KeyStoreUnavailableError",
+    "LimitExceededError",
+    "MalformedCiphertextError",
+    "MalformedKeyError",
+    "ModelNotFoundError",
+    "NoSuchMethodError",
+    "NotFiniteError",
+    "OutOfRangeError",
+    "OutOfSequenceError",
+    "ParameterError",
+    "ParameterSetNotOfferedError",
+    "PermissionDeniedError",
+    "PlanError",
+    "QuotaExceededError",
+    "ReplyError",
+    "SealserveError",
+    "SecretKeyError",
+    "ServiceError",
+    "StaleConfigError",
+    "TransportError",
+    "UnauthenticatedError",
+    "UnavailableError",
+]
+
 
 class SealserveError(Exception):
     """The base class of all errors of sealserve."""

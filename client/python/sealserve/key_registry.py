@@ -1,9 +1,9 @@
-"""The keys that a client has registered with a service.
+"""KeyRegistry: the keys that a client has registered with a service.
 
 >>> with KeyRegistry("127.0.0.1:50051") as registry:
 ...     record = registry.register(evaluation_keys)
 
-Evaluation keys and public encryption keys are no secrets; secret keys are never registered.
+Evaluation keys and public encryption keys are not secret; secret keys are never registered.
 """
 
 import hashlib
@@ -12,21 +12,21 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from sealserve._codec.messages import CHUNK_BYTES
+from sealserve._codec.messages import key_messages
 from sealserve._rpc.calls import called
 from sealserve._rpc.channel import open_channel
-from sealserve._rpc.retry import Patience, retried
+from sealserve._rpc.retry import retried
 from sealserve.credentials import Credentials
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
-from sealserve.protocol.wire import key_from_proto, key_header_to_proto
+from sealserve.protocol.wire import key_from_proto
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
 
-_PUBLIC_KEY_TTL_SECONDS = 3600.0
+__all__ = ["KeyRegistry"]
 
 
 class KeyRegistry:
-    """Registers, lists and deletes keys; every method raises errors of `sealserve.errors` only.
+    """Registers, lists and deletes keys. Every method raises errors of `sealserve.errors` only.
 
     Args:
         address: HOST:PORT of the service.
@@ -63,16 +63,22 @@ class KeyRegistry:
 
         Args:
             data: the key, as its kind is written (see KeyKind in keys.proto).
-            kind: what it is for.
-            parameter_set: of the offer that needs it.
-            ttl_seconds: how long to keep it; the service keeps none longer than it wants to.
+            kind: what the key is for.
+            parameter_set: the name of the set of the offer that needs the key.
+            ttl_seconds: how long to keep the key. The service may keep it for less.
 
         Raises:
-            MalformedKeyError: it is no such key.
-            LimitExceededError, QuotaExceededError: it is too long, or the store is full.
+            MalformedKeyError: the data is no such key.
+            LimitExceededError, QuotaExceededError: the key is too long, or the store is full.
             KeyStoreUnavailableError: the service's store does not answer.
         """
-        header = KeyHeader(hashlib.sha256(data).hexdigest(), kind, parameter_set, len(data), ttl_seconds)
+        header = KeyHeader(
+            key_id=hashlib.sha256(data).hexdigest(),
+            kind=kind,
+            parameter_set=parameter_set,
+            byte_count=len(data),
+            ttl_seconds=ttl_seconds,
+        )
         return self._register(header, data)
 
     def register_blob(
@@ -85,21 +91,29 @@ class KeyRegistry:
         parameter_set: str = EI_PARAMETER_SET.name,
         ttl_seconds: float | None = None,
     ) -> KeyRecord:
-        """Register a key that lies in the service's own container, as uploads/TENANT/NAME, and return its record.
+        """Register a key that is the blob uploads/TENANT/NAME of the service's container.
 
         Args:
-            name: the blob's, without folders.
-            key_id: the SHA-256 of its bytes, in hexadecimal digits.
-            byte_count: its length.
-            kind: what it is for.
-            parameter_set: of the offer that needs it.
-            ttl_seconds: how long to keep it.
+            name: the blob's name, without folders.
+            key_id: the SHA-256 of the key's bytes, in hexadecimal digits.
+            byte_count: the key's length.
+            kind: what the key is for.
+            parameter_set: the name of the set of the offer that needs the key.
+            ttl_seconds: how long to keep the key.
 
         Raises:
             KeyNotFoundError: there is no such blob, or the service has no container.
             What `register` raises.
         """
-        return self._register(KeyHeader(key_id, kind, parameter_set, byte_count, ttl_seconds, name), b"")
+        header = KeyHeader(
+            key_id=key_id,
+            kind=kind,
+            parameter_set=parameter_set,
+            byte_count=byte_count,
+            ttl_seconds=ttl_seconds,
+            blob_name=name,
+        )
+        return self._register(header, b"")
 
     def get(self, key_id: str) -> KeyRecord:
         """Return what the service knows of a key.
@@ -130,32 +144,9 @@ class KeyRegistry:
         self._called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
 
     def _called(self, method: Callable[..., Any], request: Any) -> Any:
-        return retried(partial(called, method, request), Patience(self._timeout_seconds))
+        return retried(partial(called, method, request), self._timeout_seconds)
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
         register = self._stub.RegisterKey
-        patience = Patience(self._timeout_seconds)
-        response = retried(lambda left: called(register, _messages(header, data), left), patience)
+        response = retried(lambda left: called(register, key_messages(header, data), left), self._timeout_seconds)
         return key_from_proto(response.key)
-
-
-def public_key_upload(data: bytes, parameter_set: str) -> list[keys_pb2.RegisterKeyRequest]:
-    """Return the messages that register a public encryption key for an hour.
-
-    No longer, as most are those of one client and gone with it, and a store has no room for all that ever were. Who is
-    still there then is told KeyNotFound, and registers again.
-
-    Args:
-        data: the key.
-        parameter_set: of the offer that needs it.
-    """
-    key_id = hashlib.sha256(data).hexdigest()
-    kind = KeyKind.PUBLIC_ENCRYPTION_KEY
-    return list(_messages(KeyHeader(key_id, kind, parameter_set, len(data), _PUBLIC_KEY_TTL_SECONDS), data))
-
-
-def _messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKeyRequest]:
-    yield keys_pb2.RegisterKeyRequest(header=key_header_to_proto(header))
-    for offset in range(0, len(data), CHUNK_BYTES):
-        chunk = keys_pb2.KeyChunk(offset=offset, data=data[offset : offset + CHUNK_BYTES])
-        yield keys_pb2.RegisterKeyRequest(chunk=chunk)

@@ -1,10 +1,11 @@
 """SecretKey: a handle that keeps a secret key from ending up where it should not.
 
-It has no public constructor, shows no key material in its repr, cannot be pickled or copied, and exports only
-to a caller that holds the token of `sealserve.secret_key_access`.
+It has no public constructor, shows no key material in its repr, cannot be pickled or copied, and
+exports only to a caller that holds the token of `sealserve.secret_key_access`.
 
-Whoever learns many decrypted scores of a malicious server's replies can learn the key (see SECURITY.md): make a new
-key from time to time (`age`), and never send scores, errors or decisions to retry back to the service's operator.
+Someone who learns many scores decrypted from a malicious server's replies can learn the key (see
+SECURITY.md). Make a new key from time to time (`age`), and never send scores, errors or decisions
+to retry back to the service's operator.
 """
 
 import base64
@@ -20,6 +21,8 @@ from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
 from sealserve.he.public_key_format import check_public_key
 from sealserve.secret_key_access import TOKEN, SecretKeyAccess
+
+__all__ = ["SecretKey"]
 
 _FORMAT = "sealserve secret key 1"
 
@@ -108,7 +111,10 @@ class SecretKey:
             raise SecretKeyError(f"{os.fspath(path)}: {error.strerror}") from error
 
     def export(self, access: SecretKeyAccess) -> bytes:
-        """Return the key as an uncompressed SEAL object, to whoever holds `sealserve.secret_key_access.TOKEN`.
+        """Return the key as an uncompressed SEAL object.
+
+        Args:
+            access: `sealserve.secret_key_access.TOKEN`.
 
         Raises:
             SecretKeyError: `access` is not the token.
@@ -119,10 +125,12 @@ class SecretKey:
 
     @property
     def public_encryption_key(self) -> bytes:
-        """The public encryption key, an uncompressed SEAL object that is no secret: what services hide weights with.
+        """The public encryption key, an uncompressed SEAL object. It is not secret.
 
-        It is made by SEAL when it is first asked for, and saved with the secret key: equal bytes have an equal id, so
-        that one registration serves every program that loads the file.
+        Services hide weights with it.
+
+        SEAL makes it when it is first asked for, and `save` writes it with the secret key. Equal bytes
+        have an equal id, so that one registration serves every program that loads the file.
         """
         with self._lock:
             if not self._public_encryption_key:

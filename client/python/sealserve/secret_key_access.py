@@ -8,6 +8,8 @@ A search for the name of this module finds every place that exports a key.
 
 from typing import final
 
+__all__ = ["TOKEN", "SecretKeyAccess"]
+
 
 @final
 class SecretKeyAccess:

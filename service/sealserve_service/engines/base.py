@@ -9,7 +9,7 @@ between.
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from sealserve.protocol.item import ItemHeader, Scores
+from sealserve.protocol.item import EncryptedScores, ItemHeader
 from sealserve.protocol.model import Offer
 
 
@@ -23,7 +23,7 @@ class Scoring(Protocol):
             MalformedCiphertextError: its index is that within the item.
         """
 
-    def finish(self) -> Iterator[Scores]:
+    def finish(self) -> Iterator[EncryptedScores]:
         """Yield the pieces of the reply, in order, after the last ciphertext.
 
         Raises:

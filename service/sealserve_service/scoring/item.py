@@ -13,7 +13,7 @@ from sealserve.errors import (
     ParameterSetNotOfferedError,
     StaleConfigError,
 )
-from sealserve.protocol.item import ItemHeader, Scores
+from sealserve.protocol.item import EncryptedScores, ItemHeader
 from sealserve.protocol.model import Limits
 from sealserve.protocol.wire import scores_to_proto
 from sealserve.v1 import prediction_pb2
@@ -121,7 +121,7 @@ class ScoringItem:
             self.work.load_seconds += time.perf_counter() - start
         self.received += len(ciphertexts)
 
-    def scores(self) -> Iterator[Scores]:
+    def scores(self) -> Iterator[EncryptedScores]:
         """Yield the pieces of the reply; other items have their turn between two pieces."""
         pieces = iter(self._scoring.finish())
         while True:
@@ -134,7 +134,7 @@ class ScoringItem:
             yield piece
         self._admission.learn(self.engine, self.work.seconds)
 
-    def group(self, first_index: int, scores: Sequence[Scores]) -> prediction_pb2.ScoreGroup:
+    def group(self, first_index: int, scores: Sequence[EncryptedScores]) -> prediction_pb2.ScoreGroup:
         """Make a message of pieces of the reply."""
         start = time.perf_counter()
         group = scores_to_proto(first_index, scores)

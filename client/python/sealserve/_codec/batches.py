@@ -1,116 +1,121 @@
-"""Batches: rows that travel as one item. Rows of any origin are gathered into them, each checked alone."""
+"""Batches: rows that travel as one item, from any source, each row checked alone."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import InputError, SealserveError
-from sealserve.protocol.output import Output
+from sealserve.protocol.output import Scored
+
+Method = Literal["predict", "decision_function", "predict_proba"]
 
 _BLOCK_ROWS = 256  # of an array, quantized at once however few of them travel together
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that travel as one item, or a row that does not because it was refused.
+    """Rows that travel as one item, or one row that was refused and does not travel.
 
     Attributes:
-        first_index: of the first row, in the caller's count.
+        first_index: the index of the first row, in the caller's count.
         rows: float64 (rows, column_count), kept in case they must be quantized anew.
-        exchange: encrypts them, as `quantized`.
+        codec: encrypts the rows, as `quantized`.
+        quantized: int64 (rows, feature_count), on the model's grid.
         error: why the row was refused.
     """
 
     first_index: int
     rows: NDArray[np.float64]
-    exchange: Exchange
+    codec: RowCodec
     quantized: NDArray[np.int64]
     error: InputError | None = None
 
     @classmethod
-    def refused(cls, index: int, exchange: Exchange, error: InputError) -> "Batch":
-        """Stand for one row that was refused."""
-        return cls(index, np.empty((1, 0)), exchange, np.empty((1, 0), np.int64), error)
+    def refused(cls, index: int, codec: RowCodec, error: InputError) -> "Batch":
+        """Make the batch of one row that was refused."""
+        return cls(index, np.empty((1, 0)), codec, np.empty((1, 0), np.int64), error)
 
     @property
     def held_bytes(self) -> int:
-        """What it counts as in a stream's window."""
-        return self.exchange.offer.cost.held_bytes
+        """What the batch counts as in a stream's window."""
+        return self.codec.offer.cost.held_bytes
 
     @property
     def polynomials(self) -> int:
         """Polynomial pairs of its reply."""
-        return -(-self.exchange.model.output.score_count // self.exchange.offer.classes_per_polynomial)
-
-
-class Scored(NamedTuple):
-    """Scores (rows, score_count) with their meaning, which may change between two items as the model does."""
-
-    output: Output
-    scores: NDArray[np.float64]
+        return -(-self.codec.model.output.score_count // self.codec.offer.classes_per_polynomial)
 
 
 Result = tuple[Batch, Scored | SealserveError]
+"""A batch, and its scores or the error that it failed with."""
 
 
-class Gatherer:
-    """Gathers rows into batches; a row that is refused makes a batch of its own, with its error.
+class Batcher:
+    """Puts rows into batches. A row that is refused becomes a batch of its own, with its error.
 
     Args:
-        exchange: returns the one to use for so many rows an item; asked anew for every batch, as models change.
-        rows_per_item: rows to gather, if the offer takes so many; None for as many as it takes.
+        codec_for: returns the codec for so many rows an item. It is asked anew for every batch, as
+            models change.
+        rows_per_item: rows to put into a batch, if the offer takes so many; None for as many as it
+            takes.
         clip: move features outside the model's range to its nearest end instead of refusing them.
-        first_index: of the first row.
+        first_index: the index of the first row.
     """
 
     def __init__(
-        self, exchange: Callable[[int], Exchange], rows_per_item: int | None, *, clip: bool, first_index: int = 0
+        self, codec_for: Callable[[int], RowCodec], rows_per_item: int | None, *, clip: bool, first_index: int = 0
     ) -> None:
-        self._exchange_for = exchange
+        self._codec_for = codec_for
         self._rows_per_item = rows_per_item
         self._clip = clip
         self._next_index = first_index
-        self._gathered: list[NDArray[np.float64]] = []
-        self._exchange = exchange(rows_per_item or 1)
+        self._rows: list[NDArray[np.float64]] = []  # those that wait for a batch to be full
+        self._codec = codec_for(rows_per_item or 1)
 
     def batches(self, rows: Iterable[Any]) -> Iterator[Batch]:
-        """Gather all rows: of an array (rows, column_count) in blocks, of anything else one by one."""
+        """Yield the batches of all rows.
+
+        An array (rows, column_count) is read in blocks, anything else row by row.
+        """
         if isinstance(rows, np.ndarray) and rows.ndim == 2:
             yield from self._of_array(rows)
             return
         for row in rows:
             yield from self.add(row)
-        yield from self.rest()
+        yield from self.flush()
 
     def add(self, row: Any) -> Iterator[Batch]:
-        """Take a row (column_count,) and yield what is complete with it."""
-        if not self._gathered:
-            self._exchange = self._exchange_for(self._rows_per_item or 1)
+        """Add a row (column_count,) and yield the batches that it completes."""
+        if not self._rows:
+            self._renew_codec()
         try:
-            self._gathered.append(self._exchange.model.schema.rows([row]))
+            self._rows.append(self._codec.model.schema.rows([row]))
         except InputError as error:
-            yield from self.rest()
-            yield Batch.refused(self._counted(1), self._exchange, error)
-        if len(self._gathered) >= self._per_item:
-            yield from self.rest()
+            yield from self.flush()
+            yield Batch.refused(self._count(1), self._codec, error)
+        if len(self._rows) >= self._per_item:
+            yield from self.flush()
 
-    def rest(self) -> Iterator[Batch]:
-        """Yield what has been gathered."""
-        if self._gathered:
-            rows = np.concatenate(self._gathered)
-            self._gathered.clear()
+    def flush(self) -> Iterator[Batch]:
+        """Yield the batches of the rows that wait."""
+        if self._rows:
+            rows = np.concatenate(self._rows)
+            self._rows.clear()
             yield from self._checked(rows)
 
     @property
     def _per_item(self) -> int:
-        capacity = self._exchange.offer.rows_per_item
+        capacity = self._codec.offer.rows_per_item
         return capacity if self._rows_per_item is None else min(self._rows_per_item, capacity)
 
-    def _counted(self, row_count: int) -> int:
+    def _renew_codec(self) -> None:
+        self._codec = self._codec_for(self._rows_per_item or 1)
+
+    def _count(self, row_count: int) -> int:
         """Count rows and return the index of the first."""
         self._next_index += row_count
         return self._next_index - row_count
@@ -118,48 +123,78 @@ class Gatherer:
     def _of_array(self, rows: NDArray[Any]) -> Iterator[Batch]:
         start = 0
         while start < len(rows):
-            self._exchange = self._exchange_for(self._rows_per_item or 1)
+            self._renew_codec()
             block = rows[start : start + max(1, _BLOCK_ROWS // self._per_item) * self._per_item]
             start += len(block)
             try:
-                checked = self._exchange.model.schema.rows(block)
-            except InputError:  # if only of one that is no number
+                checked = self._codec.model.schema.rows(block)
+            except InputError:  # perhaps of a single row that holds something other than numbers
                 for row in block:
                     yield from self.add(row)
-                yield from self.rest()
+                yield from self.flush()
             else:
                 yield from self._checked(checked)
 
     def _checked(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
-        """Yield the batches of rows, one after the other but for those that are refused."""
+        """Yield the batches of rows, in order; rows that are refused have batches of their own."""
         try:
-            yield from self._split(rows, self._exchange.quantize(rows, clip=self._clip))
+            yield from self._split(rows, self._codec.quantize(rows, clip=self._clip))
             return
         except InputError as error:
             if len(rows) == 1:
-                yield Batch.refused(self._counted(1), self._exchange, error)
+                yield Batch.refused(self._count(1), self._codec, error)
                 return
         start = 0
-        for place in [*self._refused(rows), len(rows)]:
+        for place in [*self._refused_places(rows), len(rows)]:
             if start < place:
                 good = rows[start:place]
-                yield from self._split(good, self._exchange.quantize(good, clip=self._clip))
+                yield from self._split(good, self._codec.quantize(good, clip=self._clip))
             if place < len(rows):
                 yield from self._checked(rows[place : place + 1])
             start = place + 1
 
-    def _refused(self, rows: NDArray[np.float64]) -> list[int]:
-        """Return the places of rows that cannot be quantized."""
+    def _refused_places(self, rows: NDArray[np.float64]) -> list[int]:
+        """Return the places of the rows that cannot be quantized."""
         places = list[int]()
         for place in range(len(rows)):
             try:
-                self._exchange.quantize(rows[place : place + 1], clip=self._clip)
+                self._codec.quantize(rows[place : place + 1], clip=self._clip)
             except InputError:
                 places.append(place)
         return places
 
     def _split(self, rows: NDArray[np.float64], quantized: NDArray[np.int64]) -> Iterator[Batch]:
-        for at in range(0, len(rows), self._per_item):
-            part = slice(at, at + self._per_item)
-            first_index = self._counted(len(rows[part]))
-            yield Batch(first_index, rows[part], self._exchange, quantized[part])
+        for batch in split(rows, quantized, self._codec, self._per_item, first_index=self._next_index):
+            self._count(len(batch.rows))
+            yield batch
+
+
+def split(
+    rows: NDArray[np.float64],
+    quantized: NDArray[np.int64],
+    codec: RowCodec,
+    rows_per_item: int,
+    *,
+    first_index: int = 0,
+) -> Iterator[Batch]:
+    """Yield the batches of rows that have been quantized.
+
+    Args:
+        rows: (rows, column_count).
+        quantized: (rows, feature_count).
+        codec: encrypts them.
+        rows_per_item: rows of a full batch.
+        first_index: the index of the first row.
+    """
+    for start in range(0, len(rows), rows_per_item):
+        part = slice(start, start + rows_per_item)
+        yield Batch(first_index + start, rows[part], codec, quantized[part])
+
+
+def predictions(method: Method, result: Result) -> Iterator[tuple[int, Any]]:
+    """Yield (index, prediction or error) for each row of a batch."""
+    batch, scored = result
+    if isinstance(scored, SealserveError):
+        yield from ((batch.first_index + place, scored) for place in range(len(batch.rows)))
+    else:
+        yield from enumerate(getattr(scored.output, method)(scored.scores), batch.first_index)

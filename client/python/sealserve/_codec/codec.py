@@ -1,8 +1,9 @@
-"""Rows -> items, replies -> scores: the pure part of a client, shared by whatever does its I/O."""
+"""RowCodec: rows -> encrypted items, replies -> scores. Others do the I/O."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,31 +16,58 @@ from sealserve.he.layouts import Packing
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
-from sealserve.protocol.item import ItemHeader, Residues, Scores
-from sealserve.protocol.model import Cost, Model, Offer
+from sealserve.protocol.item import EncryptedScores, ItemHeader, Residues
+from sealserve.protocol.model import Limits, Model, Offer
+from sealserve.protocol.wire import header_to_proto
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
+from sealserve.v1 import prediction_pb2
+
+_KEPT_SHAPES = 8  # numbers of rows whose header and coefficients are kept
 
 
 @dataclass(frozen=True)
-class Item:
-    """One item, ready to send.
+class EncryptedItem:
+    """Encrypted rows that are ready to send.
 
     Attributes:
-        ciphertexts: encrypted as they are taken, and anew each time.
-        byte_count: their length, all together.
-        cost: of a full item.
+        header: what the item is.
+        header_message: the header as it is sent.
+        ciphertexts: uncompressed SEAL ciphertexts, encrypted as they are taken, and anew each time.
+        byte_count: the length of all ciphertexts.
+        piece_count: the number of pieces of the reply.
+        fits_a_message: whether the item and its reply may each travel in one message.
+        max_message_bytes: the service's limit.
+        requests: the serialized messages to send, of an item that is the same each time it is sent;
+            empty where each time encrypts the rows anew.
     """
 
     header: ItemHeader
+    header_message: prediction_pb2.ItemHeader
     ciphertexts: Iterable[bytes]
     byte_count: int
-    cost: Cost
+    piece_count: int
+    fits_a_message: bool
+    max_message_bytes: int
+    requests: tuple[bytes, ...] = ()
+
+    def request(self) -> bytes:
+        """Encrypt the item into one serialized message, for a unary call."""
+        message = prediction_pb2.PredictRequest(header=self.header_message, ciphertexts=self.ciphertexts)
+        return message.SerializeToString()
+
+
+def fits_a_message(byte_count: int, offer: Offer, limits: Limits) -> bool:
+    """Whether an item of so many bytes and its reply may each travel in one message."""
+    return max(byte_count, offer.cost.reply_bytes) <= limits.max_message_bytes
 
 
 @dataclass(frozen=True)
 class _Ciphertexts:
-    """Rows encrypted as they are taken: a batch of columns is longer than what is in memory at a time."""
+    """Rows that are encrypted as they are taken.
+
+    A batch of columns is longer than what should be in memory at a time.
+    """
 
     encryptor: Encryptor | PooledEncryptor
     packing: Packing
@@ -49,23 +77,24 @@ class _Ciphertexts:
         return self.encryptor.encrypt_all(self.packing.pack_rows(self.quantized_rows))
 
 
-class Exchange:
-    """Encrypts rows for one offer of a model and decrypts its replies.
+class RowCodec:
+    """Encrypts rows for one offer of a model and decrypts the replies.
 
     Args:
-        model: what the service says of it.
+        model: the service's description of the model.
         secret_key: the key to use; by default a new one.
-        offer: one of the model's; by default the best for single rows.
+        offer: one of the model's offers; by default the best for single rows.
         seeded: upload ciphertexts of half the size, for twice the time of encryption.
         encryptors: worker processes for the encryption of batches.
 
     Attributes:
-        public_key: what has to be registered before the first item; b"" where the weights are open.
-        key_id: its id; "" where there is none.
+        public_key: the key to register before the first item; b"" where the weights are open.
+        key_id: the id of the public key; "" where there is none.
 
     Raises:
-        ParameterError: the model has no offer that this client understands, or one that contradicts itself.
-        SecretKeyError: the given key belongs to no offer's ring.
+        ParameterError: the model has no offer that this client understands, or the offer
+            contradicts itself.
+        SecretKeyError: the given key does not fit the ring of any offer.
     """
 
     def __init__(
@@ -85,6 +114,7 @@ class Exchange:
         if _seal.fresh_parms_id(_seal.context(parameters)) != self.offer.parms_id:
             raise ParameterError(f"model {model.name!r}: parms_id is not that of the published parameters")
         self._centers = np.array(self.offer.score_centers, np.int64)
+        self._center_residues = self._centers % parameters.plain_modulus
         self._radii = np.array(self.offer.score_radii, np.int64)
         exported = self.secret_key.export(TOKEN)
         make = MakeEncryptor(SeededEncryptor if seeded else Encryptor, parameters, exported)
@@ -92,50 +122,79 @@ class Exchange:
         self._decryptor = Decryptor(parameters, exported)
         self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""
         self.key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
+        # Every item has as many ciphertexts and pieces of a reply, whatever its number of rows.
+        self._item_bytes = self._packing.ciphertexts * self._encryptor.ciphertext_bytes
+        self._fits_a_message = fits_a_message(self._item_bytes, self.offer, model.limits)
+        self._header = lru_cache(_KEPT_SHAPES)(partial(_item_header, model, self.offer, self._packing, self.key_id))
+        self._score_places = lru_cache(_KEPT_SHAPES)(partial(_score_places, self._packing))
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
         """Compute the features of rows (rows, column_count) and round them onto the model's grid.
+
+        Returns:
+            int64 (rows, feature_count).
 
         Raises:
             InputError: a feature is not finite or, unless `clip`, out of range.
         """
         return self.model.grid.quantize(self.model.features(rows), clip=clip)
 
-    def encrypt(self, quantized_rows: NDArray[np.int64]) -> Item:
-        """Pack and encrypt rows (1..rows_per_item, feature_count) on the model's grid."""
-        offer, packing = self.offer, self._packing
-        header = ItemHeader(
-            self.model.name,
-            self.model.config_id,
-            offer.layout,
-            offer.parameters.parameter_set.name,
-            len(quantized_rows),
-            packing.ciphertexts,
-            self.key_id,
+    def encrypt(self, quantized_rows: NDArray[np.int64]) -> EncryptedItem:
+        """Return an item of rows (1..rows_per_item, feature_count) on the model's grid."""
+        header, header_message = self._header(len(quantized_rows))
+        return EncryptedItem(
+            header=header,
+            header_message=header_message,
+            ciphertexts=_Ciphertexts(self._encryptor, self._packing, quantized_rows),
+            byte_count=self._item_bytes,
+            piece_count=self._packing.polynomials,
+            fits_a_message=self._fits_a_message,
+            max_message_bytes=self.model.limits.max_message_bytes,
         )
-        byte_count = packing.ciphertexts * self._encryptor.ciphertext_bytes
-        return Item(header, _Ciphertexts(self._encryptor, packing, quantized_rows), byte_count, offer.cost)
 
-    def decrypt(self, row_count: int, reply: Sequence[Scores]) -> NDArray[np.float64]:
-        """Decrypt the reply of an item of row_count rows: scores, float64 (row_count, score_count).
+    def decrypt(self, row_count: int, reply: Sequence[EncryptedScores]) -> NDArray[np.float64]:
+        """Decrypt the reply to an item of row_count rows: scores, float64 (row_count, score_count).
 
         Raises:
-            ReplyError: it fails a check, a score outside the published range included.
+            ReplyError: the reply fails a check; a score outside the published range is one.
         """
-        packing = self._packing
-        if len(reply) != packing.polynomials:
+        if len(reply) != self._packing.polynomials:
             raise ReplyError
         residues = np.empty((row_count, self.model.output.score_count), np.int64)
-        for polynomial, pair in enumerate(reply):
-            classes = packing.classes_in(polynomial)
-            places = packing.places(row_count, len(classes))
+        for pair, (classes, places) in zip(reply, self._score_places(row_count), strict=True):
             if not isinstance(pair, Residues):
                 raise ReplyError
-            decrypted = self._decryptor.decrypt(pair.c0, pair.c1, places.ravel())
-            residues[:, classes.start : classes.stop] = decrypted.reshape(places.shape)
+            decrypted = self._decryptor.decrypt(pair.c0, pair.c1, places)
+            residues[:, classes] = decrypted.reshape(row_count, -1)
         t = self.offer.parameters.plain_modulus
         # Distances from the centres, in -t/2 .. t/2; t < 2^60, so that nothing here leaves int64.
-        distances = (residues - self._centers % t + t // 2) % t - t // 2
+        distances = (residues - self._center_residues + t // 2) % t - t // 2
         if (np.abs(distances) > self._radii).any():
             raise ReplyError
         return np.asarray((self._centers + distances) / self.offer.score_scale)
+
+
+def _item_header(
+    model: Model, offer: Offer, packing: Packing, key_id: str, row_count: int
+) -> tuple[ItemHeader, prediction_pb2.ItemHeader]:
+    """Return the header of an item of so many rows, and the header as it is sent."""
+    header = ItemHeader(
+        model=model.name,
+        config_id=model.config_id,
+        layout=offer.layout,
+        parameter_set=offer.parameters.parameter_set.name,
+        row_count=row_count,
+        ciphertext_count=packing.ciphertexts,
+        key_id=key_id,
+    )
+    return header, header_to_proto(header)
+
+
+def _score_places(packing: Packing, row_count: int) -> list[tuple[slice, NDArray[np.intp]]]:
+    """Return the classes of each piece of a reply, and the coefficients of their scores."""
+    found = []
+    for polynomial in range(packing.polynomials):
+        classes = packing.classes_in(polynomial)
+        places = packing.places(row_count, len(classes)).ravel()
+        found.append((slice(classes.start, classes.stop), places))
+    return found

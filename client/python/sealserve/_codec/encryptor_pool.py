@@ -1,8 +1,11 @@
-"""Encryption in worker processes: SEAL's binding holds the GIL, so that threads would not make it faster.
+"""EncryptorPool: encryption in worker processes.
 
-A worker is a child of this process with a pipe of its own, so that whatever happens to one is noticed, and costs nobody
-anything but time (an executor of processes shares one pipe, and waits for ever for a worker that was killed while it
-wrote). A secret key goes to the workers through their pipes, and nowhere else.
+SEAL's binding holds the GIL, so that threads would not make encryption faster.
+
+A worker is a child of this process with a pipe of its own, so that the death of one is noticed and
+costs nothing but time. (An executor of processes shares one pipe, and waits for ever for a worker
+that was killed while it wrote.) A secret key goes to the workers through their pipes, and nowhere
+else.
 """
 
 import multiprocessing
@@ -28,21 +31,22 @@ _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy gRPC's thread
 
 
 class MakeEncryptor(NamedTuple):
-    """What an encryptor is made of: what travels to a worker."""
+    """The arguments of an encryptor, which travel to a worker."""
 
     kind: type[Encryptor]
     parameters: EncryptionParameters
     secret_key: bytes
 
     def __call__(self) -> Encryptor:
-        """Make one."""
+        """Make the encryptor."""
         return self.kind(self.parameters, self.secret_key)
 
 
 class EncryptorPool:
     """Worker processes, started when there is work for them.
 
-    They are spawned: a program that uses them has to be importable, its entry under `if __name__ == "__main__"`.
+    They are spawned: a program that uses them has to be importable, with its entry under
+    `if __name__ == "__main__"`.
     """
 
     def __init__(self, processes: int) -> None:
@@ -54,7 +58,7 @@ class EncryptorPool:
         self._deaths = 0
 
     def submit(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> "Task":
-        """Have plaintexts (n, N) encrypted; the result is None if there is no worker for them."""
+        """Have plaintexts (n, N) encrypted. The result is None if no worker could."""
         return self._threads.submit(self._encrypt, make, block)
 
     def _encrypt(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> list[bytes] | None:
@@ -86,11 +90,11 @@ Task = Future[list[bytes] | None]
 
 
 class PooledEncryptor:
-    """Encrypts many plaintexts in a pool and here at once, few here only.
+    """Encrypts many plaintexts in a pool and in this process at once, a few in this process only.
 
     Args:
-        pool: of any number of encryptors.
-        make: what the workers make theirs with.
+        pool: may serve any number of encryptors.
+        make: makes the encryptor, here and in the workers.
     """
 
     def __init__(self, pool: EncryptorPool, make: MakeEncryptor) -> None:
@@ -100,7 +104,10 @@ class PooledEncryptor:
         self.ciphertext_bytes = self._here.ciphertext_bytes
 
     def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
-        """Encrypt plaintexts, each (N,), in order: some blocks in the pool and, while that is busy, others here."""
+        """Encrypt plaintexts, each (N,), in order.
+
+        Blocks of them go to the pool and, while that is busy, are encrypted in this process.
+        """
         source, tasks = iter(plaintexts), deque[tuple[NDArray[np.uint64], Task]]()
         busy = _TASKS_AHEAD * self._pool.processes
         try:
@@ -127,7 +134,7 @@ class PooledEncryptor:
 
     def _result(self, block: NDArray[np.uint64], task: Task) -> Iterable[bytes]:
         encrypted = task.result()
-        # Without a worker it is slower, but nothing is lost.
+        # Without a worker, encryption is slower, but nothing is lost.
         return self._here.encrypt_all(block) if encrypted is None else encrypted
 
 
@@ -135,7 +142,7 @@ class _Worker:
     """A process that encrypts.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the process cannot be started.
     """
 
     def __init__(self) -> None:
@@ -148,7 +155,7 @@ class _Worker:
         """Encrypt plaintexts (n, N).
 
         Raises:
-            EOFError, OSError: it is no more.
+            EOFError, OSError: the process has ended.
         """
         self._pipe.send((make, plaintexts))
         joined = self._pipe.recv_bytes()
@@ -156,13 +163,13 @@ class _Worker:
         return [joined[start : start + length] for start in range(0, len(joined), length)]
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._pipe.close()
         self._process.join()
 
 
 def _work(pipe: Connection) -> None:
-    """Encrypt what comes through the pipe, until its other end is closed."""
+    """Encrypt the plaintexts that come through the pipe, until its other end is closed."""
     made = lru_cache(maxsize=4)(MakeEncryptor.__call__)
     try:
         while True:

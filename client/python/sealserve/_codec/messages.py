@@ -1,29 +1,32 @@
-"""The messages of items: one for a unary call, chunks for a stream."""
+"""Messages of items and keys: one message for a unary call, chunks for a stream or an upload."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 
-from sealserve._codec.codec import Item
-from sealserve.protocol.model import Limits
-from sealserve.protocol.wire import header_to_proto
-from sealserve.v1 import prediction_pb2
+from sealserve._codec.codec import EncryptedItem
+from sealserve.protocol.key_record import KeyHeader, KeyKind
+from sealserve.protocol.wire import key_header_to_proto
+from sealserve.v1 import keys_pb2, prediction_pb2
 
 CHUNK_BYTES = 1 << 20
 _CIPHERTEXTS_A_CHUNK = 8
+_PUBLIC_KEY_TTL_SECONDS = 3600.0
 
-SIGN_OF_LIFE = prediction_pb2.StreamPredictRequest(cancel=True)
-"""A cancel of no item, which says nothing else: see Limits.idle_timeout."""
-_MIN_SIGN_OF_LIFE_SECONDS, _MAX_SIGN_OF_LIFE_SECONDS = 0.01, 3600.0  # whatever a service says
+KEEP_ALIVE = prediction_pb2.StreamPredictRequest(cancel=True)
+"""The cancellation of no item. It says that the stream is still in use: see Limits.idle_timeout."""
+_MIN_KEEP_ALIVE_SECONDS, _MAX_KEEP_ALIVE_SECONDS = 0.01, 3600.0  # whatever a service says
 
 
-def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb2.StreamPredictRequest]:
-    """Yield the messages of an item, the first with its header, each with a chunk of it.
+def item_messages(item_id: int, item: EncryptedItem) -> Iterator[prediction_pb2.StreamPredictRequest]:
+    """Yield the messages of an item on a stream: a chunk in each, the header in the first.
 
-    A chunk has CHUNK_BYTES or some ciphertexts, whichever is more, within the limit: the products of few would be added
-    to sums that take more memory than they do.
+    A chunk has CHUNK_BYTES or some ciphertexts, whichever is more, within the service's limit. The
+    service adds the products of a chunk to its sums: the sums take more memory than the products of
+    a few ciphertexts do.
     """
-    header: prediction_pb2.ItemHeader | None = header_to_proto(item.header)
+    header: prediction_pb2.ItemHeader | None = item.header_message
     least_bytes = _CIPHERTEXTS_A_CHUNK * item.byte_count // item.header.ciphertext_count
-    chunk_bytes = min(max(CHUNK_BYTES, least_bytes), limits.max_message_bytes)
+    chunk_bytes = min(max(CHUNK_BYTES, least_bytes), item.max_message_bytes)
     chunk, byte_count = prediction_pb2.Chunk(), 0
     for index, ciphertext in enumerate(item.ciphertexts):
         if byte_count and byte_count + len(ciphertext) > chunk_bytes:
@@ -34,18 +37,49 @@ def messages(item_id: int, item: Item, limits: Limits) -> Iterator[prediction_pb
     yield prediction_pb2.StreamPredictRequest(item_id=item_id, header=header, chunk=chunk)
 
 
-def predict_request(item: Item) -> prediction_pb2.PredictRequest:
-    """Encrypt an item into one message."""
-    return prediction_pb2.PredictRequest(header=header_to_proto(item.header), ciphertexts=item.ciphertexts)
+def item_requests(item: EncryptedItem) -> Iterable[bytes]:
+    """Return the serialized messages of an item that travels in a call of its own.
+
+    They are encrypted as they are taken, unless the item has its own.
+    """
+    if item.requests:
+        return item.requests
+    if item.fits_a_message:
+        return iter([item.request()])
+    return (message.SerializeToString() for message in item_messages(1, item))
 
 
-def fits_a_message(item: Item, limits: Limits) -> bool:
-    """Whether an item and its reply may travel in one message each way."""
-    return max(item.byte_count, item.cost.reply_bytes) <= limits.max_message_bytes
+def public_key_messages(data: bytes, parameter_set: str) -> list[keys_pb2.RegisterKeyRequest]:
+    """Return the messages that register a public encryption key for an hour.
+
+    Most keys belong to one client and are of no use after it, and a store has no room for all keys
+    that ever were: hence no longer. A client that is still there after an hour gets
+    KeyNotFoundError and registers its key again.
+
+    Args:
+        data: the key.
+        parameter_set: the name of the offer's set.
+    """
+    header = KeyHeader(
+        key_id=hashlib.sha256(data).hexdigest(),
+        kind=KeyKind.PUBLIC_ENCRYPTION_KEY,
+        parameter_set=parameter_set,
+        byte_count=len(data),
+        ttl_seconds=_PUBLIC_KEY_TTL_SECONDS,
+    )
+    return list(key_messages(header, data))
 
 
-def sign_of_life_seconds(idle_timeout_seconds: float) -> float | None:
-    """Return how long to be silent on a stream: None for as long as one likes."""
+def key_messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKeyRequest]:
+    """Yield the messages that register a key: its header, then its bytes in chunks."""
+    yield keys_pb2.RegisterKeyRequest(header=key_header_to_proto(header))
+    for offset in range(0, len(data), CHUNK_BYTES):
+        chunk = keys_pb2.KeyChunk(offset=offset, data=data[offset : offset + CHUNK_BYTES])
+        yield keys_pb2.RegisterKeyRequest(chunk=chunk)
+
+
+def keep_alive_seconds(idle_timeout_seconds: float) -> float | None:
+    """Return how long a stream may be silent before a keep-alive message is due; None for ever."""
     if idle_timeout_seconds <= 0:
         return None
-    return min(max(_MIN_SIGN_OF_LIFE_SECONDS, idle_timeout_seconds / 3), _MAX_SIGN_OF_LIFE_SECONDS)
+    return min(max(_MIN_KEEP_ALIVE_SECONDS, idle_timeout_seconds / 3), _MAX_KEEP_ALIVE_SECONDS)

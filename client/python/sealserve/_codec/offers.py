@@ -6,52 +6,74 @@ from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Model, Offer
 from sealserve.secret_key import SecretKey
 
-# What a byte of ciphertexts takes beside the server's time: SEAL's encryption or decryption, and a link of 1 Gbit/s.
+# What a byte of ciphertexts takes besides the server's time: SEAL's encryption or decryption, and a
+# link of 1 Gbit/s.
 _SECONDS_A_BYTE = 15e-9
 
 
-def choose(model: Model, row_count: int, layout: Layout | None = None, *, secret_key: SecretKey | None = None) -> Offer:
+def choose(
+    model: Model,
+    row_count: int,
+    layout: Layout | None = None,
+    *,
+    parameter_set: str | None = None,
+    secret_key: SecretKey | None = None,
+) -> Offer:
     """Return the offer that takes so many rows in the least time, by the model's published costs.
 
     Args:
-        model: what the service says of it.
+        model: the service's description of the model.
         row_count: at least 1.
-        layout: the only one to look at; by default all that `Client` encrypts for.
+        layout: the only layout to consider; by default all that `Client` encrypts for.
+        parameter_set: the name of the only parameter set to consider; by default all.
         secret_key: the key that has to fit; by default any does.
 
     Raises:
         ParameterError: the model has no such offer that this client understands.
-        SecretKeyError: the key belongs to no offer's ring.
+        SecretKeyError: the key does not fit the ring of any offer.
     """
-    usable = [offer for offer in model.offers if layout in (None, offer.layout) and _is_usable(offer)]
+    understood = [offer for offer in model.offers if layout in (None, offer.layout) and _is_understood(offer)]
+    usable = [o for o in understood if parameter_set in (None, o.parameters.parameter_set.name)]
     if not usable:
-        what = "in a way that this version understands: update sealserve" if layout is None else f"as {layout.name}"
-        raise ParameterError(f"model {model.name!r} is not offered {what}")
+        raise ParameterError(f"model {model.name!r} is not offered {_described(understood, layout, parameter_set)}")
     fitting = [o for o in usable if secret_key is None or secret_key.fits(o.parameters.parameter_set)]
     if not fitting:
-        wanted = ", ".join(offer.parameters.parameter_set.name for offer in usable)
-        raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {wanted}")
+        raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {_names(usable)}")
 
     def seconds(offer: Offer) -> float:
         cost, items = offer.cost, -(-row_count // max(1, offer.rows_per_item))
         return items * (cost.server_seconds + _SECONDS_A_BYTE * (cost.request_bytes + cost.reply_bytes))
 
-    # Of each layout the service's preference; of several, the fastest.
+    # Of each layout the offer that the service prefers; of several layouts, the fastest.
     preferred = {offer.layout: offer for offer in reversed(fitting)}
     return min(preferred.values(), key=seconds)
 
 
-def _is_usable(offer: Offer) -> bool:
-    """Tell whether `Client` encrypts for an offer's layout, and the required key is the one that its mode is about."""
+def _is_understood(offer: Offer) -> bool:
+    """Tell whether `Client` encrypts for the layout, and the required key is that of the mode."""
     required = KeyKind.PUBLIC_ENCRYPTION_KEY if offer.private_weights else None
     return offer.layout.packing is not None and offer.required_key is required
+
+
+def _described(understood: list[Offer], layout: Layout | None, parameter_set: str | None) -> str:
+    """Say what is not offered, and why."""
+    if understood:
+        return f"with parameter set {parameter_set!r}: these are offered: {_names(understood)}"
+    if layout is None:
+        return "in a way that this version understands: update sealserve"
+    return f"as {layout.name}"
+
+
+def _names(offers: list[Offer]) -> str:
+    return ", ".join(offer.parameters.parameter_set.name for offer in offers)
 
 
 def packing_of(model: Model, offer: Offer) -> Packing:
     """Return the packing of an offer's items.
 
     Raises:
-        ParameterError: this version does not encrypt for the layout, or what is published contradicts itself.
+        ParameterError: this version does not encrypt for the layout, or what is published
+            contradicts itself.
     """
     N = offer.parameters.parameter_set.poly_modulus_degree
     make = offer.layout.packing

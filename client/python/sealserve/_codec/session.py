@@ -1,49 +1,62 @@
-"""What a client knows between its calls: the model, its keys, and what encrypts for them. No I/O."""
+"""Session: what a client knows between its calls, and its operations as steps. No I/O.
 
+A session knows the model, the keys, and the codecs that encrypt under them.
+"""
+
+import dataclasses
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Gatherer, Result, Scored
-from sealserve._codec.codec import Exchange
+from sealserve._codec.batches import Batch, Batcher, Method, Result, split
+from sealserve._codec.codec import EncryptedItem, RowCodec
 from sealserve._codec.encryptor_pool import EncryptorPool
+from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
-from sealserve.errors import InputError, SealserveError, StaleConfigError
+from sealserve._codec.steps import Call, Exclusive, Operation, ScoreBatches
+from sealserve._rpc.retry import CHANGED, MAX_CHANGES
+from sealserve.errors import InputError, KeyNotFoundError, SealserveError, ServiceError, StaleConfigError
 from sealserve.he.layouts import LAYOUTS, Layout
+from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model
+from sealserve.protocol.output import Scored
+from sealserve.protocol.wire import model_from_proto, scores_from_proto
 from sealserve.secret_key import SecretKey
-
-Method = Literal["predict", "decision_function", "predict_proba"]
+from sealserve.v1 import keys_pb2, model_pb2
 
 AUTO = "auto"
 LAYOUT_CHOICES = (AUTO, *(name for name, layout in LAYOUTS.items() if layout.packing is not None))
 """What `Client` takes as its layout."""
 
+_MAX_ROW_COUNTS = 1024  # whose codec is remembered
+
 
 class Session:
-    """A model and what encrypts for it.
+    """A model, and the codecs that encrypt for it. Threads may share a session.
 
     Args:
-        layout: which to use.
+        model_name: the model's name; may be empty when the service has one model only.
+        layout: one of LAYOUT_CHOICES.
+        parameter_set: the name of the only parameter set to use; None for any.
         secret_key: the key to use; by default one is made for each ring on first use.
         clip: move features outside the model's range to its nearest end instead of refusing them.
-        seeded: upload ciphertexts of half the size; None for those of single rows only.
+        seeded: upload ciphertexts of half the size; None for those layouts whose default it is.
         encrypt_processes: encrypt batches in so many processes beside this one.
 
-    Threads may share a session; `model` is None until somebody has asked the service.
-
     Raises:
-        InputError: there is no such layout, or number of processes.
+        InputError: there is no such layout, or the number of processes is negative.
     """
 
     def __init__(
         self,
+        model_name: str,
         layout: str,
         secret_key: SecretKey | None,
         *,
+        parameter_set: str | None,
         clip: bool,
         seeded: bool | None,
         encrypt_processes: int,
@@ -52,131 +65,262 @@ class Session:
             raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUT_CHOICES)}")
         if encrypt_processes < 0:
             raise InputError("encrypt_processes is at least 0")
+        self._model_name = model_name
+        self._layout = LAYOUTS.get(layout)
+        self._parameter_set = parameter_set
+        self._given_key = secret_key
+        self._clip = clip
         self._seeded = seeded
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
-        self.clip = clip
-        self._layout = LAYOUTS.get(layout)
-        self._given_key = secret_key
-        self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
         self._lock = threading.RLock()
-        self._model: Model | None = None
-        self._exchanges: dict[Layout, Exchange] = {}
-        self._registered = set[bytes]()  # public encryption keys
+        self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
+        self._known: Model | None = None
+        self._codecs: dict[Layout, RowCodec] = {}
+        self._codecs_by_rows: dict[int, RowCodec] = {}
+        self._registered_key_ids = {""}  # open weights need none
 
     def close(self) -> None:
         """End the processes that encrypt."""
         if self._encryptors:
             self._encryptors.close()
 
-    @property
-    def known_model(self) -> Model | None:
-        """What the service has said of the model, if it has been asked."""
-        return self._model
+    # The model
+
+    def model(self) -> Operation[Model]:
+        """Return the service's description of the model, which is asked for once."""
+        if self._known is None:
+            yield Exclusive("model", self._ask_first())
+        return self._known_model
+
+    def list_models(self, page_token: str) -> Operation[tuple[list[Model], str]]:
+        """Return a page of the models that the service lists, and the token of the next page."""
+        page = yield Call("list_models", model_pb2.ListModelsRequest(page_token=page_token), is_first_contact=True)
+        return list(map(model_from_proto, page.models)), page.next_page_token
 
     @property
-    def model(self) -> Model:
-        """What the service has said of the model, which somebody has asked by now."""
-        if self._model is None:
-            raise AssertionError("the model is not known yet")
-        return self._model
+    def _known_model(self) -> Model:
+        if self._known is None:
+            raise AssertionError("the service has not been asked for the model yet")
+        return self._known
 
-    def learn(self, model: Model) -> None:
-        """Take to heart what the service says; secret keys stay as long as an offer can use them."""
-        with self._lock:
-            self._model = model
-            self._exchanges.clear()
+    def _ask_first(self) -> Operation[None]:
+        if self._known is None:  # otherwise another thread has asked
+            yield from self._ask(self._model_name, is_first_contact=True)
 
-    def exchange(self, row_count: int) -> Exchange:
-        """Return what encrypts and decrypts so many rows.
+    def _refresh(self, stale: StaleConfigError) -> Operation[None]:
+        """Get the model again, unless another thread has."""
+        yield Exclusive("model", self._ask_again(stale))
+
+    def _ask_again(self, stale: StaleConfigError) -> Operation[None]:
+        known = self._known_model
+        if known.config_id != stale.current_config_id:
+            # By its name: without a name it might no longer be the only model.
+            yield from self._ask(known.name)
+
+    def _ask(self, name: str, *, is_first_contact: bool = False) -> Operation[None]:
+        response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
+        model = model_from_proto(response.model)
+        with self._lock:  # secret keys stay as long as an offer can use them
+            self._known = model
+            self._codecs.clear()
+            self._codecs_by_rows.clear()
+
+    # Codecs and their keys
+
+    def codec(self, row_count: int) -> RowCodec:
+        """Return the codec for so many rows.
 
         Raises:
             ParameterError, SecretKeyError: the model has no offer for them.
         """
+        if (known := self._codecs_by_rows.get(row_count)) is not None:
+            return known
         with self._lock:
-            offer = choose(self.model, row_count, self._layout, secret_key=self._given_key)
-            if (exchange := self._exchanges.get(offer.layout)) is None:
+            offer = choose(
+                self._known_model,
+                row_count,
+                self._layout,
+                parameter_set=self._parameter_set,
+                secret_key=self._given_key,
+            )
+            if (codec := self._codecs.get(offer.layout)) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
                 seeded = offer.layout.seeded_by_default if self._seeded is None else self._seeded
-                exchange = Exchange(self.model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
-                self._exchanges[offer.layout] = exchange
+                codec = RowCodec(self._known_model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
+                self._codecs[offer.layout] = codec
                 if key is None:
-                    self._secret_keys.append(exchange.secret_key)
-            return exchange
+                    self._secret_keys.append(codec.secret_key)
+            if len(self._codecs_by_rows) >= _MAX_ROW_COUNTS:
+                self._codecs_by_rows.clear()
+            self._codecs_by_rows[row_count] = codec
+            return codec
 
-    def lacks_key(self, exchange: Exchange) -> bool:
-        """Whether an exchange needs a public encryption key registered that has not been yet."""
-        return bool(exchange.public_key) and exchange.public_key not in self._registered
+    def codec_of_model(self, row_count: int) -> Operation[RowCodec]:
+        """Return the codec for so many rows, once the model is known."""
+        yield from self.model()
+        return self.codec(row_count)
 
-    def key_is_registered(self, exchange: Exchange) -> None:
-        """Take to heart that the key of an exchange has been registered."""
-        self._registered.add(exchange.public_key)
+    def register_key(self, row_count: int) -> Operation[None]:
+        """Register the public encryption key that items of so many rows need, if they need one."""
+        codec = yield from self.codec_of_model(row_count)
+        yield from self._register(codec)
 
-    def gatherer(self, rows_per_item: int | None = None, *, first_index: int = 0) -> Gatherer:
-        """Return what makes batches of rows: as many in each as the offer for them takes, or fewer if so asked."""
-        return Gatherer(self.exchange, rows_per_item, clip=self.clip, first_index=first_index)
+    def _register(self, codec: RowCodec) -> Operation[None]:
+        if codec.key_id not in self._registered_key_ids:
+            yield Exclusive("key", self._upload_first(codec))
 
-    def stream_gatherer(self, method: Method, rows_per_item: int | None) -> Gatherer:
-        """Return what makes batches of a stream's rows.
+    def _upload_first(self, codec: RowCodec) -> Operation[None]:
+        if codec.key_id not in self._registered_key_ids:  # otherwise another thread has registered it
+            yield from self._upload(codec)
+
+    def _register_again(self, codec: RowCodec) -> Operation[None]:
+        """Register a key that the service no longer has, unless another thread has meanwhile."""
+        yield Exclusive("key", self._upload_missing(codec))
+
+    def _upload_missing(self, codec: RowCodec) -> Operation[None]:
+        try:
+            yield Call("get_key", keys_pb2.GetKeyRequest(key_id=codec.key_id))
+        except KeyNotFoundError:
+            pass
+        else:
+            return
+        yield from self._upload(codec)
+
+    def _upload(self, codec: RowCodec) -> Operation[None]:
+        name = codec.offer.parameters.parameter_set.name
+        yield Call("register_key", public_key_messages(codec.public_key, name))
+        self._registered_key_ids.add(codec.key_id)
+
+    # Rows
+
+    def score(self, X: Any) -> Operation[Scored]:
+        """Score rows in order, all by one configuration of the model, again if it changes."""
+        for changes in range(MAX_CHANGES + 1):
+            model = self._known or (yield from self.model())
+            try:
+                return (yield from self._score_once(model, X))
+            except CHANGED as error:
+                if changes == MAX_CHANGES:
+                    raise
+                changed = error
+            yield from self._follow(changed, len(model.schema.rows(X)))
+        raise AssertionError("the loop returns or raises")
+
+    def _score_once(self, model: Model, X: Any) -> Operation[Scored]:
+        rows = model.schema.rows(X)
+        row_count = len(rows)
+        if row_count == 0:
+            return Scored(model.output, np.empty((0, model.output.score_count)))
+        codec = self._codecs_by_rows.get(row_count) or self.codec(row_count)
+        quantized, rows_per_item = codec.quantize(rows, clip=self._clip), codec.offer.rows_per_item
+        if codec.key_id not in self._registered_key_ids:
+            yield from self._register(codec)
+        if row_count <= rows_per_item:
+            item = codec.encrypt(quantized)
+            if item.fits_a_message:
+                response = yield Call("predict_serialized", item.request())
+                scores = codec.decrypt(row_count, scores_from_proto(response.scores))
+                return Scored(codec.model.output, scores)
+        scored: Scored = yield ScoreBatches(list(split(rows, quantized, codec, rows_per_item)), codec.model)
+        return scored
+
+    def _follow(self, changed: ServiceError, row_count: int) -> Operation[None]:
+        """Get the model again, or register the key again, whichever the error asks for."""
+        if isinstance(changed, StaleConfigError):
+            yield from self._refresh(changed)
+        else:
+            yield from self._register_again(self.codec(row_count))
+
+    def start_stream(self, method: Method, rows_per_item: int | None) -> Operation[tuple[Batcher, Model]]:
+        """Return the batcher of a stream's rows and the model, once the key is registered.
 
         Raises:
-            InputError: there is no such method, or too few rows an item.
+            InputError: there is no such method, or rows_per_item is below 1.
             NoSuchMethodError: the model's estimator has no probabilities.
         """
+        model = yield from self.model()
         if rows_per_item is not None and rows_per_item < 1:
             raise InputError("rows_per_item is at least 1")
         if method not in get_args(Method):
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":
-            self.model.output.check_probabilities()
+            model.output.check_probabilities()
+        codec = self.codec(rows_per_item or 1)
         if rows_per_item is None:
             rows_per_item = self._layout.default_rows_per_item if self._layout else 1
-        return self.gatherer(rows_per_item)
+        batcher = Batcher(self.codec, rows_per_item, clip=self._clip)
+        yield from self._register(codec)
+        return batcher, model
 
-    def batches(self, rows: NDArray[np.float64]) -> list[Batch]:
-        """Make the batches of all rows (rows, column_count), or of none.
+    def renew(self, batch: Batch, changed: ServiceError) -> Operation[Sequence[Batch]]:
+        """Make a batch anew after the service's configuration changed, or after it lost the key.
 
-        Raises:
-            InputError: a row is refused.
+        The new configuration may refuse rows, or need more items for them.
         """
-        exchange = self.exchange(len(rows))
-        quantized, per_item = exchange.quantize(rows, clip=self.clip), exchange.offer.rows_per_item
-        parts = (slice(start, start + per_item) for start in range(0, len(rows), per_item))
-        return [Batch(part.start, rows[part], exchange, quantized[part]) for part in parts]
-
-    def renewed(self, batch: Batch) -> Sequence[Batch]:
-        """Quantize a batch anew for the model as it is now; rows may be refused by now, or take more items."""
-        exchange = self.exchange(len(batch.rows))
-        gatherer = Gatherer(lambda _: exchange, None, clip=self.clip, first_index=batch.first_index)
-        return list(gatherer.batches(batch.rows))
+        if not isinstance(changed, StaleConfigError):
+            yield from self._register_again(batch.codec)
+            return [batch]
+        yield from self._refresh(changed)
+        codec = self.codec(len(batch.rows))
+        batcher = Batcher(lambda _: codec, None, clip=self._clip, first_index=batch.first_index)
+        batches = list(batcher.batches(batch.rows))
+        yield from self._register(codec)
+        return batches
 
     def joined(self, results: Iterable[Result]) -> Scored:
         """Put the scores of batches in order, once all have come.
 
         Raises:
-            SealserveError: that of a batch.
-            StaleConfigError: the model has changed half-way through.
+            SealserveError: a batch's.
+            StaleConfigError: the meaning of the scores changed half-way through.
         """
-        scored = dict[int, Scored]()
-        for batch, result in results:
-            scored[batch.first_index] = whole(result)
-        in_order = [scored[first] for first in sorted(scored)]
+        by_index = dict[int, Scored]()
+        for batch, scored in results:
+            if isinstance(scored, SealserveError):
+                raise scored
+            by_index[batch.first_index] = scored
+        in_order = [by_index[index] for index in sorted(by_index)]
         output = in_order[0].output
-        if any(result.output != output for result in in_order):
-            raise StaleConfigError(self.model.config_id)
-        return Scored(output, np.concatenate([result.scores for result in in_order]))
+        if any(scored.output != output for scored in in_order):
+            raise StaleConfigError(self._known_model.config_id)
+        return Scored(output, np.concatenate([scored.scores for scored in in_order]))
+
+    # Single items
+
+    def encrypt(self, X: Any, *, keep: bool) -> Operation[EncryptedItem]:
+        """Return an item of rows: see `Client.encrypt`."""
+        model = yield from self.model()
+        rows = model.schema.rows(X)
+        codec = self.codec(len(rows))
+        _check_row_count(codec, len(rows))
+        return _item(codec, codec.quantize(rows, clip=self._clip), keep=keep)
+
+    def encrypt_quantized(self, rows: NDArray[np.int64], *, keep: bool) -> Operation[EncryptedItem]:
+        """Return an item of rows on the grid: see `Client.encrypt_quantized`."""
+        codec = yield from self.codec_of_model(len(rows))
+        _check_row_count(codec, len(rows))
+        grid = codec.model.grid
+        if rows.shape[1:] != grid.minimum.shape or rows.dtype.kind not in "iu":
+            raise InputError(f"quantized rows are integers of shape (rows, {grid.feature_count})")
+        if (rows < 0).any() or (rows > grid.levels).any():
+            raise InputError("quantized rows are within 0..levels of the model's grid")
+        return _item(codec, rows, keep=keep)
+
+    def decrypt(self, reply: EncryptedReply) -> Scored:
+        """Decrypt the reply to an item: see `Client.decrypt`."""
+        codec = self._codecs.get(reply.header.layout) if reply.header.layout else None
+        if codec is None or codec.model.config_id != reply.header.config_id:
+            raise StaleConfigError(self._known_model.config_id)
+        return Scored(codec.model.output, codec.decrypt(reply.header.row_count, reply.scores))
 
 
-def whole(result: Scored | SealserveError) -> Scored:
-    """Return scores, or raise the error that there is instead."""
-    if isinstance(result, SealserveError):
-        raise result
-    return result
+def _check_row_count(codec: RowCodec, row_count: int) -> None:
+    if not 1 <= row_count <= codec.offer.rows_per_item:
+        raise InputError(f"an item holds 1 to {codec.offer.rows_per_item} rows, not {row_count}")
 
 
-def predictions(method: Method, result: Result) -> Iterator[tuple[int, Any]]:
-    """Yield (index, prediction or error) for each row of a batch."""
-    batch, scored = result
-    if isinstance(scored, SealserveError):
-        yield from ((batch.first_index + place, scored) for place in range(len(batch.rows)))
-    else:
-        yield from enumerate(getattr(scored.output, method)(scored.scores), batch.first_index)
+def _item(codec: RowCodec, quantized: NDArray[np.int64], *, keep: bool) -> EncryptedItem:
+    item = codec.encrypt(quantized)
+    if not keep:
+        return item
+    return dataclasses.replace(item, requests=tuple(item_requests(item)))

@@ -1,24 +1,20 @@
-"""Calls, gRPC's failures -> sealserve's errors, items -> messages: what every client does."""
+"""Calls: one attempt each, with gRPC's failures as errors of `sealserve.errors`."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import grpc
 
-from sealserve._codec.codec import Item
-from sealserve._codec.messages import fits_a_message, messages, predict_request
-from sealserve._rpc.retry import Patience, retried
+from sealserve._rpc.methods import Methods
 from sealserve._rpc.status import translated
-from sealserve.protocol.item import Scores
-from sealserve.protocol.model import Limits, Model
-from sealserve.protocol.wire import error_from_proto, model_from_proto, scores_from_proto
-from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2_grpc
-
-T = TypeVar("T")
+from sealserve.errors import ReplyError
+from sealserve.protocol.item import EncryptedReply, EncryptedScores, ItemHeader
+from sealserve.protocol.wire import error_from_proto, scores_from_proto
+from sealserve.v1 import prediction_pb2
 
 
 def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
-    """Call a method that has one reply.
+    """Call a method that has one response.
 
     Raises:
         SealserveError: the call failed.
@@ -29,33 +25,125 @@ def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> 
         raise translated(error) from error
 
 
-def described(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
-    """Ask what a model is; the name may be empty when the service has one model only."""
-    return retried(lambda left: described_once(channel, name, left), Patience(timeout_seconds))
+def send_item(
+    methods: Methods,
+    requests: Iterable[bytes],
+    timeout_seconds: float,
+    *,
+    header: ItemHeader,
+    piece_count: int,
+    in_one_message: bool,
+) -> EncryptedReply:
+    """Send an item in a call of its own and return the reply.
 
+    Args:
+        methods: those of the connection to use.
+        requests: the serialized messages of the item.
+        timeout_seconds: how long the reply may take.
+        header: the item's.
+        piece_count: the number of pieces of the reply.
+        in_one_message: whether the item and its reply travel in one message each way.
 
-def described_once(channel: grpc.Channel, name: str, timeout_seconds: float) -> Model:
-    """Ask what a model is, once."""
-    request = model_pb2.GetModelRequest(model=name)
-    return model_from_proto(called(model_pb2_grpc.ModelServiceStub(channel).GetModel, request, timeout_seconds).model)
-
-
-def scored(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
-    """Score an item, and again as long as the service is too busy: see `scored_once`."""
-    return retried(lambda left: scored_once(channel, item, limits, left), Patience(timeout_seconds))
-
-
-def scored_once(channel: grpc.Channel, item: Item, limits: Limits, timeout_seconds: float) -> list[Scores]:
-    """Score an item, once: in one message each way if they fit, else on a stream of its own; returns the reply."""
-    stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-    if fits_a_message(item, limits):
-        return scores_from_proto(called(stub.Predict, predict_request(item), timeout_seconds).scores)
-    reply: list[Scores] = []
+    Raises:
+        ReplyError: the reply has another number of pieces.
+        SealserveError: the call or the item failed.
+    """
+    sent = _SentItem(header, piece_count)
+    counted = sent.count(requests)
     try:
-        for response in stub.StreamPredict(messages(1, item, limits), timeout=timeout_seconds):
-            if response.HasField("error"):
-                raise error_from_proto(response.error)
-            reply += scores_from_proto(response.scores)
+        if in_one_message:
+            sent.receive(methods.predict_serialized(next(counted), timeout=timeout_seconds))
+            return sent.reply
+        call = methods.stream_predict_serialized(counted, timeout=timeout_seconds)
+        try:
+            for response in call:
+                sent.receive_part(response)
+        finally:
+            call.cancel()  # nothing more is sent of an item that was refused
     except grpc.RpcError as error:
         raise translated(error) from error
-    return reply
+    return sent.reply
+
+
+async def send_item_async(
+    methods: Methods,
+    requests: Iterable[bytes],
+    timeout_seconds: float,
+    *,
+    header: ItemHeader,
+    piece_count: int,
+    in_one_message: bool,
+) -> EncryptedReply:
+    """Do what `send_item` does, for asyncio."""
+    sent = _SentItem(header, piece_count)
+    counted = sent.count(requests)
+    try:
+        if in_one_message:
+            sent.receive(await methods.predict_serialized(next(counted), timeout=timeout_seconds))
+            return sent.reply
+        call = methods.stream_predict_serialized(counted, timeout=timeout_seconds)
+        try:
+            async for response in call:
+                sent.receive_part(response)
+        finally:
+            call.cancel()
+    except grpc.RpcError as error:
+        raise translated(error) from error
+    return sent.reply
+
+
+class _SentItem:
+    """An item in a call of its own: the bytes of its messages, and its reply so far."""
+
+    def __init__(self, header: ItemHeader, piece_count: int) -> None:
+        self._header = header
+        self._piece_count = piece_count
+        self._request_bytes = self._reply_bytes = 0
+        self._server_seconds = 0.0
+        self._scores: list[EncryptedScores] = []
+
+    def count(self, requests: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield messages and count their bytes."""
+        for request in requests:
+            self._request_bytes += len(request)
+            yield request
+
+    def receive_part(self, response: prediction_pb2.StreamPredictResponse) -> None:
+        """Add a response of a stream.
+
+        Raises:
+            ServiceError: the item failed.
+            ReplyError: there are more pieces than there should be.
+        """
+        if response.HasField("error"):
+            raise error_from_proto(response.error)
+        self.receive(response)
+
+    def receive(self, response: prediction_pb2.PredictResponse | prediction_pb2.StreamPredictResponse) -> None:
+        """Add a response.
+
+        Raises:
+            ReplyError: there are more pieces than there should be.
+        """
+        self._reply_bytes += response.ByteSize()
+        self._scores += scores_from_proto(response.scores)
+        self._server_seconds += response.done.server_seconds
+        if len(self._scores) > self._piece_count:  # a malicious service might never stop
+            raise ReplyError
+
+    @property
+    def reply(self) -> EncryptedReply:
+        """The whole reply.
+
+        Raises:
+            ReplyError: pieces are missing.
+        """
+        if len(self._scores) != self._piece_count:
+            raise ReplyError
+        return EncryptedReply(
+            header=self._header,
+            scores=self._scores,
+            request_bytes=self._request_bytes,
+            reply_bytes=self._reply_bytes,
+            server_seconds=self._server_seconds,
+        )

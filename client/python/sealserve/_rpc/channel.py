@@ -1,4 +1,4 @@
-"""Connections: TLS or plaintext, and a token on every call. Loads neither NumPy nor SEAL."""
+"""Channels: TLS or plaintext, and a token on every call. Loads neither NumPy nor SEAL."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,13 +9,15 @@ import grpc.aio
 from sealserve.credentials import Credentials, pem
 from sealserve.protocol.address import host_of, is_loopback
 
-# A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15 coefficients and
-# 15 primes. A unary reply has at most Limits.max_message_bytes.
+# A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15
+# coefficients and 15 primes. A unary reply has at most Limits.max_message_bytes.
 MAX_REPLY_BYTES = 16 << 20
 
 
 def open_channel(address: str, credentials: Credentials | None = None) -> grpc.Channel:
-    """Open a connection of its own: else channels to one address share one, and so reach one process of a service.
+    """Open a channel with a connection of its own.
+
+    By default channels to one address share a connection, and so reach one process of a service.
 
     Raises:
         CredentialsError: a file of the credentials cannot be used.
@@ -42,7 +44,7 @@ def open_aio_channel(address: str, credentials: Credentials | None = None) -> gr
 
 
 def token_metadata(credentials: Credentials | None) -> tuple[tuple[str, str], ...]:
-    """Return what every call has to say of who calls."""
+    """Return the metadata that identifies the caller, for every call."""
     return (_authorization(credentials.token),) if credentials and credentials.token else ()
 
 
@@ -72,7 +74,7 @@ _Continuation = Callable[[Any, Any], Any]
 
 
 class _CallDetails(NamedTuple):
-    """What gRPC's interceptors hand on."""
+    """The details of a call that gRPC's interceptors pass on."""
 
     method: str
     timeout: float | None
@@ -88,7 +90,10 @@ class _TokenOnEveryCall(
     grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
     grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg]
 ):
-    """Adds the token to the metadata. gRPC's own call credentials do not work in plaintext, not even on loopback."""
+    """Adds the token to the metadata.
+
+    gRPC's own call credentials do not work in plaintext, not even on loopback.
+    """
 
     def __init__(self, token: str) -> None:
         self._header = _authorization(token)

@@ -1,60 +1,130 @@
-"""A client's connections: each in a numbered place, and replaced there by another once it is broken."""
+"""Connections: those of a client, by number. Another one replaces one that is broken."""
 
+import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from sealserve._rpc.methods import Methods
+from sealserve._rpc.retry import ON_ANOTHER_CONNECTION, RetryBudget
+from sealserve._rpc.status import translated
+from sealserve.errors import SealserveError
 
 C = TypeVar("C")
 
 
 class Connections(Generic[C]):
-    """Opens connections as they are used, closes those that were replaced once nobody uses them any more.
+    """Opens connections when they are used first, and closes replaced ones after their last use.
 
     Args:
-        open_one, close_one: of what kind they are.
+        open_one, close_one: open and close a connection.
     """
 
     def __init__(self, open_one: Callable[[], C], close_one: Callable[[C], None]) -> None:
         self._open_one = open_one
         self._close_one = close_one
         self._lock = threading.Lock()
-        self._places: dict[int, C] = {}
+        self._current: dict[int, C] = {}
         self._uses: Counter[C] = Counter()
 
     @contextmanager
     def use(self, number: int) -> Iterator[C]:
-        """Use the connection of a place, which is opened if there is none."""
+        """Use the connection of a number. It is opened if there is none."""
         with self._lock:
-            if number not in self._places:
-                self._places[number] = self._open_one()
-            connection = self._places[number]
+            if number not in self._current:
+                self._current[number] = self._open_one()
+            connection = self._current[number]
             self._uses[connection] += 1
         try:
             yield connection
         finally:
             with self._lock:
                 self._uses[connection] -= 1
-                self._forget_unused()
+                if self._current.get(number) is not connection:
+                    self._close_unused()
 
     def replace(self, connection: C) -> None:
-        """Have whoever comes next use another one in its place."""
+        """Have the next user of the connection's number use another one."""
         with self._lock:
-            self._places = {number: kept for number, kept in self._places.items() if kept is not connection}
-            self._forget_unused()
+            self._current = {number: kept for number, kept in self._current.items() if kept is not connection}
+            self._close_unused()
 
     def close(self) -> None:
-        """Close all."""
+        """Close all connections."""
         with self._lock:
-            for connection in {*self._places.values(), *self._uses}:
+            for connection in {*self._current.values(), *self._uses}:
                 self._close_one(connection)
-            self._places.clear()
+            self._current.clear()
             self._uses.clear()
 
-    def _forget_unused(self) -> None:
-        """Close what has no place and no user."""
-        placed = set(map(id, self._places.values()))
-        for connection in [c for c, uses in self._uses.items() if not uses and id(c) not in placed]:
+    def _close_unused(self) -> None:
+        """Close the replaced connections that have no user."""
+        current = set(map(id, self._current.values()))
+        for connection in [c for c, uses in self._uses.items() if not uses and id(c) not in current]:
             del self._uses[connection]
             self._close_one(connection)
+
+
+def call(
+    connections: Connections[Methods],
+    method: str,
+    request: Any,
+    timeout_seconds: float,
+    unanswered_seconds: float | None = None,
+) -> Any:
+    """Call a method of `Methods`, with retries, on another connection where the first is dead.
+
+    Args:
+        connections: the client's.
+        method: the method's name.
+        request: its request.
+        timeout_seconds: for all attempts together.
+        unanswered_seconds: for as long as nothing answers.
+
+    Raises:
+        SealserveError: what `RetryBudget.spend` raises.
+    """
+    budget = RetryBudget(timeout_seconds, time.monotonic(), unanswered_seconds)
+    seconds_left = timeout_seconds
+    while True:
+        with connections.use(0) as connection:
+            try:
+                return getattr(connection, method)(request, timeout=seconds_left)
+            except grpc.RpcError as error:
+                failure = _failure(connections, connection, error)
+        time.sleep(budget.spend(failure))
+        seconds_left = budget.seconds_left
+
+
+async def call_async(
+    connections: Connections[Methods],
+    method: str,
+    request: Any,
+    timeout_seconds: float,
+    unanswered_seconds: float | None = None,
+) -> Any:
+    """Do what `call` does, for asyncio."""
+    budget = RetryBudget(timeout_seconds, time.monotonic(), unanswered_seconds)
+    seconds_left = timeout_seconds
+    while True:
+        with connections.use(0) as connection:
+            try:
+                return await getattr(connection, method)(request, timeout=seconds_left)
+            except grpc.RpcError as error:
+                failure = _failure(connections, connection, error)
+        await asyncio.sleep(budget.spend(failure))
+        seconds_left = budget.seconds_left
+
+
+def _failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
+    """Return the typed error of a failed call; replace its connection where another may help."""
+    failure = translated(error)
+    failure.__cause__ = error
+    if isinstance(failure, ON_ANOTHER_CONNECTION):
+        connections.replace(connection)
+    return failure

@@ -1,11 +1,11 @@
-"""Which failures pass, and how long to wait before the next try. Neither gRPC nor a clock here."""
+"""Retries: which failures may pass, and how long to wait before the next attempt. No gRPC here."""
 
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
-from sealserve import errors
 from sealserve.errors import (
     DeadlineError,
     DrainingError,
@@ -19,22 +19,26 @@ from sealserve.errors import (
 )
 
 BUSY = (QuotaExceededError, DrainingError, KeyStoreUnavailableError)
-"""Errors of a service that may do later what it does not now; each has a retry delay."""
+"""Errors of a service that may do later what it refuses now; each has a retry delay."""
 
 BROKEN = (UnavailableError, DeadlineError, IdleTimeoutError)
-"""Errors of a stream that another one does not share."""
+"""Errors of one stream that another stream may not meet."""
 
 CHANGED = (StaleConfigError, KeyNotFoundError)
-"""Errors of an item that was made for what is no longer so: made anew, or with its key there again, it can go on."""
+"""Errors of an item whose model or key has changed: made anew, or once registered, it can go on."""
 
-ELSEWHERE = (UnavailableError, DrainingError)
-"""Errors that another connection, hence perhaps another process of the service, may not share."""
+ON_ANOTHER_CONNECTION = (UnavailableError, DrainingError)
+"""Errors that another connection, and so perhaps another process of the service, may not meet."""
+
+MAX_CHANGES = 4
+"""How often a client follows a change of the model: processes do not change at one instant."""
 
 FIRST_CONTACT_SECONDS = 1.0
-"""How long to look for a service that has never answered: long enough if one of its processes is just dying."""
+"""How long to look for a service that has never answered: enough if a process is just dying."""
 
 _BREAK_SECONDS = 0.05
-# What a wait grows to when the service asks for less: a few attempts a timeout, or a client could starve.
+# What a wait grows to when the service asks for less: a few attempts a timeout, or a client could
+# starve.
 _MAX_GROWN_SECONDS = 2.0
 _GROWTH = 1.5
 _MAX_EXPONENT = 30
@@ -43,7 +47,8 @@ _MAX_EXPONENT = 30
 def delay_seconds(error: SealserveError | None, failures: int) -> float:
     """Return how long to wait after so many failures in a row, the last one with the error.
 
-    Ever longer, and not all clients at once: else those that were refused together come back together.
+    The delays grow, and differ from client to client: otherwise clients that were refused together
+    would come back together.
     """
     growth = _GROWTH ** min(failures - 1, _MAX_EXPONENT)
     if isinstance(error, BUSY):
@@ -52,58 +57,69 @@ def delay_seconds(error: SealserveError | None, failures: int) -> float:
     return min(_BREAK_SECONDS * growth, _MAX_GROWN_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
 
 
-T = TypeVar("T")
+@dataclass
+class RetryBudget:
+    """How long to retry a call that fails in a way that may pass.
 
-
-class Patience:
-    """How long to go on with something that fails in a way that may pass.
-
-    Args:
+    Attributes:
         seconds: for all attempts together.
-        unanswered_seconds: for as long as nothing answers at all; by default that is no error that passes.
+        began: when the first attempt began, by time.monotonic().
+        unanswered_seconds: for as long as nothing answers at all; None if that is not to be
+            retried.
     """
 
-    def __init__(self, seconds: float, unanswered_seconds: float | None = None) -> None:
-        unanswered = () if unanswered_seconds is None else (errors.UnavailableError,)
-        # The end of the time passes to who says why there was none: see `delay_seconds`.
-        self.passing = (*BUSY, *unanswered, errors.DeadlineError)
-        self._failure: errors.SealserveError | None = None
-        now = time.monotonic()
-        self._end = now + seconds
-        self._unanswered_end = now + min(seconds, unanswered_seconds or 0.0)
-        self._failures = 0
+    seconds: float
+    began: float
+    unanswered_seconds: float | None = None
+    _failures: int = 0
+    _last_failure: SealserveError | None = None
+
+    @property
+    def passing(self) -> tuple[type[SealserveError], ...]:
+        """The errors to retry. The end of the time is one: `spend` raises the failure before it."""
+        unanswered = () if self.unanswered_seconds is None else (UnavailableError,)
+        return (*BUSY, *unanswered, DeadlineError)
 
     @property
     def seconds_left(self) -> float:
-        """For the next attempt."""
-        return max(0.0, self._end - time.monotonic())
+        """How long the next attempt may take."""
+        return max(0.0, self.began + self.seconds - time.monotonic())
 
-    def delay_seconds(self, error: errors.SealserveError) -> float:
-        """Return how long to wait after a failure.
+    def spend(self, failure: SealserveError) -> float:
+        """Count a failure, and return how long to wait before the next attempt.
 
         Raises:
-            SealserveError: the error, when no time is left for another attempt; if that is all that it says, the one
-                before.
+            SealserveError: the failure, if it does not pass or no time is left for another attempt.
+                Where it says only that the time is up, the failure before it, if there is one.
         """
-        if isinstance(error, errors.DeadlineError):
-            raise error if self._failure is None else self._failure
-        self._failure = error
+        if not isinstance(failure, self.passing):
+            raise failure
+        if isinstance(failure, DeadlineError):
+            raise failure if self._last_failure is None else self._last_failure
+        self._last_failure = failure
         self._failures += 1
-        delay = delay_seconds(error, self._failures)
-        end = self._unanswered_end if isinstance(error, errors.UnavailableError) else self._end
-        if time.monotonic() + delay >= end:
-            raise error
+        delay = delay_seconds(failure, self._failures)
+        seconds = self.seconds
+        if isinstance(failure, UnavailableError):
+            seconds = min(seconds, self.unanswered_seconds or 0.0)
+        if time.monotonic() + delay >= self.began + seconds:
+            raise failure
         return delay
 
 
-def retried(act: Callable[[float], T], patience: Patience) -> T:
+T = TypeVar("T")
+
+
+def retried(act: Callable[[float], T], seconds: float, unanswered_seconds: float | None = None) -> T:
     """Act, with the seconds that are left, and again after a delay when a failure may pass.
 
     Raises:
-        SealserveError: what the last attempt raised.
+        SealserveError: what `RetryBudget.spend` raises.
     """
+    budget = RetryBudget(seconds, time.monotonic(), unanswered_seconds)
     while True:
         try:
-            return act(patience.seconds_left)
-        except patience.passing as error:
-            time.sleep(patience.delay_seconds(error))
+            return act(budget.seconds_left)
+        except SealserveError as error:
+            delay = budget.spend(error)
+        time.sleep(delay)

@@ -11,13 +11,14 @@ from sealserve.v1 import errors_pb2
 
 # What gRPC's own server says as it refuses a call for the number of those that it has.
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
-# What gRPC says of a stream that broke; the last is grpc.aio's word if something was just being written.
+# What gRPC says of a stream that broke; the last is grpc.aio's word if something was just being
+# written.
 _BROKEN_STREAM = ("RST_STREAM", "Stream removed", "Internal error from Core")
 _REFUSED_SECONDS = 1.0
 
 
 def translated(error: Any) -> errors.SealserveError:
-    """Return the typed error that a failed call (a grpc.RpcError) carries, or what its status code means."""
+    """Return the typed error that a failed call (grpc.RpcError) carries, or that of its status."""
     code, details = error.code(), error.details() or ""
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     if detail := _detail(packed):
@@ -25,7 +26,7 @@ def translated(error: Any) -> errors.SealserveError:
     # A server that begins to shut down ends the calls that are just arriving with CANCELLED.
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or any(s in details for s in _BROKEN_STREAM):
         return errors.UnavailableError(f"the service cannot be reached: {details}")
-    if code is grpc.StatusCode.UNAUTHENTICATED:  # bare, as nothing tells a stranger whose service it is
+    if code is grpc.StatusCode.UNAUTHENTICATED:  # without a detail: a stranger learns nothing of the service
         return errors.UnauthenticatedError()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY_CALLS in details:
         return errors.QuotaExceededError("concurrent_calls", _REFUSED_SECONDS)
@@ -39,6 +40,6 @@ def _detail(value: bytes) -> errors_pb2.Error | None:
         for packed in Status.FromString(value).details:
             if packed.Is(errors_pb2.Error.DESCRIPTOR):
                 return errors_pb2.Error.FromString(packed.value)
-    except ValueError:  # protobuf's DecodeError is one: not ours, so that the status code has to do
+    except ValueError:  # protobuf's DecodeError is one: the detail is not ours, and the status code has to do
         pass
     return None

@@ -1,8 +1,9 @@
-"""Batches of rows through one or several streams at once, in coroutines: `_stream` for asyncio, on the same Transfer.
+"""AsyncScoreStream: batches of rows through one or several streams at once, in asyncio's tasks.
 
-A feeder takes batches from the source; a reader of each lane opens its streams and receives; a sender of each stream
-asks for a batch, has it encrypted in a thread and sends it. Everything else happens between two awaits, so that there
-is no lock.
+A feeder takes batches from the source. A reader of each slot opens its streams and receives. A
+sender of each stream asks for a batch, has it encrypted in a thread and sends it. Everything else
+happens between two awaits, so that there is no lock. The tasks share a Schedule, as the threads of
+`sealserve._streaming.threads` do.
 """
 
 import asyncio
@@ -10,35 +11,26 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from sealserve._codec.batches import Batch, Result
-from sealserve._codec.messages import SIGN_OF_LIFE, messages, sign_of_life_seconds
-from sealserve._rpc.retry import ELSEWHERE
+from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seconds
+from sealserve._rpc.connections import Connections
+from sealserve._rpc.methods import Methods
+from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import translated
-from sealserve._streaming.schedule import End, Flight, Job, Lane, Transfer, result_of
-from sealserve._streaming.threads import LAST_SECONDS, MAX_RESULTS, look_seconds
+from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypted
+from sealserve._streaming.slots import PendingBatch, Slot, Stream
+from sealserve._streaming.threads import CLOSING_SECONDS, MAX_RESULTS, check_seconds
 from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError
 from sealserve.protocol.model import Limits
 
 
-class AsyncLine(NamedTuple):
-    """A connection to open streams on.
-
-    Attributes:
-        call: returns the call, to read from and write to.
-        replace: has the next stream use another connection.
-    """
-
-    call: Callable[[], Any]
-    replace: Callable[[], None]
-
-
 class _Signal:
-    """Wakes those who wait for it."""
+    """Wakes the tasks that wait for it."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
@@ -60,38 +52,37 @@ class _Signal:
 
 
 class AsyncScoreStream:
-    """Iterate, once, to get (batch, scores or the batch's error), in the order in which they finish.
+    """Iterate, once, to get (batch, scores or the batch's error), in the order of their finish.
 
-    Args and Raises: those of ScoreStream, but that `batches` and `renewed` are asynchronous.
+    Args and Raises: those of ScoreStream, but `batches` and `renew` are asynchronous.
     """
 
     def __init__(
         self,
-        line: Callable[[int], contextlib.AbstractContextManager[AsyncLine]],
-        lanes: int,
+        connections: Connections[Methods],
+        slots: int,
         batches: AsyncIterator[Batch],
         limits: Limits,
-        renewed: Callable[[Batch, ServiceError], Awaitable[Sequence[Batch]]],
+        renew: Callable[[Batch, ServiceError], Awaitable[Sequence[Batch]]],
         timeout_seconds: float,
     ) -> None:
-        self._line = line
-        self._limits = limits
-        self._renewed = renewed
+        self._connections = connections
+        self._renew_batch = renew
         self._source = batches
         self._source_error: Exception | None = None
-        self._sign_of_life_seconds = sign_of_life_seconds(limits.idle_timeout_seconds)
-        self._look_seconds = look_seconds(timeout_seconds)
-        self._transfer = Transfer(limits, lanes, timeout_seconds, time.monotonic())
+        self._keep_alive_seconds = keep_alive_seconds(limits.idle_timeout_seconds)
+        self._check_seconds = check_seconds(timeout_seconds)
+        self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic())
         self._results: deque[Result] = deque()
         self._failure: Exception | None = None
-        self._deliveries = 0
+        self._undelivered = 0
         self._calls: dict[int, Any] = {}
-        # What lanes, the feeder, the caller and those who have results for it wait for.
+        # Slots, the feeder, and the caller with those who have results for it wait for these.
         self._changed, self._wanted, self._delivered = _Signal(), _Signal(), _Signal()
         self._readers: list[asyncio.Task[None]] = []
 
     async def __aiter__(self) -> AsyncGenerator[Result, None]:
-        self._readers = [asyncio.create_task(self._run(lane)) for lane in self._transfer.lanes]
+        self._readers = [asyncio.create_task(self._run_slot(slot)) for slot in self._schedule.slots]
         tasks = [asyncio.create_task(self._feed()), *self._readers]
         try:
             while (result := await self._next_result()) is not None:
@@ -106,41 +97,46 @@ class AsyncScoreStream:
     async def _next_result(self) -> Result | None:
         """Wait for a result; None after the last."""
         began = time.monotonic()
-        self._transfer.waits(began)
+        self._schedule.expect_result(began)
         while not self._results:
             if self._failure is not None:
                 raise self._failure
             now = time.monotonic()
-            is_done = self._transfer.is_finished and not self._deliveries
-            if all(reader.done() for reader in self._readers) or (is_done and now > began + LAST_SECONDS):
+            is_done = self._schedule.is_finished and not self._undelivered
+            if all(reader.done() for reader in self._readers) or (is_done and now > began + CLOSING_SECONDS):
                 return None
-            for number in self._transfer.stalled(now):
-                self._calls[number].cancel()
-            if (error := self._transfer.overdue(now)) is not None:
+            self._cancel_stalled(now)
+            if (error := self._schedule.timeout_error(now)) is not None:
                 raise error
-            await self._delivered.wait(self._look_seconds)
+            await self._delivered.wait(self._check_seconds)
         self._delivered.send()
         return self._results.popleft()
+
+    def _cancel_stalled(self, now: float) -> None:
+        if stalled := self._schedule.stalled_slots(now):
+            self._schedule.extend_timeout(now)
+            for number in stalled:
+                self._calls[number].cancel()
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
         self._changed.send()
         self._delivered.send()
 
-    def _due(self, ends: Iterable[End]) -> list[End]:
-        """Count ends that are about to be delivered."""
-        due = list(ends)
-        self._deliveries += len(due)
-        return due
+    def _finish(self, finished: Iterable[FinishedBatch]) -> list[FinishedBatch]:
+        """Count batches that are about to be delivered."""
+        counted = list(finished)
+        self._undelivered += len(counted)
+        return counted
 
-    async def _deliver(self, ends: Iterable[End]) -> None:
-        """Have replies decrypted and hand results to the caller, as soon as there is room for them."""
-        for end in ends:
-            result = await asyncio.to_thread(result_of, end)
+    async def _deliver(self, finished: Iterable[FinishedBatch]) -> None:
+        """Have replies decrypted and hand results to the caller, when there is room for them."""
+        for each in finished:
+            result = await asyncio.to_thread(decrypted, each)
             while len(self._results) >= MAX_RESULTS:
                 await self._delivered.wait()
             self._results.append(result)
-            self._deliveries -= 1
+            self._undelivered -= 1
             self._delivered.send()
 
     # The feeder's task
@@ -148,78 +144,78 @@ class AsyncScoreStream:
     async def _feed(self) -> None:
         try:
             while True:
-                while not self._transfer.wants_batch:
+                while not self._schedule.wants_batch:
                     await self._wanted.wait()
                 batch = await anext(self._source, None)
                 if batch is None:
                     break
                 if batch.error:
-                    await self._deliver(self._due([End(batch, batch.error)]))
+                    await self._deliver(self._finish([FinishedBatch(batch, batch.error)]))
                 else:
-                    self._transfer.add(batch, time.monotonic())
+                    self._schedule.add(batch, time.monotonic())
                     self._changed.send()
         except Exception as error:  # the source's own, whatever it is
             self._source_error = error
-        self._transfer.source_has_ended = True
+        self._schedule.source_has_ended = True
         self._changed.send()
 
-    def _ask_source(self) -> None:
+    def _wake_feeder(self) -> None:
         """Wake the feeder if there is something for it to do."""
-        if self._transfer.wants_batch:
+        if self._schedule.wants_batch:
             self._wanted.send()
 
     # A reader's task
 
-    async def _run(self, lane: Lane) -> None:
+    async def _run_slot(self, slot: Slot) -> None:
         try:
-            while await self._has_job(lane):
-                await self._fly(lane)
+            while await self._wait_for_batch(slot):
+                await self._run_stream(slot)
         except Exception as error:
             self._fail(error)
         finally:
-            # Once it is done, which it is not yet.
+            # The caller looks whether this task is done, which it is only after this line.
             asyncio.get_running_loop().call_soon(self._delivered.send)
 
-    async def _has_job(self, lane: Lane) -> bool:
+    async def _wait_for_batch(self, slot: Slot) -> bool:
         """Wait until there is a reason to open a stream; False when there will be none."""
-        while not (self._transfer.is_finished or self._failure):
+        while not (self._schedule.is_finished or self._failure):
             now = time.monotonic()
-            has_job = self._transfer.take(lane, now)
-            self._ask_source()
-            if has_job:
+            self._schedule.assign(slot, now)
+            self._wake_feeder()
+            if slot.is_ready(now):
                 return True
-            await self._changed.wait(lane.paused_until - now if lane.paused_until > now else None)
+            await self._changed.wait(slot.paused_until - now if slot.paused_until > now else None)
         return False
 
-    async def _fly(self, lane: Lane) -> None:
+    async def _run_stream(self, slot: Slot) -> None:
         """Open a stream and read it to its end."""
-        with self._line(lane.number) as line:
-            flight = self._transfer.begin(lane, time.monotonic())
-            call = self._calls[lane.number] = line.call()
-            sender = asyncio.create_task(self._send(flight, call))
+        with self._connections.use(slot.number) as connection:
+            stream = self._schedule.open_stream(slot, time.monotonic())
+            call = self._calls[slot.number] = connection.stream_predict()
+            sender = asyncio.create_task(self._send(stream, call))
             try:
-                error = await self._read(flight, call)
-                ends = self._due(self._transfer.broken(flight, error, time.monotonic()))
+                error = await self._read(stream, call)
+                finished = self._finish(self._schedule.end_stream(stream, error, time.monotonic()))
             finally:
-                flight.has_ended = True
+                stream.has_ended = True
                 self._changed.send()
                 sender.cancel()
                 call.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
-            if flight.is_draining or isinstance(error, ELSEWHERE):
-                line.replace()
-        await self._deliver(ends)
+            if stream.is_draining or isinstance(error, ON_ANOTHER_CONNECTION):
+                self._connections.replace(connection)
+        await self._deliver(finished)
 
-    async def _read(self, flight: Flight, call: Any) -> SealserveError | None:
-        """Receive until the stream ends; returns why, if not because all is done."""
+    async def _read(self, stream: Stream, call: Any) -> SealserveError | None:
+        """Receive until the stream ends; return why, unless it is because all is done."""
         try:
             while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
-                end = self._transfer.receive(flight, response, time.monotonic())
+                finished = self._schedule.receive(stream, response, time.monotonic())
                 self._changed.send()
-                if end is not None:
-                    self._transfer.reads(flight, time.monotonic(), is_read=False)
-                    await self._deliver(self._due([end]))
-                    self._transfer.reads(flight, time.monotonic(), is_read=True)
+                if finished is not None:
+                    self._schedule.set_reading(stream, time.monotonic(), is_read=False)
+                    await self._deliver(self._finish([finished]))
+                    self._schedule.set_reading(stream, time.monotonic(), is_read=True)
         except grpc.RpcError as error:
             return translated(error)
         except asyncio.CancelledError:
@@ -231,20 +227,21 @@ class AsyncScoreStream:
 
     # A sender's task
 
-    async def _send(self, flight: Flight, call: Any) -> None:
+    async def _send(self, stream: Stream, call: Any) -> None:
         try:
-            heard = time.monotonic()
-            while not (flight.has_ended or flight.is_draining or self._transfer.is_finished or self._failure):
+            last_sent = time.monotonic()
+            while not (stream.has_ended or stream.is_draining or self._schedule.is_finished or self._failure):
                 now = time.monotonic()
-                job = self._transfer.next(flight, now)
-                self._ask_source()
-                if job is None:
-                    heard = await self._rest(flight, call, heard)
-                elif job.stale is not None:
-                    await self._renew(flight, job.batch, job.stale)
+                self._schedule.assign_to_stream(stream, now)
+                pending = self._schedule.sendable(stream, now)
+                self._wake_feeder()
+                if pending is None:
+                    last_sent = await self._wait_to_send(stream, call, last_sent)
+                elif pending.stale is not None:
+                    await self._renew(stream, pending.batch, pending.stale)
                 else:
-                    await self._send_item(flight, call, job)
-                    heard = time.monotonic()
+                    await self._send_item(stream, call, pending)
+                    last_sent = time.monotonic()
             with contextlib.suppress(Exception):  # the stream may have ended before
                 await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):  # the stream has ended; its reader knows why
@@ -252,38 +249,39 @@ class AsyncScoreStream:
         except Exception as error:
             self._fail(error)
 
-    async def _rest(self, flight: Flight, call: Any, heard: float) -> float:
-        """Wait until something has changed or it is time to say something; returns when that was done last."""
+    async def _wait_to_send(self, stream: Stream, call: Any, last_sent: float) -> float:
+        """Wait for a change, or send a keep-alive; return when a message was last sent."""
         now = time.monotonic()
-        times = [flight.lane.paused_until - now] if flight.lane.paused_until > now else []
-        silence = self._sign_of_life_seconds
+        times = [stream.slot.paused_until - now] if stream.slot.paused_until > now else []
+        silence = self._keep_alive_seconds
         if silence is not None:
-            times.append(max(0.0, heard + silence - now))
+            times.append(max(0.0, last_sent + silence - now))
         await self._changed.wait(min(times, default=None))
-        if silence is None or time.monotonic() < heard + silence:
-            return heard
-        await call.write(SIGN_OF_LIFE)
+        if silence is None or time.monotonic() < last_sent + silence:
+            return last_sent
+        await call.write(KEEP_ALIVE)
         return time.monotonic()
 
-    async def _send_item(self, flight: Flight, call: Any, job: Job) -> None:
-        """Have an item encrypted and send it, for as long as it is wanted."""
-        item_id = self._transfer.send(flight, time.monotonic())
-        parts = enumerate(messages(item_id, job.batch.exchange.encrypt(job.batch.quantized), self._limits))
+    async def _send_item(self, stream: Stream, call: Any, pending: PendingBatch) -> None:
+        """Have an item encrypted and send it, for as long as the rest of it is needed."""
+        item_id = self._schedule.begin_item(stream, time.monotonic())
+        parts = enumerate(item_messages(item_id, pending.batch.codec.encrypt(pending.batch.quantized)))
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             number, message = part
-            if not self._transfer.goes_on(flight, item_id, time.monotonic(), is_long=number > 0):
+            self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
+            if not stream.is_open(item_id):
                 return
-            self._ask_source()
+            self._wake_feeder()
             await call.write(message)
 
-    async def _renew(self, flight: Flight, batch: Batch, stale: ServiceError) -> None:
+    async def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
         try:
-            batches = await self._renewed(batch, stale)
+            renewed = await self._renew_batch(batch, stale)
         except TransportError:
             raise
         except SealserveError as error:
-            ends = self._due(self._transfer.drop(flight, error))
+            finished = self._finish(self._schedule.fail(stream, error))
         else:
-            ends = self._due(self._transfer.renew(flight, batches))
+            finished = self._finish(self._schedule.renew(stream, renewed))
         self._changed.send()
-        await self._deliver(ends)
+        await self._deliver(finished)

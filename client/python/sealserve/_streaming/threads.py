@@ -1,99 +1,92 @@
-"""Batches of rows through one or several streams at once, in threads.
+"""ScoreStream: batches of rows through one or several streams at once, in threads.
 
-Four kinds of thread share the work: a feeder takes batches from the source; gRPC's own thread of each stream asks for
-one, encrypts and sends it; a reader of each lane opens its streams and decrypts replies; the caller's takes results
-from a bounded queue. So a live source may block without holding back replies, or the signs of life that keep a service
-from ending an idle stream; and a slow caller slows the readers, through gRPC's flow control the service, and in the end
-the source. What they share is a Transfer, behind one lock.
+Four kinds of thread share the work. A feeder takes batches from the source. gRPC's own thread of
+each stream asks for a batch, encrypts it and sends it. A reader of each slot opens its streams and
+decrypts replies. The caller's thread takes results from a bounded queue. So a live source may block
+without holding back replies, or the keep-alive messages that stop a service from ending an idle
+stream. A slow caller slows the readers, through gRPC's flow control the service, and in the end the
+source. The threads share a Schedule, behind one lock.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
 from sealserve._codec.batches import Batch, Result
-from sealserve._codec.messages import SIGN_OF_LIFE, messages, sign_of_life_seconds
-from sealserve._rpc.retry import ELSEWHERE
+from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seconds
+from sealserve._rpc.connections import Connections
+from sealserve._rpc.methods import Methods
+from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import translated
-from sealserve._streaming.schedule import End, Flight, Job, Lane, Transfer, result_of
+from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypted
+from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import SealserveError, ServiceError, TransportError
 from sealserve.protocol.model import Limits
 from sealserve.v1 import prediction_pb2
 
 MAX_RESULTS = 64
-_LOOK_SECONDS = 1.0
-LAST_SECONDS = 2.0  # for the service to end streams of which nothing is wanted any more
+CLOSING_SECONDS = 2.0  # for the service to end streams that are of no more use
+_CHECK_SECONDS = 1.0
 
 
-def look_seconds(timeout_seconds: float) -> float:
-    """Return how often to look whether the caller waits in vain."""
-    return min(_LOOK_SECONDS, timeout_seconds / 4)
-
-
-class Line(NamedTuple):
-    """A connection to open streams on.
-
-    Attributes:
-        call: takes an iterator of requests, returns the call.
-        replace: has the next stream use another connection.
-    """
-
-    call: Callable[[Iterator[prediction_pb2.StreamPredictRequest]], Any]
-    replace: Callable[[], None]
+def check_seconds(timeout_seconds: float) -> float:
+    """Return how often to check whether the caller waits in vain."""
+    return min(_CHECK_SECONDS, timeout_seconds / 4)
 
 
 class ScoreStream:
-    """Iterate, once, to get (batch, scores or the batch's error), in the order in which they finish.
+    """Iterate, once, to get (batch, scores or the batch's error), in the order of their finish.
 
     Args:
-        line: gives a lane's connection for as long as a stream on it lasts.
-        lanes: how many streams at a time.
-        batches: the source; what it raises is raised to the caller, after the results of what it gave before.
+        connections: the client's; the stream of a slot is on the connection of its number.
+        slots: how many streams at a time.
+        batches: the source. Its error is raised to the caller, after the results of the batches
+            before it.
         limits: the service's.
-        renewed: makes a batch anew after the service found its configuration stale, or had its key no longer.
+        renew: makes a batch anew after its configuration or its key was found to be no longer
+            there.
         timeout_seconds: how long nothing may get through.
 
     Raises (when iterated):
         TransportError, QuotaExceededError, DrainingError: nothing got through for timeout_seconds.
         ServiceError: the service refuses every stream.
-        ReplyError: it breaks the protocol.
+        ReplyError: the service breaks the protocol.
     """
 
     def __init__(
         self,
-        line: Callable[[int], AbstractContextManager[Line]],
-        lanes: int,
+        connections: Connections[Methods],
+        slots: int,
         batches: Iterator[Batch],
         limits: Limits,
-        renewed: Callable[[Batch, ServiceError], Sequence[Batch]],
+        renew: Callable[[Batch, ServiceError], Sequence[Batch]],
         timeout_seconds: float,
     ) -> None:
-        self._line = line
-        self._limits = limits
-        self._renewed = renewed
+        self._connections = connections
+        self._renew_batch = renew
         self._source = batches
         self._source_error: BaseException | None = None
-        self._sign_of_life_seconds = sign_of_life_seconds(limits.idle_timeout_seconds)
-        self._look_seconds = look_seconds(timeout_seconds)
-        # Of one lock: what lanes, the feeder, the caller and those who have results for it wait for.
+        self._keep_alive_seconds = keep_alive_seconds(limits.idle_timeout_seconds)
+        self._check_seconds = check_seconds(timeout_seconds)
+        # Conditions of one lock. Slots, the feeder, and the caller with those who have results for
+        # it wait for them.
         lock = threading.RLock()
         self._changed, self._wanted, self._delivered = (threading.Condition(lock) for _ in range(3))
-        self._transfer = Transfer(limits, lanes, timeout_seconds, time.monotonic())
+        self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic())
         self._results: deque[Result] = deque()
         self._failure: BaseException | None = None
         self._is_closed = False
-        self._deliveries = 0
+        self._undelivered = 0
         self._calls: dict[int, Any] = {}
         self._readers = [
-            threading.Thread(target=self._run, args=(lane,), name="sealserve-reader", daemon=True)
-            for lane in self._transfer.lanes
+            threading.Thread(target=self._run_slot, args=(slot,), name="sealserve-reader", daemon=True)
+            for slot in self._schedule.slots
         ]
-        self._running = lanes
+        self._running = slots
 
     def __iter__(self) -> Iterator[Result]:
         feeder = threading.Thread(target=self._feed, name="sealserve-feeder", daemon=True)
@@ -111,21 +104,26 @@ class ScoreStream:
         """Wait for a result; None after the last."""
         with self._changed:
             began = time.monotonic()
-            self._transfer.waits(began)
+            self._schedule.expect_result(began)
             while not self._results:
                 if self._failure is not None:
                     raise self._failure
                 now = time.monotonic()
-                is_done = self._transfer.is_finished and not self._deliveries
-                if not self._running or (is_done and now > began + LAST_SECONDS):
+                is_done = self._schedule.is_finished and not self._undelivered
+                if not self._running or (is_done and now > began + CLOSING_SECONDS):
                     return None
-                for number in self._transfer.stalled(now):
-                    self._calls[number].cancel()
-                if (error := self._transfer.overdue(now)) is not None:
+                self._cancel_stalled(now)
+                if (error := self._schedule.timeout_error(now)) is not None:
                     raise error
-                self._delivered.wait(self._look_seconds)
+                self._delivered.wait(self._check_seconds)
             self._delivered.notify_all()
             return self._results.popleft()
+
+    def _cancel_stalled(self, now: float) -> None:
+        if stalled := self._schedule.stalled_slots(now):
+            self._schedule.extend_timeout(now)
+            for number in stalled:
+                self._calls[number].cancel()
 
     def _close(self) -> None:
         with self._changed:
@@ -146,56 +144,56 @@ class ScoreStream:
         for condition in (self._changed, self._wanted, self._delivered):
             condition.notify_all()
 
-    def _due(self, ends: Iterable[End]) -> list[End]:
-        """Count ends that are about to be delivered; under the lock."""
-        due = list(ends)
-        self._deliveries += len(due)
-        return due
+    def _finish(self, finished: Iterable[FinishedBatch]) -> list[FinishedBatch]:
+        """Count batches that are about to be delivered; under the lock."""
+        counted = list(finished)
+        self._undelivered += len(counted)
+        return counted
 
-    def _deliver(self, ends: Iterable[End]) -> None:
+    def _deliver(self, finished: Iterable[FinishedBatch]) -> None:
         """Decrypt replies and hand results to the caller, as soon as there is room for them."""
-        for end in ends:
-            result = result_of(end)
+        for each in finished:
+            result = decrypted(each)
             with self._changed:
                 self._delivered.wait_for(lambda: self._is_closed or len(self._results) < MAX_RESULTS)
                 self._results.append(result)
-                self._deliveries -= 1
+                self._undelivered -= 1
                 self._delivered.notify_all()
 
     # The feeder's thread
 
     def _feed(self) -> None:
         try:
-            while self._is_wanted() and (batch := next(self._source, None)) is not None:
+            while self._wait_until_wanted() and (batch := next(self._source, None)) is not None:
                 with self._changed:
-                    refused = self._due([End(batch, batch.error)] if batch.error else [])
+                    refused = self._finish([FinishedBatch(batch, batch.error)] if batch.error else [])
                     if not refused:
-                        self._transfer.add(batch, time.monotonic())
+                        self._schedule.add(batch, time.monotonic())
                     self._changed.notify_all()
                 self._deliver(refused)
         except BaseException as error:  # the source's own, whatever it is
             self._source_error = error
         with self._changed:
-            self._transfer.source_has_ended = True
+            self._schedule.source_has_ended = True
             self._changed.notify_all()
 
-    def _ask_source(self) -> None:
+    def _wake_feeder(self) -> None:
         """Wake the feeder if there is something for it to do; under the lock."""
-        if self._transfer.wants_batch:
+        if self._schedule.wants_batch:
             self._wanted.notify_all()
 
-    def _is_wanted(self) -> bool:
-        """Wait until a lane has use for a batch; False when there will be none."""
+    def _wait_until_wanted(self) -> bool:
+        """Wait until a slot has use for a batch; False when there will be none."""
         with self._changed:
-            self._wanted.wait_for(lambda: self._is_closed or self._transfer.wants_batch)
+            self._wanted.wait_for(lambda: self._is_closed or self._schedule.wants_batch)
             return not self._is_closed
 
     # A reader's thread
 
-    def _run(self, lane: Lane) -> None:
+    def _run_slot(self, slot: Slot) -> None:
         try:
-            while self._has_job(lane):
-                self._fly(lane)
+            while self._wait_for_batch(slot):
+                self._run_stream(slot)
         except BaseException as error:
             self._fail(error)
         finally:
@@ -203,51 +201,44 @@ class ScoreStream:
                 self._running -= 1
                 self._delivered.notify_all()
 
-    def _has_job(self, lane: Lane) -> bool:
+    def _wait_for_batch(self, slot: Slot) -> bool:
         """Wait until there is a reason to open a stream; False when there will be none."""
         with self._changed:
-            while not (self._is_closed or self._transfer.is_finished or self._failure):
+            while not (self._is_closed or self._schedule.is_finished or self._failure):
                 now = time.monotonic()
-                has_job = self._transfer.take(lane, now)
-                self._ask_source()
-                if has_job:
+                self._schedule.assign(slot, now)
+                self._wake_feeder()
+                if slot.is_ready(now):
                     return True
-                self._changed.wait(lane.paused_until - now if lane.paused_until > now else None)
+                self._changed.wait(slot.paused_until - now if slot.paused_until > now else None)
             return False
 
-    def _fly(self, lane: Lane) -> None:
+    def _run_stream(self, slot: Slot) -> None:
         """Open a stream and read it to its end."""
-        with self._line(lane.number) as line:
+        with self._connections.use(slot.number) as connection:
             with self._changed:
-                flight = self._transfer.begin(lane, time.monotonic())
-            error = self._read(flight, line)
+                stream = self._schedule.open_stream(slot, time.monotonic())
+            error = self._read(stream, connection)
             with self._changed:
-                ends = [] if self._is_closed else self._due(self._transfer.broken(flight, error, time.monotonic()))
-                flight.has_ended = True
+                now = time.monotonic()
+                finished = [] if self._is_closed else self._finish(self._schedule.end_stream(stream, error, now))
+                stream.has_ended = True
                 self._changed.notify_all()
-            if flight.is_draining or isinstance(error, ELSEWHERE):
-                line.replace()
-        self._deliver(ends)
+            if stream.is_draining or isinstance(error, ON_ANOTHER_CONNECTION):
+                self._connections.replace(connection)
+        self._deliver(finished)
 
-    def _read(self, flight: Flight, line: Line) -> SealserveError | None:
-        """Receive until the stream ends; returns why, if not because all is done."""
-        call = line.call(self._requests(flight))
+    def _read(self, stream: Stream, connection: Methods) -> SealserveError | None:
+        """Receive until the stream ends; return why, unless it is because all is done."""
+        call = connection.stream_predict(self._requests(stream))
         try:
             with self._changed:
-                self._calls[flight.lane.number] = call
+                self._calls[stream.slot.number] = call
                 is_closed = self._is_closed
             if is_closed:
                 call.cancel()
             for response in call:
-                with self._changed:
-                    end = self._transfer.receive(flight, response, time.monotonic())
-                    self._transfer.reads(flight, time.monotonic(), is_read=end is None)
-                    ends = self._due([] if end is None else [end])
-                    self._changed.notify_all()
-                if ends:
-                    self._deliver(ends)
-                    with self._changed:
-                        self._transfer.reads(flight, time.monotonic(), is_read=True)
+                self._receive(stream, response)
         except grpc.RpcError as error:
             return translated(error)
         except BaseException:
@@ -255,72 +246,85 @@ class ScoreStream:
             raise
         return None
 
+    def _receive(self, stream: Stream, response: prediction_pb2.StreamPredictResponse) -> None:
+        with self._changed:
+            finished = self._schedule.receive(stream, response, time.monotonic())
+            self._schedule.set_reading(stream, time.monotonic(), is_read=finished is None)
+            counted = self._finish([] if finished is None else [finished])
+            self._changed.notify_all()
+        if counted:
+            self._deliver(counted)
+            with self._changed:
+                self._schedule.set_reading(stream, time.monotonic(), is_read=True)
+
     # gRPC's sending thread
 
-    def _requests(self, flight: Flight) -> Iterator[prediction_pb2.StreamPredictRequest]:
+    def _requests(self, stream: Stream) -> Iterator[prediction_pb2.StreamPredictRequest]:
         try:
-            heard = time.monotonic()
-            while not self._is_over(flight):
-                job = self._next_job(flight, heard)
-                if job is None:
-                    if time.monotonic() - heard >= (self._sign_of_life_seconds or float("inf")):
-                        heard = time.monotonic()
-                        yield SIGN_OF_LIFE
-                elif job.stale is not None:
-                    self._renew(flight, job.batch, job.stale)
+            last_sent = time.monotonic()
+            while not self._is_over(stream):
+                pending = self._wait_for_sendable(stream, last_sent)
+                if pending is None:
+                    if time.monotonic() - last_sent >= (self._keep_alive_seconds or float("inf")):
+                        last_sent = time.monotonic()
+                        yield KEEP_ALIVE
+                elif pending.stale is not None:
+                    self._renew(stream, pending.batch, pending.stale)
                 else:
-                    yield from self._item(flight, job)
-                    heard = time.monotonic()
+                    yield from self._item(stream, pending)
+                    last_sent = time.monotonic()
         except Exception as error:  # gRPC would swallow it
             self._fail(error)
 
-    def _is_over(self, flight: Flight) -> bool:
+    def _is_over(self, stream: Stream) -> bool:
         with self._changed:
-            is_over = flight.has_ended or flight.is_draining or self._transfer.is_finished
+            is_over = stream.has_ended or stream.is_draining or self._schedule.is_finished
             return is_over or self._is_closed or self._failure is not None
 
-    def _next_job(self, flight: Flight, heard: float) -> Job | None:
-        """Return what to send, or None after waiting until something has changed or it is time to say something."""
+    def _wait_for_sendable(self, stream: Stream, last_sent: float) -> PendingBatch | None:
+        """Return the batch to send; None after a wait for a change or a keep-alive."""
         with self._changed:
             now = time.monotonic()
-            if self._is_over(flight):
+            if self._is_over(stream):
                 return None
-            job = self._transfer.next(flight, now)
-            self._ask_source()
-            if job is not None:
-                return job
-            times = [flight.lane.paused_until - now] if flight.lane.paused_until > now else []
-            if self._sign_of_life_seconds is not None:
-                times.append(max(0.0, heard + self._sign_of_life_seconds - now))
+            self._schedule.assign_to_stream(stream, now)
+            self._wake_feeder()
+            if (pending := self._schedule.sendable(stream, now)) is not None:
+                return pending
+            times = [stream.slot.paused_until - now] if stream.slot.paused_until > now else []
+            if self._keep_alive_seconds is not None:
+                times.append(max(0.0, last_sent + self._keep_alive_seconds - now))
             self._changed.wait(min(times, default=None))
             return None
 
-    def _item(self, flight: Flight, job: Job) -> Iterator[prediction_pb2.StreamPredictRequest]:
-        """Encrypt and yield an item, for as long as it is wanted."""
+    def _item(self, stream: Stream, pending: PendingBatch) -> Iterator[prediction_pb2.StreamPredictRequest]:
+        """Encrypt and yield an item, for as long as the rest of it is needed."""
         with self._changed:
-            if flight.has_ended:
+            if stream.has_ended:
                 return
-            item_id = self._transfer.send(flight, time.monotonic())
-        item = job.batch.exchange.encrypt(job.batch.quantized)
-        for number, message in enumerate(messages(item_id, item, self._limits)):
+            item_id = self._schedule.begin_item(stream, time.monotonic())
+        item = pending.batch.codec.encrypt(pending.batch.quantized)
+        for number, message in enumerate(item_messages(item_id, item)):
             with self._changed:
-                now = time.monotonic()
-                if self._is_closed or not self._transfer.goes_on(flight, item_id, now, is_long=number > 0):
+                if self._is_closed:
                     return
-                self._ask_source()
+                self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
+                if not stream.is_open(item_id):
+                    return
+                self._wake_feeder()
             yield message
 
-    def _renew(self, flight: Flight, batch: Batch, stale: ServiceError) -> None:
+    def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
+        renewed: Sequence[Batch] = ()
+        failure: SealserveError | None = None
         try:
-            batches = self._renewed(batch, stale)
+            renewed = self._renew_batch(batch, stale)
         except TransportError:
             raise
         except SealserveError as error:
-            with self._changed:
-                ends = self._due(self._transfer.drop(flight, error))
-                self._changed.notify_all()
-        else:
-            with self._changed:
-                ends = self._due(self._transfer.renew(flight, batches))
-                self._changed.notify_all()
-        self._deliver(ends)
+            failure = error
+        with self._changed:
+            renew, fail = self._schedule.renew, self._schedule.fail
+            finished = self._finish(renew(stream, renewed) if failure is None else fail(stream, failure))
+            self._changed.notify_all()
+        self._deliver(finished)

@@ -1,1 +1,4 @@
-"""The `sealserve` program: one file a command. Importing a command is cheap; what it needs is imported when it runs."""
+"""The `sealserve` program: one file a command.
+
+Importing a command is cheap: it imports what it needs when it runs.
+"""

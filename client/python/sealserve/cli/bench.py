@@ -1,9 +1,9 @@
-"""`sealserve bench`: loads a running service and says how it bears it."""
+"""`sealserve bench`: loads a running service and measures it."""
 
 import json
 from argparse import ArgumentParser, Namespace
-from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +33,16 @@ def configure(parser: ArgumentParser) -> None:
         "--rate",
         type=float,
         metavar="PER_SECOND",
-        help="open loop: items are sent at this rate, whatever becomes of those before, and their latency counts from "
-        "when they were due, so that what waits behind a slow answer counts as slow",
+        help="open loop: items are sent at this rate, whatever the outcome of those before; their latency counts "
+        "from when they were due, so that an item that waits behind a slow answer counts as slow",
     )
     load.add_argument(
         "--concurrency",
         type=int,
         default=1,
         metavar="N",
-        help="closed loop: so many callers, each sends its next item when it has its answer, or, refused, after the "
-        "service's retry delay (%(default)s)",
+        help="closed loop: so many callers; each sends its next item when it has its answer, or after the "
+        "service's retry delay when it was refused (%(default)s)",
     )
     parser.add_argument(
         "--poisson", action="store_true", help="with --rate: at random, as independent users do; else evenly spaced"
@@ -52,7 +52,7 @@ def configure(parser: ArgumentParser) -> None:
         type=int,
         default=256,
         metavar="N",
-        help="with --rate: at most so many at once; what is due beyond them is sent late (%(default)s)",
+        help="with --rate: at most so many at once; items that are due beyond them are sent late (%(default)s)",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="how long (%(default)g)")
     parser.add_argument(
@@ -61,8 +61,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--replay",
         action="store_true",
-        help="encrypt beforehand, send the same over and over and decrypt nothing: the service's figures, where one "
-        "process that encrypts and decrypts could not load it",
+        help="encrypt beforehand, send the same items again and again and decrypt nothing: for the service's "
+        "figures, where one process that encrypts and decrypts could not load it",
     )
     parser.add_argument("--seeded", action="store_true", help="uploads of half the size")
     parser.add_argument("--connections", type=int, metavar="N", help="by default as many as the service suggests")
@@ -74,56 +74,55 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Load the service; 0 if it answered anything."""
     from sealserve.client import Client
-    from sealserve.loadtest.driver import LoadDriver
-    from sealserve.loadtest.items import LoadCall, LoadItems
-    from sealserve.loadtest.ledger import Ledger, due_times
+    from sealserve.loadtest.items import LoadItems
+    from sealserve.loadtest.ledger import Ledger
 
     _check(arguments)
-    with (
-        Client(
-            arguments.address,
-            model=arguments.model,
-            credentials=credentials(arguments),
-            layout=arguments.layout,
-            timeout_seconds=arguments.timeout,
-            seeded=arguments.seeded or None,
-        ) as client,
-        ExitStack() as stack,
-    ):
+    with Client(
+        arguments.address,
+        model=arguments.model,
+        credentials=credentials(arguments),
+        layout=arguments.layout,
+        timeout_seconds=arguments.timeout,
+        seeded=arguments.seeded or None,
+    ) as client:
         offer = client.offer()
         row_count = arguments.rows or offer.layout.default_rows_per_item or offer.rows_per_item
         if row_count > offer.rows_per_item:
             raise InputError(f"--rows is at most {offer.rows_per_item}, with {offer.parameters.parameter_set.name}")
+        client.register_key(row_count)
         replay = (_REPLAYED_ROW_ITEMS if row_count == 1 else 1) if arguments.replay else 0
-        exchange = client._exchange(row_count)
-        client._register(exchange)
-        items = LoadItems(exchange, row_count, replay=replay, seed=arguments.seed)
+        items = LoadItems(client, row_count, replay=replay, seed=arguments.seed)
         connections = arguments.connections or client.model.limits.suggested_connections
-        channels = [stack.enter_context(client._connections.use(number)) for number in range(connections)]
-        calls = [LoadCall(items, channel, arguments.timeout) for channel in channels]
-        callers = arguments.concurrency if arguments.rate is None else arguments.in_flight
-        due = None
-        if arguments.rate is not None:
-            seed = arguments.seed if arguments.poisson else None
-            due = due_times(arguments.rate, -arguments.warm_up, arguments.seconds, seed=seed)
         ledger = Ledger()
-        driver = LoadDriver(
-            [calls[number % connections] for number in range(callers)],
-            ledger,
-            arguments.seconds,
-            warm_up_seconds=arguments.warm_up,
-            due_times=due,
-        )
-        seconds = _watch(driver, ledger, arguments)
+        seconds = _watch(_driver(arguments, items, connections, ledger), ledger, arguments)
+        described = _described(arguments, items, connections)
     summary = ledger.summary(seconds)
     if arguments.json:
-        described = _described(arguments, items, connections)
         arguments.json.write_text(json.dumps(described | summary, indent=2) + "\n")
     print("\n".join(f"{name:<34} {value}" for name, value in report(summary)))
     if not summary["answered"]:
         reasons = ", ".join(summary["failed"] | summary["refused"]) or "nothing was sent"
         raise TransportError(f"the service answered nothing: {reasons}")
     return 0
+
+
+def _driver(arguments: Namespace, items: "LoadItems", connections: int, ledger: "Ledger") -> "LoadDriver":
+    from sealserve.loadtest.driver import LoadDriver
+    from sealserve.loadtest.ledger import due_times
+
+    callers = arguments.concurrency if arguments.rate is None else arguments.in_flight
+    due = None
+    if arguments.rate is not None:
+        seed = arguments.seed if arguments.poisson else None
+        due = due_times(arguments.rate, -arguments.warm_up, arguments.seconds, seed=seed)
+    return LoadDriver(
+        [partial(items.send, arguments.timeout, number % connections) for number in range(callers)],
+        ledger,
+        arguments.seconds,
+        warm_up_seconds=arguments.warm_up,
+        due_times=due,
+    )
 
 
 def _check(arguments: Namespace) -> None:
@@ -135,12 +134,12 @@ def _check(arguments: Namespace) -> None:
         raise InputError("--warm-up is at least 0")
     if arguments.poisson and arguments.rate is None:
         raise InputError("--poisson is how items arrive at a --rate")
-    if arguments.json and not arguments.json.parent.is_dir():  # to be told now, not after the run
+    if arguments.json and not arguments.json.parent.is_dir():  # the user learns it now, not after the run
         raise InputError(f"{arguments.json.parent}: no such directory")
 
 
 def _watch(driver: "LoadDriver", ledger: "Ledger", arguments: Namespace) -> float:
-    """Show what comes until all have their ends, or the user has seen enough; returns seconds of sending."""
+    """Show the outcomes until all calls end or the user interrupts; return the seconds."""
     from tqdm import tqdm
 
     hidden = None if not arguments.progress else False  # None: unless stderr is a terminal
@@ -148,14 +147,14 @@ def _watch(driver: "LoadDriver", ledger: "Ledger", arguments: Namespace) -> floa
     with tqdm(total=round(arguments.seconds, 3), bar_format=shape, disable=hidden) as bar:
         try:
             while not driver.wait(_LOOK_SECONDS):
-                recent = ledger.recent()
+                recent = ledger.take_recent()
                 bar.n = max(0.0, min(arguments.seconds, driver.now))
                 p50, p99 = (recent.latency_ms.get(name, float("nan")) for name in ("p50", "p99"))
                 bar.set_postfix_str(
                     f"{recent.answered / _LOOK_SECONDS:,.0f} answers/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms, "
                     f"{recent.refused} refused, {recent.failed} failed"
                 )
-        except KeyboardInterrupt:  # what came so far is worth as much
+        except KeyboardInterrupt:  # the figures so far are as good
             driver.stop()
             return float(max(0.0, min(arguments.seconds, driver.now)))
         bar.n = arguments.seconds
@@ -164,14 +163,14 @@ def _watch(driver: "LoadDriver", ledger: "Ledger", arguments: Namespace) -> floa
 
 
 def _described(arguments: Namespace, items: "LoadItems", connections: int) -> dict[str, Any]:
-    exchange = items.exchange
+    model, offer = items.client.model, items.client.offer(items.row_count)
     loop = ("concurrency",) if arguments.rate is None else ("rate", "poisson", "in_flight")
     return {
         "version": __version__,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "address": arguments.address,
-        "model": exchange.model.name,
-        "parameter_set": exchange.offer.parameters.parameter_set.name,
+        "model": model.name,
+        "parameter_set": offer.parameters.parameter_set.name,
         "rows_an_item": items.row_count,
         "connections": connections,
     } | {name: getattr(arguments, name) for name in ("layout", *loop, "warm_up", "replay", "seeded", "seed")}

@@ -37,7 +37,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Do what the action says."""
+    """Run the action."""
     from sealserve.key_registry import KeyRegistry
 
     with KeyRegistry(
@@ -86,7 +86,7 @@ def _print(record: "KeyRecord", *, as_json: bool) -> None:
 
 
 def as_dict(record: "KeyRecord") -> dict[str, str | int]:
-    """Turn a record into what JSON can hold; times are ISO 8601."""
+    """Convert a record for JSON; times are ISO 8601."""
     return {
         "key_id": record.key_id,
         "kind": record.kind.value,

@@ -1,6 +1,7 @@
-"""The entry point: finds the commands, parses the command line, turns errors into one line and an exit code.
+"""The entry point: finds the commands, parses the command line and reports errors.
 
-0: done. 1: failed, with one line on stderr. 2: the command line makes no sense. 130: interrupted.
+Exit codes are 0: done; 1: failed, with one line on stderr; 2: the command line makes no sense;
+130: interrupted.
 """
 
 import os
@@ -14,7 +15,7 @@ from sealserve.cli.command import Command
 from sealserve.errors import SealserveError
 
 ENTRY_POINTS = "sealserve.commands"
-# The modules that only an extra installs -> the extra.
+# Modules that only an extra installs, and the extra.
 _EXTRAS = {
     "azure": "service",
     "encrypted": "ei",
@@ -29,9 +30,9 @@ _EXTRAS = {
 
 
 def commands(name: str = "") -> list[Command]:
-    """Return the command of that name; all that are installed if there is none."""
+    """Return the command of that name, or all that are installed if none has it."""
     found = entry_points(group=ENTRY_POINTS)
-    # One alone is imported alone: the health probe of a container has no time for NumPy.
+    # Import only the command that was asked for: a container's health probe has no time for NumPy.
     chosen = [entry_point for entry_point in found if entry_point.name == name] or found
     return sorted((entry_point.load() for entry_point in chosen), key=lambda command: str(command.name))
 
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         exit_code: int = parsed.run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has stopped: nothing is left to say, not even at exit
+    except BrokenPipeError:  # the reader has stopped: write nothing more, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

@@ -69,7 +69,7 @@ def _show(client: Any, as_json: bool) -> None:
 
 
 def as_dict(value: Any) -> Any:
-    """Turn a model into what JSON can hold."""
+    """Convert a model for JSON."""
     from sealserve.he.layouts import Layout
 
     if isinstance(value, Layout):
@@ -89,7 +89,7 @@ def as_dict(value: Any) -> Any:
 
 
 def describe(model: "Model") -> str:
-    """Say in words what a model is and what its offers cost."""
+    """Describe a model and the costs of its offers."""
     grid, output = model.grid, model.output
     names = ", ".join(model.schema.column_names[:8]) + (", ..." if len(model.schema.column_names) > 8 else "")
     lines = [
@@ -111,7 +111,7 @@ def describe(model: "Model") -> str:
 
 
 def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
-    """Say in words what an offer is: pairs of a name and a value."""
+    """Describe an offer: pairs of a name and a value."""
     parameters, cost, rows = offer.parameters, offer.cost, offer.rows_per_item
     modulus_bits = parameters.parameter_set.modulus.bit_length()
     observed = offer.observed_error

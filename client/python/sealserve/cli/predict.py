@@ -12,7 +12,7 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
-    from sealserve._codec.session import Method
+    from sealserve._codec.batches import Method
     from sealserve.client import Client
     from sealserve.protocol.model import Model, Offer
 
@@ -33,7 +33,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--method", choices=METHODS, default="predict", help="what to predict (%(default)s)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on where an interrupted run with the same --output has stopped"
+        "--resume", action="store_true", help="continue where an interrupted run with the same --output stopped"
     )
     parser.add_argument(
         "--secret-key", type=Path, metavar="FILE", help="the secret key to use; made and saved there if it is missing"
@@ -64,7 +64,7 @@ def run(arguments: Namespace) -> int:
     if output and output.suffix not in (".npy", ".csv"):
         raise InputError(f"{output}: predictions go into a .npy or a .csv file")
     if arguments.resume and not output:
-        raise InputError("--resume goes on with a file: it needs --output")
+        raise InputError("--resume continues a file: it needs --output")
     key_file = arguments.secret_key
     key = SecretKey.load(key_file) if key_file and key_file.exists() else None
     names, rows = read_rows(arguments.input)
@@ -92,7 +92,7 @@ def run(arguments: Namespace) -> int:
 
 
 def origin(path: Path, model: "Model") -> dict[str, Any]:
-    """Say what predictions are made of, besides the method: by this a resumed run knows its file."""
+    """Return what predictions are made of, besides the method: a resumed run compares it."""
     status = path.stat()
     return {
         "input file": [str(path.resolve()), status.st_size, status.st_mtime_ns],
@@ -106,7 +106,7 @@ def _check_columns(names: tuple[str, ...], shape: tuple[int, ...], model: "Model
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Any]:
-    """Read rows: the columns' names, where a CSV file has them, and a float64 array (rows, features).
+    """Read rows: the columns' names, where a CSV file has them, and float64 (rows, column_count).
 
     Raises:
         InputError: the file is neither .npy nor .csv, or holds no table of numbers.
@@ -149,11 +149,13 @@ class Predicted:
         self._errors: list[tuple[int, SealserveError]] = []
 
     def write(self, path: Path, origin: dict[str, Any], *, resume: bool) -> None:
-        """Write them into a file, as they come.
+        """Write the predictions into a file, as they come.
 
         Raises:
-            InputError: rows failed: nothing is written then; or there is nothing that can be gone on with.
-            SealserveError: the service cannot be reached, or not any longer: a run with --resume goes on from there.
+            InputError: rows failed: nothing is written then; or there is nothing that can be gone
+                on with.
+            SealserveError: the service cannot be reached, or not any longer: a run with --resume
+                goes on from there.
         """
         from sealserve.cli.predictions_file import PredictionsFile
 
@@ -164,7 +166,7 @@ class Predicted:
                 file.put(index, prediction)
         except BaseException:
             file.save()
-            print(f"{file.first:,} of {len(self._rows):,} rows are there: go on with --resume", file=sys.stderr)
+            print(f"{file.first:,} of {len(self._rows):,} rows are written: continue with --resume", file=sys.stderr)
             raise
         if self._errors:
             file.discard()
@@ -172,7 +174,7 @@ class Predicted:
         file.finish()
 
     def print_all(self) -> None:
-        """Print them, a line a row, in the order of the rows.
+        """Print the predictions, a line a row, in the order of the rows.
 
         Raises:
             InputError: rows failed: what is printed ends before the first of them.
@@ -191,7 +193,7 @@ class Predicted:
         self._check("what is printed ends before the first of them")
 
     def _good(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yield the predictions of the rows from the first on, as they come; keep the errors."""
+        """Yield the predictions of the rows from `first` on, as they come; keep the errors."""
         from tqdm import tqdm
 
         offer = self._client.offer(len(self._rows) - first)
@@ -209,7 +211,7 @@ class Predicted:
         print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
 
     def _check(self, consequence: str) -> None:
-        """Name the rows that failed, if any did, and say what became of the others."""
+        """Report the rows that failed, if any did, and the consequence for the others."""
         for index, error in self._errors[:_SHOWN_ERRORS]:
             print(f"row {index}: {error}", file=sys.stderr)
         if self._errors:
@@ -217,7 +219,7 @@ class Predicted:
 
 
 def _traffic(row_count: int, offer: "Offer") -> str:
-    """Say how many bytes rows take, full items assumed."""
+    """Return how many bytes rows take in full items, in words."""
     up, down = (row_count * count / offer.rows_per_item for count in (offer.cost.request_bytes, offer.cost.reply_bytes))
     return f"{up / 1e6:,.1f} MB up, {down / 1e6:,.1f} MB down"
 

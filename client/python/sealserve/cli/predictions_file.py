@@ -1,4 +1,7 @@
-"""A file of predictions that is written as they come, is there whole or not at all, and can be gone on with."""
+"""PredictionsFile: predictions written as they come, to a file that is whole or not there.
+
+An interrupted run can be continued.
+"""
 
 import contextlib
 import json
@@ -16,20 +19,23 @@ _ROWS_A_BLOCK = 10_000  # of a CSV file
 
 
 class PredictionsFile:
-    """Predictions on their way into a .npy or .csv file, kept in a hidden one beside it, with how many there are.
+    """Predictions on their way into a .npy or .csv file.
+
+    Until they are whole, they and their number are kept in hidden files beside it.
 
     Args:
-        path: of the file.
+        path: the file.
         like: one prediction, in an array (1, ...).
-        row_count: how many there will be.
-        origin: what they are made of; only predictions of the same are gone on with.
-        resume: go on with those that are there, if there are any.
+        row_count: how many predictions there will be.
+        origin: what the predictions are made of; only a run with an equal origin is continued.
+        resume: continue an interrupted run, if there is one.
 
     Attributes:
-        first: the first row that is missing; of those behind it some may be there, and may be put again.
+        first: the first row that is missing. Rows behind it may be there already, and may be put
+            again.
 
     Raises:
-        InputError: what is there was made of something else.
+        InputError: the interrupted run had another origin.
     """
 
     def __init__(
@@ -58,11 +64,11 @@ class PredictionsFile:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self._progress}: cannot be read; begin anew, without --resume") from error
+            raise InputError(f"{self._progress}: cannot be read; start again without --resume") from error
         changed = [name for name, value in self._origin.items() if origin.get(name) != value]
         if changed:
             what = " and the ".join(changed)
-            raise InputError(f"{self._path}: cannot be gone on with: the {what} changed; begin anew, without --resume")
+            raise InputError(f"{self._path}: cannot be resumed: the {what} changed; start again without --resume")
         return first if self._partial.exists() and 0 <= first <= row_count else 0
 
     def put(self, index: int, prediction: Any) -> None:
@@ -73,7 +79,7 @@ class PredictionsFile:
             self.save()
 
     def save(self) -> None:
-        """Say how far it is, once that far is on the disk."""
+        """Record the first missing row, once the rows before it are on the disk."""
         rest = self._there[self.first :]
         self.first += len(rest) if rest.all() else int(rest.argmin())
         self._predictions.flush()
@@ -83,12 +89,12 @@ class PredictionsFile:
         self._saved = time.monotonic()
 
     def discard(self) -> None:
-        """Give it up."""
+        """Remove the hidden files."""
         self._partial.unlink(missing_ok=True)
         self._progress.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Make the file of what was put: all rows."""
+        """Turn the hidden file, which has all rows, into the file itself."""
         self._predictions.flush()
         if self._path.suffix == ".npy":
             self._partial.replace(self._path)
@@ -104,7 +110,7 @@ class PredictionsFile:
 
 
 def write_lines(predictions: "NDArray[Any]", file: Any) -> None:
-    """Write predictions (rows,) or (rows, columns), a line each, columns separated by commas."""
+    """Write predictions (rows,) or (rows, columns): a line a row, with commas between columns."""
     import numpy as np
 
     table = predictions if predictions.ndim == 2 else predictions[:, None]

@@ -1,9 +1,8 @@
 """SEAL itself: the only module that imports `seal` (seal-python).
 
-It builds contexts, converts objects to bytes and back, and maps exceptions. SEAL throws C++
-exceptions, which pybind11 turns into ValueError, RuntimeError, IndexError and so on. `errors()`
-maps all of them to SealError, so that callers decide what a failure means without knowing what SEAL
-throws.
+SEAL throws C++ exceptions, which pybind11 turns into the exceptions of `ERRORS`. Every function
+here maps them to SealError, so that a caller decides what a failure means without knowing what
+SEAL would have thrown.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,12 +51,16 @@ class SealError(SealserveError):
     """SEAL refused an operation. The text is SEAL's own: it may go into a log, never to a peer."""
 
 
+ERRORS = (ValueError, RuntimeError, IndexError, TypeError, MemoryError)
+"""The exceptions that pybind11 makes of what SEAL throws."""
+
+
 @contextmanager
 def errors() -> Iterator[None]:
-    """Map every exception that SEAL throws to SealError."""
+    """Map what SEAL throws in the block to SealError; three calls, so not for what runs often."""
     try:
         yield
-    except (ValueError, RuntimeError, IndexError, TypeError, MemoryError) as error:
+    except ERRORS as error:
         raise SealError(str(error)) from error
 
 
@@ -115,8 +118,10 @@ def load_ciphertext(built: Context, data: bytes) -> Ciphertext:
         SealError: SEAL refuses the ciphertext.
     """
     ciphertext = Ciphertext()
-    with errors():
+    try:
         ciphertext.load_bytes(built, data)
+    except ERRORS as error:
+        raise SealError(str(error)) from error
     return ciphertext
 
 
@@ -133,14 +138,46 @@ def load_plaintext(built: Context, data: bytes) -> Plaintext:
         SealError: a coefficient is at or above t, or there are more than N.
     """
     plaintext = Plaintext()
-    with errors():
+    try:
         plaintext.load_bytes(built, data)
+    except ERRORS as error:
+        raise SealError(str(error)) from error
     return plaintext
 
 
 def plaintext_bytes(plaintext: Plaintext) -> bytes:
     """Serialize a plaintext, uncompressed."""
     data: bytes = plaintext.to_bytes(_UNCOMPRESSED)
+    return data
+
+
+def encrypt(built: Context, encryptor: Encryptor, plaintext: bytes) -> bytes:
+    """Encrypt a serialized plaintext with the encryptor's secret key: an uncompressed ciphertext.
+
+    Raises:
+        SealError: a coefficient is at or above t, or there are more than N.
+    """
+    loaded = Plaintext()
+    try:
+        loaded.load_bytes(built, plaintext)
+        data: bytes = encryptor.encrypt_symmetric(loaded).to_string(_UNCOMPRESSED)
+    except ERRORS as error:
+        raise SealError(str(error)) from error
+    return data
+
+
+def decrypt(built: Context, decryptor: Decryptor, ciphertext: bytes) -> bytes:
+    """Decrypt a serialized ciphertext: an uncompressed plaintext.
+
+    Raises:
+        SealError: SEAL refuses the ciphertext.
+    """
+    loaded = Ciphertext()
+    try:
+        loaded.load_bytes(built, ciphertext)
+        data: bytes = decryptor.decrypt(loaded).to_bytes(_UNCOMPRESSED)
+    except ERRORS as error:
+        raise SealError(str(error)) from error
     return data
 
 

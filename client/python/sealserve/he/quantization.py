@@ -92,7 +92,7 @@ class InputGrid:
             FeatureCountError, NotFiniteError, OutOfRangeError: the rows are refused. The text has
                 the place of the first feature at fault, never its value.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.feature_count:
+        if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
         if not np.isfinite(rows).all():
             row, feature = np.argwhere(~np.isfinite(rows))[0]
@@ -119,6 +119,11 @@ class InputGrid:
             block = accepted[first : first + _ROWS_A_BLOCK]
             np.rint((block - self.minimum) / self.step, out=quantized[first : first + len(block)], casting="unsafe")
         return quantized
+
+    def dequantize(self, quantized_rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the features (rows, feature_count) that `quantize` rounds to these integers."""
+        features: NDArray[np.float64] = np.minimum(self.minimum + quantized_rows * self.step, self.maximum)
+        return features
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,11 +40,11 @@ def header(total_bytes: int) -> bytes:
 
 
 class CiphertextFormat:
-    """The bytes of fresh ciphertexts of one context: two polynomials in coefficient form.
+    """Bytes of the fresh ciphertexts of one context: two polynomials in coefficient form.
 
     Attributes:
-        full_bytes: the length of a full ciphertext.
-        seeded_bytes: the length of a seeded ciphertext.
+        full_prefix: what precedes the residues of a full ciphertext.
+        full_bytes, seeded_bytes: the lengths of a full and of a seeded ciphertext.
     """
 
     def __init__(self, parameter_set: ParameterSet, parms_id: bytes) -> None:
@@ -58,9 +58,9 @@ class CiphertextFormat:
             return header(HEADER.size + len(members) + inner + behind) + members + header(inner) + COUNT.pack(words)
 
         words = prime_count * N
-        self._full = prefix(2 * words, 0)
+        self.full_prefix = prefix(2 * words, 0)
         self._seeded = prefix(words, _SEED_INFO_BYTES)
-        self.full_bytes = len(self._full) + 16 * words
+        self.full_bytes = len(self.full_prefix) + 16 * words
         self.seeded_bytes = len(self._seeded) + 8 * words + _SEED_INFO_BYTES
 
     def check(self, data: bytes) -> None:
@@ -73,8 +73,8 @@ class CiphertextFormat:
         seeded = len(data) == self.seeded_bytes
         if not seeded and len(data) != self.full_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
-        expected = self._seeded if seeded else self._full
-        if not data.startswith(expected):  # another minor version, or malformed
+        expected = self._seeded if seeded else self.full_prefix
+        if not data.startswith(expected):  # or a minor version is another, or something is wrong
             self._check_prefix(data, expected)
         _, prime_count, N = self._shape
         words = prime_count * N * (1 if seeded else 2)
@@ -95,7 +95,7 @@ class CiphertextFormat:
         many ciphertexts, because NumPy releases the GIL in every call and may have to wait for it
         afterwards.
         """
-        if any(len(data) != self.full_bytes or not data.startswith(self._full) for data in ciphertexts):
+        if any(len(data) != self.full_bytes or not data.startswith(self.full_prefix) for data in ciphertexts):
             return None
         joined = b"".join([memoryview(data)[_RESIDUES:] for data in ciphertexts])
         residues = np.frombuffer(joined, np.uint64).reshape(-1, *self._shape)
@@ -122,8 +122,8 @@ class CiphertextFormat:
         return np.frombuffer(data, np.uint64, offset=_RESIDUES).reshape(self._shape)
 
     def pack(self, c0: NDArray[np.uint64], c1: bytes) -> bytes:
-        """Build a full ciphertext from c0 (data primes, N) and the bytes of c1, of equal shape."""
-        return b"".join((self._full, c0.tobytes(), c1))
+        """Build a full ciphertext of c0 (data primes, N) and the bytes of c1 of the same shape."""
+        return b"".join((self.full_prefix, c0.tobytes(), c1))
 
     def pack_seeded(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
         """Build a seeded ciphertext from c0 (data primes, N) and a seed of SEED_BYTES.
@@ -147,19 +147,16 @@ _PLAINTEXT_MEMBERS = struct.Struct("<32xQd")
 _PLAINTEXT_PREFIX_BYTES = 2 * HEADER.size + _PLAINTEXT_MEMBERS.size + COUNT.size
 
 
+def plaintext_prefix(coefficient_count: int) -> bytes:
+    """Build what precedes the little-endian coefficients of a BFV plaintext of so many."""
+    inner = HEADER.size + COUNT.size + 8 * coefficient_count
+    members = _PLAINTEXT_MEMBERS.pack(coefficient_count, 1.0)
+    return header(HEADER.size + len(members) + inner) + members + header(inner) + COUNT.pack(coefficient_count)
+
+
 def pack_plaintext(coefficients: NDArray[np.uint64]) -> bytes:
-    """Build a BFV plaintext from coefficients (N,), each below t."""
-    inner = HEADER.size + COUNT.size + coefficients.nbytes
-    members = _PLAINTEXT_MEMBERS.pack(coefficients.size, 1.0)
-    return b"".join(
-        (
-            header(HEADER.size + len(members) + inner),
-            members,
-            header(inner),
-            COUNT.pack(coefficients.size),
-            np.ascontiguousarray(coefficients).tobytes(),
-        )
-    )
+    """Build a BFV plaintext of coefficients (N,) below t."""
+    return plaintext_prefix(coefficients.size) + coefficients.tobytes()
 
 
 def plaintext_coefficients(data: bytes, poly_modulus_degree: int) -> NDArray[np.uint64]:

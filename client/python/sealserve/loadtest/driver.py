@@ -1,34 +1,35 @@
-"""Threads that load a service: at a rate, or so many at a time."""
+"""LoadDriver: threads that load a service, at a rate or so many calls at a time."""
 
 import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sealserve._rpc.retry import BUSY
-from sealserve.errors import SealserveError
-from sealserve.loadtest.items import Answered
+from sealserve.errors import DrainingError, KeyStoreUnavailableError, QuotaExceededError, SealserveError
 from sealserve.loadtest.ledger import Ended, Ledger, Outcome
+from sealserve.protocol.item import EncryptedReply
 
-_PAUSE_SECONDS = 0.1  # after a failure: whoever is one of so many would not come back at once, either
+_PAUSE_SECONDS = 0.1  # after a failure: one user of many would not come back at once, either
+_BUSY = (QuotaExceededError, DrainingError, KeyStoreUnavailableError)
 
 
 class LoadDriver:
-    """Makes calls in threads, one a caller, and keeps what becomes of them.
+    """Makes calls in threads, one a caller, and records their outcomes.
 
     Args:
-        callers: send an item and wait for its answer.
-        ledger: for what becomes of them.
+        callers: each sends an item and returns its reply.
+        ledger: records the outcomes.
         seconds: how long calls are begun.
-        warm_up_seconds: how long before, uncounted.
-        due_times: when calls are due, from -warm_up_seconds on: an open loop, in which calls that are due while all
-            callers are busy are sent late and count as begun in time. None: a closed loop, in which every caller
-            makes its next call when it has the answer to the one before.
+        warm_up_seconds: how long calls are begun before, uncounted.
+        due_times: when calls are due, from -warm_up_seconds on: an open loop, in which calls that
+            are due while all callers are busy are sent late and count as begun in time. None: a
+            closed loop, in which every caller makes its next call when it has the answer to the one
+            before.
     """
 
     def __init__(
         self,
-        callers: Sequence[Callable[[], Answered]],
+        callers: Sequence[Callable[[], EncryptedReply]],
         ledger: Ledger,
         seconds: float,
         *,
@@ -44,8 +45,8 @@ class LoadDriver:
         self._threads = [
             threading.Thread(target=self._run, args=(caller,), name="sealserve-load", daemon=True) for caller in callers
         ]
-        # A pass of the garbage collector over all that is imported takes 0.1 s, in which nothing is sent or heard: too
-        # long to be taken for the service's.
+        # A pass of the garbage collector over all that is imported takes 0.1 s, in which nothing is
+        # sent or received. It must not be counted as the service's time.
         gc.collect()
         gc.freeze()
         self._begin = time.perf_counter() + warm_up_seconds
@@ -54,14 +55,14 @@ class LoadDriver:
 
     @property
     def now(self) -> float:
-        """Seconds since the begin of the measurement."""
+        """Seconds since the measurement began."""
         return time.perf_counter() - self._begin
 
     def wait(self, timeout_seconds: float) -> bool:
         """Wait until all calls have ended; False if the time is up before.
 
         Raises:
-            Exception: a caller raised what is no SealserveError.
+            Exception: a caller raised anything but a SealserveError.
         """
         end = time.monotonic() + timeout_seconds
         for thread in self._threads:
@@ -74,7 +75,7 @@ class LoadDriver:
         """Begin no more calls."""
         self._stopped.set()
 
-    def _run(self, caller: Callable[[], Answered]) -> None:
+    def _run(self, caller: Callable[[], EncryptedReply]) -> None:
         try:
             while (due := self._next_due()) is not None and not self._stopped.wait(max(0.0, due - self.now)):
                 pause_seconds = self._call(caller, due)
@@ -90,25 +91,25 @@ class LoadDriver:
         with self._lock:
             return next(self._due_times, None)
 
-    def _call(self, caller: Callable[[], Answered], due: float) -> float:
-        """Make a call that is due; returns how long to wait before the next, in a closed loop."""
+    def _call(self, caller: Callable[[], EncryptedReply], due: float) -> float:
+        """Make a call that is due; return how long to wait before the next, in a closed loop."""
         begun = self.now
         try:
-            answered = caller()
+            reply = caller()
         except SealserveError as error:
-            outcome = Outcome.REFUSED if isinstance(error, BUSY) else Outcome.FAILED
+            outcome = Outcome.REFUSED if isinstance(error, _BUSY) else Outcome.FAILED
             self._ledger.add(Ended(due, begun, self.now, outcome, type(error).__name__))
-            return error.retry_delay_seconds if isinstance(error, BUSY) else _PAUSE_SECONDS
+            return error.retry_delay_seconds if isinstance(error, _BUSY) else _PAUSE_SECONDS
         self._ledger.add(
             Ended(
                 due,
                 begun,
                 self.now,
                 Outcome.ANSWERED,
-                row_count=answered.row_count,
-                request_bytes=answered.request_bytes,
-                reply_bytes=answered.reply_bytes,
-                server_seconds=answered.server_seconds,
+                row_count=reply.header.row_count,
+                request_bytes=reply.request_bytes,
+                reply_bytes=reply.reply_bytes,
+                server_seconds=reply.server_seconds,
             )
         )
         return 0.0

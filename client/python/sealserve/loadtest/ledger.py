@@ -1,6 +1,7 @@
-"""The load of a service as numbers: when requests fall due, what became of them, how long they took. No I/O.
+"""Ledger: the load of a service in numbers: due times, outcomes and latencies. No I/O.
 
-Times are seconds from the begin of the measurement; what falls due before it, at less than 0, warms up.
+Times are in seconds since the measurement began. Requests that fall due before, at less than 0,
+warm up.
 """
 
 import math
@@ -18,22 +19,23 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
 
 class Outcome(Enum):
-    """What became of a request."""
+    """The outcome of a request."""
 
     ANSWERED = "answered"
-    REFUSED = "refused"  # by a service that is busy, and may answer later
+    REFUSED = "refused"  # by a service that is busy and may answer later
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A request that has its end.
+    """A request that has ended.
 
     Attributes:
         due: when it should have been sent.
-        begun: when it was; later than due, if all that send were busy.
+        begun: when it was sent; later than due if all callers were busy.
+        ended: when its answer or its error came.
         reason: the name of the error's type; "" for an answer.
-        server_seconds: what the service says that it took.
+        server_seconds: the time that the service says it took.
     """
 
     due: float
@@ -48,13 +50,14 @@ class Ended:
 
 
 def due_times(rate: float, start: float, end: float, *, seed: int | None = None) -> Iterator[float]:
-    """Yield when requests fall due, whatever becomes of those before (an open loop).
+    """Yield when requests fall due, whatever the outcome of those before (an open loop).
 
     Args:
         rate: requests a second.
-        start: of the load.
-        end: of the load.
-        seed: arrivals at random, as of many users who know nothing of each other (Poisson); by default evenly spaced.
+        start: when the load starts.
+        end: when the load ends.
+        seed: arrivals at random, as of many users who do not know of each other (Poisson); by
+            default they are evenly spaced.
     """
     if seed is None:
         count = math.ceil((end - start) * rate)
@@ -66,7 +69,10 @@ def due_times(rate: float, start: float, end: float, *, seed: int | None = None)
 
 
 def quantiles(seconds: "array[float]") -> dict[str, float]:
-    """Return QUANTILES of times in milliseconds, each one that was measured and never a smaller; {} of none."""
+    """Return QUANTILES of times, in milliseconds; {} of none.
+
+    Each is a time that was measured, the next greater one where the quantile lies between two.
+    """
     if not seconds:
         return {}
     values = np.quantile(np.frombuffer(seconds), list(QUANTILES.values()), method="higher")
@@ -75,10 +81,11 @@ def quantiles(seconds: "array[float]") -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Recent:
-    """What came since it was last asked: for a live view.
+    """The outcomes since a live view was last refreshed.
 
     Attributes:
-        latency_ms: quantiles of the answers.
+        answered, refused, failed: how many.
+        latency_ms: quantiles of the answers' times.
     """
 
     answered: int
@@ -88,7 +95,7 @@ class Recent:
 
 
 class Ledger:
-    """Keeps what became of each request: a few numbers each. Threads may share it."""
+    """Keeps a few numbers of each request. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -100,11 +107,12 @@ class Ledger:
         self._seen = dict.fromkeys(Outcome, 0)
 
     def add(self, ended: Ended) -> None:
-        """Count a request, unless it was for warming up."""
+        """Count a request, unless it warmed up."""
         if ended.due < 0:
             return
         with self._lock:
-            # From the due time: a request that had to wait for its turn to be sent has waited for the service, too.
+            # From the due time: a request that had to wait to be sent has waited for the service,
+            # too.
             self._latencies[ended.outcome].append(ended.ended - ended.due)
             self._delays.append(ended.begun - ended.due)
             self._last_end = max(self._last_end, ended.ended)
@@ -116,8 +124,8 @@ class Ledger:
             else:
                 self._reasons[ended.outcome][ended.reason] += 1
 
-    def recent(self) -> Recent:
-        """Say what came since the last call."""
+    def take_recent(self) -> Recent:
+        """Return the outcomes since the last call."""
         with self._lock:
             new = {outcome: times[self._seen[outcome] :] for outcome, times in self._latencies.items()}
             self._seen = {outcome: len(times) for outcome, times in self._latencies.items()}
@@ -125,10 +133,11 @@ class Ledger:
         return Recent(answered, refused, failed, quantiles(new[Outcome.ANSWERED]))
 
     def summary(self, seconds: float = 0.0) -> dict[str, Any]:
-        """Sum up, for JSON.
+        """Return all figures, for JSON.
 
         Args:
-            seconds: how long requests were sent; the last answer may have come later, and then counts that long.
+            seconds: how long requests were sent; if the last answer came later, the time until then
+                counts.
         """
         with self._lock:
             seconds = max(seconds, self._last_end)

@@ -1,9 +1,12 @@
 """Items as client and service exchange them: the header, and the polynomial pairs of the reply."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sealserve.he.layouts import Layout
+
+__all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "Residues", "SealCiphertext"]
 
 
 @dataclass(frozen=True)
@@ -47,5 +50,23 @@ class SealCiphertext(bytes):
         return len(self)
 
 
-Scores = Residues | SealCiphertext
-"""A piece of a reply: one polynomial pair, with the encrypted scores of some rows and classes."""
+EncryptedScores = Residues | SealCiphertext
+"""A piece of a reply: one polynomial pair, with the scores of some rows and classes."""
+
+
+@dataclass(frozen=True)
+class EncryptedReply:
+    """The whole reply to an item.
+
+    Attributes:
+        header: the item's.
+        scores: the pieces of the reply, in order.
+        request_bytes, reply_bytes: the lengths of all messages of the item, and of its reply.
+        server_seconds: the time that the service says it took.
+    """
+
+    header: ItemHeader
+    scores: Sequence[EncryptedScores]
+    request_bytes: int
+    reply_bytes: int
+    server_seconds: float

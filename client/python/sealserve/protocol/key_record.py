@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+__all__ = ["KeyHeader", "KeyKind", "KeyRecord"]
+
 
 class KeyKind(Enum):
     """The purpose of a registered key."""

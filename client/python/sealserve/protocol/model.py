@@ -12,6 +12,8 @@ from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.output import Output
 from sealserve.protocol.schema import Schema
 
+__all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer"]
+
 
 @dataclass(frozen=True)
 class ObservedError:

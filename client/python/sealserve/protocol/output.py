@@ -9,12 +9,14 @@ thresholds and probabilities are those of the estimator's own `decision_function
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import NoSuchMethodError
+
+__all__ = ["Label", "Link", "Output", "Scored", "Task"]
 
 Label = bool | int | float | str
 
@@ -167,6 +169,28 @@ class Output:
         of_zeros = np.full_like(probabilities, 0.0 if self.keeps_zero_rows else 1 / self.score_count)
         shares: NDArray[np.float64] = np.divide(probabilities, sums, out=of_zeros, where=sums != 0)
         return shares
+
+
+class Scored(NamedTuple):
+    """Decrypted scores of some rows, with what they mean.
+
+    Attributes:
+        output: what the scores mean. It may change between two items, as the model does.
+        scores: float64, shape (rows, score_count).
+    """
+
+    output: Output
+    scores: NDArray[np.float64]
+
+    @property
+    def predictions(self) -> NDArray[Any]:
+        """Labels, indicators or targets: what `predict` returns for the rows."""
+        return self.output.predict(self.scores)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64] | None:
+        """What `predict_proba` returns for the rows; None where the model has no probabilities."""
+        return None if self.output.link is Link.NONE else self.output.predict_proba(self.scores)
 
 
 def _check_labels(classes: tuple[Label, ...]) -> None:

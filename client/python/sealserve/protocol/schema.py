@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import FeatureCountError, FeatureNameError, InputError
 
+__all__ = ["Schema"]
+
 
 @dataclass(frozen=True)
 class Schema:

@@ -257,3 +257,10 @@ def test_a_quantized_model_is_frozen() -> None:
     model = QuantizedModel.of(weights, np.zeros(1), InputGrid.of(1, 0.0, 1.0), 1.0)
     with pytest.raises(ValueError, match="read-only"):
         model.weights[0, 0] = 2
+
+
+@given(st.integers(0, 99), st.floats(1e-3, 10.0))
+def test_integers_on_the_grid_survive_as_features(seed: int, step: float) -> None:
+    grid = InputGrid.of(3, -1.5, 2.25, step)
+    quantized = np.random.default_rng(seed).integers(0, grid.levels + 1, (20, 3))
+    np.testing.assert_array_equal(grid.quantize(grid.dequantize(quantized)), quantized)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
 from sealserve.he.layouts import LAYOUTS
@@ -56,15 +56,15 @@ def fault_of(form: CiphertextFormat, data: bytes) -> CiphertextFault | None:
 
 
 KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in LAYOUTS["row"].open_parameter_sets}
-EXCHANGE = Exchange(served("one prime", linear(RANDOM.normal(size=(2, 8)))).model)
+CODEC = RowCodec(served("one prime", linear(RANDOM.normal(size=(2, 8)))).model)
 ROW = RANDOM.random((1, 8))
-FORMAT = format_of(EXCHANGE.offer.parameters)
+FORMAT = format_of(CODEC.offer.parameters)
 N, (PRIME,) = (
-    EXCHANGE.offer.parameters.parameter_set.poly_modulus_degree,
-    EXCHANGE.offer.parameters.parameter_set.primes,
+    CODEC.offer.parameters.parameter_set.poly_modulus_degree,
+    CODEC.offer.parameters.parameter_set.primes,
 )
-(FULL,) = EXCHANGE.encrypt(EXCHANGE.quantize(ROW)).ciphertexts
-SEEDED = seeded(EXCHANGE, FULL)
+(FULL,) = CODEC.encrypt(CODEC.quantize(ROW)).ciphertexts
+SEEDED = seeded(CODEC, FULL)
 GOOD = {"full": FULL, "seeded": SEEDED}
 FORMS = pytest.mark.parametrize("form", GOOD)
 
@@ -82,8 +82,8 @@ def test_what_seal_writes_is_well_formed(parameter_set: ParameterSet) -> None:
 
 
 def test_seeded_ciphertexts_are_well_formed_and_hold_the_same_plaintext() -> None:
-    context = _seal.context(EXCHANGE.offer.parameters)
-    key = restamp(EXCHANGE.secret_key.export(TOKEN), _seal.key_parms_id(context))
+    context = _seal.context(CODEC.offer.parameters)
+    key = restamp(CODEC.secret_key.export(TOKEN), _seal.key_parms_id(context))
     decryptor = _seal.Decryptor(context, _seal.load_secret_key(context, key))
     assert len(SEEDED) == FORMAT.seeded_bytes < 0.51 * len(FULL)
     assert fault_of(FORMAT, SEEDED) is None
@@ -109,7 +109,7 @@ def test_a_change_of_any_byte_before_the_residues_is_found(form: str) -> None:
 @FORMS
 @pytest.mark.parametrize("at", [MINOR_VERSION, ARRAY + MINOR_VERSION], ids=["outer", "inner"])
 def test_any_minor_version_passes_and_means_the_same_if_seal_can_read_it(form: str, at: int) -> None:
-    context = _seal.context(EXCHANGE.offer.parameters)
+    context = _seal.context(CODEC.offer.parameters)
     expected = _seal.ciphertext_bytes(_seal.load_ciphertext(context, GOOD[form]))
     for minor in (0, 1, 2, 3, 4, 5, 255):
         changed = patched(GOOD[form], at, bytes([minor]))
@@ -146,16 +146,14 @@ def test_bytes_of_the_right_length_and_nothing_else() -> None:
 
 
 def test_a_ciphertext_of_another_plaintext_modulus() -> None:
-    parameters = EncryptionParameters(
-        LAYOUTS["row"].open_parameter_sets[0], EXCHANGE.offer.parameters.plain_modulus * 2
-    )
+    parameters = EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], CODEC.offer.parameters.plain_modulus * 2)
     data = ciphertext_of(parameters, KEYS[LAYOUTS["row"].open_parameter_sets[0]])
     assert fault_of(format_of(parameters), data) is None
     assert fault_of(FORMAT, data) is CiphertextFault.PARAMETERS
 
 
 def test_what_seal_writes_in_ntt_form() -> None:
-    context = _seal.context(EXCHANGE.offer.parameters)
+    context = _seal.context(CODEC.offer.parameters)
     ciphertext = _seal.load_ciphertext(context, FULL)
     _seal.Evaluator(context).transform_to_ntt_inplace(ciphertext)
     assert fault_of(FORMAT, _seal.ciphertext_bytes(ciphertext)) is CiphertextFault.FORM

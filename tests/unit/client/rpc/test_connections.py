@@ -1,4 +1,4 @@
-"""Connections of a client: opened when used, replaced when broken, closed when not needed."""
+"""A client's connections: opened on use, replaced when broken, closed when unused."""
 
 import pytest
 

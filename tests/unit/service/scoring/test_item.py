@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import InputMismatchError, MalformedCiphertextError, QuotaExceededError
 from sealserve.protocol.wire import scores_from_proto
 from sealserve_service.catalog.registry import ModelRegistry
@@ -17,9 +17,9 @@ from tests.support.serving import linear, served
 RANDOM = np.random.default_rng(5)
 MODEL = linear(RANDOM.normal(size=(2, 4096)))
 SERVED = served("blocks", MODEL)  # two ciphertexts an item
-EXCHANGE = Exchange(SERVED.model)
+CODEC = RowCodec(SERVED.model)
 ROW = RANDOM.random((1, 4096))
-ITEM = EXCHANGE.encrypt(EXCHANGE.quantize(ROW))
+ITEM = CODEC.encrypt(CODEC.quantize(ROW))
 FIRST, SECOND = ITEM.ciphertexts
 
 
@@ -42,7 +42,7 @@ def test_an_item_is_scored_at_once() -> None:
     service = Service()
     item = service.item()
     response = item.score([FIRST, SECOND], None)
-    scores = EXCHANGE.decrypt(1, list(scores_from_proto(response.scores)))
+    scores = CODEC.decrypt(1, list(scores_from_proto(response.scores)))
     offer = SERVED.model.offers[0]
     assert np.abs(scores - MODEL.decision(ROW)).max() <= offer.score_error_bound + offer.input_rounding_error_bound
     assert response.done.server_seconds == pytest.approx(item.work.seconds)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import (
     DrainingError,
     IdleTimeoutError,
@@ -18,7 +18,7 @@ from sealserve.errors import (
     OutOfSequenceError,
     ServiceError,
 )
-from sealserve.protocol.item import Scores
+from sealserve.protocol.item import EncryptedScores
 from sealserve.protocol.wire import error_from_proto, header_to_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
@@ -33,9 +33,9 @@ from tests.support.serving import LIMITS, linear, served, with_limits
 RANDOM = np.random.default_rng(5)
 MODEL = linear(RANDOM.normal(size=(2, 4096)))
 SERVED = served("blocks", MODEL)  # two ciphertexts an item
-EXCHANGE = Exchange(SERVED.model)
+CODEC = RowCodec(SERVED.model)
 ROW = RANDOM.random((1, 4096))
-ITEM = EXCHANGE.encrypt(EXCHANGE.quantize(ROW))
+ITEM = CODEC.encrypt(CODEC.quantize(ROW))
 HEADER = header_to_proto(ITEM.header)
 FIRST, SECOND = ITEM.ciphertexts
 LIMITED = with_limits(
@@ -64,14 +64,14 @@ def ends(table: ItemTable, *messages: Message) -> list[tuple[int, NDArray[np.flo
     """The ends of items that the messages bring about, in order: scores or error."""
     found: list[tuple[int, NDArray[np.float64] | ServiceError]] = []
     for message in messages:
-        reply: list[Scores] = []
+        reply: list[EncryptedScores] = []
         for answer in table.receive(message):
             assert answer.item_id == message.item_id
             reply += scores_from_proto(answer.scores)
             if answer.HasField("error"):
                 found.append((answer.item_id, error_from_proto(answer.error)))
             elif answer.HasField("done"):
-                found.append((answer.item_id, EXCHANGE.decrypt(1, reply)))
+                found.append((answer.item_id, CODEC.decrypt(1, reply)))
     return found
 
 

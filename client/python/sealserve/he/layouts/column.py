@@ -9,6 +9,7 @@ as the batch has rows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,17 +37,17 @@ class ColumnPacking:
         if self.classes != 1:
             raise ValueError(f"in columns a polynomial holds one class, not {self.classes}")
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows in a full item: N."""
         return self.poly_modulus_degree
 
-    @property
+    @cached_property
     def ciphertexts(self) -> int:
         """Ciphertexts of an item, whatever its number of rows."""
         return self.feature_count
 
-    @property
+    @cached_property
     def polynomials(self) -> int:
         """Polynomial pairs of a reply."""
         return self.score_count

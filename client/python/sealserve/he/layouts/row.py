@@ -14,6 +14,7 @@ A row of more than N features is cut into blocks of N, one ciphertext each; the 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,22 +42,22 @@ class RowPacking:
         if not 1 <= self.classes <= self.poly_modulus_degree // self.window:
             raise ValueError(f"{self.classes} windows of {self.window} do not fit into {self.poly_modulus_degree}")
 
-    @property
+    @cached_property
     def window(self) -> int:
         """f, the coefficients that one row's features take in one ciphertext."""
         return min(self.feature_count, self.poly_modulus_degree)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """R, rows in a full item."""
         return self.poly_modulus_degree // (self.classes * self.window)
 
-    @property
+    @cached_property
     def ciphertexts(self) -> int:
         """Ciphertexts of an item, whatever its number of rows."""
         return -(-self.feature_count // self.poly_modulus_degree)
 
-    @property
+    @cached_property
     def polynomials(self) -> int:
         """Polynomial pairs of a reply."""
         return -(-self.score_count // self.classes)

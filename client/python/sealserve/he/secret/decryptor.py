@@ -20,7 +20,8 @@ class Decryptor:
         self._decryptor = _seal.Decryptor(self._context, _seal.load_secret_key(self._context, stamped))
         self._primes = np.array(parameters.parameter_set.data_primes, np.uint64)[:, None]
         self._shape = (len(self._primes), parameters.parameter_set.poly_modulus_degree)
-        self._format = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
+        parms_id = _seal.fresh_parms_id(self._context)
+        self._ciphertext_prefix = seal_format.CiphertextFormat(parameters.parameter_set, parms_id).full_prefix
 
     def decrypt(self, c0: bytes, c1: bytes, places: NDArray[np.intp]) -> NDArray[np.uint64]:
         """Decrypt the coefficients at given indices of the polynomial.
@@ -46,10 +47,9 @@ class Decryptor:
             raise ReplyError
         first = np.zeros(self._shape, np.uint64)
         first[:, places] = kept
+        ciphertext = b"".join((self._ciphertext_prefix, first.tobytes(), c1))
         try:
-            ciphertext = _seal.load_ciphertext(self._context, self._format.pack(first, c1))
-            with _seal.errors():
-                plaintext = self._decryptor.decrypt(ciphertext)
+            plaintext = _seal.decrypt(self._context, self._decryptor, ciphertext)
         except _seal.SealError:
             raise ReplyError from None
-        return seal_format.plaintext_coefficients(_seal.plaintext_bytes(plaintext), N)[places]
+        return seal_format.plaintext_coefficients(plaintext, N)[places]

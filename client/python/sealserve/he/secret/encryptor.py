@@ -21,13 +21,12 @@ class Encryptor:
         stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._context))
         self._encryptor = _seal.Encryptor(self._context, _seal.load_secret_key(self._context, stamped))
         self._format = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
+        self._plaintext_prefix = seal_format.plaintext_prefix(parameters.parameter_set.poly_modulus_degree)
         self.ciphertext_bytes = self._format.full_bytes
 
     def encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:
         """Encrypt coefficients (N,), each below t, into an uncompressed SEAL ciphertext."""
-        plaintext = _seal.load_plaintext(self._context, seal_format.pack_plaintext(coefficients))
-        with _seal.errors():
-            return _seal.ciphertext_bytes(self._encryptor.encrypt_symmetric(plaintext))
+        return _seal.encrypt(self._context, self._encryptor, self._plaintext_prefix + coefficients.tobytes())
 
     def encrypt_all(self, plaintexts: Iterable[NDArray[np.uint64]]) -> Iterator[bytes]:
         """Encrypt plaintexts, each (N,), one at a time as the caller iterates."""

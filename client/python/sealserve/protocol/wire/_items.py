@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sealserve.protocol.item import ItemHeader, Residues, Scores, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, ItemHeader, Residues, SealCiphertext
 from sealserve.protocol.wire._enums import LAYOUTS_BY_NUMBER, layout_to_proto
 from sealserve.v1 import prediction_pb2
 
@@ -23,17 +23,17 @@ def header_to_proto(header: ItemHeader) -> prediction_pb2.ItemHeader:
 def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
     """Convert a header; whether it fits a model is not looked at here."""
     return ItemHeader(
-        message.model,
-        message.config_id,
-        LAYOUTS_BY_NUMBER.get(message.layout),
-        message.parameter_set,
-        message.row_count,
-        message.ciphertext_count,
-        message.key_id,
+        model=message.model,
+        config_id=message.config_id,
+        layout=LAYOUTS_BY_NUMBER.get(message.layout),
+        parameter_set=message.parameter_set,
+        row_count=message.row_count,
+        ciphertext_count=message.ciphertext_count,
+        key_id=message.key_id,
     )
 
 
-def scores_to_proto(first_index: int, pieces: Sequence[Scores]) -> prediction_pb2.ScoreGroup:
+def scores_to_proto(first_index: int, pieces: Sequence[EncryptedScores]) -> prediction_pb2.ScoreGroup:
     """Convert consecutive pieces of a reply."""
     group = prediction_pb2.ScoreGroup(first_index=first_index)
     for piece in pieces:
@@ -45,8 +45,8 @@ def scores_to_proto(first_index: int, pieces: Sequence[Scores]) -> prediction_pb
     return group
 
 
-def scores_from_proto(group: prediction_pb2.ScoreGroup) -> list[Scores]:
-    """Convert consecutive pieces of a reply; whether they are of the layout's form is the exchange's to see."""
+def scores_from_proto(group: prediction_pb2.ScoreGroup) -> list[EncryptedScores]:
+    """Convert consecutive pieces of a reply; whether they are of the layout's form is for the codec to see."""
     return [
         SealCiphertext(scores.seal_ciphertext)
         if scores.HasField("seal_ciphertext")

@@ -80,21 +80,21 @@ def model_from_proto(message: model_pb2.Model) -> Model:
         raise ParameterError(f"model {message.name!r}: {error}") from error
     limits = message.limits
     return Model(
-        message.name,
-        message.version,
-        message.config_id,
-        Schema(column_count, tuple(message.input.feature_names)),
-        grid,
-        output,
-        tuple(_offer_from_proto(offer, score_count) for offer in message.offers if _is_known(offer)),
-        Limits(
-            limits.max_message_bytes,
-            limits.max_open_items,
-            seconds(limits.item_timeout),
-            limits.window_bytes,
-            limits.max_key_bytes,
-            min(max(1, limits.suggested_connections), MAX_CONNECTIONS),
-            seconds(limits.idle_timeout),
+        name=message.name,
+        version=message.version,
+        config_id=message.config_id,
+        schema=Schema(column_count, tuple(message.input.feature_names)),
+        grid=grid,
+        output=output,
+        offers=tuple(_offer_from_proto(offer, score_count) for offer in message.offers if _is_known(offer)),
+        limits=Limits(
+            max_message_bytes=limits.max_message_bytes,
+            max_open_items=limits.max_open_items,
+            item_timeout_seconds=seconds(limits.item_timeout),
+            window_bytes=limits.window_bytes,
+            max_key_bytes=limits.max_key_bytes,
+            suggested_connections=min(max(1, limits.suggested_connections), MAX_CONNECTIONS),
+            idle_timeout_seconds=seconds(limits.idle_timeout),
         ),
     )
 
@@ -204,29 +204,31 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
         raise ParameterError(f"{name}: scores wrap around: their range is negative or wider than the plaintext modulus")
     observed = message.observed_error
     return Offer(
-        layout,
-        EncryptionParameters(parameter_set, parameters.plain_modulus, scheme, parameters.ciphertext_scale),
-        message.parameters.parms_id,
-        message.weights == parameters_pb2.WEIGHTS_PRIVATE,
-        message.rows_per_item,
-        message.classes_per_polynomial,
-        message.ciphertexts_per_item,
-        scale,
-        tuple(message.score_centers),
-        tuple(message.score_radii),
-        message.score_error_bound,
-        message.input_rounding_error_bound,
-        ObservedError(observed.score_error, observed.row_count, observed.label_agreement)
+        layout=layout,
+        parameters=EncryptionParameters(parameter_set, parameters.plain_modulus, scheme, parameters.ciphertext_scale),
+        parms_id=message.parameters.parms_id,
+        private_weights=message.weights == parameters_pb2.WEIGHTS_PRIVATE,
+        rows_per_item=message.rows_per_item,
+        classes_per_polynomial=message.classes_per_polynomial,
+        ciphertexts_per_item=message.ciphertexts_per_item,
+        score_scale=scale,
+        score_centers=tuple(message.score_centers),
+        score_radii=tuple(message.score_radii),
+        score_error_bound=message.score_error_bound,
+        input_rounding_error_bound=message.input_rounding_error_bound,
+        observed_error=ObservedError(
+            score_error=observed.score_error, row_count=observed.row_count, label_agreement=observed.label_agreement
+        )
         if message.HasField("observed_error")
         else None,
-        Cost(
-            message.cost.request_bytes,
-            message.cost.reply_bytes,
-            message.cost.server_seconds,
-            message.cost.held_bytes,
-            message.cost.key_bytes,
+        cost=Cost(
+            request_bytes=message.cost.request_bytes,
+            reply_bytes=message.cost.reply_bytes,
+            server_seconds=message.cost.server_seconds,
+            held_bytes=message.cost.held_bytes,
+            key_bytes=message.cost.key_bytes,
         ),
-        KINDS.get(message.required_key),
+        required_key=KINDS.get(message.required_key),
     )
 
 

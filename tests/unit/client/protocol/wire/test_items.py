@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol import wire
-from sealserve.protocol.item import ItemHeader, Residues, Scores, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, ItemHeader, Residues, SealCiphertext
 
 QUICK = settings(deadline=None, max_examples=60)
 
@@ -30,7 +30,7 @@ pieces = st.one_of(
 
 @QUICK
 @given(first_index=counts, reply=st.lists(pieces, max_size=4))
-def test_scores_survive_each_in_its_form(first_index: int, reply: list[Scores]) -> None:
+def test_scores_survive_each_in_its_form(first_index: int, reply: list[EncryptedScores]) -> None:
     message = wire.scores_to_proto(first_index, reply)
     assert message.first_index == first_index
     back = wire.scores_from_proto(message)

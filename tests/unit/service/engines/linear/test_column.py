@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve._codec.offers import choose
 from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
 from sealserve.he.layouts import LAYOUTS
@@ -113,29 +113,29 @@ def test_what_a_client_reads(number: int) -> None:
     ][-1]
     wanted = plan.score_error_bound
     served = serve_model("model", linear(model.weights, model.intercept), model.grid, LIMITS, max_score_error=wanted)
-    exchange, engine = Exchange(served.model, offer=choose(served.model, 1, LAYOUTS["column"])), served.engines[1]
-    assert exchange.offer.parameters == plan.parameters
+    codec, engine = RowCodec(served.model, offer=choose(served.model, 1, LAYOUTS["column"])), served.engines[1]
+    assert codec.offer.parameters == plan.parameters
     rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 20)])
-    encrypted = exchange.encrypt(rows)
+    encrypted = codec.encrypt(rows)
     scoring = engine.begin(encrypted.header, ANONYMOUS.name)
     scoring.add(list(encrypted.ciphertexts))
-    scores = exchange.decrypt(len(rows), list(scoring.finish()))
+    scores = codec.decrypt(len(rows), list(scoring.finish()))
     np.testing.assert_array_equal(scores, plan.model.scores(rows))
 
 
 def test_seeded_ciphertexts_among_full_ones() -> None:
     model = affine("normal", (3, 40))
     served = serve_model("model", linear(model.weights, model.intercept), model.grid, LIMITS)
-    exchange = Exchange(served.model, offer=choose(served.model, 1, LAYOUTS["column"]))
+    codec = RowCodec(served.model, offer=choose(served.model, 1, LAYOUTS["column"]))
     rows = random_rows(model.grid, 100)
-    encrypted = exchange.encrypt(rows)
-    mixed = [seeded(exchange, data) if index % 3 else data for index, data in enumerate(encrypted.ciphertexts)]
+    encrypted = codec.encrypt(rows)
+    mixed = [seeded(codec, data) if index % 3 else data for index, data in enumerate(encrypted.ciphertexts)]
     assert len(set(map(len, mixed))) == 2
     scoring = served.engines[1].begin(encrypted.header, ANONYMOUS.name)
     scoring.add(mixed[:7])
     scoring.add(mixed[7:])
     expected = plan_column(*model.planned).model.scores(rows)
-    np.testing.assert_array_equal(exchange.decrypt(100, list(scoring.finish())), expected)
+    np.testing.assert_array_equal(codec.decrypt(100, list(scoring.finish())), expected)
 
 
 # The matrix product, on residues

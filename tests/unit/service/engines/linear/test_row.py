@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
@@ -99,17 +99,17 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     model = affine("normal", (10, 200))
     regression = linear(model.weights, model.intercept)
     served = serve_model("model", regression, model.grid, LIMITS, max_score_error=max_score_error)
-    exchange, engine = Exchange(served.model), served.engines[0]
-    assert exchange.offer.parameters.parameter_set.name == name
+    codec, engine = RowCodec(served.model), served.engines[0]
+    assert codec.offer.parameters.parameter_set.name == name
     assert isinstance(engine, RowEngine)
     quantized = plan_row(*model.planned, max_score_error=max_score_error).model
     rows = np.concatenate([extreme_rows(quantized, model.grid), random_rows(model.grid, 20)])
-    capacity = exchange.offer.rows_per_item
+    capacity = codec.offer.rows_per_item
     for item in (rows[first : first + capacity] for first in range(0, len(rows), capacity)):
-        encrypted = exchange.encrypt(item)
+        encrypted = codec.encrypt(item)
         scoring = engine.begin(encrypted.header, ANONYMOUS.name)
         scoring.add(list(encrypted.ciphertexts))
-        scores = exchange.decrypt(len(item), list(scoring.finish()))
+        scores = codec.decrypt(len(item), list(scoring.finish()))
         np.testing.assert_array_equal(scores, quantized.scores(item))
 
 

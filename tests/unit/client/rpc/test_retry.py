@@ -3,16 +3,14 @@
 Errors of gRPC itself are translated.
 """
 
-import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from sealserve._codec import messages
-from sealserve._codec.codec import Item
 from sealserve._rpc import retry, status
 from sealserve.errors import (
     CallError,
@@ -23,10 +21,6 @@ from sealserve.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from sealserve.he.layouts import LAYOUTS
-from sealserve.protocol.item import ItemHeader
-from sealserve.protocol.model import Cost
-from tests.support.serving import LIMITS
 
 TIMEOUT_SECONDS = 30.0
 BUSY = QuotaExceededError("server_seconds", 0.1)
@@ -77,7 +71,7 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
     """The error is that the service is busy, as it has said, not that the call came too late."""
     given: list[float] = []
     with pytest.raises(QuotaExceededError) as caught:
-        retry.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), retry.Patience(TIMEOUT_SECONDS))
+        retry.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), TIMEOUT_SECONDS)
     assert caught.value.retry_delay_seconds == 0.1
     assert isinstance(caught.value.__cause__, ConnectionError)
     assert len(given) == 3
@@ -87,25 +81,25 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
 def test_nor_does_the_end_of_the_time_hide_that_nothing_answers(clock: Clock) -> None:
     gone = UnavailableError("gone")
     with pytest.raises(UnavailableError):
-        retry.retried(attempts(clock, iter([gone, LATE]), []), retry.Patience(TIMEOUT_SECONDS, TIMEOUT_SECONDS))
+        retry.retried(attempts(clock, iter([gone, LATE]), []), TIMEOUT_SECONDS, TIMEOUT_SECONDS)
 
 
 def test_the_last_reason_is_the_one_that_is_said(clock: Clock) -> None:
     stopping = DrainingError(1.0)
     with pytest.raises(DrainingError):
-        retry.retried(attempts(clock, iter([BUSY, stopping, LATE]), []), retry.Patience(TIMEOUT_SECONDS))
+        retry.retried(attempts(clock, iter([BUSY, stopping, LATE]), []), TIMEOUT_SECONDS)
 
 
 def test_a_first_attempt_that_comes_too_late_is_just_that(clock: Clock) -> None:
     with pytest.raises(DeadlineError):
-        retry.retried(attempts(clock, iter([LATE]), []), retry.Patience(TIMEOUT_SECONDS))
+        retry.retried(attempts(clock, iter([LATE]), []), TIMEOUT_SECONDS)
     assert clock.naps == []
 
 
 def test_no_attempt_is_made_after_the_time(clock: Clock) -> None:
     given: list[float] = []
     with pytest.raises(QuotaExceededError):
-        retry.retried(attempts(clock, itertools.repeat(BUSY), given), retry.Patience(TIMEOUT_SECONDS))
+        retry.retried(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
     assert min(given) > 0
     assert clock.now < 1000.0 + TIMEOUT_SECONDS
 
@@ -116,7 +110,7 @@ def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("random.uniform", lambda low, high: low + luck * (high - low))
     given: list[float] = []
     with pytest.raises(QuotaExceededError):
-        retry.retried(attempts(clock, itertools.repeat(BUSY), given), retry.Patience(TIMEOUT_SECONDS))
+        retry.retried(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
     longest = retry._MAX_GROWN_SECONDS * (1 + luck)
     assert clock.naps[0] == pytest.approx(0.1 * (1 + luck))
     assert clock.naps == sorted(clock.naps)
@@ -126,26 +120,32 @@ def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPat
 
 def test_no_wait_is_shorter_than_the_service_asks_for(clock: Clock) -> None:
     ends = iter([*[BUSY] * 12, QuotaExceededError("rows_per_minute", 9.0), "scores"])
-    assert retry.retried(attempts(clock, ends, []), retry.Patience(60.0)) == "scores"
+    assert retry.retried(attempts(clock, ends, []), 60.0) == "scores"
     assert 9.0 <= clock.naps[-1] <= 18.0
 
 
 GONE = UnavailableError("gone")
 
 
-def test_patience_has_an_end_for_the_busy_and_one_for_the_silent() -> None:
-    patience = retry.Patience(60.0, 0.0)
-    assert patience.delay_seconds(BUSY) >= 0.1
+def budget(seconds: float, unanswered_seconds: float | None = None) -> retry.RetryBudget:
+    return retry.RetryBudget(seconds, time.monotonic(), unanswered_seconds)
+
+
+def test_a_budget_has_an_end_for_the_busy_and_one_for_the_silent() -> None:
+    some = budget(60.0, 0.0)
+    assert some.spend(BUSY) >= 0.1
     with pytest.raises(UnavailableError):
-        patience.delay_seconds(GONE)
+        some.spend(GONE)
     with pytest.raises(QuotaExceededError):
-        retry.Patience(0.05).delay_seconds(BUSY)
-    assert retry.Patience(60.0, 60.0).delay_seconds(GONE) < 1.0
+        budget(0.05).spend(BUSY)
+    assert budget(60.0, 60.0).spend(GONE) < 1.0
 
 
 def test_the_silent_are_waited_for_only_if_asked() -> None:
-    assert not issubclass(UnavailableError, retry.Patience(60.0).passing)
-    assert issubclass(UnavailableError, retry.Patience(60.0, 1.0).passing)
+    assert not issubclass(UnavailableError, budget(60.0).passing)
+    assert issubclass(UnavailableError, budget(60.0, 1.0).passing)
+    with pytest.raises(UnavailableError):
+        budget(60.0).spend(GONE)
 
 
 # What gRPC says
@@ -188,31 +188,3 @@ class Failure:
 )
 def test_a_bare_status_has_a_meaning(code: grpc.StatusCode, details: str, meaning: type[Exception]) -> None:
     assert type(status.translated(Failure(code, details))) is meaning
-
-
-# The messages of an item
-
-
-@pytest.mark.parametrize(
-    ("ciphertext_bytes", "max_message_bytes", "in_a_chunk"),
-    [
-        (32_881, 2 << 20, 31),  # about a megabyte
-        (131_185, 2 << 20, 8),
-        (262_257, 2 << 20, 7),  # as many as go into a message
-        (262_257, 300_000, 1),
-        (32_881, 100_000, 3),
-    ],
-)
-def test_a_chunk_has_a_megabyte_or_some_ciphertexts_or_what_the_limit_allows(
-    ciphertext_bytes: int, max_message_bytes: int, in_a_chunk: int
-) -> None:
-    ciphertexts = [bytes([number]) * ciphertext_bytes for number in range(40)]
-    header = ItemHeader("model", "", LAYOUTS["column"], "set", 1, len(ciphertexts), "")
-    item = Item(header, ciphertexts, len(ciphertexts) * ciphertext_bytes, Cost(1, 2, 3.0, 4))
-    limits = dataclasses.replace(LIMITS, max_message_bytes=max_message_bytes)
-    sent = list(messages.messages(7, item, limits))
-    assert [message.HasField("header") for message in sent] == [True] + [False] * (len(sent) - 1)
-    assert {message.item_id for message in sent} == {7}
-    assert {len(message.chunk.ciphertexts) for message in sent[:-1]} <= {in_a_chunk}
-    assert [message.chunk.first_index for message in sent] == list(range(0, 40, in_a_chunk))
-    assert [data for message in sent for data in message.chunk.ciphertexts] == ciphertexts

@@ -10,23 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Gatherer
-from sealserve._codec.codec import Exchange
+from sealserve._codec.batches import Batch, Batcher
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
 from sealserve.he.layouts import LAYOUTS
 from tests.support.serving import linear, served
 
 MODEL = served("line", linear([[1.0, 2.0, 3.0]])).model
 ROW, COLUMN = (
-    Exchange(MODEL, offer=next(offer for offer in MODEL.offers if offer.layout is layout))
+    RowCodec(MODEL, offer=next(offer for offer in MODEL.offers if offer.layout is layout))
     for layout in (LAYOUTS["row"], LAYOUTS["column"])
 )
 N = COLUMN.offer.rows_per_item
 RANDOM = np.random.default_rng(6)
 
 
-def gathered(rows: Any, rows_per_item: int | None = 1, exchange: Exchange = ROW, *, clip: bool = False) -> list[Batch]:
-    return list(Gatherer(lambda _: exchange, rows_per_item, clip=clip).batches(rows))
+def gathered(rows: Any, rows_per_item: int | None = 1, codec: RowCodec = ROW, *, clip: bool = False) -> list[Batch]:
+    return list(Batcher(lambda _: codec, rows_per_item, clip=clip).batches(rows))
 
 
 def grid(count: int) -> NDArray[np.float64]:
@@ -34,13 +34,13 @@ def grid(count: int) -> NDArray[np.float64]:
 
 
 def assert_covers(batches: list[Batch], rows: Any) -> None:
-    """Check that the batches hold each row once, in order; a refused batch is of one row."""
+    """Check that the batches hold each row once, in order, and refused rows one each."""
     index = 0
     for batch in batches:
         assert batch.first_index == index
         if batch.error is None:
             np.testing.assert_array_equal(batch.rows, np.asarray(rows[index : index + len(batch.rows)], np.float64))
-            np.testing.assert_array_equal(batch.quantized, batch.exchange.quantize(batch.rows))
+            np.testing.assert_array_equal(batch.quantized, batch.codec.quantize(batch.rows))
         else:
             assert len(batch.rows) == 1
         index += len(batch.rows)
@@ -131,7 +131,7 @@ def test_a_source_may_use_its_buffer_again() -> None:
 def test_a_file_is_read_as_it_is_used(tmp_path: Path) -> None:
     """No more than a block of it, and float64 rows without a copy."""
     rows = np.memmap(tmp_path / "rows", np.float64, "w+", shape=(10 * N, 3))
-    batches = Gatherer(lambda _: COLUMN, None, clip=False).batches(rows)
+    batches = Batcher(lambda _: COLUMN, None, clip=False).batches(rows)
     first = next(batches)
     assert len(first.rows) == N
     assert np.shares_memory(first.rows, rows)
@@ -147,14 +147,14 @@ def test_rows_are_taken_as_batches_are() -> None:
             taken.append(index)
             yield row
 
-    batches = Gatherer(lambda _: ROW, 3, clip=False).batches(source())
+    batches = Batcher(lambda _: ROW, 3, clip=False).batches(source())
     next(batches)
     assert len(taken) == 3
 
 
 def test_each_batch_is_made_for_the_model_as_it_is_then() -> None:
-    exchanges = [ROW, ROW, COLUMN, COLUMN]
-    gatherer = Gatherer(lambda _: exchanges.pop(0), 2, clip=False, first_index=40)
+    codecs = [ROW, ROW, COLUMN, COLUMN]
+    gatherer = Batcher(lambda _: codecs.pop(0), 2, clip=False, first_index=40)
     batches = list(gatherer.batches(iter(grid(6))))
-    assert [batch.exchange for batch in batches] == [ROW, COLUMN, COLUMN]
+    assert [batch.codec for batch in batches] == [ROW, COLUMN, COLUMN]
     assert [batch.first_index for batch in batches] == [40, 42, 44]

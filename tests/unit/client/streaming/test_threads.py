@@ -3,22 +3,22 @@
 import dataclasses
 import queue
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sealserve._codec.batches import Batch
-from sealserve._codec.codec import Exchange
-from sealserve._streaming.threads import Line, ScoreStream
+from sealserve._codec.codec import RowCodec
+from sealserve._rpc.connections import Connections
+from sealserve._streaming.threads import ScoreStream
 from sealserve.errors import ModelNotFoundError, SealserveError
 from sealserve.protocol.model import Limits
 from sealserve.protocol.wire import error_to_proto
 from sealserve.v1 import prediction_pb2
 from tests.support.serving import HANG_SECONDS, LIMITS, linear, served
 
-EXCHANGE = Exchange(served("line", linear([[1.0, 2.0]])).model)
+CODEC = RowCodec(served("line", linear([[1.0, 2.0]])).model)
 ROWS = np.array([[0.25, 0.5]])
 REFUSAL = ModelNotFoundError("line")
 
@@ -44,26 +44,27 @@ class Call:
         """Nothing is left to cancel."""
 
 
+class Connection:
+    """One on which every stream is the same call."""
+
+    def __init__(self, call: Call) -> None:
+        self.stream_predict = call
+
+
 def batch(first_index: int) -> Batch:
-    return Batch(first_index, ROWS, EXCHANGE, EXCHANGE.quantize(ROWS))
+    return Batch(first_index, ROWS, CODEC, CODEC.quantize(ROWS))
 
 
 def stream_of(call: Call, batches: Iterator[Batch], limits: Limits) -> ScoreStream:
-    @contextmanager
-    def line(_: int) -> Iterator[Line]:
-        yield Line(call, lambda: None)
-
-    def renewed(*_: object) -> Any:
+    def renew(*_: object) -> Any:
         raise AssertionError("nothing is stale")
 
-    return ScoreStream(line, 1, batches, limits, renewed, HANG_SECONDS)
+    connections: Any = Connections(lambda: Connection(call), lambda _: None)
+    return ScoreStream(connections, 1, batches, limits, renew, HANG_SECONDS)
 
 
 def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
-    """Until its next row comes, the stream sends keep-alive messages.
-
-    They come well before the service would end the stream.
-    """
+    """Until its next row comes, the stream sends keep-alives, before the service would end it."""
     call = Call()
 
     def source() -> Iterator[Batch]:
@@ -83,7 +84,7 @@ def test_a_quiet_source_does_not_make_a_stream_look_dead() -> None:
     ]
 
 
-def test_no_sign_of_life_for_a_service_that_waits_for_ever() -> None:
+def test_no_keep_alive_for_a_service_that_waits_for_ever() -> None:
     call = Call()
     limits = dataclasses.replace(LIMITS, idle_timeout_seconds=0.0)
     results: list[tuple[Batch, Any]] = list(stream_of(call, map(batch, range(3)), limits))

@@ -1,7 +1,4 @@
-"""Rows to items and replies to scores, against a real engine.
-
-Scores are exact, and replies that are not of the model are refused.
-"""
+"""Rows to items and replies to scores, against a real engine: exact, and checked."""
 
 import dataclasses
 import hashlib
@@ -16,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve.errors import (
     FeatureCountError,
     FeatureNameError,
@@ -31,7 +28,7 @@ from sealserve.he import _seal
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
-from sealserve.protocol.item import Residues, Scores, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, Residues, SealCiphertext
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Model
 from sealserve.protocol.output import Output, Task
@@ -67,18 +64,18 @@ def model_of(*engines: RowEngine, grid: InputGrid = GRID, names: tuple[str, ...]
     return Model("model", "1", "config", Schema(grid.feature_count, names), grid, output, offers, LIMITS)
 
 
-def reply_of(engine: RowEngine, exchange: Exchange, quantized: NDArray[np.int64]) -> list[Scores]:
-    item = exchange.encrypt(quantized)
+def reply_of(engine: RowEngine, codec: RowCodec, quantized: NDArray[np.int64]) -> list[EncryptedScores]:
+    item = codec.encrypt(quantized)
     scoring = engine.begin(item.header, ANONYMOUS.name)
     scoring.add(list(item.ciphertexts))
     return list(scoring.finish())
 
 
 MODEL = model_of(*ENGINES.values())
-EXCHANGE = Exchange(MODEL, KEYS[SMALLEST])
+CODEC = RowCodec(MODEL, KEYS[SMALLEST])
 PLAN = PLANS[SMALLEST]
 ROW = RANDOM.integers(0, 256, size=(1, FEATURES))
-REPLY = reply_of(ENGINES[SMALLEST], EXCHANGE, ROW)
+REPLY = reply_of(ENGINES[SMALLEST], CODEC, ROW)
 PRIME, N = SMALLEST.primes[0], SMALLEST.poly_modulus_degree
 
 
@@ -91,16 +88,16 @@ def with_offer(**changes: Any) -> Model:
 
 @SETS
 def test_scores_are_the_integer_arithmetic_exactly(parameter_set: ParameterSet) -> None:
-    plan, exchange = PLANS[parameter_set], Exchange(MODEL, KEYS[parameter_set])
-    assert exchange.offer.parameters.parameter_set == parameter_set
+    plan, codec = PLANS[parameter_set], RowCodec(MODEL, KEYS[parameter_set])
+    assert codec.offer.parameters.parameter_set == parameter_set
     for row_count in {1, plan.packing.rows}:
         quantized = RANDOM.integers(0, 256, size=(row_count, FEATURES))
-        reply = reply_of(ENGINES[parameter_set], exchange, quantized)
-        assert exchange.decrypt(row_count, reply).tolist() == plan.model.scores(quantized).tolist()
+        reply = reply_of(ENGINES[parameter_set], codec, quantized)
+        assert codec.decrypt(row_count, reply).tolist() == plan.model.scores(quantized).tolist()
 
 
 def test_an_item_says_what_it_is() -> None:
-    item = EXCHANGE.encrypt(ROW)
+    item = CODEC.encrypt(ROW)
     header = item.header
     assert (header.model, header.config_id, header.layout) == ("model", "config", LAYOUTS["row"])
     assert (header.parameter_set, header.row_count, header.key_id) == ("row-2048-54", 1, "")
@@ -122,8 +119,8 @@ def test_rows_of_any_memory_order_are_scored_alike() -> None:
     }
     expected = PLAN.model.scores(ROW).tolist()
     for name, view in views.items():
-        quantized = EXCHANGE.quantize(EXCHANGE.model.schema.rows(view))
-        scores = EXCHANGE.decrypt(1, reply_of(ENGINES[SMALLEST], EXCHANGE, quantized))
+        quantized = CODEC.quantize(CODEC.model.schema.rows(view))
+        scores = CODEC.decrypt(1, reply_of(ENGINES[SMALLEST], CODEC, quantized))
         assert scores.tolist() == expected, name
 
 
@@ -141,7 +138,7 @@ def patched(data: bytes, at: int, residue: int) -> bytes:
 
 
 FIRST, SECOND = residues(0), residues(1)
-BAD_REPLIES: dict[str, Sequence[Scores]] = {
+BAD_REPLIES: dict[str, Sequence[EncryptedScores]] = {
     "no pieces": [],
     "a piece too few": [FIRST],
     "a piece too many": [FIRST, SECOND, SECOND],
@@ -159,15 +156,15 @@ BAD_REPLIES: dict[str, Sequence[Scores]] = {
     "a residue at its prime": [Residues(patched(FIRST.c0, 8, PRIME), FIRST.c1), SECOND],
     "the last residue at its prime": [FIRST, Residues(SECOND.c0, patched(SECOND.c1, 8 * N - 8, PRIME))],
     "a residue of 64 ones": [FIRST, Residues(SECOND.c0, patched(SECOND.c1, 0, 2**64 - 1))],
-    "a SEAL object": [SealCiphertext(next(iter(EXCHANGE.encrypt(ROW).ciphertexts))), SECOND],
+    "a SEAL object": [SealCiphertext(next(iter(CODEC.encrypt(ROW).ciphertexts))), SECOND],
     "SEAL objects": [SealCiphertext(b""), SealCiphertext(b"")],
 }
 
 
-def assert_refused(exchange: Exchange, row_count: int, reply: Sequence[Scores]) -> None:
+def assert_refused(codec: RowCodec, row_count: int, reply: Sequence[EncryptedScores]) -> None:
     """Refused, with one text for every reason and nothing behind it that tells more."""
     with pytest.raises(ReplyError) as caught:
-        exchange.decrypt(row_count, reply)
+        codec.decrypt(row_count, reply)
     assert str(caught.value) == str(ReplyError()) == repr(caught.value)[len("ReplyError('") : -len("')")]
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None or caught.value.__suppress_context__
@@ -175,8 +172,8 @@ def assert_refused(exchange: Exchange, row_count: int, reply: Sequence[Scores]) 
 
 @pytest.mark.parametrize("what", BAD_REPLIES)
 def test_a_malformed_reply_is_refused(what: str) -> None:
-    assert_refused(EXCHANGE, 1, BAD_REPLIES[what])
-    assert EXCHANGE.decrypt(1, REPLY).shape == (1, SCORES)
+    assert_refused(CODEC, 1, BAD_REPLIES[what])
+    assert CODEC.decrypt(1, REPLY).shape == (1, SCORES)
 
 
 @pytest.mark.parametrize("score", range(SCORES))
@@ -196,20 +193,20 @@ def test_a_score_just_outside_the_published_range_is_refused(score: int, end: st
             dataclasses.replace(PLAN, model=QuantizedModel(PLAN.model.weights, intercept, PLAN.model.score_scale))
         )
 
-    accepted = EXCHANGE.decrypt(1, reply_of(engine_moved_by(to_the_edge), EXCHANGE, extreme))
+    accepted = CODEC.decrypt(1, reply_of(engine_moved_by(to_the_edge), CODEC, extreme))
     assert accepted[0, score] * PLAN.model.score_scale == pytest.approx(center + sign * radius, rel=1e-12)
-    assert_refused(EXCHANGE, 1, reply_of(engine_moved_by(to_the_edge + 1), EXCHANGE, extreme))
+    assert_refused(CODEC, 1, reply_of(engine_moved_by(to_the_edge + 1), CODEC, extreme))
 
 
 def test_a_reply_to_somebody_else_is_refused() -> None:
-    """Here t is far above the range of scores.
+    """The t here is far above the range of scores.
 
-    Under another key each score is in that range with a probability of 2^-12 at most.
+    Under another key each score is within the range with a chance of 2^-12 at most.
     """
     plain_modulus = PLAN.parameters.plain_modulus << 12
     model = dataclasses.replace(PLAN.model, weights=PLAN.model.weights >> 6)
     engine = RowEngine(dataclasses.replace(PLAN, parameters=EncryptionParameters(SMALLEST, plain_modulus), model=model))
-    ours, others = Exchange(model_of(engine)), Exchange(model_of(engine))
+    ours, others = RowCodec(model_of(engine)), RowCodec(model_of(engine))
     quantized = GRID.levels[None] // 2
     for _ in range(5):
         reply = reply_of(engine, others, quantized)
@@ -226,11 +223,11 @@ def test_noise_is_refused_or_within_the_published_range(seed: int) -> None:
         return random.integers(0, PRIME, size=count, dtype=np.uint64).tobytes()
 
     try:
-        scores = EXCHANGE.decrypt(1, [Residues(noise(2), noise(N)), Residues(noise(1), noise(N))])
+        scores = CODEC.decrypt(1, [Residues(noise(2), noise(N)), Residues(noise(1), noise(N))])
     except ReplyError:
         return
-    distances = np.abs(scores[0] * EXCHANGE.offer.score_scale - EXCHANGE.offer.score_centers)
-    assert (distances <= np.array(EXCHANGE.offer.score_radii) + 0.5).all()
+    distances = np.abs(scores[0] * CODEC.offer.score_scale - CODEC.offer.score_centers)
+    assert (distances <= np.array(CODEC.offer.score_radii) + 0.5).all()
 
 
 # Offers
@@ -263,27 +260,27 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
 def test_an_offer_that_contradicts_itself_is_refused(what: str) -> None:
     model = with_offer(**CONTRADICTIONS[what])
     with pytest.raises(ParameterError):
-        Exchange(model)
+        RowCodec(model)
     with pytest.raises((ParameterError, SecretKeyError)):
-        Exchange(model, KEYS[SMALLEST])
+        RowCodec(model, KEYS[SMALLEST])
 
 
 def test_the_parms_id_of_the_key_level_is_not_that_of_a_ciphertext() -> None:
     two_primes = MODEL.offers[2]
     parms_id = _seal.key_parms_id(_seal.context(two_primes.parameters))
     with pytest.raises(ParameterError, match="parms_id"):
-        Exchange(dataclasses.replace(MODEL, offers=(dataclasses.replace(two_primes, parms_id=parms_id),)))
+        RowCodec(dataclasses.replace(MODEL, offers=(dataclasses.replace(two_primes, parms_id=parms_id),)))
 
 
 def test_every_feature_on_the_grid_must_fit_the_plaintext_modulus() -> None:
     t = OFFER.parameters.plain_modulus
     fitting, too_fine = (InputGrid.of(FEATURES, 0.0, float(levels), 1.0) for levels in (t - 1, t))
     assert int(fitting.levels.max()) == t - 1
-    assert Exchange(dataclasses.replace(MODEL, grid=fitting)).encrypt(fitting.levels[None]).byte_count > 0
+    assert RowCodec(dataclasses.replace(MODEL, grid=fitting)).encrypt(fitting.levels[None]).byte_count > 0
     one_too_fine = InputGrid.of(FEATURES, 0.0, np.where(np.arange(FEATURES) == 7, float(t), 1.0), 1.0)
     for grid in (too_fine, one_too_fine):
         with pytest.raises(ParameterError, match="do not fit the plaintext modulus"):
-            Exchange(dataclasses.replace(MODEL, grid=grid))
+            RowCodec(dataclasses.replace(MODEL, grid=grid))
 
 
 @pytest.mark.parametrize(
@@ -300,28 +297,28 @@ def test_every_feature_on_the_grid_must_fit_the_plaintext_modulus() -> None:
 def test_an_offer_that_is_not_understood_is_passed_over(change: dict[str, Any]) -> None:
     strange = dataclasses.replace(OFFER, **change)
     with pytest.raises(ParameterError, match="not offered in a way that this version understands"):
-        Exchange(dataclasses.replace(MODEL, offers=(strange,)))
-    assert Exchange(dataclasses.replace(MODEL, offers=(strange, *MODEL.offers[1:]))).offer == MODEL.offers[1]
+        RowCodec(dataclasses.replace(MODEL, offers=(strange,)))
+    assert RowCodec(dataclasses.replace(MODEL, offers=(strange, *MODEL.offers[1:]))).offer == MODEL.offers[1]
 
 
 def test_a_model_without_offers_is_refused() -> None:
     with pytest.raises(ParameterError, match="not offered"):
-        Exchange(dataclasses.replace(MODEL, offers=()), KEYS[SMALLEST])
+        RowCodec(dataclasses.replace(MODEL, offers=()), KEYS[SMALLEST])
 
 
 def test_a_private_offer_gets_the_id_of_the_public_key() -> None:
     changed = with_offer(private_weights=True, required_key=KeyKind.PUBLIC_ENCRYPTION_KEY)
-    exchange = Exchange(changed, KEYS[SMALLEST])
-    assert exchange.public_key == KEYS[SMALLEST].public_encryption_key
-    assert exchange.encrypt(ROW).header.key_id == hashlib.sha256(exchange.public_key).hexdigest()
-    assert EXCHANGE.public_key == b""
+    codec = RowCodec(changed, KEYS[SMALLEST])
+    assert codec.public_key == KEYS[SMALLEST].public_encryption_key
+    assert codec.encrypt(ROW).header.key_id == hashlib.sha256(codec.public_key).hexdigest()
+    assert CODEC.public_key == b""
 
 
 # Keys
 
 
 def test_without_a_key_the_first_offer_gets_a_new_one() -> None:
-    first, second = Exchange(MODEL), Exchange(MODEL)
+    first, second = RowCodec(MODEL), RowCodec(MODEL)
     assert first.offer == second.offer == OFFER
     assert first.secret_key.fits(SMALLEST)
     assert first.secret_key.export(TOKEN) != second.secret_key.export(TOKEN)
@@ -329,22 +326,22 @@ def test_without_a_key_the_first_offer_gets_a_new_one() -> None:
 
 @SETS
 def test_a_key_chooses_the_offer_of_its_ring(parameter_set: ParameterSet) -> None:
-    exchange = Exchange(MODEL, KEYS[parameter_set])
-    assert exchange.offer.parameters.parameter_set == parameter_set
-    assert exchange.secret_key is KEYS[parameter_set]
+    codec = RowCodec(MODEL, KEYS[parameter_set])
+    assert codec.offer.parameters.parameter_set == parameter_set
+    assert codec.secret_key is KEYS[parameter_set]
 
 
 def test_a_key_of_no_offered_ring_is_refused() -> None:
     others = dataclasses.replace(MODEL, offers=MODEL.offers[1:])
     with pytest.raises(SecretKeyError, match=r"is offered in: row-4096-60, row-4096-92$") as caught:
-        Exchange(others, KEYS[SMALLEST])
+        RowCodec(others, KEYS[SMALLEST])
     assert repr(KEYS[SMALLEST]) in str(caught.value)
 
 
 # Rows
 
 NAMES = tuple(f"feature {index}" for index in range(FEATURES))
-NAMED = Exchange(dataclasses.replace(MODEL, schema=Schema(FEATURES, NAMES)), KEYS[SMALLEST])
+NAMED = RowCodec(dataclasses.replace(MODEL, schema=Schema(FEATURES, NAMES)), KEYS[SMALLEST])
 FRAME = pd.DataFrame(RANDOM.uniform(-1, 1, size=(2, FEATURES)), columns=list(NAMES))
 
 
@@ -370,7 +367,7 @@ def test_other_columns_are_refused(what: str) -> None:
 
 
 def test_names_that_are_numbers_are_compared_as_text() -> None:
-    numbered = Exchange(
+    numbered = RowCodec(
         dataclasses.replace(MODEL, schema=Schema(FEATURES, tuple(map(str, range(FEATURES))))), KEYS[SMALLEST]
     )
     frame = pd.DataFrame(FRAME.to_numpy())
@@ -380,7 +377,7 @@ def test_names_that_are_numbers_are_compared_as_text() -> None:
 
 
 def test_a_model_without_names_takes_any() -> None:
-    assert np.array_equal(EXCHANGE.model.schema.rows(FRAME), FRAME.to_numpy())
+    assert np.array_equal(CODEC.model.schema.rows(FRAME), FRAME.to_numpy())
 
 
 ZEROS = np.zeros((1, FEATURES))
@@ -403,23 +400,23 @@ BAD_ROWS: dict[str, tuple[Any, type[InputError]]] = {
 def test_rows_that_are_none_are_refused(what: str) -> None:
     rows, kind = BAD_ROWS[what]
     with pytest.raises(kind):
-        EXCHANGE.model.schema.rows(rows)
+        CODEC.model.schema.rows(rows)
 
 
 def test_rows_of_any_number_type() -> None:
     for dtype in (np.float32, np.int8, np.uint64, np.bool_, object):
-        rows = EXCHANGE.model.schema.rows(np.ones((2, FEATURES), dtype))
+        rows = CODEC.model.schema.rows(np.ones((2, FEATURES), dtype))
         assert rows.dtype == np.float64
         assert (rows == 1).all()
-    assert EXCHANGE.model.schema.rows(np.empty((0, FEATURES))).shape == (0, FEATURES)
+    assert CODEC.model.schema.rows(np.empty((0, FEATURES))).shape == (0, FEATURES)
 
 
 def test_rows_off_the_range_are_refused_or_clipped() -> None:
     rows = np.full((2, FEATURES), 0.5)
     rows[1, 3] = 1.5
     with pytest.raises(OutOfRangeError, match="row 1, feature 3"):
-        EXCHANGE.quantize(rows)
-    assert EXCHANGE.quantize(rows, clip=True)[1, 3] == GRID.levels[3]
+        CODEC.quantize(rows)
+    assert CODEC.quantize(rows, clip=True)[1, 3] == GRID.levels[3]
     rows[0, 2] = np.nan
     with pytest.raises(NotFiniteError, match="row 0, feature 2"):
-        EXCHANGE.quantize(rows, clip=True)
+        CODEC.quantize(rows, clip=True)

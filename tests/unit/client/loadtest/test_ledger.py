@@ -73,10 +73,10 @@ def test_refusals_and_failures_are_counted_by_type_and_have_times_of_their_own()
 def test_the_live_view_shows_what_is_new() -> None:
     ledger = Ledger()
     ledger.add(answered(0.0, 0.0, 0.5))
-    assert ledger.recent().latency_ms["p99"] == 500
+    assert ledger.take_recent().latency_ms["p99"] == 500
     ledger.add(Ended(0.0, 0.0, 1.0, Outcome.REFUSED, "DrainingError"))
     ledger.add(answered(0.0, 0.0, 0.1))
-    recent = ledger.recent()
+    recent = ledger.take_recent()
     assert (recent.answered, recent.refused, recent.failed) == (1, 1, 0)
     assert recent.latency_ms["max"] == pytest.approx(100)
-    assert ledger.recent().latency_ms == {}
+    assert ledger.take_recent().latency_ms == {}

@@ -1,4 +1,4 @@
-"""The choice between rows and columns, by the costs that the service publishes."""
+"""The choice between rows and columns, by the costs that a service publishes, whatever they are."""
 
 import dataclasses
 import itertools
@@ -44,9 +44,9 @@ def test_the_fewest_rows_that_pay_as_a_batch() -> None:
 
 
 def test_items_are_counted_whole() -> None:
-    """An item of rows holds 4, a batch 100.
+    """Rows come four an item, batches hold 100.
 
-    The 101st row costs a whole further batch, or a single item of rows.
+    The 101st row costs a whole batch more, or a single item of rows.
     """
     model = with_offers(costing(ROW, 1.0, 4), costing(COLUMN, 18.5, 100))
     assert layouts(model, range(72, 74)) == [LAYOUTS["row"], LAYOUTS["column"]]

@@ -1,7 +1,4 @@
-"""Batches to items and replies to scores, against a column engine.
-
-Scores are exact, and replies that are not of the model are refused.
-"""
+"""Batches to items and replies to scores, against a column engine: exact, and checked."""
 
 import dataclasses
 from typing import Any
@@ -10,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import Exchange
+from sealserve._codec.codec import RowCodec
 from sealserve._codec.offers import choose
 from sealserve.errors import ParameterError, ReplyError
 from sealserve.he.layouts import LAYOUTS
-from sealserve.protocol.item import Residues, Scores, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, Residues, SealCiphertext
 from sealserve.protocol.model import Model
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.serving import linear, served
@@ -24,30 +21,30 @@ FEATURES, SCORES, ROWS = 9, 3, 5
 LINEAR = linear(RANDOM.normal(size=(SCORES, FEATURES)), RANDOM.normal(size=SCORES))
 SERVED = served("model", LINEAR)
 MODEL, ENGINE = SERVED.model, SERVED.engines[1]
-EXCHANGE = Exchange(MODEL, offer=choose(MODEL, 1, LAYOUTS["column"]))
-OFFER, GRID = EXCHANGE.offer, MODEL.grid
+CODEC = RowCodec(MODEL, offer=choose(MODEL, 1, LAYOUTS["column"]))
+OFFER, GRID = CODEC.offer, MODEL.grid
 (PRIME,), N = OFFER.parameters.parameter_set.primes, OFFER.rows_per_item
 QUANTIZED = RANDOM.integers(0, GRID.levels, (ROWS, FEATURES), endpoint=True)
 
 
-def reply_to(exchange: Exchange, quantized: NDArray[np.int64]) -> list[Scores]:
-    item = exchange.encrypt(quantized)
+def reply_to(codec: RowCodec, quantized: NDArray[np.int64]) -> list[EncryptedScores]:
+    item = codec.encrypt(quantized)
     scoring = ENGINE.begin(item.header, ANONYMOUS.name)
     scoring.add(list(item.ciphertexts))
     return list(scoring.finish())
 
 
-def residues(piece: Scores) -> Residues:
+def residues(piece: EncryptedScores) -> Residues:
     assert isinstance(piece, Residues)
     return piece
 
 
-REPLY = reply_to(EXCHANGE, QUANTIZED)
+REPLY = reply_to(CODEC, QUANTIZED)
 FIRST, SECOND, THIRD = map(residues, REPLY)
 
 
 def test_an_item_says_what_it_is_and_is_encrypted_as_it_is_taken() -> None:
-    item = EXCHANGE.encrypt(QUANTIZED)
+    item = CODEC.encrypt(QUANTIZED)
     header = item.header
     assert (header.layout, header.parameter_set, header.key_id) == (LAYOUTS["column"], "column-2048-54", "")
     assert (header.row_count, header.ciphertext_count) == (ROWS, FEATURES)
@@ -60,7 +57,7 @@ def test_an_item_says_what_it_is_and_is_encrypted_as_it_is_taken() -> None:
 @pytest.mark.parametrize("row_count", [1, ROWS, N])
 def test_scores_come_in_the_order_of_rows_and_classes(row_count: int) -> None:
     quantized = RANDOM.integers(0, GRID.levels, (row_count, FEATURES), endpoint=True)
-    scores = EXCHANGE.decrypt(row_count, reply_to(EXCHANGE, quantized))
+    scores = CODEC.decrypt(row_count, reply_to(CODEC, quantized))
     assert scores.shape == (row_count, SCORES)
     expected = LINEAR.decision(GRID.minimum + GRID.step * quantized)
     assert np.abs(scores - expected).max() <= OFFER.score_error_bound
@@ -70,7 +67,7 @@ def patched(data: bytes, at: int, residue: int) -> bytes:
     return data[:at] + residue.to_bytes(8, "little") + data[at + 8 :]
 
 
-BAD_REPLIES: dict[str, list[Scores]] = {
+BAD_REPLIES: dict[str, list[EncryptedScores]] = {
     "no pieces": [],
     "a piece too few": [FIRST, SECOND],
     "a piece too many": [FIRST, SECOND, THIRD, THIRD],
@@ -89,8 +86,8 @@ BAD_REPLIES: dict[str, list[Scores]] = {
 @pytest.mark.parametrize("what", BAD_REPLIES)
 def test_a_malformed_reply_is_refused(what: str) -> None:
     with pytest.raises(ReplyError):
-        EXCHANGE.decrypt(ROWS, BAD_REPLIES[what])
-    assert EXCHANGE.decrypt(ROWS, REPLY).shape == (ROWS, SCORES)
+        CODEC.decrypt(ROWS, BAD_REPLIES[what])
+    assert CODEC.decrypt(ROWS, REPLY).shape == (ROWS, SCORES)
 
 
 def with_offer(**changes: Any) -> Model:
@@ -117,4 +114,4 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", CONTRADICTIONS)
 def test_an_offer_that_contradicts_itself_is_refused(what: str) -> None:
     with pytest.raises(ParameterError):
-        Exchange(with_offer(**CONTRADICTIONS[what]))
+        RowCodec(with_offer(**CONTRADICTIONS[what]))

@@ -1,0 +1,108 @@
+"""Slots and their streams: which batch a slot sends next, what a stream has room for. No I/O."""
+
+from dataclasses import dataclass, field
+
+from sealserve._codec.batches import Batch
+from sealserve.errors import ServiceError
+from sealserve.protocol.item import EncryptedScores
+
+
+@dataclass(eq=False)
+class PendingBatch:
+    """A batch that is not finished.
+
+    Attributes:
+        failures: how often it has failed in a way that may pass.
+        failing_since: when it failed first.
+        changes: how often the model or the key has changed under it.
+        stale: the last such change, if the batch has to be made anew for it.
+    """
+
+    batch: Batch
+    failures: int = 0
+    failing_since: float = 0.0
+    changes: int = 0
+    stale: ServiceError | None = None
+
+
+@dataclass(eq=False)
+class Slot:
+    """A numbered place for one stream after another.
+
+    Attributes:
+        number: from 0.
+        max_items: how many items may be open on its stream, if the service allows so many.
+        next_batch: the batch that it sends next.
+        paused_until: when it may go on.
+        failures: since a batch last got through.
+        wants_batch: whether it would take a batch from the source.
+    """
+
+    number: int
+    max_items: int
+    next_batch: PendingBatch | None = None
+    paused_until: float = 0.0
+    failures: int = 0
+    wants_batch: bool = False
+
+    def is_ready(self, now: float) -> bool:
+        """Whether there is a batch to send, and no pause."""
+        return self.next_batch is not None and now >= self.paused_until
+
+
+@dataclass
+class OpenItem:
+    """A batch that is being sent, and the pieces of its reply so far."""
+
+    pending: PendingBatch
+    reply: list[EncryptedScores] = field(default_factory=list)
+
+
+class Stream:
+    """A stream and its items that are not finished.
+
+    Attributes:
+        slot: the slot that it is in.
+        window_bytes: None until the service has said it.
+        last_progress: when a message last came or went.
+        is_read: whether its messages are being read.
+        has_ended: whether nothing more can be sent.
+        is_draining: whether nothing more is to be sent, as the service's process is stopping.
+        items: the open items, by id.
+    """
+
+    def __init__(self, slot: Slot, now: float) -> None:
+        self.slot = slot
+        self.window_bytes: int | None = None
+        self.last_progress = now
+        self.is_read = True
+        self.has_ended = False
+        self.is_draining = False
+        self.items: dict[int, OpenItem] = {}
+        self._last_id = 0
+        self._held_bytes = 0
+
+    def has_room(self, held_bytes: int, max_items: int) -> bool:
+        """Whether an item may be sent: it fits into the window, or it is larger and alone."""
+        if self.window_bytes is None or self.has_ended or self.is_draining:
+            return False
+        fits = self._held_bytes + held_bytes <= self.window_bytes
+        return not self.items or (fits and len(self.items) < min(max_items, self.slot.max_items))
+
+    def is_open(self, item_id: int) -> bool:
+        """Whether the rest of an item is still to be sent."""
+        return not self.has_ended and item_id in self.items
+
+    def add_item(self, pending: PendingBatch, now: float) -> int:
+        """Add an item that is being sent, and return its id."""
+        self._last_id += 1
+        self.items[self._last_id] = OpenItem(pending)
+        self._held_bytes += pending.batch.held_bytes
+        self.last_progress = now
+        return self._last_id
+
+    def remove_item(self, item_id: int) -> OpenItem:
+        """Remove an item and return it."""
+        removed = self.items.pop(item_id)
+        self._held_bytes -= removed.pending.batch.held_bytes
+        return removed

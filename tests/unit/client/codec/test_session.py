@@ -1,0 +1,210 @@
+"""The operations of a client as steps, taken by hand: what is asked for, and in which order."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sealserve._codec.batches import Batch
+from sealserve._codec.session import Session
+from sealserve._codec.steps import Call, Exclusive, Finished, Operation, ScoreBatches, advance
+from sealserve._rpc.retry import MAX_CHANGES
+from sealserve.errors import InputError, KeyNotFoundError, SealserveError, StaleConfigError
+from sealserve.protocol.item import ItemHeader
+from sealserve.protocol.output import Scored
+from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_to_proto
+from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
+from sealserve_service.catalog.registry import ServedModel
+from sealserve_service.tenants.tenant import ANONYMOUS
+from tests.support.serving import linear, registered_keys, served
+
+WEIGHTS = [[1.0, 2.0, -1.0]]
+OPEN = served("line", linear(WEIGHTS))
+CHANGED = served("line", linear([[3.0, 2.0, -1.0]]), input_step=1 / 128)
+KEYS = registered_keys()
+PRIVATE = served("line", linear(WEIGHTS), keys=KEYS, hiding_bits=20)
+ROWS = np.array([[0.25, 0.5, 1.0]])
+
+
+def session_of(**changes: Any) -> Session:
+    options = {"parameter_set": None, "clip": False, "seeded": False, "encrypt_processes": 0} | changes
+    return Session("line", "auto", None, **options)
+
+
+class Service:
+    """Answers a session's steps, and records them.
+
+    Attributes:
+        model: what is served.
+        calls: the methods that were called, in order.
+        failures: errors of the next predictions.
+        has_key: whether a registered key is there.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+        self.calls: list[str] = []
+        self.failures: list[SealserveError] = []
+        self.has_key = False
+
+    def run(self, operation: Operation[Any]) -> Any:
+        """Take the steps of an operation."""
+        answer, error = None, None
+        while not isinstance(step := advance(operation, answer, error), Finished):
+            answer, error = None, None
+            try:
+                if isinstance(step, Exclusive):
+                    answer = self.run(step.operation)
+                elif isinstance(step, ScoreBatches):
+                    answer = self._score_batches(step)
+                else:
+                    answer = self._call(step)
+            except SealserveError as failure:
+                error = failure
+        return step.result
+
+    def _call(self, call: Call) -> Any:
+        self.calls.append(call.method)
+        methods: dict[str, Callable[[Any], Any]] = {
+            "get_model": lambda _: model_pb2.GetModelResponse(model=model_to_proto(self.model.model)),
+            "get_key": self._get_key,
+            "register_key": self._register_key,
+            "predict_serialized": self._predict,
+        }
+        assert call.is_first_contact == (self.calls == ["get_model"])
+        return methods[call.method](call.request)
+
+    def _get_key(self, request: keys_pb2.GetKeyRequest) -> keys_pb2.GetKeyResponse:
+        if not self.has_key:
+            raise KeyNotFoundError(request.key_id)
+        return keys_pb2.GetKeyResponse()
+
+    def _register_key(self, messages: list[keys_pb2.RegisterKeyRequest]) -> keys_pb2.RegisterKeyResponse:
+        assert messages[0].HasField("header")
+        self.has_key = True
+        return keys_pb2.RegisterKeyResponse()
+
+    def _predict(self, request: bytes) -> prediction_pb2.PredictResponse:
+        if self.failures:
+            raise self.failures.pop(0)
+        message = prediction_pb2.PredictRequest.FromString(request)
+        header: ItemHeader = header_from_proto(message.header)
+        if header.config_id != self.model.model.config_id:
+            raise StaleConfigError(self.model.model.config_id)
+        (engine,) = (engine for engine in self.model.engines if engine.offer.layout is header.layout)
+        scoring = engine.begin(header, ANONYMOUS.name)
+        scoring.add(list(message.ciphertexts))
+        return prediction_pb2.PredictResponse(scores=scores_to_proto(0, list(scoring.finish())))
+
+    def _score_batches(self, step: ScoreBatches) -> Scored:
+        self.calls.append(f"{len(step.batches)} batches")
+        rows = np.concatenate([batch.rows for batch in step.batches])
+        return Scored(step.model.output, rows @ np.array(WEIGHTS).T)
+
+
+def scores(service: Service, session: Session, rows: Any = ROWS) -> float:
+    return float(service.run(session.score(rows)).scores[0, 0])
+
+
+def test_the_model_is_asked_for_once() -> None:
+    service, session = Service(OPEN), session_of()
+    for _ in range(3):
+        assert scores(service, session) == pytest.approx(0.25, abs=0.05)
+    assert service.calls == ["get_model"] + 3 * ["predict_serialized"]
+
+
+def test_no_rows_need_no_call_and_refused_rows_send_nothing() -> None:
+    service, session = Service(OPEN), session_of()
+    assert service.run(session.score(np.empty((0, 3)))).scores.shape == (0, 1)
+    with pytest.raises(InputError):
+        service.run(session.score([[0.0, 0.0, 2.0]]))
+    assert service.calls == ["get_model"]
+
+
+def test_many_rows_are_batches() -> None:
+    service, session = Service(OPEN), session_of()
+    model = service.run(session.model())
+    count = 2 * max(offer.rows_per_item for offer in model.offers) + 1
+    scored = service.run(session.score(np.zeros((count, 3))))
+    assert scored.scores.shape == (count, 1)
+    assert service.calls == ["get_model", "3 batches"]
+
+
+def test_a_model_that_changed_is_asked_for_and_the_rows_are_encrypted_anew() -> None:
+    service, session = Service(OPEN), session_of()
+    scores(service, session)
+    service.model, service.calls = CHANGED, ["get_model"]
+    assert scores(service, session) == pytest.approx(0.75, abs=0.05)
+    assert service.calls == ["get_model", "predict_serialized", "get_model", "predict_serialized"]
+
+
+def test_another_thread_may_have_asked_meanwhile() -> None:
+    service, session = Service(OPEN), session_of()
+    scores(service, session)
+    service.failures = [StaleConfigError(OPEN.model.config_id)]
+    scores(service, session)
+    assert service.calls == ["get_model"] + 3 * ["predict_serialized"], "the session has that configuration already"
+
+
+@pytest.mark.parametrize("changes", [MAX_CHANGES, MAX_CHANGES + 1])
+def test_so_many_changes_are_followed_and_no_more(changes: int) -> None:
+    service, session = Service(OPEN), session_of()
+    service.failures = [StaleConfigError("another") for _ in range(changes)]
+    if changes > MAX_CHANGES:
+        with pytest.raises(StaleConfigError):
+            scores(service, session)
+    else:
+        scores(service, session)
+    assert service.calls.count("get_model") == 1 + MAX_CHANGES
+
+
+def test_a_key_is_registered_once_and_before_the_first_item() -> None:
+    service, session = Service(PRIVATE), session_of()
+    service.failures = [InputError("the test needs no scores")] * 2
+    for _ in range(2):
+        with pytest.raises(InputError):
+            scores(service, session)
+    assert service.calls == ["get_model", "register_key", "predict_serialized", "predict_serialized"]
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+def test_a_key_that_is_gone_is_registered_again_unless_it_is_back(is_back: bool) -> None:
+    service, session = Service(PRIVATE), session_of()
+    service.run(session.register_key(1))
+    service.has_key = is_back
+    service.failures = [KeyNotFoundError("id"), InputError("the test needs no scores")]
+    with pytest.raises(InputError):
+        scores(service, session)
+    again = ["get_key"] if is_back else ["get_key", "register_key"]
+    assert service.calls == ["get_model", "register_key", "predict_serialized", *again, "predict_serialized"]
+
+
+def test_a_batch_is_renewed_for_the_model_as_it_is_now() -> None:
+    service, session = Service(OPEN), session_of()
+    service.run(session.model())
+    codec = session.codec(1)
+    batch = Batch(7, ROWS, codec, codec.quantize(ROWS))
+    service.model, service.calls = CHANGED, ["get_model"]
+    (renewed,) = service.run(session.renew(batch, StaleConfigError(CHANGED.model.config_id)))
+    assert renewed.first_index == 7
+    assert renewed.codec.model.config_id == CHANGED.model.config_id
+    np.testing.assert_array_equal(renewed.quantized, renewed.codec.quantize(ROWS))
+    assert service.run(session.renew(batch, KeyNotFoundError("id"))) == [batch]
+    assert service.calls == ["get_model", "get_model", "get_key", "register_key"]
+
+
+def test_joined_results_have_one_meaning() -> None:
+    service, session = Service(OPEN), session_of()
+    service.run(session.model())
+    codec = session.codec(1)
+    one, two = (Batch(index, ROWS, codec, codec.quantize(ROWS)) for index in (0, 1))
+    output = OPEN.model.output
+    first, second = Scored(output, np.array([[1.0]])), Scored(output, np.array([[2.0]]))
+    assert session.joined([(two, second), (one, first)]).scores.tolist() == [[1.0], [2.0]]
+    other = Scored(dataclasses.replace(output, scalar_target=True), np.array([[2.0]]))
+    with pytest.raises(StaleConfigError):
+        session.joined([(one, first), (two, other)])
+    with pytest.raises(KeyNotFoundError):
+        session.joined([(one, first), (two, KeyNotFoundError("id"))])

@@ -1,0 +1,508 @@
+"""Where each of many batches is, and what a failure changes: no threads, sockets or clock."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sealserve import errors
+from sealserve._codec.batches import Batch
+from sealserve._codec.codec import RowCodec
+from sealserve._rpc.retry import MAX_CHANGES
+from sealserve._streaming.schedule import FinishedBatch, Schedule
+from sealserve._streaming.slots import PendingBatch, Slot, Stream
+from sealserve.protocol.model import Limits
+from sealserve.protocol.wire import error_to_proto
+from sealserve.v1 import prediction_pb2
+from tests.support.serving import LIMITS, linear, served
+
+CODEC = RowCodec(served("line", linear([[1.0, 2.0]])).model)
+ROWS = np.array([[0.25, 0.5]])
+HELD = CODEC.offer.cost.held_bytes
+TIMEOUT = 10.0
+LONG = 1e6  # longer than any pause
+Response = prediction_pb2.StreamPredictResponse
+STALE = errors.StaleConfigError("new")
+BUSY = errors.QuotaExceededError("rows_per_minute", 1.0)
+PASSING: list[errors.SealserveError] = [
+    BUSY,
+    errors.DrainingError(1.0),
+    errors.KeyStoreUnavailableError(1.0),
+    errors.ItemTimeoutError(1.0),
+]
+FINAL: list[errors.ServiceError] = [
+    errors.MalformedCiphertextError(errors.CiphertextFault.FORM),
+    errors.InputMismatchError("row_count", 1, 2),
+    errors.ModelNotFoundError("line"),
+    errors.InternalError("id"),
+    errors.LimitExceededError("max_open_items", 1, 2),
+]
+BREAKS: list[errors.SealserveError] = [
+    errors.UnavailableError("gone"),
+    errors.DeadlineError("late"),
+    errors.IdleTimeoutError(1.0),
+    errors.QuotaExceededError("concurrent_calls", 1.0),
+    errors.DrainingError(1.0),
+]
+
+
+def batch(index: int) -> Batch:
+    return Batch(index, ROWS, CODEC, CODEC.quantize(ROWS))
+
+
+def schedule_of(count: int, slots: int = 1, limits: Limits = LIMITS) -> Schedule:
+    schedule = Schedule(limits, slots, TIMEOUT, 0.0)
+    for index in range(count):
+        schedule.add(batch(index), 0.0)
+    return schedule
+
+
+def opened(schedule: Schedule, slot: int = 0, now: float = 0.0, window_bytes: int = 1 << 30) -> Stream:
+    """A stream whose service has said its window."""
+    assert assigned(schedule, schedule.slots[slot], now)
+    stream = schedule.open_stream(schedule.slots[slot], now)
+    assert sendable(schedule, stream, now) is None, "nothing is sent before the window is known"
+    window = prediction_pb2.Window(max_bytes_in_flight=window_bytes)
+    assert schedule.receive(stream, Response(window=window), now) is None
+    return stream
+
+
+def assigned(schedule: Schedule, slot: Slot, now: float) -> bool:
+    """Give a slot a batch, and tell whether it may send it."""
+    schedule.assign(slot, now)
+    return slot.is_ready(now)
+
+
+def sendable(schedule: Schedule, stream: Stream, now: float) -> PendingBatch | None:
+    """The batch to send, after the stream's slot was given one where there is room."""
+    schedule.assign_to_stream(stream, now)
+    return schedule.sendable(stream, now)
+
+
+def goes_on(schedule: Schedule, stream: Stream, item_id: int, now: float, *, is_long: bool) -> bool:
+    """Whether the next message of an item is to be sent, which is noted."""
+    schedule.continue_item(stream, now, is_long=is_long)
+    return stream.is_open(item_id)
+
+
+def stalled(schedule: Schedule, now: float) -> list[int]:
+    """The slots whose streams are dead, whose items have their time once more."""
+    if found := schedule.stalled_slots(now):
+        schedule.extend_timeout(now)
+    return found
+
+
+def sent(schedule: Schedule, stream: Stream, now: float = 0.0) -> dict[int, int]:
+    """Send all that may be sent: the first index of each item."""
+    items = dict[int, int]()
+    while (pending := sendable(schedule, stream, now)) is not None and pending.stale is None:
+        items[schedule.begin_item(stream, now)] = pending.batch.first_index
+    return items
+
+
+def refused(item_id: int, error: errors.SealserveError) -> Response:
+    assert isinstance(error, errors.ServiceError)
+    return Response(item_id=item_id, error=error_to_proto(error))
+
+
+def done(item_id: int) -> Response:
+    scores = prediction_pb2.ScoreGroup(scores=[prediction_pb2.EncryptedScores()])
+    return Response(item_id=item_id, scores=scores, done=prediction_pb2.ItemDone())
+
+
+def index_of(end: FinishedBatch | None) -> int:
+    assert end is not None
+    return end.batch.first_index
+
+
+# The window
+
+
+def test_no_more_is_in_flight_than_the_window_takes() -> None:
+    schedule = schedule_of(5)
+    stream = opened(schedule, window_bytes=2 * HELD)
+    assert sent(schedule, stream) == {1: 0, 2: 1}
+    assert index_of(schedule.receive(stream, done(2), 0.0)) == 1
+    assert sent(schedule, stream) == {3: 2}
+    wider = prediction_pb2.Window(max_bytes_in_flight=3 * HELD)
+    schedule.receive(stream, Response(window=wider), 0.0)
+    assert sent(schedule, stream) == {4: 3}
+
+
+def test_an_item_larger_than_the_window_travels_alone() -> None:
+    schedule = schedule_of(2)
+    stream = opened(schedule, window_bytes=1)
+    assert sent(schedule, stream) == {1: 0}
+    assert index_of(schedule.receive(stream, done(1), 0.0)) == 0
+    assert sent(schedule, stream) == {2: 1}
+
+
+def test_no_more_items_are_open_than_the_service_takes() -> None:
+    schedule = schedule_of(9, limits=dataclasses.replace(LIMITS, max_open_items=3))
+    stream = opened(schedule)
+    assert list(sent(schedule, stream)) == [1, 2, 3]
+    schedule.receive(stream, refused(2, FINAL[0]), 0.0)
+    assert list(sent(schedule, stream)) == [4]
+
+
+def test_a_batch_is_wanted_when_it_could_be_sent() -> None:
+    schedule = schedule_of(0, slots=2, limits=dataclasses.replace(LIMITS, max_open_items=1))
+    wanted = [schedule.wants_batch]
+    assert not assigned(schedule, schedule.slots[0], 0.0)
+    wanted.append(schedule.wants_batch)
+    schedule.add(batch(0), 0.0)
+    stream = opened(schedule)
+    assert sent(schedule, stream) == {1: 0}
+    wanted.append(schedule.wants_batch)  # there is no room for another
+    schedule.receive(stream, done(1), 0.0)
+    assert sendable(schedule, stream, 0.0) is None
+    wanted.append(schedule.wants_batch)
+    assert wanted == [False, True, False, True]
+
+
+# Ends
+
+
+def test_every_batch_has_one_end() -> None:
+    schedule = schedule_of(3)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.source_has_ended = True
+    assert [index_of(schedule.receive(stream, done(item), 0.0)) for item in (2, 1)] == [1, 0]
+    assert schedule.receive(stream, done(2), 0.0) is None, "its end has been there"
+    assert not schedule.is_finished
+    end = schedule.receive(stream, refused(3, FINAL[0]), 0.0)
+    assert end is not None
+    assert isinstance(end.reply, errors.MalformedCiphertextError)
+    assert schedule.is_finished
+
+
+@pytest.mark.parametrize("error", FINAL, ids=lambda error: type(error).__name__)
+def test_a_final_error_is_the_end_of_its_batch(error: errors.ServiceError) -> None:
+    schedule = schedule_of(2)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    end = schedule.receive(stream, refused(1, error), 0.0)
+    assert end is not None
+    assert type(end.reply) is type(error)
+    assert stream.slot.paused_until == 0.0
+
+
+@pytest.mark.parametrize("first_index", [1, 7])
+def test_scores_out_of_order_break_the_protocol(first_index: int) -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    scores = prediction_pb2.ScoreGroup(first_index=first_index)
+    with pytest.raises(errors.ReplyError):
+        schedule.receive(stream, Response(item_id=1, scores=scores), 0.0)
+
+
+def test_more_scores_than_there_are_classes_break_the_protocol() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    scores = prediction_pb2.ScoreGroup(scores=[prediction_pb2.EncryptedScores()] * 2)
+    with pytest.raises(errors.ReplyError):
+        schedule.receive(stream, Response(item_id=1, scores=scores), 0.0)
+
+
+# Failures that pass
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_what_is_refused_for_now_is_sent_again_after_a_pause(error: errors.SealserveError) -> None:
+    schedule = schedule_of(3)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    assert schedule.receive(stream, refused(2, error), 0.0) is None
+    assert schedule.receive(stream, done(1), 0.0) is not None
+    schedule.receive(stream, done(3), 0.0)
+    assert sendable(schedule, stream, 0.0) is None
+    assert stream.slot.paused_until >= getattr(error, "retry_delay_seconds", 0.02)
+    again = stream
+    if isinstance(error, errors.DrainingError):  # not on this stream
+        assert sendable(schedule, stream, LONG) is None
+        assert schedule.end_stream(stream, None, LONG) == []
+        again = opened(schedule, now=2 * LONG)
+    assert list(sent(schedule, again, 2 * LONG).values()) == [1]
+
+
+def test_another_slot_takes_what_one_was_refused() -> None:
+    schedule = schedule_of(2, slots=2)
+    one = opened(schedule, 0)
+    assert sent(schedule, one) == {1: 0, 2: 1}
+    schedule.receive(one, refused(1, BUSY), 0.0)
+    other = opened(schedule, 1)
+    assert sent(schedule, other) == {1: 0}
+
+
+def test_a_slot_that_was_refused_begins_again_with_one_item_and_grows() -> None:
+    schedule = schedule_of(40)
+    stream = opened(schedule)
+    items = sent(schedule, stream)
+    for item_id in items:
+        assert schedule.receive(stream, refused(item_id, BUSY), 0.0) is None
+    assert stream.slot.failures == 1, "many at once are one failure"
+    opened_items = list[int]()
+    for _ in range(4):
+        opened_items.append(len(batch_items := sent(schedule, stream, LONG)))
+        for item_id in batch_items:
+            schedule.receive(stream, done(item_id), LONG)
+    assert opened_items == [1, 2, 4, 8]
+    assert stream.slot.failures == 0
+
+
+def test_pauses_grow_as_failures_follow_each_other() -> None:
+    schedule = schedule_of(1)
+    now, pauses = 0.0, list[float]()
+    for _ in range(6):
+        stream = opened(schedule, now=now)
+        schedule.end_stream(stream, BREAKS[0], now)
+        pauses.append(stream.slot.paused_until - now)
+        now = stream.slot.paused_until
+    assert 0.02 <= pauses[0] <= 0.08
+    assert pauses[5] > pauses[0]
+
+
+def test_nothing_new_is_wanted_while_all_slots_pause() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.receive(stream, refused(1, BUSY), 0.0)
+    assert sendable(schedule, stream, 0.5) is None
+    assert not schedule.wants_batch
+
+
+# Broken streams
+
+
+@pytest.mark.parametrize("error", BREAKS, ids=lambda error: type(error).__name__)
+def test_a_break_sends_again_what_has_no_end_and_nothing_else(error: errors.SealserveError) -> None:
+    schedule = schedule_of(4)
+    stream = opened(schedule)
+    assert len(sent(schedule, stream)) == 4
+    schedule.receive(stream, done(2), 0.0)
+    partial = prediction_pb2.ScoreGroup(scores=[prediction_pb2.EncryptedScores()])
+    schedule.receive(stream, Response(item_id=3, scores=partial), 0.0)
+    assert schedule.end_stream(stream, error, 0.0) == []
+    assert schedule.end_stream(stream, error, 0.0) == [], "once"
+    assert schedule.receive(stream, done(1), 0.0) is None, "a late word of the old stream"
+    again = opened(schedule, now=LONG)
+    assert again.slot.next_batch is not None
+    sent_again = list[int]()
+    while items := sent(schedule, again, LONG):
+        sent_again += items.values()
+        for item_id in items:
+            end = schedule.receive(again, done(item_id), LONG)
+            assert end is not None
+            assert isinstance(end.reply, list)
+            assert len(end.reply) == 1, "what came before the break is void"
+    assert sent_again == [0, 2, 3]
+
+
+def test_the_next_batch_is_not_lost_with_its_stream() -> None:
+    schedule = schedule_of(3)
+    stream = opened(schedule, window_bytes=HELD)
+    assert sent(schedule, stream) == {1: 0}
+    assert stream.slot.next_batch is not None
+    schedule.end_stream(stream, BREAKS[0], 0.0)
+    assert sendable(schedule, stream, LONG) is None, "the old stream sends nothing more"
+    again = opened(schedule, now=LONG, window_bytes=HELD)
+    for expected in range(3):
+        ((item_id, index),) = sent(schedule, again, LONG).items()
+        assert index == expected
+        schedule.receive(again, done(item_id), LONG)
+
+
+def test_the_rest_of_an_item_is_not_sent_after_its_end_nor_after_its_streams() -> None:
+    schedule = schedule_of(2)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    assert goes_on(schedule, stream, 1, 0.0, is_long=True)
+    schedule.receive(stream, refused(1, FINAL[0]), 0.0)
+    assert not goes_on(schedule, stream, 1, 0.0, is_long=True)
+    schedule.end_stream(stream, BREAKS[0], 0.0)
+    assert not goes_on(schedule, stream, 2, 0.0, is_long=True)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.UnauthenticatedError(), errors.CallError("UNIMPLEMENTED"), errors.InternalError("id")]
+)
+def test_what_no_other_stream_would_survive_is_raised(error: errors.SealserveError) -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    with pytest.raises(type(error)):
+        schedule.end_stream(stream, error, 0.0)
+
+
+def test_a_stream_that_ends_before_its_items_breaks_the_protocol() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    with pytest.raises(errors.ReplyError):
+        schedule.end_stream(stream, None, 0.0)
+
+
+# A model that changes
+
+
+def test_a_stale_batch_is_renewed_before_it_is_sent_again() -> None:
+    schedule = schedule_of(2)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    assert schedule.receive(stream, refused(1, STALE), 0.0) is None
+    pending = sendable(schedule, stream, 0.0)
+    assert pending is not None
+    assert isinstance(pending.stale, errors.StaleConfigError)
+    row_refused = Batch.refused(0, CODEC, errors.InputError("out of range by now"))
+    ends = schedule.renew(stream, [row_refused, batch(7), batch(8)])
+    assert [end.reply for end in ends] == [row_refused.error]
+    assert sorted(sent(schedule, stream).values()) == [7, 8]
+
+
+def test_a_stale_batch_that_cannot_be_renewed_ends() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.receive(stream, refused(1, STALE), 0.0)
+    assert sendable(schedule, stream, 0.0) is not None
+    ((ended, reply),) = schedule.fail(stream, FINAL[2])
+    assert (ended.first_index, reply) == (0, FINAL[2])
+
+
+def test_a_renewal_that_comes_after_its_streams_end_is_made_elsewhere() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.receive(stream, refused(1, STALE), 0.0)
+    assert sendable(schedule, stream, 0.0) is not None
+    schedule.end_stream(stream, BREAKS[0], 0.0)
+    assert schedule.renew(stream, [batch(0)]) == []
+    assert schedule.fail(stream, FINAL[2]) == []
+    again = opened(schedule, now=LONG)
+    pending = sendable(schedule, again, LONG)
+    assert pending is not None
+    assert pending.stale is not None
+
+
+def test_a_model_that_changes_all_the_time_is_an_error() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    ends = list[FinishedBatch | None]()
+    for _ in range(MAX_CHANGES + 1):
+        ((item_id, _),) = sent(schedule, stream).items()
+        ends.append(schedule.receive(stream, refused(item_id, STALE), 0.0))
+        if ends[-1] is None:
+            assert sendable(schedule, stream, 0.0) is not None
+            assert schedule.renew(stream, [batch(0)]) == []
+    assert ends[:-1] == [None] * MAX_CHANGES
+    assert ends[-1] is not None
+    assert isinstance(ends[-1].reply, errors.StaleConfigError)
+
+
+# Time
+
+
+def fails_for_ever(error: errors.SealserveError) -> tuple[Any, int]:
+    """Fail at every try, while another slot gets through; returns the end and the tries."""
+    schedule, now, tries = schedule_of(1, slots=2), 0.0, 0
+    while True:
+        tries += 1
+        stream = opened(schedule, now=now)
+        sent(schedule, stream, now)
+        ends: Sequence[FinishedBatch | None] = schedule.end_stream(stream, error, now)
+        if ends:
+            return ends[0], tries
+        now = stream.slot.paused_until
+        schedule.expect_result(now)  # results come from elsewhere
+        assert schedule.timeout_error(now) is None
+
+
+@pytest.mark.parametrize("error", [errors.UnavailableError("gone"), BUSY])
+def test_a_batch_that_never_gets_through_fails_for_good_even_if_others_do(error: errors.SealserveError) -> None:
+    end, tries = fails_for_ever(error)
+    assert end.reply is error
+    assert 8 < tries < 100
+
+
+def test_all_is_given_up_when_nothing_has_got_through_for_too_long() -> None:
+    schedule = schedule_of(2)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    assert schedule.timeout_error(TIMEOUT) is None
+    assert isinstance(schedule.timeout_error(TIMEOUT + 1), errors.DeadlineError)
+    schedule.receive(stream, done(1), TIMEOUT)
+    assert schedule.timeout_error(TIMEOUT + 1) is None
+    schedule.end_stream(stream, BREAKS[0], TIMEOUT + 1)
+    assert schedule.timeout_error(2 * TIMEOUT) is None
+    assert schedule.timeout_error(2 * TIMEOUT + 1) is BREAKS[0]
+
+
+def test_it_is_given_up_early_when_the_pause_is_longer_than_the_time_that_is_left() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.receive(stream, refused(1, errors.QuotaExceededError("rows_per_minute", 60.0)), 0.0)
+    error = schedule.timeout_error(0.0)
+    assert isinstance(error, errors.QuotaExceededError)
+    assert error.quota == "rows_per_minute"
+
+
+def test_a_long_wait_for_the_source_or_for_the_caller_is_nobodys_fault() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.receive(stream, done(1), 0.0)
+    assert schedule.timeout_error(LONG) is None
+    schedule.add(batch(1), LONG)
+    assert schedule.timeout_error(LONG + TIMEOUT) is None
+    sent(schedule, stream, LONG)
+    schedule.expect_result(2 * LONG)
+    assert schedule.timeout_error(2 * LONG + TIMEOUT) is None
+
+
+def test_a_long_item_that_moves_is_not_late() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    ((item_id, _),) = sent(schedule, stream).items()
+    for now in range(0, 100, 5):
+        assert goes_on(schedule, stream, item_id, now, is_long=True)
+        assert schedule.timeout_error(now + 5) is None
+
+
+def stuck_and_good() -> tuple[Schedule, Stream, Stream]:
+    """Two streams with an item each; one of them goes on a second later."""
+    schedule = schedule_of(2, slots=2, limits=dataclasses.replace(LIMITS, max_open_items=1))
+    stuck, good = opened(schedule, 0), opened(schedule, 1)
+    sent(schedule, stuck)
+    ((item_id, _),) = sent(schedule, good).items()
+    schedule.receive(good, done(item_id), 1.0)
+    return schedule, stuck, good
+
+
+def test_a_stream_that_has_stalled_is_found_if_another_went_on() -> None:
+    schedule, stuck, good = stuck_and_good()
+    assert stalled(schedule, TIMEOUT) == []
+    assert stalled(schedule, TIMEOUT + 2) == [0]
+    assert schedule.timeout_error(TIMEOUT + 2) is None
+    schedule.end_stream(stuck, BREAKS[0], TIMEOUT + 2)
+    assert list(sent(schedule, good, TIMEOUT + 2).values()) == [0]
+
+
+def test_what_has_stalled_is_given_up_the_next_time() -> None:
+    schedule, *_ = stuck_and_good()
+    assert stalled(schedule, TIMEOUT + 2) == [0]
+    assert stalled(schedule, 2 * TIMEOUT + 3) == [0]
+    assert isinstance(schedule.timeout_error(2 * TIMEOUT + 3), errors.DeadlineError)
+
+
+def test_a_stream_has_not_stalled_if_nobody_reads_it_or_none_went_on() -> None:
+    schedule, stuck, _ = stuck_and_good()
+    schedule.set_reading(stuck, 0.5, is_read=False)
+    assert stalled(schedule, LONG) == [], "its results wait for the caller"
+    schedule.set_reading(stuck, 3.0, is_read=True)
+    assert stalled(schedule, LONG) == [], "it moved last"
