@@ -11,9 +11,9 @@ from benchmarks.walk import Call, Recorder, Walk
 
 # The most calls and changes of file of one private row. Lower them where the walk becomes shorter.
 CEILINGS = {
-    "client": {"calls": 76, "changes": 36},
-    "service": {"calls": 102, "changes": 65},
-    "after_reply": {"calls": 7, "changes": 2},
+    "client": {"calls": 29, "changes": 16},
+    "service": {"calls": 43, "changes": 32},
+    "after_reply": {"calls": 1, "changes": 0},
 }
 
 
@@ -26,8 +26,9 @@ def test_the_walk_of_one_private_row_is_not_longer(measured: Walk) -> None:
     found = walk.counts(measured)
     assert found.keys() == CEILINGS.keys()
     for part, ceilings in CEILINGS.items():
+        assert found[part]["calls"] > 0
         for name, ceiling in ceilings.items():
-            assert 0 < found[part][name] <= ceiling, f"{part}: {name}"
+            assert found[part][name] <= ceiling, f"{part}: {name}"
 
 
 def test_a_walk_begins_with_the_callers_own_call_and_goes_through_both_packages(measured: Walk) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
+import numpy as np
 import seal
+from numpy.typing import NDArray
 from seal import (
     Ciphertext,
     CKKSEncoder,
@@ -27,6 +29,7 @@ from seal import SEALContext as Context
 
 from sealserve.errors import ParameterError, SealserveError
 from sealserve.he.parameters import EncryptionParameters, Scheme
+from sealserve.he.seal_format import RESIDUES_AT
 
 __all__ = [
     "CKKSEncoder",
@@ -129,6 +132,11 @@ def ciphertext_bytes(ciphertext: Ciphertext) -> bytes:
     """Serialize a ciphertext, uncompressed."""
     data: bytes = ciphertext.to_string(_UNCOMPRESSED)
     return data
+
+
+def ciphertext_residues(ciphertext: Ciphertext, shape: tuple[int, int, int]) -> NDArray[np.uint64]:
+    """Return the residues of a ciphertext, uint64 of shape (polynomials, data primes, N), read-only."""
+    return np.frombuffer(ciphertext.to_string(_UNCOMPRESSED), np.uint64, offset=RESIDUES_AT).reshape(shape)
 
 
 def load_plaintext(built: Context, data: bytes) -> Plaintext:

@@ -26,7 +26,8 @@ _PARMS_ID_END = HEADER.size + 32
 MEMBERS = struct.Struct("<?QQQdQ")  # NTT form, size, N, data primes, scale, correction factor
 COUNT = struct.Struct("<Q")
 _MEMBERS_END = _PARMS_ID_END + MEMBERS.size
-_RESIDUES = _MEMBERS_END + HEADER.size + COUNT.size
+RESIDUES_AT = _MEMBERS_END + HEADER.size + COUNT.size
+"""The offset of the residues in a ciphertext."""
 SEED_BYTES = 64
 _SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES  # a header, the type of the generator, the seed
 _BLAKE2XB = 1
@@ -43,14 +44,15 @@ class CiphertextFormat:
     """Bytes of the fresh ciphertexts of one context: two polynomials in coefficient form.
 
     Attributes:
+        shape: of the residues: (2, data primes, N).
         full_prefix: what precedes the residues of a full ciphertext.
         full_bytes, seeded_bytes: the lengths of a full and of a seeded ciphertext.
     """
 
     def __init__(self, parameter_set: ParameterSet, parms_id: bytes) -> None:
-        self._shape = (2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree)
+        self.shape = (2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree)
         self._primes = np.array(parameter_set.data_primes, np.uint64)[:, None]
-        _, prime_count, N = self._shape
+        _, prime_count, N = self.shape
         members = parms_id + MEMBERS.pack(False, 2, N, prime_count, 1.0, 1)
 
         def prefix(words: int, behind: int) -> bytes:
@@ -76,9 +78,9 @@ class CiphertextFormat:
         expected = self._seeded if seeded else self.full_prefix
         if not data.startswith(expected):  # or a minor version is another, or something is wrong
             self._check_prefix(data, expected)
-        _, prime_count, N = self._shape
+        _, prime_count, N = self.shape
         words = prime_count * N * (1 if seeded else 2)
-        residues = np.frombuffer(data, np.uint64, words, _RESIDUES).reshape(-1, prime_count, N)
+        residues = np.frombuffer(data, np.uint64, words, RESIDUES_AT).reshape(-1, prime_count, N)
         if (residues >= self._primes).any():
             raise MalformedCiphertextError(CiphertextFault.COEFFICIENT)
         if seeded:
@@ -97,8 +99,8 @@ class CiphertextFormat:
         """
         if any(len(data) != self.full_bytes or not data.startswith(self.full_prefix) for data in ciphertexts):
             return None
-        joined = b"".join([memoryview(data)[_RESIDUES:] for data in ciphertexts])
-        residues = np.frombuffer(joined, np.uint64).reshape(-1, *self._shape)
+        joined = b"".join([memoryview(data)[RESIDUES_AT:] for data in ciphertexts])
+        residues = np.frombuffer(joined, np.uint64).reshape(-1, *self.shape)
         for index, prime in enumerate(self._primes.ravel()):
             if residues[:, :, index].max() >= prime:
                 return None
@@ -114,12 +116,12 @@ class CiphertextFormat:
             raise MalformedCiphertextError(CiphertextFault.PARAMETERS)
         if data[_PARMS_ID_END:_MEMBERS_END] != expected[_PARMS_ID_END:_MEMBERS_END]:
             raise MalformedCiphertextError(CiphertextFault.FORM)
-        if data[_RESIDUES - COUNT.size : _RESIDUES] != expected[-COUNT.size :]:
+        if data[RESIDUES_AT - COUNT.size : RESIDUES_AT] != expected[-COUNT.size :]:
             raise MalformedCiphertextError(CiphertextFault.HEADER)
 
     def residues(self, data: bytes) -> NDArray[np.uint64]:
         """Return a read-only view (2, data primes, N) of a full ciphertext that SEAL wrote."""
-        return np.frombuffer(data, np.uint64, offset=_RESIDUES).reshape(self._shape)
+        return np.frombuffer(data, np.uint64, offset=RESIDUES_AT).reshape(self.shape)
 
     def pack(self, c0: NDArray[np.uint64], c1: bytes) -> bytes:
         """Build a full ciphertext of c0 (data primes, N) and the bytes of c1 of the same shape."""

@@ -64,26 +64,25 @@ class RowScoring:
         """Return the sum of products of weights and blocks: (2, data primes, N), no NTT form."""
         engine, evaluator, total = self._engine, self._engine.evaluator, None
         try:
-            with _seal.errors():
-                for block, plaintext in zip(self._blocks, weights, strict=True):
-                    if plaintext is None:
-                        continue
-                    product = evaluator.multiply_plain(block, plaintext)
-                    if total is None:
-                        total = product
-                    else:
-                        evaluator.add_inplace(total, product)
-                if total is None:  # no class of this polynomial has weights: the product is zero, in the reply's shape
-                    return engine.zero
-                evaluator.transform_from_ntt_inplace(total)
-        except _seal.SealError as error:
+            for block, plaintext in zip(self._blocks, weights, strict=True):
+                if plaintext is None:
+                    continue
+                product = evaluator.multiply_plain(block, plaintext)
+                if total is None:
+                    total = product
+                else:
+                    evaluator.add_inplace(total, product)
+            if total is None:  # no class of this polynomial has weights: the product is zero, in the reply's shape
+                return engine.zero
+            evaluator.transform_from_ntt_inplace(total)
+        except _seal.ERRORS as error:
             # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero. To
             # say so would tell whoever made such a ciphertext where the weights are zero. In mode
             # private the encryption of zero hides the product as well as any other.
             if self._rerandomize is not None:
                 return engine.zero
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
-        return engine.format.residues(_seal.ciphertext_bytes(total))
+        return _seal.ciphertext_residues(total, engine.format.shape)
 
 
 class RowEngine(LinearEngine[RowPacking]):

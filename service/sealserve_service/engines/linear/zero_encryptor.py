@@ -10,7 +10,6 @@ from sealserve.errors import KeyFault, KeyNotFoundError, MalformedKeyError
 from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
 from sealserve.he.public_key_format import check_public_key, pack_public_key, public_key_bytes
-from sealserve.he.seal_format import CiphertextFormat
 
 
 class ZeroEncryptor:
@@ -36,7 +35,7 @@ class ZeroEncryptor:
             raise MalformedKeyError(KeyFault.FORMAT) from error
         self.parameter_set = parameter_set
         self.byte_count = public_key_bytes(parameter_set)
-        self._format = CiphertextFormat(parameter_set, _seal.fresh_parms_id(context))
+        self._shape = 2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree
 
     @classmethod
     def under_a_random_key(cls, parameter_set: ParameterSet) -> "ZeroEncryptor":
@@ -52,7 +51,7 @@ class ZeroEncryptor:
         Its noise is at most `planning.noise.zero_noise`. An exception of SEAL's is left as it is:
         nothing but a fault of this process can raise one.
         """
-        return self._format.residues(_seal.ciphertext_bytes(self._encryptor.encrypt_zero()))
+        return _seal.ciphertext_residues(self._encryptor.encrypt_zero(), self._shape)
 
 
 ZeroEncryptorOf = Callable[[str, str, ParameterSet], ZeroEncryptor]
