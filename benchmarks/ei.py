@@ -53,7 +53,15 @@ def engines(path: Path, user: EIUser, row: Any, rounds: int) -> dict[str, Any]:
     loading, keys = timed(lambda: load_galois_keys(user.evaluation_keys))
     engine = EiSlotsEngine(model.weights, model.intercept, grid, lambda *_: keys)
     reference = EIServer(model.weights, model.intercept)
-    header = ItemHeader("mnist", "", LAYOUTS["ei-slots"], "ei-8192", 1, 1, "")
+    header = ItemHeader(
+        model="mnist",
+        config_id="",
+        layout=LAYOUTS["ei-slots"],
+        parameter_set="ei-8192",
+        row_count=1,
+        ciphertext_count=1,
+        key_id="",
+    )
 
     def seal() -> list[SealCiphertext]:
         scoring = engine.begin(header, ANONYMOUS.name)

@@ -50,7 +50,14 @@ def attack(kind: str, address: str, token: str) -> None:
         with Client(address, credentials=Credentials(token=token)) as client:
             model = client.model
         offer = model.offers[0]
-        header = ItemHeader(model.name, model.config_id, offer.layout, offer.parameters.parameter_set.name, 1, 1)
+        header = ItemHeader(
+            model=model.name,
+            config_id=model.config_id,
+            layout=offer.layout,
+            parameter_set=offer.parameters.parameter_set.name,
+            row_count=1,
+            ciphertext_count=1,
+        )
         garbage = secrets.token_bytes(offer.cost.request_bytes)
         own = (("authorization", f"Bearer {token}"),)
         bad: dict[str, tuple[bytes, tuple[tuple[str, str], ...]]] = {

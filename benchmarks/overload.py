@@ -78,7 +78,13 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
     ):
         ciphertexts, model = user.encrypt(images[0]), client.model
         header = ItemHeader(
-            model.name, model.config_id, model.offers[-1].layout, "ei-8192", 1, len(ciphertexts), client.key_id
+            model=model.name,
+            config_id=model.config_id,
+            layout=model.offers[-1].layout,
+            parameter_set="ei-8192",
+            row_count=1,
+            ciphertext_count=len(ciphertexts),
+            key_id=client.key_id,
         )
         request = Request(header=header_to_proto(header), ciphertexts=ciphertexts).SerializeToString()
         size = [("grpc.max_receive_message_length", -1)]

@@ -176,7 +176,15 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
     ):
         key_id, model = client.key_id, client.model
         (offer,) = (offer for offer in model.offers if offer.layout is LAYOUTS["ei-slots"])
-        header = ItemHeader(model.name, model.config_id, offer.layout, "ei-8192", 1, 1, key_id)
+        header = ItemHeader(
+            model=model.name,
+            config_id=model.config_id,
+            layout=offer.layout,
+            parameter_set="ei-8192",
+            row_count=1,
+            ciphertext_count=1,
+            key_id=key_id,
+        )
         call: Any = channel.unary_unary(_PREDICT, bytes, prediction_pb2.PredictResponse.FromString)
 
         def measure(first: int) -> Sample:

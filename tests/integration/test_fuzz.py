@@ -219,7 +219,13 @@ def ei_request(raw: RawClient, user: EIUser, key_id: str) -> Request:
     offer = raw.codec.model.offers[-1]
     ciphertexts = user.encrypt(np.random.default_rng(9).random(raw.codec.model.grid.feature_count))
     header = ItemHeader(
-        raw.codec.model.name, raw.codec.model.config_id, offer.layout, "ei-8192", 1, len(ciphertexts), key_id
+        model=raw.codec.model.name,
+        config_id=raw.codec.model.config_id,
+        layout=offer.layout,
+        parameter_set="ei-8192",
+        row_count=1,
+        ciphertext_count=len(ciphertexts),
+        key_id=key_id,
     )
     return Request(header=header_to_proto(header), ciphertexts=ciphertexts)
 
@@ -240,7 +246,12 @@ def test_every_field_of_an_ei_request(server: Server, ei_user: EIUser, times: in
 
 def upload_of(data: bytes) -> list[keys_pb2.RegisterKeyRequest]:
     """The messages of a key's upload."""
-    header = KeyHeader(hashlib.sha256(data).hexdigest(), KeyKind.EVALUATION_KEYS, "ei-8192", len(data))
+    header = KeyHeader(
+        key_id=hashlib.sha256(data).hexdigest(),
+        kind=KeyKind.EVALUATION_KEYS,
+        parameter_set="ei-8192",
+        byte_count=len(data),
+    )
     return [keys_pb2.RegisterKeyRequest(header=key_header_to_proto(header))] + [
         keys_pb2.RegisterKeyRequest(chunk=keys_pb2.KeyChunk(offset=offset, data=data[offset : offset + (1 << 20)]))
         for offset in range(0, len(data), 1 << 20)

@@ -277,7 +277,15 @@ def test_a_foreign_key_is_not_there(service: Service, ei_user: EIUser) -> None:
         assert list(foreign.list()) == []
 
         model = client.model
-        header = ItemHeader("line", model.config_id, LAYOUTS["ei-slots"], "ei-8192", 1, 1, record.key_id)
+        header = ItemHeader(
+            model="line",
+            config_id=model.config_id,
+            layout=LAYOUTS["ei-slots"],
+            parameter_set="ei-8192",
+            row_count=1,
+            ciphertext_count=1,
+            key_id=record.key_id,
+        )
         request = prediction_pb2.PredictRequest(header=header_to_proto(header), ciphertexts=ei_user.encrypt(row))
         with pytest.raises(KeyNotFoundError) as caught:
             called(prediction_pb2_grpc.PredictionServiceStub(channel).Predict, request, HANG_SECONDS)

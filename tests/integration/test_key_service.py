@@ -95,7 +95,12 @@ def service() -> Iterator[Service]:
 
 
 def header(data: bytes, **changes: Any) -> Request:
-    fields = KeyHeader(hashlib.sha256(data).hexdigest(), KeyKind.EVALUATION_KEYS, "ei-8192", len(data))
+    fields = KeyHeader(
+        key_id=hashlib.sha256(data).hexdigest(),
+        kind=KeyKind.EVALUATION_KEYS,
+        parameter_set="ei-8192",
+        byte_count=len(data),
+    )
     return Request(header=key_header_to_proto(dataclasses.replace(fields, **changes)))
 
 
@@ -412,7 +417,15 @@ def test_two_tenants_keys_never_mix(ei_user: EIUser) -> None:
     keys: RegisteredKeys = registered_keys(store := MemoryKeyStore(STORE_BYTES))
     store.put(record := record_of(ei_user.evaluation_keys, "alice"), ei_user.evaluation_keys)
     engine = served("model", linear(np.ones((1, 3))), keys=keys).engines[-1]
-    header = ItemHeader("model", "", LAYOUTS["ei-slots"], "ei-8192", 1, 1, record.key_id)
+    header = ItemHeader(
+        model="model",
+        config_id="",
+        layout=LAYOUTS["ei-slots"],
+        parameter_set="ei-8192",
+        row_count=1,
+        ciphertext_count=1,
+        key_id=record.key_id,
+    )
     scoring = engine.begin(header, "alice")
     scoring.add(ei_user.encrypt(np.array([0.25, 0.5, 0.125])))
     reply = [piece for piece in scoring.finish() if isinstance(piece, SealCiphertext)]

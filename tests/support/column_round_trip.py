@@ -55,7 +55,14 @@ class ColumnRoundTrip:
     def begin(self, row_count: int) -> LinearScoring:
         """Begin an item."""
         name = self.plan.parameters.parameter_set.name
-        header = ItemHeader("", "", LAYOUTS["column"], name, row_count, self.plan.packing.ciphertexts)
+        header = ItemHeader(
+            model="",
+            config_id="",
+            layout=LAYOUTS["column"],
+            parameter_set=name,
+            row_count=row_count,
+            ciphertext_count=self.plan.packing.ciphertexts,
+        )
         return self.engine.begin(header, ANONYMOUS.name)
 
     def encrypted(self, rows: NDArray[np.int64]) -> list[bytes]:

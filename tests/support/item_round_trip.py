@@ -72,7 +72,17 @@ class RoundTrip:
     def begin(self, row_count: int, ciphertext_count: int) -> LinearScoring:
         """Begin an item."""
         name, layout = self.plan.parameters.parameter_set.name, self.engine.offer.layout
-        return self.engine.begin(ItemHeader("", "", layout, name, row_count, ciphertext_count), ANONYMOUS.name)
+        return self.engine.begin(
+            ItemHeader(
+                model="",
+                config_id="",
+                layout=layout,
+                parameter_set=name,
+                row_count=row_count,
+                ciphertext_count=ciphertext_count,
+            ),
+            ANONYMOUS.name,
+        )
 
     def reply(self, ciphertexts: list[bytes], row_count: int) -> list[Residues]:
         """Score the ciphertexts of an item."""

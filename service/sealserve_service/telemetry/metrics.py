@@ -52,7 +52,7 @@ class MetricsFiles:
         mark_process_dead(self.number, str(self.directory))  # type: ignore[no-untyped-call]
 
     def remove_directory(self) -> None:
-        """Remove the directory of a service that has ended, with the metrics of all its processes."""
+        """Remove the directory of an ended service, with the metrics of all its processes."""
         shutil.rmtree(self.directory, ignore_errors=True)  # other processes of the service may do the same
 
 

@@ -135,7 +135,7 @@ def ciphertext_bytes(ciphertext: Ciphertext) -> bytes:
 
 
 def ciphertext_residues(ciphertext: Ciphertext, shape: tuple[int, int, int]) -> NDArray[np.uint64]:
-    """Return the residues of a ciphertext, uint64 of shape (polynomials, data primes, N), read-only."""
+    """Return a ciphertext's residues, uint64 (polynomials, data primes, N), read-only."""
     return np.frombuffer(ciphertext.to_string(_UNCOMPRESSED), np.uint64, offset=RESIDUES_AT).reshape(shape)
 
 

@@ -141,9 +141,10 @@ RINGS = {
     "8192-120": (8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0x1C001)),
     "8192-180": (8192, (0xFFFFFFFFFFFC001, 0xFFFFFFFFFFE8001, 0xFFFFFFFFFFD8001, 0x1C001)),
 }
-"""Degree and primes of the rings that layouts of BFV share, by degree and bits of q, in ascending order of cost.
+"""The rings that layouts of BFV share: degree and primes, by degree and bits of q.
 
-SEAL keeps the last of several primes for key switching, which these layouts do not use: it is as small as primes
-come. A prime of 60 bits costs what one of 50 does, in bytes and in time, so that the largest rings have as many bits
-as primes can have.
+They are in ascending order of cost. SEAL keeps the last of several primes for key switching. These
+layouts do not use it: it is as small as such primes can be, because it only has to exist. A prime
+of 60 bits costs as much as one of 50 bits, in bytes and in time. The largest rings therefore have
+as many bits as primes can have.
 """

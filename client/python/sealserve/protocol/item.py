@@ -9,7 +9,7 @@ from sealserve.he.layouts import Layout
 __all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "Residues", "SealCiphertext"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ItemHeader:
     """The description of an item. See ItemHeader in prediction.proto.
 
@@ -54,7 +54,7 @@ EncryptedScores = Residues | SealCiphertext
 """A piece of a reply: one polynomial pair, with the scores of some rows and classes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncryptedReply:
     """The whole reply to an item.
 

@@ -19,7 +19,7 @@ class KeyKind(Enum):
     """A key with which the service re-randomizes replies, for private weights."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeyRecord:
     """A registered key without its bytes. See Key in keys.proto.
 
@@ -42,7 +42,7 @@ class KeyRecord:
         return self.expire_time <= now
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeyHeader:
     """The description of a key that is being uploaded. See KeyHeader in keys.proto.
 

@@ -1,4 +1,4 @@
-"""A served model as clients see it; each class mirrors the message of the same name in model.proto."""
+"""Models as clients see them. Each class mirrors the message of its name in model.proto."""
 
 from dataclasses import dataclass, field
 
@@ -15,24 +15,32 @@ from sealserve.protocol.schema import Schema
 __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ObservedError:
-    """What was seen on the operator's rows."""
+    """The errors that the operator's calibration rows showed.
+
+    Attributes:
+        score_error: the largest absolute difference from the model's own score.
+        row_count: the number of rows.
+        label_agreement: the share of rows with the model's own label, 0 to 1; 0 without labels.
+    """
 
     score_error: float
     row_count: int
     label_agreement: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a full item costs.
+    """The cost of a full item.
 
     Attributes:
-        request_bytes, reply_bytes: of its ciphertexts, of its scores.
-        server_seconds: of one core of the server.
-        held_bytes: what the server holds of it until its end; what it counts as in the stream's window.
-        key_bytes: of the key that the first item needs registered; 0 where none is needed.
+        request_bytes: the length of its ciphertexts.
+        reply_bytes: the length of its encrypted scores.
+        server_seconds: the time that one core of the server takes.
+        held_bytes: the memory that the server holds until the item ends. The item counts as much in
+            the stream's window.
+        key_bytes: the length of the key that must be registered first; 0 if none is needed.
     """
 
     request_bytes: int
@@ -42,9 +50,28 @@ class Cost:
     key_bytes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Offer:
-    """One way to encrypt for a model."""
+    """One way to encrypt for a model.
+
+    Attributes:
+        layout: how rows, features and scores lie in the ciphertexts.
+        parameters: encryption parameters.
+        parms_id: SEAL's digest of the parameters, 32 bytes, as a fresh ciphertext carries it.
+        private_weights: whether replies hide the weights.
+        rows_per_item: rows in a full item.
+        classes_per_polynomial: classes that share a polynomial pair of the reply.
+        ciphertexts_per_item: ciphertexts of an item, whatever its number of rows.
+        score_scale: s; an integer score divided by it is a score.
+        score_centers: one integer a score; empty for CKKS.
+        score_radii: one integer a score: no integer score of a row within the range is further from
+            its centre; empty for CKKS.
+        score_error_bound: the largest error of a score, for rows on the grid, in its units.
+        input_rounding_error_bound: the most that rounding onto the grid adds.
+        observed_error: on the operator's calibration rows; None without such rows.
+        cost: of a full item.
+        required_key: the kind of key that must be registered; None if none is needed.
+    """
 
     layout: Layout
     parameters: EncryptionParameters
@@ -63,13 +90,18 @@ class Offer:
     required_key: KeyKind | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the server accepts of one client.
+    """The limits of what the server accepts from one client.
 
     Attributes:
-        max_key_bytes: 0 when it takes no keys.
-        idle_timeout_seconds: how long a stream without open items may be silent; 0 for ever.
+        max_message_bytes: the largest message, and the longest reply to a unary call.
+        max_open_items: open items a stream.
+        item_timeout_seconds: how long the chunks of an item may take to arrive.
+        window_bytes: how many bytes a stream's open items may count, see Cost.held_bytes.
+        max_key_bytes: the longest key; 0 if the server takes no keys.
+        suggested_connections: how many connections use all processes of the server.
+        idle_timeout_seconds: how long a stream without open items may be silent; 0 for no limit.
     """
 
     max_message_bytes: int
@@ -81,13 +113,19 @@ class Limits:
     idle_timeout_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
-    """The public face of a model: everything a client needs, nothing of its weights.
+    """The public face of a model: all that a client needs, and nothing of its weights.
 
     Attributes:
+        name: unique among the models that a service serves.
+        version: a digest of the weights, for people.
+        config_id: a digest of all that a client's numbers depend on.
         schema: the columns of the rows that a user hands in.
-        grid: of the features that are quantized and encrypted.
+        grid: the input grid, of the features that are quantized and encrypted.
+        output: the meaning of the scores.
+        offers: the ways to encrypt, in the service's order of preference.
+        limits: what the server accepts from one client.
     """
 
     name: str
@@ -100,7 +138,7 @@ class Model:
     limits: Limits = field(repr=False)
 
     def features(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Compute the features on the input grid, (rows, grid.feature_count), of rows (rows, schema.column_count).
+        """Compute features (rows, grid.feature_count) from rows (rows, schema.column_count).
 
         Without published steps the features are the columns.
         """

@@ -7,7 +7,7 @@ thresholds and probabilities are those of the estimator's own `decision_function
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -76,6 +76,7 @@ class Output:
     score_count: int
     classes: tuple[Label, ...] = ()
     link: Link = Link.NONE
+    _: KW_ONLY
     scalar_target: bool = False
     keeps_zero_rows: bool = False
 

@@ -1,7 +1,7 @@
 """Schema: the columns of the rows that a user hands in.
 
-The columns are not the features on the input grid: published steps may come between the two. Without steps, as today,
-each column is a feature.
+Columns and features on the input grid are two things: published steps may come between them.
+Without steps each column is a feature.
 """
 
 from collections.abc import Sequence

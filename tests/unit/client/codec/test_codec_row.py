@@ -61,7 +61,16 @@ ENGINES = {s: RowEngine(plan) for s, plan in PLANS.items()}
 def model_of(*engines: RowEngine, grid: InputGrid = GRID, names: tuple[str, ...] = ()) -> Model:
     offers = tuple(engine.offer for engine in engines)
     output = Output(Task.REGRESSION, len(offers[0].score_centers))
-    return Model("model", "1", "config", Schema(grid.feature_count, names), grid, output, offers, LIMITS)
+    return Model(
+        name="model",
+        version="1",
+        config_id="config",
+        schema=Schema(grid.feature_count, names),
+        grid=grid,
+        output=output,
+        offers=offers,
+        limits=LIMITS,
+    )
 
 
 def reply_of(engine: RowEngine, codec: RowCodec, quantized: NDArray[np.int64]) -> list[EncryptedScores]:

@@ -23,7 +23,15 @@ def test_a_chunk_has_a_megabyte_or_some_ciphertexts_or_what_the_limit_allows(
     ciphertext_bytes: int, max_message_bytes: int, in_a_chunk: int
 ) -> None:
     ciphertexts = [bytes([number]) * ciphertext_bytes for number in range(40)]
-    header = ItemHeader("model", "", LAYOUTS["column"], "set", 1, len(ciphertexts), "")
+    header = ItemHeader(
+        model="model",
+        config_id="",
+        layout=LAYOUTS["column"],
+        parameter_set="set",
+        row_count=1,
+        ciphertext_count=len(ciphertexts),
+        key_id="",
+    )
     item = EncryptedItem(
         header=header,
         header_message=header_to_proto(header),

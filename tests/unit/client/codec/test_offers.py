@@ -28,7 +28,7 @@ def with_offers(*offers: Offer) -> Model:
 
 def costing(offer: Offer, server_seconds: float, rows_per_item: int, byte_count: int = 0) -> Offer:
     """The offer at another price an item."""
-    cost = Cost(byte_count, 0, server_seconds, held_bytes=1)
+    cost = Cost(request_bytes=byte_count, reply_bytes=0, server_seconds=server_seconds, held_bytes=1)
     return dataclasses.replace(offer, cost=cost, rows_per_item=rows_per_item)
 
 

@@ -356,7 +356,14 @@ def test_what_is_said_of_single_models_of_a_folder_holds_for_those_that_come(pat
 def test_an_old_engine_lives_as_long_as_its_last_item(path: Path) -> None:
     shelf = of_files(path)
     engine = shelf.get("a").engines[0]
-    header = ItemHeader("a", "", engine.offer.layout, engine.offer.parameters.parameter_set.name, 1, 1)
+    header = ItemHeader(
+        model="a",
+        config_id="",
+        layout=engine.offer.layout,
+        parameter_set=engine.offer.parameters.parameter_set.name,
+        row_count=1,
+        ciphertext_count=1,
+    )
     scoring, old = engine.begin(header, ANONYMOUS.name), weakref.ref(engine)
     del engine
     write(path, 3.0)

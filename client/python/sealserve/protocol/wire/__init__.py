@@ -1,7 +1,7 @@
-"""Domain objects <-> protobuf messages, in pairs: beside the callers of gRPC, all of the SDK that sees protobuf.
+"""Conversions between domain objects and protobuf messages, in pairs.
 
-What comes from the wire is hostile: what is converted is checked, or an error says that it is not, and nothing is
-built that is much larger than the message.
+Besides the callers of gRPC, only this package sees protobuf. Every message is hostile: a conversion
+checks it or raises an error, and builds nothing that is much larger than the message.
 """
 
 from sealserve.protocol.wire._errors import error_from_proto, error_to_proto

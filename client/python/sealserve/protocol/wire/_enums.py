@@ -1,4 +1,4 @@
-"""Enumerations and durations <-> protobuf's."""
+"""Conversions of layouts, enumerations and durations."""
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -23,16 +23,15 @@ KINDS = {number: kind for kind, number in _KINDS.items()}
 
 
 def layout_to_proto(layout: Layout | None) -> parameters_pb2.Layout:
-    """Convert a layout; None is none that there is."""
+    """Convert a layout; None becomes LAYOUT_UNSPECIFIED."""
     return _LAYOUT_NUMBERS[layout] if layout else parameters_pb2.LAYOUT_UNSPECIFIED
 
 
 def kind_to_proto(kind: KeyKind | None) -> keys_pb2.KeyKind:
-    """Convert a kind of key; None is none."""
+    """Convert a kind of key; None becomes KEY_KIND_UNSPECIFIED."""
     return _KINDS[kind] if kind else keys_pb2.KEY_KIND_UNSPECIFIED
 
 
 def seconds(duration: Duration) -> float:
-    """Convert a duration."""
-    # ToTimedelta raises on what a hostile peer may put there.
+    """Convert a duration, also one that a hostile peer has made up: ToTimedelta would raise."""
     return float(duration.seconds + duration.nanos * 1e-9)

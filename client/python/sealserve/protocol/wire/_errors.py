@@ -1,4 +1,4 @@
-"""Typed errors <-> protobuf: one table, generic in the fields of each error."""
+"""Conversions of typed errors: one table, generic in the fields of each error."""
 
 import dataclasses
 from datetime import timedelta
@@ -83,7 +83,7 @@ def error_from_proto(message: errors_pb2.Error) -> ServiceError:
 
 
 def _reason(faults: type[Enum], number: int) -> Enum:
-    """Return the fault of a number, or the last there is for one that this version does not know."""
+    """Return the fault of a number; of a number that this version does not know, the last one."""
     names = _REASONS[faults]
     known = names.Name(number).removeprefix("REASON_") if number in names.values() else ""
     return faults[known] if known in faults.__members__ else list(faults)[-1]

@@ -1,4 +1,4 @@
-"""Headers of items and pieces of replies <-> protobuf."""
+"""Conversions of the headers of items and the pieces of replies."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def header_to_proto(header: ItemHeader) -> prediction_pb2.ItemHeader:
 
 
 def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
-    """Convert a header; whether it fits a model is not looked at here."""
+    """Convert a header. The service checks whether it fits a model."""
     return ItemHeader(
         model=message.model,
         config_id=message.config_id,
@@ -46,10 +46,10 @@ def scores_to_proto(first_index: int, pieces: Sequence[EncryptedScores]) -> pred
 
 
 def scores_from_proto(group: prediction_pb2.ScoreGroup) -> list[EncryptedScores]:
-    """Convert consecutive pieces of a reply; whether they are of the layout's form is for the codec to see."""
+    """Convert consecutive pieces of a reply. The codec checks that they have the layout's form."""
     return [
         SealCiphertext(scores.seal_ciphertext)
         if scores.HasField("seal_ciphertext")
-        else Residues(scores.residues.c0, scores.residues.c1)
+        else Residues(c0=scores.residues.c0, c1=scores.residues.c1)
         for scores in group.scores
     ]

@@ -1,4 +1,4 @@
-"""Registered keys <-> protobuf."""
+"""Conversions of registered keys."""
 
 from datetime import UTC, timedelta
 
@@ -24,7 +24,7 @@ def key_header_to_proto(header: KeyHeader) -> keys_pb2.KeyHeader:
 
 
 def key_header_from_proto(message: keys_pb2.KeyHeader) -> KeyHeader:
-    """Convert the header of an upload; whether such a key is taken is not looked at here.
+    """Convert the header of an upload. The service checks whether it takes such a key.
 
     Raises:
         ParameterSetNotOfferedError: a kind that this version does not know.
@@ -32,12 +32,12 @@ def key_header_from_proto(message: keys_pb2.KeyHeader) -> KeyHeader:
     if message.kind not in KINDS:
         raise errors.ParameterSetNotOfferedError("", message.parameter_set)
     return KeyHeader(
-        message.key_id,
-        KINDS[message.kind],
-        message.parameter_set,
-        message.byte_count,
-        seconds(message.ttl) if message.HasField("ttl") else None,
-        message.blob_name,
+        key_id=message.key_id,
+        kind=KINDS[message.kind],
+        parameter_set=message.parameter_set,
+        byte_count=message.byte_count,
+        ttl_seconds=seconds(message.ttl) if message.HasField("ttl") else None,
+        blob_name=message.blob_name,
     )
 
 
@@ -67,11 +67,11 @@ def key_from_proto(message: keys_pb2.Key) -> KeyRecord:
     except (ValueError, OverflowError) as error:
         raise ParameterError(f"the key's times are no times: {error}") from error
     return KeyRecord(
-        message.owner,
-        message.key_id,
-        KINDS[message.kind],
-        message.parameter_set,
-        message.byte_count,
-        created,
-        expires,
+        tenant=message.owner,
+        key_id=message.key_id,
+        kind=KINDS[message.kind],
+        parameter_set=message.parameter_set,
+        byte_count=message.byte_count,
+        create_time=created,
+        expire_time=expires,
     )

@@ -1,4 +1,4 @@
-"""Models <-> protobuf, with the checks of a description that may be hostile."""
+"""Conversions of models, with the checks of a description that may be hostile."""
 
 import dataclasses
 import hashlib
@@ -59,10 +59,13 @@ def model_to_proto(model: Model) -> model_pb2.Model:
 
 
 def model_from_proto(message: model_pb2.Model) -> Model:
-    """Check and convert a model. Offers in a layout, scheme or mode that this version does not know are left out.
+    """Check and convert a model.
+
+    Offers in a layout, scheme or mode that this version does not know are left out.
 
     Raises:
-        ParameterError: the description contradicts itself, or an offer is below 128 bits of security.
+        ParameterError: the description contradicts itself, or an offer has less than 128 bits of
+            security.
     """
     # Without published steps the features on the grid are the columns.
     column_count = feature_count = message.input.feature_count
@@ -100,7 +103,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
 
 
 def config_digest(model: Model) -> str:
-    """Return a config_id: a digest of all that a client's numbers depend on, but of the config_id itself."""
+    """Return a config_id: a digest of all that a client's numbers depend on, except itself."""
     message = model_to_proto(dataclasses.replace(model, config_id=""))
     for offer in message.offers:
         offer.ClearField("cost")  # measured, so that it differs between processes that serve the same
@@ -130,7 +133,14 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
         link = Link[model_pb2.Output.Link.Name(message.link).removeprefix("LINK_")]
     except (KeyError, ValueError):
         raise ValueError("its task or link function is unknown to this version: update sealserve") from None
-    return Output(task, message.score_count, classes, link, message.scalar_target, message.keeps_zero_rows)
+    return Output(
+        task,
+        message.score_count,
+        classes,
+        link,
+        scalar_target=message.scalar_target,
+        keeps_zero_rows=message.keeps_zero_rows,
+    )
 
 
 def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
@@ -233,7 +243,7 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
 
 
 def _folded(values: NDArray[np.float64]) -> list[float]:
-    """One value when all are equal, else one a feature."""
+    """Return one value if all are equal, otherwise one a feature."""
     return list(map(float, values[:1] if (values == values[0]).all() else values))
 
 

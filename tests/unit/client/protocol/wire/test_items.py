@@ -16,7 +16,14 @@ texts = st.text(max_size=8)
 @QUICK
 @given(
     header=st.builds(
-        ItemHeader, texts, texts, st.sampled_from([*LAYOUTS.values(), None]), texts, counts, counts, key_id=texts
+        ItemHeader,
+        model=texts,
+        config_id=texts,
+        layout=st.sampled_from([*LAYOUTS.values(), None]),
+        parameter_set=texts,
+        row_count=counts,
+        ciphertext_count=counts,
+        key_id=texts,
     )
 )
 def test_headers_survive(header: ItemHeader) -> None:
@@ -24,7 +31,7 @@ def test_headers_survive(header: ItemHeader) -> None:
 
 
 pieces = st.one_of(
-    st.builds(Residues, st.binary(max_size=9), st.binary(max_size=9)), st.binary(max_size=9).map(SealCiphertext)
+    st.builds(Residues, c0=st.binary(max_size=9), c1=st.binary(max_size=9)), st.binary(max_size=9).map(SealCiphertext)
 )
 
 

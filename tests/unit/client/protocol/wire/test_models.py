@@ -48,7 +48,9 @@ def outputs(draw: st.DrawFn) -> Output:
     drawn: list[Any] = draw(st.lists(kind, min_size=classes, max_size=classes, unique=True))
     link, scalar_target, keeps_zero_rows = (draw(st.sampled_from(values)) for values in (Link, FLAGS, FLAGS))
     try:
-        return Output(task, score_count, tuple(drawn), link, scalar_target, keeps_zero_rows)
+        return Output(
+            task, score_count, tuple(drawn), link, scalar_target=scalar_target, keeps_zero_rows=keeps_zero_rows
+        )
     except ValueError:
         reject()
 
@@ -75,8 +77,10 @@ def offers(draw: st.DrawFn, score_count: int) -> Offer:
         score_radii=integers(0, (parameters.plain_modulus - 2) // 2),
         score_error_bound=draw(numbers),
         input_rounding_error_bound=draw(numbers),
-        observed_error=draw(st.none() | st.builds(ObservedError, numbers, sizes, numbers)),
-        cost=draw(st.builds(Cost, sizes, sizes, numbers, sizes)),
+        observed_error=draw(
+            st.none() | st.builds(ObservedError, score_error=numbers, row_count=sizes, label_agreement=numbers)
+        ),
+        cost=draw(st.builds(Cost, request_bytes=sizes, reply_bytes=sizes, server_seconds=numbers, held_bytes=sizes)),
     )
 
 
@@ -96,10 +100,10 @@ def models(draw: st.DrawFn) -> Model:
         limits=draw(
             st.builds(
                 Limits,
-                counts,
-                counts,
-                seconds,
-                sizes,
+                max_message_bytes=counts,
+                max_open_items=counts,
+                item_timeout_seconds=seconds,
+                window_bytes=sizes,
                 max_key_bytes=sizes,
                 suggested_connections=connections,
                 idle_timeout_seconds=seconds,

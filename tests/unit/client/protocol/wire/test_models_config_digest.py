@@ -43,7 +43,7 @@ def with_grid(**changes: Any) -> Model:
 
 
 T, RING = OFFER.parameters.plain_modulus, OFFER.parameters.parameter_set
-OBSERVED = ObservedError(0.5, 10, 0.75)
+OBSERVED = ObservedError(score_error=0.5, row_count=10, label_agreement=0.75)
 
 # Every field that is published, each with a model in which it differs. A new field fails the test
 # until it is here.
@@ -125,7 +125,10 @@ def test_a_configs_digest_covers_every_published_field(kind: type) -> None:
 
 def test_a_configs_digest_does_not_change_with_measured_costs_or_itself() -> None:
     digest = wire.config_digest(with_offer())
-    assert wire.config_digest(with_offer(cost=Cost(1, 2, 3.0, 4))) == digest
+    assert (
+        wire.config_digest(with_offer(cost=Cost(request_bytes=1, reply_bytes=2, server_seconds=3.0, held_bytes=4)))
+        == digest
+    )
     digest = wire.config_digest(dataclasses.replace(SERVED, config_id="another"))
     assert digest == SERVED.config_id
     assert len(digest) == 32

@@ -31,7 +31,7 @@ OFFER = Offer(
     score_error_bound=1e-5,
     input_rounding_error_bound=0.0,
     observed_error=None,
-    cost=Cost(1, 2, 3.0, 4),
+    cost=Cost(request_bytes=1, reply_bytes=2, server_seconds=3.0, held_bytes=4),
 )
 MODEL = Model(
     name="prices",
@@ -41,7 +41,7 @@ MODEL = Model(
     grid=InputGrid.of(5000, 0, 1),
     output=Output(Task.REGRESSION, 3, (), Link.NONE),
     offers=(OFFER,),
-    limits=Limits(1 << 20, 8, 10.0, 1 << 24),
+    limits=Limits(max_message_bytes=1 << 20, max_open_items=8, item_timeout_seconds=10.0, window_bytes=1 << 24),
 )
 
 

@@ -89,7 +89,15 @@ def engine(
 
 
 def header(ciphertexts: int = 1, key_id: str = KEY_ID) -> ItemHeader:
-    return ItemHeader("model", "", LAYOUTS["ei-slots"], "ei-8192", 1, ciphertexts, key_id)
+    return ItemHeader(
+        model="model",
+        config_id="",
+        layout=LAYOUTS["ei-slots"],
+        parameter_set="ei-8192",
+        row_count=1,
+        ciphertext_count=ciphertexts,
+        key_id=key_id,
+    )
 
 
 def running() -> list[psutil.Process]:

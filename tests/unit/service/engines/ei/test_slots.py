@@ -39,7 +39,15 @@ def galois(ei_user: EIUser) -> _seal.GaloisKeys:
 
 
 def header(engine: EiSlotsEngine, key_id: str = KEY_ID) -> ItemHeader:
-    return ItemHeader("model", "config", LAYOUTS["ei-slots"], "ei-8192", 1, engine.offer.ciphertexts_per_item, key_id)
+    return ItemHeader(
+        model="model",
+        config_id="config",
+        layout=LAYOUTS["ei-slots"],
+        parameter_set="ei-8192",
+        row_count=1,
+        ciphertext_count=engine.offer.ciphertexts_per_item,
+        key_id=key_id,
+    )
 
 
 def reply_of(engine: EiSlotsEngine, *chunks: Sequence[bytes]) -> list[SealCiphertext]:

@@ -28,7 +28,14 @@ def scores(plan: ColumnPlan, ciphertexts: list[bytes], row_count: int) -> Intege
     Returns the integers modulo t that are nearest to the centres.
     """
     parameters, t = plan.parameters, plan.parameters.plain_modulus
-    header = ItemHeader("", "", LAYOUTS["column"], parameters.parameter_set.name, row_count, len(ciphertexts))
+    header = ItemHeader(
+        model="",
+        config_id="",
+        layout=LAYOUTS["column"],
+        parameter_set=parameters.parameter_set.name,
+        row_count=row_count,
+        ciphertext_count=len(ciphertexts),
+    )
     scoring = ColumnEngine(plan).begin(header, ANONYMOUS.name)
     for start in range(0, len(ciphertexts), 3):
         scoring.add(ciphertexts[start : start + 3])
