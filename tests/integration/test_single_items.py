@@ -1,4 +1,4 @@
-"""What a program does beyond `predict`: one call for everything, its own time limit, a chosen offer, single items."""
+"""Beyond `predict`: everything from one call, a call's own time, a chosen offer, single items."""
 
 import asyncio
 import dataclasses

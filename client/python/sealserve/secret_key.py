@@ -129,8 +129,8 @@ class SecretKey:
 
         Services hide weights with it.
 
-        SEAL makes it when it is first asked for, and `save` writes it with the secret key. Equal bytes
-        have an equal id, so that one registration serves every program that loads the file.
+        SEAL makes it when it is first asked for, and `save` writes it with the secret key. Equal
+        bytes have an equal id, so that one registration serves every program that loads the file.
         """
         with self._lock:
             if not self._public_encryption_key:

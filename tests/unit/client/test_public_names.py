@@ -57,7 +57,7 @@ def test_the_root_holds_the_public_modules_and_nothing_else() -> None:
 
 
 def test_every_public_class_of_a_module_is_exported() -> None:
-    """A name without an underscore that is defined in a public module is public, but for functions."""
+    """A class without an underscore that a public module defines is public."""
     for module in DOCUMENTED:
         loaded = importlib.import_module(module)
         defined = {

@@ -1,4 +1,4 @@
-"""A client's operations as steps, taken by hand: what is asked for, in which order, without any I/O."""
+"""A client's operations, their steps taken by hand: what is asked for, and in which order."""
 
 import dataclasses
 from collections.abc import Callable
