@@ -1,4 +1,4 @@
-"""The composition root: it makes models, keys, engines and a server of settings."""
+"""The composition root: it makes models, keys, engines and a server from settings."""
 
 import contextlib
 import dataclasses
@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from threadpoolctl import threadpool_limits
 
 from sealserve.errors import InputError
-from sealserve.he.quantization import InputGrid
 from sealserve_service.allocator import return_free_memory
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.catalog.sources import folder_sources, serve_source
 from sealserve_service.catalog.watch import Watch
-from sealserve_service.engines.ei.slots import EiSlotsEngine
-from sealserve_service.engines.offering import EngineFactory, PrivateWeights
+from sealserve_service.engines.ei.factory import ei_engine_factory
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.location import open_key_store
-from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.rpc.server import Server
 from sealserve_service.settings import ModelSource, Settings
 from sealserve_service.telemetry.metrics import MetricsFiles, Telemetry
@@ -26,7 +24,6 @@ from sealserve_service.tenants.authenticator import Authenticator
 
 _logger = logging.getLogger(__name__)
 
-_EISERVER_SECONDS_A_CLASS = 1.5
 _LOOK_SECONDS = 1.0
 
 
@@ -69,7 +66,7 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
             limits = dataclasses.replace(limits, max_key_bytes=0)
         else:
             closing.callback(keys.close)
-            ei_engine = _ei_engine(settings, keys, closing)
+            ei_engine = closing.enter_context(ei_engine_factory(settings.served_ei_engine, keys))
             if settings.weights == "private":
                 private = PrivateWeights(settings.hiding_bits, keys.zero_encryptor)
                 if ei_engine is not None:
@@ -100,34 +97,6 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
         quota=settings.quota,
         telemetry=telemetry,
     )
-
-
-def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory | None:
-    """Return the function that makes a model's EI engine; None if there is to be none."""
-
-    def seal_engine(model: LinearModel, grid: InputGrid) -> EiSlotsEngine:
-        return EiSlotsEngine(model.weights, model.intercept, grid, keys.galois_keys)
-
-    chosen = settings.ei_engine or ("seal" if settings.weights == "open" else "none")
-    if chosen == "none":
-        return None
-    if chosen == "seal":
-        return seal_engine
-    # Imported here: encrypted-inference is installed only where this engine is used.
-    from sealserve_service.engines.ei.eiserver import EIServerEngine
-    from sealserve_service.engines.ei.eiserver_processes import EIServerProcesses
-
-    processes = EIServerProcesses()
-    closing.callback(processes.close)
-
-    def reference_engine(model: LinearModel, grid: InputGrid) -> EIServerEngine:
-        offer = seal_engine(model, grid).offer
-        cost = dataclasses.replace(offer.cost, server_seconds=_EISERVER_SECONDS_A_CLASS * model.score_count)
-        return EIServerEngine(
-            model.weights, model.intercept, dataclasses.replace(offer, cost=cost), keys.read, processes
-        )
-
-    return reference_engine
 
 
 def build_server(

@@ -18,8 +18,9 @@ from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.schema import Schema
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
+from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
-from sealserve_service.engines.offering import EngineFactory, PrivateWeights
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.tenants.tenant import Tenant
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sealserve.errors import InputError
 from sealserve.protocol.model import Limits
 from sealserve_service.catalog.registry import ServedModel, serve_model
-from sealserve_service.engines.offering import EngineFactory, PrivateWeights
+from sealserve_service.engines.ei.factory import EngineFactory
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid

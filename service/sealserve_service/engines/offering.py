@@ -5,7 +5,7 @@ a `LinearEngine`; then enter the layout in `LAYOUTS` and the engine in `LINEAR_E
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from sealserve.he.layouts.ei_slots import EI_SLOTS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import ObservedError
 from sealserve_service.engines.base import Engine
+from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.base import LinearEngine
 from sealserve_service.engines.linear.column import ColumnEngine
 from sealserve_service.engines.linear.row import RowEngine
@@ -30,9 +31,6 @@ _logger = logging.getLogger(__name__)
 
 LINEAR_ENGINES: tuple[type[LinearEngine[Any]], ...] = (RowEngine, ColumnEngine)
 """The engines of planned layouts, in the order of the offers. The first has to take every model."""
-
-EngineFactory = Callable[[LinearModel, InputGrid], Engine]
-"""Makes the engine for encrypted-inference clients, which plans for itself; raises PlanError."""
 
 
 class PrivateWeights(NamedTuple):

@@ -369,6 +369,11 @@ class Settings(BaseModel):
         return self.key_days * 86_400
 
     @property
+    def served_ei_engine(self) -> str:
+        """The engine that scores for encrypted-inference clients, or "none"."""
+        return self.ei_engine or ("seal" if self.weights == "open" else "none")
+
+    @property
     def quota(self) -> Quota:
         """The quota of tenants that have none of their own."""
         return Quota(self.rows_per_minute, self.requests_per_minute, self.bytes_in_flight, self.key_bytes)
