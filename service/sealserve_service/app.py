@@ -18,7 +18,8 @@ from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.location import open_key_store
 from sealserve_service.rpc.server import Server
-from sealserve_service.settings import ModelSource, Settings
+from sealserve_service.settings import Settings
+from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.telemetry.metrics import MetricsFiles, Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 

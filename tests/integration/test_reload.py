@@ -22,7 +22,7 @@ from sealserve.errors import ModelNotFoundError, StaleConfigError
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.sources import serve_source
 from sealserve_service.catalog.watch import Watch
-from sealserve_service.settings import ModelSource
+from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.programs import Program, serve
 from tests.support.raw import Message, RawClient

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sealserve.errors import SealserveError
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.models.errors import ModelFileError
-from sealserve_service.settings import ModelSource
+from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.telemetry.metrics import Telemetry
 
 _logger = logging.getLogger(__name__)

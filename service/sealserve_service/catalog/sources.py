@@ -16,7 +16,7 @@ from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.settings import ModelFolder, ModelSource
+from sealserve_service.settings.model_source import ModelFolder, ModelSource
 
 
 def folder_sources(folder: ModelFolder) -> tuple[ModelSource, ...]:

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from sealserve_service.settings import SERVED, Settings
+from sealserve_service.settings import Settings
+from sealserve_service.settings.declarations import SERVED, Declarations
 from sealserve_service.settings.values import OptionError
 
 _BETWEEN_VALUES = re.compile(r"[;\r\n]")
@@ -72,9 +73,7 @@ def _choices(annotation: Any) -> tuple[str, ...]:
     return next((found for part in get_args(annotation) if (found := _choices(part))), ())
 
 
-OPTIONS: tuple[Option, ...] = tuple(
-    Option.of(name, field) for name, field in Settings.model_fields.items() if field.json_schema_extra
-)
+OPTIONS: tuple[Option, ...] = tuple(Option.of(name, field) for name, field in Declarations.model_fields.items())
 """All, in the order of their groups."""
 MODEL_OPTIONS = tuple(option for option in OPTIONS if option.group == SERVED)
 """Those that say what a model is served with, whatever model it is."""

@@ -22,7 +22,7 @@ from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ServedModel
 from sealserve_service.catalog.sources import folder_sources, serve_source
 from sealserve_service.models.errors import ModelFileError
-from sealserve_service.settings import ModelFolder, ModelSource
+from sealserve_service.settings.model_source import ModelFolder, ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.serving import LIMITS
 
