@@ -23,7 +23,7 @@ from azure.storage.blob import (
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError, LimitExceededError
 from sealserve_service.keys.stores.azure_blob import AzureBlobKeyStore, with_connection_string
 from sealserve_service.keys.stores.base import UploadSource
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 from tests.support.azurite import (
     ACCOUNT,
     ACCOUNT_KEY,

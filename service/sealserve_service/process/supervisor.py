@@ -20,7 +20,8 @@ from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.signals import STOP, Signals
 from sealserve_service.process.worker import StartError, Worker, published_metrics, serve
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AddressError, split_address
+from sealserve_service.settings.errors import AddressError
+from sealserve_service.settings.values import split_address
 from sealserve_service.telemetry.endpoint import SharedMetrics
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0

@@ -17,7 +17,8 @@ from sealserve_service.app import service
 from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.signals import RELOAD, STOP, Signals
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AddressError, split_address
+from sealserve_service.settings.errors import AddressError
+from sealserve_service.settings.values import split_address
 from sealserve_service.telemetry.endpoint import metrics_endpoint
 from sealserve_service.telemetry.metrics import MetricsFiles
 

@@ -24,7 +24,7 @@ from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.scoring.memory import memory_limit_bytes, work_bytes
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AddressError
+from sealserve_service.settings.errors import AddressError
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 

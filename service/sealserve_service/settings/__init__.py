@@ -14,15 +14,9 @@ from sealserve.errors import InputError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.model import Limits
 from sealserve_service.settings.declarations import Declarations
+from sealserve_service.settings.errors import AddressError, KeyStoreSettingsError
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
-from sealserve_service.settings.values import (
-    AZURE_CONTAINER,
-    AddressError,
-    KeyStoreSettingsError,
-    fault_of_key_store,
-    input_error,
-    split_address,
-)
+from sealserve_service.settings.values import AZURE_CONTAINER, fault_of_key_store, input_error, split_address
 from sealserve_service.tenants.quota import Quota
 
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sealserve_service.settings import Settings
 from sealserve_service.settings.declarations import SERVED, Declarations
-from sealserve_service.settings.values import OptionError
+from sealserve_service.settings.errors import OptionError
 
 _BETWEEN_VALUES = re.compile(r"[;\r\n]")
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from sealserve.errors import InputError, SealserveError
+from sealserve.errors import InputError
 from sealserve.protocol.address import host_of
+from sealserve_service.settings.errors import AddressError, OptionError
 
 AZURE_CONTAINER = re.compile(r"azure:([a-z0-9-]{3,63})", re.ASCII)
 """A key store in the storage account of the connection string; the group is the container."""
@@ -24,18 +25,6 @@ _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
-
-
-class OptionError(InputError):
-    """An option's value is malformed; the text is one line that names the option."""
-
-
-class AddressError(SealserveError):
-    """The address cannot be listened on; the text says why."""
-
-
-class KeyStoreSettingsError(SealserveError):
-    """The key store cannot be used as configured; the text says why and holds no secret."""
 
 
 class ModelFile(NamedTuple):

@@ -13,8 +13,8 @@ from sealserve.cli.main import build_parser, main
 from sealserve.errors import InputError, SealserveError
 from sealserve_service.commands.options import settings_of
 from sealserve_service.settings import Settings
+from sealserve_service.settings.errors import AddressError, KeyStoreSettingsError, OptionError
 from sealserve_service.settings.options import MODEL_OPTIONS, OPTIONS, Option, read_settings
-from sealserve_service.settings.values import AddressError, KeyStoreSettingsError, OptionError
 from tests.support.serving import SETTINGS
 from tests.support.settings_page import PAGE, page
 

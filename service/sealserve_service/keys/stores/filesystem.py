@@ -32,7 +32,7 @@ from sealserve_service.keys.stores.record_format import (
     record_from_json,
     record_to_json,
 )
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 
 _logger = logging.getLogger(__name__)
 

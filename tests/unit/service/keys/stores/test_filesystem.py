@@ -20,7 +20,7 @@ import pytest
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError, QuotaExceededError
 from sealserve_service.keys.stores import filesystem
 from sealserve_service.keys.stores.filesystem import FilesystemKeyStore
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 from tests.support.registered_keys import HOUR, let_put, putting_process, record_of
 from tests.support.serving import HANG_SECONDS
 
