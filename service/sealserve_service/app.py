@@ -11,8 +11,8 @@ from sealserve.errors import InputError
 from sealserve_service.allocator import return_free_memory
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
+from sealserve_service.catalog.reloader import Reloader
 from sealserve_service.catalog.sources import folder_sources, serve_source
-from sealserve_service.catalog.watch import Watch
 from sealserve_service.engines.ei.factory import ei_engine_factory
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
@@ -42,7 +42,7 @@ def model_sources(settings: Settings) -> tuple[ModelSource, ...]:
 
 
 @contextlib.contextmanager
-def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> Iterator[tuple[Server, Watch]]:
+def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> Iterator[tuple[Server, Reloader]]:
     """Load the models, build the server, and follow the models' files; at the end free all of that.
 
     Args:
@@ -80,9 +80,9 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
             return loaded
 
         library = ModelLibrary(lambda: model_sources(settings), load, telemetry)
-        watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
-        closing.callback(watch.close)
-        yield build_server(settings, library.models, keys, telemetry), watch
+        reloader = Reloader(library, _LOOK_SECONDS if settings.watch else None)
+        closing.callback(reloader.close)
+        yield build_server(settings, library.models, keys, telemetry), reloader
 
 
 def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:

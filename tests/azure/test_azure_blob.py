@@ -136,7 +136,7 @@ def test_a_sweep_spares_a_key_that_was_registered_again_meanwhile(
 ) -> None:
     expired = record_of(DATA, created=datetime.now(UTC) - 2 * HOUR)
     store.put(expired, DATA)
-    listed = store._listed
+    listed = store._list_blobs
     anew = record_of(DATA)
 
     def listed_then_changed(prefix: str) -> list[BlobProperties]:
@@ -144,7 +144,7 @@ def test_a_sweep_spares_a_key_that_was_registered_again_meanwhile(
         assert store.put(anew, DATA) == anew
         return found
 
-    monkeypatch.setattr(store, "_listed", listed_then_changed)
+    monkeypatch.setattr(store, "_list_blobs", listed_then_changed)
     assert store.sweep() == 0
     assert store.get("alice", RECORD.key_id) == anew
 

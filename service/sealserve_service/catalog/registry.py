@@ -1,4 +1,4 @@
-"""Registry of the models that are served: each with its engines, and described for its clients."""
+"""Registry of the served models, each with its engines and its description for clients."""
 
 import dataclasses
 import hashlib
@@ -107,7 +107,7 @@ def serve_model(
         PlanError: no parameter set serves the model as asked.
     """
     hiding_bits, keys = private or (None, find_no_key)
-    offered = offering.options(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
+    offered = offering.plan_layouts(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
     engines = offering.engines(name, model, grid, offered, calibration=calibration, keys=keys, ei_engine=ei_engine)
     return served_model(name, model, grid, limits, engines)
 

@@ -1,4 +1,4 @@
-"""Model sources -> served models: files are listed, loaded, put on their grid and made ready."""
+"""Sources of models: listed from a folder, and loaded, put on a grid and made ready to serve."""
 
 import os
 from collections.abc import Iterator

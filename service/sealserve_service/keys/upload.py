@@ -1,7 +1,6 @@
 """The upload of a key: a header, chunks in order, then the key, checked against its header."""
 
 import hashlib
-import re
 
 from sealserve.errors import (
     InputMismatchError,
@@ -11,10 +10,9 @@ from sealserve.errors import (
     OutOfSequenceError,
 )
 from sealserve.protocol.key_record import KeyHeader
+from sealserve_service.keys.stores.record_format import is_key_id
 
 MAX_CHUNK_BYTES = 1 << 20
-
-_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Upload:
@@ -25,7 +23,7 @@ class Upload:
     """
 
     def __init__(self, header: KeyHeader, max_key_bytes: int) -> None:
-        if not _KEY_ID.fullmatch(header.key_id):
+        if not is_key_id(header.key_id):
             raise InputMismatchError("key_id", 64, len(header.key_id))
         if header.byte_count > max_key_bytes:
             raise LimitExceededError("max_key_bytes", max_key_bytes, header.byte_count)

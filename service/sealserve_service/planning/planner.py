@@ -106,7 +106,7 @@ def candidate_plans(
     ]
     models = _integer_models(weights, intercept, grid, rules.max_weight_bits)
     plans: list[Plan[PackingT]] = []
-    for plan in sorted(_fitting(rules, packings, models, hiding_bits), key=rules.cost):
+    for plan in sorted(_fitting_plans(rules, packings, models, hiding_bits), key=rules.cost):
         if not plans or plan.score_error_bound < plans[-1].score_error_bound:
             plans.append(plan)
     return plans
@@ -204,7 +204,7 @@ def _score_error_bound(
     return float((np.maximum(high, -low) + slack).max())
 
 
-def _fitting(
+def _fitting_plans(
     rules: PlanningRules[PackingT],
     packings: list[tuple[ParameterSet, PackingT]],
     models: Iterable[tuple[int, IntegerModel]],
@@ -218,7 +218,7 @@ def _fitting(
     for plain_modulus, integers in models:
         remaining = []
         for parameter_set, packing in packings:
-            plan = _fitted(parameter_set, packing, plain_modulus, integers, hiding_bits)
+            plan = _make_plan(parameter_set, packing, plain_modulus, integers, hiding_bits)
             if plan is not None:
                 yield plan
             if plan is None or rules.gains_from_fewer_bits(plan):
@@ -228,7 +228,7 @@ def _fitting(
             return
 
 
-def _fitted(
+def _make_plan(
     parameter_set: ParameterSet,
     packing: PackingT,
     plain_modulus: int,

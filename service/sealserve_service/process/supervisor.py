@@ -170,11 +170,11 @@ class _Supervisor:
                 try:
                     replacement.wait_until_ready()
                     backoff_seconds = 0.0
-                    _logger.info("process %s took its place", replacement.process.pid)
+                    _logger.info("process %s replaces it", replacement.process.pid)
                 except StartError as error:
                     self._remove(replacement)
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
-                    _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
+                    _logger.error("its replacement did not start: %s; next try in %g s", error, backoff_seconds)
 
     def _wait(
         self, awaited: Sequence[Connection | int], timeout_seconds: float | None = None

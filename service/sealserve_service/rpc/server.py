@@ -1,4 +1,4 @@
-"""The gRPC server: its services, its health, its orderly end.
+"""The gRPC server: its services, its health, and its orderly shutdown.
 
 It is gRPC's synchronous server. The asyncio one (grpcio 1.85) stops for good at the first call
 whose path is not UTF-8. It would not be faster here either: SEAL's binding holds the GIL through

@@ -6,8 +6,8 @@ One item is scored at a time: SEAL's binding holds the GIL through its arithmeti
 thread would only make both items late. A new item therefore waits for all work that was admitted
 before it. A call with one item is refused when this wait is longer than half of the item's own time
 on an idle server, and longer than MIN_WAIT_SECONDS. An admitted call is answered in about one and a
-half times the time of an idle server, whatever the load. Streams are held back by flow control
-instead: what the service does not read waits on the client's side.
+half times the time of an idle server, however many calls arrive. Streams are held back by flow
+control instead: what the service does not read waits on the client's side.
 
 Reading and decoding a call that is then refused delays the item that has its turn. So a call is
 refused before its request is read while no engine would let an item wait. While some engine would,
@@ -132,7 +132,7 @@ class Admission:
             self._telemetry.held_bytes.set(self._byte_count)
 
     def check_wait(self, engines: Callable[[], Iterable[Engine]]) -> None:
-        """Check that an item of at least one engine might wait for its turn.
+        """Check that an item of at least one engine could still have its turn soon.
 
         Nothing is charged or held.
 
@@ -195,7 +195,7 @@ class Admission:
         return self._backlog_seconds - min(self._clock() - began, seconds)
 
     def _longest_wait(self, engine: Engine) -> float:
-        """Return for how many seconds an item may wait; an item that needs no turn never waits.
+        """Return how many seconds an item may wait; an item that needs no turn never waits.
 
         That is half of the time that an item takes now, but not more than half of the time that it
         was measured to take while the process did nothing else. Otherwise a slow spell would let

@@ -28,8 +28,8 @@ class Settings(Declarations):
         InputError: values contradict each other.
         AddressError: an address is malformed, or would be served in plaintext where others can
             listen.
-        KeyStoreSettingsError: the key store is misspelt, cannot be used by these processes, or is
-            missing.
+        KeyStoreSettingsError: the key store is misspelt, missing, or of a kind that several
+            processes cannot share.
     """
 
     PER_MODEL: ClassVar = ("input_range", "input_step", "calibration", "max_score_error")
@@ -133,7 +133,7 @@ class Settings(Declarations):
         if not (self.tls_certificate or self.insecure or is_loopback(host_of(self.address))):
             raise AddressError(
                 f"{self.name_of('address')}: {self.address} can be reached from other machines: serve it with "
-                "--tls-certificate and --tls-private-key, or behind something that terminates TLS, and then say "
+                "--tls-certificate and --tls-private-key, or behind a proxy that terminates TLS, with "
                 "--insecure"
             )
 
@@ -151,25 +151,27 @@ class Settings(Declarations):
             return  # those of a folder are known when it is read
         names = [file.name for file in self.model]
         if len(set(names)) < len(names):
-            raise InputError(f"{self.name_of('model')}: two models have the same name: say --model NAME=PATH")
+            raise InputError(
+                f"{self.name_of('model')}: two models have the same name: give one another, with --model NAME=PATH"
+            )
         self.check_names(names)
 
     def _check_key_store(self) -> None:
-        name, place = self.name_of("key_store"), self.key_store
-        if fault := fault_of_key_store(place):
+        name, location = self.name_of("key_store"), self.key_store
+        if fault := fault_of_key_store(location):
             raise KeyStoreSettingsError(f"{name}: {fault}")
-        if place == "memory" and self.processes > 1:
+        if location == "memory" and self.processes > 1:
             raise KeyStoreSettingsError(
                 f"{name}: in memory each of several processes would have keys of its own; name a directory, an Azure "
                 "Blob container, or none"
             )
-        if AZURE_CONTAINER.fullmatch(place) and not self.key_store_connection_string.get_secret_value():
+        if AZURE_CONTAINER.fullmatch(location) and not self.key_store_connection_string.get_secret_value():
             raise KeyStoreSettingsError(
-                f"{name}: {place} needs SEALSERVE_KEY_STORE_CONNECTION_STRING, which is not set; with a managed "
+                f"{name}: {location} needs SEALSERVE_KEY_STORE_CONNECTION_STRING, which is not set; with a managed "
                 "identity, name https://ACCOUNT.blob.core.windows.net/CONTAINER instead"
             )
-        if self.weights == "private" and (place == "none" or (not place and self.processes > 1)):
-            giver = name if place else self.name_of("processes")
+        if self.weights == "private" and (location == "none" or (not location and self.processes > 1)):
+            giver = name if location else self.name_of("processes")
             raise KeyStoreSettingsError(
                 f"{giver}: private weights need clients' public encryption keys, and a store for them: name a "
                 "directory or an Azure Blob container that all processes share with --key-store; or let clients see "

@@ -38,13 +38,13 @@ def _option(
     """Declare an option.
 
     Args:
-        group: the heading that it stands under.
-        default: its value where nothing is said.
+        group: the heading that it belongs under.
+        default: its value if it is not given.
         text: what it is for.
-        metavar: what its value is; "" for a choice or a switch.
-        unset: what holds without it, where the default does not say that.
-        variable: its environment variable, where that is not SEALSERVE_ and the field's name.
-        checks: constraints of pydantic's.
+        metavar: the form of its value; "" for a choice or a switch.
+        unset: what holds if it is not given, where the default does not tell.
+        variable: its environment variable, if that is not SEALSERVE_ and the field's name.
+        checks: pydantic's constraints of its value.
     """
     extra: dict[str, Any] = {"group": group, "metavar": metavar, "unset": unset, "variable": variable}
     return Field(default, description=text, json_schema_extra=extra, **checks)
@@ -76,7 +76,7 @@ class Declarations(BaseModel):
         "follow the models' files as they change, not only on SIGHUP; one that cannot be loaded changes nothing",
     )
 
-    trust_pickle: bool = _option(SERVED, False, "load pickles, which run code of whoever wrote them")
+    trust_pickle: bool = _option(SERVED, False, "load pickles; loading a pickle runs code of its author")
     input_range: PerModel[InputRange] = _option(
         SERVED,
         (),
@@ -100,15 +100,15 @@ class Declarations(BaseModel):
     max_score_error: PerModel[Positive] = _option(
         SERVED,
         (),
-        "the largest proven score error that will do; less costs more; for one model or for all",
+        "the largest proven score error that is acceptable; a smaller one costs more; for one model or for all",
         "[NAME=]E",
         unset="the planner's choice",
     )
     weights: Annotated[Literal["private", "open"], BeforeValidator(lower_case)] = _option(
         SERVED,
         "private",
-        "what replies tell of the weights. private: nothing but the scores, to clients that keep to the protocol. "
-        "open: all of them, to whoever sees a request with its reply; for public models and the last millisecond",
+        "what replies tell about the weights. private: nothing but the scores, to clients that keep to the protocol. "
+        "open: all weights, to anyone who sees a request with its reply; faster, for models that are public",
     )
     hiding_bits: int = _option(
         SERVED,
@@ -125,13 +125,13 @@ class Declarations(BaseModel):
     tls_certificate: File | None = _option(
         CALLERS,
         None,
-        "PEM of the service's certificate and those between it and its authority; like the files below it may change "
-        "while serving",
+        "PEM of the service's certificate and those between it and its authority; this file and those below may "
+        "change while the service runs",
         "FILE",
     )
     tls_private_key: File | None = _option(CALLERS, None, "PEM of its private key", "FILE")
     tls_client_ca: File | None = _option(
-        CALLERS, None, "PEM of the authority that every client must have a certificate of", "FILE"
+        CALLERS, None, "PEM of an authority; every client must have a certificate that it signed", "FILE"
     )
     identities: File | None = _option(
         CALLERS,
@@ -148,7 +148,7 @@ class Declarations(BaseModel):
         "where registered keys are kept, for private weights and encrypted-inference clients: memory, none, a "
         "directory such as ./keys, https://ACCOUNT.blob.core.windows.net/CONTAINER with a managed identity, or "
         "azure:CONTAINER with SEALSERVE_KEY_STORE_CONNECTION_STRING",
-        "PLACE",
+        "LOCATION",
         unset="memory, or none with several processes",
     )
     key_store_connection_string: SecretStr = _option(
@@ -170,8 +170,8 @@ class Declarations(BaseModel):
     ei_engine: Annotated[Literal["seal", "eiserver", "none"], BeforeValidator(lower_case)] | None = _option(
         KEYS,
         None,
-        "what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower, or "
-        "nothing. Replies to them hide no weights",
+        "what scores for encrypted-inference clients: seal, SEAL 4.4; eiserver, their own EIServer, hundreds of times "
+        "slower; none, nothing. Replies to them hide no weights",
         unset="seal, or none with private weights",
     )
 
@@ -179,7 +179,11 @@ class Declarations(BaseModel):
         QUOTAS, None, "rows a minute; a minute's worth may come at once", "N", unset="no bound"
     )
     requests_per_minute: Positive | None = _option(
-        QUOTAS, None, "requests a minute, items of streams included; as with rows", "N", unset="no bound"
+        QUOTAS,
+        None,
+        "requests a minute, items of streams included; a minute's worth may come at once",
+        "N",
+        unset="no bound",
     )
     bytes_in_flight: Positive | None = _option(
         QUOTAS, None, "bytes of ciphertexts that have no answer yet", "N", unset="no bound"
@@ -227,7 +231,7 @@ class Declarations(BaseModel):
     idle_timeout_seconds: float = _option(
         LIMITS,
         300.0,
-        "how long a stream without open items may be silent; 0 for ever",
+        "how long a stream without open items may be silent; 0 for no limit",
         "SECONDS",
         ge=0,
         le=MAX_SECONDS,

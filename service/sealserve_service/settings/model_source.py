@@ -10,9 +10,14 @@ class ModelSource:
     """The file of a model, and what the operator says of the model.
 
     Attributes:
-        sha256: of the file, as lower-case hexadecimal digits; "" where nobody has said.
-        input_range, input_step, calibration: None leaves them to the model's own scaler.
-        max_score_error: the wanted error bound; None leaves it to the planner.
+        name: under which the model is served.
+        path: of the model's file.
+        input_range: least and greatest value of every feature; None for that of the calibration
+            rows, or else of the model's own scaler.
+        input_step: distance between neighbours on the grid; None for 1/255 of the range.
+        calibration: a file of typical rows, .npy; None if there is none.
+        max_score_error: the largest acceptable error bound; None for the planner's default.
+        sha256: of the model's file, in lower-case hexadecimal digits; "" for any file.
     """
 
     name: str
@@ -29,8 +34,9 @@ class ModelFolder:
     """A folder whose model files, at any depth, are served under their names without the extension.
 
     Attributes:
-        named: what the operator says of single models; the paths mean nothing.
-        others: what the operator says of all others; name and path mean nothing.
+        path: of the folder.
+        named: what the operator says of single models; their paths are not used.
+        others: what the operator says of all others; its name and path are not used.
     """
 
     path: Path
@@ -38,6 +44,6 @@ class ModelFolder:
     others: ModelSource
 
     def source(self, path: Path) -> ModelSource:
-        """Say how to serve a file of the folder."""
+        """Return the source that a file of the folder is."""
         said = next((source for source in self.named if source.name == path.stem), self.others)
         return dataclasses.replace(said, name=path.stem, path=path)

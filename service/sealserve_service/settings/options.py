@@ -1,4 +1,4 @@
-"""Options as flags and variables: listed from their declarations, and read.
+"""Options as flags and variables: listed from their declarations, and read into settings.
 
 A flag goes before a variable, and a variable before the default. Nothing else reads the
 environment.
@@ -25,11 +25,16 @@ class Option:
     """An option as flags, variables and tables show it.
 
     Attributes:
-        name: of the field of Settings.
-        flag: "" where it has none: every user of a machine can read the flags, hence no secrets.
-        metavar: what its value is; "" for a choice or a switch.
-        default: what holds without it, in words; "" where that goes without saying.
-        choices: its values, where there are few.
+        name: of the field of Declarations.
+        flag: "" for a secret: every user of a machine can read the flags.
+        variable: its environment variable.
+        group: the heading that it belongs under.
+        metavar: the form of its value; "" for a choice or a switch.
+        help: what it is for.
+        default: what holds if it is not given, in words; "" if that is nothing.
+        choices: its values, if only a few are possible.
+        is_switch: whether it is true or false.
+        is_repeatable: whether it may have several values.
     """
 
     name: str
@@ -76,7 +81,7 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 OPTIONS: tuple[Option, ...] = tuple(Option.of(name, field) for name, field in Declarations.model_fields.items())
 """All, in the order of their groups."""
 MODEL_OPTIONS = tuple(option for option in OPTIONS if option.group == SERVED)
-"""Those that say what a model is served with, whatever model it is."""
+"""Those that say how models are served; `sealserve inspect` has them too."""
 
 
 def read_settings(

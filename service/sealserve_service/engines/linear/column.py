@@ -70,7 +70,7 @@ class ColumnScoring:
         engine = self._engine
         residues = engine.format.checked_residues(ciphertexts)
         if residues is None:
-            residues = self._checked_one_by_one(ciphertexts)
+            residues = self._check_one_by_one(ciphertexts)
         if not self._sums.size:
             shape = engine.packing.score_count, 2, len(engine.primes), engine.packing.poly_modulus_degree
             self._residues = np.zeros(shape, np.int64)
@@ -85,7 +85,7 @@ class ColumnScoring:
             if len(some) == until_fold:
                 self.fold()
 
-    def _checked_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
+    def _check_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
         """Return the residues of ciphertexts, some of them seeded; name the first malformed one."""
         engine, residues = self._engine, []
         for index, data in enumerate(ciphertexts, self._received):
@@ -194,8 +194,8 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
     def measure_seconds(self) -> float:
         """Time the products of some random ciphertexts, a fold and the reply; warm the engine up.
 
-        Random ciphertexts cost what others cost, except that those that are received have to come
-        into the caches.
+        Random ciphertexts take as long as others, except that those that a client sends are not
+        in the caches yet.
         """
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
         ciphertexts = [self.random_ciphertext() for _ in range(some)]

@@ -1,4 +1,7 @@
-"""The row engine: a transform a ciphertext, a product and a transform a polynomial of the reply.
+"""The row engine: products of transformed polynomials.
+
+It takes a forward transform for each ciphertext. For each polynomial of the reply it takes a
+product with each ciphertext and an inverse transform.
 
 Weights are lifted and transformed to NTT form once, when the engine is built. The encrypted
 arithmetic is SEAL's; `sealserve.he.layouts.row` says which coefficient holds what.
@@ -105,7 +108,7 @@ class RowEngine(LinearEngine[RowPacking]):
         packing = plan.packing
         self.evaluator = _seal.Evaluator(self.context)
         self.weights = [
-            [self._transformed(block, plan.parameters.plain_modulus) for block in polynomial]
+            [self._transform(block, plan.parameters.plain_modulus) for block in polynomial]
             for polynomial in packing.pack_weights(plan.model.weights)
         ]
         self.classes = [packing.classes_in(polynomial) for polynomial in range(packing.polynomials)]
@@ -113,7 +116,7 @@ class RowEngine(LinearEngine[RowPacking]):
         shape = 2, len(self.primes), packing.poly_modulus_degree
         self.zero = np.broadcast_to(np.uint64(0), shape)
 
-    def _transformed(self, coefficients: NDArray[np.int64], plain_modulus: int) -> _seal.Plaintext | None:
+    def _transform(self, coefficients: NDArray[np.int64], plain_modulus: int) -> _seal.Plaintext | None:
         """Lift signed weights (N,) modulo t and transform them; None if all are zero.
 
         SEAL refuses a factor of zero. Only the lifted weights tell: that of a feature without a

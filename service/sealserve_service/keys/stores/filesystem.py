@@ -100,7 +100,7 @@ class FilesystemKeyStore:
         path = self._path(tenant, key_id)
         with _typed_errors(path):
             try:
-                record, data = _checked(path, tenant)
+                record, data = _read_checked(path, tenant)
             except FileNotFoundError:
                 raise KeyNotFoundError(key_id) from None
             except _DamagedFileError:
@@ -173,7 +173,7 @@ def _record(path: Path, tenant: str) -> KeyRecord | None:
         return None
 
 
-def _checked(path: Path, tenant: str) -> tuple[KeyRecord, bytes]:
+def _read_checked(path: Path, tenant: str) -> tuple[KeyRecord, bytes]:
     """Return a file's record and bytes.
 
     Raises:
@@ -202,7 +202,7 @@ def _read_record(file: BinaryIO, tenant: str, key_id: str) -> KeyRecord:
 def _delete_damaged(path: Path, tenant: str) -> None:
     with _turn(path.parent):
         try:
-            _checked(path, tenant)  # a writer may have replaced it meanwhile
+            _read_checked(path, tenant)  # a writer may have replaced it meanwhile
         except FileNotFoundError:
             return
         except _DamagedFileError:

@@ -1,4 +1,4 @@
-"""KeyService: keys registered, listed and deleted."""
+"""KeyService: registers, lists and deletes keys."""
 
 import itertools
 import time
@@ -48,7 +48,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def RegisterKey(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], context: ServicerContext
     ) -> keys_pb2.RegisterKeyResponse:
-        """Take a key in chunks, or from the place where its owner has put it."""
+        """Take a key in chunks, or from the blob into which its owner has put it."""
         tenant = current_tenant.get()
         if not tenant.may_register_keys:
             raise PermissionDeniedError("register_keys")

@@ -1,4 +1,4 @@
-"""ModelService: the models that are served."""
+"""ModelService: describes the models that are served."""
 
 from grpc import ServicerContext
 
