@@ -129,8 +129,6 @@ class AzureBlobKeyStore:
         credential: is closed with the store.
     """
 
-    is_shared = True
-
     def __init__(
         self,
         container_client: ContainerClient,

@@ -38,15 +38,11 @@ def no_answer() -> KeyStoreUnavailableError:
 
 
 class KeyStore(Protocol):
-    """A store of registered keys. Threads share it; processes share it if `is_shared` is true.
+    """A store of registered keys. Threads may share it.
 
     Every method may block for a bounded time. It raises KeyStoreUnavailableError if the store does
     not answer, and QuotaExceededError if the store has no room.
     """
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether several processes that use the same place see the same keys."""
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
         """Keep a key, completely or not at all, and return the record that is in force.

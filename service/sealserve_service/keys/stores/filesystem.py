@@ -60,8 +60,6 @@ class FilesystemKeyStore:
         KeyStoreSettingsError: the directory cannot be made, or this process may not write to it.
     """
 
-    is_shared = True
-
     def __init__(self, directory: Path, *, clock: Clock = utc_now) -> None:
         self._directory = directory
         self._clock = clock

@@ -14,8 +14,6 @@ class MemoryKeyStore:
     A key that does not fit is refused. No key that is in force is evicted for it.
     """
 
-    is_shared = False
-
     def __init__(self, max_bytes: int, *, clock: Clock = utc_now) -> None:
         self._max_bytes = max_bytes
         self._clock = clock
