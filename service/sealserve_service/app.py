@@ -37,7 +37,10 @@ def model_sources(settings: Settings) -> tuple[ModelSource, ...]:
     if settings.served_folder is not None:
         return folder_sources(settings.served_folder)
     if not settings.models:
-        raise InputError("no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR")
+        raise InputError(
+            "no model to serve: name one with --model PATH, or a folder of them with "
+            "--model-folder or AZUREML_MODEL_DIR"
+        )
     return settings.models
 
 

@@ -59,13 +59,13 @@ class ModelLibrary:
     """Models and the files they come from. One thread at a time may call its methods.
 
     Args:
-        list_sources: returns what is to be served, each time the library looks; raises
-            SealserveError.
+        list_sources: returns the sources of the models to serve, each time the library looks;
+            raises SealserveError.
         load: makes a model ready; raises SealserveError.
         telemetry: reports which versions are served; by default the library has its own.
 
     Attributes:
-        models: what is served.
+        models: the models that are served now.
 
     Raises:
         SealserveError: list_sources or load raised it: at the start every model has to be good.

@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import InputError
+from sealserve.errors import InputError, PlanError
 from sealserve.protocol.model import Limits
 from sealserve_service.catalog.registry import ServedModel, serve_model
 from sealserve_service.engines.ei.factory import EngineFactory
@@ -67,17 +67,20 @@ def serve_source(
     """
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     calibration = calibration_rows(source)
-    grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
-    return serve_model(
-        source.name,
-        model,
-        grid,
-        limits,
-        max_score_error=source.max_score_error,
-        calibration=calibration,
-        ei_engine=ei_engine,
-        private=private,
-    )
+    try:
+        grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
+        return serve_model(
+            source.name,
+            model,
+            grid,
+            limits,
+            max_score_error=source.max_score_error,
+            calibration=calibration,
+            ei_engine=ei_engine,
+            private=private,
+        )
+    except (InputRangeError, PlanError) as error:
+        raise type(error)(f"{source.path}: {error}") from error
 
 
 def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
@@ -90,5 +93,9 @@ def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
         return None
     try:
         return np.asarray(np.load(source.calibration, allow_pickle=False), np.float64)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputRangeError(f"{source.calibration}: no .npy file of calibration rows: {error}") from error
+    except OSError as error:
+        raise InputRangeError(f"{source.calibration}: the calibration rows cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, EOFError) as error:  # without NumPy's text, which advises to allow pickles
+        raise InputRangeError(
+            f"{source.calibration} is not a .npy file of calibration rows: write the numbers with numpy.save"
+        ) from error

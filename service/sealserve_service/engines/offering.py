@@ -48,7 +48,7 @@ class PlannedLayout:
         engine_type: the layout's engine.
         hiding_bits: of mode private; None for mode open.
         plans: that fit, cheapest first.
-        chosen: the one of the plans to serve, or the reason why none will do.
+        chosen: the one of the plans to serve, or the reason why none is good enough.
     """
 
     engine_type: type[LinearEngine[Any]]

@@ -47,7 +47,7 @@ class Upload:
         self._data += data
 
     def add_all(self, data: bytes) -> None:
-        """Take all bytes at once, as read from a place of uploads."""
+        """Take all bytes at once, as read from an upload source."""
         self._data += data
 
     def finish(self) -> bytes:

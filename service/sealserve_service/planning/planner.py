@@ -76,7 +76,7 @@ def cheapest_plan(
         parameter_sets: the sets to choose from; by default those of the layout and the mode.
 
     Raises:
-        PlanError: none will do; says how close the best comes.
+        PlanError: no plan is good enough; the text says how close the best one comes.
     """
     plans = candidate_plans(rules, weights, intercept, grid, hiding_bits=hiding_bits, parameter_sets=parameter_sets)
     return choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
@@ -126,12 +126,12 @@ def choose(
         plans: what `candidate_plans` has made.
         weights: (score_count, feature_count).
         grid: the declared range.
-        max_score_error: the largest score_error_bound that will do; by default 1/1024 of the widest
+        max_score_error: the largest acceptable score_error_bound; by default 1/1024 of the widest
             range of a class's scores, in mode private 1/512.
         hiding_bits: the mode of the plans.
 
     Raises:
-        PlanError: none will do; says how close the best comes.
+        PlanError: no plan is good enough; the text says how close the best one comes.
     """
     if max_score_error is None:
         relative = DEFAULT_RELATIVE_ERROR if hiding_bits is None else DEFAULT_PRIVATE_RELATIVE_ERROR

@@ -72,7 +72,7 @@ def _warn(settings: Settings) -> None:
     if settings.tls_certificate is None:
         _logger.warning("serving in plaintext on %s: put TLS in front of it (SECURITY.md)", settings.address)
     if settings.identities is None and settings.tls_client_ca is None:
-        _logger.warning("whoever can reach %s may use every model: give --identities FILE", settings.address)
+        _logger.warning("anyone who can reach %s may use every model: give --identities FILE", settings.address)
 
 
 @contextlib.contextmanager

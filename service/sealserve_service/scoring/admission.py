@@ -30,11 +30,12 @@ from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
 
 MIN_WAIT_SECONDS = 0.01
-# A refused client returns, and each refusal takes time too: it is told not to return sooner.
+# A refused client tries again, and each refusal takes time too: it is told to wait this long.
 MIN_RETRY_SECONDS = 0.1
 _LEARNING_RATE = 0.1
 _NO_QUOTA = Quota()
-# Of so many tenants the usage is remembered. Only names that no operator gave out can be more.
+# The usage of so many tenants is remembered. Beyond that, tenants without bytes in flight are
+# forgotten.
 _MAX_TENANTS = 10_000
 
 
@@ -53,7 +54,7 @@ class Admission:
         max_bytes: of the ciphertexts of all items in flight.
         quota: of tenants that have none of their own.
         clock: returns the time in seconds; for tests.
-        telemetry: counts; without it, the admission has one of its own.
+        telemetry: the metrics; by default the admission has its own.
     """
 
     def __init__(
@@ -190,7 +191,10 @@ class Admission:
             self._seconds[engine] = expected + _LEARNING_RATE * (seconds - expected)
 
     def _wait_seconds(self) -> float:
-        """Return how long the next item would wait: the backlog, less what is done of one item."""
+        """Return how long the next item would wait.
+
+        That is the backlog, less the time that the current item has had its turn.
+        """
         began, seconds = self._now
         return self._backlog_seconds - min(self._clock() - began, seconds)
 

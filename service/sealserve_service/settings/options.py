@@ -87,7 +87,7 @@ MODEL_OPTIONS = tuple(option for option in OPTIONS if option.group == SERVED)
 def read_settings(
     flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ, options: Sequence[Option] = OPTIONS
 ) -> Settings:
-    """Make settings of what flags and variables say.
+    """Make settings from flags and variables.
 
     Args:
         flags: by the option's name: texts, lists of texts, truth values; None for what is not
@@ -117,7 +117,7 @@ def _texts(value: str | list[str]) -> list[str]:
 
 
 def _value_of_variable(option: Option, text: str) -> str | list[str] | None:
-    """Return what a variable says; None if it is not set."""
+    """Return the value or values of a variable; None if it is not set."""
     if not option.is_repeatable:
         return text.strip() or None
     return [value.strip() for value in _BETWEEN_VALUES.split(text) if value.strip()] or None

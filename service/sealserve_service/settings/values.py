@@ -109,7 +109,7 @@ PerModel = tuple[Annotated[tuple[str | None, T], BeforeValidator(_for_model)], .
 
 
 def fault_of_key_store(location: str) -> str:
-    """Say what is wrong with the name of a key store; "" if nothing is.
+    """Return what is wrong with the location of a key store; "" if nothing is.
 
     A URL or a connection string is not repeated: it may hold a secret.
     """
@@ -148,7 +148,7 @@ _EXPECTED = {
 
 
 def input_error(error: ValidationError, name_of: Callable[[str], str]) -> InputError:
-    """Say in one line what is wrong with the first wrong value, and what it should be.
+    """Return the error of the first wrong value: one line that says what the value should be.
 
     Args:
         error: of all values; only its first one is reported.

@@ -81,7 +81,7 @@ class Work:
 
 
 class Telemetry:
-    """The metrics of a serving process, in a registry of their own that nobody has to publish.
+    """The metrics of a serving process, in a registry of their own. They need not be published.
 
     Args:
         process: the number of the process among those of the service.

@@ -41,6 +41,13 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MISPLACED_TOKEN = re.compile(f"{TOKEN_PREFIX}[A-Za-z0-9_-]*", re.ASCII)
 _SUBJECT = re.compile(r"(CN|URI)=.+")
+_TYPE_NAMES: dict[type, str] = {
+    dict: "a table",
+    list: "an array",
+    str: "a string",
+    bool: "true or false",
+    datetime: "a date with a time",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +110,8 @@ def read_identities(path: Path, data: bytes) -> Identities:
 
 
 def _parse(document: dict[str, Any]) -> Identities:
-    tables = _take(document, "tenants", dict, {})
-    entries = _take(document, "tokens", list, [])
+    tables = _take(document, "tenants", dict, {}, "the file")
+    entries = _take(document, "tokens", list, [], "the file")
     _refuse_rest(document, "the file")
     tenants, subjects = dict[str, Tenant](), dict[str, Tenant]()
     for name, table in tables.items():
@@ -138,8 +145,8 @@ def _parse_tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
     tenant = Tenant(
         name,
         models=None if "*" in models else frozenset(models),
-        may_list_models=_take(table, "list_models", bool, False),
-        may_register_keys=_take(table, "register_keys", bool, False),
+        may_list_models=_take(table, "list_models", bool, False, where),
+        may_register_keys=_take(table, "register_keys", bool, False, where),
         quota=_parse_quota(table, where),
     )
     _refuse_rest(table, where)
@@ -147,7 +154,7 @@ def _parse_tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
 
 
 def _parse_quota(table: dict[str, Any], where: str) -> Quota | None:
-    bounds = _take(table, "quota", dict, None)
+    bounds = _take(table, "quota", dict, None, where)
     if bounds is None:
         return None
     names = [field.name for field in dataclasses.fields(Quota)]
@@ -161,29 +168,29 @@ def _parse_quota(table: dict[str, Any], where: str) -> Quota | None:
 
 def _parse_token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:
     _check_type(entry, dict, where)
-    name, digest = _take(entry, "tenant", str, ""), _take(entry, "sha256", str, "")
+    name, digest = _take(entry, "tenant", str, "", where), _take(entry, "sha256", str, "", where)
     if name not in tenants:
         raise ValueError(f"{where}: there is no tenant {name!r}")
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"{where}: its sha256 is not 64 lower-case hexadecimal digits")
-    expires = _take(entry, "expires", datetime, None)
+    expires = _take(entry, "expires", datetime, None, where)
     if expires is not None and expires.tzinfo is None:
         raise ValueError(f"{where}: its expiry lacks a time zone, such as Z")
-    revoked = _take(entry, "revoked", bool, False)
+    revoked = _take(entry, "revoked", bool, False, where)
     _refuse_rest(entry, where)
     return Token(tenant=tenants[name], digest=digest, expires=expires, revoked=revoked)
 
 
-def _take(table: dict[str, Any], key: str, kind: type[T], default: Any) -> Any:
-    """Remove a value from a table and return it, or the default."""
+def _take(table: dict[str, Any], key: str, kind: type[T], default: Any, where: str) -> Any:
+    """Remove a value from a table and return it, or the default; `where` names the table."""
     value = table.pop(key, default)
     if value is not default:
-        _check_type(value, kind, key)
+        _check_type(value, kind, f"{where}: {key}")
     return value
 
 
 def _take_strings(table: dict[str, Any], key: str, where: str) -> list[str]:
-    values = _take(table, key, list, [])
+    values = _take(table, key, list, [], where)
     for value in values:
         _check_type(value, str, f"{where}: one of its {key}")
     return list(values)
@@ -191,7 +198,7 @@ def _take_strings(table: dict[str, Any], key: str, where: str) -> list[str]:
 
 def _check_type(value: object, kind: type[T], what: str) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{what} is not a {kind.__name__}")
+        raise TypeError(f"{what} is not {_TYPE_NAMES[kind]}")
 
 
 def _refuse_rest(table: dict[str, Any], where: str) -> None:

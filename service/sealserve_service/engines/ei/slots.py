@@ -45,6 +45,13 @@ _TIMED_ENCODINGS = 5
 class EiSlotsEngine:
     """Scores items of one row each.
 
+    Args:
+        weights: (score_count, feature_count).
+        intercept: (score_count,).
+        grid: the declared range of the features.
+        keys: finds the Galois keys that an item names.
+        observed_error: on the operator's rows; None if there are none.
+
     Raises:
         PlanError: too many classes, or scores or weights too large for any scale.
     """
@@ -76,7 +83,8 @@ class EiSlotsEngine:
         self.reply_scale = scale_factor * EI_PARAMETERS.scale
         self.intercept = self._encode(self.packing.paired(intercept), self.reply_scale, self._one_prime)
         # Exactly -X^(N / 2), so that a product with it costs no scale. It is minus i in every slot:
-        # the first slot's root is taken to powers of 3, which are 1 and 3 modulo 4 by turns.
+        # the first slot's root is taken to powers of 3, which alternate between 1
+        # and 3 modulo 4.
         self.minus_i = self._encode(np.tile([-1j, 1j], SLOTS // 2), 1.0, self._one_prime)
         self.offer = self._offer(
             observed_error, score_error_estimate(self.packing, weights, grid, self._plaintext_scale, self.reply_scale)
@@ -93,7 +101,8 @@ class EiSlotsEngine:
     def diagonal(self, block: int, giant: int, baby: int) -> _seal.Plaintext | None:
         """Return an encoded diagonal at two primes; None if it is zero.
 
-        SEAL refuses a factor of zero. A diagonal is encoded on first use and kept: 131 KB.
+        SEAL refuses a factor of zero. A diagonal is encoded on first use and kept; it takes
+        131 KB.
         """
         key = (block, giant, baby)
         if key not in self._diagonals:
@@ -229,7 +238,8 @@ class EiSlotsScoring:
     def _rotations(self, value: _seal.Ciphertext, count: int) -> Iterator[_seal.Ciphertext]:
         """Yield a value rotated by 0 .. count - 1 steps.
 
-        Each takes one rotation: of the one whose number of steps lacks the lowest bit that is set.
+        Each but the first takes one rotation of an earlier one: of that whose number of steps is
+        the same without its lowest set bit.
         """
         path = [(0, value)]
         yield value

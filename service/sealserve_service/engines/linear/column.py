@@ -156,7 +156,8 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
         self.folds = folds(plan.model.weights)
         self.signed_primes = self.primes.astype(np.int64)
         self.signed_intercept = self.intercept.T.astype(np.int64)
-        # As many products at once as there are cores: more would only take each other's cache.
+        # As many products at once as there are cores: more would only displace each other's data
+        # from the caches.
         self._buffers: queue.SimpleQueue[NDArray[np.float64] | None] = queue.SimpleQueue()
         for _ in range(os.cpu_count() or 1):
             self._buffers.put(None)
@@ -218,9 +219,9 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
 
 
 def folds(weights: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Say before which ciphertexts to fold, the end included.
+    """Return the indices of the ciphertexts before which to fold, the end included.
 
-    The weights of each part sum to 2^21 a class at most.
+    Between two folds the absolute weights of each class sum to at most 2^21.
 
     Args:
         weights: (score_count, feature_count), each at most 2^21 in absolute value.

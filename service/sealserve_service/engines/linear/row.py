@@ -79,9 +79,9 @@ class RowScoring:
                 return engine.zero
             evaluator.transform_from_ntt_inplace(total)
         except _seal.ERRORS as error:
-            # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero. To
-            # say so would tell whoever made such a ciphertext where the weights are zero. In mode
-            # private the encryption of zero hides the product as well as any other.
+            # If the ciphertexts are checked, SEAL refuses only a product whose second polynomial is
+            # zero. To report that would tell the maker of such a ciphertext where the weights are
+            # zero. In mode private the encryption of zero hides this product as well as any other.
             if self._rerandomize is not None:
                 return engine.zero
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
@@ -119,8 +119,8 @@ class RowEngine(LinearEngine[RowPacking]):
     def _transform(self, coefficients: NDArray[np.int64], plain_modulus: int) -> _seal.Plaintext | None:
         """Lift signed weights (N,) modulo t and transform them; None if all are zero.
 
-        SEAL refuses a factor of zero. Only the lifted weights tell: that of a feature without a
-        range may be a multiple of t.
+        SEAL refuses a factor of zero. Only the lifted weights show that: the weight of a feature
+        without a range may be a multiple of t.
         """
         lifted = np.mod(coefficients, plain_modulus).astype(np.uint64)
         if not lifted.any():

@@ -39,8 +39,8 @@ class UniformNoise:
 
         Integers are drawn uniform over 0 .. 2 B, then B is subtracted. Integers of as many bits as
         2 B + 1 has are drawn, and those that are not below it are dropped: half of them at most.
-        The most significant 32-bit word, in as few bytes as it takes, tells of most integers that
-        they are dropped. Only for the others the remaining words are drawn.
+        The most significant 32-bit word, in as few bytes as it takes, shows for most of the dropped
+        integers that they are too large. The remaining words are drawn only for the others.
         """
         limit, lower_words = self._limit, self._lower_words
         accepted = np.empty((len(limit), 0), np.uint32)  # words, the least significant first

@@ -28,7 +28,7 @@ def in_force(kept: KeyRecord | None, record: KeyRecord, now: datetime) -> KeyRec
 
 
 def no_room() -> QuotaExceededError:
-    """Return the error of a full store; a sweep deletes expired keys within a minute or so."""
+    """Return the error of a full store; the client may try again in a minute."""
     return QuotaExceededError("key_store_bytes", 60.0)
 
 
@@ -83,7 +83,7 @@ class KeyStore(Protocol):
 
 
 class UploadSource(Protocol):
-    """A place into which clients put keys that are too large for them to send: Azure's uploads.
+    """Storage into which clients put keys that are too large for them to send: Azure's uploads.
 
     A client writes there with a permission of its own, and tells the service a name, never a URL.
     """
@@ -96,5 +96,5 @@ class UploadSource(Protocol):
         Raises:
             KeyNotFoundError: there is nothing of that name, or the name is malformed.
             LimitExceededError: there are more than max_bytes; none of them was fetched.
-            KeyStoreUnavailableError: the place does not answer in time.
+            KeyStoreUnavailableError: the storage does not answer in time.
         """

@@ -66,9 +66,11 @@ class FilesystemKeyStore:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise KeyStoreSettingsError(f"{directory}: no directory for keys: {error.strerror}") from error
+            raise KeyStoreSettingsError(
+                f"{directory}: the directory for keys cannot be made: {error.strerror}"
+            ) from error
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            raise KeyStoreSettingsError(f"{directory}: no directory for keys: this process may not write to it")
+            raise KeyStoreSettingsError(f"{directory}: this process may not write to the directory for keys")
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
         """Keep a key; see KeyStore.put."""

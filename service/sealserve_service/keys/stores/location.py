@@ -11,7 +11,7 @@ from sealserve_service.settings.values import AZURE_CONTAINER, AZURE_URL
 
 
 def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | None]:
-    """Open the key store that the settings name, and the place of clients' uploads if there is one.
+    """Open the key store that the settings name, and the source of uploads if there is one.
 
     Without a name, one process keeps keys in memory, and several keep none: each would have its
     own.
