@@ -12,7 +12,7 @@ from sealserve_service.allocator import return_free_memory
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.catalog.reloader import Reloader
-from sealserve_service.catalog.sources import folder_sources, serve_source
+from sealserve_service.catalog.sources import folder_sources, load_source
 from sealserve_service.engines.ei.factory import ei_engine_factory
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
@@ -78,7 +78,7 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
 
         def load(source: ModelSource) -> ServedModel:
             trust = settings.trust_pickle
-            loaded = serve_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
+            loaded = load_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
             return_free_memory()  # planning a model takes several times the model's own memory
             return loaded
 

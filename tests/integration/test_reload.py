@@ -21,7 +21,7 @@ from sealserve.client import Client
 from sealserve.errors import ModelNotFoundError, StaleConfigError
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.reloader import Reloader
-from sealserve_service.catalog.sources import serve_source
+from sealserve_service.catalog.sources import load_source
 from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.programs import Program, serve
@@ -224,7 +224,7 @@ def test_an_old_model_is_freed_with_its_last_item(tmp_path: Path) -> None:
     put(path, 1.0)
     library = ModelLibrary(
         lambda: [ModelSource("line", path, input_range=(0.0, 1.0))],
-        lambda source: serve_source(source, trust_pickle=False, limits=LIMITS),
+        lambda source: load_source(source, trust_pickle=False, limits=LIMITS),
     )
     reloader = Reloader(library, None)
     with running_server(library.models) as address, RawClient(address) as raw, raw.conversation() as conversation:

@@ -85,7 +85,7 @@ class ModelRegistry:
         return (served for key, served in self._models.items() if key > name and tenant.may_use(key))
 
 
-def serve_model(
+def prepare_model(
     name: str,
     model: LinearModel,
     grid: InputGrid,
@@ -109,10 +109,10 @@ def serve_model(
     hiding_bits, keys = private or (None, find_no_key)
     offered = offering.plan_layouts(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
     engines = offering.engines(name, model, grid, offered, calibration=calibration, keys=keys, ei_engine=ei_engine)
-    return served_model(name, model, grid, limits, engines)
+    return describe_model(name, model, grid, limits, engines)
 
 
-def served_model(
+def describe_model(
     name: str, model: LinearModel, grid: InputGrid, limits: Limits, engines: Iterable[Engine]
 ) -> ServedModel:
     """Describe a model with the engines that serve it, in the order of its offers."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError, PlanError
 from sealserve.protocol.model import Limits
-from sealserve_service.catalog.registry import ServedModel, serve_model
+from sealserve_service.catalog.registry import ServedModel, prepare_model
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.errors import InputRangeError
@@ -51,7 +51,7 @@ def _model_files(folder: Path) -> Iterator[Path]:
         yield from (path for path in paths if path.suffix.lower() in MODEL_SUFFIXES)
 
 
-def serve_source(
+def load_source(
     source: ModelSource,
     *,
     trust_pickle: bool,
@@ -59,7 +59,7 @@ def serve_source(
     ei_engine: EngineFactory | None = None,
     private: PrivateWeights | None = None,
 ) -> ServedModel:
-    """Load a model, choose its grid and make it ready: see serve_model.
+    """Load a model, choose its grid and make it ready: see prepare_model.
 
     Raises:
         ModelError: the file, the model or its range cannot be served.
@@ -69,7 +69,7 @@ def serve_source(
     calibration = calibration_rows(source)
     try:
         grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
-        return serve_model(
+        return prepare_model(
             source.name,
             model,
             grid,

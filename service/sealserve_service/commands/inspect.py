@@ -34,7 +34,7 @@ def run(arguments: Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     from sealserve.cli.models import as_dict, describe
-    from sealserve_service.catalog.registry import served_model
+    from sealserve_service.catalog.registry import describe_model
     from sealserve_service.catalog.sources import calibration_rows
     from sealserve_service.commands.options import settings_of
     from sealserve_service.engines import offering
@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> int:
         layouts = list(offering.plan_layouts(model, grid, modes=modes, max_score_error=asked.max_score_error))
         offered = [planned for planned in layouts if planned.hiding_bits == bits]
         engines = offering.engines(asked.name, model, grid, offered, calibration=calibration)
-        served = served_model(asked.name, model, grid, settings.limits, engines).model
+        served = describe_model(asked.name, model, grid, settings.limits, engines).model
         plans = summaries(layouts, bits)
     if arguments.json:
         print(json.dumps({"model": as_dict(served), "plans": plans}, indent=2))

@@ -52,13 +52,13 @@ class Server:
         self.telemetry = telemetry
         self._settings = settings
         self._keys = keys
-        room = work_bytes(memory_limit_bytes(), settings.processes)
+        max_held_bytes = work_bytes(memory_limit_bytes(), settings.processes)
         # Each call may hold a message. The threads beyond the calls are for calls that are being
         # refused.
-        max_calls = min(settings.max_concurrent_calls, room // settings.limits.max_message_bytes)
+        max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
         threads = max_calls + _REFUSED_CALLS
         self._calls_in_flight = CallsInFlight(max_calls)
-        admission = Admission(room, settings.quota, telemetry=telemetry)
+        admission = Admission(max_held_bytes, settings.quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
         prediction = PredictionServicer(
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers

@@ -31,7 +31,7 @@ from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, Line
 
 from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
 from sealserve.protocol.key_record import KeyRecord
-from sealserve_service.keys.stores.base import Clock, in_force, no_answer, utc_now
+from sealserve_service.keys.stores.base import Clock, in_force, unavailable_error, utc_now
 from sealserve_service.keys.stores.bounded_calls import BoundedCalls, refuse_late
 from sealserve_service.keys.stores.record_format import (
     folder_name,
@@ -226,7 +226,7 @@ class AzureBlobKeyStore:
             if wanted == kept or self._replace_record(blob, wanted, properties.etag):
                 return wanted
         _logger.error("a key's blob was changed by others %d times in a row", _MAX_ATTEMPTS)
-        raise no_answer()
+        raise unavailable_error()
 
     def _replace_record(self, blob: BlobClient, record: KeyRecord, etag: str) -> bool:
         try:
@@ -315,7 +315,7 @@ class AzureBlobKeyStore:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
         _logger.error("the keys' container does not answer as it should: %s", reason)
-        raise no_answer()
+        raise unavailable_error()
 
 
 def _next_page(pages: Iterator[Iterator[BlobProperties]]) -> list[BlobProperties] | None:

@@ -27,12 +27,12 @@ def in_force(kept: KeyRecord | None, record: KeyRecord, now: datetime) -> KeyRec
     return dataclasses.replace(kept, expire_time=max(kept.expire_time, record.expire_time))
 
 
-def no_room() -> QuotaExceededError:
+def full_error() -> QuotaExceededError:
     """Return the error of a full store; the client may try again in a minute."""
     return QuotaExceededError("key_store_bytes", 60.0)
 
 
-def no_answer() -> KeyStoreUnavailableError:
+def unavailable_error() -> KeyStoreUnavailableError:
     """Return the error of a store that fails, or does not answer in time."""
     return KeyStoreUnavailableError(1.0)
 

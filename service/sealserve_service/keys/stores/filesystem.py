@@ -21,9 +21,9 @@ from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
 from sealserve.protocol.key_record import KeyRecord
 from sealserve_service.keys.stores.base import (
     Clock,
+    full_error,
     in_force,
-    no_answer,
-    no_room,
+    unavailable_error,
     utc_now,
 )
 from sealserve_service.keys.stores.record_format import (
@@ -255,7 +255,7 @@ def _turn(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > end:
                     _logger.error("%s is held by another process", folder / _LOCK_NAME)
-                    raise no_answer() from None
+                    raise unavailable_error() from None
                 time.sleep(_POLL_SECONDS)
         yield
     finally:
@@ -268,4 +268,4 @@ def _typed_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         _logger.error("%s: %s", path, error.strerror)
-        raise (no_room() if error.errno in _NO_ROOM else no_answer()) from error
+        raise (full_error() if error.errno in _NO_ROOM else unavailable_error()) from error

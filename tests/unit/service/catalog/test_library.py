@@ -20,7 +20,7 @@ from sealserve.errors import InputError, PlanError
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ServedModel
-from sealserve_service.catalog.sources import folder_sources, serve_source
+from sealserve_service.catalog.sources import folder_sources, load_source
 from sealserve_service.models.errors import InputRangeError, ModelFileError
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
@@ -41,7 +41,7 @@ class Shelf:
     def _load(self, source: ModelSource) -> ServedModel:
         self.loaded.append(source.name)
         self.before_load(source)
-        return serve_source(source, trust_pickle=False, limits=LIMITS)
+        return load_source(source, trust_pickle=False, limits=LIMITS)
 
     def get(self, name: str) -> ServedModel:
         return self.library.models.get(name, ANONYMOUS)
@@ -385,7 +385,7 @@ def test_an_error_names_the_file_of_its_model(tmp_path: Path) -> None:
     ]
     for source in faulty:
         with pytest.raises((InputRangeError, PlanError), match=r"a\.npz: "):
-            serve_source(source, trust_pickle=False, limits=LIMITS)
+            load_source(source, trust_pickle=False, limits=LIMITS)
 
 
 @pytest.mark.parametrize("content", [b"", b"1,2\n", b"\x93NUMPY"])
@@ -393,5 +393,5 @@ def test_no_error_advises_to_allow_pickles(tmp_path: Path, content: bytes) -> No
     write(path := tmp_path / "a.npz", 1.0)
     (rows := tmp_path / "rows.npy").write_bytes(content)
     with pytest.raises(InputRangeError, match=r"rows\.npy is not a \.npy file of calibration rows") as caught:
-        serve_source(ModelSource("a", path, calibration=rows), trust_pickle=False, limits=LIMITS)
+        load_source(ModelSource("a", path, calibration=rows), trust_pickle=False, limits=LIMITS)
     assert "pickle" not in str(caught.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sealserve.errors import PlanError
-from sealserve_service.catalog.registry import serve_model
+from sealserve_service.catalog.registry import prepare_model
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
@@ -37,7 +37,7 @@ def test_every_layout_is_planned_in_every_mode() -> None:
 @pytest.mark.parametrize("bits", MODES)
 def test_what_is_served_is_what_was_chosen(bits: int | None) -> None:
     private = None if bits is None else PrivateWeights(bits, find_no_key)
-    served = serve_model("model", LINEAR, MODEL.grid, LIMITS, private=private)
+    served = prepare_model("model", LINEAR, MODEL.grid, LIMITS, private=private)
     layouts = list(offering.plan_layouts(LINEAR, MODEL.grid, modes=[bits]))
     for planned, offer in zip(layouts, served.model.offers, strict=True):
         assert not isinstance(planned.chosen, PlanError)
