@@ -54,34 +54,6 @@ DEFAULT_RELATIVE_ERROR = 2.0**-10
 DEFAULT_PRIVATE_RELATIVE_ERROR = 2.0**-9
 
 
-def cheapest_plan(
-    rules: PlanningRules[PackingT],
-    weights: NDArray[np.float64],
-    intercept: NDArray[np.float64],
-    grid: InputGrid,
-    *,
-    max_score_error: float | None = None,
-    hiding_bits: int | None = None,
-    parameter_sets: Iterable[ParameterSet] | None = None,
-) -> Plan[PackingT]:
-    """Return the cheapest plan whose error bound is small enough.
-
-    Args:
-        rules: of the layout.
-        weights: (score_count, feature_count).
-        intercept: (score_count,).
-        grid: the declared range.
-        max_score_error: as in `choose`.
-        hiding_bits: lambda, for mode private; None for mode open.
-        parameter_sets: the sets to choose from; by default those of the layout and the mode.
-
-    Raises:
-        PlanError: no plan is good enough; the text says how close the best one comes.
-    """
-    plans = candidate_plans(rules, weights, intercept, grid, hiding_bits=hiding_bits, parameter_sets=parameter_sets)
-    return choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
-
-
 def candidate_plans(
     rules: PlanningRules[PackingT],
     weights: NDArray[np.float64],
@@ -91,9 +63,17 @@ def candidate_plans(
     hiding_bits: int | None = None,
     parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> list[Plan[PackingT]]:
-    """Return the plans that fit, cheapest first; the arguments are those of `cheapest_plan`.
+    """Return the plans that fit, cheapest first.
 
     Plans that cost more than another and are no better are left out.
+
+    Args:
+        rules: of the layout.
+        weights: (score_count, feature_count).
+        intercept: (score_count,).
+        grid: the declared range.
+        hiding_bits: lambda, for mode private; None for mode open.
+        parameter_sets: the sets to choose from; by default those of the layout and the mode.
     """
     if parameter_sets is None:
         layout = rules.layout

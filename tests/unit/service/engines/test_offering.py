@@ -11,8 +11,9 @@ from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import LINEAR_ENGINES, PrivateWeights
-from sealserve_service.planning.planner import candidate_plans, cheapest_plan
+from sealserve_service.planning.planner import candidate_plans
 from tests.support.affine_models import affine
+from tests.support.plans import cheapest_plan
 from tests.support.serving import LIMITS, linear
 
 MODEL = affine("normal", (3, 20))
