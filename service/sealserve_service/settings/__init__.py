@@ -140,7 +140,7 @@ class Settings(Declarations):
     def _check_tls(self) -> None:
         certificate, key, client_ca = map(self.name_of, ("tls_certificate", "tls_private_key", "tls_client_ca"))
         if (self.tls_certificate is None) != (self.tls_private_key is None):
-            raise InputError(f"{certificate} and {key} go together")
+            raise InputError(f"{certificate} and {key} go together: give both, or neither")
         if self.tls_client_ca and not self.tls_certificate:
             raise InputError(f"{client_ca} needs {certificate} and {key}")
         if self.insecure and self.tls_certificate:
