@@ -256,7 +256,7 @@ def _write(ciphertext: _seal.Ciphertext) -> SealCiphertext:
 
 
 def _scale_factor(weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid) -> float:
-    """Return the factor of scales with which no score within the range wraps around: 1, or less.
+    """Return the factor, at most 1, that scales must have so that no score in the range wraps.
 
     Raises:
         PlanError: even at a scale of 1 scores wrap around, or a weight is too large.

@@ -60,8 +60,8 @@ class ColumnScoring:
         self._row_count = row_count
         self._rerandomize = rerandomize
         self._received = 0
-        # The first chunk allocates the room, not the header: an item of which nothing has come
-        # holds nothing.
+        # The first chunk allocates the arrays, not the header: an item without a chunk holds
+        # nothing.
         self._sums: NDArray[np.float64] = np.empty((0, 0))
         self._residues: NDArray[np.int64] = np.empty((0, 2, 0, 0), np.int64)  # (score_count, 2, data primes, N)
 
