@@ -16,7 +16,11 @@ MAX_CHUNK_BYTES = 1 << 20
 
 
 class Upload:
-    """A key on its way to the service.
+    """A key of which some bytes have arrived.
+
+    Args:
+        header: what the client declares of the key.
+        max_key_bytes: the most bytes that such a key may have.
 
     Raises:
         InputMismatchError, LimitExceededError: no key can have such a header.

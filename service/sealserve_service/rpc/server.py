@@ -39,7 +39,15 @@ _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
 
 
 class Server:
-    """Serves models and, if there are any, registered keys."""
+    """Serves models and, if there are any, registered keys.
+
+    Args:
+        settings: of the service.
+        models: the models to serve.
+        keys: the registered keys; without them there is no KeyService.
+        authenticator: finds the tenant of each call.
+        telemetry: the metrics.
+    """
 
     def __init__(
         self,
