@@ -33,8 +33,8 @@ from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.planner import cheapest_plan
 from tests.support import mnist
+from tests.support.plans import cheapest_plan
 from tests.support.programs import serve
 
 WANTED_ERRORS = (None, 0.01)

@@ -20,8 +20,8 @@ from sealserve.secret_key_access import TOKEN
 from sealserve_service.engines.linear.column import ColumnEngine, ColumnScoring, folds
 from sealserve_service.engines.linear.row import RowEngine, RowScoring
 from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
-from sealserve_service.planning.planner import cheapest_plan
 from sealserve_service.planning.row import ROW_RULES, RowPlan
+from tests.support.plans import cheapest_plan
 
 _CALLS = 30
 _POLYNOMIALS = 8

@@ -27,9 +27,9 @@ from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.planner import cheapest_plan
 from sealserve_service.planning.row import ROW_RULES, RowPlan
 from tests.support import mnist
+from tests.support.plans import cheapest_plan
 from tests.support.programs import Program, serve
 
 ROUNDS, ROWS_A_ROUND = 5, 60

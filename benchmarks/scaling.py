@@ -39,8 +39,8 @@ from sealserve.loadtest.items import LoadItems, random_rows
 from sealserve.loadtest.ledger import Ledger
 from sealserve.protocol.model import Offer
 from sealserve_service.planning.column import COLUMN_RULES
-from sealserve_service.planning.planner import cheapest_plan
 from sealserve_service.planning.row import ROW_RULES
+from tests.support.plans import cheapest_plan
 from tests.support.programs import Program, serve
 
 FEATURES, CLASSES = 784, 10

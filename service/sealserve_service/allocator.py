@@ -30,8 +30,9 @@ def keep_freed_memory() -> None:
 def return_free_memory() -> None:
     """Let glibc's malloc return all free memory to the system; with another C library, do nothing.
 
-    Call it after rare work that takes much memory, such as loading a model. What is kept of that
-    work lies behind what is freed. The freed memory would stay for good, even beyond KEPT_BYTES.
+    Call it after rare work that takes much memory, such as loading a model. On the heap,
+    blocks that are kept lie behind the freed ones. Without this call the process would keep the
+    freed memory for good, even beyond KEPT_BYTES.
     """
     if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         malloc_trim(0)

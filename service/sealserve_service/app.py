@@ -1,4 +1,4 @@
-"""The composition root: it makes models, keys, engines and a server of settings."""
+"""The composition root: it makes models, keys, engines and a server from settings."""
 
 import contextlib
 import dataclasses
@@ -8,25 +8,23 @@ from collections.abc import Iterator
 from threadpoolctl import threadpool_limits
 
 from sealserve.errors import InputError
-from sealserve.he.quantization import InputGrid
 from sealserve_service.allocator import return_free_memory
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
-from sealserve_service.catalog.sources import folder_sources, serve_source
-from sealserve_service.catalog.watch import Watch
-from sealserve_service.engines.ei.slots import EiSlotsEngine
-from sealserve_service.engines.offering import EngineFactory, PrivateWeights
+from sealserve_service.catalog.reloader import Reloader
+from sealserve_service.catalog.sources import folder_sources, load_source
+from sealserve_service.engines.ei.factory import ei_engine_factory
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.location import open_key_store
-from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.rpc.server import Server
-from sealserve_service.settings import ModelSource, Settings
+from sealserve_service.settings import Settings
+from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.telemetry.metrics import MetricsFiles, Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 
 _logger = logging.getLogger(__name__)
 
-_EISERVER_SECONDS_A_CLASS = 1.5
 _LOOK_SECONDS = 1.0
 
 
@@ -39,12 +37,15 @@ def model_sources(settings: Settings) -> tuple[ModelSource, ...]:
     if settings.served_folder is not None:
         return folder_sources(settings.served_folder)
     if not settings.models:
-        raise InputError("no model to serve: name one with --model PATH, or a folder of them with AZUREML_MODEL_DIR")
+        raise InputError(
+            "no model to serve: name one with --model PATH, or a folder of them with "
+            "--model-folder or AZUREML_MODEL_DIR"
+        )
     return settings.models
 
 
 @contextlib.contextmanager
-def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> Iterator[tuple[Server, Watch]]:
+def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> Iterator[tuple[Server, Reloader]]:
     """Load the models, build the server, and follow the models' files; at the end free all of that.
 
     Args:
@@ -69,7 +70,7 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
             limits = dataclasses.replace(limits, max_key_bytes=0)
         else:
             closing.callback(keys.close)
-            ei_engine = _ei_engine(settings, keys, closing)
+            ei_engine = closing.enter_context(ei_engine_factory(settings.served_ei_engine, keys))
             if settings.weights == "private":
                 private = PrivateWeights(settings.hiding_bits, keys.zero_encryptor)
                 if ei_engine is not None:
@@ -77,14 +78,14 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
 
         def load(source: ModelSource) -> ServedModel:
             trust = settings.trust_pickle
-            loaded = serve_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
+            loaded = load_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
             return_free_memory()  # planning a model takes several times the model's own memory
             return loaded
 
         library = ModelLibrary(lambda: model_sources(settings), load, telemetry)
-        watch = Watch(library, _LOOK_SECONDS if settings.watch else None)
-        closing.callback(watch.close)
-        yield build_server(settings, library.models, keys, telemetry), watch
+        reloader = Reloader(library, _LOOK_SECONDS if settings.watch else None)
+        closing.callback(reloader.close)
+        yield build_server(settings, library.models, keys, telemetry), reloader
 
 
 def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
@@ -100,34 +101,6 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
         quota=settings.quota,
         telemetry=telemetry,
     )
-
-
-def _ei_engine(settings: Settings, keys: RegisteredKeys, closing: contextlib.ExitStack) -> EngineFactory | None:
-    """Return the function that makes a model's EI engine; None if there is to be none."""
-
-    def seal_engine(model: LinearModel, grid: InputGrid) -> EiSlotsEngine:
-        return EiSlotsEngine(model.weights, model.intercept, grid, keys.galois_keys)
-
-    chosen = settings.ei_engine or ("seal" if settings.weights == "open" else "none")
-    if chosen == "none":
-        return None
-    if chosen == "seal":
-        return seal_engine
-    # Imported here: encrypted-inference is installed only where this engine is used.
-    from sealserve_service.engines.ei.eiserver import EIServerEngine
-    from sealserve_service.engines.ei.eiserver_processes import EIServerProcesses
-
-    processes = EIServerProcesses()
-    closing.callback(processes.close)
-
-    def reference_engine(model: LinearModel, grid: InputGrid) -> EIServerEngine:
-        offer = seal_engine(model, grid).offer
-        cost = dataclasses.replace(offer.cost, server_seconds=_EISERVER_SECONDS_A_CLASS * model.score_count)
-        return EIServerEngine(
-            model.weights, model.intercept, dataclasses.replace(offer, cost=cost), keys.read, processes
-        )
-
-    return reference_engine
 
 
 def build_server(

@@ -28,7 +28,7 @@ class WatchedFiles(Generic[T]):
         paths: the files.
         parse: makes the value of their contents, which are in the order of the paths; raises
             UnusableFileError.
-        interval_seconds: the least time between two looks at the files. `current` looks; nothing
+        interval_seconds: the least time between two looks at the files. `read` looks; nothing
             else does.
 
     Raises:
@@ -46,7 +46,7 @@ class WatchedFiles(Generic[T]):
         self._value = parse(_readable(self._contents))
         self._next_look = time.monotonic() + interval_seconds
 
-    def current(self) -> T:
+    def read(self) -> T:
         """Return the value.
 
         If the files have turned bad, that is logged once as an error, and the old value stays.

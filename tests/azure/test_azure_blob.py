@@ -23,7 +23,7 @@ from azure.storage.blob import (
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError, LimitExceededError
 from sealserve_service.keys.stores.azure_blob import AzureBlobKeyStore, with_connection_string
 from sealserve_service.keys.stores.base import UploadSource
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 from tests.support.azurite import (
     ACCOUNT,
     ACCOUNT_KEY,
@@ -136,7 +136,7 @@ def test_a_sweep_spares_a_key_that_was_registered_again_meanwhile(
 ) -> None:
     expired = record_of(DATA, created=datetime.now(UTC) - 2 * HOUR)
     store.put(expired, DATA)
-    listed = store._listed
+    listed = store._list_blobs
     anew = record_of(DATA)
 
     def listed_then_changed(prefix: str) -> list[BlobProperties]:
@@ -144,7 +144,7 @@ def test_a_sweep_spares_a_key_that_was_registered_again_meanwhile(
         assert store.put(anew, DATA) == anew
         return found
 
-    monkeypatch.setattr(store, "_listed", listed_then_changed)
+    monkeypatch.setattr(store, "_list_blobs", listed_then_changed)
     assert store.sweep() == 0
     assert store.get("alice", RECORD.key_id) == anew
 

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from sealserve.errors import KeyStoreUnavailableError
 from sealserve_service.keys.stores.azure_blob import with_managed_identity
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 from tests.support.azurite import Azurite, running_azurite
 from tests.support.registered_keys import record_of
 from tests.support.serving import HANG_SECONDS

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sealserve.client import Client
-from sealserve_service.catalog.registry import ModelRegistry, serve_model
+from sealserve_service.catalog.registry import ModelRegistry, prepare_model
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.grid import input_grid
 from tests.support import mnist
@@ -31,7 +31,7 @@ def test_two_hundred_images() -> None:
         warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
         estimator = joblib.load(path)
     model = load_model(path, trust_pickle=True)
-    registry = ModelRegistry([serve_model("mnist", model, input_grid(model, input_range=(0.0, 1.0)), LIMITS)])
+    registry = ModelRegistry([prepare_model("mnist", model, input_grid(model, input_range=(0.0, 1.0)), LIMITS)])
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         expected = rows @ estimator.coef_.T + estimator.intercept_
         assert np.abs(client.decision_function(rows) - expected).max() <= 0.01
@@ -56,7 +56,7 @@ def test_all_images_in_columns() -> None:
     plan = plan_column(model.weights, model.intercept, grid)
     assert plan.weight_bits == 14
     integers = grid.quantize(images) @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)
-    registry = ModelRegistry([serve_model("mnist", model, grid, LIMITS)])
+    registry = ModelRegistry([prepare_model("mnist", model, grid, LIMITS)])
     with (
         running_server(registry) as address,
         Client(address, layout="column", timeout_seconds=HANG_SECONDS) as client,

@@ -33,7 +33,7 @@ from sealserve.he.public_key_format import public_key_bytes
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.key_record import KeyKind
 from sealserve.secret_key import SecretKey
-from sealserve_service.catalog.registry import ModelRegistry, ServedModel, serve_model
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel, prepare_model
 from sealserve_service.engines.ei.slots import EiSlotsEngine
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
@@ -250,7 +250,7 @@ def test_encrypted_inference_clients_are_served_as_before(ei_user: EIUser, digit
     keys = registered_keys()
     model = linear(digits_model.estimator.coef_, digits_model.estimator.intercept_)
     grid = served("digits", model, input_step=1 / 16).model.grid
-    mixed = serve_model(
+    mixed = prepare_model(
         "digits",
         model,
         grid,
@@ -472,7 +472,7 @@ def served_mnist(max_score_error: float | None, keys: RegisteredKeys) -> tuple[S
     model = load_model(path, trust_pickle=True)
     private = PrivateWeights(BITS, keys.zero_encryptor)
     grid = input_grid(model, input_range=(0.0, 1.0))
-    return serve_model("mnist", model, grid, LIMITS, max_score_error=max_score_error, private=private), model
+    return prepare_model("mnist", model, grid, LIMITS, max_score_error=max_score_error, private=private), model
 
 
 @pytest.mark.slow
@@ -488,8 +488,8 @@ def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels
     images, keys = mnist.images(), registered_keys()
     if images is None:
         pytest.skip("the test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
-    served_model, model = served_mnist(max_score_error, keys)
-    arguments = model.weights, model.intercept, served_model.model.grid
+    describe_model, model = served_mnist(max_score_error, keys)
+    arguments = model.weights, model.intercept, describe_model.model.grid
     plan: RowPlan | ColumnPlan
     if layout == "row":
         plan = plan_row(*arguments, max_score_error=max_score_error, hiding_bits=BITS)
@@ -497,11 +497,11 @@ def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels
     else:
         plan = plan_column(*arguments, max_score_error=max_score_error, hiding_bits=BITS)
     with (
-        running_server(ModelRegistry([served_model]), keys=keys) as address,
+        running_server(ModelRegistry([describe_model]), keys=keys) as address,
         Client(address, layout=layout, timeout_seconds=300.0) as client,
     ):
         scores = client.decision_function(images)
-    np.testing.assert_array_equal(scores, plan.model.scores(served_model.model.grid.quantize(images)))
+    np.testing.assert_array_equal(scores, plan.model.scores(describe_model.model.grid.quantize(images)))
     expected = model.decision(images)
     assert np.abs(scores - expected).max() <= plan.score_error_bound + plan.input_rounding_error_bound
     equal = int((model.output.predict(scores) == model.output.predict(expected)).sum())

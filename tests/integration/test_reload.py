@@ -20,9 +20,9 @@ import pytest
 from sealserve.client import Client
 from sealserve.errors import ModelNotFoundError, StaleConfigError
 from sealserve_service.catalog.library import ModelLibrary
-from sealserve_service.catalog.sources import serve_source
-from sealserve_service.catalog.watch import Watch
-from sealserve_service.settings import ModelSource
+from sealserve_service.catalog.reloader import Reloader
+from sealserve_service.catalog.sources import load_source
+from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.programs import Program, serve
 from tests.support.raw import Message, RawClient
@@ -224,9 +224,9 @@ def test_an_old_model_is_freed_with_its_last_item(tmp_path: Path) -> None:
     put(path, 1.0)
     library = ModelLibrary(
         lambda: [ModelSource("line", path, input_range=(0.0, 1.0))],
-        lambda source: serve_source(source, trust_pickle=False, limits=LIMITS),
+        lambda source: load_source(source, trust_pickle=False, limits=LIMITS),
     )
-    watch = Watch(library, None)
+    reloader = Reloader(library, None)
     with running_server(library.models) as address, RawClient(address) as raw, raw.conversation() as conversation:
         old = weakref.ref(library.models.get("line", ANONYMOUS).engines[0])
         begun = raw.item(1, np.array(ROW))
@@ -235,7 +235,7 @@ def test_an_old_model_is_freed_with_its_last_item(tmp_path: Path) -> None:
         assert next(conversation.answers)[0] == 2
         version = library.models.get("line", ANONYMOUS).model.version
         put(path, 2.0)
-        watch.reload()
+        reloader.reload()
         wait_until(lambda: library.models.get("line", ANONYMOUS).model.version != version)
         assert old() is not None
         conversation.send(Message(item_id=1, chunk=begun.chunk))
@@ -243,9 +243,9 @@ def test_an_old_model_is_freed_with_its_last_item(tmp_path: Path) -> None:
         assert item_id == 1
         assert is_slope(scores, 1.0)
         wait_until(lambda: old() is None)
-    watch.close()
+    reloader.close()
     put(path, 3.0)
-    watch.reload()
+    reloader.reload()
     time.sleep(0.2)
     with running_server(library.models) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         assert is_slope(client.predict(ROW), 2.0), "closed, it looks no more"

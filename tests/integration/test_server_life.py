@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sealserve.client import Client
 from sealserve.errors import DrainingError
 from sealserve_service.catalog.registry import ModelRegistry
-from sealserve_service.settings.values import AddressError
+from sealserve_service.settings.errors import AddressError
 from tests.support import http2
 from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_error, assert_scores

@@ -465,9 +465,9 @@ def test_a_version_that_is_served_no_more_is_not_shown() -> None:
     telemetry = Telemetry()
     with endpoint.metrics_endpoint("127.0.0.1", 0, telemetry.registry) as url:
         for name, version in (("a", "1"), ("b", "1"), ("a", "2"), ("a", "2")):
-            telemetry.model_served(name, version)
-        telemetry.model_dropped("b")
-        telemetry.model_dropped("never")
+            telemetry.publish_model(name, version)
+        telemetry.unpublish_model("b")
+        telemetry.unpublish_model("never")
         assert scraped(url).labelled("model_info") == {frozenset({("model", "a"), ("version", "2")}): 1.0}
 
 

@@ -20,7 +20,7 @@ from sealserve.errors import UnauthenticatedError, UnavailableError
 from sealserve_service.process.supervisor import run
 from sealserve_service.rpc.certificates import server_credentials
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AddressError
+from sealserve_service.settings.errors import AddressError
 from sealserve_service.watched_files import UnusableFileError
 from tests.support import programs
 from tests.support.certificates import Authority, Pair

@@ -218,6 +218,6 @@ def test_a_fault_before_the_method_is_called(service: Service, monkeypatch: pyte
 
     send, _ = RPCS["ModelService/GetModel"]
     with monkeypatch.context() as patch:
-        patch.setattr("sealserve_service.rpc.interceptor.CallInterceptor._request", broken)
+        patch.setattr("sealserve_service.rpc.interceptor.CallInterceptor._receive_request", broken)
         assert_internal_error(failure(send, service, (call_record.REQUEST_ID, "find-me")), "find-me")
     assert send(service, ()).code() is grpc.StatusCode.OK

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sealserve.protocol.model import Limits
 from sealserve.protocol.output import Output, Task
 from sealserve_service.app import build_server
-from sealserve_service.catalog.registry import ModelRegistry, ServedModel, serve_model
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel, prepare_model
 from sealserve_service.engines.ei.slots import EiSlotsEngine
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
@@ -62,11 +62,11 @@ def served(
     linear = model if isinstance(model, LinearModel) else fold(model)
     grid = input_grid(linear, input_range=input_range, input_step=input_step)
     if keys is not None and hiding_bits is not None:
-        return serve_model(name, linear, grid, limits, private=PrivateWeights(hiding_bits, keys.zero_encryptor))
+        return prepare_model(name, linear, grid, limits, private=PrivateWeights(hiding_bits, keys.zero_encryptor))
     if keys is None:
-        return serve_model(name, linear, grid, limits)
+        return prepare_model(name, linear, grid, limits)
     loaded = keys.galois_keys
-    return serve_model(
+    return prepare_model(
         name,
         linear,
         grid,

@@ -54,7 +54,6 @@ PLACES = Counter(
         "sealserve/cli/predict.py": 1,  # no layout: the unit of a progress bar
         "sealserve/ei.py": 1,  # the client of encrypted-inference looks for its layout
         "sealserve/key_registry.py": 3,  # evaluation keys are of its parameter set by default
-        "sealserve_service/app.py": 6,  # which of its two engines is served
         "sealserve_service/commands/demo.py": 2,
         "sealserve_service/keys/kinds.py": 2,  # evaluation keys are of its parameter set
     }

@@ -1,4 +1,4 @@
-"""ModelLibrary: what is to be served, and a registry that follows the files.
+"""ModelLibrary: the models that are to be served, and a registry that follows their files.
 
 A file is known by its stat and, when that has changed, by its digest: a model whose files have the
 same content as before is not loaded again. A model that cannot be loaded is reported once, and the
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sealserve.errors import SealserveError
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.models.errors import ModelFileError
-from sealserve_service.settings import ModelSource
+from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.telemetry.metrics import Telemetry
 
 _logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class _Files(NamedTuple):
         return digest.digest()
 
 
-class _Edition(NamedTuple):
-    """What a served model was made of.
+class _ServedVersion(NamedTuple):
+    """The version of a model that is served, and what it was made of.
 
     The model itself is referred to by the registry alone, so that it can be freed.
     """
@@ -59,13 +59,13 @@ class ModelLibrary:
     """Models and the files they come from. One thread at a time may call its methods.
 
     Args:
-        list_sources: returns what is to be served, each time the library looks; raises
-            SealserveError.
+        list_sources: returns the sources of the models to serve, each time the library looks;
+            raises SealserveError.
         load: makes a model ready; raises SealserveError.
         telemetry: reports which versions are served; by default the library has its own.
 
     Attributes:
-        models: what is served.
+        models: the models that are served now.
 
     Raises:
         SealserveError: list_sources or load raised it: at the start every model has to be good.
@@ -81,7 +81,7 @@ class ModelLibrary:
         self._list_sources = list_sources
         self._load = load
         self.models = ModelRegistry([])
-        self._editions: dict[str, _Edition] = {}
+        self._served: dict[str, _ServedVersion] = {}
         self._tried: dict[str, _Files] = {}
         for source in list_sources():
             files = self._tried[source.name] = _Files.of(source)
@@ -130,7 +130,7 @@ class ModelLibrary:
 
     def _renew(self, name: str, files: _Files | None) -> None:
         """Serve the model in the files, unless it is served; drop it if there are no files."""
-        old = self._editions.get(name)
+        old = self._served.get(name)
         if files is None:
             del self._tried[name]
             if old:
@@ -151,14 +151,14 @@ class ModelLibrary:
             return
         _logger.info("model %s is served: version %s", name, f"{old.version} -> {new.version}" if old else new.version)
 
-    def _drop(self, edition: _Edition) -> None:
-        name = edition.source.name
+    def _drop(self, version: _ServedVersion) -> None:
+        name = version.source.name
         self.models.drop(name)
-        self._telemetry.model_dropped(name)
-        del self._editions[name]
-        _logger.info("model %s is served no longer: %s is gone", name, edition.source.path)
+        self._telemetry.unpublish_model(name)
+        del self._served[name]
+        _logger.info("model %s is served no longer: %s is gone", name, version.source.path)
 
-    def _serve(self, files: _Files, digest: bytes | None) -> _Edition:
+    def _serve(self, files: _Files, digest: bytes | None) -> _ServedVersion:
         """Load a model and serve it.
 
         Raises:
@@ -169,9 +169,9 @@ class ModelLibrary:
         if _Files.of(source) != files:
             raise ModelFileError(f"{source.path} was written to while it was read")
         self.models.put(served)
-        self._telemetry.model_served(source.name, served.model.version)
-        edition = self._editions[source.name] = _Edition(source, digest, served.model.version)
-        return edition
+        self._telemetry.publish_model(source.name, served.model.version)
+        version = self._served[source.name] = _ServedVersion(source, digest, served.model.version)
+        return version
 
 
 def _paths(source: ModelSource) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Registry of the models that are served: each with its engines, and described for its clients."""
+"""Registry of the served models, each with its engines and its description for clients."""
 
 import dataclasses
 import hashlib
@@ -18,8 +18,9 @@ from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.schema import Schema
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
+from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
-from sealserve_service.engines.offering import EngineFactory, PrivateWeights
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.tenants.tenant import Tenant
 
@@ -84,7 +85,7 @@ class ModelRegistry:
         return (served for key, served in self._models.items() if key > name and tenant.may_use(key))
 
 
-def serve_model(
+def prepare_model(
     name: str,
     model: LinearModel,
     grid: InputGrid,
@@ -106,12 +107,12 @@ def serve_model(
         PlanError: no parameter set serves the model as asked.
     """
     hiding_bits, keys = private or (None, find_no_key)
-    offered = offering.options(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
+    offered = offering.plan_layouts(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
     engines = offering.engines(name, model, grid, offered, calibration=calibration, keys=keys, ei_engine=ei_engine)
-    return served_model(name, model, grid, limits, engines)
+    return describe_model(name, model, grid, limits, engines)
 
 
-def served_model(
+def describe_model(
     name: str, model: LinearModel, grid: InputGrid, limits: Limits, engines: Iterable[Engine]
 ) -> ServedModel:
     """Describe a model with the engines that serve it, in the order of its offers."""

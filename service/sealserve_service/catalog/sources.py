@@ -1,4 +1,4 @@
-"""Model sources -> served models: files are listed, loaded, put on their grid and made ready."""
+"""Sources of models: listed from a folder, and loaded, put on a grid and made ready to serve."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,15 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import InputError
+from sealserve.errors import InputError, PlanError
 from sealserve.protocol.model import Limits
-from sealserve_service.catalog.registry import ServedModel, serve_model
-from sealserve_service.engines.offering import EngineFactory, PrivateWeights
+from sealserve_service.catalog.registry import ServedModel, prepare_model
+from sealserve_service.engines.ei.factory import EngineFactory
+from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.settings import ModelFolder, ModelSource
+from sealserve_service.settings.model_source import ModelFolder, ModelSource
 
 
 def folder_sources(folder: ModelFolder) -> tuple[ModelSource, ...]:
@@ -50,7 +51,7 @@ def _model_files(folder: Path) -> Iterator[Path]:
         yield from (path for path in paths if path.suffix.lower() in MODEL_SUFFIXES)
 
 
-def serve_source(
+def load_source(
     source: ModelSource,
     *,
     trust_pickle: bool,
@@ -58,7 +59,7 @@ def serve_source(
     ei_engine: EngineFactory | None = None,
     private: PrivateWeights | None = None,
 ) -> ServedModel:
-    """Load a model, choose its grid and make it ready: see serve_model.
+    """Load a model, choose its grid and make it ready: see prepare_model.
 
     Raises:
         ModelError: the file, the model or its range cannot be served.
@@ -66,17 +67,20 @@ def serve_source(
     """
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     calibration = calibration_rows(source)
-    grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
-    return serve_model(
-        source.name,
-        model,
-        grid,
-        limits,
-        max_score_error=source.max_score_error,
-        calibration=calibration,
-        ei_engine=ei_engine,
-        private=private,
-    )
+    try:
+        grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
+        return prepare_model(
+            source.name,
+            model,
+            grid,
+            limits,
+            max_score_error=source.max_score_error,
+            calibration=calibration,
+            ei_engine=ei_engine,
+            private=private,
+        )
+    except (InputRangeError, PlanError) as error:
+        raise type(error)(f"{source.path}: {error}") from error
 
 
 def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
@@ -89,5 +93,9 @@ def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
         return None
     try:
         return np.asarray(np.load(source.calibration, allow_pickle=False), np.float64)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputRangeError(f"{source.calibration}: no .npy file of calibration rows: {error}") from error
+    except OSError as error:
+        raise InputRangeError(f"{source.calibration}: the calibration rows cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, EOFError) as error:  # without NumPy's text, which advises to allow pickles
+        raise InputRangeError(
+            f"{source.calibration} is not a .npy file of calibration rows: write the numbers with numpy.save"
+        ) from error

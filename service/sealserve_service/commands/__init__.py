@@ -1,1 +1,1 @@
-"""The service's commands; the `sealserve` program finds them by entry point."""
+"""Commands of the service; the `sealserve` program finds them by entry point."""

@@ -36,13 +36,13 @@ def run(arguments: Namespace) -> int:
     train_x, test_x, train_y, test_y = train_test_split(images, digits, test_size=0.25, random_state=0)
     _say(f"training a LogisticRegression on {len(train_x)} digits of 8 x 8 pixels ...")
     estimator = LogisticRegression(max_iter=5000).fit(train_x, train_y)
-    with tempfile.TemporaryDirectory() as directory, _serving(_saved(estimator, directory)) as address:
+    with tempfile.TemporaryDirectory() as directory, _serving(_save(estimator, directory)) as address:
         _say(f"a service that holds no secret key is serving it on {address}")
         with Client(address) as client:
             offer = client.model.offers[0]
             _say(f"encrypting {len(test_x)} rows with {offer.parameters.parameter_set.name}, one call a row ...")
             client.predict(test_x[:1])
-            scores, seconds = _scored_one_by_one(client, test_x)
+            scores, seconds = _score_one_by_one(client, test_x)
             labels = client.model.output.predict(scores)
     expected, expected_scores = estimator.predict(test_x), estimator.decision_function(test_x)
     _print_table(test_y, labels, expected, scores, expected_scores)
@@ -61,7 +61,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _saved(estimator: Any, directory: str) -> Path:
+def _save(estimator: Any, directory: str) -> Path:
     import skops.io
 
     path = Path(directory) / "digits.skops"
@@ -84,7 +84,7 @@ def _serving(model: Path) -> Iterator[str]:
             process.terminate()
 
 
-def _scored_one_by_one(client: Any, rows: Any) -> tuple[Any, list[float]]:
+def _score_one_by_one(client: Any, rows: Any) -> tuple[Any, list[float]]:
     import numpy as np
     from tqdm import tqdm
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sealserve.he.layouts import Packing
     from sealserve.protocol.model import Offer
-    from sealserve_service.engines.offering import Option
+    from sealserve_service.engines.offering import PlannedLayout
     from sealserve_service.planning.plan import Plan
 
 
@@ -34,7 +34,7 @@ def run(arguments: Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     from sealserve.cli.models import as_dict, describe
-    from sealserve_service.catalog.registry import served_model
+    from sealserve_service.catalog.registry import describe_model
     from sealserve_service.catalog.sources import calibration_rows
     from sealserve_service.commands.options import settings_of
     from sealserve_service.engines import offering
@@ -50,11 +50,11 @@ def run(arguments: Namespace) -> int:
     bits = settings.hiding_bits if settings.weights == "private" else None
     with threadpool_limits(1, user_api="blas"):  # as in a serving process: engines time themselves
         modes = None, settings.hiding_bits
-        options = list(offering.options(model, grid, modes=modes, max_score_error=asked.max_score_error))
-        offered = [option for option in options if option.hiding_bits == bits]
+        layouts = list(offering.plan_layouts(model, grid, modes=modes, max_score_error=asked.max_score_error))
+        offered = [planned for planned in layouts if planned.hiding_bits == bits]
         engines = offering.engines(asked.name, model, grid, offered, calibration=calibration)
-        served = served_model(asked.name, model, grid, settings.limits, engines).model
-        plans = summaries(options, bits)
+        served = describe_model(asked.name, model, grid, settings.limits, engines).model
+        plans = summaries(layouts, bits)
     if arguments.json:
         print(json.dumps({"model": as_dict(served), "plans": plans}, indent=2))
     else:
@@ -64,14 +64,14 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def summaries(options: "Iterable[Option]", served_bits: int | None) -> list[dict[str, Any]]:
-    """Summarize the plans of all options; the mode with `served_bits` of hiding is served."""
+def summaries(layouts: "Iterable[PlannedLayout]", served_bits: int | None) -> list[dict[str, Any]]:
+    """Summarize the plans of all layouts; the mode with `served_bits` of hiding is served."""
     found = list[dict[str, Any]]()
-    for option in options:
-        for plan in option.plans:
+    for planned in layouts:
+        for plan in planned.plans:
             with contextlib.suppress(PlanError):  # too many classes for the engine
-                is_chosen = plan is option.chosen and option.hiding_bits == served_bits
-                found.append(summary(plan, option.engine_type(plan).offer, is_chosen=is_chosen))
+                is_chosen = plan is planned.chosen and planned.hiding_bits == served_bits
+                found.append(summary(plan, planned.engine_type(plan).offer, is_chosen=is_chosen))
     return found
 
 

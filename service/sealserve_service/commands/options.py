@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 
 from sealserve_service.settings import Settings
+from sealserve_service.settings.errors import OptionError
 from sealserve_service.settings.options import OPTIONS, Option, read_settings
-from sealserve_service.settings.values import OptionError
 
 _COLUMNS = 78
 

@@ -54,7 +54,9 @@ def _days(text: str) -> float:
 
 def _new(arguments: Namespace) -> None:
     if not is_tenant_name(arguments.tenant):
-        raise InputError(f"{arguments.tenant!r} names no tenant: take lower-case letters, digits, hyphens, underscores")
+        raise InputError(
+            f"{arguments.tenant!r} is no name of a tenant: use up to 63 lower-case letters, digits, - and _"
+        )
     token = new_token()
     expires = None if arguments.days is None else datetime.now(UTC) + timedelta(days=arguments.days)
     entry = entry_of(arguments.tenant, token, expires)

@@ -1,1 +1,1 @@
-"""Engines: one a layout; each scores encrypted items with a model that is made ready for it."""
+"""Engines: one for each layout. An engine scores encrypted items with a model made ready for it."""

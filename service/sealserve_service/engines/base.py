@@ -1,9 +1,9 @@
 """Engine: the interface of what scores items, begin -> add(chunk), ... -> finish.
 
-Row: one add. Column: many adds, each added up and forgotten, so that an item's memory does not grow
-with its features. EI: begin fetches the evaluation keys that the header names. All yield the reply
-piece by piece: a server can send one piece while the next is made, and score other items in
-between.
+A row engine takes one add. A column engine takes many; it adds each chunk to its sums and forgets
+the chunk, so that an item's memory does not grow with its features. In the EI slots engine, begin
+fetches the evaluation keys that the header names. All engines yield the reply piece by piece: the
+server can send one piece while the next is made, and score other items in between.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,8 @@ class Scoring(Protocol):
         """Take the next ciphertexts, in order; the caller counts them.
 
         Raises:
-            MalformedCiphertextError: its index is that within the item.
+            MalformedCiphertextError: a ciphertext is malformed; the error's index counts from the
+                item's first.
         """
 
     def finish(self) -> Iterator[EncryptedScores]:
@@ -36,7 +37,7 @@ class Engine(Protocol):
 
     @property
     def offer(self) -> Offer:
-        """What it offers to clients."""
+        """The layout, the parameters, the bounds and the costs that clients see."""
 
     @property
     def holds_gil(self) -> bool:

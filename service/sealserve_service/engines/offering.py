@@ -1,11 +1,11 @@
-"""Offering: in which layouts and modes a model can be scored, and the engines that are served.
+"""The offering of a model: the layouts and modes in which it can be scored, and its engines.
 
 To add a layout, write its packing (`sealserve.he.layouts`), its rules (`planning`) and its engine,
 a `LinearEngine`; then enter the layout in `LAYOUTS` and the engine in `LINEAR_ENGINES`.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from sealserve.he.layouts.ei_slots import EI_SLOTS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import ObservedError
 from sealserve_service.engines.base import Engine
+from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.base import LinearEngine
 from sealserve_service.engines.linear.column import ColumnEngine
 from sealserve_service.engines.linear.row import RowEngine
@@ -31,9 +32,6 @@ _logger = logging.getLogger(__name__)
 LINEAR_ENGINES: tuple[type[LinearEngine[Any]], ...] = (RowEngine, ColumnEngine)
 """The engines of planned layouts, in the order of the offers. The first has to take every model."""
 
-EngineFactory = Callable[[LinearModel, InputGrid], Engine]
-"""Makes the engine for encrypted-inference clients, which plans for itself; raises PlanError."""
-
 
 class PrivateWeights(NamedTuple):
     """What mode private takes: lambda of `planning.hiding`, and clients' public encryption keys."""
@@ -43,14 +41,14 @@ class PrivateWeights(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Option:
+class PlannedLayout:
     """What a planned layout can do for a model in one mode.
 
     Attributes:
         engine_type: the layout's engine.
         hiding_bits: of mode private; None for mode open.
         plans: that fit, cheapest first.
-        chosen: the one of the plans to serve, or the reason why none will do.
+        chosen: the one of the plans to serve, or the reason why none is good enough.
     """
 
     engine_type: type[LinearEngine[Any]]
@@ -59,9 +57,9 @@ class Option:
     chosen: Plan[Packing] | PlanError
 
 
-def options(
+def plan_layouts(
     model: LinearModel, grid: InputGrid, *, modes: Iterable[int | None], max_score_error: float | None = None
-) -> Iterator[Option]:
+) -> Iterator[PlannedLayout]:
     """Plan a model for every planned layout, and for each of them in every mode.
 
     Args:
@@ -73,16 +71,16 @@ def options(
     modes = tuple(modes)
     for engine_type in LINEAR_ENGINES:
         for hiding_bits in modes:
-            yield _option(engine_type, model, grid, hiding_bits, max_score_error)
+            yield _plan_layout(engine_type, model, grid, hiding_bits, max_score_error)
 
 
-def _option(
+def _plan_layout(
     engine_type: type[LinearEngine[Any]],
     model: LinearModel,
     grid: InputGrid,
     hiding_bits: int | None,
     max_score_error: float | None,
-) -> Option:
+) -> PlannedLayout:
     weights = model.weights
     plans = candidate_plans(engine_type.rules, weights, model.intercept, grid, hiding_bits=hiding_bits)
     chosen: Plan[Packing] | PlanError
@@ -90,14 +88,14 @@ def _option(
         chosen = choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
     except PlanError as error:
         chosen = error
-    return Option(engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen)
+    return PlannedLayout(engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen)
 
 
 def engines(
     name: str,
     model: LinearModel,
     grid: InputGrid,
-    offered: Iterable[Option],
+    offered: Iterable[PlannedLayout],
     *,
     calibration: NDArray[np.float64] | None = None,
     keys: ZeroEncryptorOf = find_no_key,
@@ -120,21 +118,21 @@ def engines(
         PlanError: the first layout cannot take the model.
     """
     is_first = True
-    for option in offered:
-        plan = option.chosen
+    for planned in offered:
+        plan = planned.chosen
         try:
             if isinstance(plan, PlanError):
                 raise plan
             observed = None if calibration is None else observed_error(model, plan, grid, calibration)
-            engine = option.engine_type(plan, observed, keys)
+            engine = planned.engine_type(plan, observed, keys)
         except PlanError as error:
             if is_first:
                 raise
-            _warn_of(name, option.engine_type.rules.layout, error)
+            _warn_of(name, planned.engine_type.rules.layout, error)
         else:
             yield engine
         is_first = False
-        del option, plan  # each plan is as large as the model: they go before the next layout is planned
+        del planned, plan  # each plan is as large as the model: they go before the next layout is planned
     if ei_engine is not None:
         try:
             engine_for_ei = ei_engine(model, grid)

@@ -44,7 +44,7 @@ class KeyCache(Generic[V]):
         load: reads a key from the store and makes it ready.
         expiry: asks the store again when a key expires.
         clock, monotonic: return the time; for tests.
-        telemetry: counts; without it, the cache has one of its own.
+        telemetry: the metrics; by default the cache has its own.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
-"""The kinds of keys that the service takes.
+"""Kinds of keys that the service takes, with the parameter sets of each.
 
-For each kind: its parameter sets, its maximal length, its check, and what makes a key ready for
-use.
+Each has a maximal length, a check, and a function that makes a key ready for use.
 """
 
 from collections.abc import Callable

@@ -29,14 +29,14 @@ class RegisteredKeys:
 
     Args:
         store: keeps the keys.
-        uploads: reads keys that clients have put there instead of sending them; None if there is no
-            such place.
+        uploads: reads keys that clients have put in storage instead of sending them; None if
+            clients cannot do that.
         max_key_bytes: of one key.
         max_ttl_seconds: how long a key is kept at most.
         cache_bytes: of memory for keys that are ready for use.
         quota: of tenants that have none of their own.
         clock: returns the time; for tests.
-        telemetry: counts; without it, the keys have one of their own.
+        telemetry: the metrics; by default the keys have their own.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class RegisteredKeys:
         return Upload(header, min(self._max_key_bytes, key_type.max_bytes or self._max_key_bytes))
 
     def fetch(self, tenant: Tenant, upload: Upload) -> None:
-        """Read the bytes of an upload from the place where the client has put them.
+        """Read the bytes of an upload from the blob into which the client has put them.
 
         Raises:
-            KeyNotFoundError: there is no blob of that name, or no place for blobs.
+            KeyNotFoundError: there is no blob of that name, or no storage for blobs.
             LimitExceededError, MalformedKeyError: the blob is longer than declared or allowed.
-            KeyStoreUnavailableError: the place does not answer.
+            KeyStoreUnavailableError: the storage does not answer.
         """
         name = upload.header.blob_name
         if self._uploads is None:

@@ -1,7 +1,6 @@
 """The upload of a key: a header, chunks in order, then the key, checked against its header."""
 
 import hashlib
-import re
 
 from sealserve.errors import (
     InputMismatchError,
@@ -11,21 +10,24 @@ from sealserve.errors import (
     OutOfSequenceError,
 )
 from sealserve.protocol.key_record import KeyHeader
+from sealserve_service.keys.stores.record_format import is_key_id
 
 MAX_CHUNK_BYTES = 1 << 20
 
-_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
 
 class Upload:
-    """A key on its way to the service.
+    """A key of which some bytes have arrived.
+
+    Args:
+        header: what the client declares of the key.
+        max_key_bytes: the most bytes that such a key may have.
 
     Raises:
         InputMismatchError, LimitExceededError: no key can have such a header.
     """
 
     def __init__(self, header: KeyHeader, max_key_bytes: int) -> None:
-        if not _KEY_ID.fullmatch(header.key_id):
+        if not is_key_id(header.key_id):
             raise InputMismatchError("key_id", 64, len(header.key_id))
         if header.byte_count > max_key_bytes:
             raise LimitExceededError("max_key_bytes", max_key_bytes, header.byte_count)
@@ -49,7 +51,7 @@ class Upload:
         self._data += data
 
     def add_all(self, data: bytes) -> None:
-        """Take all bytes at once, as read from a place of uploads."""
+        """Take all bytes at once, as read from an upload source."""
         self._data += data
 
     def finish(self) -> bytes:

@@ -16,7 +16,7 @@ from sealserve_service.models.linear_model import LinearModel
 _logger = logging.getLogger(__name__)
 
 
-def fold_loaded(path: Path, load: Callable[[], object]) -> LinearModel:
+def load_and_fold(path: Path, load: Callable[[], object]) -> LinearModel:
     """Return the linear model that the estimator in a file is.
 
     Args:
@@ -27,7 +27,7 @@ def fold_loaded(path: Path, load: Callable[[], object]) -> LinearModel:
         ModelFileError: the object is no estimator, or `load` raises the error.
         UnsupportedModelError: the estimator is not one that can be served.
     """
-    with _version_warnings_logged(path):
+    with _log_version_warnings(path):
         estimator = load()
     if not isinstance(estimator, BaseEstimator):
         raise ModelFileError(f"{path} holds a {type(estimator).__name__}, not a scikit-learn estimator")
@@ -38,7 +38,7 @@ def fold_loaded(path: Path, load: Callable[[], object]) -> LinearModel:
 
 
 @contextmanager
-def _version_warnings_logged(path: Path) -> Iterator[None]:
+def _log_version_warnings(path: Path) -> Iterator[None]:
     """Log scikit-learn's warnings about versions, one for each step of a model, as one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InconsistentVersionWarning)

@@ -57,6 +57,8 @@ def _linear_model(coef: NDArray[Any], intercept: NDArray[Any], classes: NDArray[
 
 
 def _read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    if not content.startswith((b"PK", b"\x93NUMPY")):  # NumPy would take it for a pickle, and advise to allow that
+        raise ModelFileError(f"{path} is not a readable .npz archive: write it with numpy.savez")
     try:
         archive = np.load(io.BytesIO(content), allow_pickle=False)
         if not isinstance(archive, NpzFile):

@@ -10,7 +10,7 @@ from pathlib import Path
 import joblib
 
 from sealserve_service.models.errors import ModelFileError
-from sealserve_service.models.estimator_files import fold_loaded
+from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
 
 
@@ -22,7 +22,7 @@ def read_model(content: bytes, path: Path) -> LinearModel:
             estimator.
         UnsupportedModelError: the estimator is not one that can be served.
     """
-    return fold_loaded(path, partial(_unpickle, content, path))
+    return load_and_fold(path, partial(_unpickle, content, path))
 
 
 def _unpickle(content: bytes, path: Path) -> object:

@@ -6,7 +6,7 @@ from pathlib import Path
 from skops import io
 
 from sealserve_service.models.errors import ModelFileError
-from sealserve_service.models.estimator_files import fold_loaded
+from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
 
 
@@ -18,7 +18,7 @@ def read_model(content: bytes, path: Path) -> LinearModel:
             not trust; they are named.
         UnsupportedModelError: the estimator is not one that can be served.
     """
-    return fold_loaded(path, partial(_load, content, path))
+    return load_and_fold(path, partial(_load, content, path))
 
 
 def _load(content: bytes, path: Path) -> object:

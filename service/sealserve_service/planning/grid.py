@@ -30,7 +30,7 @@ def input_grid(
         InputRangeError: range, step or rows do not fit.
     """
     # Rows are checked even if they do not decide the range: the error on them is published.
-    rows = None if calibration is None else _checked(calibration, model.feature_count)
+    rows = None if calibration is None else _check_rows(calibration, model.feature_count)
     bounds: tuple[ArrayLike, ArrayLike] | None = model.input_range
     if input_range is not None:
         bounds = input_range
@@ -47,7 +47,7 @@ def input_grid(
         raise InputRangeError(str(error)) from error
 
 
-def _checked(calibration: NDArray[np.generic], feature_count: int) -> NDArray[np.float64]:
+def _check_rows(calibration: NDArray[np.generic], feature_count: int) -> NDArray[np.float64]:
     if calibration.ndim != 2 or calibration.shape[1] != feature_count or not len(calibration):
         raise InputRangeError(f"calibration rows have shape (rows, {feature_count}), not {calibration.shape}")
     if calibration.dtype.kind not in "biuf":

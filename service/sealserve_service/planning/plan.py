@@ -64,15 +64,15 @@ class Plan(IntegerModel, Generic[PackingT_co]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlanningRules(Generic[PackingT]):
-    """What the planner has to know of a layout.
+    """What the planner has to know about a layout.
 
     Attributes:
         layout: the layout; its parameter sets are the ones that are tried by default.
         max_weight_bits: the most bits of a weight.
         packings: (N, feature_count, score_count) -> the packings worth trying.
         cost: what plans are sorted by, the cheapest first.
-        gains_from_fewer_bits: whether a plan of fewer bits for the same parameter set and packing
-            can be better for anybody. The planner goes on to fewer bits as long as it is so.
+        gains_from_fewer_bits: tells whether a plan of fewer bits for the same parameter set and
+            packing can be better in any respect. The planner tries fewer bits as long as it can.
     """
 
     layout: Layout

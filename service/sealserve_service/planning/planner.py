@@ -54,34 +54,6 @@ DEFAULT_RELATIVE_ERROR = 2.0**-10
 DEFAULT_PRIVATE_RELATIVE_ERROR = 2.0**-9
 
 
-def cheapest_plan(
-    rules: PlanningRules[PackingT],
-    weights: NDArray[np.float64],
-    intercept: NDArray[np.float64],
-    grid: InputGrid,
-    *,
-    max_score_error: float | None = None,
-    hiding_bits: int | None = None,
-    parameter_sets: Iterable[ParameterSet] | None = None,
-) -> Plan[PackingT]:
-    """Return the cheapest plan whose error bound is small enough.
-
-    Args:
-        rules: of the layout.
-        weights: (score_count, feature_count).
-        intercept: (score_count,).
-        grid: the declared range.
-        max_score_error: as in `choose`.
-        hiding_bits: lambda, for mode private; None for mode open.
-        parameter_sets: the sets to choose from; by default those of the layout and the mode.
-
-    Raises:
-        PlanError: none will do; says how close the best comes.
-    """
-    plans = candidate_plans(rules, weights, intercept, grid, hiding_bits=hiding_bits, parameter_sets=parameter_sets)
-    return choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
-
-
 def candidate_plans(
     rules: PlanningRules[PackingT],
     weights: NDArray[np.float64],
@@ -91,9 +63,17 @@ def candidate_plans(
     hiding_bits: int | None = None,
     parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> list[Plan[PackingT]]:
-    """Return the plans that fit, cheapest first; the arguments are those of `cheapest_plan`.
+    """Return the plans that fit, cheapest first.
 
     Plans that cost more than another and are no better are left out.
+
+    Args:
+        rules: of the layout.
+        weights: (score_count, feature_count).
+        intercept: (score_count,).
+        grid: the declared range.
+        hiding_bits: lambda, for mode private; None for mode open.
+        parameter_sets: the sets to choose from; by default those of the layout and the mode.
     """
     if parameter_sets is None:
         layout = rules.layout
@@ -106,7 +86,7 @@ def candidate_plans(
     ]
     models = _integer_models(weights, intercept, grid, rules.max_weight_bits)
     plans: list[Plan[PackingT]] = []
-    for plan in sorted(_fitting(rules, packings, models, hiding_bits), key=rules.cost):
+    for plan in sorted(_fitting_plans(rules, packings, models, hiding_bits), key=rules.cost):
         if not plans or plan.score_error_bound < plans[-1].score_error_bound:
             plans.append(plan)
     return plans
@@ -126,12 +106,12 @@ def choose(
         plans: what `candidate_plans` has made.
         weights: (score_count, feature_count).
         grid: the declared range.
-        max_score_error: the largest score_error_bound that will do; by default 1/1024 of the widest
+        max_score_error: the largest acceptable score_error_bound; by default 1/1024 of the widest
             range of a class's scores, in mode private 1/512.
         hiding_bits: the mode of the plans.
 
     Raises:
-        PlanError: none will do; says how close the best comes.
+        PlanError: no plan is good enough; the text says how close the best one comes.
     """
     if max_score_error is None:
         relative = DEFAULT_RELATIVE_ERROR if hiding_bits is None else DEFAULT_PRIVATE_RELATIVE_ERROR
@@ -204,7 +184,7 @@ def _score_error_bound(
     return float((np.maximum(high, -low) + slack).max())
 
 
-def _fitting(
+def _fitting_plans(
     rules: PlanningRules[PackingT],
     packings: list[tuple[ParameterSet, PackingT]],
     models: Iterable[tuple[int, IntegerModel]],
@@ -218,7 +198,7 @@ def _fitting(
     for plain_modulus, integers in models:
         remaining = []
         for parameter_set, packing in packings:
-            plan = _fitted(parameter_set, packing, plain_modulus, integers, hiding_bits)
+            plan = _make_plan(parameter_set, packing, plain_modulus, integers, hiding_bits)
             if plan is not None:
                 yield plan
             if plan is None or rules.gains_from_fewer_bits(plan):
@@ -228,7 +208,7 @@ def _fitting(
             return
 
 
-def _fitted(
+def _make_plan(
     parameter_set: ParameterSet,
     packing: PackingT,
     plain_modulus: int,

@@ -3,7 +3,7 @@
 A record may contain anything that a client has sent. Characters that cannot be printed are escaped,
 so that they neither begin a line nor move a terminal's cursor, and long texts are cut. A traceback
 follows its line, indented; in JSON it is a field. Records of a call have its facts as `fields`
-(`telemetry.calls`), which the text shows as NAME=VALUE.
+(`telemetry.call_record`), which the text shows as NAME=VALUE.
 """
 
 import json
@@ -21,7 +21,8 @@ _PLAIN = re.compile(r"[\w.:/+\[\]-]+", re.ASCII)
 
 def log_to_stderr(level: str, form: str) -> None:
     """Write all records of a level ("info") and above to stderr, as "text" or "json"."""
-    # It would log a traceback, and the bytes, for every header of a hostile call that is not UTF-8.
+    # This logger would write a traceback, and the bytes, for every header of a call that is not
+    # UTF-8.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())

@@ -1,4 +1,4 @@
-"""Signals: made into a socket, so that a process can wait for them beside sockets and processes."""
+"""Signals, turned into a socket that can be waited for beside other sockets and processes."""
 
 import contextlib
 import signal

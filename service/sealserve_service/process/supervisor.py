@@ -20,7 +20,8 @@ from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.signals import STOP, Signals
 from sealserve_service.process.worker import StartError, Worker, published_metrics, serve
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AddressError, split_address
+from sealserve_service.settings.errors import AddressError
+from sealserve_service.settings.values import split_address
 from sealserve_service.telemetry.endpoint import SharedMetrics
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
@@ -71,7 +72,7 @@ def _warn(settings: Settings) -> None:
     if settings.tls_certificate is None:
         _logger.warning("serving in plaintext on %s: put TLS in front of it (SECURITY.md)", settings.address)
     if settings.identities is None and settings.tls_client_ca is None:
-        _logger.warning("whoever can reach %s may use every model: give --identities FILE", settings.address)
+        _logger.warning("anyone who can reach %s may use every model: give --identities FILE", settings.address)
 
 
 @contextlib.contextmanager
@@ -169,11 +170,11 @@ class _Supervisor:
                 try:
                     replacement.wait_until_ready()
                     backoff_seconds = 0.0
-                    _logger.info("process %s took its place", replacement.process.pid)
+                    _logger.info("process %s replaces it", replacement.process.pid)
                 except StartError as error:
                     self._remove(replacement)
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
-                    _logger.error("it could not be replaced: %s; next try in %g s", error, backoff_seconds)
+                    _logger.error("its replacement did not start: %s; next try in %g s", error, backoff_seconds)
 
     def _wait(
         self, awaited: Sequence[Connection | int], timeout_seconds: float | None = None

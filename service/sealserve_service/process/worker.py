@@ -17,7 +17,8 @@ from sealserve_service.app import service
 from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.signals import RELOAD, STOP, Signals
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AddressError, split_address
+from sealserve_service.settings.errors import AddressError
+from sealserve_service.settings.values import split_address
 from sealserve_service.telemetry.endpoint import metrics_endpoint
 from sealserve_service.telemetry.metrics import MetricsFiles
 
@@ -73,13 +74,13 @@ def serve(
     keep_freed_memory()
     with (
         Signals() as signals,
-        service(settings, metrics_files) as (server, watch),
+        service(settings, metrics_files) as (server, reloader),
         published_metrics(settings.metrics_address, server.telemetry.registry),
     ):
         announce(server.start())
         sentinels = [] if parent_sentinel is None else [parent_sentinel]
         while wait([signals.socket, *sentinels]) == [signals.socket] and not signals.take() & STOP:
-            watch.reload()
+            reloader.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
 
@@ -154,6 +155,6 @@ class Worker:
             self.reload()
 
     def clean_up(self) -> None:
-        """Remove what the worker, which has died, left of its gauges."""
+        """Remove the gauges of the worker, which has died."""
         if self._metrics_files is not None:
             self._metrics_files.remove_gauges()

@@ -30,12 +30,12 @@ def server_credentials(certificate: Path, private_key: Path, client_ca: Path | N
             belong to the certificate.
     """
     paths = [certificate, private_key] + ([] if client_ca is None else [client_ca])
-    files = WatchedFiles(paths, lambda contents: _configuration(paths, contents), interval_seconds=0.0)
-    served = files.current()
+    files = WatchedFiles(paths, lambda contents: _make_configuration(paths, contents), interval_seconds=0.0)
+    served = files.read()
 
     def changed() -> Any:  # None means no change; the stubs do not know it
         nonlocal served
-        latest = files.current()
+        latest = files.read()
         if latest is served:
             return None
         served = latest
@@ -44,10 +44,10 @@ def server_credentials(certificate: Path, private_key: Path, client_ca: Path | N
     return grpc.dynamic_ssl_server_credentials(served, changed, require_client_authentication=client_ca is not None)
 
 
-def _configuration(paths: list[Path], contents: list[bytes]) -> grpc.ServerCertificateConfiguration:
+def _make_configuration(paths: list[Path], contents: list[bytes]) -> grpc.ServerCertificateConfiguration:
     """Check the files, which gRPC does not do, and make one configuration of them."""
     certificate, private_key, *client_ca = contents
-    chain = _certificates(paths[0], certificate)
+    chain = _parse_certificates(paths[0], certificate)
     if chain[0].not_valid_after_utc <= datetime.now(UTC):
         raise UnusableFileError(f"{paths[0]}: the certificate has expired on {chain[0].not_valid_after_utc:%Y-%m-%d}")
     try:
@@ -59,12 +59,12 @@ def _configuration(paths: list[Path], contents: list[bytes]) -> grpc.ServerCerti
     if key.public_key() != chain[0].public_key():
         raise UnusableFileError(f"{paths[1]}: it is not the private key of {paths[0]}")
     for data in client_ca:
-        _certificates(paths[2], data)
+        _parse_certificates(paths[2], data)
     pairs = [(private_key, certificate)]
     return grpc.ssl_server_certificate_configuration(pairs, root_certificates=client_ca[0] if client_ca else None)
 
 
-def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
+def _parse_certificates(path: Path, data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
     except ValueError as error:

@@ -58,17 +58,17 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         if wrapped is None:
             handler = continuation(handler_call_details)
             if handler is None:
-                return self._single_reply(method, grpc.stream_unary_rpc_method_handler(_unknown_method))
+                return self._wrap_single_reply(method, grpc.stream_unary_rpc_method_handler(_unknown_method))
             if not handler.response_streaming:
-                wrapped = self._single_reply(method, handler)
+                wrapped = self._wrap_single_reply(method, handler)
             elif handler.request_streaming:
-                wrapped = self._streamed_replies(method, handler)
+                wrapped = self._wrap_streamed_replies(method, handler)
             else:
-                wrapped = self._watched(method, handler)
+                wrapped = self._wrap_health_watch(method, handler)
             self._wrapped[method] = wrapped
         return wrapped
 
-    def _single_reply(self, method: str, handler: Any) -> Any:
+    def _wrap_single_reply(self, method: str, handler: Any) -> Any:
         checks, decode, encode = self._checks.get(method, ()), handler.request_deserializer, handler.response_serializer
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -79,7 +79,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 if handler.request_streaming:
                     reply = handler.stream_unary(_messages(stream, decode, call), context)
                 else:
-                    reply = handler.unary_unary(self._request(stream, decode, call, context), context)
+                    reply = handler.unary_unary(self._receive_request(stream, decode, call, context), context)
                 data: bytes = encode(reply)
                 call.sent_bytes = len(data)
                 if call.returns_id:
@@ -92,7 +92,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    def _streamed_replies(self, method: str, handler: Any) -> Any:
+    def _wrap_streamed_replies(self, method: str, handler: Any) -> Any:
         decode, encode = handler.request_deserializer, handler.response_serializer
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -111,8 +111,11 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    def _watched(self, method: str, handler: Any) -> Any:
-        """Wrap health's Watch, which holds no thread: it takes a function that sends replies."""
+    def _wrap_health_watch(self, method: str, handler: Any) -> Any:
+        """Wrap Watch of gRPC's health service.
+
+        It holds no thread: its handler takes a function that sends replies, and returns.
+        """
         decode, encode = handler.request_deserializer, handler.response_serializer
 
         def watch(stream: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
@@ -131,7 +134,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 call.end(context)
                 return
             try:
-                request = self._request(stream, decode, call, context)
+                request = self._receive_request(stream, decode, call, context)
                 handler.unary_stream(request, context, send_encoded)
             except Exception as error:
                 fail(context, call, error)
@@ -161,7 +164,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         current_tenant.set(tenant)
         return call
 
-    def _request(
+    def _receive_request(
         self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord, context: grpc.ServicerContext
     ) -> Any:
         """Return the request of a unary call."""

@@ -10,7 +10,7 @@ M = TypeVar("M")
 
 
 class ReadAhead(Generic[M]):
-    """Reads one message ahead and no more: gRPC holds back from the sender what is not read.
+    """Reads one message ahead and no more, so that gRPC's flow control holds back the sender.
 
     Args:
         messages: the stream. It blocks until the next message arrives.

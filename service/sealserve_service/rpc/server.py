@@ -1,4 +1,4 @@
-"""The gRPC server: its services, its health, its orderly end.
+"""The gRPC server: its services, its health, and its orderly shutdown.
 
 It is gRPC's synchronous server. The asyncio one (grpcio 1.85) stops for good at the first call
 whose path is not UTF-8. It would not be faster here either: SEAL's binding holds the GIL through
@@ -24,7 +24,7 @@ from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.scoring.memory import memory_limit_bytes, work_bytes
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AddressError
+from sealserve_service.settings.errors import AddressError
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 
@@ -39,7 +39,15 @@ _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
 
 
 class Server:
-    """Serves models and, if there are any, registered keys."""
+    """Serves models and, if there are any, registered keys.
+
+    Args:
+        settings: of the service.
+        models: the models to serve.
+        keys: the registered keys; without them there is no KeyService.
+        authenticator: finds the tenant of each call.
+        telemetry: the metrics.
+    """
 
     def __init__(
         self,
@@ -52,13 +60,13 @@ class Server:
         self.telemetry = telemetry
         self._settings = settings
         self._keys = keys
-        room = work_bytes(memory_limit_bytes(), settings.processes)
+        max_held_bytes = work_bytes(memory_limit_bytes(), settings.processes)
         # Each call may hold a message. The threads beyond the calls are for calls that are being
         # refused.
-        max_calls = min(settings.max_concurrent_calls, room // settings.limits.max_message_bytes)
+        max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
         threads = max_calls + _REFUSED_CALLS
         self._calls_in_flight = CallsInFlight(max_calls)
-        admission = Admission(room, settings.quota, telemetry=telemetry)
+        admission = Admission(max_held_bytes, settings.quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
         prediction = PredictionServicer(
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers

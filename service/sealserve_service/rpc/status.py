@@ -40,8 +40,8 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
 def fail(context: grpc.ServicerContext, call: CallRecord, error: Exception) -> NoReturn:
     """End a call whose method has raised.
 
-    An unauthenticated call returns no id, nor details unless its tenant was known before: they
-    would tell a stranger what answers.
+    An unauthenticated call returns no id. It returns details only if its tenant was known before:
+    id and details would tell a stranger what service answers.
 
     Raises:
         Exception: always; that is how a gRPC method ends a call.

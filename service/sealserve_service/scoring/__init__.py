@@ -1,1 +1,1 @@
-"""The scoring of items: admission, single items, the items of streams."""
+"""Scoring of items: the admission of work, single items, and the items of streams."""

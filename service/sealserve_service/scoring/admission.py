@@ -6,8 +6,8 @@ One item is scored at a time: SEAL's binding holds the GIL through its arithmeti
 thread would only make both items late. A new item therefore waits for all work that was admitted
 before it. A call with one item is refused when this wait is longer than half of the item's own time
 on an idle server, and longer than MIN_WAIT_SECONDS. An admitted call is answered in about one and a
-half times the time of an idle server, whatever the load. Streams are held back by flow control
-instead: what the service does not read waits on the client's side.
+half times the time of an idle server, however many calls arrive. Streams are held back by flow
+control instead: what the service does not read waits on the client's side.
 
 Reading and decoding a call that is then refused delays the item that has its turn. So a call is
 refused before its request is read while no engine would let an item wait. While some engine would,
@@ -30,11 +30,12 @@ from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
 
 MIN_WAIT_SECONDS = 0.01
-# A refused client returns, and each refusal takes time too: it is told not to return sooner.
+# A refused client tries again, and each refusal takes time too: it is told to wait this long.
 MIN_RETRY_SECONDS = 0.1
 _LEARNING_RATE = 0.1
 _NO_QUOTA = Quota()
-# Of so many tenants the usage is remembered. Only names that no operator gave out can be more.
+# The usage of so many tenants is remembered. Beyond that, tenants without bytes in flight are
+# forgotten.
 _MAX_TENANTS = 10_000
 
 
@@ -53,7 +54,7 @@ class Admission:
         max_bytes: of the ciphertexts of all items in flight.
         quota: of tenants that have none of their own.
         clock: returns the time in seconds; for tests.
-        telemetry: counts; without it, the admission has one of its own.
+        telemetry: the metrics; by default the admission has its own.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Admission:
             self._telemetry.held_bytes.set(self._byte_count)
 
     def check_wait(self, engines: Callable[[], Iterable[Engine]]) -> None:
-        """Check that an item of at least one engine might wait for its turn.
+        """Check that an item of at least one engine could still have its turn soon.
 
         Nothing is charged or held.
 
@@ -190,12 +191,15 @@ class Admission:
             self._seconds[engine] = expected + _LEARNING_RATE * (seconds - expected)
 
     def _wait_seconds(self) -> float:
-        """Return how long the next item would wait: the backlog, less what is done of one item."""
+        """Return how long the next item would wait.
+
+        That is the backlog, less the time that the current item has had its turn.
+        """
         began, seconds = self._now
         return self._backlog_seconds - min(self._clock() - began, seconds)
 
     def _longest_wait(self, engine: Engine) -> float:
-        """Return for how many seconds an item may wait; an item that needs no turn never waits.
+        """Return how many seconds an item may wait; an item that needs no turn never waits.
 
         That is half of the time that an item takes now, but not more than half of the time that it
         was measured to take while the process did nothing else. Otherwise a slow spell would let

@@ -12,8 +12,8 @@ RETRY_SECONDS = 1.0
 class CallsInFlight:
     """Counts the calls in flight, admits at most max_calls, and admits none after `stop_admitting`.
 
-    gRPC's own shutdown ends the calls that arrive while it begins with CANCELLED: the server begins
-    it after the last call admitted here has ended.
+    When gRPC's own shutdown begins, it ends arriving calls with CANCELLED. The server therefore
+    begins it only after the last call that was admitted here has ended.
 
     Attributes:
         stopping: set once no more calls are admitted.

@@ -42,7 +42,7 @@ class ItemTable:
 
     Attributes:
         tenant: the tenant of the items that begin from now on.
-        is_draining: whether no item may begin.
+        is_stopping: whether no item may begin.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ItemTable:
         self._deadlines: dict[int, float] = {}
         self._last_id = 0
         self._last_message_time = time.monotonic()
-        self.is_draining = False
+        self.is_stopping = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -122,7 +122,7 @@ class ItemTable:
         if message.item_id <= self._last_id:
             raise OutOfSequenceError(self._least_free_id, message.item_id)
         self._last_id = message.item_id
-        if self.is_draining:
+        if self.is_stopping:
             raise DrainingError(RETRY_SECONDS)
         if len(self._open) >= self._limits.max_open_items:
             raise LimitExceededError("max_open_items", self._limits.max_open_items, len(self._open) + 1)

@@ -1,108 +1,26 @@
-"""The settings of a service: each option once, with its type, default, help, variable and check.
+"""The settings of a service: the values of its options, checked against each other.
 
-`options` lists them as flags and variables, and reads those; `values` parses what they say.
+`declarations` has each option once, `values` parses what a flag or a variable says, and `options`
+lists the options as flags and variables, and reads those.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sealserve.errors import InputError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.model import Limits
-from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
-from sealserve_service.settings.values import (
-    AZURE_CONTAINER,
-    MAX_MESSAGE_BYTES,
-    MAX_SECONDS,
-    AddressError,
-    Bytes,
-    File,
-    InputRange,
-    KeyStoreSettingsError,
-    ModelFile,
-    PerModel,
-    Positive,
-    Seconds,
-    fault_of_key_store,
-    input_error,
-    lower_case,
-    model_file,
-    split_address,
-    with_host,
-)
+from sealserve_service.settings.declarations import Declarations
+from sealserve_service.settings.errors import AddressError, KeyStoreSettingsError
+from sealserve_service.settings.model_source import ModelFolder, ModelSource
+from sealserve_service.settings.values import AZURE_CONTAINER, fault_of_key_store, input_error, split_address
 from sealserve_service.tenants.quota import Quota
 
-MODELS = "models"
-SERVED = "how models are served"
-CALLERS = "the address, and who may call"
-KEYS = "registered keys, and encrypted-inference clients"
-QUOTAS = "quotas of a tenant, in each process, unless the file of identities says otherwise"
-LOG = "log and metrics"
-LIMITS = "limits, sizes and timeouts"
 
-
-@dataclass(frozen=True)
-class ModelSource:
-    """The file of a model, and what the operator says of the model.
-
-    Attributes:
-        sha256: of the file, as lower-case hexadecimal digits; "" where nobody has said.
-        input_range, input_step, calibration: None leaves them to the model's own scaler.
-        max_score_error: the wanted error bound; None leaves it to the planner.
-    """
-
-    name: str
-    path: Path
-    input_range: tuple[float, float] | None = None
-    input_step: float | None = None
-    calibration: Path | None = None
-    max_score_error: float | None = None
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """A folder whose model files, at any depth, are served under their names without the extension.
-
-    Attributes:
-        named: what the operator says of single models; the paths mean nothing.
-        others: what the operator says of all others; name and path mean nothing.
-    """
-
-    path: Path
-    named: tuple[ModelSource, ...]
-    others: ModelSource
-
-    def source(self, path: Path) -> ModelSource:
-        """Say how to serve a file of the folder."""
-        said = next((source for source in self.named if source.name == path.stem), self.others)
-        return dataclasses.replace(said, name=path.stem, path=path)
-
-
-def _option(
-    group: str, default: Any, text: str, metavar: str = "", *, unset: str = "", variable: str = "", **checks: Any
-) -> Any:
-    """Declare an option.
-
-    Args:
-        group: the heading that it stands under.
-        default: its value where nothing is said.
-        text: what it is for.
-        metavar: what its value is; "" for a choice or a switch.
-        unset: what holds without it, where the default does not say that.
-        variable: its environment variable, where that is not SEALSERVE_ and the field's name.
-        checks: constraints of pydantic's.
-    """
-    extra: dict[str, Any] = {"group": group, "metavar": metavar, "unset": unset, "variable": variable}
-    return Field(default, description=text, json_schema_extra=extra, **checks)
-
-
-class Settings(BaseModel):
+class Settings(Declarations):
     """Everything that a serving process is told: checked, frozen, and picklable.
 
     Raises:
@@ -110,197 +28,11 @@ class Settings(BaseModel):
         InputError: values contradict each other.
         AddressError: an address is malformed, or would be served in plaintext where others can
             listen.
-        KeyStoreSettingsError: the key store is misspelt, cannot be used by these processes, or is
-            missing.
+        KeyStoreSettingsError: the key store is misspelt, missing, or of a kind that several
+            processes cannot share.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
     PER_MODEL: ClassVar = ("input_range", "input_step", "calibration", "max_score_error")
-
-    model: tuple[Annotated[ModelFile, BeforeValidator(model_file)], ...] = _option(
-        MODELS,
-        (),
-        "a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the SHA-256 that "
-        "it must have; repeatable",
-        "[NAME=]PATH[@sha256:HEX]",
-        unset="every model in the model folder",
-    )
-    model_folder: File | None = _option(
-        MODELS,
-        None,
-        "where relative paths of --model begin; without --model, every model in it is served",
-        "DIRECTORY",
-        variable="AZUREML_MODEL_DIR",
-    )
-    watch: bool = _option(
-        MODELS,
-        False,
-        "follow the models' files as they change, not only on SIGHUP; one that cannot be loaded changes nothing",
-    )
-
-    trust_pickle: bool = _option(SERVED, False, "load pickles, which run code of whoever wrote them")
-    input_range: PerModel[InputRange] = _option(
-        SERVED,
-        (),
-        "least and greatest value of every feature; for one model or for all",
-        "[NAME=]LO,HI",
-        unset="that of the calibration rows, or of the model's own scaler",
-    )
-    input_step: PerModel[Positive] = _option(
-        SERVED,
-        (),
-        "distance between neighbours on the features' grid; for one model or for all",
-        "[NAME=]STEP",
-        unset="1/255 of the range",
-    )
-    calibration: PerModel[File] = _option(
-        SERVED,
-        (),
-        "rows that give each feature's range, and on which errors are observed; for one model or for all",
-        "[NAME=]X.npy",
-    )
-    max_score_error: PerModel[Positive] = _option(
-        SERVED,
-        (),
-        "the largest proven score error that will do; less costs more; for one model or for all",
-        "[NAME=]E",
-        unset="the planner's choice",
-    )
-    weights: Annotated[Literal["private", "open"], BeforeValidator(lower_case)] = _option(
-        SERVED,
-        "private",
-        "what replies tell of the weights. private: nothing but the scores, to clients that keep to the protocol. "
-        "open: all of them, to whoever sees a request with its reply; for public models and the last millisecond",
-    )
-    hiding_bits: int = _option(
-        SERVED,
-        DEFAULT_HIDING_BITS,
-        "a private reply is within 2^-N of one that depends on its scores only; costs N bits of the ciphertext "
-        "modulus, half of them from the weights",
-        "N",
-        ge=1,
-        le=128,
-    )
-
-    address: str = _option(CALLERS, "127.0.0.1:50051", "where to listen; port 0 picks a free one", "HOST:PORT")
-    processes: int = _option(CALLERS, 1, "serving processes on the port", "N", ge=1, le=1024)
-    tls_certificate: File | None = _option(
-        CALLERS,
-        None,
-        "PEM of the service's certificate and those between it and its authority; like the files below it may change "
-        "while serving",
-        "FILE",
-    )
-    tls_private_key: File | None = _option(CALLERS, None, "PEM of its private key", "FILE")
-    tls_client_ca: File | None = _option(
-        CALLERS, None, "PEM of the authority that every client must have a certificate of", "FILE"
-    )
-    identities: File | None = _option(
-        CALLERS,
-        None,
-        "tenants, their tokens and what they may do: see `sealserve tokens`",
-        "FILE",
-        unset="all callers are one tenant",
-    )
-    insecure: bool = _option(CALLERS, False, "serve plaintext, even where other machines can read it")
-
-    key_store: str = _option(
-        KEYS,
-        "",
-        "where registered keys are kept, for private weights and encrypted-inference clients: memory, none, a "
-        "directory such as ./keys, https://ACCOUNT.blob.core.windows.net/CONTAINER with a managed identity, or "
-        "azure:CONTAINER with SEALSERVE_KEY_STORE_CONNECTION_STRING",
-        "PLACE",
-        unset="memory, or none with several processes",
-    )
-    key_store_connection_string: SecretStr = _option(
-        KEYS,
-        SecretStr(""),
-        "connection string of the Azure storage account, for a key store azure:CONTAINER; it has no flag, since every "
-        "user of a machine can read the flags",
-        "STRING",
-    )
-    identity_client_id: str = _option(
-        KEYS,
-        "",
-        "client id of a user-assigned managed identity, for a key store that is a URL",
-        "ID",
-        unset="the system-assigned one",
-        variable="AZURE_CLIENT_ID",
-    )
-    key_days: float = _option(KEYS, 30.0, "how long a key is kept at most", "DAYS", gt=0, le=36_500)
-    ei_engine: Annotated[Literal["seal", "eiserver", "none"], BeforeValidator(lower_case)] | None = _option(
-        KEYS,
-        None,
-        "what scores for encrypted-inference clients: SEAL 4.4, or their own EIServer, hundreds of times slower, or "
-        "nothing. Replies to them hide no weights",
-        unset="seal, or none with private weights",
-    )
-
-    rows_per_minute: Positive | None = _option(
-        QUOTAS, None, "rows a minute; a minute's worth may come at once", "N", unset="no bound"
-    )
-    requests_per_minute: Positive | None = _option(
-        QUOTAS, None, "requests a minute, items of streams included; as with rows", "N", unset="no bound"
-    )
-    bytes_in_flight: Positive | None = _option(
-        QUOTAS, None, "bytes of ciphertexts that have no answer yet", "N", unset="no bound"
-    )
-    key_bytes: Positive | None = _option(
-        QUOTAS, None, "bytes of registered keys, in all processes together", "N", unset="no bound"
-    )
-
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)] = _option(
-        LOG, "info", "how much to log on stderr"
-    )
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower_case)] = _option(
-        LOG, "text", "lines for people, or for programs: one JSON object each"
-    )
-    metrics_address: Annotated[str, BeforeValidator(with_host)] = _option(
-        LOG,
-        "",
-        "where to answer GET /metrics for Prometheus, in plain HTTP, on this machine unless another host is named",
-        "[HOST:]PORT",
-        unset="nowhere",
-    )
-
-    max_message_bytes: int = _option(LIMITS, 2 << 20, "bytes of one message", "N", gt=0, le=MAX_MESSAGE_BYTES)
-    max_open_items: int = _option(
-        LIMITS, 256, "items that one stream has begun and not ended", "N", gt=0, le=(1 << 32) - 1
-    )
-    window_bytes: Bytes = _option(LIMITS, 8 << 20, "bytes of ciphertexts in flight on one stream", "N")
-    max_key_bytes: Bytes = _option(LIMITS, 16 << 20, "bytes of one registered key", "N")
-    key_memory_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of all keys, where they are kept in memory", "N")
-    key_cache_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of memory for keys that are ready for use", "N")
-    max_concurrent_calls: int = _option(
-        LIMITS,
-        256,
-        "calls that one process serves at once, if its memory allows; more are refused",
-        "N",
-        gt=0,
-        le=10_000,
-    )
-    item_timeout_seconds: Seconds = _option(
-        LIMITS,
-        60.0,
-        "time from an item's header to its last chunk, or longer if the item is large",
-        "SECONDS",
-    )
-    idle_timeout_seconds: float = _option(
-        LIMITS,
-        300.0,
-        "how long a stream without open items may be silent; 0 for ever",
-        "SECONDS",
-        ge=0,
-        le=MAX_SECONDS,
-    )
-    handshake_timeout_seconds: Seconds = _option(
-        LIMITS, 20.0, "how long a new connection may take until it can carry calls", "SECONDS"
-    )
-    grace_seconds: float = _option(
-        LIMITS, 20.0, "how long calls in flight may go on after SIGTERM", "SECONDS", ge=0, le=MAX_SECONDS
-    )
 
     given_by: Mapping[str, str] = Field(default={}, repr=False)
     """Not an option: the flag or variable that gave an option, by the option's name."""
@@ -369,6 +101,11 @@ class Settings(BaseModel):
         return self.key_days * 86_400
 
     @property
+    def served_ei_engine(self) -> str:
+        """The engine that scores for encrypted-inference clients, or "none"."""
+        return self.ei_engine or ("seal" if self.weights == "open" else "none")
+
+    @property
     def quota(self) -> Quota:
         """The quota of tenants that have none of their own."""
         return Quota(self.rows_per_minute, self.requests_per_minute, self.bytes_in_flight, self.key_bytes)
@@ -396,14 +133,14 @@ class Settings(BaseModel):
         if not (self.tls_certificate or self.insecure or is_loopback(host_of(self.address))):
             raise AddressError(
                 f"{self.name_of('address')}: {self.address} can be reached from other machines: serve it with "
-                "--tls-certificate and --tls-private-key, or behind something that terminates TLS, and then say "
+                "--tls-certificate and --tls-private-key, or behind a proxy that terminates TLS, with "
                 "--insecure"
             )
 
     def _check_tls(self) -> None:
         certificate, key, client_ca = map(self.name_of, ("tls_certificate", "tls_private_key", "tls_client_ca"))
         if (self.tls_certificate is None) != (self.tls_private_key is None):
-            raise InputError(f"{certificate} and {key} go together")
+            raise InputError(f"{certificate} and {key} go together: give both, or neither")
         if self.tls_client_ca and not self.tls_certificate:
             raise InputError(f"{client_ca} needs {certificate} and {key}")
         if self.insecure and self.tls_certificate:
@@ -414,25 +151,27 @@ class Settings(BaseModel):
             return  # those of a folder are known when it is read
         names = [file.name for file in self.model]
         if len(set(names)) < len(names):
-            raise InputError(f"{self.name_of('model')}: two models have the same name: say --model NAME=PATH")
+            raise InputError(
+                f"{self.name_of('model')}: two models have the same name: give one another, with --model NAME=PATH"
+            )
         self.check_names(names)
 
     def _check_key_store(self) -> None:
-        name, place = self.name_of("key_store"), self.key_store
-        if fault := fault_of_key_store(place):
+        name, location = self.name_of("key_store"), self.key_store
+        if fault := fault_of_key_store(location):
             raise KeyStoreSettingsError(f"{name}: {fault}")
-        if place == "memory" and self.processes > 1:
+        if location == "memory" and self.processes > 1:
             raise KeyStoreSettingsError(
                 f"{name}: in memory each of several processes would have keys of its own; name a directory, an Azure "
                 "Blob container, or none"
             )
-        if AZURE_CONTAINER.fullmatch(place) and not self.key_store_connection_string.get_secret_value():
+        if AZURE_CONTAINER.fullmatch(location) and not self.key_store_connection_string.get_secret_value():
             raise KeyStoreSettingsError(
-                f"{name}: {place} needs SEALSERVE_KEY_STORE_CONNECTION_STRING, which is not set; with a managed "
+                f"{name}: {location} needs SEALSERVE_KEY_STORE_CONNECTION_STRING, which is not set; with a managed "
                 "identity, name https://ACCOUNT.blob.core.windows.net/CONTAINER instead"
             )
-        if self.weights == "private" and (place == "none" or (not place and self.processes > 1)):
-            giver = name if place else self.name_of("processes")
+        if self.weights == "private" and (location == "none" or (not location and self.processes > 1)):
+            giver = name if location else self.name_of("processes")
             raise KeyStoreSettingsError(
                 f"{giver}: private weights need clients' public encryption keys, and a store for them: name a "
                 "directory or an Azure Blob container that all processes share with --key-store; or let clients see "

@@ -1,4 +1,4 @@
-"""Options as flags and variables: listed from their declarations, and read.
+"""Options as flags and variables: listed from their declarations, and read into settings.
 
 A flag goes before a variable, and a variable before the default. Nothing else reads the
 environment.
@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from sealserve_service.settings import SERVED, Settings
-from sealserve_service.settings.values import OptionError
+from sealserve_service.settings import Settings
+from sealserve_service.settings.declarations import SERVED, Declarations
+from sealserve_service.settings.errors import OptionError
 
 _BETWEEN_VALUES = re.compile(r"[;\r\n]")
 
@@ -24,11 +25,16 @@ class Option:
     """An option as flags, variables and tables show it.
 
     Attributes:
-        name: of the field of Settings.
-        flag: "" where it has none: every user of a machine can read the flags, hence no secrets.
-        metavar: what its value is; "" for a choice or a switch.
-        default: what holds without it, in words; "" where that goes without saying.
-        choices: its values, where there are few.
+        name: of the field of Declarations.
+        flag: "" for a secret: every user of a machine can read the flags.
+        variable: its environment variable.
+        group: the heading that it belongs under.
+        metavar: the form of its value; "" for a choice or a switch.
+        help: what it is for.
+        default: what holds if it is not given, in words; "" if that is nothing.
+        choices: its values, if only a few are possible.
+        is_switch: whether it is true or false.
+        is_repeatable: whether it may have several values.
     """
 
     name: str
@@ -72,18 +78,16 @@ def _choices(annotation: Any) -> tuple[str, ...]:
     return next((found for part in get_args(annotation) if (found := _choices(part))), ())
 
 
-OPTIONS: tuple[Option, ...] = tuple(
-    Option.of(name, field) for name, field in Settings.model_fields.items() if field.json_schema_extra
-)
+OPTIONS: tuple[Option, ...] = tuple(Option.of(name, field) for name, field in Declarations.model_fields.items())
 """All, in the order of their groups."""
 MODEL_OPTIONS = tuple(option for option in OPTIONS if option.group == SERVED)
-"""Those that say what a model is served with, whatever model it is."""
+"""Those that say how models are served; `sealserve inspect` has them too."""
 
 
 def read_settings(
     flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ, options: Sequence[Option] = OPTIONS
 ) -> Settings:
-    """Make settings of what flags and variables say.
+    """Make settings from flags and variables.
 
     Args:
         flags: by the option's name: texts, lists of texts, truth values; None for what is not
@@ -113,7 +117,7 @@ def _texts(value: str | list[str]) -> list[str]:
 
 
 def _value_of_variable(option: Option, text: str) -> str | list[str] | None:
-    """Return what a variable says; None if it is not set."""
+    """Return the value or values of a variable; None if it is not set."""
     if not option.is_repeatable:
         return text.strip() or None
     return [value.strip() for value in _BETWEEN_VALUES.split(text) if value.strip()] or None

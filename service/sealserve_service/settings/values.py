@@ -7,8 +7,9 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from sealserve.errors import InputError, SealserveError
+from sealserve.errors import InputError
 from sealserve.protocol.address import host_of
+from sealserve_service.settings.errors import AddressError, OptionError
 
 AZURE_CONTAINER = re.compile(r"azure:([a-z0-9-]{3,63})", re.ASCII)
 """A key store in the storage account of the connection string; the group is the container."""
@@ -24,18 +25,6 @@ _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
-
-
-class OptionError(InputError):
-    """An option's value is malformed; the text is one line that names the option."""
-
-
-class AddressError(SealserveError):
-    """The address cannot be listened on; the text says why."""
-
-
-class KeyStoreSettingsError(SealserveError):
-    """The key store cannot be used as configured; the text says why and holds no secret."""
 
 
 class ModelFile(NamedTuple):
@@ -58,8 +47,8 @@ def split_address(address: str) -> tuple[str, int]:
     return host_of(address), int(port)
 
 
-# A function here gets what a flag, a variable or a caller in Python gives. It parses texts and
-# leaves other values alone. pydantic checks the result.
+# These functions get what a flag, a variable or a caller in Python gives. They parse texts and
+# return other values unchanged. pydantic checks the result.
 
 
 def model_file(value: object) -> object:
@@ -99,7 +88,7 @@ def lower_case(value: object) -> object:
 
 
 def with_host(value: object) -> object:
-    """Add the host that goes without saying to an address of metrics."""
+    """Add the default host to an address of metrics that is only a port."""
     return f"127.0.0.1:{value}" if isinstance(value, str) and value.isdecimal() else value
 
 
@@ -119,20 +108,23 @@ PerModel = tuple[Annotated[tuple[str | None, T], BeforeValidator(_for_model)], .
 """Values with the model that each is for; None is for all models."""
 
 
-def fault_of_key_store(place: str) -> str:
-    """Say what is wrong with the name of a key store; "" if nothing is.
+def fault_of_key_store(location: str) -> str:
+    """Return what is wrong with the location of a key store; "" if nothing is.
 
     A URL or a connection string is not repeated: it may hold a secret.
     """
-    if re.search("AccountKey=|SharedAccessSignature=", place, re.IGNORECASE):
-        return "it is a connection string; put that in SEALSERVE_KEY_STORE_CONNECTION_STRING, and say azure:CONTAINER"
-    if AZURE_CONTAINER.fullmatch(place) or AZURE_URL.fullmatch(place):
+    if re.search("AccountKey=|SharedAccessSignature=", location, re.IGNORECASE):
+        return "it is a connection string; put that in SEALSERVE_KEY_STORE_CONNECTION_STRING, and name azure:CONTAINER"
+    if AZURE_CONTAINER.fullmatch(location) or AZURE_URL.fullmatch(location):
         return ""
-    if "://" in place or place.startswith("azure:"):
+    if "://" in location or location.startswith("azure:"):
         return "it is neither azure:CONTAINER nor https://ACCOUNT.blob.core.windows.net/CONTAINER"
-    if place in ("", "memory", "none") or "/" in place or Path(place).is_dir():
+    if location in ("", "memory", "none") or "/" in location or Path(location).is_dir():
         return ""
-    return f"{shown(place)} is none of memory, none and azure:CONTAINER; if it is a directory to be made, say ./{place}"
+    return (
+        f"{shown(location)} is none of memory, none and azure:CONTAINER; if it is a directory to be made, write "
+        f"./{location}"
+    )
 
 
 # pydantic's kind of error -> what the value should be.
@@ -156,7 +148,7 @@ _EXPECTED = {
 
 
 def input_error(error: ValidationError, name_of: Callable[[str], str]) -> InputError:
-    """Say in one line what is wrong with the first wrong value, and what it should be.
+    """Return the error of the first wrong value: one line that says what the value should be.
 
     Args:
         error: of all values; only its first one is reported.

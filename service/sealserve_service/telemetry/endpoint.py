@@ -1,6 +1,6 @@
 """The endpoint GET /metrics for Prometheus: plain HTTP, on loopback unless the operator changes it.
 
-It shows numbers and names of models to everybody who can reach it.
+It shows numbers and names of models to anyone who can reach it.
 """
 
 import contextlib

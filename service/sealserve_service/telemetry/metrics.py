@@ -81,7 +81,7 @@ class Work:
 
 
 class Telemetry:
-    """The metrics of a serving process, in a registry of their own that nobody has to publish.
+    """The metrics of a serving process, in a registry of their own. They need not be published.
 
     Args:
         process: the number of the process among those of the service.
@@ -144,13 +144,13 @@ class Telemetry:
         started = self._gauge("process_start_time_seconds", "When a process began, in Unix time.", "process")
         started.labels(str(process)).set(time.time())
 
-    def model_served(self, name: str, version: str) -> None:
+    def publish_model(self, name: str, version: str) -> None:
         """Publish that a version of a model is served from now on, and no other version."""
-        self.model_dropped(name)
+        self.unpublish_model(name)
         self._versions[name] = version
         self._model_info.labels(name, version).set(1)
 
-    def model_dropped(self, name: str) -> None:
+    def unpublish_model(self, name: str) -> None:
         """Publish that a model is no longer served, if it was."""
         if (version := self._versions.pop(name, None)) is not None:
             self._model_info.labels(name, version).set(0)

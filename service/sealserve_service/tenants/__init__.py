@@ -1,1 +1,1 @@
-"""Who calls, and what each tenant may do."""
+"""Tenants: how a call shows its tenant, and what each tenant may do."""

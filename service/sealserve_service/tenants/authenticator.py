@@ -50,7 +50,7 @@ class Authenticator:
         """
         if self._file is None:
             return ANONYMOUS
-        identities = self._file.current()
+        identities = self._file.read()
         tokens = [str(value) for key, value in context.invocation_metadata() if key == "authorization"]
         if tokens:
             return self._bearer(identities, tokens)

@@ -41,6 +41,13 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MISPLACED_TOKEN = re.compile(f"{TOKEN_PREFIX}[A-Za-z0-9_-]*", re.ASCII)
 _SUBJECT = re.compile(r"(CN|URI)=.+")
+_TYPE_NAMES: dict[type, str] = {
+    dict: "a table",
+    list: "an array",
+    str: "a string",
+    bool: "true or false",
+    datetime: "a date with a time",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +103,19 @@ def read_identities(path: Path, data: bytes) -> Identities:
             tenant.
     """
     try:
-        return _identities(tomllib.loads(data.decode()))
+        return _parse(tomllib.loads(data.decode()))
     except (ValueError, TypeError) as error:  # tomllib and UTF-8 raise ValueError too
         text = _MISPLACED_TOKEN.sub("a token, which has no place in this file", str(error))
         raise UnusableFileError(f"{path}: {text}") from None
 
 
-def _identities(document: dict[str, Any]) -> Identities:
-    tables = _taken(document, "tenants", dict, {})
-    entries = _taken(document, "tokens", list, [])
+def _parse(document: dict[str, Any]) -> Identities:
+    tables = _take(document, "tenants", dict, {}, "the file")
+    entries = _take(document, "tokens", list, [], "the file")
     _refuse_rest(document, "the file")
     tenants, subjects = dict[str, Tenant](), dict[str, Tenant]()
     for name, table in tables.items():
-        tenants[name], own = _tenant(name, table)
+        tenants[name], own = _parse_tenant(name, table)
         for subject in own:
             if subjects.setdefault(subject, tenants[name]) is not tenants[name]:
                 raise ValueError(f"two tenants have the certificate {subject!r}")
@@ -116,38 +123,38 @@ def _identities(document: dict[str, Any]) -> Identities:
         raise ValueError("it names no tenant")
     tokens = dict[str, Token]()
     for number, entry in enumerate(entries, 1):
-        token = _token(f"token {number}", entry, tenants)
+        token = _parse_token(f"token {number}", entry, tenants)
         if token.digest in tokens:
             raise ValueError(f"token {number} appears twice")
         tokens[token.digest] = token
     return Identities(tenants=tenants, tokens=tokens, subjects=subjects)
 
 
-def _tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
+def _parse_tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
     where = f"tenant {name!r}"
     if not is_tenant_name(name):
         raise ValueError(
             f"{where}: a name has up to 63 lower-case letters, digits, - and _, and {ANONYMOUS.name!r} is taken"
         )
     _check_type(table, dict, where)
-    models = _strings(table, "models", where)
-    subjects = _strings(table, "certificates", where)
+    models = _take_strings(table, "models", where)
+    subjects = _take_strings(table, "certificates", where)
     for subject in subjects:
         if not _SUBJECT.fullmatch(subject):
             raise ValueError(f"{where}: {subject!r} is neither CN=... nor URI=...")
     tenant = Tenant(
         name,
         models=None if "*" in models else frozenset(models),
-        may_list_models=_taken(table, "list_models", bool, False),
-        may_register_keys=_taken(table, "register_keys", bool, False),
-        quota=_quota(table, where),
+        may_list_models=_take(table, "list_models", bool, False, where),
+        may_register_keys=_take(table, "register_keys", bool, False, where),
+        quota=_parse_quota(table, where),
     )
     _refuse_rest(table, where)
     return tenant, subjects
 
 
-def _quota(table: dict[str, Any], where: str) -> Quota | None:
-    bounds = _taken(table, "quota", dict, None)
+def _parse_quota(table: dict[str, Any], where: str) -> Quota | None:
+    bounds = _take(table, "quota", dict, None, where)
     if bounds is None:
         return None
     names = [field.name for field in dataclasses.fields(Quota)]
@@ -159,31 +166,31 @@ def _quota(table: dict[str, Any], where: str) -> Quota | None:
     return Quota(**bounds)
 
 
-def _token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:
+def _parse_token(where: str, entry: Any, tenants: Mapping[str, Tenant]) -> Token:
     _check_type(entry, dict, where)
-    name, digest = _taken(entry, "tenant", str, ""), _taken(entry, "sha256", str, "")
+    name, digest = _take(entry, "tenant", str, "", where), _take(entry, "sha256", str, "", where)
     if name not in tenants:
         raise ValueError(f"{where}: there is no tenant {name!r}")
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"{where}: its sha256 is not 64 lower-case hexadecimal digits")
-    expires = _taken(entry, "expires", datetime, None)
+    expires = _take(entry, "expires", datetime, None, where)
     if expires is not None and expires.tzinfo is None:
         raise ValueError(f"{where}: its expiry lacks a time zone, such as Z")
-    revoked = _taken(entry, "revoked", bool, False)
+    revoked = _take(entry, "revoked", bool, False, where)
     _refuse_rest(entry, where)
     return Token(tenant=tenants[name], digest=digest, expires=expires, revoked=revoked)
 
 
-def _taken(table: dict[str, Any], key: str, kind: type[T], default: Any) -> Any:
-    """Remove a value from a table and return it, or the default."""
+def _take(table: dict[str, Any], key: str, kind: type[T], default: Any, where: str) -> Any:
+    """Remove a value from a table and return it, or the default; `where` names the table."""
     value = table.pop(key, default)
     if value is not default:
-        _check_type(value, kind, key)
+        _check_type(value, kind, f"{where}: {key}")
     return value
 
 
-def _strings(table: dict[str, Any], key: str, where: str) -> list[str]:
-    values = _taken(table, key, list, [])
+def _take_strings(table: dict[str, Any], key: str, where: str) -> list[str]:
+    values = _take(table, key, list, [], where)
     for value in values:
         _check_type(value, str, f"{where}: one of its {key}")
     return list(values)
@@ -191,7 +198,7 @@ def _strings(table: dict[str, Any], key: str, where: str) -> list[str]:
 
 def _check_type(value: object, kind: type[T], what: str) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{what} is not a {kind.__name__}")
+        raise TypeError(f"{what} is not {_TYPE_NAMES[kind]}")
 
 
 def _refuse_rest(table: dict[str, Any], where: str) -> None:

@@ -13,8 +13,8 @@ from sealserve.cli.main import build_parser, main
 from sealserve.errors import InputError, SealserveError
 from sealserve_service.commands.options import settings_of
 from sealserve_service.settings import Settings
+from sealserve_service.settings.errors import AddressError, KeyStoreSettingsError, OptionError
 from sealserve_service.settings.options import MODEL_OPTIONS, OPTIONS, Option, read_settings
-from sealserve_service.settings.values import AddressError, KeyStoreSettingsError, OptionError
 from tests.support.serving import SETTINGS
 from tests.support.settings_page import PAGE, page
 
@@ -331,7 +331,7 @@ def test_the_connection_string_is_in_no_text() -> None:
         ({"processes": 2}, KeyStoreSettingsError, "--processes: private weights need .* --weights open"),
         ({"processes": 2, "key_store": "memory"}, KeyStoreSettingsError, "keys of its own"),
         ({"key_store": "azure:keys"}, KeyStoreSettingsError, "SEALSERVE_KEY_STORE_CONNECTION_STRING"),
-        ({"key_store": "keys"}, KeyStoreSettingsError, "say ./keys"),
+        ({"key_store": "keys"}, KeyStoreSettingsError, "write ./keys"),
         ({"processes": 0}, OptionError, "at least 1"),
         ({"input_step": ((None, -1.0),)}, OptionError, "above 0"),
         ({"tls_certificate": ""}, OptionError, "a path"),

@@ -25,9 +25,9 @@ def test_watched_files_follow_what_is_good(tmp_path: Path, caplog: pytest.LogCap
     one.write_bytes(b"1")
     two.write_bytes(b"2")
     files = WatchedFiles([one, two], parse, interval_seconds=0)
-    assert files.current() == b"1+2"
+    assert files.read() == b"1+2"
     two.write_bytes(b"3")  # as long as before, and maybe in the same tick of the clock
-    assert files.current() == b"1+3"
+    assert files.read() == b"1+3"
     changes: list[Callable[[], object]] = [
         lambda: one.write_bytes(b"bad"),
         lambda: one.write_bytes(b"bad, too"),
@@ -35,15 +35,15 @@ def test_watched_files_follow_what_is_good(tmp_path: Path, caplog: pytest.LogCap
     ]
     for number, change in enumerate(changes, 1):
         change()
-        assert [files.current() for _ in range(3)] == [b"1+3"] * 3
+        assert [files.read() for _ in range(3)] == [b"1+3"] * 3
         assert errors(caplog) == number, "an error for every change, however often somebody asks"
     two.write_bytes(b"3")
     one.write_bytes(b"1")
-    assert files.current() == b"1+3"
+    assert files.read() == b"1+3"
     assert errors(caplog) == 3
     one.unlink()
     one.symlink_to(two)
-    assert files.current() == b"3+3"
+    assert files.read() == b"3+3"
 
 
 def test_watched_files_are_not_read_for_every_question(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_watched_files_are_not_read_for_every_question(tmp_path: Path) -> None:
     path.write_bytes(b"1")
     files = WatchedFiles([path], parse, interval_seconds=3600)
     path.write_bytes(b"2")
-    assert files.current() == b"1"
+    assert files.read() == b"1"
 
 
 def test_watched_files_must_be_good_at_first(tmp_path: Path) -> None:

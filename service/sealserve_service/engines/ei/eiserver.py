@@ -2,8 +2,8 @@
 
 It is the reference for the EI slots engine. EIServer is slow (1.5 s a class) and its native code
 aborts on input that it does not accept, so `eiserver_processes` runs it in processes of its own.
-Ciphertexts are checked first all the same: EIServer leaves out those that it cannot load, so that a
-row of several ciphertexts would get a wrong answer and no error.
+Ciphertexts are checked first: EIServer skips those that it cannot load, so that a row of several
+ciphertexts would get a wrong answer and no error.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,13 +25,15 @@ _SMALLEST_NORM = 2.0**-28
 
 
 class EIServerEngine:
-    """Scores a row at a time, in `processes`.
+    """Scores items of one row each, in processes of their own.
 
     Args:
         weights: shape (classes, features).
         intercept: shape (classes,).
+        offer: what clients see of the engine.
         key_bytes: (the owner's name, key id) -> the bytes of registered keys; raises
             KeyNotFoundError.
+        processes: run EIServer.
 
     Raises:
         PlanError: EIServer aborts on the model.
@@ -99,7 +101,7 @@ class EIServerScoring:
 
 
 def _without_zero_classes(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give classes that would be encoded as zero a weight for a slot that the client leaves zero.
+    """Give classes that would be encoded as zero a weight for a slot that is zero in every row.
 
     EIServer drops a block of weights that is zero and aborts when it has dropped all.
 

@@ -1,4 +1,4 @@
-"""EIServer's processes: one a request, a limited number at a time, with limited memory and time."""
+"""EIServer's processes: one for each request, few at a time, with limited memory and time."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Packing of the EI slots engine: generalized diagonals, two classes a slot. Pure NumPy.
+"""Packing of the EI slots engine: generalized diagonals, two classes in a slot. Pure NumPy.
 
 Classes 2k and 2k + 1 are the real and the imaginary part of pair k, which belongs to the slots
 s = k modulo `period`. In slot s the diagonal of distance d of block i holds the pair's weight of

@@ -29,8 +29,8 @@ from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, ObservedError, Offer
-from sealserve_service.engines.ei.noise import score_error_estimate
 from sealserve_service.engines.ei.packing import SLOTS, SlotPacking
+from sealserve_service.engines.ei.score_error import score_error_estimate
 
 GaloisKeysOf = Callable[[str, str], _seal.GaloisKeys]
 """(the owner's name, key id) -> loaded keys; raises KeyNotFoundError."""
@@ -44,6 +44,13 @@ _TIMED_ENCODINGS = 5
 
 class EiSlotsEngine:
     """Scores items of one row each.
+
+    Args:
+        weights: (score_count, feature_count).
+        intercept: (score_count,).
+        grid: the declared range of the features.
+        keys: finds the Galois keys that an item names.
+        observed_error: on the operator's rows; None if there are none.
 
     Raises:
         PlanError: too many classes, or scores or weights too large for any scale.
@@ -69,15 +76,16 @@ class EiSlotsEngine:
         self._two_primes = first.next_context_data().parms_id()
         self._one_prime = self.context.last_parms_id()
         self._diagonals: dict[tuple[int, int, int], _seal.Plaintext | None] = {}
-        shrink = _shrink(weights, intercept, grid)
+        scale_factor = _scale_factor(weights, intercept, grid)
         # A rescaling divides by the second prime: with weights at that scale, products have the
         # scale of the features.
-        self._plaintext_scale = shrink * EI_PARAMETER_SET.primes[1]
-        self.reply_scale = shrink * EI_PARAMETERS.scale
-        self.intercept = self._encoded(self.packing.paired(intercept), self.reply_scale, self._one_prime)
+        self._plaintext_scale = scale_factor * EI_PARAMETER_SET.primes[1]
+        self.reply_scale = scale_factor * EI_PARAMETERS.scale
+        self.intercept = self._encode(self.packing.paired(intercept), self.reply_scale, self._one_prime)
         # Exactly -X^(N / 2), so that a product with it costs no scale. It is minus i in every slot:
-        # the first slot's root is taken to powers of 3, which are 1 and 3 modulo 4 by turns.
-        self.minus_i = self._encoded(np.tile([-1j, 1j], SLOTS // 2), 1.0, self._one_prime)
+        # the first slot's root is taken to powers of 3, which alternate between 1
+        # and 3 modulo 4.
+        self.minus_i = self._encode(np.tile([-1j, 1j], SLOTS // 2), 1.0, self._one_prime)
         self.offer = self._offer(
             observed_error, score_error_estimate(self.packing, weights, grid, self._plaintext_scale, self.reply_scale)
         )
@@ -93,14 +101,15 @@ class EiSlotsEngine:
     def diagonal(self, block: int, giant: int, baby: int) -> _seal.Plaintext | None:
         """Return an encoded diagonal at two primes; None if it is zero.
 
-        SEAL refuses a factor of zero. A diagonal is encoded on first use and kept: 131 KB.
+        SEAL refuses a factor of zero. A diagonal is encoded on first use and kept; it takes
+        131 KB.
         """
-        place = (block, giant, baby)
-        if place not in self._diagonals:
+        key = (block, giant, baby)
+        if key not in self._diagonals:
             weights = self.packing.diagonal(self._weights, block, giant, baby)
-            encoded = self._encoded(weights, self._plaintext_scale, self._two_primes)
-            self._diagonals[place] = None if encoded.is_zero() else encoded
-        return self._diagonals[place]
+            encoded = self._encode(weights, self._plaintext_scale, self._two_primes)
+            self._diagonals[key] = None if encoded.is_zero() else encoded
+        return self._diagonals[key]
 
     @cached_property
     def least(self) -> _seal.Plaintext:
@@ -109,11 +118,9 @@ class EiSlotsEngine:
         A model of zeros multiplies with it. A product with zero would be transparent, an encryption
         that hides nothing: SEAL refuses to make one.
         """
-        return self._encoded(
-            np.full(SLOTS, 1 / self._plaintext_scale, complex), self._plaintext_scale, self._two_primes
-        )
+        return self._encode(np.full(SLOTS, 1 / self._plaintext_scale, complex), self._plaintext_scale, self._two_primes)
 
-    def _encoded(self, values: NDArray[np.complex128], scale: float, parms_id: list[int]) -> _seal.Plaintext:
+    def _encode(self, values: NDArray[np.complex128], scale: float, parms_id: list[int]) -> _seal.Plaintext:
         plaintext = self._encoder.encode_complex(values, scale)
         self.evaluator.mod_switch_to_inplace(plaintext, parms_id)
         return _seal.Plaintext(plaintext)  # a copy has no spare room; the original has room for three primes
@@ -169,7 +176,7 @@ class EiSlotsScoring:
         """Multiply the next blocks of features with their weights, add up and forget the blocks."""
         for data in ciphertexts:
             try:
-                self._last_block = self._loaded(data)
+                self._last_block = self._load(data)
             except MalformedCiphertextError as error:
                 error.index = self._block_count
                 raise
@@ -182,11 +189,11 @@ class EiSlotsScoring:
         engine, packing = self._engine, self._engine.packing
         with _seal.errors():
             for pair, scores in enumerate(self._rotations(self._scores(), packing.pairs)):
-                yield _written(scores)
+                yield _write(scores)
                 if 2 * pair + 1 < packing.score_count:
-                    yield _written(engine.evaluator.multiply_plain(scores, engine.minus_i))
+                    yield _write(engine.evaluator.multiply_plain(scores, engine.minus_i))
 
-    def _loaded(self, data: bytes) -> _seal.Ciphertext:
+    def _load(self, data: bytes) -> _seal.Ciphertext:
         """Check and load a block, and switch it down to two primes."""
         checked = ei_format.read_ciphertext(data)
         try:
@@ -231,7 +238,8 @@ class EiSlotsScoring:
     def _rotations(self, value: _seal.Ciphertext, count: int) -> Iterator[_seal.Ciphertext]:
         """Yield a value rotated by 0 .. count - 1 steps.
 
-        Each takes one rotation: of the one whose number of steps lacks the lowest bit that is set.
+        Each but the first takes one rotation of an earlier one: of that whose number of steps is
+        the same without its lowest set bit.
         """
         path = [(0, value)]
         yield value
@@ -243,12 +251,12 @@ class EiSlotsScoring:
             yield rotated
 
 
-def _written(ciphertext: _seal.Ciphertext) -> SealCiphertext:
+def _write(ciphertext: _seal.Ciphertext) -> SealCiphertext:
     return SealCiphertext(ei_format.write_ciphertext(_seal.ciphertext_bytes(ciphertext)))
 
 
-def _shrink(weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid) -> float:
-    """Return the factor of scales with which no score within the range wraps around: 1, or less.
+def _scale_factor(weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid) -> float:
+    """Return the factor, at most 1, that scales must have so that no score in the range wraps.
 
     Raises:
         PlanError: even at a scale of 1 scores wrap around, or a weight is too large.

@@ -1,1 +1,1 @@
-"""Engines of planned models: exact integer arithmetic on BFV ciphertexts, in either mode."""
+"""Engines of planned models: exact integer arithmetic on BFV ciphertexts, in both modes."""

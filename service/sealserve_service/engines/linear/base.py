@@ -35,10 +35,11 @@ class LinearScoring(Scoring, Protocol):
 class LinearEngine(ABC, Generic[PackingT]):
     """An engine of a plan.
 
-    A plan with a noise width is one of mode private: its replies are re-randomized.
+    A plan with a noise width is one of mode private: its replies are re-randomized under the
+    client's registered key.
 
     Args:
-        plan: what is scored. It is not kept, for it is as large as its model.
+        plan: the model to score, and its parameters. It is not kept: it is as large as its model.
         observed_error: on the operator's rows, where there are any.
         keys: finds the public encryption keys that a private plan needs.
 
@@ -109,13 +110,16 @@ class LinearEngine(ABC, Generic[PackingT]):
         """Time the scoring of a full item of random ciphertexts; this also warms the engine up."""
 
     def random_ciphertext(self) -> bytes:
-        """Make a ciphertext of random residues, which costs what others cost."""
+        """Make a ciphertext of random residues, which takes as long to score as any other."""
         words = np.frombuffer(os.urandom(2 * self.parameter_set.polynomial_bytes), np.uint64)
         c0, c1 = words.reshape(2, len(self.primes), -1) % self.primes
         return self.format.pack(c0, c1.tobytes())
 
     def random_rerandomize(self) -> Rerandomize | None:
-        """Return what re-randomizes under a random key, at the same cost; None in mode open."""
+        """Return a function that re-randomizes under a random key, at the same cost as any other.
+
+        Return None in mode open.
+        """
         if self.rerandomizer is None:
             return None
         return partial(self.rerandomizer.rerandomize, ZeroEncryptor.under_a_random_key(self.parameter_set))

@@ -60,8 +60,8 @@ class ColumnScoring:
         self._row_count = row_count
         self._rerandomize = rerandomize
         self._received = 0
-        # The first chunk allocates the room, not the header: an item of which nothing has come
-        # holds nothing.
+        # The first chunk allocates the arrays, not the header: an item without a chunk holds
+        # nothing.
         self._sums: NDArray[np.float64] = np.empty((0, 0))
         self._residues: NDArray[np.int64] = np.empty((0, 2, 0, 0), np.int64)  # (score_count, 2, data primes, N)
 
@@ -70,7 +70,7 @@ class ColumnScoring:
         engine = self._engine
         residues = engine.format.checked_residues(ciphertexts)
         if residues is None:
-            residues = self._checked_one_by_one(ciphertexts)
+            residues = self._check_one_by_one(ciphertexts)
         if not self._sums.size:
             shape = engine.packing.score_count, 2, len(engine.primes), engine.packing.poly_modulus_degree
             self._residues = np.zeros(shape, np.int64)
@@ -85,7 +85,7 @@ class ColumnScoring:
             if len(some) == until_fold:
                 self.fold()
 
-    def _checked_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
+    def _check_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
         """Return the residues of ciphertexts, some of them seeded; name the first malformed one."""
         engine, residues = self._engine, []
         for index, data in enumerate(ciphertexts, self._received):
@@ -156,7 +156,8 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
         self.folds = folds(plan.model.weights)
         self.signed_primes = self.primes.astype(np.int64)
         self.signed_intercept = self.intercept.T.astype(np.int64)
-        # As many products at once as there are cores: more would only take each other's cache.
+        # As many products at once as there are cores: more would only displace each other's data
+        # from the caches.
         self._buffers: queue.SimpleQueue[NDArray[np.float64] | None] = queue.SimpleQueue()
         for _ in range(os.cpu_count() or 1):
             self._buffers.put(None)
@@ -194,8 +195,8 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
     def measure_seconds(self) -> float:
         """Time the products of some random ciphertexts, a fold and the reply; warm the engine up.
 
-        Random ciphertexts cost what others cost, except that those that are received have to come
-        into the caches.
+        Random ciphertexts take as long as others, except that those that a client sends are not
+        in the caches yet.
         """
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
         ciphertexts = [self.random_ciphertext() for _ in range(some)]
@@ -218,9 +219,9 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
 
 
 def folds(weights: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Say before which ciphertexts to fold, the end included.
+    """Return the indices of the ciphertexts before which to fold, the end included.
 
-    The weights of each part sum to 2^21 a class at most.
+    Between two folds the absolute weights of each class sum to at most 2^21.
 
     Args:
         weights: (score_count, feature_count), each at most 2^21 in absolute value.

@@ -42,7 +42,7 @@ class Rerandomizer:
             zero_encryptor: under the key of the client whose item it is, and of nobody else.
             kept: residues of the coefficients of c0 that hold scores, (data primes, n).
             c1: residues, (data primes, N).
-            places: where in c0 they were, (n,).
+            places: the indices of these coefficients in c0, (n,).
         """
         z0, z1 = zero_encryptor.encrypt()
         # Sums are reduced by taking the lesser of x and x - prime: where x is below its prime, the

@@ -1,4 +1,7 @@
-"""The row engine: a transform a ciphertext, a product and a transform a polynomial of the reply.
+"""The row engine: products of transformed polynomials.
+
+It takes a forward transform for each ciphertext. For each polynomial of the reply it takes a
+product with each ciphertext and an inverse transform.
 
 Weights are lifted and transformed to NTT form once, when the engine is built. The encrypted
 arithmetic is SEAL's; `sealserve.he.layouts.row` says which coefficient holds what.
@@ -76,9 +79,9 @@ class RowScoring:
                 return engine.zero
             evaluator.transform_from_ntt_inplace(total)
         except _seal.ERRORS as error:
-            # Of checked ciphertexts SEAL refuses only a product whose second polynomial is zero. To
-            # say so would tell whoever made such a ciphertext where the weights are zero. In mode
-            # private the encryption of zero hides the product as well as any other.
+            # If the ciphertexts are checked, SEAL refuses only a product whose second polynomial is
+            # zero. To report that would tell the maker of such a ciphertext where the weights are
+            # zero. In mode private the encryption of zero hides this product as well as any other.
             if self._rerandomize is not None:
                 return engine.zero
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
@@ -105,7 +108,7 @@ class RowEngine(LinearEngine[RowPacking]):
         packing = plan.packing
         self.evaluator = _seal.Evaluator(self.context)
         self.weights = [
-            [self._transformed(block, plan.parameters.plain_modulus) for block in polynomial]
+            [self._transform(block, plan.parameters.plain_modulus) for block in polynomial]
             for polynomial in packing.pack_weights(plan.model.weights)
         ]
         self.classes = [packing.classes_in(polynomial) for polynomial in range(packing.polynomials)]
@@ -113,11 +116,11 @@ class RowEngine(LinearEngine[RowPacking]):
         shape = 2, len(self.primes), packing.poly_modulus_degree
         self.zero = np.broadcast_to(np.uint64(0), shape)
 
-    def _transformed(self, coefficients: NDArray[np.int64], plain_modulus: int) -> _seal.Plaintext | None:
+    def _transform(self, coefficients: NDArray[np.int64], plain_modulus: int) -> _seal.Plaintext | None:
         """Lift signed weights (N,) modulo t and transform them; None if all are zero.
 
-        SEAL refuses a factor of zero. Only the lifted weights tell: that of a feature without a
-        range may be a multiple of t.
+        SEAL refuses a factor of zero. Only the lifted weights show that: the weight of a feature
+        without a range may be a multiple of t.
         """
         lifted = np.mod(coefficients, plain_modulus).astype(np.uint64)
         if not lifted.any():

@@ -29,18 +29,18 @@ class UniformNoise:
         # As columns: (primes, 1).
         self._primes = np.array(primes, np.uint64)[:, None]
         self._offsets = np.array([-width % prime for prime in primes], np.uint64)[:, None]
-        factors = [[pow(2, _WORD_BITS * place, prime) for prime in primes] for place in range(len(self._limit))]
-        self._factors = [np.array(of_place, np.uint64)[:, None] for of_place in factors]
+        factors = [[pow(2, _WORD_BITS * index, prime) for prime in primes] for index in range(len(self._limit))]
+        self._factors = [np.array(at_index, np.uint64)[:, None] for at_index in factors]
         ratios = [[factor / prime for factor, prime in zip(row, primes, strict=True)] for row in factors]
-        self._ratios = [np.array(of_place, np.float64)[:, None] for of_place in ratios]
+        self._ratios = [np.array(at_index, np.float64)[:, None] for at_index in ratios]
 
     def draw(self, count: int) -> NDArray[np.uint64]:
         """Draw so many integers and return their residues modulo each prime, (primes, count).
 
         Integers are drawn uniform over 0 .. 2 B, then B is subtracted. Integers of as many bits as
         2 B + 1 has are drawn, and those that are not below it are dropped: half of them at most.
-        The most significant 32-bit word, in as few bytes as it takes, tells of most integers that
-        they are dropped. Only for the others the remaining words are drawn.
+        The most significant 32-bit word, in as few bytes as it takes, shows for most of the dropped
+        integers that they are too large. The remaining words are drawn only for the others.
         """
         limit, lower_words = self._limit, self._lower_words
         accepted = np.empty((len(limit), 0), np.uint32)  # words, the least significant first
@@ -66,17 +66,17 @@ class UniformNoise:
     def _residues(self, words: NDArray[np.uint32]) -> NDArray[np.uint64]:
         """Reduce integers (words, count) minus B: (primes, count).
 
-        A word w below 2^32 contributes w c with c = 2^(32 place) mod prime. The quotient of w c by
+        A word w below 2^32 contributes w c with c = 2^(32 index) mod prime. The quotient of w c by
         the prime, computed in float64, is at most 2^-19 off, so that its floor is at most 1 off:
         w c - quotient prime, all modulo 2^64, is within -prime .. 2 prime - 1. One prime more makes
         it non-negative. Beside a residue, 2^64 has room for five such words.
         """
         primes = self._primes
         total = np.repeat(self._offsets, words.shape[1], axis=1)
-        for place, word in enumerate(words):
-            quotient = (word * self._ratios[place]).astype(np.uint64)
-            total += word * self._factors[place] - quotient * primes + primes
-            if place % _WORDS_A_REDUCTION == _WORDS_A_REDUCTION - 1:
+        for index, word in enumerate(words):
+            quotient = (word * self._ratios[index]).astype(np.uint64)
+            total += word * self._factors[index] - quotient * primes + primes
+            if index % _WORDS_A_REDUCTION == _WORDS_A_REDUCTION - 1:
                 total %= primes
         total %= primes
         return total

@@ -48,8 +48,8 @@ class ZeroEncryptor:
     def encrypt(self) -> NDArray[np.uint64]:
         """Return a new encryption of zero, uint64 (2, data primes, N), in coefficient form.
 
-        Its noise is at most `planning.noise.zero_noise`. An exception of SEAL's is left as it is:
-        nothing but a fault of this process can raise one.
+        Its noise is at most `planning.noise.zero_noise`. SEAL's exceptions are not translated:
+        only a fault of this process can raise one.
         """
         return _seal.ciphertext_residues(self._encryptor.encrypt_zero(), self._shape)
 

@@ -1,1 +1,1 @@
-"""Where registered keys are kept: one small protocol, one file a place."""
+"""Key stores: one protocol, and one file for each kind of store."""

@@ -31,7 +31,7 @@ from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, Line
 
 from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
 from sealserve.protocol.key_record import KeyRecord
-from sealserve_service.keys.stores.base import Clock, in_force, no_answer, utc_now
+from sealserve_service.keys.stores.base import Clock, in_force, unavailable_error, utc_now
 from sealserve_service.keys.stores.bounded_calls import BoundedCalls, refuse_late
 from sealserve_service.keys.stores.record_format import (
     folder_name,
@@ -39,7 +39,7 @@ from sealserve_service.keys.stores.record_format import (
     record_from_json,
     record_to_json,
 )
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 
 _logger = logging.getLogger(__name__)
 
@@ -129,8 +129,6 @@ class AzureBlobKeyStore:
         credential: is closed with the store.
     """
 
-    is_shared = True
-
     def __init__(
         self,
         container_client: ContainerClient,
@@ -152,20 +150,20 @@ class AzureBlobKeyStore:
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
         """Keep a key; see KeyStore.put."""
-        return self._bounded(lambda: self._put(record, data))
+        return self._run_bounded(lambda: self._put(record, data))
 
     def get(self, tenant: str, key_id: str) -> KeyRecord:
         """Return a key's record; see KeyStore.get."""
-        return self._bounded(lambda: self._get(tenant, key_id))
+        return self._run_bounded(lambda: self._get(tenant, key_id))
 
     def read(self, tenant: str, key_id: str) -> bytes:
         """Return a key's bytes, and delete a damaged key; see KeyStore.read."""
-        return self._bounded(lambda: self._read(tenant, key_id))
+        return self._run_bounded(lambda: self._read(tenant, key_id))
 
     def list(self, tenant: str) -> Iterator[KeyRecord]:
         """Yield a tenant's records; see KeyStore.list."""
         now = self._clock()
-        for properties in self._listed(f"{_KEYS}/{folder_name(tenant)}/"):
+        for properties in self._list_blobs(f"{_KEYS}/{folder_name(tenant)}/"):
             record = _record(properties, tenant, _key_id(properties))
             if record is not None and not record.is_expired(now):
                 yield record
@@ -177,17 +175,17 @@ class AzureBlobKeyStore:
             self._get(tenant, key_id)
             self._delete(self._blob(tenant, key_id))
 
-        self._bounded(delete)
+        self._run_bounded(delete)
 
     def sweep(self) -> int:
         """Delete expired keys that were not registered again meanwhile; see KeyStore.sweep."""
         now = self._clock()
         count = 0
-        for properties in self._listed(f"{_KEYS}/"):
+        for properties in self._list_blobs(f"{_KEYS}/"):
             record = _record(properties, tenant="", key_id=_key_id(properties))  # the tenant does not matter here
             if record is not None and record.is_expired(now):
                 blob = self._container.get_blob_client(properties.name)
-                count += self._bounded(partial(self._delete, blob, **_unchanged(properties.etag)))
+                count += self._run_bounded(partial(self._delete, blob, **_unchanged(properties.etag)))
         return count
 
     def close(self) -> None:
@@ -201,7 +199,7 @@ class AzureBlobKeyStore:
         if not _UPLOAD_NAME.fullmatch(name):
             raise KeyNotFoundError("")
         blob = self._container.get_blob_client(f"{_UPLOADS}/{folder_name(tenant)}/{name}")
-        return self._bounded(lambda: self._read_upload(blob, name, max_bytes))
+        return self._run_bounded(lambda: self._read_upload(blob, name, max_bytes))
 
     def _get(self, tenant: str, key_id: str) -> KeyRecord:
         properties = self._properties(self._blob(tenant, key_id))
@@ -228,7 +226,7 @@ class AzureBlobKeyStore:
             if wanted == kept or self._replace_record(blob, wanted, properties.etag):
                 return wanted
         _logger.error("a key's blob was changed by others %d times in a row", _MAX_ATTEMPTS)
-        raise no_answer()
+        raise unavailable_error()
 
     def _replace_record(self, blob: BlobClient, record: KeyRecord, etag: str) -> bool:
         try:
@@ -298,12 +296,12 @@ class AzureBlobKeyStore:
             return False
         return True
 
-    def _listed(self, prefix: str) -> Iterator[BlobProperties]:
+    def _list_blobs(self, prefix: str) -> Iterator[BlobProperties]:
         pages = self._container.list_blobs(prefix, include=["metadata"], **self._options).by_page()
-        while (page := self._bounded(lambda: _next_page(pages))) is not None:
+        while (page := self._run_bounded(lambda: _next_page(pages))) is not None:
             yield from page
 
-    def _bounded(self, call: Callable[[], Result]) -> Result:
+    def _run_bounded(self, call: Callable[[], Result]) -> Result:
         try:
             return self._calls.run(call)
         except ServiceError:
@@ -317,7 +315,7 @@ class AzureBlobKeyStore:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
         _logger.error("the keys' container does not answer as it should: %s", reason)
-        raise no_answer()
+        raise unavailable_error()
 
 
 def _next_page(pages: Iterator[Iterator[BlobProperties]]) -> list[BlobProperties] | None:

@@ -27,26 +27,22 @@ def in_force(kept: KeyRecord | None, record: KeyRecord, now: datetime) -> KeyRec
     return dataclasses.replace(kept, expire_time=max(kept.expire_time, record.expire_time))
 
 
-def no_room() -> QuotaExceededError:
-    """Return the error of a full store; a sweep deletes expired keys within a minute or so."""
+def full_error() -> QuotaExceededError:
+    """Return the error of a full store; the client may try again in a minute."""
     return QuotaExceededError("key_store_bytes", 60.0)
 
 
-def no_answer() -> KeyStoreUnavailableError:
+def unavailable_error() -> KeyStoreUnavailableError:
     """Return the error of a store that fails, or does not answer in time."""
     return KeyStoreUnavailableError(1.0)
 
 
 class KeyStore(Protocol):
-    """A store of registered keys. Threads share it; processes share it if `is_shared` is true.
+    """A store of registered keys. Threads may share it.
 
     Every method may block for a bounded time. It raises KeyStoreUnavailableError if the store does
     not answer, and QuotaExceededError if the store has no room.
     """
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether several processes that use the same place see the same keys."""
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
         """Keep a key, completely or not at all, and return the record that is in force.
@@ -87,7 +83,7 @@ class KeyStore(Protocol):
 
 
 class UploadSource(Protocol):
-    """A place into which clients put keys that are too large for them to send: Azure's uploads.
+    """Storage into which clients put keys that are too large for them to send: Azure's uploads.
 
     A client writes there with a permission of its own, and tells the service a name, never a URL.
     """
@@ -100,5 +96,5 @@ class UploadSource(Protocol):
         Raises:
             KeyNotFoundError: there is nothing of that name, or the name is malformed.
             LimitExceededError: there are more than max_bytes; none of them was fetched.
-            KeyStoreUnavailableError: the place does not answer in time.
+            KeyStoreUnavailableError: the storage does not answer in time.
         """

@@ -21,9 +21,9 @@ from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
 from sealserve.protocol.key_record import KeyRecord
 from sealserve_service.keys.stores.base import (
     Clock,
+    full_error,
     in_force,
-    no_answer,
-    no_room,
+    unavailable_error,
     utc_now,
 )
 from sealserve_service.keys.stores.record_format import (
@@ -32,7 +32,7 @@ from sealserve_service.keys.stores.record_format import (
     record_from_json,
     record_to_json,
 )
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 
 _logger = logging.getLogger(__name__)
 
@@ -60,17 +60,17 @@ class FilesystemKeyStore:
         KeyStoreSettingsError: the directory cannot be made, or this process may not write to it.
     """
 
-    is_shared = True
-
     def __init__(self, directory: Path, *, clock: Clock = utc_now) -> None:
         self._directory = directory
         self._clock = clock
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise KeyStoreSettingsError(f"{directory}: no directory for keys: {error.strerror}") from error
+            raise KeyStoreSettingsError(
+                f"{directory}: the directory for keys cannot be made: {error.strerror}"
+            ) from error
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            raise KeyStoreSettingsError(f"{directory}: no directory for keys: this process may not write to it")
+            raise KeyStoreSettingsError(f"{directory}: this process may not write to the directory for keys")
 
     def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
         """Keep a key; see KeyStore.put."""
@@ -100,7 +100,7 @@ class FilesystemKeyStore:
         path = self._path(tenant, key_id)
         with _typed_errors(path):
             try:
-                record, data = _checked(path, tenant)
+                record, data = _read_checked(path, tenant)
             except FileNotFoundError:
                 raise KeyNotFoundError(key_id) from None
             except _DamagedFileError:
@@ -173,7 +173,7 @@ def _record(path: Path, tenant: str) -> KeyRecord | None:
         return None
 
 
-def _checked(path: Path, tenant: str) -> tuple[KeyRecord, bytes]:
+def _read_checked(path: Path, tenant: str) -> tuple[KeyRecord, bytes]:
     """Return a file's record and bytes.
 
     Raises:
@@ -202,7 +202,7 @@ def _read_record(file: BinaryIO, tenant: str, key_id: str) -> KeyRecord:
 def _delete_damaged(path: Path, tenant: str) -> None:
     with _turn(path.parent):
         try:
-            _checked(path, tenant)  # a writer may have replaced it meanwhile
+            _read_checked(path, tenant)  # a writer may have replaced it meanwhile
         except FileNotFoundError:
             return
         except _DamagedFileError:
@@ -255,7 +255,7 @@ def _turn(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > end:
                     _logger.error("%s is held by another process", folder / _LOCK_NAME)
-                    raise no_answer() from None
+                    raise unavailable_error() from None
                 time.sleep(_POLL_SECONDS)
         yield
     finally:
@@ -268,4 +268,4 @@ def _typed_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         _logger.error("%s: %s", path, error.strerror)
-        raise (no_room() if error.errno in _NO_ROOM else no_answer()) from error
+        raise (full_error() if error.errno in _NO_ROOM else unavailable_error()) from error

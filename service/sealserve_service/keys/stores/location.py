@@ -6,11 +6,12 @@ from sealserve_service.keys.stores.base import KeyStore, UploadSource
 from sealserve_service.keys.stores.filesystem import FilesystemKeyStore
 from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.settings import Settings
-from sealserve_service.settings.values import AZURE_CONTAINER, AZURE_URL, KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
+from sealserve_service.settings.values import AZURE_CONTAINER, AZURE_URL
 
 
 def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | None]:
-    """Open the key store that the settings name, and the place of clients' uploads if there is one.
+    """Open the key store that the settings name, and the source of uploads if there is one.
 
     Without a name, one process keeps keys in memory, and several keep none: each would have its
     own.

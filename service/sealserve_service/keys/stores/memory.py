@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from sealserve.errors import KeyNotFoundError
 from sealserve.protocol.key_record import KeyRecord
-from sealserve_service.keys.stores.base import Clock, in_force, no_room, utc_now
+from sealserve_service.keys.stores.base import Clock, full_error, in_force, utc_now
 
 
 class MemoryKeyStore:
@@ -13,8 +13,6 @@ class MemoryKeyStore:
 
     A key that does not fit is refused. No key that is in force is evicted for it.
     """
-
-    is_shared = False
 
     def __init__(self, max_bytes: int, *, clock: Clock = utc_now) -> None:
         self._max_bytes = max_bytes
@@ -76,7 +74,7 @@ class MemoryKeyStore:
             return
         self._drop_expired()
         if byte_count > self._free_bytes():
-            raise no_room()
+            raise full_error()
 
     def _free_bytes(self) -> int:
         return self._max_bytes - sum(len(data) for _, data in self._keys.values())

@@ -1,6 +1,5 @@
-"""KeyService: keys registered, listed and deleted."""
+"""KeyService: registers, lists and deletes keys."""
 
-import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -19,7 +18,7 @@ from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.wire import key_header_from_proto, key_to_proto
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve_service.keys.registered_keys import RegisteredKeys
-from sealserve_service.rpc.servicers.models import MAX_PAGE_SIZE
+from sealserve_service.rpc.servicers.pages import page
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.tenants.tenant import Tenant, current_tenant
 
@@ -48,7 +47,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def RegisterKey(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], context: ServicerContext
     ) -> keys_pb2.RegisterKeyResponse:
-        """Take a key in chunks, or from the place where its owner has put it."""
+        """Take a key in chunks, or from the blob into which its owner has put it."""
         tenant = current_tenant.get()
         if not tenant.may_register_keys:
             raise PermissionDeniedError("register_keys")
@@ -99,11 +98,9 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
 
     def ListKeys(self, request: keys_pb2.ListKeysRequest, context: ServicerContext) -> keys_pb2.ListKeysResponse:
         """List a page of the tenant's keys; its token is the last id of the previous page."""
-        size = min(request.page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
-        keys = list(itertools.islice(self._keys.after(current_tenant.get(), request.page_token), size + 1))
-        return keys_pb2.ListKeysResponse(
-            keys=map(key_to_proto, keys[:size]), next_page_token=keys[size - 1].key_id if len(keys) > size else ""
-        )
+        keys = self._keys.after(current_tenant.get(), request.page_token)
+        listed, token = page(keys, request.page_size, lambda record: record.key_id)
+        return keys_pb2.ListKeysResponse(keys=map(key_to_proto, listed), next_page_token=token)
 
     def DeleteKey(self, request: keys_pb2.DeleteKeyRequest, context: ServicerContext) -> keys_pb2.DeleteKeyResponse:
         """Delete a key."""

@@ -1,4 +1,4 @@
-"""ModelService: the models that are served."""
+"""ModelService: describes the models that are served."""
 
 from grpc import ServicerContext
 
@@ -6,9 +6,8 @@ from sealserve.errors import PermissionDeniedError
 from sealserve.protocol.wire import model_to_proto
 from sealserve.v1 import model_pb2, model_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
+from sealserve_service.rpc.servicers.pages import page
 from sealserve_service.tenants.tenant import current_tenant
-
-MAX_PAGE_SIZE = 100
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
@@ -29,9 +28,6 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         tenant = current_tenant.get()
         if not tenant.may_list_models:
             raise PermissionDeniedError("list_models")
-        size = min(request.page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
-        models = [served.model for served in self._models.after(request.page_token, tenant)]
-        return model_pb2.ListModelsResponse(
-            models=map(model_to_proto, models[:size]),
-            next_page_token=models[size - 1].name if len(models) > size else "",
-        )
+        models = (served.model for served in self._models.after(request.page_token, tenant))
+        listed, token = page(models, request.page_size, lambda model: model.name)
+        return model_pb2.ListModelsResponse(models=map(model_to_proto, listed), next_page_token=token)

@@ -1,4 +1,4 @@
-"""PredictionService: items scored one by one, or on a stream."""
+"""PredictionService: scores items, one in a call or many on a stream."""
 
 import queue
 import time
@@ -54,8 +54,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
 
     def predict_engines(self) -> Iterator[Engine]:
         """Yield the engines whose items a client may send to Predict."""
-        # A seeded ciphertext is half as long as the full one that the cost counts. Longer items fit
-        # no message.
+        # The cost counts full ciphertexts, and seeded ones are half as long. Items that are longer
+        # than that fit into no message.
         longest = 2 * self._limits.max_message_bytes
         return (engine for engine in self._models.engines() if engine.offer.cost.request_bytes <= longest)
 
@@ -100,11 +100,11 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 try:
                     message = read_ahead.receive(_seconds_left(table))
                 except queue.Empty:
-                    table.is_draining = stopping.is_set()
+                    table.is_stopping = stopping.is_set()
                     yield from table.expire(time.monotonic())
                     table.check_idle(time.monotonic())
                     continue
-                table.is_draining = stopping.is_set()
+                table.is_stopping = stopping.is_set()
                 yield from table.expire(time.monotonic())
                 if message is None:
                     yield from table.abandon()

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from sealserve.errors import InputError
+from sealserve.errors import InputError, PlanError
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ServedModel
-from sealserve_service.catalog.sources import folder_sources, serve_source
-from sealserve_service.models.errors import ModelFileError
-from sealserve_service.settings import ModelFolder, ModelSource
+from sealserve_service.catalog.sources import folder_sources, load_source
+from sealserve_service.models.errors import InputRangeError, ModelFileError
+from sealserve_service.settings.model_source import ModelFolder, ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.serving import LIMITS
 
@@ -41,7 +41,7 @@ class Shelf:
     def _load(self, source: ModelSource) -> ServedModel:
         self.loaded.append(source.name)
         self.before_load(source)
-        return serve_source(source, trust_pickle=False, limits=LIMITS)
+        return load_source(source, trust_pickle=False, limits=LIMITS)
 
     def get(self, name: str) -> ServedModel:
         return self.library.models.get(name, ANONYMOUS)
@@ -371,3 +371,27 @@ def test_an_old_engine_lives_as_long_as_its_last_item(path: Path) -> None:
     assert old() is not None
     del scoring
     assert old() is None
+
+
+def test_an_error_names_the_file_of_its_model(tmp_path: Path) -> None:
+    """The operator of several models must not have to guess."""
+    write(path := tmp_path / "a.npz", 1.0)
+    np.save(rows := tmp_path / "rows.npy", np.ones((2, 3)))
+    faulty = [
+        ModelSource("a", path),
+        ModelSource("a", path, input_range=(1.0, 0.0)),
+        ModelSource("a", path, calibration=rows),
+        ModelSource("a", path, input_range=(0.0, 1.0), max_score_error=1e-30),
+    ]
+    for source in faulty:
+        with pytest.raises((InputRangeError, PlanError), match=r"a\.npz: "):
+            load_source(source, trust_pickle=False, limits=LIMITS)
+
+
+@pytest.mark.parametrize("content", [b"", b"1,2\n", b"\x93NUMPY"])
+def test_no_error_advises_to_allow_pickles(tmp_path: Path, content: bytes) -> None:
+    write(path := tmp_path / "a.npz", 1.0)
+    (rows := tmp_path / "rows.npy").write_bytes(content)
+    with pytest.raises(InputRangeError, match=r"rows\.npy is not a \.npy file of calibration rows") as caught:
+        load_source(ModelSource("a", path, calibration=rows), trust_pickle=False, limits=LIMITS)
+    assert "pickle" not in str(caught.value)

@@ -70,7 +70,7 @@ def test_a_new_token_makes_its_file(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_tokens_refuses_what_makes_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="'Clinic' names no tenant"):
+    with pytest.raises(InputError, match="'Clinic' is no name of a tenant"):
         run_tokens("new", "--tenant", "Clinic")
     path = tmp_path / "identities.toml"
     path.write_text("[tenants.")

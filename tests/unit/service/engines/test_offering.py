@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from sealserve.errors import PlanError
-from sealserve_service.catalog.registry import serve_model
+from sealserve_service.catalog.registry import prepare_model
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import LINEAR_ENGINES, PrivateWeights
-from sealserve_service.planning.planner import candidate_plans, cheapest_plan
+from sealserve_service.planning.planner import candidate_plans
 from tests.support.affine_models import affine
+from tests.support.plans import cheapest_plan
 from tests.support.serving import LIMITS, linear
 
 MODEL = affine("normal", (3, 20))
@@ -21,41 +22,41 @@ MODES = (None, 40)
 
 
 def test_every_layout_is_planned_in_every_mode() -> None:
-    options = list(offering.options(LINEAR, MODEL.grid, modes=MODES))
-    assert [(option.engine_type, option.hiding_bits) for option in options] == [
+    layouts = list(offering.plan_layouts(LINEAR, MODEL.grid, modes=MODES))
+    assert [(planned.engine_type, planned.hiding_bits) for planned in layouts] == [
         (engine_type, bits) for engine_type in LINEAR_ENGINES for bits in MODES
     ]
-    for option in options:
-        rules, bits = option.engine_type.rules, option.hiding_bits
+    for planned in layouts:
+        rules, bits = planned.engine_type.rules, planned.hiding_bits
         expected = candidate_plans(rules, *MODEL.planned, hiding_bits=bits)
-        assert [plan.parameters for plan in option.plans] == [plan.parameters for plan in expected]
-        assert not isinstance(option.chosen, PlanError)
-        assert option.chosen in option.plans
-        assert option.chosen.parameters == cheapest_plan(rules, *MODEL.planned, hiding_bits=bits).parameters
+        assert [plan.parameters for plan in planned.plans] == [plan.parameters for plan in expected]
+        assert not isinstance(planned.chosen, PlanError)
+        assert planned.chosen in planned.plans
+        assert planned.chosen.parameters == cheapest_plan(rules, *MODEL.planned, hiding_bits=bits).parameters
 
 
 @pytest.mark.parametrize("bits", MODES)
 def test_what_is_served_is_what_was_chosen(bits: int | None) -> None:
     private = None if bits is None else PrivateWeights(bits, find_no_key)
-    served = serve_model("model", LINEAR, MODEL.grid, LIMITS, private=private)
-    options = list(offering.options(LINEAR, MODEL.grid, modes=[bits]))
-    for option, offer in zip(options, served.model.offers, strict=True):
-        assert not isinstance(option.chosen, PlanError)
-        assert offer.layout is option.engine_type.rules.layout
-        assert offer.parameters == option.chosen.parameters
+    served = prepare_model("model", LINEAR, MODEL.grid, LIMITS, private=private)
+    layouts = list(offering.plan_layouts(LINEAR, MODEL.grid, modes=[bits]))
+    for planned, offer in zip(layouts, served.model.offers, strict=True):
+        assert not isinstance(planned.chosen, PlanError)
+        assert offer.layout is planned.engine_type.rules.layout
+        assert offer.parameters == planned.chosen.parameters
         assert offer.private_weights is (bits is not None)
 
 
 def test_a_layout_that_cannot_take_the_model_says_why_and_the_first_one_has_to(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    first, *others = offering.options(LINEAR, MODEL.grid, modes=[None], max_score_error=0.0)
+    first, *others = offering.plan_layouts(LINEAR, MODEL.grid, modes=[None], max_score_error=0.0)
     assert first.plans
     assert isinstance(first.chosen, PlanError)
     with pytest.raises(PlanError, match="within 0"):
         list(offering.engines("model", LINEAR, MODEL.grid, [first, *others]))
     assert not caplog.messages
-    (good, _) = offering.options(LINEAR, MODEL.grid, modes=[None])
+    (good, _) = offering.plan_layouts(LINEAR, MODEL.grid, modes=[None])
 
     def no_engine(*_: object) -> Engine:
         raise PlanError("too many classes")
@@ -70,12 +71,12 @@ def test_a_layout_that_cannot_take_the_model_says_why_and_the_first_one_has_to(
 
 
 def test_the_error_is_observed_on_the_operators_rows() -> None:
-    (option, *_) = offering.options(LINEAR, MODEL.grid, modes=[None])
-    plan = option.chosen
+    (planned, *_) = offering.plan_layouts(LINEAR, MODEL.grid, modes=[None])
+    plan = planned.chosen
     assert not isinstance(plan, PlanError)
     rows = np.random.default_rng(1).uniform(MODEL.grid.minimum, MODEL.grid.maximum, (7, 20))
     observed = offering.observed_error(LINEAR, plan, MODEL.grid, rows)
     assert observed.row_count == 7
     assert 0 < observed.score_error <= plan.score_error_bound + plan.input_rounding_error_bound
-    (engine, *_) = offering.engines("model", LINEAR, MODEL.grid, [option], calibration=rows)
+    (engine, *_) = offering.engines("model", LINEAR, MODEL.grid, [planned], calibration=rows)
     assert engine.offer.observed_error == observed

@@ -222,7 +222,7 @@ def test_abandoned_items_are_named(table: ItemTable) -> None:
 
 def test_a_draining_table_finishes_what_it_has(table: ItemTable) -> None:
     ends(table, begin(1), first(1))
-    table.is_draining = True
+    table.is_stopping = True
     answers = ends(table, begin(2), second(1))
     assert_error(answers[0][1], DrainingError(1.0))
     assert_scored(answers[1][1])

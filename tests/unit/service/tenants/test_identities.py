@@ -59,15 +59,15 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "a second table": (TENANT + TENANT, "twice|Cannot declare"),
     "an unknown word": (TENANT + "list_model = true", "'list_model'"),
     "an unknown table": ("[tenant.a]\n", "'tenant'"),
-    "tenants that are none": ("tenants = 3", "tenants is not a dict"),
-    "a tenant that is none": ("[tenants]\na = 3", "tenant 'a' is not a dict"),
+    "tenants that are none": ("tenants = 3", "tenants is not a table"),
+    "a tenant that is none": ("[tenants]\na = 3", "tenant 'a' is not a table"),
     "a name in capitals": ("[tenants.A]", "tenant 'A'"),
     "a name with a slash": ('[tenants."a/b"]', "tenant 'a/b'"),
     "the anonymous tenant": ("[tenants.anonymous]", "is taken"),
-    "models that are no list": ('[tenants.a]\nmodels = "*"', "models is not a list"),
-    "a model that is no name": ("[tenants.a]\nmodels = [3]", "models is not a str"),
-    "a permission that is no bool": ('[tenants.a]\nlist_models = "no"', "list_models is not a bool"),
-    "a quota that is none": (TENANT + "quota = 3", "quota is not a dict"),
+    "models that are no list": ('[tenants.a]\nmodels = "*"', "tenant 'a': models is not an array"),
+    "a model that is no name": ("[tenants.a]\nmodels = [3]", "models is not a string"),
+    "a permission that is no bool": ('[tenants.a]\nlist_models = "no"', "list_models is not true or false"),
+    "a quota that is none": (TENANT + "quota = 3", "quota is not a table"),
     "an unknown quota": (TENANT + "quota = { rows = 3 }", "not 'rows'"),
     "a quota of nothing": (TENANT + "quota = { key_bytes = 0 }", "key_bytes is not a number above 0"),
     "a quota that is no number": (TENANT + "quota = { key_bytes = true }", "key_bytes is not a number above 0"),
@@ -86,9 +86,9 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "an expiry that is a day": (
         TENANT + f'[[tokens]]\ntenant = "a"\nsha256 = "{DIGEST}"\nexpires = 2026-06-01',
-        "expires is not a datetime",
+        "expires is not a date with a time",
     ),
-    "tokens that are a table": (TENANT + "[tokens]", "tokens is not a list"),
+    "tokens that are a table": (TENANT + "[tokens]", "tokens is not an array"),
 }
 
 

@@ -15,7 +15,7 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanErro
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
-from sealserve_service.catalog.registry import serve_model
+from sealserve_service.catalog.registry import prepare_model
 from sealserve_service.engines.linear.column import MAX_HELD_BYTES, ColumnEngine, folds
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
@@ -112,7 +112,7 @@ def test_what_a_client_reads(number: int) -> None:
         if p.parameters.parameter_set == LAYOUTS["column"].open_parameter_sets[number]
     ][-1]
     wanted = plan.score_error_bound
-    served = serve_model("model", linear(model.weights, model.intercept), model.grid, LIMITS, max_score_error=wanted)
+    served = prepare_model("model", linear(model.weights, model.intercept), model.grid, LIMITS, max_score_error=wanted)
     codec, engine = RowCodec(served.model, offer=choose(served.model, 1, LAYOUTS["column"])), served.engines[1]
     assert codec.offer.parameters == plan.parameters
     rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 20)])
@@ -125,7 +125,7 @@ def test_what_a_client_reads(number: int) -> None:
 
 def test_seeded_ciphertexts_among_full_ones() -> None:
     model = affine("normal", (3, 40))
-    served = serve_model("model", linear(model.weights, model.intercept), model.grid, LIMITS)
+    served = prepare_model("model", linear(model.weights, model.intercept), model.grid, LIMITS)
     codec = RowCodec(served.model, offer=choose(served.model, 1, LAYOUTS["column"]))
     rows = random_rows(model.grid, 100)
     encrypted = codec.encrypt(rows)
@@ -379,7 +379,7 @@ def test_a_batch_that_would_hold_too_much_is_not_offered(caplog: pytest.LogCaptu
         ColumnEngine(plan_of(SMALLEST, np.ones((most + 1, 1), np.int64)))
     model = affine("normal", (1000, 4))
     with caplog.at_level(logging.WARNING):
-        served = serve_model("wide", linear(model.weights, model.intercept), model.grid, LIMITS)
+        served = prepare_model("wide", linear(model.weights, model.intercept), model.grid, LIMITS)
     assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
     assert "model wide is not served in layout column: a batch with 1000 classes would hold 93 MB" in caplog.text
 
@@ -388,11 +388,11 @@ def test_a_model_that_only_rows_can_serve_as_asked(caplog: pytest.LogCaptureFixt
     model = affine("normal", (10, 300))
     regression = linear(model.weights, model.intercept)
     with caplog.at_level(logging.WARNING):
-        served = serve_model("fine", regression, model.grid, LIMITS, max_score_error=1e-6)
+        served = prepare_model("fine", regression, model.grid, LIMITS, max_score_error=1e-6)
     assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
     assert (
         "model fine is not served in layout column: no parameter set keeps the score error within 1e-06" in caplog.text
     )
-    both = serve_model("coarse", regression, model.grid, LIMITS)
+    both = prepare_model("coarse", regression, model.grid, LIMITS)
     assert [offer.layout for offer in both.model.offers] == [LAYOUTS["row"], LAYOUTS["column"]]
     assert both.model.offers[1].cost.held_bytes == 6 * 10 * SMALLEST.polynomial_bytes

@@ -11,7 +11,7 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
-from sealserve_service.catalog.registry import serve_model
+from sealserve_service.catalog.registry import prepare_model
 from sealserve_service.engines.linear.row import RowEngine
 from sealserve_service.planning.row import RowPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
@@ -98,7 +98,7 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     """The planner's choice through the SDK's own encryption and decryption."""
     model = affine("normal", (10, 200))
     regression = linear(model.weights, model.intercept)
-    served = serve_model("model", regression, model.grid, LIMITS, max_score_error=max_score_error)
+    served = prepare_model("model", regression, model.grid, LIMITS, max_score_error=max_score_error)
     codec, engine = RowCodec(served.model), served.engines[0]
     assert codec.offer.parameters.parameter_set.name == name
     assert isinstance(engine, RowEngine)

@@ -1,10 +1,12 @@
 """What every key store does: one suite for all three, Azure's against a real Azurite."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,16 +48,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=["memory", "filesystem", "azure"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[KeyStore]:
+def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Callable[[], KeyStore]]:
+    """Opens the store of one location, as each process does."""
+    opened: Callable[[], KeyStore]
     if request.param == "memory":
-        store: KeyStore = MemoryKeyStore(MAX_BYTES, clock=clock)
+        opened = partial(MemoryKeyStore, MAX_BYTES, clock=clock)
     elif request.param == "filesystem":
-        store = FilesystemKeyStore(tmp_path / "keys", clock=clock)
+        opened = partial(FilesystemKeyStore, tmp_path / "keys", clock=clock)
     else:
         azurite: Azurite = request.getfixturevalue("azurite")
-        store = with_connection_string(azurite.connection_string, azurite.new_container(), clock=clock)
-    yield store
-    store.close()
+        opened = partial(with_connection_string, azurite.connection_string, azurite.new_container(), clock=clock)
+    with contextlib.ExitStack() as closing:
+        yield lambda: closing.enter_context(contextlib.closing(opened()))
+
+
+@pytest.fixture
+def store(open_store: Callable[[], KeyStore]) -> KeyStore:
+    return open_store()
 
 
 def record_of(data: bytes, tenant: str = "alice", lives: timedelta = HOUR, created: datetime = START) -> KeyRecord:
@@ -309,5 +318,14 @@ def test_what_is_no_record_is_refused(text: str) -> None:
         record_from_json(text, "alice", "0" * 64)
 
 
-def test_which_stores_processes_share(store: KeyStore) -> None:
-    assert store.is_shared == (not isinstance(store, MemoryKeyStore))
+def test_all_processes_see_the_keys_of_a_location_except_in_memory(
+    store: KeyStore, open_store: Callable[[], KeyStore]
+) -> None:
+    record = record_of(DATA)
+    store.put(record, DATA)
+    other = open_store()
+    if isinstance(store, MemoryKeyStore):
+        with pytest.raises(KeyNotFoundError):
+            other.get(record.tenant, record.key_id)
+    else:
+        assert other.read(record.tenant, record.key_id) == DATA

@@ -20,7 +20,7 @@ import pytest
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError, QuotaExceededError
 from sealserve_service.keys.stores import filesystem
 from sealserve_service.keys.stores.filesystem import FilesystemKeyStore
-from sealserve_service.settings.values import KeyStoreSettingsError
+from sealserve_service.settings.errors import KeyStoreSettingsError
 from tests.support.registered_keys import HOUR, let_put, putting_process, record_of
 from tests.support.serving import HANG_SECONDS
 
@@ -75,7 +75,7 @@ def test_only_the_owner_may_look(key_path: Path, directory: Path) -> None:
 def test_no_directory_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "keys"):
-        with pytest.raises(KeyStoreSettingsError, match=r"file.*: no directory for keys: "):
+        with pytest.raises(KeyStoreSettingsError, match=r"file.*: the directory for keys cannot be made: "):
             FilesystemKeyStore(place)
 
 

@@ -1,4 +1,4 @@
-"""Watch: the thread that loads models on request, or when their files change."""
+"""Reloader: the thread that loads models again, on request or when their files change."""
 
 import threading
 
@@ -7,10 +7,11 @@ from sealserve_service.catalog.library import ModelLibrary
 _LAST_LOAD_SECONDS = 2.0
 
 
-class Watch:
+class Reloader:
     """Has a library follow its files.
 
     Args:
+        library: the models; only this thread calls it.
         interval_seconds: how often to look at the files; None for on request only.
     """
 
@@ -20,15 +21,15 @@ class Watch:
         self._wake = threading.Event()
         self._is_closed = False
         # A load that takes too long must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
         self._thread.start()
 
     def reload(self) -> None:
-        """Have the library load what has changed, in the watch's thread; return at once."""
+        """Have the library load what has changed, in the reloader's thread; return at once."""
         self._wake.set()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop loading; wait at most _LAST_LOAD_SECONDS for a load that is under way."""
         self._is_closed = True
         self._wake.set()
         self._thread.join(_LAST_LOAD_SECONDS)

@@ -1,4 +1,4 @@
-"""Noise of the EI slots engine: an estimate, from its variance, of the error of scores.
+"""The error of scores of the EI slots engine: an estimate from the variance of its noise.
 
 The terms, as energies E|noise|^2 of one slot, with sigma the standard deviation of SEAL's noise and
 s uniform ternary:

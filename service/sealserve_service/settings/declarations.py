@@ -1,0 +1,244 @@
+"""The declarations of options: each once, with its type, default, help, variable and own check.
+
+To add an option, declare it in its group. What it contradicts is checked in `Settings`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
+from sealserve_service.settings.values import (
+    MAX_MESSAGE_BYTES,
+    MAX_SECONDS,
+    Bytes,
+    File,
+    InputRange,
+    ModelFile,
+    PerModel,
+    Positive,
+    Seconds,
+    lower_case,
+    model_file,
+    with_host,
+)
+
+MODELS = "models"
+SERVED = "how models are served"
+CALLERS = "the address, and who may call"
+KEYS = "registered keys, and encrypted-inference clients"
+QUOTAS = "quotas of a tenant, in each process, unless the file of identities says otherwise"
+LOG = "log and metrics"
+LIMITS = "limits, sizes and timeouts"
+
+
+def _option(
+    group: str, default: Any, text: str, metavar: str = "", *, unset: str = "", variable: str = "", **checks: Any
+) -> Any:
+    """Declare an option.
+
+    Args:
+        group: the heading that it belongs under.
+        default: its value if it is not given.
+        text: what it is for.
+        metavar: the form of its value; "" for a choice or a switch.
+        unset: what holds if it is not given, where the default does not tell.
+        variable: its environment variable, if that is not SEALSERVE_ and the field's name.
+        checks: pydantic's constraints of its value.
+    """
+    extra: dict[str, Any] = {"group": group, "metavar": metavar, "unset": unset, "variable": variable}
+    return Field(default, description=text, json_schema_extra=extra, **checks)
+
+
+class Declarations(BaseModel):
+    """The options of the service, in the order of their groups."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    model: tuple[Annotated[ModelFile, BeforeValidator(model_file)], ...] = _option(
+        MODELS,
+        (),
+        "a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the SHA-256 that "
+        "it must have; repeatable",
+        "[NAME=]PATH[@sha256:HEX]",
+        unset="every model in the model folder",
+    )
+    model_folder: File | None = _option(
+        MODELS,
+        None,
+        "where relative paths of --model begin; without --model, every model in it is served",
+        "DIRECTORY",
+        variable="AZUREML_MODEL_DIR",
+    )
+    watch: bool = _option(
+        MODELS,
+        False,
+        "follow the models' files as they change, not only on SIGHUP; one that cannot be loaded changes nothing",
+    )
+
+    trust_pickle: bool = _option(SERVED, False, "load pickles; loading a pickle runs code of its author")
+    input_range: PerModel[InputRange] = _option(
+        SERVED,
+        (),
+        "least and greatest value of every feature; for one model or for all",
+        "[NAME=]LO,HI",
+        unset="that of the calibration rows, or of the model's own scaler",
+    )
+    input_step: PerModel[Positive] = _option(
+        SERVED,
+        (),
+        "distance between neighbours on the features' grid; for one model or for all",
+        "[NAME=]STEP",
+        unset="1/255 of the range",
+    )
+    calibration: PerModel[File] = _option(
+        SERVED,
+        (),
+        "rows that give each feature's range, and on which errors are observed; for one model or for all",
+        "[NAME=]X.npy",
+    )
+    max_score_error: PerModel[Positive] = _option(
+        SERVED,
+        (),
+        "the largest proven score error that is acceptable; a smaller one costs more; for one model or for all",
+        "[NAME=]E",
+        unset="the planner's choice",
+    )
+    weights: Annotated[Literal["private", "open"], BeforeValidator(lower_case)] = _option(
+        SERVED,
+        "private",
+        "what replies tell about the weights. private: nothing but the scores, to clients that keep to the protocol. "
+        "open: all weights, to anyone who sees a request with its reply; faster, for models that are public",
+    )
+    hiding_bits: int = _option(
+        SERVED,
+        DEFAULT_HIDING_BITS,
+        "a private reply is within 2^-N of one that depends on its scores only; costs N bits of the ciphertext "
+        "modulus, half of them from the weights",
+        "N",
+        ge=1,
+        le=128,
+    )
+
+    address: str = _option(CALLERS, "127.0.0.1:50051", "where to listen; port 0 picks a free one", "HOST:PORT")
+    processes: int = _option(CALLERS, 1, "serving processes on the port", "N", ge=1, le=1024)
+    tls_certificate: File | None = _option(
+        CALLERS,
+        None,
+        "PEM of the service's certificate and those between it and its authority; this file and those below may "
+        "change while the service runs",
+        "FILE",
+    )
+    tls_private_key: File | None = _option(CALLERS, None, "PEM of its private key", "FILE")
+    tls_client_ca: File | None = _option(
+        CALLERS, None, "PEM of an authority; every client must have a certificate that it signed", "FILE"
+    )
+    identities: File | None = _option(
+        CALLERS,
+        None,
+        "tenants, their tokens and what they may do: see `sealserve tokens`",
+        "FILE",
+        unset="all callers are one tenant",
+    )
+    insecure: bool = _option(CALLERS, False, "serve plaintext, even where other machines can read it")
+
+    key_store: str = _option(
+        KEYS,
+        "",
+        "where registered keys are kept, for private weights and encrypted-inference clients: memory, none, a "
+        "directory such as ./keys, https://ACCOUNT.blob.core.windows.net/CONTAINER with a managed identity, or "
+        "azure:CONTAINER with SEALSERVE_KEY_STORE_CONNECTION_STRING",
+        "LOCATION",
+        unset="memory, or none with several processes",
+    )
+    key_store_connection_string: SecretStr = _option(
+        KEYS,
+        SecretStr(""),
+        "connection string of the Azure storage account, for a key store azure:CONTAINER; it has no flag, since every "
+        "user of a machine can read the flags",
+        "STRING",
+    )
+    identity_client_id: str = _option(
+        KEYS,
+        "",
+        "client id of a user-assigned managed identity, for a key store that is a URL",
+        "ID",
+        unset="the system-assigned one",
+        variable="AZURE_CLIENT_ID",
+    )
+    key_days: float = _option(KEYS, 30.0, "how long a key is kept at most", "DAYS", gt=0, le=36_500)
+    ei_engine: Annotated[Literal["seal", "eiserver", "none"], BeforeValidator(lower_case)] | None = _option(
+        KEYS,
+        None,
+        "what scores for encrypted-inference clients: seal, SEAL 4.4; eiserver, their own EIServer, hundreds of times "
+        "slower; none, nothing. Replies to them hide no weights",
+        unset="seal, or none with private weights",
+    )
+
+    rows_per_minute: Positive | None = _option(
+        QUOTAS, None, "rows a minute; a minute's worth may come at once", "N", unset="no bound"
+    )
+    requests_per_minute: Positive | None = _option(
+        QUOTAS,
+        None,
+        "requests a minute, items of streams included; a minute's worth may come at once",
+        "N",
+        unset="no bound",
+    )
+    bytes_in_flight: Positive | None = _option(
+        QUOTAS, None, "bytes of ciphertexts that have no answer yet", "N", unset="no bound"
+    )
+    key_bytes: Positive | None = _option(
+        QUOTAS, None, "bytes of registered keys, in all processes together", "N", unset="no bound"
+    )
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)] = _option(
+        LOG, "info", "how much to log on stderr"
+    )
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower_case)] = _option(
+        LOG, "text", "lines for people, or for programs: one JSON object each"
+    )
+    metrics_address: Annotated[str, BeforeValidator(with_host)] = _option(
+        LOG,
+        "",
+        "where to answer GET /metrics for Prometheus, in plain HTTP, on this machine unless another host is named",
+        "[HOST:]PORT",
+        unset="nowhere",
+    )
+
+    max_message_bytes: int = _option(LIMITS, 2 << 20, "bytes of one message", "N", gt=0, le=MAX_MESSAGE_BYTES)
+    max_open_items: int = _option(
+        LIMITS, 256, "items that one stream has begun and not ended", "N", gt=0, le=(1 << 32) - 1
+    )
+    window_bytes: Bytes = _option(LIMITS, 8 << 20, "bytes of ciphertexts in flight on one stream", "N")
+    max_key_bytes: Bytes = _option(LIMITS, 16 << 20, "bytes of one registered key", "N")
+    key_memory_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of all keys, where they are kept in memory", "N")
+    key_cache_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of memory for keys that are ready for use", "N")
+    max_concurrent_calls: int = _option(
+        LIMITS,
+        256,
+        "calls that one process serves at once, if its memory allows; more are refused",
+        "N",
+        gt=0,
+        le=10_000,
+    )
+    item_timeout_seconds: Seconds = _option(
+        LIMITS,
+        60.0,
+        "time from an item's header to its last chunk, or longer if the item is large",
+        "SECONDS",
+    )
+    idle_timeout_seconds: float = _option(
+        LIMITS,
+        300.0,
+        "how long a stream without open items may be silent; 0 for no limit",
+        "SECONDS",
+        ge=0,
+        le=MAX_SECONDS,
+    )
+    handshake_timeout_seconds: Seconds = _option(
+        LIMITS, 20.0, "how long a new connection may take until it can carry calls", "SECONDS"
+    )
+    grace_seconds: float = _option(
+        LIMITS, 20.0, "how long calls in flight may go on after SIGTERM", "SECONDS", ge=0, le=MAX_SECONDS
+    )

@@ -1,0 +1,49 @@
+"""The source of a model: its file, and what the operator says of it; or a folder of such files."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The file of a model, and what the operator says of the model.
+
+    Attributes:
+        name: under which the model is served.
+        path: of the model's file.
+        input_range: least and greatest value of every feature; None for that of the calibration
+            rows, or else of the model's own scaler.
+        input_step: distance between neighbours on the grid; None for 1/255 of the range.
+        calibration: a file of typical rows, .npy; None if there is none.
+        max_score_error: the largest acceptable error bound; None for the planner's default.
+        sha256: of the model's file, in lower-case hexadecimal digits; "" for any file.
+    """
+
+    name: str
+    path: Path
+    input_range: tuple[float, float] | None = None
+    input_step: float | None = None
+    calibration: Path | None = None
+    max_score_error: float | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder whose model files, at any depth, are served under their names without the extension.
+
+    Attributes:
+        path: of the folder.
+        named: what the operator says of single models; their paths are not used.
+        others: what the operator says of all others; its name and path are not used.
+    """
+
+    path: Path
+    named: tuple[ModelSource, ...]
+    others: ModelSource
+
+    def source(self, path: Path) -> ModelSource:
+        """Return the source that a file of the folder is."""
+        said = next((source for source in self.named if source.name == path.stem), self.others)
+        return dataclasses.replace(said, name=path.stem, path=path)
