@@ -19,11 +19,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Batcher, Method, Result, predictions
+from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.messages import item_requests
+from sealserve._codec.operation import Action, Call, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
-from sealserve._codec.steps import Call, Finished, Operation, ScoreBatches, Step, advance
 from sealserve._rpc.calls import send_item_async
 from sealserve._rpc.channel import open_aio_channel, token_metadata
 from sealserve._rpc.connections import Connections, call_async
@@ -161,7 +161,7 @@ class AsyncClient:
         self,
         rows: Iterable[Any] | AsyncIterable[Any],
         *,
-        method: Method = "predict",
+        method: PredictionMethod = "predict",
         rows_per_item: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[tuple[int, Any], None]:
@@ -215,33 +215,33 @@ class AsyncClient:
         """Decrypt the reply to an item of this client: see `Client.decrypt`."""
         return await asyncio.to_thread(self._session.decrypt, reply)
 
-    # Steps
+    # Operations
 
     async def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Take the steps of an operation and return its result. It computes in threads."""
+        """Perform the actions of an operation and return its result. It computes in threads."""
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         answer: Any = None
         error: SealserveError | None = None
         while True:
-            step = await asyncio.to_thread(advance, operation, answer, error)
-            if isinstance(step, Finished):
-                result: T = step.result
+            action = await asyncio.to_thread(advance, operation, answer, error)
+            if isinstance(action, Finished):
+                result: T = action.result
                 return result
             answer = error = None
             try:
-                answer = await self._answer(step, seconds)
+                answer = await self._answer(action, seconds)
             except SealserveError as failure:
                 error = failure
 
-    async def _answer(self, step: Step, seconds: float) -> Any:
-        if isinstance(step, Call):
-            unanswered = FIRST_CONTACT_SECONDS if step.is_first_contact else seconds
-            return await call_async(self._connections, step.method, step.request, seconds, unanswered)
-        if isinstance(step, ScoreBatches):
-            results = self._score_batches(_each(step.batches), step.model, seconds)
-            return self._session.joined([result async for result in results])
-        async with self._locks[step.lock]:
-            return await self._run(step.operation, seconds)
+    async def _answer(self, action: Action, seconds: float) -> Any:
+        if isinstance(action, Call):
+            unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds
+            return await call_async(self._connections, action.method, action.request, seconds, unanswered)
+        if isinstance(action, ScoreBatches):
+            results = self._score_batches(_each(action.batches), action.model, seconds)
+            return self._session.join_scores([result async for result in results])
+        async with self._locks[action.lock]:
+            return await self._run(action.operation, seconds)
 
     async def _score_batches(
         self, batches: AsyncIterator[Batch], model: Model, seconds: float

@@ -16,11 +16,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Method, Result, predictions
+from sealserve._codec.batches import Batch, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.messages import item_requests
+from sealserve._codec.operation import Call, Operation, ScoreBatches
 from sealserve._codec.session import Session
-from sealserve._codec.steps import Call, Operation, ScoreBatches
 from sealserve._rpc.calls import send_item
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.connections import Connections, call
@@ -184,7 +184,7 @@ class Client:
         self,
         rows: Iterable[Any],
         *,
-        method: Method = "predict",
+        method: PredictionMethod = "predict",
         rows_per_item: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[tuple[int, Any]]:
@@ -289,29 +289,29 @@ class Client:
         """
         return self._session.decrypt(reply)
 
-    # Steps
+    # Operations
 
     def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Take the steps of an operation and return its result."""
+        """Perform the actions of an operation and return its result."""
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         answer: Any = None
         error: SealserveError | None = None
         while True:
             try:
-                step = operation.send(answer) if error is None else operation.throw(error)
+                action = operation.send(answer) if error is None else operation.throw(error)
             except StopIteration as end:
                 result: T = end.value
                 return result
             answer = error = None
             try:
-                if isinstance(step, Call):
-                    unanswered = FIRST_CONTACT_SECONDS if step.is_first_contact else seconds
-                    answer = call(self._connections, step.method, step.request, seconds, unanswered)
-                elif isinstance(step, ScoreBatches):
-                    answer = self._session.joined(self._score_batches(iter(step.batches), step.model, seconds))
+                if isinstance(action, Call):
+                    unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds
+                    answer = call(self._connections, action.method, action.request, seconds, unanswered)
+                elif isinstance(action, ScoreBatches):
+                    answer = self._session.join_scores(self._score_batches(iter(action.batches), action.model, seconds))
                 else:
-                    with self._locks[step.lock]:
-                        answer = self._run(step.operation, seconds)
+                    with self._locks[action.lock]:
+                        answer = self._run(action.operation, seconds)
             except SealserveError as failure:
                 error = failure
 

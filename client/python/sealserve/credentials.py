@@ -64,7 +64,7 @@ class Credentials:
     def _asks_for_tls(self) -> bool:
         return bool(self.ca_certificate or self.client_certificate or self.server_name)
 
-    def use_tls(self, address: str) -> bool:
+    def uses_tls(self, address: str) -> bool:
         """Tell whether to speak TLS to an address."""
         return self._asks_for_tls or not (self.insecure or is_loopback(host_of(address)))
 

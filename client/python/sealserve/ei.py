@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from sealserve._codec.codec import EncryptedItem, fits_a_message
 from sealserve._codec.messages import item_requests
-from sealserve._rpc.calls import called, send_item
+from sealserve._rpc.calls import call_once, send_item
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.retry import retried
+from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
 from sealserve.he.ei_format import check_reply
@@ -103,7 +103,7 @@ class EIClient:
         with self._lock:
             if self._model is None:
                 request = model_pb2.GetModelRequest(model=self._model_name)
-                response = retried(lambda left: called(self._methods.get_model, request, left), self._timeout_seconds)
+                response = run_with_retries(partial(call_once, self._methods.get_model, request), self._timeout_seconds)
                 self._model = model_from_proto(response.model)
                 self._model_name = self._model.name  # the next time it might no longer be the only model
             return self._model
@@ -139,7 +139,7 @@ class EIClient:
             InputError: a row is refused; nothing was sent then.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
-        output, scores = self._scored(X)
+        output, scores = self._score_rows(X)
         return output.predict(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -147,7 +147,7 @@ class EIClient:
 
         Raises what predict raises.
         """
-        output, scores = self._scored(X)
+        output, scores = self._score_rows(X)
         return output.decision_function(scores)
 
     def score(self, ciphertexts: Sequence[str]) -> list[str]:
@@ -170,16 +170,16 @@ class EIClient:
         except (binascii.Error, ValueError, TypeError) as error:
             raise InputError("ciphertexts are base64 strings, as `encrypt` returns them") from error
         try:
-            return self._reply(data)
+            return self._request_scores(data)
         except KeyNotFoundError:
             with self._lock:
                 self._key_id = ""
         except StaleConfigError:
             with self._lock:
                 self._model = None
-        return self._reply(data)
+        return self._request_scores(data)
 
-    def _reply(self, ciphertexts: list[bytes]) -> list[str]:
+    def _request_scores(self, ciphertexts: list[bytes]) -> list[str]:
         model = self.model
         offer = _offer(model)
         header = ItemHeader(
@@ -201,8 +201,8 @@ class EIClient:
             fits_a_message=fits_a_message(byte_count, offer, limits),
             max_message_bytes=limits.max_message_bytes,
         )
-        pieces = retried(partial(self._send, item), self._timeout_seconds).scores
-        return [_checked(piece) for piece in pieces]
+        pieces = run_with_retries(partial(self._send, item), self._timeout_seconds).scores
+        return [_encode_piece(piece) for piece in pieces]
 
     def _send(self, item: EncryptedItem, timeout_seconds: float) -> EncryptedReply:
         return send_item(
@@ -214,7 +214,7 @@ class EIClient:
             in_one_message=item.fits_a_message,
         )
 
-    def _scored(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
+    def _score_rows(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
         """Score rows one by one, and all again should the labels change on the way."""
         for _ in range(_ATTEMPTS):
             model = self.model
@@ -235,7 +235,7 @@ def _offer(model: Model) -> Offer:
     )
 
 
-def _checked(piece: object) -> str:
+def _encode_piece(piece: object) -> str:
     """Return a piece of a reply in base64, if it is a ciphertext that encrypted-inference can take.
 
     Raises:

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from sealserve._codec.messages import key_messages
-from sealserve._rpc.calls import called
+from sealserve._rpc.calls import call_once
 from sealserve._rpc.channel import open_channel
-from sealserve._rpc.retry import retried
+from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
@@ -122,14 +122,14 @@ class KeyRegistry:
             KeyNotFoundError: it is not registered, or has expired.
         """
         request = keys_pb2.GetKeyRequest(key_id=key_id)
-        return key_from_proto(self._called(self._stub.GetKey, request).key)
+        return key_from_proto(self._call(self._stub.GetKey, request).key)
 
     def list(self) -> Iterator[KeyRecord]:
         """Yield the records of all keys, ordered by id."""
         token = ""
         while True:
             request = keys_pb2.ListKeysRequest(page_token=token)
-            page = self._called(self._stub.ListKeys, request)
+            page = self._call(self._stub.ListKeys, request)
             yield from map(key_from_proto, page.keys)
             token = page.next_page_token
             if not token:
@@ -141,12 +141,13 @@ class KeyRegistry:
         Raises:
             KeyNotFoundError: it is not registered, or has expired.
         """
-        self._called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
+        self._call(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
 
-    def _called(self, method: Callable[..., Any], request: Any) -> Any:
-        return retried(partial(called, method, request), self._timeout_seconds)
+    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        return run_with_retries(partial(call_once, method, request), self._timeout_seconds)
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
-        register = self._stub.RegisterKey
-        response = retried(lambda left: called(register, key_messages(header, data), left), self._timeout_seconds)
-        return key_from_proto(response.key)
+        def attempt(seconds_left: float) -> Any:  # each attempt needs an iterator of its own
+            return call_once(self._stub.RegisterKey, key_messages(header, data), seconds_left)
+
+        return key_from_proto(run_with_retries(attempt, self._timeout_seconds).key)

@@ -11,7 +11,7 @@ from sealserve._codec.codec import RowCodec
 from sealserve.errors import InputError, SealserveError
 from sealserve.protocol.output import Scored
 
-Method = Literal["predict", "decision_function", "predict_proba"]
+PredictionMethod = Literal["predict", "decision_function", "predict_proba"]
 
 _BLOCK_ROWS = 256  # of an array, quantized at once however few of them travel together
 
@@ -35,7 +35,7 @@ class Batch:
     error: InputError | None = None
 
     @classmethod
-    def refused(cls, index: int, codec: RowCodec, error: InputError) -> "Batch":
+    def of_refused_row(cls, index: int, codec: RowCodec, error: InputError) -> "Batch":
         """Make the batch of one row that was refused."""
         return cls(index, np.empty((1, 0)), codec, np.empty((1, 0), np.int64), error)
 
@@ -82,7 +82,7 @@ class Batcher:
         An array (rows, column_count) is read in blocks, anything else row by row.
         """
         if isinstance(rows, np.ndarray) and rows.ndim == 2:
-            yield from self._of_array(rows)
+            yield from self._batches_of_array(rows)
             return
         for row in rows:
             yield from self.add(row)
@@ -96,7 +96,7 @@ class Batcher:
             self._rows.append(self._codec.model.schema.rows([row]))
         except InputError as error:
             yield from self.flush()
-            yield Batch.refused(self._count(1), self._codec, error)
+            yield Batch.of_refused_row(self._count(1), self._codec, error)
         if len(self._rows) >= self._per_item:
             yield from self.flush()
 
@@ -105,7 +105,7 @@ class Batcher:
         if self._rows:
             rows = np.concatenate(self._rows)
             self._rows.clear()
-            yield from self._checked(rows)
+            yield from self._batches_of(rows)
 
     @property
     def _per_item(self) -> int:
@@ -120,7 +120,7 @@ class Batcher:
         self._next_index += row_count
         return self._next_index - row_count
 
-    def _of_array(self, rows: NDArray[Any]) -> Iterator[Batch]:
+    def _batches_of_array(self, rows: NDArray[Any]) -> Iterator[Batch]:
         start = 0
         while start < len(rows):
             self._renew_codec()
@@ -133,35 +133,35 @@ class Batcher:
                     yield from self.add(row)
                 yield from self.flush()
             else:
-                yield from self._checked(checked)
+                yield from self._batches_of(checked)
 
-    def _checked(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
+    def _batches_of(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
         """Yield the batches of rows, in order; rows that are refused have batches of their own."""
         try:
             yield from self._split(rows, self._codec.quantize(rows, clip=self._clip))
             return
         except InputError as error:
             if len(rows) == 1:
-                yield Batch.refused(self._count(1), self._codec, error)
+                yield Batch.of_refused_row(self._count(1), self._codec, error)
                 return
         start = 0
-        for place in [*self._refused_places(rows), len(rows)]:
-            if start < place:
-                good = rows[start:place]
+        for position in [*self._refused_positions(rows), len(rows)]:
+            if start < position:
+                good = rows[start:position]
                 yield from self._split(good, self._codec.quantize(good, clip=self._clip))
-            if place < len(rows):
-                yield from self._checked(rows[place : place + 1])
-            start = place + 1
+            if position < len(rows):
+                yield from self._batches_of(rows[position : position + 1])
+            start = position + 1
 
-    def _refused_places(self, rows: NDArray[np.float64]) -> list[int]:
-        """Return the places of the rows that cannot be quantized."""
-        places = list[int]()
-        for place in range(len(rows)):
+    def _refused_positions(self, rows: NDArray[np.float64]) -> list[int]:
+        """Return the positions of the rows that cannot be quantized."""
+        positions = list[int]()
+        for position in range(len(rows)):
             try:
-                self._codec.quantize(rows[place : place + 1], clip=self._clip)
+                self._codec.quantize(rows[position : position + 1], clip=self._clip)
             except InputError:
-                places.append(place)
-        return places
+                positions.append(position)
+        return positions
 
     def _split(self, rows: NDArray[np.float64], quantized: NDArray[np.int64]) -> Iterator[Batch]:
         for batch in split(rows, quantized, self._codec, self._per_item, first_index=self._next_index):
@@ -191,10 +191,10 @@ def split(
         yield Batch(first_index + start, rows[part], codec, quantized[part])
 
 
-def predictions(method: Method, result: Result) -> Iterator[tuple[int, Any]]:
+def predictions(method: PredictionMethod, result: Result) -> Iterator[tuple[int, Any]]:
     """Yield (index, prediction or error) for each row of a batch."""
     batch, scored = result
     if isinstance(scored, SealserveError):
-        yield from ((batch.first_index + place, scored) for place in range(len(batch.rows)))
+        yield from ((batch.first_index + position, scored) for position in range(len(batch.rows)))
     else:
         yield from enumerate(getattr(scored.output, method)(scored.scores), batch.first_index)

@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.encryptor_pool import EncryptorPool, MakeEncryptor, PooledEncryptor
+from sealserve._codec.encryptor_pool import EncryptorFactory, EncryptorPool, PooledEncryptor
 from sealserve._codec.offers import choose, packing_of
 from sealserve.errors import ParameterError, ReplyError
 from sealserve.he import _seal
@@ -117,7 +117,7 @@ class RowCodec:
         self._center_residues = self._centers % parameters.plain_modulus
         self._radii = np.array(self.offer.score_radii, np.int64)
         exported = self.secret_key.export(TOKEN)
-        make = MakeEncryptor(SeededEncryptor if seeded else Encryptor, parameters, exported)
+        make = EncryptorFactory(SeededEncryptor if seeded else Encryptor, parameters, exported)
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
         self._decryptor = Decryptor(parameters, exported)
         self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""

@@ -35,7 +35,7 @@ def choose(
     understood = [offer for offer in model.offers if layout in (None, offer.layout) and _is_understood(offer)]
     usable = [o for o in understood if parameter_set in (None, o.parameters.parameter_set.name)]
     if not usable:
-        raise ParameterError(f"model {model.name!r} is not offered {_described(understood, layout, parameter_set)}")
+        raise ParameterError(f"model {model.name!r} is not offered {_refusal(understood, layout, parameter_set)}")
     fitting = [o for o in usable if secret_key is None or secret_key.fits(o.parameters.parameter_set)]
     if not fitting:
         raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {_names(usable)}")
@@ -55,7 +55,7 @@ def _is_understood(offer: Offer) -> bool:
     return offer.layout.packing is not None and offer.required_key is required
 
 
-def _described(understood: list[Offer], layout: Layout | None, parameter_set: str | None) -> str:
+def _refusal(understood: list[Offer], layout: Layout | None, parameter_set: str | None) -> str:
     """Say what is not offered, and why."""
     if understood:
         return f"with parameter set {parameter_set!r}: these are offered: {_names(understood)}"

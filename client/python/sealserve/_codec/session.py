@@ -1,4 +1,4 @@
-"""Session: what a client knows between its calls, and its operations as steps. No I/O.
+"""Session: what a client knows between its calls, and what it can do, as operations. No I/O.
 
 A session knows the model, the keys, and the codecs that encrypt under them.
 """
@@ -11,12 +11,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Batcher, Method, Result, split
+from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, split
 from sealserve._codec.codec import EncryptedItem, RowCodec
 from sealserve._codec.encryptor_pool import EncryptorPool
 from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
-from sealserve._codec.steps import Call, Exclusive, Operation, ScoreBatches
+from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._rpc.retry import CHANGED, MAX_CHANGES
 from sealserve.errors import InputError, KeyNotFoundError, SealserveError, ServiceError, StaleConfigError
 from sealserve.he.layouts import LAYOUTS, Layout
@@ -231,7 +231,7 @@ class Session:
         else:
             yield from self._register_again(self.codec(row_count))
 
-    def start_stream(self, method: Method, rows_per_item: int | None) -> Operation[tuple[Batcher, Model]]:
+    def start_stream(self, method: PredictionMethod, rows_per_item: int | None) -> Operation[tuple[Batcher, Model]]:
         """Return the batcher of a stream's rows and the model, once the key is registered.
 
         Raises:
@@ -241,7 +241,7 @@ class Session:
         model = yield from self.model()
         if rows_per_item is not None and rows_per_item < 1:
             raise InputError("rows_per_item is at least 1")
-        if method not in get_args(Method):
+        if method not in get_args(PredictionMethod):
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":
             model.output.check_probabilities()
@@ -267,7 +267,7 @@ class Session:
         yield from self._register(codec)
         return batches
 
-    def joined(self, results: Iterable[Result]) -> Scored:
+    def join_scores(self, results: Iterable[Result]) -> Scored:
         """Put the scores of batches in order, once all have come.
 
         Raises:

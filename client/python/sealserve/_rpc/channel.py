@@ -56,7 +56,7 @@ def _security(address: str, credentials: Credentials) -> tuple[grpc.ChannelCrede
     ]
     if credentials.server_name:
         options.append(("grpc.ssl_target_name_override", credentials.server_name))
-    if credentials.use_tls(address):
+    if credentials.uses_tls(address):
         certificates = grpc.ssl_channel_credentials(
             pem(credentials.ca_certificate), pem(credentials.client_key), pem(credentials.client_certificate)
         )

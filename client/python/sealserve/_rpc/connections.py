@@ -12,7 +12,7 @@ import grpc
 
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION, RetryBudget
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.errors import SealserveError
 
 C = TypeVar("C")
@@ -96,7 +96,7 @@ def call(
             try:
                 return getattr(connection, method)(request, timeout=seconds_left)
             except grpc.RpcError as error:
-                failure = _failure(connections, connection, error)
+                failure = _handle_failure(connections, connection, error)
         time.sleep(budget.spend(failure))
         seconds_left = budget.seconds_left
 
@@ -116,14 +116,14 @@ async def call_async(
             try:
                 return await getattr(connection, method)(request, timeout=seconds_left)
             except grpc.RpcError as error:
-                failure = _failure(connections, connection, error)
+                failure = _handle_failure(connections, connection, error)
         await asyncio.sleep(budget.spend(failure))
         seconds_left = budget.seconds_left
 
 
-def _failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
+def _handle_failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
     """Return the typed error of a failed call; replace its connection where another may help."""
-    failure = translated(error)
+    failure = typed_error(error)
     failure.__cause__ = error
     if isinstance(failure, ON_ANOTHER_CONNECTION):
         connections.replace(connection)

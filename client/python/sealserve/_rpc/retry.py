@@ -75,7 +75,7 @@ class RetryBudget:
     _last_failure: SealserveError | None = None
 
     @property
-    def passing(self) -> tuple[type[SealserveError], ...]:
+    def retryable(self) -> tuple[type[SealserveError], ...]:
         """The errors to retry. The end of the time is one: `spend` raises the failure before it."""
         unanswered = () if self.unanswered_seconds is None else (UnavailableError,)
         return (*BUSY, *unanswered, DeadlineError)
@@ -92,7 +92,7 @@ class RetryBudget:
             SealserveError: the failure, if it does not pass or no time is left for another attempt.
                 Where it says only that the time is up, the failure before it, if there is one.
         """
-        if not isinstance(failure, self.passing):
+        if not isinstance(failure, self.retryable):
             raise failure
         if isinstance(failure, DeadlineError):
             raise failure if self._last_failure is None else self._last_failure
@@ -110,7 +110,7 @@ class RetryBudget:
 T = TypeVar("T")
 
 
-def retried(act: Callable[[float], T], seconds: float, unanswered_seconds: float | None = None) -> T:
+def run_with_retries(act: Callable[[float], T], seconds: float, unanswered_seconds: float | None = None) -> T:
     """Act, with the seconds that are left, and again after a delay when a failure may pass.
 
     Raises:

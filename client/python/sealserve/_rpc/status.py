@@ -17,7 +17,7 @@ _BROKEN_STREAM = ("RST_STREAM", "Stream removed", "Internal error from Core")
 _REFUSED_SECONDS = 1.0
 
 
-def translated(error: Any) -> errors.SealserveError:
+def typed_error(error: Any) -> errors.SealserveError:
     """Return the typed error that a failed call (grpc.RpcError) carries, or that of its status."""
     code, details = error.code(), error.details() or ""
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")

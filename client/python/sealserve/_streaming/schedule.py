@@ -37,7 +37,7 @@ class FinishedBatch(NamedTuple):
     reply: list[EncryptedScores] | SealserveError
 
 
-def decrypted(finished: FinishedBatch) -> Result:
+def decrypt_reply(finished: FinishedBatch) -> Result:
     """Decrypt the reply of a batch."""
     batch, reply = finished
     if isinstance(reply, SealserveError):

@@ -96,10 +96,10 @@ def run(arguments: Namespace) -> int:
         connections = arguments.connections or client.model.limits.suggested_connections
         ledger = Ledger()
         seconds = _watch(_driver(arguments, items, connections, ledger), ledger, arguments)
-        described = _described(arguments, items, connections)
+        conditions = _conditions(arguments, items, connections)
     summary = ledger.summary(seconds)
     if arguments.json:
-        arguments.json.write_text(json.dumps(described | summary, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(conditions | summary, indent=2) + "\n")
     print("\n".join(f"{name:<34} {value}" for name, value in report(summary)))
     if not summary["answered"]:
         reasons = ", ".join(summary["failed"] | summary["refused"]) or "nothing was sent"
@@ -162,7 +162,7 @@ def _watch(driver: "LoadDriver", ledger: "Ledger", arguments: Namespace) -> floa
     return float(arguments.seconds)
 
 
-def _described(arguments: Namespace, items: "LoadItems", connections: int) -> dict[str, Any]:
+def _conditions(arguments: Namespace, items: "LoadItems", connections: int) -> dict[str, Any]:
     model, offer = items.client.model, items.client.offer(items.row_count)
     loop = ("concurrency",) if arguments.rate is None else ("rate", "poisson", "in_flight")
     return {

@@ -79,15 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        return _failed(f"this command needs more packages: pip install 'sealserve[{extra}]'")
+        return _report_failure(f"this command needs more packages: pip install 'sealserve[{extra}]'")
     except SealserveError as error:
-        return _failed(str(error))
+        return _report_failure(str(error))
     except OSError as error:
-        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _report_failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return exit_code
 
 
-def _failed(text: str) -> int:
+def _report_failure(text: str) -> int:
     print(f"sealserve: error: {text}", file=sys.stderr)
     return 1
 

@@ -12,7 +12,7 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
-    from sealserve._codec.batches import Method
+    from sealserve._codec.batches import PredictionMethod
     from sealserve.client import Client
     from sealserve.protocol.model import Model, Offer
 
@@ -83,11 +83,11 @@ def run(arguments: Namespace) -> int:
         _check_columns(names, rows.shape, client.model)
         if key_file and key is None:
             client.secret_key.save(key_file)
-        predicted = Predicted(client, rows, arguments.method, show_progress=arguments.progress)
+        prediction_run = PredictionRun(client, rows, arguments.method, show_progress=arguments.progress)
         if output is None:
-            predicted.print_all()
+            prediction_run.print_all()
         else:
-            predicted.write(output, origin(arguments.input, client.model), resume=arguments.resume)
+            prediction_run.write(output, origin(arguments.input, client.model), resume=arguments.resume)
     return 0
 
 
@@ -134,10 +134,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-class Predicted:
+class PredictionRun:
     """The predictions of a file's rows, with progress on stderr as they come."""
 
-    def __init__(self, client: "Client", rows: Any, method: "Method", *, show_progress: bool = False) -> None:
+    def __init__(self, client: "Client", rows: Any, method: "PredictionMethod", *, show_progress: bool = False) -> None:
         import numpy as np
 
         self._client = client

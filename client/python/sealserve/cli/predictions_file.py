@@ -47,17 +47,17 @@ class PredictionsFile:
         self._partial = path.with_name(f".{path.name}.partial")
         self._progress = path.with_name(f".{path.name}.progress")
         self._origin = json.loads(json.dumps(origin))
-        self._there = np.zeros(row_count, np.bool_)
+        self._is_written = np.zeros(row_count, np.bool_)
         self._saved = time.monotonic()
-        self.first = self._resumed(row_count) if resume else 0
-        self._there[: self.first] = True
+        self.first = self._read_progress(row_count) if resume else 0
+        self._is_written[: self.first] = True
         shape = (row_count, *like.shape[1:])
         self._predictions: np.memmap[Any, Any] = np.lib.format.open_memmap(
             self._partial, "r+" if self.first else "w+", like.dtype, shape
         )
         self.save()
 
-    def _resumed(self, row_count: int) -> int:
+    def _read_progress(self, row_count: int) -> int:
         try:
             progress = json.loads(self._progress.read_text())
             origin, first = progress["origin"], int(progress["first"])
@@ -74,13 +74,13 @@ class PredictionsFile:
     def put(self, index: int, prediction: Any) -> None:
         """Write a row's prediction."""
         self._predictions[index] = prediction
-        self._there[index] = True
+        self._is_written[index] = True
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
         """Record the first missing row, once the rows before it are on the disk."""
-        rest = self._there[self.first :]
+        rest = self._is_written[self.first :]
         self.first += len(rest) if rest.all() else int(rest.argmin())
         self._predictions.flush()
         temporary = self._progress.with_name(f"{self._progress.name}.new")

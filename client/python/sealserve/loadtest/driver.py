@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from sealserve.errors import DrainingError, KeyStoreUnavailableError, QuotaExceededError, SealserveError
-from sealserve.loadtest.ledger import Ended, Ledger, Outcome
+from sealserve.loadtest.ledger import EndedRequest, Ledger, Outcome
 from sealserve.protocol.item import EncryptedReply
 
 _PAUSE_SECONDS = 0.1  # after a failure: one user of many would not come back at once, either
@@ -98,10 +98,10 @@ class LoadDriver:
             reply = caller()
         except SealserveError as error:
             outcome = Outcome.REFUSED if isinstance(error, _BUSY) else Outcome.FAILED
-            self._ledger.add(Ended(due, begun, self.now, outcome, type(error).__name__))
+            self._ledger.add(EndedRequest(due, begun, self.now, outcome, type(error).__name__))
             return error.retry_delay_seconds if isinstance(error, _BUSY) else _PAUSE_SECONDS
         self._ledger.add(
-            Ended(
+            EndedRequest(
                 due,
                 begun,
                 self.now,

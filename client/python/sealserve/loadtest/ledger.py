@@ -27,7 +27,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedRequest:
     """A request that has ended.
 
     Attributes:
@@ -80,7 +80,7 @@ def quantiles(seconds: "array[float]") -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Recent:
+class RecentOutcomes:
     """The outcomes since a live view was last refreshed.
 
     Attributes:
@@ -106,7 +106,7 @@ class Ledger:
         self._last_end = 0.0
         self._seen = dict.fromkeys(Outcome, 0)
 
-    def add(self, ended: Ended) -> None:
+    def add(self, ended: EndedRequest) -> None:
         """Count a request, unless it warmed up."""
         if ended.due < 0:
             return
@@ -124,13 +124,13 @@ class Ledger:
             else:
                 self._reasons[ended.outcome][ended.reason] += 1
 
-    def take_recent(self) -> Recent:
+    def take_recent(self) -> RecentOutcomes:
         """Return the outcomes since the last call."""
         with self._lock:
             new = {outcome: times[self._seen[outcome] :] for outcome, times in self._latencies.items()}
             self._seen = {outcome: len(times) for outcome, times in self._latencies.items()}
         answered, refused, failed = (len(new[outcome]) for outcome in Outcome)
-        return Recent(answered, refused, failed, quantiles(new[Outcome.ANSWERED]))
+        return RecentOutcomes(answered, refused, failed, quantiles(new[Outcome.ANSWERED]))
 
     def summary(self, seconds: float = 0.0) -> dict[str, Any]:
         """Return all figures, for JSON.

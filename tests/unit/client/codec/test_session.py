@@ -1,4 +1,4 @@
-"""The operations of a client as steps, taken by hand: what is asked for, and in which order."""
+"""The operations of a client, their actions performed by hand: what is asked for, and when."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sealserve._codec.batches import Batch
+from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
-from sealserve._codec.steps import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._rpc.retry import MAX_CHANGES
 from sealserve.errors import InputError, KeyNotFoundError, SealserveError, StaleConfigError
 from sealserve.protocol.item import ItemHeader
@@ -195,16 +195,16 @@ def test_a_batch_is_renewed_for_the_model_as_it_is_now() -> None:
     assert service.calls == ["get_model", "get_model", "get_key", "register_key"]
 
 
-def test_joined_results_have_one_meaning() -> None:
+def test_joined_scores_have_one_meaning() -> None:
     service, session = Service(OPEN), session_of()
     service.run(session.model())
     codec = session.codec(1)
     one, two = (Batch(index, ROWS, codec, codec.quantize(ROWS)) for index in (0, 1))
     output = OPEN.model.output
     first, second = Scored(output, np.array([[1.0]])), Scored(output, np.array([[2.0]]))
-    assert session.joined([(two, second), (one, first)]).scores.tolist() == [[1.0], [2.0]]
+    assert session.join_scores([(two, second), (one, first)]).scores.tolist() == [[1.0], [2.0]]
     other = Scored(dataclasses.replace(output, scalar_target=True), np.array([[2.0]]))
     with pytest.raises(StaleConfigError):
-        session.joined([(one, first), (two, other)])
+        session.join_scores([(one, first), (two, other)])
     with pytest.raises(KeyNotFoundError):
-        session.joined([(one, first), (two, KeyNotFoundError("id"))])
+        session.join_scores([(one, first), (two, KeyNotFoundError("id"))])
