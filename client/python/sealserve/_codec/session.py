@@ -18,7 +18,7 @@ from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._rpc.retry import CHANGED, MAX_CHANGES
-from sealserve.errors import InputError, KeyNotFoundError, SealserveError, ServiceError, StaleConfigError
+from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, ServiceError, StaleConfigError
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model
@@ -268,22 +268,27 @@ class Session:
         return batches
 
     def join_scores(self, results: Iterable[Result]) -> Scored:
-        """Put the scores of batches in order, once all have come.
+        """Wait for the results of all batches, and return their scores in order.
+
+        Whether the others are sent to their end, and whether all are scored again, must not depend
+        on what a reply decrypts to. Hence the error of a decryption comes last.
 
         Raises:
-            SealserveError: a batch's.
-            StaleConfigError: the meaning of the scores changed half-way through.
+            ServiceError, TransportError: the error of a batch.
+            StaleConfigError: the meaning of the scores changed between two batches.
+            ReplyError: a reply fails a check.
         """
-        by_index = dict[int, Scored]()
-        for batch, scored in results:
-            if isinstance(scored, SealserveError):
-                raise scored
-            by_index[batch.first_index] = scored
-        in_order = [by_index[index] for index in sorted(by_index)]
-        output = in_order[0].output
-        if any(scored.output != output for scored in in_order):
+        in_order = sorted(results, key=lambda result: result[0].first_index)
+        errors = [scored for _, scored in in_order if isinstance(scored, SealserveError)]
+        for error in errors:
+            if not isinstance(error, ReplyError):
+                raise error
+        output = in_order[0][0].codec.model.output
+        if any(batch.codec.model.output != output for batch, _ in in_order):
             raise StaleConfigError(self._known_model.config_id)
-        return Scored(output, np.concatenate([scored.scores for scored in in_order]))
+        if errors:
+            raise errors[0]
+        return Scored(output, np.concatenate([scored.scores for _, scored in in_order if isinstance(scored, Scored)]))
 
     # Single items
 

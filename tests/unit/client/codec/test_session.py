@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sealserve._codec.batches import Batch
+from sealserve._codec.batches import Batch, Result
+from sealserve._codec.codec import RowCodec
 from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
 from sealserve._rpc.retry import MAX_CHANGES
-from sealserve.errors import InputError, KeyNotFoundError, SealserveError, StaleConfigError
+from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, StaleConfigError
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_to_proto
@@ -203,8 +204,22 @@ def test_joined_scores_have_one_meaning() -> None:
     output = OPEN.model.output
     first, second = Scored(output, np.array([[1.0]])), Scored(output, np.array([[2.0]]))
     assert session.join_scores([(two, second), (one, first)]).scores.tolist() == [[1.0], [2.0]]
-    other = Scored(dataclasses.replace(output, scalar_target=True), np.array([[2.0]]))
-    with pytest.raises(StaleConfigError):
-        session.join_scores([(one, first), (two, other)])
+    changed = dataclasses.replace(codec.model, output=dataclasses.replace(output, scalar_target=True))
+    other = dataclasses.replace(two, codec=RowCodec(changed, codec.secret_key))
+    for result in (Scored(changed.output, np.array([[2.0]])), ReplyError()):
+        with pytest.raises(StaleConfigError):
+            session.join_scores([(one, first), (other, result)])
     with pytest.raises(KeyNotFoundError):
-        session.join_scores([(one, first), (two, KeyNotFoundError("id"))])
+        session.join_scores([(one, ReplyError()), (two, KeyNotFoundError("id"))])
+
+
+def test_a_reply_that_fails_decryption_does_not_stop_the_other_batches() -> None:
+    """Otherwise the service would learn, from where the stream ends, what a ciphertext holds."""
+    service, session = Service(OPEN), session_of()
+    service.run(session.model())
+    codec = session.codec(1)
+    one, two = (Batch(index, ROWS, codec, codec.quantize(ROWS)) for index in (0, 1))
+    left: list[Result] = [(one, ReplyError()), (two, Scored(OPEN.model.output, np.array([[2.0]])))]
+    with pytest.raises(ReplyError):
+        session.join_scores(left.pop(0) for _ in range(2))
+    assert left == []
