@@ -74,10 +74,10 @@ class AsyncClient:
             parameter_set=parameter_set,
             clip=clip,
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
+            connections=connections,
             encrypt_processes=encrypt_processes,
         )
         self._timeout_seconds = timeout_seconds
-        self._slots = connections
         metadata = token_metadata(credentials)
         self._connections = Connections(
             lambda: Methods(open_aio_channel(address, credentials), metadata), self._close_later
@@ -246,7 +246,7 @@ class AsyncClient:
     async def _score_batches(
         self, batches: AsyncIterator[Batch], model: Model, seconds: float
     ) -> AsyncGenerator[Result, None]:
-        slots = self._slots or max(1, model.limits.suggested_connections)
+        slots = self._session.stream_count(model.limits)
 
         async def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return await self._run(self._session.renew(batch, changed), seconds)

@@ -92,10 +92,10 @@ class Client:
             parameter_set=parameter_set,
             clip=clip,
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
+            connections=connections,
             encrypt_processes=encrypt_processes,
         )
         self._timeout_seconds = timeout_seconds
-        self._slots = connections
         self._connections = Connections(
             lambda: Methods(open_channel(address, credentials)), lambda connection: connection.channel.close()
         )
@@ -284,7 +284,8 @@ class Client:
         """Decrypt the reply to an item of this client.
 
         Raises:
-            ReplyError: the reply fails a check; nothing of it is kept.
+            ReplyError: the reply fails a check, or is to an item of another client. Nothing of it
+                is kept.
             StaleConfigError: the model has changed since the item was encrypted.
         """
         return self._session.decrypt(reply)
@@ -316,7 +317,7 @@ class Client:
                 error = failure
 
     def _score_batches(self, batches: Iterator[Batch], model: Model, seconds: float) -> Iterator[Result]:
-        slots = self._slots or max(1, model.limits.suggested_connections)
+        slots = self._session.stream_count(model.limits)
 
         def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return self._run(self._session.renew(batch, changed), seconds)

@@ -1,7 +1,7 @@
-"""Batches: rows that travel as one item, from any source, each row checked alone."""
+"""Batches: rows that travel as one item. Each row is checked alone, and may be refused alone."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from sealserve.protocol.output import Scored
 
 PredictionMethod = Literal["predict", "decision_function", "predict_proba"]
 
-_BLOCK_ROWS = 256  # of an array, quantized at once however few of them travel together
+_BLOCK_ROWS = 256  # rows of an array to quantize at once, even if an item takes fewer
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Batch:
     """Rows that travel as one item, or one row that was refused and does not travel.
 
     Attributes:
-        first_index: the index of the first row, in the caller's count.
+        first_index: the index of the first row among all rows of the caller.
         rows: float64 (rows, column_count), kept in case they must be quantized anew.
         codec: encrypts the rows, as `quantized`.
         quantized: int64 (rows, feature_count), on the model's grid.
@@ -29,9 +29,9 @@ class Batch:
     """
 
     first_index: int
-    rows: NDArray[np.float64]
+    rows: NDArray[np.float64] = field(repr=False)
     codec: RowCodec
-    quantized: NDArray[np.int64]
+    quantized: NDArray[np.int64] = field(repr=False)
     error: InputError | None = None
 
     @classmethod
@@ -41,12 +41,12 @@ class Batch:
 
     @property
     def held_bytes(self) -> int:
-        """What the batch counts as in a stream's window."""
+        """The bytes that the batch counts in a stream's window."""
         return self.codec.offer.cost.held_bytes
 
     @property
     def polynomials(self) -> int:
-        """Polynomial pairs of its reply."""
+        """The number of polynomial pairs in its reply."""
         return -(-self.codec.model.output.score_count // self.codec.offer.classes_per_polynomial)
 
 
@@ -58,7 +58,7 @@ class Batcher:
     """Puts rows into batches. A row that is refused becomes a batch of its own, with its error.
 
     Args:
-        codec_for: returns the codec for so many rows an item. It is asked anew for every batch, as
+        codec_for: returns the codec for so many rows an item. It is called for every batch, as
             models change.
         rows_per_item: rows to put into a batch, if the offer takes so many; None for as many as it
             takes.
@@ -73,7 +73,7 @@ class Batcher:
         self._rows_per_item = rows_per_item
         self._clip = clip
         self._next_index = first_index
-        self._rows: list[NDArray[np.float64]] = []  # those that wait for a batch to be full
+        self._rows: list[NDArray[np.float64]] = []  # those of the batch that is not full yet
         self._codec = codec_for(rows_per_item or 1)
 
     def batches(self, rows: Iterable[Any]) -> Iterator[Batch]:
@@ -101,7 +101,7 @@ class Batcher:
             yield from self.flush()
 
     def flush(self) -> Iterator[Batch]:
-        """Yield the batches of the rows that wait."""
+        """Yield the batch that is not full, if it has rows."""
         if self._rows:
             rows = np.concatenate(self._rows)
             self._rows.clear()
@@ -128,7 +128,7 @@ class Batcher:
             start += len(block)
             try:
                 checked = self._codec.model.schema.rows(block)
-            except InputError:  # perhaps of a single row that holds something other than numbers
+            except InputError:  # perhaps because of a single row: find it
                 for row in block:
                     yield from self.add(row)
                 yield from self.flush()

@@ -13,10 +13,10 @@ import queue
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from multiprocessing.connection import Connection
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,13 @@ _MAX_DEATHS = 3  # of workers: after so many, no other is started
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the locks of gRPC's threads
 
 
-class EncryptorFactory(NamedTuple):
+@dataclass(frozen=True)
+class EncryptorFactory:
     """The arguments of an encryptor, which can be sent to a worker."""
 
     kind: type[Encryptor]
     parameters: EncryptionParameters
-    secret_key: bytes
+    secret_key: bytes = field(repr=False)
 
     def __call__(self) -> Encryptor:
         """Make the encryptor."""

@@ -21,7 +21,7 @@ from sealserve._rpc.retry import CHANGED, MAX_CHANGES
 from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, ServiceError, StaleConfigError
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.protocol.item import EncryptedReply
-from sealserve.protocol.model import Model
+from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import model_from_proto, scores_from_proto
 from sealserve.secret_key import SecretKey
@@ -44,10 +44,11 @@ class Session:
         secret_key: the key to use; by default one is made for each ring on first use.
         clip: move features outside the model's range to its nearest end instead of refusing them.
         seeded: upload ciphertexts of half the size; None for those layouts whose default it is.
+        connections: how many connections to use; None for as many as the service suggests.
         encrypt_processes: encrypt batches in so many processes beside this one.
 
     Raises:
-        InputError: there is no such layout, or the number of processes is negative.
+        InputError: there is no such layout, or a number is too small.
     """
 
     def __init__(
@@ -59,18 +60,22 @@ class Session:
         parameter_set: str | None,
         clip: bool,
         seeded: bool | None,
+        connections: int | None,
         encrypt_processes: int,
     ) -> None:
         if layout not in LAYOUT_CHOICES:
             raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUT_CHOICES)}")
+        if connections is not None and connections < 1:
+            raise InputError(f"connections must be at least 1, not {connections}")
         if encrypt_processes < 0:
-            raise InputError("encrypt_processes is at least 0")
+            raise InputError(f"encrypt_processes must be at least 0, not {encrypt_processes}")
         self._model_name = model_name
         self._layout = LAYOUTS.get(layout)
         self._parameter_set = parameter_set
         self._given_key = secret_key
         self._clip = clip
         self._seeded = seeded
+        self._connections = connections
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
         self._lock = threading.RLock()
         self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
@@ -124,6 +129,10 @@ class Session:
             self._known = model
             self._codecs.clear()
             self._codecs_by_rows.clear()
+
+    def stream_count(self, limits: Limits) -> int:
+        """Return how many streams to open at a time, each on a connection of its own."""
+        return self._connections or limits.suggested_connections
 
     # Codecs and their keys
 
@@ -240,7 +249,7 @@ class Session:
         """
         model = yield from self.model()
         if rows_per_item is not None and rows_per_item < 1:
-            raise InputError("rows_per_item is at least 1")
+            raise InputError(f"rows_per_item must be at least 1, not {rows_per_item}")
         if method not in get_args(PredictionMethod):
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":
@@ -302,20 +311,22 @@ class Session:
 
     def encrypt_quantized(self, rows: NDArray[np.int64], *, keep: bool) -> Operation[EncryptedItem]:
         """Return an item of rows on the grid: see `Client.encrypt_quantized`."""
-        codec = yield from self.codec_of_model(len(rows))
-        _check_row_count(codec, len(rows))
-        grid = codec.model.grid
-        if rows.shape[1:] != grid.minimum.shape or rows.dtype.kind not in "iu":
-            raise InputError(f"quantized rows are integers of shape (rows, {grid.feature_count})")
+        grid = (yield from self.model()).grid
+        if not isinstance(rows, np.ndarray) or rows.shape[1:] != grid.minimum.shape or rows.dtype.kind not in "iu":
+            raise InputError(f"quantized rows must be an array of integers of shape (rows, {grid.feature_count})")
         if (rows < 0).any() or (rows > grid.levels).any():
-            raise InputError("quantized rows are within 0..levels of the model's grid")
+            raise InputError("quantized rows must be within 0..levels of the model's grid")
+        codec = self.codec(len(rows))
+        _check_row_count(codec, len(rows))
         return _item(codec, rows, keep=keep)
 
     def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item: see `Client.decrypt`."""
+        if self._known is None:  # this client has encrypted nothing
+            raise ReplyError
         codec = self._codecs.get(reply.header.layout) if reply.header.layout else None
         if codec is None or codec.model.config_id != reply.header.config_id:
-            raise StaleConfigError(self._known_model.config_id)
+            raise StaleConfigError(self._known.config_id)
         return Scored(codec.model.output, codec.decrypt(reply.header.row_count, reply.scores))
 
 

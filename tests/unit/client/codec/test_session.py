@@ -13,7 +13,7 @@ from sealserve._codec.operation import Call, Exclusive, Finished, Operation, Sco
 from sealserve._codec.session import Session
 from sealserve._rpc.retry import MAX_CHANGES
 from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, StaleConfigError
-from sealserve.protocol.item import ItemHeader
+from sealserve.protocol.item import EncryptedReply, ItemHeader
 from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_to_proto
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
@@ -30,12 +30,18 @@ ROWS = np.array([[0.25, 0.5, 1.0]])
 
 
 def session_of(**changes: Any) -> Session:
-    options = {"parameter_set": None, "clip": False, "seeded": False, "encrypt_processes": 0} | changes
+    options = {
+        "parameter_set": None,
+        "clip": False,
+        "seeded": False,
+        "connections": None,
+        "encrypt_processes": 0,
+    } | changes
     return Session("line", "auto", None, **options)
 
 
 class Service:
-    """Answers a session's steps, and records them.
+    """Performs a session's actions, and records them.
 
     Attributes:
         model: what is served.
@@ -223,3 +229,35 @@ def test_a_reply_that_fails_decryption_does_not_stop_the_other_batches() -> None
     with pytest.raises(ReplyError):
         session.join_scores(left.pop(0) for _ in range(2))
     assert left == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"connections": 0}, "connections must be at least 1"), ({"encrypt_processes": -1}, "must be at least 0")],
+)
+def test_numbers_that_make_no_sense_are_refused(changes: dict[str, int], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        session_of(**changes)
+
+
+def test_as_many_streams_as_told_or_as_the_service_suggests() -> None:
+    limits = dataclasses.replace(OPEN.model.limits, suggested_connections=3)
+    assert session_of().stream_count(limits) == 3
+    assert session_of(connections=2).stream_count(limits) == 2
+
+
+def test_quantized_rows_are_an_array_of_integers() -> None:
+    service, session = Service(OPEN), session_of()
+    for rows in ([[0, 0, 0]], np.zeros((1, 3)), np.zeros(3, np.int64), np.int64(3)):
+        with pytest.raises(InputError, match="array of integers"):
+            service.run(session.encrypt_quantized(rows, keep=False))  # type: ignore[arg-type]
+
+
+def test_a_reply_to_another_client_is_refused() -> None:
+    """Also by a client that has not encrypted anything yet."""
+    header = ItemHeader(
+        model="line", config_id="x", layout=None, parameter_set="", row_count=1, ciphertext_count=1, key_id=""
+    )
+    reply = EncryptedReply(header=header, scores=[], request_bytes=0, reply_bytes=0, server_seconds=0.0)
+    with pytest.raises(ReplyError):
+        session_of().decrypt(reply)
