@@ -7,7 +7,7 @@
 ...         ...
 
 Encryption and decryption run in threads of the loop's default executor, so that they do not block
-the loop. What `sealserve.client` says of secret keys and of scores is true here, too.
+the loop. The warnings of `sealserve.client` about secret keys and scores apply here, too.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. The secret key is gone with the client, unless it was saved."""
+        """Close the connections, and end the processes that encrypt: see `Client.close`."""
         self._connections.close()
         await asyncio.gather(*self._closing)
         await asyncio.to_thread(self._session.close)
@@ -108,7 +108,7 @@ class AsyncClient:
         return (await self._run(self._session.codec_of_model(1))).secret_key
 
     async def offer(self, row_count: int = 1) -> Offer:
-        """Return the offer by which so many rows travel."""
+        """Return the offer that the client uses for so many rows in one call."""
         return (await self._run(self._session.codec_of_model(row_count))).offer
 
     async def models(self) -> AsyncIterator[Model]:
@@ -129,7 +129,7 @@ class AsyncClient:
             timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
-            InputError: a row is refused; nothing was sent then.
+            InputError: a row is refused. Nothing was sent.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
         return (await self.scored(X, timeout_seconds=timeout_seconds)).predictions
@@ -168,8 +168,8 @@ class AsyncClient:
         """Predict rows as they come from an iterable of either kind: see `Client.stream`.
 
         An iterable that is not asynchronous is read in a thread, where it may block. A caller that
-        leaves the stream before its end closes it (`contextlib.aclosing`), so that the service's
-        work on it ends, too.
+        leaves the stream before its end must close it (`contextlib.aclosing`), so that the
+        service's work on it ends, too.
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         batcher, model = await self._run(self._session.start_stream(method, rows_per_item), seconds)
@@ -185,9 +185,9 @@ class AsyncClient:
         await self._run(self._session.register_key(row_count), timeout_seconds)
 
     async def encrypt(self, X: Any, *, keep: bool = False) -> EncryptedItem:
-        """Return an item of rows, to be sent any number of times: see `Client.encrypt`.
+        """Return an item of rows, which can be sent any number of times: see `Client.encrypt`.
 
-        Unless it is kept, its rows are encrypted each time before the first of them is sent.
+        Unless `keep`, each `send` encrypts all rows before it sends the first message.
         """
         return await self._run(self._session.encrypt(X, keep=keep))
 

@@ -31,11 +31,11 @@ AUTO = "auto"
 LAYOUT_CHOICES = (AUTO, *(name for name, layout in LAYOUTS.items() if layout.packing is not None))
 """What `Client` takes as its layout."""
 
-_MAX_ROW_COUNTS = 1024  # whose codec is remembered
+_MAX_ROW_COUNTS = 1024  # numbers of rows whose codec is kept
 
 
 class Session:
-    """A model, and the codecs that encrypt for it. Threads may share a session.
+    """A model, its codecs and their registered keys. Threads may share a session.
 
     Args:
         model_name: the model's name; may be empty when the service has one model only.
@@ -78,7 +78,7 @@ class Session:
         self._connections = connections
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
         self._lock = threading.RLock()
-        self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
+        self._secret_keys = [] if secret_key is None else [secret_key]  # one for each ring
         self._known: Model | None = None
         self._codecs: dict[Layout, RowCodec] = {}
         self._codecs_by_rows: dict[int, RowCodec] = {}
@@ -92,7 +92,7 @@ class Session:
     # The model
 
     def model(self) -> Operation[Model]:
-        """Return the service's description of the model, which is asked for once."""
+        """Return the service's description of the model. Only the first call asks for it."""
         if self._known is None:
             yield Exclusive("model", self._ask_first())
         return self._known_model
@@ -119,13 +119,13 @@ class Session:
     def _ask_again(self, stale: StaleConfigError) -> Operation[None]:
         known = self._known_model
         if known.config_id != stale.current_config_id:
-            # By its name: without a name it might no longer be the only model.
+            # By its name: the service may have several models by now.
             yield from self._ask(known.name)
 
     def _ask(self, name: str, *, is_first_contact: bool = False) -> Operation[None]:
         response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
         model = model_from_proto(response.model)
-        with self._lock:  # secret keys stay as long as an offer can use them
+        with self._lock:  # the secret keys stay, as offers of the new model may use them
             self._known = model
             self._codecs.clear()
             self._codecs_by_rows.clear()
@@ -183,7 +183,7 @@ class Session:
             yield from self._upload(codec)
 
     def _register_again(self, codec: RowCodec) -> Operation[None]:
-        """Register a key that the service no longer has, unless another thread has meanwhile."""
+        """Register a key again that the service has lost, unless another thread has done so."""
         yield Exclusive("key", self._upload_missing(codec))
 
     def _upload_missing(self, codec: RowCodec) -> Operation[None]:
@@ -203,7 +203,7 @@ class Session:
     # Rows
 
     def score(self, X: Any) -> Operation[Scored]:
-        """Score rows in order, all by one configuration of the model, again if it changes."""
+        """Score rows, all by one configuration of the model. If it changes, score them again."""
         for changes in range(MAX_CHANGES + 1):
             model = self._known or (yield from self.model())
             try:

@@ -59,7 +59,7 @@ def send_item(
             for response in call:
                 sent.receive_part(response)
         finally:
-            call.cancel()  # nothing more is sent of an item that was refused
+            call.cancel()  # an item that was refused is not sent to its end
     except grpc.RpcError as error:
         raise typed_error(error) from error
     return sent.reply
