@@ -95,7 +95,7 @@ def test_rows_out_of_range_are_named_and_nothing_is_written(
     assert main(command[:-2]) == 1
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 7
-    assert "what is printed ends before the first of them" in printed.err
+    assert "the output ends before the first of them" in printed.err
     assert main([*command, "--clip"]) == 0
     assert len(output.read_text().split()) == 40
 

@@ -17,9 +17,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from sealserve._rpc.calls import called
+from sealserve._rpc.calls import call_once
 from sealserve._rpc.channel import open_channel
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.ei import EIClient
@@ -148,7 +148,7 @@ def test_a_stranger_learns_nothing(service: Service) -> None:
                 for messages in ((), (b"",), (b"\xff\xff",), (bytes(5 << 20),)):
                     error = failure(channel, method, *messages)
                     answers.add((error.code(), error.details(), tuple(error.initial_metadata()), _trailers(error)))
-                    assert type(translated(error)) is UnauthenticatedError
+                    assert type(typed_error(error)) is UnauthenticatedError
     text = "the call has no valid credentials: send a valid token or client certificate"
     assert answers == {(grpc.StatusCode.UNAUTHENTICATED, text, (), ())}
 
@@ -229,7 +229,7 @@ def test_a_foreign_model_is_not_there(service: Service) -> None:
             request.header.model = message.header.model = name
             predicted = failure(channel, "sealserve.v1.PredictionService/Predict", request.SerializeToString())
             assert predicted.code() is grpc.StatusCode.NOT_FOUND
-            assert_error(translated(predicted), ModelNotFoundError(name))
+            assert_error(typed_error(predicted), ModelNotFoundError(name))
             (*_, end) = channel.stream_stream(
                 "/sealserve.v1.PredictionService/StreamPredict",
                 prediction_pb2.StreamPredictRequest.SerializeToString,
@@ -288,7 +288,7 @@ def test_a_foreign_key_is_not_there(service: Service, ei_user: EIUser) -> None:
         )
         request = prediction_pb2.PredictRequest(header=header_to_proto(header), ciphertexts=ei_user.encrypt(row))
         with pytest.raises(KeyNotFoundError) as caught:
-            called(prediction_pb2_grpc.PredictionServiceStub(channel).Predict, request, HANG_SECONDS)
+            call_once(prediction_pb2_grpc.PredictionServiceStub(channel).Predict, request, HANG_SECONDS)
         assert_error(caught.value, KeyNotFoundError(record.key_id))
         assert isinstance(caught.value.__cause__, grpc.RpcError)
         assert caught.value.__cause__.code() is grpc.StatusCode.NOT_FOUND

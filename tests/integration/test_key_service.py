@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import pytest
 
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.errors import (
     InputMismatchError,
     ItemTimeoutError,
@@ -76,7 +76,7 @@ class Service:
         try:
             self.stub.RegisterKey(iter(requests), timeout=HANG_SECONDS)
         except grpc.RpcError as error:
-            raise translated(error) from error
+            raise typed_error(error) from error
         return self.registry.get(requests[0].header.key_id)
 
     def kept(self) -> list[KeyRecord]:
@@ -305,7 +305,7 @@ def test_uploads_that_take_too_long_end(ei_user: EIUser) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             keys_pb2_grpc.KeyServiceStub(channel).RegisterKey(requests(), timeout=HANG_SECONDS)
         over.set()
-        assert_error(translated(caught.value), ItemTimeoutError(0.25))
+        assert_error(typed_error(caught.value), ItemTimeoutError(0.25))
 
 
 def test_only_so_many_uploads_at_once(service: Service, ei_user: EIUser) -> None:

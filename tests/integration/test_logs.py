@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.errors import InternalError, UnauthenticatedError
@@ -163,7 +163,7 @@ def test_an_internal_error_names_the_call_that_the_log_explains(
         request = raw.request(digits_model.X[0])
         error = predict(raw, request, "find-me")
         assert returned_id(error) == "find-me"
-        detail = translated(error)
+        detail = typed_error(error)
         assert isinstance(detail, InternalError)
         assert detail.request_id == "find-me"
         message = raw.item(1, digits_model.X[0])

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from sealserve._rpc.channel import open_channel
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.credentials import Credentials
 from sealserve.errors import QuotaExceededError
 from sealserve.protocol.item import ItemHeader
@@ -122,7 +122,7 @@ class BusyServer:
 
 def test_a_call_is_refused_unread_and_with_a_delay(digits_model: Digits) -> None:
     with BusyServer(digits_model) as server:
-        error = translated(server.refusal_of_silence())
+        error = typed_error(server.refusal_of_silence())
         assert isinstance(error, QuotaExceededError)
         assert error.quota == "server_seconds"
         assert error.retry_delay_seconds > 1

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
@@ -117,7 +117,7 @@ def test_a_container_that_is_out_of_reach(options: list[str], ei_user: EIUser) -
             with pytest.raises(grpc.RpcError) as caught:
                 stub.GetKey(request, timeout=HANG_SECONDS)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert isinstance(translated(caught.value), KeyStoreUnavailableError)
+            assert isinstance(typed_error(caught.value), KeyStoreUnavailableError)
         with (
             EIClient(program.address, client=ei_user.client, key_id=ei_user.key_id, timeout_seconds=5) as ei_client,
             pytest.raises(KeyStoreUnavailableError),

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.errors import IdleTimeoutError, ItemTimeoutError, ServiceError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.settings import Settings
@@ -69,7 +69,7 @@ def failure(raw: RawClient, method: str, messages: Iterator[bytes]) -> ServiceEr
     with pytest.raises(grpc.RpcError) as caught:
         list(raw.channel.stream_stream(f"/{method}", as_is, as_is)(messages, timeout=HANG_SECONDS))
     assert isinstance(caught.value, grpc.RpcError)
-    error = translated(caught.value)
+    error = typed_error(caught.value)
     assert isinstance(error, ServiceError)
     return error
 

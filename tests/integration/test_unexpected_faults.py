@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.errors import InternalError
 from sealserve.protocol.key_record import KeyHeader, KeyKind
 from sealserve.protocol.wire import key_header_to_proto
@@ -151,7 +151,7 @@ def assert_internal_error(error: Any, request_id: str) -> None:
     """Check status, text, details and trailing metadata of a failed call."""
     assert error.code() is grpc.StatusCode.INTERNAL
     assert LOG_TEXT not in error.details()
-    detail = translated(error)
+    detail = typed_error(error)
     assert isinstance(detail, InternalError)
     assert detail.request_id == request_id
     assert dict(error.trailing_metadata())[call_record.REQUEST_ID] == request_id

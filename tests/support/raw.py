@@ -16,7 +16,7 @@ from sealserve._codec.codec import RowCodec
 from sealserve._codec.messages import item_messages
 from sealserve._codec.offers import choose
 from sealserve._rpc.channel import open_channel
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.credentials import Credentials
 from sealserve.errors import ServiceError
 from sealserve.he.layouts import Layout
@@ -83,7 +83,7 @@ class RawClient:
         try:
             response = self.predictions.Predict(request, timeout=HANG_SECONDS)
         except grpc.RpcError as error:
-            raise translated(error) from error
+            raise typed_error(error) from error
         return self.codec.decrypt(request.header.row_count, scores_from_proto(response.scores))
 
     def stream(self, requests: Sequence[Message]) -> dict[int, Answer]:
@@ -134,7 +134,7 @@ class RawClient:
                     case "error":
                         yield response.item_id, error_from_proto(response.error)
         except grpc.RpcError as error:
-            raise translated(error) from error
+            raise typed_error(error) from error
 
 
 def _as_is(data: bytes) -> bytes:

@@ -7,7 +7,7 @@
 ...         ...
 
 Encryption and decryption run in threads of the loop's default executor, so that they do not block
-the loop. What `sealserve.client` says of secret keys and of scores is true here, too.
+the loop. The warnings of `sealserve.client` about secret keys and scores apply here, too.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Batcher, Method, Result, predictions
+from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.messages import item_requests
+from sealserve._codec.operation import Action, Call, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
-from sealserve._codec.steps import Call, Finished, Operation, ScoreBatches, Step, advance
 from sealserve._rpc.calls import send_item_async
 from sealserve._rpc.channel import open_aio_channel, token_metadata
 from sealserve._rpc.connections import Connections, call_async
@@ -74,10 +74,10 @@ class AsyncClient:
             parameter_set=parameter_set,
             clip=clip,
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
+            connections=connections,
             encrypt_processes=encrypt_processes,
         )
         self._timeout_seconds = timeout_seconds
-        self._slots = connections
         metadata = token_metadata(credentials)
         self._connections = Connections(
             lambda: Methods(open_aio_channel(address, credentials), metadata), self._close_later
@@ -94,7 +94,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. The secret key is gone with the client, unless it was saved."""
+        """Close the connections, and end the processes that encrypt: see `Client.close`."""
         self._connections.close()
         await asyncio.gather(*self._closing)
         await asyncio.to_thread(self._session.close)
@@ -108,7 +108,7 @@ class AsyncClient:
         return (await self._run(self._session.codec_of_model(1))).secret_key
 
     async def offer(self, row_count: int = 1) -> Offer:
-        """Return the offer by which so many rows travel."""
+        """Return the offer that the client uses for so many rows in one call."""
         return (await self._run(self._session.codec_of_model(row_count))).offer
 
     async def models(self) -> AsyncIterator[Model]:
@@ -129,7 +129,7 @@ class AsyncClient:
             timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
-            InputError: a row is refused; nothing was sent then.
+            InputError: a row is refused. Nothing was sent.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
         return (await self.scored(X, timeout_seconds=timeout_seconds)).predictions
@@ -161,15 +161,15 @@ class AsyncClient:
         self,
         rows: Iterable[Any] | AsyncIterable[Any],
         *,
-        method: Method = "predict",
+        method: PredictionMethod = "predict",
         rows_per_item: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Predict rows as they come from an iterable of either kind: see `Client.stream`.
 
         An iterable that is not asynchronous is read in a thread, where it may block. A caller that
-        leaves the stream before its end closes it (`contextlib.aclosing`), so that the service's
-        work on it ends, too.
+        leaves the stream before its end must close it (`contextlib.aclosing`), so that the
+        service's work on it ends, too.
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         batcher, model = await self._run(self._session.start_stream(method, rows_per_item), seconds)
@@ -185,9 +185,9 @@ class AsyncClient:
         await self._run(self._session.register_key(row_count), timeout_seconds)
 
     async def encrypt(self, X: Any, *, keep: bool = False) -> EncryptedItem:
-        """Return an item of rows, to be sent any number of times: see `Client.encrypt`.
+        """Return an item of rows, which can be sent any number of times: see `Client.encrypt`.
 
-        Unless it is kept, its rows are encrypted each time before the first of them is sent.
+        Unless `keep`, each `send` encrypts all rows before it sends the first message.
         """
         return await self._run(self._session.encrypt(X, keep=keep))
 
@@ -215,38 +215,38 @@ class AsyncClient:
         """Decrypt the reply to an item of this client: see `Client.decrypt`."""
         return await asyncio.to_thread(self._session.decrypt, reply)
 
-    # Steps
+    # Operations
 
     async def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Take the steps of an operation and return its result. It computes in threads."""
+        """Perform the actions of an operation and return its result. It computes in threads."""
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         answer: Any = None
         error: SealserveError | None = None
         while True:
-            step = await asyncio.to_thread(advance, operation, answer, error)
-            if isinstance(step, Finished):
-                result: T = step.result
+            action = await asyncio.to_thread(advance, operation, answer, error)
+            if isinstance(action, Finished):
+                result: T = action.result
                 return result
             answer = error = None
             try:
-                answer = await self._answer(step, seconds)
+                answer = await self._answer(action, seconds)
             except SealserveError as failure:
                 error = failure
 
-    async def _answer(self, step: Step, seconds: float) -> Any:
-        if isinstance(step, Call):
-            unanswered = FIRST_CONTACT_SECONDS if step.is_first_contact else seconds
-            return await call_async(self._connections, step.method, step.request, seconds, unanswered)
-        if isinstance(step, ScoreBatches):
-            results = self._score_batches(_each(step.batches), step.model, seconds)
-            return self._session.joined([result async for result in results])
-        async with self._locks[step.lock]:
-            return await self._run(step.operation, seconds)
+    async def _answer(self, action: Action, seconds: float) -> Any:
+        if isinstance(action, Call):
+            unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds
+            return await call_async(self._connections, action.method, action.request, seconds, unanswered)
+        if isinstance(action, ScoreBatches):
+            results = self._score_batches(_each(action.batches), action.model, seconds)
+            return self._session.join_scores([result async for result in results])
+        async with self._locks[action.lock]:
+            return await self._run(action.operation, seconds)
 
     async def _score_batches(
         self, batches: AsyncIterator[Batch], model: Model, seconds: float
     ) -> AsyncGenerator[Result, None]:
-        slots = self._slots or max(1, model.limits.suggested_connections)
+        slots = self._session.stream_count(model.limits)
 
         async def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return await self._run(self._session.renew(batch, changed), seconds)

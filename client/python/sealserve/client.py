@@ -1,4 +1,4 @@
-"""Client: scikit-learn's words for a model that scores encrypted rows.
+"""Client: predictions on encrypted rows, with the methods of a scikit-learn estimator.
 
 >>> from sealserve.client import Client
 >>> with Client("127.0.0.1:50051", model="mnist") as client:
@@ -16,11 +16,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Method, Result, predictions
+from sealserve._codec.batches import Batch, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.messages import item_requests
+from sealserve._codec.operation import Call, Operation, ScoreBatches
 from sealserve._codec.session import Session
-from sealserve._codec.steps import Call, Operation, ScoreBatches
 from sealserve._rpc.calls import send_item
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.connections import Connections, call
@@ -46,28 +46,35 @@ class Client:
     Args:
         address: HOST:PORT of the service.
         model: the model's name; may be empty when the service has one model only.
-        credentials: certificates and a token; without any: TLS, or plaintext to this machine.
-        secret_key: a key to use; by default one is made on first use and lives as long as the
-            client.
-        layout: "row" for the least delay of single rows, "column" for the most rows a second;
-            "auto" decides by the number of rows and the costs that the service publishes.
+        credentials: certificates and a token. By default there are none: the client speaks TLS to
+            other machines, and plaintext to this one.
+        secret_key: the key to use. By default the client makes one on first use, which lives as
+            long as the client.
+        layout: "row" for the least delay of single rows, or "column" for the most rows a second.
+            The default, "auto", decides by the number of rows and the costs that the service
+            publishes.
         parameter_set: the name of the parameter set of one of the model's offers
-            (`offer.parameters.parameter_set.name`): use that offer only. By default the service's
-            preference for the layout.
-        clip: move features outside the model's range to its nearest end instead of refusing them.
-        timeout_seconds: how long an answer may take. Every method that takes `timeout_seconds` uses
-            that for its own call instead.
-        connections: how many to open; by default as many as the service suggests (one a process).
-        seeded: upload ciphertexts of half the size, for twice the time of encryption and more of
-            the service's; by default single rows to other machines. For batches it pays on links of
-            less than half a gigabit a second.
-        encrypt_processes: encrypt batches in so many processes beside this one. They are spawned: a
-            program that uses them has its entry under `if __name__ == "__main__"`.
+            (`offer.parameters.parameter_set.name`). The client then uses this offer only. By
+            default it uses the offer that the service prefers for the layout.
+        clip: move features outside the model's range to its nearest end. By default they are
+            refused.
+        timeout_seconds: how long an answer may take, 60 seconds by default. A method's own
+            `timeout_seconds` replaces it for one call.
+        connections: how many connections to open, at least 1. By default there are as many as the
+            service suggests, which is one for each of its processes.
+        seeded: upload ciphertexts of half the size. Encryption then takes twice the time, and the
+            service's work takes longer, too. By default the client does so for single rows to other
+            machines. For batches it pays on links of less than half a gigabit a second.
+        encrypt_processes: how many processes beside this one encrypt batches, none by default. They
+            are spawned: a program that uses them must have its entry under
+            `if __name__ == "__main__"`.
 
     Every method raises errors of `sealserve.errors` only. Threads may share a client.
 
-    Raises (by the first method that needs an offer):
-        ParameterError: the model has no offer of that layout and parameter set.
+    Raises:
+        InputError: there is no such layout, or a number is too small.
+        ParameterError: the model has no offer of that layout and parameter set. The first method
+            that needs an offer raises it.
     """
 
     def __init__(
@@ -92,10 +99,10 @@ class Client:
             parameter_set=parameter_set,
             clip=clip,
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
+            connections=connections,
             encrypt_processes=encrypt_processes,
         )
         self._timeout_seconds = timeout_seconds
-        self._slots = connections
         self._connections = Connections(
             lambda: Methods(open_channel(address, credentials)), lambda connection: connection.channel.close()
         )
@@ -110,7 +117,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. The secret key is gone with the client, unless it was saved."""
+        """Close the connections, and end the processes that encrypt.
+
+        Save `secret_key` first to use it again.
+        """
         self._connections.close()
         self._session.close()
 
@@ -125,7 +135,7 @@ class Client:
         return self._run(self._session.codec_of_model(1)).secret_key
 
     def offer(self, row_count: int = 1) -> Offer:
-        """Return the offer by which so many rows travel."""
+        """Return the offer that the client uses for so many rows in one call."""
         return self._run(self._session.codec_of_model(row_count)).offer
 
     def models(self) -> Iterator[Model]:
@@ -145,7 +155,7 @@ class Client:
             timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
-            InputError: a row is refused; nothing was sent then.
+            InputError: a row is refused. Nothing was sent.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
         return self._run(self._session.score(X), timeout_seconds).predictions
@@ -184,34 +194,34 @@ class Client:
         self,
         rows: Iterable[Any],
         *,
-        method: Method = "predict",
+        method: PredictionMethod = "predict",
         rows_per_item: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Predict rows as they come from an iterable: endless, live, or longer than memory.
+        """Predict rows as they come from an iterable, which may be endless or larger than memory.
 
-        A stream that breaks is resumed. Rows without a result are sent again, on another connection
-        where one is dead, and no index comes twice.
+        The client resumes a stream that breaks. It sends rows without a result again, on another
+        connection if the first one is dead. No index comes twice.
 
         Args:
-            rows: each (column_count,); an array (rows, column_count), also one in a file, is read
-                in blocks.
-            method: what a result is: that of predict, decision_function or predict_proba for the
-                row.
-            rows_per_item: how many rows to put into an item. One by default, for the least delay,
-                unless the layout is "column": then as many as the offer takes. More rows, up to the
-                offer's rows_per_item, share ciphertexts and so cost less each.
-            timeout_seconds: how long nothing may get through; by default the client's.
+            rows: rows, each (column_count,). An array (rows, column_count) is read in blocks, also
+                if it is memory-mapped.
+            method: the method whose result to yield for each row: "predict", "decision_function" or
+                "predict_proba".
+            rows_per_item: how many rows to put into an item, at most the offer's rows_per_item.
+                Rows of one item share ciphertexts, so that each costs less. The default is 1, for
+                the least delay. With layout "column" it is as many as the offer takes.
+            timeout_seconds: how long the stream may make no progress; by default the client's.
 
         Yields:
-            (index, result), as rows finish; the error, as a value, where a row or its item failed
-            for good.
+            (index, result), in the order in which rows finish. The result is an error, as a value,
+            if the row is refused or its item has failed for good.
 
         Raises:
-            TransportError, QuotaExceededError, DrainingError: nothing got through for
-                timeout_seconds.
+            TransportError, QuotaExceededError, DrainingError, KeyStoreUnavailableError: there was
+                no progress for timeout_seconds.
             SealserveError: the service refuses the client, or answers wrongly.
-            What `rows` raises, after the results of the rows before.
+            What iterating over `rows` raises, after the results of the rows before.
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         batcher, model = self._run(self._session.start_stream(method, rows_per_item), seconds)
@@ -221,9 +231,9 @@ class Client:
     # Single items: encryption, sending and decryption apart
 
     def register_key(self, row_count: int = 1, *, timeout_seconds: float | None = None) -> None:
-        """Register the key that items of so many rows need, if any, ahead of the first item.
+        """Register the key that items of so many rows need, if they need one.
 
-        Predictions do so by themselves; `send` does not.
+        Predictions register it by themselves; `send` does not.
 
         Raises:
             SealserveError: the service refused or cannot be reached.
@@ -231,17 +241,17 @@ class Client:
         self._run(self._session.register_key(row_count), timeout_seconds)
 
     def encrypt(self, X: Any, *, keep: bool = False) -> EncryptedItem:
-        """Return an item of rows, to be sent any number of times.
+        """Return an item of rows, which can be sent any number of times.
 
         Args:
             X: rows (1..rows_per_item, column_count), as predict takes them; see `offer` for
                 rows_per_item.
-            keep: encrypt now, and send the same ciphertexts each time. By default the rows are
-                encrypted while they are sent, and anew each time.
+            keep: encrypt now, and send the same ciphertexts each time. By default each `send`
+                encrypts the rows anew.
 
         Raises:
             InputError: a row is refused, or there are too many for an item.
-            SealserveError: the model is not known yet, and the service cannot be asked for it.
+            SealserveError: the client does not know the model yet, and cannot get it.
         """
         return self._run(self._session.encrypt(X, keep=keep))
 
@@ -256,7 +266,7 @@ class Client:
         return self._run(self._session.encrypt_quantized(rows, keep=keep))
 
     def send(self, item: EncryptedItem, *, timeout_seconds: float | None = None, connection: int = 0) -> EncryptedReply:
-        """Send an item once, in a call of its own, and return the reply. Nothing is tried again.
+        """Send an item once, in a call of its own, and return the reply. There are no retries.
 
         Args:
             item: what `encrypt` returned.
@@ -264,8 +274,8 @@ class Client:
             connection: the number of the connection to use, from 0; it is opened on its first use.
 
         Raises:
-            ReplyError: the reply is not whole.
-            KeyNotFoundError: the key is not registered, or no longer: see `register_key`.
+            ReplyError: the reply has missing or surplus pieces.
+            KeyNotFoundError: the key is not registered, or no longer: call `register_key`.
             StaleConfigError: the model has changed since the item was encrypted.
             SealserveError: the service refused, or cannot be reached.
         """
@@ -284,39 +294,40 @@ class Client:
         """Decrypt the reply to an item of this client.
 
         Raises:
-            ReplyError: the reply fails a check; nothing of it is kept.
+            ReplyError: the reply fails a check, or is to an item of another client. Nothing of it
+                is kept.
             StaleConfigError: the model has changed since the item was encrypted.
         """
         return self._session.decrypt(reply)
 
-    # Steps
+    # Operations
 
     def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Take the steps of an operation and return its result."""
+        """Perform the actions of an operation and return its result."""
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         answer: Any = None
         error: SealserveError | None = None
         while True:
             try:
-                step = operation.send(answer) if error is None else operation.throw(error)
+                action = operation.send(answer) if error is None else operation.throw(error)
             except StopIteration as end:
                 result: T = end.value
                 return result
             answer = error = None
             try:
-                if isinstance(step, Call):
-                    unanswered = FIRST_CONTACT_SECONDS if step.is_first_contact else seconds
-                    answer = call(self._connections, step.method, step.request, seconds, unanswered)
-                elif isinstance(step, ScoreBatches):
-                    answer = self._session.joined(self._score_batches(iter(step.batches), step.model, seconds))
+                if isinstance(action, Call):
+                    unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds
+                    answer = call(self._connections, action.method, action.request, seconds, unanswered)
+                elif isinstance(action, ScoreBatches):
+                    answer = self._session.join_scores(self._score_batches(iter(action.batches), action.model, seconds))
                 else:
-                    with self._locks[step.lock]:
-                        answer = self._run(step.operation, seconds)
+                    with self._locks[action.lock]:
+                        answer = self._run(action.operation, seconds)
             except SealserveError as failure:
                 error = failure
 
     def _score_batches(self, batches: Iterator[Batch], model: Model, seconds: float) -> Iterator[Result]:
-        slots = self._slots or max(1, model.limits.suggested_connections)
+        slots = self._session.stream_count(model.limits)
 
         def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return self._run(self._session.renew(batch, changed), seconds)

@@ -1,4 +1,4 @@
-"""Credentials: a client's certificates and token, whom it trusts, and whether plaintext will do.
+"""Credentials: a client's certificates and token, whom it trusts, and if plaintext is allowed.
 
 >>> credentials = Credentials(ca_certificate="ca.pem", token=os.environ["SEALSERVE_TOKEN"])
 >>> with Client("inference.example.org:50051", credentials=credentials) as client:
@@ -53,10 +53,10 @@ class Credentials:
                 "a client certificate needs its key, and a key its certificate: give both or neither"
             )
         if self.insecure and self._asks_for_tls:
-            raise CredentialsError("insecure means plaintext, which uses no certificates: leave out one or the other")
+            raise CredentialsError("insecure means plaintext, which uses no certificates: leave out one of them")
         if self.token and not _TOKEN.fullmatch(self.token):
             raise CredentialsError(
-                "the token is malformed, it has a space, a line break or a letter that no token has: "
+                "the token is malformed, it has a space, a line break or a character that no token has: "
                 "copy it again from where it was issued"
             )
 
@@ -64,7 +64,7 @@ class Credentials:
     def _asks_for_tls(self) -> bool:
         return bool(self.ca_certificate or self.client_certificate or self.server_name)
 
-    def use_tls(self, address: str) -> bool:
+    def uses_tls(self, address: str) -> bool:
         """Tell whether to speak TLS to an address."""
         return self._asks_for_tls or not (self.insecure or is_loopback(host_of(address)))
 
@@ -82,6 +82,6 @@ def pem(file: File | None) -> bytes | None:
         data = file if isinstance(file, bytes) else Path(file).read_bytes()
     except OSError as error:
         raise CredentialsError(f"{name} cannot be read, {error.strerror}: name a readable file") from error
-    if b"-----BEGIN " not in data:  # gRPC would retry with it for ever
+    if b"-----BEGIN " not in data:  # gRPC would retry for ever
         raise CredentialsError(f"{name} is not in PEM: convert it")
     return data

@@ -1,12 +1,11 @@
-"""EIClient: encrypted-inference 0.9's own client, with sealserve as its transport.
+"""EIClient: the client of encrypted-inference 0.9, with sealserve as its transport.
 
 >>> from sealserve.ei import EIClient
 >>> with EIClient("127.0.0.1:50051", model="mnist") as client:
 ...     labels = client.predict(X)
 
-Keys, encryption and decryption are those of an `EILinearRegressionClient`, unmodified. New programs
-use `sealserve.client.Client`, which is faster by far, exact, and needs no registered evaluation
-keys.
+Keys, encryption and decryption are those of an unmodified `EILinearRegressionClient`. New programs
+should use `sealserve.client.Client`, which is much faster, is exact, and needs no evaluation keys.
 """
 
 import base64
@@ -23,10 +22,10 @@ from numpy.typing import NDArray
 
 from sealserve._codec.codec import EncryptedItem, fits_a_message
 from sealserve._codec.messages import item_requests
-from sealserve._rpc.calls import called, send_item
+from sealserve._rpc.calls import call_once, send_item
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.retry import retried
+from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
 from sealserve.he.ei_format import check_reply
@@ -50,13 +49,15 @@ class EIClient:
     Args:
         address: HOST:PORT of the service.
         model: the model's name; may be empty when the service has one model only.
-        credentials: certificates and a token; without any: TLS, or plaintext to this machine.
-        client: the client whose keys are used; by default one is made, with a new secret key.
-        key_id: the id of the client's evaluation keys, where they are registered already.
-        evaluation_keys: the client's evaluation keys (`client.get_public_keys()[1]`), where they
-            were made already; by default they are made when they are needed.
-        clip: move features outside the model's range to its nearest end instead of refusing them.
-        timeout_seconds: how long an answer may take.
+        credentials: certificates and a token. By default there are none: the client speaks TLS to
+            other machines, and plaintext to this one.
+        client: the client whose keys are used. By default one is made, with a new secret key.
+        key_id: the id of the client's evaluation keys, if they are registered already.
+        evaluation_keys: the client's evaluation keys (`client.get_public_keys()[1]`), if they have
+            been made already. By default they are made when they are needed.
+        clip: move features outside the model's range to its nearest end. By default they are
+            refused.
+        timeout_seconds: how long an answer may take, 60 seconds by default.
 
     Every method raises errors of `sealserve.errors` only. Threads may share a client.
     """
@@ -93,7 +94,7 @@ class EIClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; registered keys stay until they expire."""
+        """Close the connections. Registered keys stay until they expire."""
         self._methods.channel.close()
         self._registry.close()
 
@@ -103,27 +104,27 @@ class EIClient:
         with self._lock:
             if self._model is None:
                 request = model_pb2.GetModelRequest(model=self._model_name)
-                response = retried(lambda left: called(self._methods.get_model, request, left), self._timeout_seconds)
+                response = run_with_retries(partial(call_once, self._methods.get_model, request), self._timeout_seconds)
                 self._model = model_from_proto(response.model)
-                self._model_name = self._model.name  # the next time it might no longer be the only model
+                self._model_name = self._model.name  # the service may have several models by then
             return self._model
 
     @property
     def key_id(self) -> str:
-        """The id of the registered keys; they are registered if they are not."""
+        """The id of the registered keys. The first use registers the keys, if they are not."""
         with self._lock:
             return self._key_id or self.register_keys().key_id
 
     def register_keys(self, *, ttl_seconds: float | None = None) -> KeyRecord:
-        """Make evaluation keys, once, and register them: 9 MB.
+        """Make evaluation keys, unless they have been made, and register them: 9 MB.
 
         Predictions do so by themselves when they need to.
 
         Args:
-            ttl_seconds: how long to keep them; the service keeps none longer than it wants to.
+            ttl_seconds: how long to keep the keys. The service may keep them for less.
         """
         with self._lock:
-            # Keys made a second time are others, under another id.
+            # Keys that are made a second time are different keys, with another id.
             self._evaluation_keys = self._evaluation_keys or self.client.get_public_keys()[1]
             record = self._registry.register(self._evaluation_keys, ttl_seconds=ttl_seconds)
             self._key_id = record.key_id
@@ -136,10 +137,10 @@ class EIClient:
             X: rows (rows, column_count): an array, sequence or DataFrame.
 
         Raises:
-            InputError: a row is refused; nothing was sent then.
+            InputError: a row is refused. Nothing was sent.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
-        output, scores = self._scored(X)
+        output, scores = self._score_rows(X)
         return output.predict(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -147,39 +148,39 @@ class EIClient:
 
         Raises what predict raises.
         """
-        output, scores = self._scored(X)
+        output, scores = self._score_rows(X)
         return output.decision_function(scores)
 
     def score(self, ciphertexts: Sequence[str]) -> list[str]:
-        """Score one row. The keys are registered again, once, if they have expired or were evicted.
+        """Score one row. If the service has lost the keys, register them again and retry once.
 
         Args:
-            ciphertexts: what the client's `encrypt` returns, in base64.
+            ciphertexts: what the client's `encrypt` returns: base64 strings.
 
         Returns:
-            What its `decrypt` takes, in base64.
+            What its `decrypt` takes: base64 strings.
 
         Raises:
             InputError: the ciphertexts are not base64.
-            ReplyError: the reply is not what `decrypt` can take; the native code would end this
+            ReplyError: the reply is not what `decrypt` can take. Its native code would end this
                 process.
             SealserveError: the service refused or cannot be reached.
         """
         try:
             data = [base64.b64decode(text, validate=True) for text in ciphertexts]
         except (binascii.Error, ValueError, TypeError) as error:
-            raise InputError("ciphertexts are base64 strings, as `encrypt` returns them") from error
+            raise InputError("ciphertexts must be base64 strings, as `encrypt` returns them") from error
         try:
-            return self._reply(data)
+            return self._request_scores(data)
         except KeyNotFoundError:
             with self._lock:
                 self._key_id = ""
         except StaleConfigError:
             with self._lock:
                 self._model = None
-        return self._reply(data)
+        return self._request_scores(data)
 
-    def _reply(self, ciphertexts: list[bytes]) -> list[str]:
+    def _request_scores(self, ciphertexts: list[bytes]) -> list[str]:
         model = self.model
         offer = _offer(model)
         header = ItemHeader(
@@ -201,8 +202,8 @@ class EIClient:
             fits_a_message=fits_a_message(byte_count, offer, limits),
             max_message_bytes=limits.max_message_bytes,
         )
-        pieces = retried(partial(self._send, item), self._timeout_seconds).scores
-        return [_checked(piece) for piece in pieces]
+        pieces = run_with_retries(partial(self._send, item), self._timeout_seconds).scores
+        return [_encode_piece(piece) for piece in pieces]
 
     def _send(self, item: EncryptedItem, timeout_seconds: float) -> EncryptedReply:
         return send_item(
@@ -214,8 +215,8 @@ class EIClient:
             in_one_message=item.fits_a_message,
         )
 
-    def _scored(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
-        """Score rows one by one, and all again should the labels change on the way."""
+    def _score_rows(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
+        """Score rows one by one. If the model's output changes meanwhile, score all again."""
         for _ in range(_ATTEMPTS):
             model = self.model
             rows = model.grid.accepted(model.features(model.schema.rows(X)), clip=self._clip)
@@ -235,11 +236,11 @@ def _offer(model: Model) -> Offer:
     )
 
 
-def _checked(piece: object) -> str:
-    """Return a piece of a reply in base64, if it is a ciphertext that encrypted-inference can take.
+def _encode_piece(piece: object) -> str:
+    """Check that encrypted-inference can take a piece of a reply, and return it in base64.
 
     Raises:
-        ReplyError: the piece is no such ciphertext.
+        ReplyError: it cannot.
     """
     if not isinstance(piece, SealCiphertext):
         raise ReplyError

@@ -17,23 +17,23 @@ SealserveError
 │   ├── DeadlineError
 │   └── CallError
 └── ServiceError                 the service refused; errors.proto has a detail of each name
-├── StaleConfigError
-├── ModelNotFoundError
-├── KeyNotFoundError
-├── ParameterSetNotOfferedError
-├── MalformedCiphertextError
-├── InputMismatchError
-├── OutOfSequenceError
-├── LimitExceededError
-├── QuotaExceededError
-├── DrainingError
-├── ItemTimeoutError
-├── KeyStoreUnavailableError
-├── MalformedKeyError
-├── UnauthenticatedError
-├── PermissionDeniedError
-├── IdleTimeoutError
-└── InternalError
+    ├── StaleConfigError
+    ├── ModelNotFoundError
+    ├── KeyNotFoundError
+    ├── ParameterSetNotOfferedError
+    ├── MalformedCiphertextError
+    ├── InputMismatchError
+    ├── OutOfSequenceError
+    ├── LimitExceededError
+    ├── QuotaExceededError
+    ├── DrainingError
+    ├── ItemTimeoutError
+    ├── KeyStoreUnavailableError
+    ├── MalformedKeyError
+    ├── UnauthenticatedError
+    ├── PermissionDeniedError
+    ├── IdleTimeoutError
+    └── InternalError
 """
 
 from dataclasses import dataclass

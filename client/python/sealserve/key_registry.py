@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from sealserve._codec.messages import key_messages
-from sealserve._rpc.calls import called
+from sealserve._rpc.calls import call_once
 from sealserve._rpc.channel import open_channel
-from sealserve._rpc.retry import retried
+from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
@@ -30,8 +30,9 @@ class KeyRegistry:
 
     Args:
         address: HOST:PORT of the service.
-        credentials: certificates and a token; without any: TLS, or plaintext to this machine.
-        timeout_seconds: how long an answer, or an upload, may take.
+        credentials: certificates and a token. By default there are none: the client speaks TLS to
+            other machines, and plaintext to this one.
+        timeout_seconds: how long an answer or an upload may take, 60 seconds by default.
     """
 
     def __init__(self, address: str, *, credentials: Credentials | None = None, timeout_seconds: float = 60.0) -> None:
@@ -59,16 +60,16 @@ class KeyRegistry:
         parameter_set: str = EI_PARAMETER_SET.name,
         ttl_seconds: float | None = None,
     ) -> KeyRecord:
-        """Send a key and return its record; its key_id is what predictions name.
+        """Send a key and return its record. The headers of items name the record's key_id.
 
         Args:
-            data: the key, as its kind is written (see KeyKind in keys.proto).
+            data: the key, in the format of its kind (see KeyKind in keys.proto).
             kind: what the key is for.
             parameter_set: the name of the set of the offer that needs the key.
             ttl_seconds: how long to keep the key. The service may keep it for less.
 
         Raises:
-            MalformedKeyError: the data is no such key.
+            MalformedKeyError: the data is not a key of this kind and parameter set.
             LimitExceededError, QuotaExceededError: the key is too long, or the store is full.
             KeyStoreUnavailableError: the service's store does not answer.
         """
@@ -116,20 +117,20 @@ class KeyRegistry:
         return self._register(header, b"")
 
     def get(self, key_id: str) -> KeyRecord:
-        """Return what the service knows of a key.
+        """Return the record of a key.
 
         Raises:
-            KeyNotFoundError: it is not registered, or has expired.
+            KeyNotFoundError: the key is not registered, or has expired.
         """
         request = keys_pb2.GetKeyRequest(key_id=key_id)
-        return key_from_proto(self._called(self._stub.GetKey, request).key)
+        return key_from_proto(self._call(self._stub.GetKey, request).key)
 
     def list(self) -> Iterator[KeyRecord]:
         """Yield the records of all keys, ordered by id."""
         token = ""
         while True:
             request = keys_pb2.ListKeysRequest(page_token=token)
-            page = self._called(self._stub.ListKeys, request)
+            page = self._call(self._stub.ListKeys, request)
             yield from map(key_from_proto, page.keys)
             token = page.next_page_token
             if not token:
@@ -139,14 +140,15 @@ class KeyRegistry:
         """Delete a key.
 
         Raises:
-            KeyNotFoundError: it is not registered, or has expired.
+            KeyNotFoundError: the key is not registered, or has expired.
         """
-        self._called(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
+        self._call(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
 
-    def _called(self, method: Callable[..., Any], request: Any) -> Any:
-        return retried(partial(called, method, request), self._timeout_seconds)
+    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        return run_with_retries(partial(call_once, method, request), self._timeout_seconds)
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
-        register = self._stub.RegisterKey
-        response = retried(lambda left: called(register, key_messages(header, data), left), self._timeout_seconds)
-        return key_from_proto(response.key)
+        def attempt(seconds_left: float) -> Any:  # each attempt needs an iterator of its own
+            return call_once(self._stub.RegisterKey, key_messages(header, data), seconds_left)
+
+        return key_from_proto(run_with_retries(attempt, self._timeout_seconds).key)

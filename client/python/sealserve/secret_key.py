@@ -1,4 +1,4 @@
-"""SecretKey: a handle that keeps a secret key from ending up where it should not.
+"""SecretKey: a handle of a secret key, which keeps the key out of logs, pickles and copies.
 
 It has no public constructor, shows no key material in its repr, cannot be pickled or copied, and
 exports only to a caller that holds the token of `sealserve.secret_key_access`.
@@ -52,7 +52,11 @@ class SecretKey:
 
     @classmethod
     def generate(cls, parameter_set: ParameterSet) -> "SecretKey":
-        """Make a new key with SEAL's generator."""
+        """Make a new key with SEAL's generator.
+
+        Args:
+            parameter_set: a set of the ring that the key is for.
+        """
         context = _seal.context(key_parameters(parameter_set))
         return cls._make(parameter_set, _seal.generate_secret_key(context), datetime.now(UTC))
 
@@ -61,7 +65,8 @@ class SecretKey:
         """Read a key that `save` wrote.
 
         Raises:
-            SecretKeyError: the file is missing, readable by others than its owner, or no key.
+            SecretKeyError: the file is missing, others than its owner can read it, or it holds no
+                key.
         """
         file = Path(path)
         try:
@@ -76,7 +81,7 @@ class SecretKey:
             data = base64.b64decode(fields["secret_key"], validate=True)
             context = _seal.context(key_parameters(parameter_set))
             _seal.load_secret_key(context, data)
-            # Older files have none.
+            # Older files have no public key.
             public_key = base64.b64decode(fields.get("public_encryption_key", ""), validate=True)
             if public_key:
                 check_public_key(parameter_set, public_key)
@@ -84,7 +89,7 @@ class SecretKey:
         except OSError as error:
             raise SecretKeyError(f"{file}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError, ParameterError, MalformedKeyError, _seal.SealError):
-            # The cause may quote the file: leave it out.
+            # The cause may quote the file: do not chain it.
             raise SecretKeyError(f"{file}: not a sealserve secret key") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -127,10 +132,9 @@ class SecretKey:
     def public_encryption_key(self) -> bytes:
         """The public encryption key, an uncompressed SEAL object. It is not secret.
 
-        Services hide weights with it.
-
-        SEAL makes it when it is first asked for, and `save` writes it with the secret key. Equal
-        bytes have an equal id: one registration serves every program that loads the file.
+        Services hide weights with it. SEAL makes it on the first use, and `save` writes it with the
+        secret key. Every program that loads the file has the same key, with the same id, so that
+        one registration serves them all.
         """
         with self._lock:
             if not self._public_encryption_key:

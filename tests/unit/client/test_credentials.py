@@ -29,11 +29,11 @@ from sealserve.protocol.address import host_of, is_loopback
 )
 def test_plaintext_is_for_this_machine(address: str, is_local: bool) -> None:
     assert is_loopback(host_of(address)) is is_local
-    assert Credentials().use_tls(address) is not is_local
-    assert Credentials(token="t").use_tls(address) is not is_local
-    assert Credentials(server_name="x").use_tls(address)
-    assert Credentials(ca_certificate=b"x").use_tls(address)
-    assert not Credentials(insecure=True).use_tls(address)
+    assert Credentials().uses_tls(address) is not is_local
+    assert Credentials(token="t").uses_tls(address) is not is_local
+    assert Credentials(server_name="x").uses_tls(address)
+    assert Credentials(ca_certificate=b"x").uses_tls(address)
+    assert not Credentials(insecure=True).uses_tls(address)
 
 
 def test_credentials_keep_their_secrets() -> None:

@@ -1,1 +1,1 @@
-"""Rows to encrypted items and replies to scores. Performs no I/O."""
+"""The codec: rows to encrypted items, and replies to scores. It does not use the network."""

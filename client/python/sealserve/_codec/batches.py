@@ -1,7 +1,7 @@
-"""Batches: rows that travel as one item, from any source, each row checked alone."""
+"""Batches: rows that travel as one item. Each row is checked alone, and may be refused alone."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +11,9 @@ from sealserve._codec.codec import RowCodec
 from sealserve.errors import InputError, SealserveError
 from sealserve.protocol.output import Scored
 
-Method = Literal["predict", "decision_function", "predict_proba"]
+PredictionMethod = Literal["predict", "decision_function", "predict_proba"]
 
-_BLOCK_ROWS = 256  # of an array, quantized at once however few of them travel together
+_BLOCK_ROWS = 256  # rows of an array to quantize at once, even if an item takes fewer
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Batch:
     """Rows that travel as one item, or one row that was refused and does not travel.
 
     Attributes:
-        first_index: the index of the first row, in the caller's count.
+        first_index: the index of the first row among all rows of the caller.
         rows: float64 (rows, column_count), kept in case they must be quantized anew.
         codec: encrypts the rows, as `quantized`.
         quantized: int64 (rows, feature_count), on the model's grid.
@@ -29,24 +29,24 @@ class Batch:
     """
 
     first_index: int
-    rows: NDArray[np.float64]
+    rows: NDArray[np.float64] = field(repr=False)
     codec: RowCodec
-    quantized: NDArray[np.int64]
+    quantized: NDArray[np.int64] = field(repr=False)
     error: InputError | None = None
 
     @classmethod
-    def refused(cls, index: int, codec: RowCodec, error: InputError) -> "Batch":
+    def of_refused_row(cls, index: int, codec: RowCodec, error: InputError) -> "Batch":
         """Make the batch of one row that was refused."""
         return cls(index, np.empty((1, 0)), codec, np.empty((1, 0), np.int64), error)
 
     @property
     def held_bytes(self) -> int:
-        """What the batch counts as in a stream's window."""
+        """The bytes that the batch counts in a stream's window."""
         return self.codec.offer.cost.held_bytes
 
     @property
     def polynomials(self) -> int:
-        """Polynomial pairs of its reply."""
+        """The number of polynomial pairs in its reply."""
         return -(-self.codec.model.output.score_count // self.codec.offer.classes_per_polynomial)
 
 
@@ -58,7 +58,7 @@ class Batcher:
     """Puts rows into batches. A row that is refused becomes a batch of its own, with its error.
 
     Args:
-        codec_for: returns the codec for so many rows an item. It is asked anew for every batch, as
+        codec_for: returns the codec for so many rows an item. It is called for every batch, as
             models change.
         rows_per_item: rows to put into a batch, if the offer takes so many; None for as many as it
             takes.
@@ -73,7 +73,7 @@ class Batcher:
         self._rows_per_item = rows_per_item
         self._clip = clip
         self._next_index = first_index
-        self._rows: list[NDArray[np.float64]] = []  # those that wait for a batch to be full
+        self._rows: list[NDArray[np.float64]] = []  # those of the batch that is not full yet
         self._codec = codec_for(rows_per_item or 1)
 
     def batches(self, rows: Iterable[Any]) -> Iterator[Batch]:
@@ -82,7 +82,7 @@ class Batcher:
         An array (rows, column_count) is read in blocks, anything else row by row.
         """
         if isinstance(rows, np.ndarray) and rows.ndim == 2:
-            yield from self._of_array(rows)
+            yield from self._batches_of_array(rows)
             return
         for row in rows:
             yield from self.add(row)
@@ -96,16 +96,16 @@ class Batcher:
             self._rows.append(self._codec.model.schema.rows([row]))
         except InputError as error:
             yield from self.flush()
-            yield Batch.refused(self._count(1), self._codec, error)
+            yield Batch.of_refused_row(self._count(1), self._codec, error)
         if len(self._rows) >= self._per_item:
             yield from self.flush()
 
     def flush(self) -> Iterator[Batch]:
-        """Yield the batches of the rows that wait."""
+        """Yield the batch that is not full, if it has rows."""
         if self._rows:
             rows = np.concatenate(self._rows)
             self._rows.clear()
-            yield from self._checked(rows)
+            yield from self._batches_of(rows)
 
     @property
     def _per_item(self) -> int:
@@ -120,7 +120,7 @@ class Batcher:
         self._next_index += row_count
         return self._next_index - row_count
 
-    def _of_array(self, rows: NDArray[Any]) -> Iterator[Batch]:
+    def _batches_of_array(self, rows: NDArray[Any]) -> Iterator[Batch]:
         start = 0
         while start < len(rows):
             self._renew_codec()
@@ -128,40 +128,40 @@ class Batcher:
             start += len(block)
             try:
                 checked = self._codec.model.schema.rows(block)
-            except InputError:  # perhaps of a single row that holds something other than numbers
+            except InputError:  # perhaps because of a single row: find it
                 for row in block:
                     yield from self.add(row)
                 yield from self.flush()
             else:
-                yield from self._checked(checked)
+                yield from self._batches_of(checked)
 
-    def _checked(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
+    def _batches_of(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
         """Yield the batches of rows, in order; rows that are refused have batches of their own."""
         try:
             yield from self._split(rows, self._codec.quantize(rows, clip=self._clip))
             return
         except InputError as error:
             if len(rows) == 1:
-                yield Batch.refused(self._count(1), self._codec, error)
+                yield Batch.of_refused_row(self._count(1), self._codec, error)
                 return
         start = 0
-        for place in [*self._refused_places(rows), len(rows)]:
-            if start < place:
-                good = rows[start:place]
+        for position in [*self._refused_positions(rows), len(rows)]:
+            if start < position:
+                good = rows[start:position]
                 yield from self._split(good, self._codec.quantize(good, clip=self._clip))
-            if place < len(rows):
-                yield from self._checked(rows[place : place + 1])
-            start = place + 1
+            if position < len(rows):
+                yield from self._batches_of(rows[position : position + 1])
+            start = position + 1
 
-    def _refused_places(self, rows: NDArray[np.float64]) -> list[int]:
-        """Return the places of the rows that cannot be quantized."""
-        places = list[int]()
-        for place in range(len(rows)):
+    def _refused_positions(self, rows: NDArray[np.float64]) -> list[int]:
+        """Return the positions of the rows that cannot be quantized."""
+        positions = list[int]()
+        for position in range(len(rows)):
             try:
-                self._codec.quantize(rows[place : place + 1], clip=self._clip)
+                self._codec.quantize(rows[position : position + 1], clip=self._clip)
             except InputError:
-                places.append(place)
-        return places
+                positions.append(position)
+        return positions
 
     def _split(self, rows: NDArray[np.float64], quantized: NDArray[np.int64]) -> Iterator[Batch]:
         for batch in split(rows, quantized, self._codec, self._per_item, first_index=self._next_index):
@@ -191,10 +191,10 @@ def split(
         yield Batch(first_index + start, rows[part], codec, quantized[part])
 
 
-def predictions(method: Method, result: Result) -> Iterator[tuple[int, Any]]:
+def predictions(method: PredictionMethod, result: Result) -> Iterator[tuple[int, Any]]:
     """Yield (index, prediction or error) for each row of a batch."""
     batch, scored = result
     if isinstance(scored, SealserveError):
-        yield from ((batch.first_index + place, scored) for place in range(len(batch.rows)))
+        yield from ((batch.first_index + position, scored) for position in range(len(batch.rows)))
     else:
         yield from enumerate(getattr(scored.output, method)(scored.scores), batch.first_index)

@@ -1,14 +1,14 @@
-"""RowCodec: rows -> encrypted items, replies -> scores. Others do the I/O."""
+"""RowCodec: encrypts rows into items and decrypts replies into scores. No I/O."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.encryptor_pool import EncryptorPool, MakeEncryptor, PooledEncryptor
+from sealserve._codec.encryptor_pool import EncryptorFactory, EncryptorPool, PooledEncryptor
 from sealserve._codec.offers import choose, packing_of
 from sealserve.errors import ParameterError, ReplyError
 from sealserve.he import _seal
@@ -23,7 +23,7 @@ from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve.v1 import prediction_pb2
 
-_KEPT_SHAPES = 8  # numbers of rows whose header and coefficients are kept
+_KEPT_ROW_COUNTS = 8  # numbers of rows whose header and coefficients are kept
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,25 @@ class EncryptedItem:
     """Encrypted rows that are ready to send.
 
     Attributes:
-        header: what the item is.
+        header: the description of the item.
         header_message: the header as it is sent.
-        ciphertexts: uncompressed SEAL ciphertexts, encrypted as they are taken, and anew each time.
+        ciphertexts: uncompressed SEAL ciphertexts. Each iteration encrypts the rows anew, one
+            ciphertext at a time.
         byte_count: the length of all ciphertexts.
         piece_count: the number of pieces of the reply.
         fits_a_message: whether the item and its reply may each travel in one message.
         max_message_bytes: the service's limit.
-        requests: the serialized messages to send, of an item that is the same each time it is sent;
-            empty where each time encrypts the rows anew.
+        requests: the serialized messages, if the same ones are sent each time; otherwise empty.
     """
 
     header: ItemHeader
-    header_message: prediction_pb2.ItemHeader
-    ciphertexts: Iterable[bytes]
+    header_message: prediction_pb2.ItemHeader = field(repr=False)
+    ciphertexts: Iterable[bytes] = field(repr=False)
     byte_count: int
     piece_count: int
     fits_a_message: bool
     max_message_bytes: int
-    requests: tuple[bytes, ...] = ()
+    requests: tuple[bytes, ...] = field(default=(), repr=False)
 
     def request(self) -> bytes:
         """Encrypt the item into one serialized message, for a unary call."""
@@ -64,14 +64,14 @@ def fits_a_message(byte_count: int, offer: Offer, limits: Limits) -> bool:
 
 @dataclass(frozen=True)
 class _Ciphertexts:
-    """Rows that are encrypted as they are taken.
+    """Rows that are encrypted one ciphertext at a time, as a caller iterates.
 
-    A batch of columns is longer than what should be in memory at a time.
+    The ciphertexts of a batch in columns take more memory than should be in use at a time.
     """
 
     encryptor: Encryptor | PooledEncryptor
     packing: Packing
-    quantized_rows: NDArray[np.int64]
+    quantized_rows: NDArray[np.int64] = field(repr=False)
 
     def __iter__(self) -> Iterator[bytes]:
         return self.encryptor.encrypt_all(self.packing.pack_rows(self.quantized_rows))
@@ -85,7 +85,8 @@ class RowCodec:
         secret_key: the key to use; by default a new one.
         offer: one of the model's offers; by default the best for single rows.
         seeded: upload ciphertexts of half the size, for twice the time of encryption.
-        encryptors: worker processes for the encryption of batches.
+        encryptors: worker processes for the encryption of batches; by default this process encrypts
+            all.
 
     Attributes:
         public_key: the key to register before the first item; b"" where the weights are open.
@@ -117,7 +118,7 @@ class RowCodec:
         self._center_residues = self._centers % parameters.plain_modulus
         self._radii = np.array(self.offer.score_radii, np.int64)
         exported = self.secret_key.export(TOKEN)
-        make = MakeEncryptor(SeededEncryptor if seeded else Encryptor, parameters, exported)
+        make = EncryptorFactory(SeededEncryptor if seeded else Encryptor, parameters, exported)
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
         self._decryptor = Decryptor(parameters, exported)
         self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""
@@ -125,8 +126,8 @@ class RowCodec:
         # Every item has as many ciphertexts and pieces of a reply, whatever its number of rows.
         self._item_bytes = self._packing.ciphertexts * self._encryptor.ciphertext_bytes
         self._fits_a_message = fits_a_message(self._item_bytes, self.offer, model.limits)
-        self._header = lru_cache(_KEPT_SHAPES)(partial(_item_header, model, self.offer, self._packing, self.key_id))
-        self._score_places = lru_cache(_KEPT_SHAPES)(partial(_score_places, self._packing))
+        self._header = lru_cache(_KEPT_ROW_COUNTS)(partial(_item_header, model, self.offer, self._packing, self.key_id))
+        self._score_places = lru_cache(_KEPT_ROW_COUNTS)(partial(_score_places, self._packing))
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
         """Compute the features of rows (rows, column_count) and round them onto the model's grid.
@@ -156,7 +157,8 @@ class RowCodec:
         """Decrypt the reply to an item of row_count rows: scores, float64 (row_count, score_count).
 
         Raises:
-            ReplyError: the reply fails a check; a score outside the published range is one.
+            ReplyError: the reply fails a check, such as that every score is within its published
+                range.
         """
         if len(reply) != self._packing.polynomials:
             raise ReplyError
@@ -167,7 +169,7 @@ class RowCodec:
             decrypted = self._decryptor.decrypt(pair.c0, pair.c1, places)
             residues[:, classes] = decrypted.reshape(row_count, -1)
         t = self.offer.parameters.plain_modulus
-        # Distances from the centres, in -t/2 .. t/2; t < 2^60, so that nothing here leaves int64.
+        # Distances from the centres, in -t/2 .. t/2; t < 2^60, so that int64 holds them.
         distances = (residues - self._center_residues + t // 2) % t - t // 2
         if (np.abs(distances) > self._radii).any():
             raise ReplyError

@@ -1,11 +1,11 @@
 """EncryptorPool: encryption in worker processes.
 
-SEAL's binding holds the GIL, so that threads would not make encryption faster.
+SEAL's Python binding holds the GIL, so that threads would not make encryption faster.
 
-A worker is a child of this process with a pipe of its own, so that the death of one is noticed and
-costs nothing but time. (An executor of processes shares one pipe, and waits for ever for a worker
-that was killed while it wrote.) A secret key goes to the workers through their pipes, and nowhere
-else.
+A worker is a child process with a pipe of its own. When a worker dies, the pool notices, and loses
+nothing but time. (The workers of a `ProcessPoolExecutor` share one pipe. If one of them is killed
+while it writes, the executor waits for ever.) A secret key goes to the workers through their pipes,
+and nowhere else.
 """
 
 import multiprocessing
@@ -13,10 +13,10 @@ import queue
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from multiprocessing.connection import Connection
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +24,19 @@ from numpy.typing import NDArray
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.secret.encryptor import Encryptor
 
-_PLAINTEXTS_A_TASK = 16
-_TASKS_AHEAD = 2  # a process: one is being worked on, one waits
-_MAX_DEATHS = 3  # of workers: then there is a reason, and encryption goes on here
-_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy gRPC's threads' locks
+_PLAINTEXTS_A_BLOCK = 16
+_BLOCKS_AHEAD = 2  # for each process: one that it encrypts, and one that waits
+_MAX_DEATHS = 3  # of workers: after so many, no other is started
+_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the locks of gRPC's threads
 
 
-class MakeEncryptor(NamedTuple):
-    """The arguments of an encryptor, which travel to a worker."""
+@dataclass(frozen=True)
+class EncryptorFactory:
+    """The arguments of an encryptor, which can be sent to a worker."""
 
     kind: type[Encryptor]
     parameters: EncryptionParameters
-    secret_key: bytes
+    secret_key: bytes = field(repr=False)
 
     def __call__(self) -> Encryptor:
         """Make the encryptor."""
@@ -57,11 +58,11 @@ class EncryptorPool:
             self._idle.put(None)
         self._deaths = 0
 
-    def submit(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> "Task":
-        """Have plaintexts (n, N) encrypted. The result is None if no worker could."""
+    def submit(self, make: EncryptorFactory, block: NDArray[np.uint64]) -> "EncryptedBlock":
+        """Have a worker encrypt plaintexts (n, N)."""
         return self._threads.submit(self._encrypt, make, block)
 
-    def _encrypt(self, make: MakeEncryptor, block: NDArray[np.uint64]) -> list[bytes] | None:
+    def _encrypt(self, make: EncryptorFactory, block: NDArray[np.uint64]) -> list[bytes] | None:
         worker = self._idle.get()
         try:
             if worker is None:
@@ -86,18 +87,19 @@ class EncryptorPool:
                 worker.close()
 
 
-Task = Future[list[bytes] | None]
+EncryptedBlock = Future[list[bytes] | None]
+"""Ciphertexts that a worker makes; None if it could not."""
 
 
 class PooledEncryptor:
     """Encrypts many plaintexts in a pool and in this process at once, a few in this process only.
 
     Args:
-        pool: may serve any number of encryptors.
-        make: makes the encryptor, here and in the workers.
+        pool: the worker processes. Encryptors may share a pool.
+        make: makes the encryptor, in this process and in the workers.
     """
 
-    def __init__(self, pool: EncryptorPool, make: MakeEncryptor) -> None:
+    def __init__(self, pool: EncryptorPool, make: EncryptorFactory) -> None:
         self._pool = pool
         self._make = make
         self._here = make()
@@ -108,34 +110,35 @@ class PooledEncryptor:
 
         Blocks of them go to the pool and, while that is busy, are encrypted in this process.
         """
-        source, tasks = iter(plaintexts), deque[tuple[NDArray[np.uint64], Task]]()
-        busy = _TASKS_AHEAD * self._pool.processes
+        source = iter(plaintexts)
+        blocks = deque[tuple[NDArray[np.uint64], EncryptedBlock]]()
+        busy = _BLOCKS_AHEAD * self._pool.processes
         try:
-            while (block := list(islice(source, _PLAINTEXTS_A_TASK))) and len(block) == _PLAINTEXTS_A_TASK:
-                is_busy = sum(not task.done() for _, task in tasks) >= busy
-                tasks.append(self._here_done(block) if is_busy else self._begun(block))
-                while tasks and (tasks[0][1].done() or len(tasks) > 2 * busy):
-                    yield from self._result(*tasks.popleft())
-            while tasks:
-                yield from self._result(*tasks.popleft())
+            while (block := list(islice(source, _PLAINTEXTS_A_BLOCK))) and len(block) == _PLAINTEXTS_A_BLOCK:
+                is_busy = sum(not encrypted.done() for _, encrypted in blocks) >= busy
+                blocks.append(self._encrypt_here(block) if is_busy else self._submit(block))
+                while blocks and (blocks[0][1].done() or len(blocks) > 2 * busy):
+                    yield from self._wait_for(*blocks.popleft())
+            while blocks:
+                yield from self._wait_for(*blocks.popleft())
             yield from self._here.encrypt_all(block)
         finally:
-            for _, task in tasks:
-                task.cancel()
+            for _, encrypted in blocks:
+                encrypted.cancel()
 
-    def _begun(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Task]:
+    def _submit(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], EncryptedBlock]:
         stacked = np.stack(block)
         return stacked, self._pool.submit(self._make, stacked)
 
-    def _here_done(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Task]:
-        done: Task = Future()
+    def _encrypt_here(self, block: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], EncryptedBlock]:
+        done: EncryptedBlock = Future()
         done.set_result(list(self._here.encrypt_all(block)))
         return np.empty((0, 0), np.uint64), done
 
-    def _result(self, block: NDArray[np.uint64], task: Task) -> Iterable[bytes]:
-        encrypted = task.result()
+    def _wait_for(self, block: NDArray[np.uint64], encrypted: EncryptedBlock) -> Iterable[bytes]:
+        ciphertexts = encrypted.result()
         # Without a worker, encryption is slower, but nothing is lost.
-        return self._here.encrypt_all(block) if encrypted is None else encrypted
+        return self._here.encrypt_all(block) if ciphertexts is None else ciphertexts
 
 
 class _Worker:
@@ -151,7 +154,7 @@ class _Worker:
         self._process.start()
         its_end.close()
 
-    def encrypt(self, make: MakeEncryptor, plaintexts: NDArray[np.uint64]) -> list[bytes]:
+    def encrypt(self, make: EncryptorFactory, plaintexts: NDArray[np.uint64]) -> list[bytes]:
         """Encrypt plaintexts (n, N).
 
         Raises:
@@ -170,7 +173,7 @@ class _Worker:
 
 def _work(pipe: Connection) -> None:
     """Encrypt the plaintexts that come through the pipe, until its other end is closed."""
-    made = lru_cache(maxsize=4)(MakeEncryptor.__call__)
+    made = lru_cache(maxsize=4)(EncryptorFactory.__call__)
     try:
         while True:
             make, plaintexts = pipe.recv()

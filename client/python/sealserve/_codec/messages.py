@@ -13,16 +13,21 @@ _CIPHERTEXTS_A_CHUNK = 8
 _PUBLIC_KEY_TTL_SECONDS = 3600.0
 
 KEEP_ALIVE = prediction_pb2.StreamPredictRequest(cancel=True)
-"""The cancellation of no item. It says that the stream is still in use: see Limits.idle_timeout."""
-_MIN_KEEP_ALIVE_SECONDS, _MAX_KEEP_ALIVE_SECONDS = 0.01, 3600.0  # whatever a service says
+"""A cancellation without an item, which shows that the stream is in use.
+
+See Limits.idle_timeout in model.proto.
+"""
+# Bounds, as a hostile service may publish any idle timeout.
+_MIN_KEEP_ALIVE_SECONDS = 0.01
+_MAX_KEEP_ALIVE_SECONDS = 3600.0
 
 
 def item_messages(item_id: int, item: EncryptedItem) -> Iterator[prediction_pb2.StreamPredictRequest]:
     """Yield the messages of an item on a stream: a chunk in each, the header in the first.
 
-    A chunk has CHUNK_BYTES or some ciphertexts, whichever is more, within the service's limit. The
-    service adds the products of a chunk to its sums: the sums take more memory than the products of
-    a few ciphertexts do.
+    A chunk has CHUNK_BYTES or _CIPHERTEXTS_A_CHUNK ciphertexts, whichever is more, but no more than
+    the service's limit. The service adds the products of each chunk to its sums, which are larger
+    than the products of a few ciphertexts. Smaller chunks would make it read the sums more often.
     """
     header: prediction_pb2.ItemHeader | None = item.header_message
     least_bytes = _CIPHERTEXTS_A_CHUNK * item.byte_count // item.header.ciphertext_count
@@ -38,9 +43,9 @@ def item_messages(item_id: int, item: EncryptedItem) -> Iterator[prediction_pb2.
 
 
 def item_requests(item: EncryptedItem) -> Iterable[bytes]:
-    """Return the serialized messages of an item that travels in a call of its own.
+    """Return the serialized messages of an item in a call of its own.
 
-    They are encrypted as they are taken, unless the item has its own.
+    Unless the item keeps its messages, each is encrypted as the caller takes it.
     """
     if item.requests:
         return item.requests
@@ -52,9 +57,9 @@ def item_requests(item: EncryptedItem) -> Iterable[bytes]:
 def public_key_messages(data: bytes, parameter_set: str) -> list[keys_pb2.RegisterKeyRequest]:
     """Return the messages that register a public encryption key for an hour.
 
-    Most keys belong to one client and are of no use after it, and a store has no room for all keys
-    that ever were: hence no longer. A client that is still there after an hour gets
-    KeyNotFoundError and registers its key again.
+    It is no longer because most keys are of no use once their client has ended, and a store has no
+    room for all of them. A client that runs for more than an hour gets KeyNotFoundError and
+    registers its key again.
 
     Args:
         data: the key.
@@ -79,7 +84,7 @@ def key_messages(header: KeyHeader, data: bytes) -> Iterator[keys_pb2.RegisterKe
 
 
 def keep_alive_seconds(idle_timeout_seconds: float) -> float | None:
-    """Return how long a stream may be silent before a keep-alive message is due; None for ever."""
+    """Return how long a stream may be silent before a keep-alive message is due; None: for ever."""
     if idle_timeout_seconds <= 0:
         return None
     return min(max(_MIN_KEEP_ALIVE_SECONDS, idle_timeout_seconds / 3), _MAX_KEEP_ALIVE_SECONDS)

@@ -1,4 +1,4 @@
-"""Offers: which one takes some rows in the least time, and how its items are packed."""
+"""Offers: the choice of the fastest one for some rows, and the packing of its items."""
 
 from sealserve.errors import ParameterError, SecretKeyError
 from sealserve.he.layouts import Layout, Packing
@@ -6,8 +6,8 @@ from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Model, Offer
 from sealserve.secret_key import SecretKey
 
-# What a byte of ciphertexts takes besides the server's time: SEAL's encryption or decryption, and a
-# link of 1 Gbit/s.
+# The time that a byte of ciphertexts takes outside the server: SEAL's encryption or decryption, and
+# a link of 1 Gbit/s.
 _SECONDS_A_BYTE = 15e-9
 
 
@@ -35,10 +35,10 @@ def choose(
     understood = [offer for offer in model.offers if layout in (None, offer.layout) and _is_understood(offer)]
     usable = [o for o in understood if parameter_set in (None, o.parameters.parameter_set.name)]
     if not usable:
-        raise ParameterError(f"model {model.name!r} is not offered {_described(understood, layout, parameter_set)}")
+        raise ParameterError(f"model {model.name!r} is not offered {_refusal(understood, layout, parameter_set)}")
     fitting = [o for o in usable if secret_key is None or secret_key.fits(o.parameters.parameter_set)]
     if not fitting:
-        raise SecretKeyError(f"{secret_key!r} is of no ring that model {model.name!r} is offered in: {_names(usable)}")
+        raise SecretKeyError(f"{secret_key!r} fits no ring that model {model.name!r} is offered in: {_names(usable)}")
 
     def seconds(offer: Offer) -> float:
         cost, items = offer.cost, -(-row_count // max(1, offer.rows_per_item))
@@ -50,13 +50,13 @@ def choose(
 
 
 def _is_understood(offer: Offer) -> bool:
-    """Tell whether `Client` encrypts for the layout, and the required key is that of the mode."""
+    """Tell whether `Client` encrypts for the layout, and the offer requires the key of its mode."""
     required = KeyKind.PUBLIC_ENCRYPTION_KEY if offer.private_weights else None
     return offer.layout.packing is not None and offer.required_key is required
 
 
-def _described(understood: list[Offer], layout: Layout | None, parameter_set: str | None) -> str:
-    """Say what is not offered, and why."""
+def _refusal(understood: list[Offer], layout: Layout | None, parameter_set: str | None) -> str:
+    """Return the end of an error text: what is not offered, and what is."""
     if understood:
         return f"with parameter set {parameter_set!r}: these are offered: {_names(understood)}"
     if layout is None:
@@ -84,7 +84,7 @@ def packing_of(model: Model, offer: Offer) -> Packing:
     except ValueError as error:
         raise ParameterError(f"model {model.name!r}: {error}") from error
     if (packing.rows, packing.ciphertexts) != (offer.rows_per_item, offer.ciphertexts_per_item):
-        raise ParameterError(f"model {model.name!r}: its packing contradicts itself")
+        raise ParameterError(f"model {model.name!r}: the published sizes of an item contradict its packing")
     if int(model.grid.levels.max()) >= offer.parameters.plain_modulus:
         raise ParameterError(f"model {model.name!r}: features on its grid do not fit the plaintext modulus")
     return packing

@@ -1,4 +1,4 @@
-"""Session: what a client knows between its calls, and its operations as steps. No I/O.
+"""Session: what a client knows between its calls, and what it can do, as operations. No I/O.
 
 A session knows the model, the keys, and the codecs that encrypt under them.
 """
@@ -11,17 +11,17 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.batches import Batch, Batcher, Method, Result, split
+from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, split
 from sealserve._codec.codec import EncryptedItem, RowCodec
 from sealserve._codec.encryptor_pool import EncryptorPool
 from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
-from sealserve._codec.steps import Call, Exclusive, Operation, ScoreBatches
+from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._rpc.retry import CHANGED, MAX_CHANGES
-from sealserve.errors import InputError, KeyNotFoundError, SealserveError, ServiceError, StaleConfigError
+from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, ServiceError, StaleConfigError
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.protocol.item import EncryptedReply
-from sealserve.protocol.model import Model
+from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import model_from_proto, scores_from_proto
 from sealserve.secret_key import SecretKey
@@ -31,11 +31,11 @@ AUTO = "auto"
 LAYOUT_CHOICES = (AUTO, *(name for name, layout in LAYOUTS.items() if layout.packing is not None))
 """What `Client` takes as its layout."""
 
-_MAX_ROW_COUNTS = 1024  # whose codec is remembered
+_MAX_ROW_COUNTS = 1024  # numbers of rows whose codec is kept
 
 
 class Session:
-    """A model, and the codecs that encrypt for it. Threads may share a session.
+    """A model, its codecs and their registered keys. Threads may share a session.
 
     Args:
         model_name: the model's name; may be empty when the service has one model only.
@@ -44,10 +44,11 @@ class Session:
         secret_key: the key to use; by default one is made for each ring on first use.
         clip: move features outside the model's range to its nearest end instead of refusing them.
         seeded: upload ciphertexts of half the size; None for those layouts whose default it is.
+        connections: how many connections to use; None for as many as the service suggests.
         encrypt_processes: encrypt batches in so many processes beside this one.
 
     Raises:
-        InputError: there is no such layout, or the number of processes is negative.
+        InputError: there is no such layout, or a number is too small.
     """
 
     def __init__(
@@ -59,21 +60,25 @@ class Session:
         parameter_set: str | None,
         clip: bool,
         seeded: bool | None,
+        connections: int | None,
         encrypt_processes: int,
     ) -> None:
         if layout not in LAYOUT_CHOICES:
             raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUT_CHOICES)}")
+        if connections is not None and connections < 1:
+            raise InputError(f"connections must be at least 1, not {connections}")
         if encrypt_processes < 0:
-            raise InputError("encrypt_processes is at least 0")
+            raise InputError(f"encrypt_processes must be at least 0, not {encrypt_processes}")
         self._model_name = model_name
         self._layout = LAYOUTS.get(layout)
         self._parameter_set = parameter_set
         self._given_key = secret_key
         self._clip = clip
         self._seeded = seeded
+        self._connections = connections
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
         self._lock = threading.RLock()
-        self._secret_keys = [] if secret_key is None else [secret_key]  # one a ring
+        self._secret_keys = [] if secret_key is None else [secret_key]  # one for each ring
         self._known: Model | None = None
         self._codecs: dict[Layout, RowCodec] = {}
         self._codecs_by_rows: dict[int, RowCodec] = {}
@@ -87,7 +92,7 @@ class Session:
     # The model
 
     def model(self) -> Operation[Model]:
-        """Return the service's description of the model, which is asked for once."""
+        """Return the service's description of the model. Only the first call asks for it."""
         if self._known is None:
             yield Exclusive("model", self._ask_first())
         return self._known_model
@@ -114,16 +119,20 @@ class Session:
     def _ask_again(self, stale: StaleConfigError) -> Operation[None]:
         known = self._known_model
         if known.config_id != stale.current_config_id:
-            # By its name: without a name it might no longer be the only model.
+            # By its name: the service may have several models by now.
             yield from self._ask(known.name)
 
     def _ask(self, name: str, *, is_first_contact: bool = False) -> Operation[None]:
         response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
         model = model_from_proto(response.model)
-        with self._lock:  # secret keys stay as long as an offer can use them
+        with self._lock:  # the secret keys stay, as offers of the new model may use them
             self._known = model
             self._codecs.clear()
             self._codecs_by_rows.clear()
+
+    def stream_count(self, limits: Limits) -> int:
+        """Return how many streams to open at a time, each on a connection of its own."""
+        return self._connections or limits.suggested_connections
 
     # Codecs and their keys
 
@@ -174,7 +183,7 @@ class Session:
             yield from self._upload(codec)
 
     def _register_again(self, codec: RowCodec) -> Operation[None]:
-        """Register a key that the service no longer has, unless another thread has meanwhile."""
+        """Register a key again that the service has lost, unless another thread has done so."""
         yield Exclusive("key", self._upload_missing(codec))
 
     def _upload_missing(self, codec: RowCodec) -> Operation[None]:
@@ -194,7 +203,7 @@ class Session:
     # Rows
 
     def score(self, X: Any) -> Operation[Scored]:
-        """Score rows in order, all by one configuration of the model, again if it changes."""
+        """Score rows, all by one configuration of the model. If it changes, score them again."""
         for changes in range(MAX_CHANGES + 1):
             model = self._known or (yield from self.model())
             try:
@@ -231,7 +240,7 @@ class Session:
         else:
             yield from self._register_again(self.codec(row_count))
 
-    def start_stream(self, method: Method, rows_per_item: int | None) -> Operation[tuple[Batcher, Model]]:
+    def start_stream(self, method: PredictionMethod, rows_per_item: int | None) -> Operation[tuple[Batcher, Model]]:
         """Return the batcher of a stream's rows and the model, once the key is registered.
 
         Raises:
@@ -240,8 +249,8 @@ class Session:
         """
         model = yield from self.model()
         if rows_per_item is not None and rows_per_item < 1:
-            raise InputError("rows_per_item is at least 1")
-        if method not in get_args(Method):
+            raise InputError(f"rows_per_item must be at least 1, not {rows_per_item}")
+        if method not in get_args(PredictionMethod):
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":
             model.output.check_probabilities()
@@ -267,23 +276,28 @@ class Session:
         yield from self._register(codec)
         return batches
 
-    def joined(self, results: Iterable[Result]) -> Scored:
-        """Put the scores of batches in order, once all have come.
+    def join_scores(self, results: Iterable[Result]) -> Scored:
+        """Wait for the results of all batches, and return their scores in order.
+
+        Whether the others are sent to their end, and whether all are scored again, must not depend
+        on what a reply decrypts to. Hence the error of a decryption comes last.
 
         Raises:
-            SealserveError: a batch's.
-            StaleConfigError: the meaning of the scores changed half-way through.
+            ServiceError, TransportError: the error of a batch.
+            StaleConfigError: the meaning of the scores changed between two batches.
+            ReplyError: a reply fails a check.
         """
-        by_index = dict[int, Scored]()
-        for batch, scored in results:
-            if isinstance(scored, SealserveError):
-                raise scored
-            by_index[batch.first_index] = scored
-        in_order = [by_index[index] for index in sorted(by_index)]
-        output = in_order[0].output
-        if any(scored.output != output for scored in in_order):
+        in_order = sorted(results, key=lambda result: result[0].first_index)
+        errors = [scored for _, scored in in_order if isinstance(scored, SealserveError)]
+        for error in errors:
+            if not isinstance(error, ReplyError):
+                raise error
+        output = in_order[0][0].codec.model.output
+        if any(batch.codec.model.output != output for batch, _ in in_order):
             raise StaleConfigError(self._known_model.config_id)
-        return Scored(output, np.concatenate([scored.scores for scored in in_order]))
+        if errors:
+            raise errors[0]
+        return Scored(output, np.concatenate([scored.scores for _, scored in in_order if isinstance(scored, Scored)]))
 
     # Single items
 
@@ -297,20 +311,22 @@ class Session:
 
     def encrypt_quantized(self, rows: NDArray[np.int64], *, keep: bool) -> Operation[EncryptedItem]:
         """Return an item of rows on the grid: see `Client.encrypt_quantized`."""
-        codec = yield from self.codec_of_model(len(rows))
-        _check_row_count(codec, len(rows))
-        grid = codec.model.grid
-        if rows.shape[1:] != grid.minimum.shape or rows.dtype.kind not in "iu":
-            raise InputError(f"quantized rows are integers of shape (rows, {grid.feature_count})")
+        grid = (yield from self.model()).grid
+        if not isinstance(rows, np.ndarray) or rows.shape[1:] != grid.minimum.shape or rows.dtype.kind not in "iu":
+            raise InputError(f"quantized rows must be an array of integers of shape (rows, {grid.feature_count})")
         if (rows < 0).any() or (rows > grid.levels).any():
-            raise InputError("quantized rows are within 0..levels of the model's grid")
+            raise InputError("quantized rows must be within 0..levels of the model's grid")
+        codec = self.codec(len(rows))
+        _check_row_count(codec, len(rows))
         return _item(codec, rows, keep=keep)
 
     def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item: see `Client.decrypt`."""
+        if self._known is None:  # this client has encrypted nothing
+            raise ReplyError
         codec = self._codecs.get(reply.header.layout) if reply.header.layout else None
         if codec is None or codec.model.config_id != reply.header.config_id:
-            raise StaleConfigError(self._known_model.config_id)
+            raise StaleConfigError(self._known.config_id)
         return Scored(codec.model.output, codec.decrypt(reply.header.row_count, reply.scores))
 
 

@@ -1,1 +1,1 @@
-"""Channels, connections, retries, and gRPC status codes as typed errors."""
+"""Calls of the service over gRPC: channels, connections, retries, and status codes as errors."""

@@ -6,14 +6,14 @@ from typing import Any
 import grpc
 
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.errors import ReplyError
 from sealserve.protocol.item import EncryptedReply, EncryptedScores, ItemHeader
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 
 
-def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
+def call_once(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
     """Call a method that has one response.
 
     Raises:
@@ -22,7 +22,7 @@ def called(method: Callable[..., Any], request: Any, timeout_seconds: float) -> 
     try:
         return method(request, timeout=timeout_seconds)
     except grpc.RpcError as error:
-        raise translated(error) from error
+        raise typed_error(error) from error
 
 
 def send_item(
@@ -59,9 +59,9 @@ def send_item(
             for response in call:
                 sent.receive_part(response)
         finally:
-            call.cancel()  # nothing more is sent of an item that was refused
+            call.cancel()  # an item that was refused is not sent to its end
     except grpc.RpcError as error:
-        raise translated(error) from error
+        raise typed_error(error) from error
     return sent.reply
 
 
@@ -88,7 +88,7 @@ async def send_item_async(
         finally:
             call.cancel()
     except grpc.RpcError as error:
-        raise translated(error) from error
+        raise typed_error(error) from error
     return sent.reply
 
 

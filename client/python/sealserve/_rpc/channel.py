@@ -9,8 +9,8 @@ import grpc.aio
 from sealserve.credentials import Credentials, pem
 from sealserve.protocol.address import host_of, is_loopback
 
-# A group of scores is about a megabyte, and at least one polynomial pair long: the longest has 2^15
-# coefficients and 15 primes. A unary reply has at most Limits.max_message_bytes.
+# A group of scores has about a megabyte, but at least one polynomial pair. The longest pair has
+# 2^15 coefficients and 15 primes. A unary reply has at most Limits.max_message_bytes.
 MAX_REPLY_BYTES = 16 << 20
 
 
@@ -56,12 +56,12 @@ def _security(address: str, credentials: Credentials) -> tuple[grpc.ChannelCrede
     ]
     if credentials.server_name:
         options.append(("grpc.ssl_target_name_override", credentials.server_name))
-    if credentials.use_tls(address):
+    if credentials.uses_tls(address):
         certificates = grpc.ssl_channel_credentials(
             pem(credentials.ca_certificate), pem(credentials.client_key), pem(credentials.client_certificate)
         )
         return certificates, options
-    if is_loopback(host_of(address)):  # the environment's proxy is another machine, which would read along
+    if is_loopback(host_of(address)):  # a proxy is another machine, which could read plaintext
         options.append(("grpc.enable_http_proxy", 0))
     return None, options
 
@@ -74,7 +74,7 @@ _Continuation = Callable[[Any, Any], Any]
 
 
 class _CallDetails(NamedTuple):
-    """The details of a call that gRPC's interceptors pass on."""
+    """The details of a call, as gRPC's interceptors expect them."""
 
     method: str
     timeout: float | None

@@ -1,4 +1,4 @@
-"""Connections: those of a client, by number. Another one replaces one that is broken."""
+"""Connections: the numbered connections of a client. A new one replaces one that is broken."""
 
 import asyncio
 import threading
@@ -12,17 +12,18 @@ import grpc
 
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION, RetryBudget
-from sealserve._rpc.status import translated
+from sealserve._rpc.status import typed_error
 from sealserve.errors import SealserveError
 
 C = TypeVar("C")
 
 
 class Connections(Generic[C]):
-    """Opens connections when they are used first, and closes replaced ones after their last use.
+    """Opens each connection on its first use, and closes a replaced one after its last use.
 
     Args:
-        open_one, close_one: open and close a connection.
+        open_one: opens a connection.
+        close_one: closes a connection.
     """
 
     def __init__(self, open_one: Callable[[], C], close_one: Callable[[C], None]) -> None:
@@ -34,7 +35,7 @@ class Connections(Generic[C]):
 
     @contextmanager
     def use(self, number: int) -> Iterator[C]:
-        """Use the connection of a number. It is opened if there is none."""
+        """Use the connection of a number, which is opened if there is none."""
         with self._lock:
             if number not in self._current:
                 self._current[number] = self._open_one()
@@ -49,7 +50,7 @@ class Connections(Generic[C]):
                     self._close_unused()
 
     def replace(self, connection: C) -> None:
-        """Have the next user of the connection's number use another one."""
+        """Let the next use of the connection's number open another connection."""
         with self._lock:
             self._current = {number: kept for number, kept in self._current.items() if kept is not connection}
             self._close_unused()
@@ -77,14 +78,15 @@ def call(
     timeout_seconds: float,
     unanswered_seconds: float | None = None,
 ) -> Any:
-    """Call a method of `Methods`, with retries, on another connection where the first is dead.
+    """Call a method of `Methods`, with retries, on another connection if the first one is dead.
 
     Args:
         connections: the client's.
         method: the method's name.
         request: its request.
-        timeout_seconds: for all attempts together.
-        unanswered_seconds: for as long as nothing answers.
+        timeout_seconds: the time for all attempts together.
+        unanswered_seconds: the time for all attempts while nothing answers; None: a failure to
+            reach the service is not retried.
 
     Raises:
         SealserveError: what `RetryBudget.spend` raises.
@@ -96,7 +98,7 @@ def call(
             try:
                 return getattr(connection, method)(request, timeout=seconds_left)
             except grpc.RpcError as error:
-                failure = _failure(connections, connection, error)
+                failure = _handle_failure(connections, connection, error)
         time.sleep(budget.spend(failure))
         seconds_left = budget.seconds_left
 
@@ -116,14 +118,14 @@ async def call_async(
             try:
                 return await getattr(connection, method)(request, timeout=seconds_left)
             except grpc.RpcError as error:
-                failure = _failure(connections, connection, error)
+                failure = _handle_failure(connections, connection, error)
         await asyncio.sleep(budget.spend(failure))
         seconds_left = budget.seconds_left
 
 
-def _failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
-    """Return the typed error of a failed call; replace its connection where another may help."""
-    failure = translated(error)
+def _handle_failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
+    """Replace the connection of a failed call if another may help, and return the typed error."""
+    failure = typed_error(error)
     failure.__cause__ = error
     if isinstance(failure, ON_ANOTHER_CONNECTION):
         connections.replace(connection)

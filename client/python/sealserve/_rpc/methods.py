@@ -9,7 +9,6 @@ import grpc.aio
 
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
-Method = Callable[..., Any]
 _SERVICE = "/sealserve.v1.PredictionService/"
 
 
@@ -18,13 +17,13 @@ class Methods:
 
     Args:
         channel: the connection.
-        metadata: what every call says besides its request.
+        metadata: key-value pairs to send with every call.
 
     Attributes:
         channel: the connection.
         get_model, list_models, get_key: take and return messages.
         register_key: takes a sequence of messages.
-        stream_predict: takes an iterator of messages, or with asyncio none.
+        stream_predict: takes an iterator of messages; with asyncio no argument.
         predict_serialized, stream_predict_serialized: take messages that are serialized already.
     """
 
@@ -46,9 +45,9 @@ class Methods:
         self.stream_predict_serialized = _with_metadata(stream, metadata)
 
 
-def _with_metadata(method: Method, metadata: tuple[tuple[str, str], ...]) -> Method:
+def _with_metadata(method: Callable[..., Any], metadata: tuple[tuple[str, str], ...]) -> Callable[..., Any]:
     return partial(method, metadata=metadata) if metadata else method
 
 
-def _call_with_iterator(method: Method, requests: Sequence[Any], timeout: float) -> Any:
+def _call_with_iterator(method: Callable[..., Any], requests: Sequence[Any], timeout: float) -> Any:
     return method(iter(requests), timeout=timeout)

@@ -1,4 +1,4 @@
-"""Retries: which failures may pass, and how long to wait before the next attempt. No gRPC here."""
+"""Retries: which errors are temporary, and how long to wait before the next attempt. No gRPC."""
 
 import random
 import time
@@ -19,36 +19,39 @@ from sealserve.errors import (
 )
 
 BUSY = (QuotaExceededError, DrainingError, KeyStoreUnavailableError)
-"""Errors of a service that may do later what it refuses now; each has a retry delay."""
+"""Errors of a service that may accept later what it refuses now. Each has a retry delay."""
 
 BROKEN = (UnavailableError, DeadlineError, IdleTimeoutError)
-"""Errors of one stream that another stream may not meet."""
+"""Errors that end one stream, while another stream may succeed."""
 
 CHANGED = (StaleConfigError, KeyNotFoundError)
-"""Errors of an item whose model or key has changed: made anew, or once registered, it can go on."""
+"""Errors of an item whose model has changed, or whose key the service has lost.
+
+The item succeeds once it is made anew, or once the key is registered again.
+"""
 
 ON_ANOTHER_CONNECTION = (UnavailableError, DrainingError)
-"""Errors that another connection, and so perhaps another process of the service, may not meet."""
+"""Errors after which to use another connection, which may reach another process of the service."""
 
 MAX_CHANGES = 4
-"""How often a client follows a change of the model: processes do not change at one instant."""
+"""How often a client retries an item after changes: not all processes change at one instant."""
 
 FIRST_CONTACT_SECONDS = 1.0
-"""How long to look for a service that has never answered: enough if a process is just dying."""
+"""How long to try to reach a service that has never answered: enough for one process to end."""
 
 _BREAK_SECONDS = 0.05
-# What a wait grows to when the service asks for less: a few attempts a timeout, or a client could
-# starve.
+# The longest delay, unless the service asks for more. It leaves a few attempts within a timeout, so
+# that a client gets its turn.
 _MAX_GROWN_SECONDS = 2.0
 _GROWTH = 1.5
 _MAX_EXPONENT = 30
 
 
 def delay_seconds(error: SealserveError | None, failures: int) -> float:
-    """Return how long to wait after so many failures in a row, the last one with the error.
+    """Return how long to wait after so many failures in a row, of which `error` is the last.
 
-    The delays grow, and differ from client to client: otherwise clients that were refused together
-    would come back together.
+    The delays grow. They are random, because clients that were refused together would otherwise
+    retry together.
     """
     growth = _GROWTH ** min(failures - 1, _MAX_EXPONENT)
     if isinstance(error, BUSY):
@@ -59,13 +62,13 @@ def delay_seconds(error: SealserveError | None, failures: int) -> float:
 
 @dataclass
 class RetryBudget:
-    """How long to retry a call that fails in a way that may pass.
+    """How long to retry a call that fails temporarily.
 
     Attributes:
-        seconds: for all attempts together.
+        seconds: the time for all attempts together.
         began: when the first attempt began, by time.monotonic().
-        unanswered_seconds: for as long as nothing answers at all; None if that is not to be
-            retried.
+        unanswered_seconds: the time for all attempts while nothing answers; None: such a failure is
+            not retried.
     """
 
     seconds: float
@@ -75,8 +78,11 @@ class RetryBudget:
     _last_failure: SealserveError | None = None
 
     @property
-    def passing(self) -> tuple[type[SealserveError], ...]:
-        """The errors to retry. The end of the time is one: `spend` raises the failure before it."""
+    def retryable(self) -> tuple[type[SealserveError], ...]:
+        """The types of error that `spend` does not raise at once.
+
+        DeadlineError is one of them, so that `spend` can raise the failure before it instead.
+        """
         unanswered = () if self.unanswered_seconds is None else (UnavailableError,)
         return (*BUSY, *unanswered, DeadlineError)
 
@@ -89,10 +95,10 @@ class RetryBudget:
         """Count a failure, and return how long to wait before the next attempt.
 
         Raises:
-            SealserveError: the failure, if it does not pass or no time is left for another attempt.
-                Where it says only that the time is up, the failure before it, if there is one.
+            SealserveError: the failure, if it is not to be retried or no time is left for another
+                attempt. If it is a DeadlineError, the failure before it, if there is one.
         """
-        if not isinstance(failure, self.passing):
+        if not isinstance(failure, self.retryable):
             raise failure
         if isinstance(failure, DeadlineError):
             raise failure if self._last_failure is None else self._last_failure
@@ -110,8 +116,8 @@ class RetryBudget:
 T = TypeVar("T")
 
 
-def retried(act: Callable[[float], T], seconds: float, unanswered_seconds: float | None = None) -> T:
-    """Act, with the seconds that are left, and again after a delay when a failure may pass.
+def run_with_retries(act: Callable[[float], T], seconds: float, unanswered_seconds: float | None = None) -> T:
+    """Call a function with the seconds that are left, and again after each temporary failure.
 
     Raises:
         SealserveError: what `RetryBudget.spend` raises.

@@ -1,4 +1,4 @@
-"""gRPC status codes as typed errors of `sealserve.errors`."""
+"""Status codes of gRPC, and the typed errors of `sealserve.errors` that they become."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from sealserve import errors
 from sealserve.protocol.wire import error_from_proto
 from sealserve.v1 import errors_pb2
 
-# What gRPC's own server says as it refuses a call for the number of those that it has.
+# The text with which gRPC's own server refuses a call because it has too many.
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
-# What gRPC says of a stream that broke; the last is grpc.aio's word if something was just being
-# written.
+# Parts of gRPC's texts for a stream that broke. The last one is grpc.aio's, for a stream that broke
+# during a write.
 _BROKEN_STREAM = ("RST_STREAM", "Stream removed", "Internal error from Core")
 _REFUSED_SECONDS = 1.0
 
 
-def translated(error: Any) -> errors.SealserveError:
+def typed_error(error: Any) -> errors.SealserveError:
     """Return the typed error that a failed call (grpc.RpcError) carries, or that of its status."""
     code, details = error.code(), error.details() or ""
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     if detail := _detail(packed):
         return error_from_proto(detail)
-    # A server that begins to shut down ends the calls that are just arriving with CANCELLED.
+    # A server that begins to shut down ends calls that arrive at that moment with CANCELLED.
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or any(s in details for s in _BROKEN_STREAM):
         return errors.UnavailableError(f"the service cannot be reached: {details}")
-    if code is grpc.StatusCode.UNAUTHENTICATED:  # without a detail: a stranger learns nothing of the service
+    if code is grpc.StatusCode.UNAUTHENTICATED:  # without a detail, which a stranger does not get
         return errors.UnauthenticatedError()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY_CALLS in details:
         return errors.QuotaExceededError("concurrent_calls", _REFUSED_SECONDS)
@@ -40,6 +40,6 @@ def _detail(value: bytes) -> errors_pb2.Error | None:
         for packed in Status.FromString(value).details:
             if packed.Is(errors_pb2.Error.DESCRIPTOR):
                 return errors_pb2.Error.FromString(packed.value)
-    except ValueError:  # protobuf's DecodeError is one: the detail is not ours, and the status code has to do
+    except ValueError:  # such as protobuf's DecodeError: the detail is not ours, so use the status code
         pass
     return None

@@ -1,1 +1,1 @@
-"""Batches of rows over streams: a pure schedule, and its threads and tasks."""
+"""Streams of batches of rows: a pure schedule, and the threads or tasks that follow it."""

@@ -1,13 +1,14 @@
-"""Schedule: which batches wait, are on their way or finished, and what to do when one fails.
+"""Schedule: which batches wait, are being sent or are finished, and what to do when one fails.
 
-It is the pure part of a client's streams, for threads and coroutines alike: no thread, no gRPC, no
-clock.
+It is the pure part of a client's streams, which threads and coroutines share. It has no thread, no
+gRPC and no clock.
 
 Batches travel in slots. In a slot, one stream follows another. When a stream breaks, its unfinished
-batches wait again, ahead of new ones and the oldest rows first, for whichever slot is free. So does
-an item that the service was too busy for, that came too slowly, or that was made for a
-configuration which has changed. A slot that meets such a failure pauses, and then begins again with
-one item at a time. While all slots pause, no new batch is taken from the source.
+batches wait again for any free slot, ahead of new batches and in the order of their rows. The same
+happens to an item that the service was too busy for, that arrived too slowly, or whose
+configuration has changed. After a broken stream, or an item that was late or met a busy service,
+the slot pauses, and then begins again with one item at a time. While all slots pause, no new batch
+is taken from the source.
 """
 
 import heapq
@@ -25,20 +26,20 @@ from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 
-# A batch that fails so often, and for as long as an answer may take, fails for good, even if others
-# get through.
+# A batch that fails more often than this, and for longer than timeout_seconds, fails for good, even
+# if other batches succeed.
 _MAX_FAILURES = 8
 
 
 class FinishedBatch(NamedTuple):
-    """A batch with its whole reply, not decrypted yet, or with the reason why there is none."""
+    """A batch with its whole reply, not decrypted yet, or with the error that it failed with."""
 
     batch: Batch
     reply: list[EncryptedScores] | SealserveError
 
 
-def decrypted(finished: FinishedBatch) -> Result:
-    """Decrypt the reply of a batch."""
+def decrypt_reply(finished: FinishedBatch) -> Result:
+    """Decrypt the reply to a batch: return its scores, or its error."""
     batch, reply = finished
     if isinstance(reply, SealserveError):
         return batch, reply
@@ -55,8 +56,8 @@ class Schedule:
 
     Args:
         limits: the service's.
-        slots: how many streams at a time.
-        timeout_seconds: how long nothing may get through before all is given up.
+        slots: how many streams are open at a time.
+        timeout_seconds: how long there may be no progress before the call fails.
         now: the time.
     """
 
@@ -75,12 +76,12 @@ class Schedule:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every batch that there ever was is finished."""
+        """Whether the source has ended and every batch of it is finished."""
         return self.source_has_ended and not self._has_work
 
     @property
     def wants_batch(self) -> bool:
-        """Whether a slot could send another batch than those that are here."""
+        """Whether the slots could send more new batches than the schedule holds."""
         return sum(slot.wants_batch for slot in self.slots) > len(self._new)
 
     def add(self, batch: Batch, now: float) -> None:
@@ -122,12 +123,12 @@ class Schedule:
         return pending if stream.has_room(pending.batch.held_bytes, self._max_items) else None
 
     def renew(self, stream: Stream, batches: Sequence[Batch]) -> list[FinishedBatch]:
-        """Replace the stale next batch of a stream by those made of it.
+        """Replace the stale next batch of a stream by the batches that were made of its rows.
 
-        Return those of rows that the model now refuses.
+        Return the batches of rows that the model now refuses.
         """
         pending = stream.slot.next_batch
-        if stream.has_ended or pending is None:  # it waits again, to be renewed in another slot
+        if stream.has_ended or pending is None:  # the batch waits again, and another slot will renew it
             return []
         stream.slot.next_batch = None
         for batch in batches:
@@ -136,7 +137,7 @@ class Schedule:
         return [FinishedBatch(batch, batch.error) for batch in batches if batch.error is not None]
 
     def fail(self, stream: Stream, error: SealserveError) -> list[FinishedBatch]:
-        """Finish the next batch of a stream with an error, as it cannot be renewed."""
+        """Finish the next batch of a stream with an error, because it cannot be renewed."""
         pending = stream.slot.next_batch
         if stream.has_ended or pending is None:
             return []
@@ -144,7 +145,7 @@ class Schedule:
         return [FinishedBatch(pending.batch, error)]
 
     def begin_item(self, stream: Stream, now: float) -> int:
-        """Count the next batch of a stream as being sent, and return its item's id."""
+        """Make an item of the next batch of a stream, and return its id."""
         pending = stream.slot.next_batch
         if pending is None:
             raise AssertionError("the stream has no next batch")
@@ -154,7 +155,7 @@ class Schedule:
     def continue_item(self, stream: Stream, now: float, *, is_long: bool) -> None:
         """Note that a message of an item is about to be sent.
 
-        Behind a long item the next batch is wanted early.
+        While a long item is sent, the next batch is already taken from the source.
         """
         stream.last_progress = now
         stream.slot.wants_batch = is_long and not self._requeued
@@ -164,10 +165,10 @@ class Schedule:
     def receive(
         self, stream: Stream, response: prediction_pb2.StreamPredictResponse, now: float
     ) -> FinishedBatch | None:
-        """Add a message, and return the batch that it finishes, if it does.
+        """Add a response, and return the batch that it finishes, or None.
 
         Raises:
-            ReplyError: no message of this kind is due.
+            ReplyError: the response breaks the protocol.
         """
         stream.last_progress = now
         if response.HasField("window"):
@@ -194,7 +195,8 @@ class Schedule:
         """End a stream: its unfinished batches wait again. Return those that have failed too often.
 
         Raises:
-            SealserveError: the error, if another stream would meet it too.
+            SealserveError: the stream's error, if another stream would meet it, too.
+            ReplyError: the service ended the stream without its items.
         """
         if stream.has_ended:
             return []
@@ -202,7 +204,7 @@ class Schedule:
         stream.has_ended = True
         slot.wants_batch = False
         del self._streams[slot.number]
-        if error is None and stream.items:  # the service ended the stream, but not its items
+        if error is None and stream.items:
             raise ReplyError
         if error is not None and not isinstance(error, (*BUSY, *BROKEN)):
             raise error
@@ -217,7 +219,7 @@ class Schedule:
     # Time
 
     def expect_result(self, now: float) -> None:
-        """Note that the caller waits for a result from now on; before, nothing was late."""
+        """Note that the caller waits for a result from now on. The timeout begins anew."""
         self._last_progress = max(self._last_progress, now)
 
     def set_reading(self, stream: Stream, now: float, *, is_read: bool) -> None:
@@ -225,9 +227,10 @@ class Schedule:
         stream.is_read, stream.last_progress = is_read, now
 
     def timeout_error(self, now: float) -> SealserveError | None:
-        """Return why to give up; None if there is no reason.
+        """Return the error if the call has timed out, otherwise None.
 
-        The reason is that nothing has got through for too long, or nothing can in the time left.
+        A call times out if there was no progress for timeout_seconds, or if all slots pause until
+        after that time.
         """
         if not self._has_work:
             return None
@@ -241,9 +244,10 @@ class Schedule:
         return DeadlineError("the answer did not come within timeout_seconds")
 
     def stalled_slots(self, now: float) -> list[int]:
-        """Return the slots whose streams are dead.
+        """Return the numbers of the slots whose streams have stalled.
 
-        Nothing has moved on those for too long, while another stream has moved.
+        A stream has stalled if it has made no progress for timeout_seconds while another stream
+        has.
         """
         progress = {number: stream.last_progress for number, stream in self._streams.items()}
         return [
@@ -256,9 +260,9 @@ class Schedule:
         ]
 
     def extend_timeout(self, now: float) -> None:
-        """Give the items of stalled streams the time of an answer once more.
+        """Let the timeout begin anew, so that the items of stalled streams can be sent again.
 
-        They get it once, until something gets through.
+        This happens once at most between two results.
         """
         if not self._has_extended_timeout:
             self._has_extended_timeout, self._last_progress = True, now
@@ -286,7 +290,7 @@ class Schedule:
         return FinishedBatch(pending.batch, error)
 
     def _retry(self, pending: PendingBatch, error: SealserveError, now: float) -> FinishedBatch | None:
-        """Let a batch wait for another attempt, or finish it if it has had enough of them."""
+        """Let a batch wait for another attempt, or finish it if it has failed too often."""
         pending.failing_since = pending.failing_since if pending.failures else now
         pending.failures += 1
         if pending.failures > _MAX_FAILURES and now - pending.failing_since > self._timeout_seconds:
@@ -299,7 +303,7 @@ class Schedule:
         heapq.heappush(self._requeued, (pending.batch.first_index, self._requeue_count, pending))
 
     def _pause(self, slot: Slot, error: SealserveError | None, now: float) -> None:
-        """Let a slot wait. Many items that fail at once are one failure."""
+        """Pause a slot. Items that fail during a pause do not make it longer."""
         self._last_failure = error or self._last_failure
         slot.max_items = 1
         if now >= slot.paused_until:

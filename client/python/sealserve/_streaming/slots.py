@@ -1,4 +1,4 @@
-"""Slots and their streams: which batch a slot sends next, what a stream has room for. No I/O."""
+"""Slots and their streams: the next batch of a slot, and the room of a stream. No I/O."""
 
 from dataclasses import dataclass, field
 
@@ -12,10 +12,10 @@ class PendingBatch:
     """A batch that is not finished.
 
     Attributes:
-        failures: how often it has failed in a way that may pass.
-        failing_since: when it failed first.
-        changes: how often the model or the key has changed under it.
-        stale: the last such change, if the batch has to be made anew for it.
+        failures: how often it has failed temporarily.
+        failing_since: the time of its first failure.
+        changes: how often it met a change of the model or a lost key.
+        stale: the last such error, if the batch must be made anew because of it.
     """
 
     batch: Batch
@@ -27,15 +27,16 @@ class PendingBatch:
 
 @dataclass(eq=False)
 class Slot:
-    """A numbered place for one stream after another.
+    """A numbered slot, in which one stream follows another.
 
     Attributes:
         number: from 0.
-        max_items: how many items may be open on its stream, if the service allows so many.
+        max_items: how many items may be open on its stream. It grows to the service's limit, and
+            falls to 1 after a failure.
         next_batch: the batch that it sends next.
-        paused_until: when it may go on.
-        failures: since a batch last got through.
-        wants_batch: whether it would take a batch from the source.
+        paused_until: the time at which it may send again.
+        failures: the number of failures since a batch last succeeded.
+        wants_batch: whether it could send another batch from the source.
     """
 
     number: int
@@ -59,15 +60,15 @@ class OpenItem:
 
 
 class Stream:
-    """A stream and its items that are not finished.
+    """A stream and its open items.
 
     Attributes:
         slot: the slot that it is in.
-        window_bytes: None until the service has said it.
-        last_progress: when a message last came or went.
+        window_bytes: how many bytes its items may count. None until the service has said it.
+        last_progress: the time at which a message was last received or sent.
         is_read: whether its messages are being read.
         has_ended: whether nothing more can be sent.
-        is_draining: whether nothing more is to be sent, as the service's process is stopping.
+        is_draining: whether the service's process is stopping, so that no more items are sent.
         items: the open items, by id.
     """
 
@@ -83,7 +84,7 @@ class Stream:
         self._held_bytes = 0
 
     def has_room(self, held_bytes: int, max_items: int) -> bool:
-        """Whether an item may be sent: it fits into the window, or it is larger and alone."""
+        """Whether an item may be sent: it fits into the window, or it is the only one."""
         if self.window_bytes is None or self.has_ended or self.is_draining:
             return False
         fits = self._held_bytes + held_bytes <= self.window_bytes

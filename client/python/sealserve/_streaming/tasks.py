@@ -1,9 +1,9 @@
 """AsyncScoreStream: batches of rows through one or several streams at once, in asyncio's tasks.
 
-A feeder takes batches from the source. A reader of each slot opens its streams and receives. A
-sender of each stream asks for a batch, has it encrypted in a thread and sends it. Everything else
-happens between two awaits, so that there is no lock. The tasks share a Schedule, as the threads of
-`sealserve._streaming.threads` do.
+The source reader takes batches from the source. A reader for each slot opens its streams and
+receives. A sender for each stream asks for a batch, encrypts it in a thread and sends it. The tasks
+share a Schedule, as the threads of `sealserve._streaming.threads` do. They change it only between
+two awaits, so that it needs no lock.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seco
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
-from sealserve._rpc.status import translated
-from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypted
+from sealserve._rpc.status import typed_error
+from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypt_reply
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve._streaming.threads import CLOSING_SECONDS, MAX_RESULTS, check_seconds
 from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError
@@ -52,7 +52,9 @@ class _Signal:
 
 
 class AsyncScoreStream:
-    """Iterate, once, to get (batch, scores or the batch's error), in the order of their finish.
+    """An iterable of (batch, its scores or its error), in the order in which batches finish.
+
+    It can be iterated once.
 
     Args and Raises: those of ScoreStream, but `batches` and `renew` are asynchronous.
     """
@@ -77,13 +79,14 @@ class AsyncScoreStream:
         self._failure: Exception | None = None
         self._undelivered = 0
         self._calls: dict[int, Any] = {}
-        # Slots, the feeder, and the caller with those who have results for it wait for these.
+        # Slots and senders wait for `_changed`, the source reader for `_wanted`. The caller and the
+        # tasks with results for it wait for `_delivered`.
         self._changed, self._wanted, self._delivered = _Signal(), _Signal(), _Signal()
         self._readers: list[asyncio.Task[None]] = []
 
     async def __aiter__(self) -> AsyncGenerator[Result, None]:
         self._readers = [asyncio.create_task(self._run_slot(slot)) for slot in self._schedule.slots]
-        tasks = [asyncio.create_task(self._feed()), *self._readers]
+        tasks = [asyncio.create_task(self._read_source()), *self._readers]
         try:
             while (result := await self._next_result()) is not None:
                 yield result
@@ -123,25 +126,25 @@ class AsyncScoreStream:
         self._changed.send()
         self._delivered.send()
 
-    def _finish(self, finished: Iterable[FinishedBatch]) -> list[FinishedBatch]:
+    def _count(self, finished: Iterable[FinishedBatch]) -> list[FinishedBatch]:
         """Count batches that are about to be delivered."""
         counted = list(finished)
         self._undelivered += len(counted)
         return counted
 
     async def _deliver(self, finished: Iterable[FinishedBatch]) -> None:
-        """Have replies decrypted and hand results to the caller, when there is room for them."""
+        """Decrypt replies in threads and pass results to the caller, as soon as there is room."""
         for each in finished:
-            result = await asyncio.to_thread(decrypted, each)
+            result = await asyncio.to_thread(decrypt_reply, each)
             while len(self._results) >= MAX_RESULTS:
                 await self._delivered.wait()
             self._results.append(result)
             self._undelivered -= 1
             self._delivered.send()
 
-    # The feeder's task
+    # The source reader's task
 
-    async def _feed(self) -> None:
+    async def _read_source(self) -> None:
         try:
             while True:
                 while not self._schedule.wants_batch:
@@ -150,7 +153,7 @@ class AsyncScoreStream:
                 if batch is None:
                     break
                 if batch.error:
-                    await self._deliver(self._finish([FinishedBatch(batch, batch.error)]))
+                    await self._deliver(self._count([FinishedBatch(batch, batch.error)]))
                 else:
                     self._schedule.add(batch, time.monotonic())
                     self._changed.send()
@@ -159,8 +162,8 @@ class AsyncScoreStream:
         self._schedule.source_has_ended = True
         self._changed.send()
 
-    def _wake_feeder(self) -> None:
-        """Wake the feeder if there is something for it to do."""
+    def _wake_source_reader(self) -> None:
+        """Wake the source reader if a batch is wanted."""
         if self._schedule.wants_batch:
             self._wanted.send()
 
@@ -173,15 +176,15 @@ class AsyncScoreStream:
         except Exception as error:
             self._fail(error)
         finally:
-            # The caller looks whether this task is done, which it is only after this line.
+            # The caller checks whether this task is done. It is done only after this line.
             asyncio.get_running_loop().call_soon(self._delivered.send)
 
     async def _wait_for_batch(self, slot: Slot) -> bool:
-        """Wait until there is a reason to open a stream; False when there will be none."""
+        """Wait until there is a batch to send; False if there will be none."""
         while not (self._schedule.is_finished or self._failure):
             now = time.monotonic()
             self._schedule.assign(slot, now)
-            self._wake_feeder()
+            self._wake_source_reader()
             if slot.is_ready(now):
                 return True
             await self._changed.wait(slot.paused_until - now if slot.paused_until > now else None)
@@ -195,7 +198,7 @@ class AsyncScoreStream:
             sender = asyncio.create_task(self._send(stream, call))
             try:
                 error = await self._read(stream, call)
-                finished = self._finish(self._schedule.end_stream(stream, error, time.monotonic()))
+                finished = self._count(self._schedule.end_stream(stream, error, time.monotonic()))
             finally:
                 stream.has_ended = True
                 self._changed.send()
@@ -207,17 +210,17 @@ class AsyncScoreStream:
         await self._deliver(finished)
 
     async def _read(self, stream: Stream, call: Any) -> SealserveError | None:
-        """Receive until the stream ends; return why, unless it is because all is done."""
+        """Receive until the stream ends; return its error, or None if it ended without one."""
         try:
             while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
                 finished = self._schedule.receive(stream, response, time.monotonic())
                 self._changed.send()
                 if finished is not None:
                     self._schedule.set_reading(stream, time.monotonic(), is_read=False)
-                    await self._deliver(self._finish([finished]))
+                    await self._deliver(self._count([finished]))
                     self._schedule.set_reading(stream, time.monotonic(), is_read=True)
         except grpc.RpcError as error:
-            return translated(error)
+            return typed_error(error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -234,7 +237,7 @@ class AsyncScoreStream:
                 now = time.monotonic()
                 self._schedule.assign_to_stream(stream, now)
                 pending = self._schedule.sendable(stream, now)
-                self._wake_feeder()
+                self._wake_source_reader()
                 if pending is None:
                     last_sent = await self._wait_to_send(stream, call, last_sent)
                 elif pending.stale is not None:
@@ -263,7 +266,7 @@ class AsyncScoreStream:
         return time.monotonic()
 
     async def _send_item(self, stream: Stream, call: Any, pending: PendingBatch) -> None:
-        """Have an item encrypted and send it, for as long as the rest of it is needed."""
+        """Encrypt an item in threads and send it, until the rest of it is no longer needed."""
         item_id = self._schedule.begin_item(stream, time.monotonic())
         parts = enumerate(item_messages(item_id, pending.batch.codec.encrypt(pending.batch.quantized)))
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
@@ -271,7 +274,7 @@ class AsyncScoreStream:
             self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
             if not stream.is_open(item_id):
                 return
-            self._wake_feeder()
+            self._wake_source_reader()
             await call.write(message)
 
     async def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
@@ -280,8 +283,8 @@ class AsyncScoreStream:
         except TransportError:
             raise
         except SealserveError as error:
-            finished = self._finish(self._schedule.fail(stream, error))
+            finished = self._count(self._schedule.fail(stream, error))
         else:
-            finished = self._finish(self._schedule.renew(stream, renewed))
+            finished = self._count(self._schedule.renew(stream, renewed))
         self._changed.send()
         await self._deliver(finished)

@@ -1,11 +1,11 @@
 """ScoreStream: batches of rows through one or several streams at once, in threads.
 
-Four kinds of thread share the work. A feeder takes batches from the source. gRPC's own thread of
-each stream asks for a batch, encrypts it and sends it. A reader of each slot opens its streams and
-decrypts replies. The caller's thread takes results from a bounded queue. So a live source may block
-without holding back replies, or the keep-alive messages that stop a service from ending an idle
-stream. A slow caller slows the readers, through gRPC's flow control the service, and in the end the
-source. The threads share a Schedule, behind one lock.
+Four kinds of thread share the work. The source reader takes batches from the source. gRPC's own
+thread of each stream asks for a batch, encrypts it and sends it. A reader for each slot opens its
+streams and decrypts replies. The caller's thread takes results from a bounded queue. So a live
+source may block without delaying replies, or the keep-alive messages that stop a service from
+ending an idle stream. A slow caller slows the readers. Through gRPC's flow control the readers slow
+the service, and in the end the source. The threads share a Schedule, which one lock guards.
 """
 
 import threading
@@ -21,38 +21,40 @@ from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seco
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
-from sealserve._rpc.status import translated
-from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypted
+from sealserve._rpc.status import typed_error
+from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypt_reply
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import SealserveError, ServiceError, TransportError
 from sealserve.protocol.model import Limits
 from sealserve.v1 import prediction_pb2
 
-MAX_RESULTS = 64
-CLOSING_SECONDS = 2.0  # for the service to end streams that are of no more use
+MAX_RESULTS = 64  # that wait for the caller
+CLOSING_SECONDS = 2.0  # how long the service may take to end streams that have no more work
 _CHECK_SECONDS = 1.0
 
 
 def check_seconds(timeout_seconds: float) -> float:
-    """Return how often to check whether the caller waits in vain."""
+    """Return the seconds between two checks whether the timeout is over."""
     return min(_CHECK_SECONDS, timeout_seconds / 4)
 
 
 class ScoreStream:
-    """Iterate, once, to get (batch, scores or the batch's error), in the order of their finish.
+    """An iterable of (batch, its scores or its error), in the order in which batches finish.
+
+    It can be iterated once.
 
     Args:
         connections: the client's; the stream of a slot is on the connection of its number.
-        slots: how many streams at a time.
+        slots: how many streams are open at a time.
         batches: the source. Its error is raised to the caller, after the results of the batches
             before it.
         limits: the service's.
-        renew: makes a batch anew after its configuration or its key was found to be no longer
-            there.
-        timeout_seconds: how long nothing may get through.
+        renew: makes a batch anew after the service no longer has its configuration or its key.
+        timeout_seconds: how long the stream may make no progress.
 
     Raises (when iterated):
-        TransportError, QuotaExceededError, DrainingError: nothing got through for timeout_seconds.
+        TransportError, QuotaExceededError, DrainingError, KeyStoreUnavailableError: there was no
+            progress for timeout_seconds.
         ServiceError: the service refuses every stream.
         ReplyError: the service breaks the protocol.
     """
@@ -72,8 +74,8 @@ class ScoreStream:
         self._source_error: BaseException | None = None
         self._keep_alive_seconds = keep_alive_seconds(limits.idle_timeout_seconds)
         self._check_seconds = check_seconds(timeout_seconds)
-        # Conditions of one lock. Slots, the feeder, and the caller with those who have results for
-        # it wait for them.
+        # Three conditions share one lock. Slots and senders wait for `_changed`, the source reader
+        # for `_wanted`. The caller and the threads with results for it wait for `_delivered`.
         lock = threading.RLock()
         self._changed, self._wanted, self._delivered = (threading.Condition(lock) for _ in range(3))
         self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic())
@@ -89,8 +91,8 @@ class ScoreStream:
         self._running = slots
 
     def __iter__(self) -> Iterator[Result]:
-        feeder = threading.Thread(target=self._feed, name="sealserve-feeder", daemon=True)
-        for thread in (feeder, *self._readers):
+        source_reader = threading.Thread(target=self._read_source, name="sealserve-source", daemon=True)
+        for thread in (source_reader, *self._readers):
             thread.start()
         try:
             while (result := self._next_result()) is not None:
@@ -144,29 +146,29 @@ class ScoreStream:
         for condition in (self._changed, self._wanted, self._delivered):
             condition.notify_all()
 
-    def _finish(self, finished: Iterable[FinishedBatch]) -> list[FinishedBatch]:
-        """Count batches that are about to be delivered; under the lock."""
+    def _count(self, finished: Iterable[FinishedBatch]) -> list[FinishedBatch]:
+        """Count batches that are about to be delivered. The caller holds the lock."""
         counted = list(finished)
         self._undelivered += len(counted)
         return counted
 
     def _deliver(self, finished: Iterable[FinishedBatch]) -> None:
-        """Decrypt replies and hand results to the caller, as soon as there is room for them."""
+        """Decrypt replies and pass results to the caller, as soon as there is room for them."""
         for each in finished:
-            result = decrypted(each)
+            result = decrypt_reply(each)
             with self._changed:
                 self._delivered.wait_for(lambda: self._is_closed or len(self._results) < MAX_RESULTS)
                 self._results.append(result)
                 self._undelivered -= 1
                 self._delivered.notify_all()
 
-    # The feeder's thread
+    # The source reader's thread
 
-    def _feed(self) -> None:
+    def _read_source(self) -> None:
         try:
             while self._wait_until_wanted() and (batch := next(self._source, None)) is not None:
                 with self._changed:
-                    refused = self._finish([FinishedBatch(batch, batch.error)] if batch.error else [])
+                    refused = self._count([FinishedBatch(batch, batch.error)] if batch.error else [])
                     if not refused:
                         self._schedule.add(batch, time.monotonic())
                     self._changed.notify_all()
@@ -177,13 +179,13 @@ class ScoreStream:
             self._schedule.source_has_ended = True
             self._changed.notify_all()
 
-    def _wake_feeder(self) -> None:
-        """Wake the feeder if there is something for it to do; under the lock."""
+    def _wake_source_reader(self) -> None:
+        """Wake the source reader if a batch is wanted. The caller holds the lock."""
         if self._schedule.wants_batch:
             self._wanted.notify_all()
 
     def _wait_until_wanted(self) -> bool:
-        """Wait until a slot has use for a batch; False when there will be none."""
+        """Wait until a slot wants a batch; False if the stream was closed."""
         with self._changed:
             self._wanted.wait_for(lambda: self._is_closed or self._schedule.wants_batch)
             return not self._is_closed
@@ -202,12 +204,12 @@ class ScoreStream:
                 self._delivered.notify_all()
 
     def _wait_for_batch(self, slot: Slot) -> bool:
-        """Wait until there is a reason to open a stream; False when there will be none."""
+        """Wait until there is a batch to send; False if there will be none."""
         with self._changed:
             while not (self._is_closed or self._schedule.is_finished or self._failure):
                 now = time.monotonic()
                 self._schedule.assign(slot, now)
-                self._wake_feeder()
+                self._wake_source_reader()
                 if slot.is_ready(now):
                     return True
                 self._changed.wait(slot.paused_until - now if slot.paused_until > now else None)
@@ -221,7 +223,7 @@ class ScoreStream:
             error = self._read(stream, connection)
             with self._changed:
                 now = time.monotonic()
-                finished = [] if self._is_closed else self._finish(self._schedule.end_stream(stream, error, now))
+                finished = [] if self._is_closed else self._count(self._schedule.end_stream(stream, error, now))
                 stream.has_ended = True
                 self._changed.notify_all()
             if stream.is_draining or isinstance(error, ON_ANOTHER_CONNECTION):
@@ -229,7 +231,7 @@ class ScoreStream:
         self._deliver(finished)
 
     def _read(self, stream: Stream, connection: Methods) -> SealserveError | None:
-        """Receive until the stream ends; return why, unless it is because all is done."""
+        """Receive until the stream ends; return its error, or None if it ended without one."""
         call = connection.stream_predict(self._requests(stream))
         try:
             with self._changed:
@@ -240,7 +242,7 @@ class ScoreStream:
             for response in call:
                 self._receive(stream, response)
         except grpc.RpcError as error:
-            return translated(error)
+            return typed_error(error)
         except BaseException:
             call.cancel()
             raise
@@ -250,7 +252,7 @@ class ScoreStream:
         with self._changed:
             finished = self._schedule.receive(stream, response, time.monotonic())
             self._schedule.set_reading(stream, time.monotonic(), is_read=finished is None)
-            counted = self._finish([] if finished is None else [finished])
+            counted = self._count([] if finished is None else [finished])
             self._changed.notify_all()
         if counted:
             self._deliver(counted)
@@ -271,7 +273,7 @@ class ScoreStream:
                 elif pending.stale is not None:
                     self._renew(stream, pending.batch, pending.stale)
                 else:
-                    yield from self._item(stream, pending)
+                    yield from self._encrypt_item(stream, pending)
                     last_sent = time.monotonic()
         except Exception as error:  # gRPC would swallow it
             self._fail(error)
@@ -288,7 +290,7 @@ class ScoreStream:
             if self._is_over(stream):
                 return None
             self._schedule.assign_to_stream(stream, now)
-            self._wake_feeder()
+            self._wake_source_reader()
             if (pending := self._schedule.sendable(stream, now)) is not None:
                 return pending
             times = [stream.slot.paused_until - now] if stream.slot.paused_until > now else []
@@ -297,8 +299,8 @@ class ScoreStream:
             self._changed.wait(min(times, default=None))
             return None
 
-    def _item(self, stream: Stream, pending: PendingBatch) -> Iterator[prediction_pb2.StreamPredictRequest]:
-        """Encrypt and yield an item, for as long as the rest of it is needed."""
+    def _encrypt_item(self, stream: Stream, pending: PendingBatch) -> Iterator[prediction_pb2.StreamPredictRequest]:
+        """Encrypt an item and yield its messages, until the rest of it is no longer needed."""
         with self._changed:
             if stream.has_ended:
                 return
@@ -311,7 +313,7 @@ class ScoreStream:
                 self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
                 if not stream.is_open(item_id):
                     return
-                self._wake_feeder()
+                self._wake_source_reader()
             yield message
 
     def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
@@ -325,6 +327,6 @@ class ScoreStream:
             failure = error
         with self._changed:
             renew, fail = self._schedule.renew, self._schedule.fail
-            finished = self._finish(renew(stream, renewed) if failure is None else fail(stream, failure))
+            finished = self._count(renew(stream, renewed) if failure is None else fail(stream, failure))
             self._changed.notify_all()
         self._deliver(finished)

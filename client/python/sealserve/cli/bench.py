@@ -1,4 +1,4 @@
-"""`sealserve bench`: loads a running service and measures it."""
+"""`sealserve bench`: the measurement of a running service under load."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sealserve.loadtest.ledger import Ledger
 
 _REPLAYED_ROW_ITEMS = 16
-_LOOK_SECONDS = 1.0
+_REFRESH_SECONDS = 1.0
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Load the service; 0 if it answered anything."""
+    """Load the service and print its figures. The exit code is 0 if it answered anything."""
     from sealserve.client import Client
     from sealserve.loadtest.items import LoadItems
     from sealserve.loadtest.ledger import Ledger
@@ -89,17 +89,17 @@ def run(arguments: Namespace) -> int:
         offer = client.offer()
         row_count = arguments.rows or offer.layout.default_rows_per_item or offer.rows_per_item
         if row_count > offer.rows_per_item:
-            raise InputError(f"--rows is at most {offer.rows_per_item}, with {offer.parameters.parameter_set.name}")
+            raise InputError(f"--rows must be at most {offer.rows_per_item} with {offer.parameters.parameter_set.name}")
         client.register_key(row_count)
         replay = (_REPLAYED_ROW_ITEMS if row_count == 1 else 1) if arguments.replay else 0
         items = LoadItems(client, row_count, replay=replay, seed=arguments.seed)
         connections = arguments.connections or client.model.limits.suggested_connections
         ledger = Ledger()
         seconds = _watch(_driver(arguments, items, connections, ledger), ledger, arguments)
-        described = _described(arguments, items, connections)
+        conditions = _conditions(arguments, items, connections)
     summary = ledger.summary(seconds)
     if arguments.json:
-        arguments.json.write_text(json.dumps(described | summary, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(conditions | summary, indent=2) + "\n")
     print("\n".join(f"{name:<34} {value}" for name, value in report(summary)))
     if not summary["answered"]:
         reasons = ", ".join(summary["failed"] | summary["refused"]) or "nothing was sent"
@@ -129,32 +129,32 @@ def _check(arguments: Namespace) -> None:
     for name in ("rows", "rate", "concurrency", "in_flight", "seconds", "connections"):
         value = getattr(arguments, name)
         if value is not None and value <= 0:
-            raise InputError(f"--{name.replace('_', '-')} is above 0")
+            raise InputError(f"--{name.replace('_', '-')} must be above 0")
     if arguments.warm_up < 0:
-        raise InputError("--warm-up is at least 0")
+        raise InputError("--warm-up must be at least 0")
     if arguments.poisson and arguments.rate is None:
-        raise InputError("--poisson is how items arrive at a --rate")
-    if arguments.json and not arguments.json.parent.is_dir():  # the user learns it now, not after the run
+        raise InputError("--poisson needs a --rate")
+    if arguments.json and not arguments.json.parent.is_dir():  # better now than after the run
         raise InputError(f"{arguments.json.parent}: no such directory")
 
 
 def _watch(driver: "LoadDriver", ledger: "Ledger", arguments: Namespace) -> float:
-    """Show the outcomes until all calls end or the user interrupts; return the seconds."""
+    """Show the outcomes until all calls end or the user interrupts; return the seconds measured."""
     from tqdm import tqdm
 
     hidden = None if not arguments.progress else False  # None: unless stderr is a terminal
     shape = "{percentage:3.0f}%|{bar}| {elapsed}, {postfix}"
     with tqdm(total=round(arguments.seconds, 3), bar_format=shape, disable=hidden) as bar:
         try:
-            while not driver.wait(_LOOK_SECONDS):
+            while not driver.wait(_REFRESH_SECONDS):
                 recent = ledger.take_recent()
                 bar.n = max(0.0, min(arguments.seconds, driver.now))
                 p50, p99 = (recent.latency_ms.get(name, float("nan")) for name in ("p50", "p99"))
                 bar.set_postfix_str(
-                    f"{recent.answered / _LOOK_SECONDS:,.0f} answers/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms, "
+                    f"{recent.answered / _REFRESH_SECONDS:,.0f} answers/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms, "
                     f"{recent.refused} refused, {recent.failed} failed"
                 )
-        except KeyboardInterrupt:  # the figures so far are as good
+        except KeyboardInterrupt:  # the figures so far are valid
             driver.stop()
             return float(max(0.0, min(arguments.seconds, driver.now)))
         bar.n = arguments.seconds
@@ -162,7 +162,7 @@ def _watch(driver: "LoadDriver", ledger: "Ledger", arguments: Namespace) -> floa
     return float(arguments.seconds)
 
 
-def _described(arguments: Namespace, items: "LoadItems", connections: int) -> dict[str, Any]:
+def _conditions(arguments: Namespace, items: "LoadItems", connections: int) -> dict[str, Any]:
     model, offer = items.client.model, items.client.offer(items.row_count)
     loop = ("concurrency",) if arguments.rate is None else ("rate", "poisson", "in_flight")
     return {
@@ -177,7 +177,7 @@ def _described(arguments: Namespace, items: "LoadItems", connections: int) -> di
 
 
 def report(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say in words what came of it: pairs of a name and a value."""
+    """Describe a summary in words: pairs of a name and a value."""
     lines = [
         ("items sent, answered", f"{summary['sent']:,}, {summary['answered']:,} in {summary['seconds']:.1f} s"),
         ("items a second sent, answered", f"{summary['sent_per_second']:,.1f}, {summary['answered_per_second']:,.1f}"),

@@ -26,7 +26,7 @@ class Command:
     """A command of the `sealserve` program.
 
     Attributes:
-        name: its word on the command line.
+        name: its name on the command line.
         summary: one line for the list of commands.
         example: command lines for the end of its --help.
         configure: adds its options.
@@ -65,7 +65,7 @@ def add_service_options(parser: ArgumentParser) -> None:
 
 
 def credentials(arguments: Namespace) -> "Credentials":
-    """Read certificates and the token; a flag goes before its variable.
+    """Read certificates and the token. A flag takes precedence over its variable.
 
     Raises:
         CredentialsError: they cannot be used, or not together; the text names the flags or
@@ -85,7 +85,7 @@ def credentials(arguments: Namespace) -> "Credentials":
         if value:
             given[name] = value
             sources.append(source)
-    # No flag has the token itself: every user of a machine can read the flags.
+    # No flag takes the token itself, because every user of a machine can read the flags.
     token, file = _variable(_TOKEN_VARIABLE), arguments.token_file
     if file is not None:
         token = file.read_text(errors="replace").strip()
@@ -102,7 +102,7 @@ def credentials(arguments: Namespace) -> "Credentials":
 
 
 def _address(text: str) -> str:
-    """Refuse a port that there is not: gRPC would take it modulo 65536."""
+    """Refuse a port above 65535, which gRPC would take modulo 65536."""
     host, _, port = text.rpartition(":")
     if text.strip() and not (host and port.isdecimal() and int(port) >= 1 << 16):
         return text

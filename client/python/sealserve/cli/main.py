@@ -1,7 +1,7 @@
-"""The entry point: finds the commands, parses the command line and reports errors.
+"""The entry point of `sealserve`: finds commands, parses the command line and reports errors.
 
-Exit codes are 0: done; 1: failed, with one line on stderr; 2: the command line makes no sense;
-130: interrupted.
+The exit code is 0 after success; 1 after a failure, with one line on stderr; 2 if the command line
+is wrong; 130 after an interrupt.
 """
 
 import os
@@ -30,17 +30,17 @@ _EXTRAS = {
 
 
 def commands(name: str = "") -> list[Command]:
-    """Return the command of that name, or all that are installed if none has it."""
+    """Return the command of that name, or all installed commands if there is none."""
     found = entry_points(group=ENTRY_POINTS)
-    # Import only the command that was asked for: a container's health probe has no time for NumPy.
+    # Import only the command that was asked for: a container's health probe must start quickly.
     chosen = [entry_point for entry_point in found if entry_point.name == name] or found
     return sorted((entry_point.load() for entry_point in chosen), key=lambda command: str(command.name))
 
 
 def build_parser(name: str = "") -> ArgumentParser:
-    """Build the parser of the command of that name; if there is none, one that lists all commands.
+    """Build the parser of the command of that name, or one that lists all commands.
 
-    The options of a command may need an extra. A list of commands does not.
+    Only the named command gets its options, as they may need an extra.
     """
     parser = ArgumentParser(prog="sealserve", description="Machine-learning inference on encrypted data.")
     parser.add_argument("--version", action="version", version=f"sealserve {__version__}")
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         exit_code: int = parsed.run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has stopped: write nothing more, not even at exit
+    except BrokenPipeError:  # nobody reads the output: write no more, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -79,15 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        return _failed(f"this command needs more packages: pip install 'sealserve[{extra}]'")
+        return _report_failure(f"this command needs more packages: pip install 'sealserve[{extra}]'")
     except SealserveError as error:
-        return _failed(str(error))
+        return _report_failure(str(error))
     except OSError as error:
-        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _report_failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return exit_code
 
 
-def _failed(text: str) -> int:
+def _report_failure(text: str) -> int:
     print(f"sealserve: error: {text}", file=sys.stderr)
     return 1
 

@@ -1,4 +1,4 @@
-"""`sealserve predict`: a file of rows in, a file of predictions out."""
+"""`sealserve predict`: predictions for a file of rows, written to a file or to stdout."""
 
 import csv
 import sys
@@ -12,7 +12,7 @@ from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
-    from sealserve._codec.batches import Method
+    from sealserve._codec.batches import PredictionMethod
     from sealserve.client import Client
     from sealserve.protocol.model import Model, Offer
 
@@ -83,16 +83,16 @@ def run(arguments: Namespace) -> int:
         _check_columns(names, rows.shape, client.model)
         if key_file and key is None:
             client.secret_key.save(key_file)
-        predicted = Predicted(client, rows, arguments.method, show_progress=arguments.progress)
+        prediction_run = PredictionRun(client, rows, arguments.method, show_progress=arguments.progress)
         if output is None:
-            predicted.print_all()
+            prediction_run.print_all()
         else:
-            predicted.write(output, origin(arguments.input, client.model), resume=arguments.resume)
+            prediction_run.write(output, origin(arguments.input, client.model), resume=arguments.resume)
     return 0
 
 
 def origin(path: Path, model: "Model") -> dict[str, Any]:
-    """Return what predictions are made of, besides the method: a resumed run compares it."""
+    """Return what the predictions depend on, besides the method. A resumed run compares it."""
     status = path.stat()
     return {
         "input file": [str(path.resolve()), status.st_size, status.st_mtime_ns],
@@ -134,10 +134,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-class Predicted:
-    """The predictions of a file's rows, with progress on stderr as they come."""
+class PredictionRun:
+    """One run of `sealserve predict`: the predictions of a file's rows, with progress on stderr."""
 
-    def __init__(self, client: "Client", rows: Any, method: "Method", *, show_progress: bool = False) -> None:
+    def __init__(self, client: "Client", rows: Any, method: "PredictionMethod", *, show_progress: bool = False) -> None:
         import numpy as np
 
         self._client = client
@@ -145,24 +145,24 @@ class Predicted:
         self._method = method
         self._show_progress = show_progress
         output = client.model.output
-        self._like = getattr(output, method)(np.zeros((1, output.score_count)))
+        self._example = getattr(output, method)(np.zeros((1, output.score_count)))
         self._errors: list[tuple[int, SealserveError]] = []
 
     def write(self, path: Path, origin: dict[str, Any], *, resume: bool) -> None:
         """Write the predictions into a file, as they come.
 
         Raises:
-            InputError: rows failed: nothing is written then; or there is nothing that can be gone
-                on with.
-            SealserveError: the service cannot be reached, or not any longer: a run with --resume
-                goes on from there.
+            InputError: rows failed, and nothing is written; or the interrupted run cannot be
+                continued.
+            SealserveError: the service cannot be reached, or no longer. A run with --resume
+                continues from there.
         """
         from sealserve.cli.predictions_file import PredictionsFile
 
         origin = origin | {"method": self._method}
-        file = PredictionsFile(path, self._like, len(self._rows), origin, resume=resume)
+        file = PredictionsFile(path, self._example, len(self._rows), origin, resume=resume)
         try:
-            for index, prediction in self._good(file.first):
+            for index, prediction in self._predict(file.first):
                 file.put(index, prediction)
         except BaseException:
             file.save()
@@ -170,30 +170,30 @@ class Predicted:
             raise
         if self._errors:
             file.discard()
-        self._check("nothing was written")
+        self._raise_if_failed("nothing was written")
         file.finish()
 
     def print_all(self) -> None:
         """Print the predictions, a line a row, in the order of the rows.
 
         Raises:
-            InputError: rows failed: what is printed ends before the first of them.
-            SealserveError: the service cannot be reached, or not any longer.
+            InputError: rows failed. The output ends before the first of them.
+            SealserveError: the service cannot be reached, or no longer.
         """
         import numpy as np
 
         from sealserve.cli.predictions_file import write_lines
 
         ahead, due = dict[int, Any](), 0
-        for index, prediction in self._good(0):
+        for index, prediction in self._predict(0):
             ahead[index] = prediction
             while due in ahead:
                 write_lines(np.array([ahead.pop(due)]), sys.stdout)
                 due += 1
-        self._check("what is printed ends before the first of them")
+        self._raise_if_failed("the output ends before the first of them")
 
-    def _good(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yield the predictions of the rows from `first` on, as they come; keep the errors."""
+    def _predict(self, first: int) -> Iterator[tuple[int, Any]]:
+        """Yield the predictions of the rows from `first` on, as they come. Record the errors."""
         from tqdm import tqdm
 
         offer = self._client.offer(len(self._rows) - first)
@@ -210,8 +210,8 @@ class Predicted:
         seconds = time.perf_counter() - start
         print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
 
-    def _check(self, consequence: str) -> None:
-        """Report the rows that failed, if any did, and the consequence for the others."""
+    def _raise_if_failed(self, consequence: str) -> None:
+        """Print the first errors of rows that failed, and raise one with the consequence."""
         for index, error in self._errors[:_SHOWN_ERRORS]:
             print(f"row {index}: {error}", file=sys.stderr)
         if self._errors:

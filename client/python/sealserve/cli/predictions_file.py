@@ -1,4 +1,4 @@
-"""PredictionsFile: predictions written as they come, to a file that is whole or not there.
+"""PredictionsFile: a file of predictions that appears only when it is complete.
 
 An interrupted run can be continued.
 """
@@ -19,27 +19,27 @@ _ROWS_A_BLOCK = 10_000  # of a CSV file
 
 
 class PredictionsFile:
-    """Predictions on their way into a .npy or .csv file.
+    """Predictions of a run that will become a .npy or .csv file.
 
-    Until they are whole, they and their number are kept in hidden files beside it.
+    Until all are written, they and their number are kept in hidden files beside that file.
 
     Args:
         path: the file.
-        like: one prediction, in an array (1, ...).
+        example: one prediction, in an array (1, ...).
         row_count: how many predictions there will be.
-        origin: what the predictions are made of; only a run with an equal origin is continued.
+        origin: what the predictions depend on. Only a run with an equal origin is continued.
         resume: continue an interrupted run, if there is one.
 
     Attributes:
-        first: the first row that is missing. Rows behind it may be there already, and may be put
-            again.
+        first: the index of the first missing row. Later rows may be written already, and may be
+            written again.
 
     Raises:
         InputError: the interrupted run had another origin.
     """
 
     def __init__(
-        self, path: Path, like: "NDArray[Any]", row_count: int, origin: dict[str, Any], *, resume: bool
+        self, path: Path, example: "NDArray[Any]", row_count: int, origin: dict[str, Any], *, resume: bool
     ) -> None:
         import numpy as np
 
@@ -47,17 +47,17 @@ class PredictionsFile:
         self._partial = path.with_name(f".{path.name}.partial")
         self._progress = path.with_name(f".{path.name}.progress")
         self._origin = json.loads(json.dumps(origin))
-        self._there = np.zeros(row_count, np.bool_)
+        self._is_written = np.zeros(row_count, np.bool_)
         self._saved = time.monotonic()
-        self.first = self._resumed(row_count) if resume else 0
-        self._there[: self.first] = True
-        shape = (row_count, *like.shape[1:])
+        self.first = self._read_progress(row_count) if resume else 0
+        self._is_written[: self.first] = True
+        shape = (row_count, *example.shape[1:])
         self._predictions: np.memmap[Any, Any] = np.lib.format.open_memmap(
-            self._partial, "r+" if self.first else "w+", like.dtype, shape
+            self._partial, "r+" if self.first else "w+", example.dtype, shape
         )
         self.save()
 
-    def _resumed(self, row_count: int) -> int:
+    def _read_progress(self, row_count: int) -> int:
         try:
             progress = json.loads(self._progress.read_text())
             origin, first = progress["origin"], int(progress["first"])
@@ -74,13 +74,13 @@ class PredictionsFile:
     def put(self, index: int, prediction: Any) -> None:
         """Write a row's prediction."""
         self._predictions[index] = prediction
-        self._there[index] = True
+        self._is_written[index] = True
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
         """Record the first missing row, once the rows before it are on the disk."""
-        rest = self._there[self.first :]
+        rest = self._is_written[self.first :]
         self.first += len(rest) if rest.all() else int(rest.argmin())
         self._predictions.flush()
         temporary = self._progress.with_name(f"{self._progress.name}.new")

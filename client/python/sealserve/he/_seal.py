@@ -2,7 +2,7 @@
 
 SEAL throws C++ exceptions, which pybind11 turns into the exceptions of `ERRORS`. Every function
 here maps them to SealError, so that a caller decides what a failure means without knowing what
-SEAL would have thrown.
+SEAL throws.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,7 +60,7 @@ ERRORS = (ValueError, RuntimeError, IndexError, TypeError, MemoryError)
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Map what SEAL throws in the block to SealError; three calls, so not for what runs often."""
+    """Map what SEAL throws in the block to SealError. This is too slow for code that runs often."""
     try:
         yield
     except ERRORS as error:

@@ -77,7 +77,7 @@ def read_ciphertext(data: bytes) -> bytes:
             must set its index.
     """
     form = _fresh_ciphertext()
-    body, end = _inflated(data, 0, form.body_bytes)
+    body, end = _inflate(data, 0, form.body_bytes)
     if end != len(data):
         raise MalformedCiphertextError(CiphertextFault.LENGTH)
     form.read(body, 0)
@@ -93,9 +93,9 @@ def read_evaluation_keys(data: bytes) -> EvaluationKeyParts:
         MalformedKeyError: a check fails. The error has the first one that does.
     """
     try:
-        galois, end = _inflated(data, 0, _key_switching_bytes(_N, len(ROTATIONS)))
+        galois, end = _inflate(data, 0, _key_switching_bytes(_N, len(ROTATIONS)))
         _read_keys(galois, _N, _galois_indices())
-        relinearization, end = _inflated(data, end, _key_switching_bytes(1, 1))
+        relinearization, end = _inflate(data, end, _key_switching_bytes(1, 1))
         _read_keys(relinearization, 1, (0,))
         if end != len(data):
             raise MalformedKeyError(KeyFault.FORMAT)
@@ -115,7 +115,7 @@ def check_reply(data: bytes) -> None:
     data_primes = EI_PARAMETER_SET.data_primes
     levels = _seal.data_parms_ids(_seal.context(EI_PARAMETERS))
     try:
-        body, end = _inflated(data, 0, _Ciphertext(levels[0], data_primes, 1.0, seeded=False).body_bytes)
+        body, end = _inflate(data, 0, _Ciphertext(levels[0], data_primes, 1.0, seeded=False).body_bytes)
         parms_id = bytes(body[:_PARMS_ID_BYTES])
         if end != len(data) or parms_id not in levels or len(body) < _PARMS_ID_BYTES + _MEMBERS.size:
             raise ReplyError
@@ -252,7 +252,7 @@ def _read_header(data: bytearray, at: int, total_bytes: int) -> int:
     return at + HEADER.size
 
 
-def _inflated(data: bytes, at: int, max_bytes: int) -> tuple[bytearray, int]:
+def _inflate(data: bytes, at: int, max_bytes: int) -> tuple[bytearray, int]:
     """Return the inflated body of the object at an offset, and the offset after the object.
 
     Never more than max_bytes + 1 bytes are inflated.

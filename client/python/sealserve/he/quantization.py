@@ -95,16 +95,15 @@ class InputGrid:
         if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
         if not np.isfinite(rows).all():
-            row, feature = np.argwhere(~np.isfinite(rows))[0]
-            raise NotFiniteError(f"row {row}, feature {feature} is NaN or infinite: replace it")
+            raise NotFiniteError(f"{_first_place(~np.isfinite(rows))} is NaN or infinite: replace it")
         if clip:
             return np.clip(rows, self.minimum, self.maximum)
         if (outside := (rows < self.minimum) | (rows > self.maximum)).any():
-            row, feature = np.argwhere(outside)[0]
+            feature = np.argwhere(outside)[0, 1]
             raise OutOfRangeError(
-                f"row {row}, feature {feature} is outside the model's range "
+                f"{_first_place(outside)} is outside the model's range "
                 f"{self.minimum[feature]:g}..{self.maximum[feature]:g}: "
-                "nothing is promised about scores there; scale the feature, or ask for clipping"
+                "scores have no guarantee there; scale the feature, or ask for clipping"
             )
         return rows
 
@@ -177,6 +176,13 @@ class QuantizedModel:
         integers = (quantized_rows @ self.weights.T).astype(object) + np.array(self.intercept, object)
         scores: NDArray[np.float64] = (integers / self.score_scale).astype(np.float64)
         return scores
+
+
+def _first_place(is_at_fault: NDArray[np.bool_]) -> str:
+    """Return the place of the first true value of (rows, feature_count), in words."""
+    row, feature = np.argwhere(is_at_fault)[0]
+    # A single row may come from a stream, where its number is another.
+    return f"feature {feature}" if len(is_at_fault) == 1 else f"row {row}, feature {feature}"
 
 
 def _frozen(values: NDArray[T]) -> NDArray[T]:

@@ -76,7 +76,7 @@ class CiphertextFormat:
         if not seeded and len(data) != self.full_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
         expected = self._seeded if seeded else self.full_prefix
-        if not data.startswith(expected):  # or a minor version is another, or something is wrong
+        if not data.startswith(expected):  # another minor version, or a fault
             self._check_prefix(data, expected)
         _, prime_count, N = self.shape
         words = prime_count * N * (1 if seeded else 2)

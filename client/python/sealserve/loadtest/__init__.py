@@ -1,1 +1,1 @@
-"""Load on a running service, and what becomes of each request."""
+"""The load test of a running service: items to send, callers, and a ledger of the outcomes."""

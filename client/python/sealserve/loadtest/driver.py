@@ -1,30 +1,30 @@
-"""LoadDriver: threads that load a service, at a rate or so many calls at a time."""
+"""LoadDriver: threads that load a service, at a rate or with a number of callers."""
 
 import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sealserve.errors import DrainingError, KeyStoreUnavailableError, QuotaExceededError, SealserveError
-from sealserve.loadtest.ledger import Ended, Ledger, Outcome
+from sealserve._rpc.retry import BUSY
+from sealserve.errors import SealserveError
+from sealserve.loadtest.ledger import EndedRequest, Ledger, Outcome
 from sealserve.protocol.item import EncryptedReply
 
-_PAUSE_SECONDS = 0.1  # after a failure: one user of many would not come back at once, either
-_BUSY = (QuotaExceededError, DrainingError, KeyStoreUnavailableError)
+_PAUSE_SECONDS = 0.1  # after a failure: a real user would not retry at once, either
 
 
 class LoadDriver:
     """Makes calls in threads, one a caller, and records their outcomes.
 
     Args:
-        callers: each sends an item and returns its reply.
+        callers: functions that each send an item and return its reply.
         ledger: records the outcomes.
-        seconds: how long calls are begun.
-        warm_up_seconds: how long calls are begun before, uncounted.
-        due_times: when calls are due, from -warm_up_seconds on: an open loop, in which calls that
-            are due while all callers are busy are sent late and count as begun in time. None: a
-            closed loop, in which every caller makes its next call when it has the answer to the one
-            before.
+        seconds: for how long calls are begun.
+        warm_up_seconds: for how long calls are begun before that, without being counted.
+        due_times: the seconds at which calls are due, from -warm_up_seconds on. This is an open
+            loop: calls that are due while all callers are busy are sent late, and their latency
+            counts from when they were due. None: a closed loop, in which each caller makes its next
+            call when its last one is answered.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class LoadDriver:
         self._threads = [
             threading.Thread(target=self._run, args=(caller,), name="sealserve-load", daemon=True) for caller in callers
         ]
-        # A pass of the garbage collector over all that is imported takes 0.1 s, in which nothing is
-        # sent or received. It must not be counted as the service's time.
+        # The garbage collector takes 0.1 s to go through all that is imported. Nothing is sent or
+        # received meanwhile, which must not count as the service's time.
         gc.collect()
         gc.freeze()
         self._begin = time.perf_counter() + warm_up_seconds
@@ -59,7 +59,7 @@ class LoadDriver:
         return time.perf_counter() - self._begin
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Wait until all calls have ended; False if the time is up before.
+        """Wait until all calls have ended. Return False if the timeout ends first.
 
         Raises:
             Exception: a caller raised anything but a SealserveError.
@@ -92,16 +92,16 @@ class LoadDriver:
             return next(self._due_times, None)
 
     def _call(self, caller: Callable[[], EncryptedReply], due: float) -> float:
-        """Make a call that is due; return how long to wait before the next, in a closed loop."""
+        """Make a call that is due. Return the seconds to wait before the next, in a closed loop."""
         begun = self.now
         try:
             reply = caller()
         except SealserveError as error:
-            outcome = Outcome.REFUSED if isinstance(error, _BUSY) else Outcome.FAILED
-            self._ledger.add(Ended(due, begun, self.now, outcome, type(error).__name__))
-            return error.retry_delay_seconds if isinstance(error, _BUSY) else _PAUSE_SECONDS
+            outcome = Outcome.REFUSED if isinstance(error, BUSY) else Outcome.FAILED
+            self._ledger.add(EndedRequest(due, begun, self.now, outcome, type(error).__name__))
+            return error.retry_delay_seconds if isinstance(error, BUSY) else _PAUSE_SECONDS
         self._ledger.add(
-            Ended(
+            EndedRequest(
                 due,
                 begun,
                 self.now,

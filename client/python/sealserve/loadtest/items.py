@@ -1,4 +1,4 @@
-"""LoadItems: items of random rows, encrypted anew for each call, or once and replayed."""
+"""LoadItems: items of random rows, which are encrypted for each call, or once and replayed."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -10,14 +10,17 @@ from sealserve.client import Client, EncryptedItem
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import EncryptedReply
 
-_FRESH_ITEMS, _FRESH_FEATURES = 16, 1 << 22  # of rows, taken in turn: fewer items of batches, which would fill memory
+# Items that are encrypted for each call are taken in turn. There are fewer of large batches, whose
+# rows would fill the memory.
+_MAX_ITEMS = 16
+_MAX_FEATURES = 1 << 22
 
 
 def random_rows(grid: InputGrid, count: int, seed: int) -> NDArray[np.int64]:
     """Draw quantized rows, int64 (count, grid.feature_count), uniform over the grid.
 
-    They are drawn on the grid, not among the rows that a user hands in: those the model may compute
-    features of.
+    They are rows on the grid, not rows that a user hands in: a model may compute its features from
+    those.
     """
     return np.random.default_rng(seed).integers(0, grid.levels + 1, size=(count, grid.feature_count))
 
@@ -26,11 +29,11 @@ class LoadItems:
     """Sends items of random rows, and checks the replies. Threads may share it.
 
     Args:
-        client: encrypts, sends and decrypts the items; its key is registered.
-        row_count: rows an item.
-        replay: how many items to encrypt beforehand, to be sent in turn; 0 to encrypt each while it
-            is sent, and to decrypt its reply.
-        seed: of the rows.
+        client: encrypts, sends and decrypts the items. Its key must be registered.
+        row_count: the number of rows in an item.
+        replay: how many items to encrypt beforehand and send in turn. 0: encrypt an item for each
+            call, and decrypt its reply.
+        seed: the seed of the random rows.
     """
 
     def __init__(self, client: Client, row_count: int, *, replay: int = 0, seed: int = 0) -> None:
@@ -38,8 +41,8 @@ class LoadItems:
         self.row_count = row_count
         self.is_replayed = replay > 0
         grid = client.model.grid
-        fresh = max(1, min(_FRESH_ITEMS, _FRESH_FEATURES // (row_count * grid.feature_count)))
-        rows = random_rows(grid, row_count * (replay or fresh), seed)
+        item_count = replay or max(1, min(_MAX_ITEMS, _MAX_FEATURES // (row_count * grid.feature_count)))
+        rows = random_rows(grid, row_count * item_count, seed)
         self.items: list[EncryptedItem] = [
             client.encrypt_quantized(part, keep=self.is_replayed) for part in np.split(rows, len(rows) // row_count)
         ]
@@ -53,8 +56,9 @@ class LoadItems:
             connection: the number of the client's connection to use.
 
         Raises:
-            ReplyError: the reply is not whole or, of a fresh item, cannot be decrypted.
-            SealserveError: the item has no answer.
+            ReplyError: the reply has missing or surplus pieces, or, unless items are replayed,
+                cannot be decrypted.
+            SealserveError: the service refused, or cannot be reached.
         """
         reply = self.client.send(next(self._next_items), timeout_seconds=timeout_seconds, connection=connection)
         if not self.is_replayed:

@@ -1,7 +1,7 @@
-"""Ledger: the load of a service in numbers: due times, outcomes and latencies. No I/O.
+"""Ledger: the requests of a load test in numbers: due times, outcomes and latencies. No I/O.
 
-Times are in seconds since the measurement began. Requests that fall due before, at less than 0,
-warm up.
+Times are in seconds since the measurement began. Requests that are due before that, at less than 0,
+are the warm-up.
 """
 
 import math
@@ -27,13 +27,13 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedRequest:
     """A request that has ended.
 
     Attributes:
-        due: when it should have been sent.
-        begun: when it was sent; later than due if all callers were busy.
-        ended: when its answer or its error came.
+        due: the time at which it should have been sent.
+        begun: the time at which it was sent: later than `due` if all callers were busy.
+        ended: the time of its answer or its error.
         reason: the name of the error's type; "" for an answer.
         server_seconds: the time that the service says it took.
     """
@@ -50,14 +50,14 @@ class Ended:
 
 
 def due_times(rate: float, start: float, end: float, *, seed: int | None = None) -> Iterator[float]:
-    """Yield when requests fall due, whatever the outcome of those before (an open loop).
+    """Yield the times at which requests are due, whatever the outcomes of earlier ones (open loop).
 
     Args:
         rate: requests a second.
-        start: when the load starts.
-        end: when the load ends.
-        seed: arrivals at random, as of many users who do not know of each other (Poisson); by
-            default they are evenly spaced.
+        start: the time of the first request.
+        end: the time at which the load ends.
+        seed: the seed of random arrivals, as of many independent users (a Poisson process). By
+            default arrivals are evenly spaced.
     """
     if seed is None:
         count = math.ceil((end - start) * rate)
@@ -69,9 +69,9 @@ def due_times(rate: float, start: float, end: float, *, seed: int | None = None)
 
 
 def quantiles(seconds: "array[float]") -> dict[str, float]:
-    """Return QUANTILES of times, in milliseconds; {} of none.
+    """Return QUANTILES of times, in milliseconds; {} if there are no times.
 
-    Each is a time that was measured, the next greater one where the quantile lies between two.
+    Each is a time that was measured. If a quantile lies between two, it is the greater one.
     """
     if not seconds:
         return {}
@@ -80,12 +80,12 @@ def quantiles(seconds: "array[float]") -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Recent:
+class RecentOutcomes:
     """The outcomes since a live view was last refreshed.
 
     Attributes:
-        answered, refused, failed: how many.
-        latency_ms: quantiles of the answers' times.
+        answered, refused, failed: the number of requests with each outcome.
+        latency_ms: quantiles of the latencies of answers.
     """
 
     answered: int
@@ -95,7 +95,7 @@ class Recent:
 
 
 class Ledger:
-    """Keeps a few numbers of each request. Threads may share it."""
+    """Figures of all requests, with a few numbers kept of each. Threads may share a ledger."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -104,15 +104,14 @@ class Ledger:
         self._reasons: dict[Outcome, defaultdict[str, int]] = {outcome: defaultdict(int) for outcome in Outcome}
         self._rows = self._request_bytes = self._reply_bytes = 0
         self._last_end = 0.0
-        self._seen = dict.fromkeys(Outcome, 0)
+        self._reported = dict.fromkeys(Outcome, 0)
 
-    def add(self, ended: Ended) -> None:
-        """Count a request, unless it warmed up."""
+    def add(self, ended: EndedRequest) -> None:
+        """Record a request, unless it belongs to the warm-up."""
         if ended.due < 0:
             return
         with self._lock:
-            # From the due time: a request that had to wait to be sent has waited for the service,
-            # too.
+            # From the due time: waiting to be sent is waiting for the service, too.
             self._latencies[ended.outcome].append(ended.ended - ended.due)
             self._delays.append(ended.begun - ended.due)
             self._last_end = max(self._last_end, ended.ended)
@@ -124,20 +123,20 @@ class Ledger:
             else:
                 self._reasons[ended.outcome][ended.reason] += 1
 
-    def take_recent(self) -> Recent:
+    def take_recent(self) -> RecentOutcomes:
         """Return the outcomes since the last call."""
         with self._lock:
-            new = {outcome: times[self._seen[outcome] :] for outcome, times in self._latencies.items()}
-            self._seen = {outcome: len(times) for outcome, times in self._latencies.items()}
+            new = {outcome: times[self._reported[outcome] :] for outcome, times in self._latencies.items()}
+            self._reported = {outcome: len(times) for outcome, times in self._latencies.items()}
         answered, refused, failed = (len(new[outcome]) for outcome in Outcome)
-        return Recent(answered, refused, failed, quantiles(new[Outcome.ANSWERED]))
+        return RecentOutcomes(answered, refused, failed, quantiles(new[Outcome.ANSWERED]))
 
     def summary(self, seconds: float = 0.0) -> dict[str, Any]:
         """Return all figures, for JSON.
 
         Args:
-            seconds: how long requests were sent; if the last answer came later, the time until then
-                counts.
+            seconds: for how long requests were sent. If the last answer came later, the time until
+                then counts.
         """
         with self._lock:
             seconds = max(seconds, self._last_end)

@@ -1,1 +1,1 @@
-"""What client and service say to each other, without gRPC: models, items, keys, addresses."""
+"""The protocol between client and service, without gRPC: models, items, keys and addresses."""

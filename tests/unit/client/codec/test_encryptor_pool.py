@@ -9,7 +9,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from sealserve._codec.encryptor_pool import EncryptorPool, MakeEncryptor, PooledEncryptor
+from sealserve._codec.encryptor_pool import EncryptorFactory, EncryptorPool, PooledEncryptor
 from sealserve.he import _seal
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
@@ -22,7 +22,7 @@ from sealserve.secret_key_access import TOKEN
 PARAMETERS = EncryptionParameters(LAYOUTS["column"].open_parameter_sets[0], 1 << 20)
 N = PARAMETERS.parameter_set.poly_modulus_degree
 KEY = SecretKey.generate(PARAMETERS.parameter_set).export(TOKEN)
-MAKE = MakeEncryptor(Encryptor, PARAMETERS, KEY)
+MAKE = EncryptorFactory(Encryptor, PARAMETERS, KEY)
 PLAINTEXTS = np.random.default_rng(3).integers(0, PARAMETERS.plain_modulus, (100, N)).astype(np.uint64)
 
 
@@ -54,7 +54,7 @@ def test_plaintexts_are_encrypted_in_order(pool: EncryptorPool, count: int) -> N
 
 
 def test_half_size(pool: EncryptorPool) -> None:
-    encryptor = PooledEncryptor(pool, MakeEncryptor(SeededEncryptor, PARAMETERS, KEY))
+    encryptor = PooledEncryptor(pool, EncryptorFactory(SeededEncryptor, PARAMETERS, KEY))
     ciphertexts = list(encryptor.encrypt_all(PLAINTEXTS[:20]))
     assert {len(ciphertext) for ciphertext in ciphertexts} == {encryptor.ciphertext_bytes}
     assert 2 * encryptor.ciphertext_bytes < 1.02 * MAKE().ciphertext_bytes

@@ -1,4 +1,4 @@
-"""The operations of a client as steps, taken by hand: what is asked for, and in which order."""
+"""The operations of a client, their actions performed by hand: what is asked for, and when."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sealserve._codec.batches import Batch
+from sealserve._codec.batches import Batch, Result
+from sealserve._codec.codec import RowCodec
+from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
-from sealserve._codec.steps import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._rpc.retry import MAX_CHANGES
-from sealserve.errors import InputError, KeyNotFoundError, SealserveError, StaleConfigError
-from sealserve.protocol.item import ItemHeader
+from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, StaleConfigError
+from sealserve.protocol.item import EncryptedReply, ItemHeader
 from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_to_proto
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
@@ -29,12 +30,18 @@ ROWS = np.array([[0.25, 0.5, 1.0]])
 
 
 def session_of(**changes: Any) -> Session:
-    options = {"parameter_set": None, "clip": False, "seeded": False, "encrypt_processes": 0} | changes
+    options = {
+        "parameter_set": None,
+        "clip": False,
+        "seeded": False,
+        "connections": None,
+        "encrypt_processes": 0,
+    } | changes
     return Session("line", "auto", None, **options)
 
 
 class Service:
-    """Answers a session's steps, and records them.
+    """Performs a session's actions, and records them.
 
     Attributes:
         model: what is served.
@@ -195,16 +202,62 @@ def test_a_batch_is_renewed_for_the_model_as_it_is_now() -> None:
     assert service.calls == ["get_model", "get_model", "get_key", "register_key"]
 
 
-def test_joined_results_have_one_meaning() -> None:
+def test_joined_scores_have_one_meaning() -> None:
     service, session = Service(OPEN), session_of()
     service.run(session.model())
     codec = session.codec(1)
     one, two = (Batch(index, ROWS, codec, codec.quantize(ROWS)) for index in (0, 1))
     output = OPEN.model.output
     first, second = Scored(output, np.array([[1.0]])), Scored(output, np.array([[2.0]]))
-    assert session.joined([(two, second), (one, first)]).scores.tolist() == [[1.0], [2.0]]
-    other = Scored(dataclasses.replace(output, scalar_target=True), np.array([[2.0]]))
-    with pytest.raises(StaleConfigError):
-        session.joined([(one, first), (two, other)])
+    assert session.join_scores([(two, second), (one, first)]).scores.tolist() == [[1.0], [2.0]]
+    changed = dataclasses.replace(codec.model, output=dataclasses.replace(output, scalar_target=True))
+    other = dataclasses.replace(two, codec=RowCodec(changed, codec.secret_key))
+    for result in (Scored(changed.output, np.array([[2.0]])), ReplyError()):
+        with pytest.raises(StaleConfigError):
+            session.join_scores([(one, first), (other, result)])
     with pytest.raises(KeyNotFoundError):
-        session.joined([(one, first), (two, KeyNotFoundError("id"))])
+        session.join_scores([(one, ReplyError()), (two, KeyNotFoundError("id"))])
+
+
+def test_a_reply_that_fails_decryption_does_not_stop_the_other_batches() -> None:
+    """Otherwise the service would learn, from where the stream ends, what a ciphertext holds."""
+    service, session = Service(OPEN), session_of()
+    service.run(session.model())
+    codec = session.codec(1)
+    one, two = (Batch(index, ROWS, codec, codec.quantize(ROWS)) for index in (0, 1))
+    left: list[Result] = [(one, ReplyError()), (two, Scored(OPEN.model.output, np.array([[2.0]])))]
+    with pytest.raises(ReplyError):
+        session.join_scores(left.pop(0) for _ in range(2))
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"connections": 0}, "connections must be at least 1"), ({"encrypt_processes": -1}, "must be at least 0")],
+)
+def test_numbers_that_make_no_sense_are_refused(changes: dict[str, int], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        session_of(**changes)
+
+
+def test_as_many_streams_as_told_or_as_the_service_suggests() -> None:
+    limits = dataclasses.replace(OPEN.model.limits, suggested_connections=3)
+    assert session_of().stream_count(limits) == 3
+    assert session_of(connections=2).stream_count(limits) == 2
+
+
+def test_quantized_rows_are_an_array_of_integers() -> None:
+    service, session = Service(OPEN), session_of()
+    for rows in ([[0, 0, 0]], np.zeros((1, 3)), np.zeros(3, np.int64), np.int64(3)):
+        with pytest.raises(InputError, match="array of integers"):
+            service.run(session.encrypt_quantized(rows, keep=False))  # type: ignore[arg-type]
+
+
+def test_a_reply_to_another_client_is_refused() -> None:
+    """Also by a client that has not encrypted anything yet."""
+    header = ItemHeader(
+        model="line", config_id="x", layout=None, parameter_set="", row_count=1, ciphertext_count=1, key_id=""
+    )
+    reply = EncryptedReply(header=header, scores=[], request_bytes=0, reply_bytes=0, server_seconds=0.0)
+    with pytest.raises(ReplyError):
+        session_of().decrypt(reply)

@@ -152,6 +152,12 @@ def test_what_is_not_finite_is_named_by_row_and_feature(value: float, clip: bool
         GRID.quantize(rows, clip=clip)
 
 
+def test_a_single_row_has_no_number() -> None:
+    """In a stream its number would not be 0."""
+    with pytest.raises(OutOfRangeError, match=r"^feature 1 is outside the model's range"):
+        GRID.quantize(np.array([[0.0, -1.0, 5.0]]))
+
+
 @pytest.mark.parametrize(
     ("feature", "value", "said"),
     [(0, 1.0000001, "-1..1"), (0, -1.5, "-1..1"), (1, -1e-300, "0..10"), (2, 5.5, "5..5"), (2, -MOST, "5..5")],

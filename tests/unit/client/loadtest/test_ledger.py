@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sealserve.loadtest.ledger import Ended, Ledger, Outcome, due_times, quantiles
+from sealserve.loadtest.ledger import EndedRequest, Ledger, Outcome, due_times, quantiles
 
 
-def answered(due: float, begun: float, ended: float, **numbers: float) -> Ended:
-    return Ended(due, begun, ended, Outcome.ANSWERED, **numbers)  # type: ignore[arg-type]  # ints where it wants them
+def answered(due: float, begun: float, ended: float, **numbers: float) -> EndedRequest:
+    return EndedRequest(due, begun, ended, Outcome.ANSWERED, **numbers)  # type: ignore[arg-type]  # ints where it wants them
 
 
 def test_due_times_are_evenly_spaced_from_the_warm_up_on() -> None:
@@ -59,8 +59,8 @@ def test_refusals_and_failures_are_counted_by_type_and_have_times_of_their_own()
     ledger = Ledger()
     ledger.add(answered(0.0, 0.0, 0.5, row_count=8, request_bytes=800, reply_bytes=80, server_seconds=0.25))
     for _ in range(3):
-        ledger.add(Ended(0.0, 0.0, 0.001, Outcome.REFUSED, "QuotaExceededError"))
-    ledger.add(Ended(0.0, 0.0, 2.0, Outcome.FAILED, "DeadlineError"))
+        ledger.add(EndedRequest(0.0, 0.0, 0.001, Outcome.REFUSED, "QuotaExceededError"))
+    ledger.add(EndedRequest(0.0, 0.0, 2.0, Outcome.FAILED, "DeadlineError"))
     summary = ledger.summary(4.0)
     assert (summary["sent"], summary["answered"]) == (5, 1)
     assert (summary["refused"], summary["failed"]) == ({"QuotaExceededError": 3}, {"DeadlineError": 1})
@@ -74,7 +74,7 @@ def test_the_live_view_shows_what_is_new() -> None:
     ledger = Ledger()
     ledger.add(answered(0.0, 0.0, 0.5))
     assert ledger.take_recent().latency_ms["p99"] == 500
-    ledger.add(Ended(0.0, 0.0, 1.0, Outcome.REFUSED, "DrainingError"))
+    ledger.add(EndedRequest(0.0, 0.0, 1.0, Outcome.REFUSED, "DrainingError"))
     ledger.add(answered(0.0, 0.0, 0.1))
     recent = ledger.take_recent()
     assert (recent.answered, recent.refused, recent.failed) == (1, 1, 0)

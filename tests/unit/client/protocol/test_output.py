@@ -114,8 +114,6 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     ("fields", "reason"),
     [
         ((Task.REGRESSION, 0), "at least one score"),
-        ((Task.REGRESSION, 2, (), Link.NONE, True), "scalar target"),
-        ((Task.CLASSIFICATION, 1, (0, 1), Link.NONE, True), "scalar target"),
         ((Task.REGRESSION, 1, (1,)), "1 classes, but"),
         ((Task.CLASSIFICATION, 1, (1, 2, 3)), "3 classes, but the scores decide between 2"),
         ((Task.CLASSIFICATION, 3, (1, 2)), "2 classes, but the scores decide between 3"),
@@ -133,3 +131,9 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_fields_that_contradict_each_other_are_refused(fields: tuple[Any, ...], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Output(*fields)
+
+
+@pytest.mark.parametrize("fields", [(Task.REGRESSION, 2), (Task.CLASSIFICATION, 1, (0, 1))])
+def test_only_a_regression_with_one_score_has_a_scalar_target(fields: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="scalar target"):
+        Output(*fields, scalar_target=True)

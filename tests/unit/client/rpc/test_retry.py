@@ -71,7 +71,7 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
     """The error is that the service is busy, as it has said, not that the call came too late."""
     given: list[float] = []
     with pytest.raises(QuotaExceededError) as caught:
-        retry.retried(attempts(clock, iter([BUSY, BUSY, LATE]), given), TIMEOUT_SECONDS)
+        retry.run_with_retries(attempts(clock, iter([BUSY, BUSY, LATE]), given), TIMEOUT_SECONDS)
     assert caught.value.retry_delay_seconds == 0.1
     assert isinstance(caught.value.__cause__, ConnectionError)
     assert len(given) == 3
@@ -81,25 +81,25 @@ def test_an_attempt_for_which_no_time_is_left_says_why_there_was_none(clock: Clo
 def test_nor_does_the_end_of_the_time_hide_that_nothing_answers(clock: Clock) -> None:
     gone = UnavailableError("gone")
     with pytest.raises(UnavailableError):
-        retry.retried(attempts(clock, iter([gone, LATE]), []), TIMEOUT_SECONDS, TIMEOUT_SECONDS)
+        retry.run_with_retries(attempts(clock, iter([gone, LATE]), []), TIMEOUT_SECONDS, TIMEOUT_SECONDS)
 
 
 def test_the_last_reason_is_the_one_that_is_said(clock: Clock) -> None:
     stopping = DrainingError(1.0)
     with pytest.raises(DrainingError):
-        retry.retried(attempts(clock, iter([BUSY, stopping, LATE]), []), TIMEOUT_SECONDS)
+        retry.run_with_retries(attempts(clock, iter([BUSY, stopping, LATE]), []), TIMEOUT_SECONDS)
 
 
 def test_a_first_attempt_that_comes_too_late_is_just_that(clock: Clock) -> None:
     with pytest.raises(DeadlineError):
-        retry.retried(attempts(clock, iter([LATE]), []), TIMEOUT_SECONDS)
+        retry.run_with_retries(attempts(clock, iter([LATE]), []), TIMEOUT_SECONDS)
     assert clock.naps == []
 
 
 def test_no_attempt_is_made_after_the_time(clock: Clock) -> None:
     given: list[float] = []
     with pytest.raises(QuotaExceededError):
-        retry.retried(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
+        retry.run_with_retries(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
     assert min(given) > 0
     assert clock.now < 1000.0 + TIMEOUT_SECONDS
 
@@ -110,7 +110,7 @@ def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("random.uniform", lambda low, high: low + luck * (high - low))
     given: list[float] = []
     with pytest.raises(QuotaExceededError):
-        retry.retried(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
+        retry.run_with_retries(attempts(clock, itertools.repeat(BUSY), given), TIMEOUT_SECONDS)
     longest = retry._MAX_GROWN_SECONDS * (1 + luck)
     assert clock.naps[0] == pytest.approx(0.1 * (1 + luck))
     assert clock.naps == sorted(clock.naps)
@@ -120,7 +120,7 @@ def test_waits_grow_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPat
 
 def test_no_wait_is_shorter_than_the_service_asks_for(clock: Clock) -> None:
     ends = iter([*[BUSY] * 12, QuotaExceededError("rows_per_minute", 9.0), "scores"])
-    assert retry.retried(attempts(clock, ends, []), 60.0) == "scores"
+    assert retry.run_with_retries(attempts(clock, ends, []), 60.0) == "scores"
     assert 9.0 <= clock.naps[-1] <= 18.0
 
 
@@ -142,8 +142,8 @@ def test_a_budget_has_an_end_for_the_busy_and_one_for_the_silent() -> None:
 
 
 def test_the_silent_are_waited_for_only_if_asked() -> None:
-    assert not issubclass(UnavailableError, budget(60.0).passing)
-    assert issubclass(UnavailableError, budget(60.0, 1.0).passing)
+    assert not issubclass(UnavailableError, budget(60.0).retryable)
+    assert issubclass(UnavailableError, budget(60.0, 1.0).retryable)
     with pytest.raises(UnavailableError):
         budget(60.0).spend(GONE)
 
@@ -187,4 +187,4 @@ class Failure:
     ],
 )
 def test_a_bare_status_has_a_meaning(code: grpc.StatusCode, details: str, meaning: type[Exception]) -> None:
-    assert type(status.translated(Failure(code, details))) is meaning
+    assert type(status.typed_error(Failure(code, details))) is meaning

@@ -62,12 +62,13 @@ class Layout:
     Attributes:
         name: on the command line, in labels of metrics and, as LAYOUT_NAME, in parameters.proto.
         scheme: the encryption scheme of its ciphertexts.
-        packing: (N, feature_count, score_count, classes a polynomial) -> packing; raises ValueError
-            where they do not fit. None where `Client` does not encrypt for the layout.
-        open_parameter_sets: for open weights, in ascending order of cost.
-        private_parameter_sets: for private weights, with room for what hides them, likewise.
-        default_rows_per_item: how many rows a stream gathers before it sends them, unless its
-            caller says; None for as many as the offer takes.
+        packing: makes a packing of (N, feature_count, score_count, classes a polynomial), or raises
+            ValueError if they do not fit. None if `Client` does not encrypt for the layout.
+        open_parameter_sets: the sets for open weights, in ascending order of cost.
+        private_parameter_sets: the sets for private weights, which have room for the noise that
+            hides them, in ascending order of cost.
+        default_rows_per_item: how many rows a stream puts into an item, unless its caller says;
+            None for as many as the offer takes.
         seeded_by_default: whether uploads to other machines are seeded, unless the caller says.
     """
 

@@ -1,4 +1,4 @@
-"""The encryptor of seeded ciphertexts: c0, and in place of c1 a seed that SEAL expands into c1.
+"""The encryptor of seeded ciphertexts: c0, and instead of c1 a seed that SEAL expands into c1.
 
 The seed has 64 bytes. A seeded ciphertext has half the bytes of a full one, and takes about twice
 the time. seal-python reads seeded ciphertexts but does not write them. So this module moves SEAL's
@@ -48,8 +48,7 @@ class SeededEncryptor(Encryptor):
         self.ciphertext_bytes = self._format.seeded_bytes
         self._twin_parms_id = _seal.fresh_parms_id(self._twin)
         self._zero = np.zeros((len(parameter_set.data_primes), parameter_set.poly_modulus_degree), np.uint64)
-        # SEAL transforms only ciphertexts, and refuses a ciphertext whose second polynomial is
-        # zero.
+        # SEAL transforms only ciphertexts, and refuses one whose second polynomial is zero.
         one = np.ones_like(self._zero).tobytes()
         self._blank = self._to_twin(_seal.load_ciphertext(self._context, self._format.pack(self._zero, one)))
 
