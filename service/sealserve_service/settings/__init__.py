@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from sealserve.errors import InputError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.model import Limits
+from sealserve_service.models.loading import SUFFIXES_IN_WORDS
 from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
 from sealserve_service.settings.values import (
     AZURE_CONTAINER,
@@ -121,8 +122,8 @@ class Settings(BaseModel):
     model: tuple[Annotated[ModelFile, BeforeValidator(model_file)], ...] = _option(
         MODELS,
         (),
-        "a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the SHA-256 that "
-        "it must have; repeatable",
+        f"the file of a model ({SUFFIXES_IN_WORDS}), the name to serve it under and the SHA-256 that it must have; "
+        "repeatable",
         "[NAME=]PATH[@sha256:HEX]",
         unset="every model in the model folder",
     )
