@@ -1,7 +1,8 @@
 """Where the sources name a layout: in its own files, two tables, and a few places counted here.
 
-To add a layout must touch nothing else. A new place fails this test: ask the layout
-(`offer.layout`, `LAYOUTS`, `LINEAR_ENGINES`) instead of naming one.
+To add a layout must touch nothing else, this test included: the files and names of a layout follow
+from its name. A new place fails this test: ask the layout (`offer.layout`, `LAYOUTS`,
+`LINEAR_ENGINES`) instead of naming one.
 """
 
 import ast
@@ -17,33 +18,27 @@ from sealserve_service.engines.offering import LINEAR_ENGINES
 ROOTS = {package.__name__: Path(str(package.__file__)).parent for package in (sealserve, sealserve_service)}
 
 WORDS = set(LAYOUTS)
-NAMES = {"ROW", "COLUMN", "EI_SLOTS", "EI_PARAMETERS", "EI_PARAMETER_SET", "ROW_RULES", "COLUMN_RULES"} | {
-    f"{layout}{kind}"
-    for layout in ("Row", "Column", "EiSlots", "EIServer")
-    for kind in ("Packing", "Plan", "Engine", "Scoring")
-}
+MODULE_NAMES = {name: name.replace("-", "_") for name in LAYOUTS}
+"""A layout's modules have its name, its constants begin with it, and so do its classes."""
+PLANNED = [MODULE_NAMES[engine.rules.layout.name] for engine in LINEAR_ENGINES]
+CLASS_PREFIXES = [name.title().replace("_", "") for name in MODULE_NAMES.values()] + ["EIServer"]
+NAMES = (
+    {"EI_PARAMETERS", "EI_PARAMETER_SET"}
+    | {f"{name.upper()}{kind}" for name in MODULE_NAMES.values() for kind in ("", "_RULES")}
+    | {f"{prefix}{kind}" for prefix in CLASS_PREFIXES for kind in ("Packing", "Plan", "Engine", "Scoring")}
+)
 MODULES = (
-    "layouts.row",
-    "layouts.column",
-    "planning.row",
-    "planning.column",
-    "linear.row",
-    "linear.column",
+    *(f"{package}.{name}" for name in PLANNED for package in ("layouts", "planning", "linear")),
     "ei_slots",
     "ei.slots",
     "ei.eiserver",
 )
 
 TABLES = {"sealserve/he/layouts/__init__.py", "sealserve_service/engines/offering.py"}
-OWN = {
-    "sealserve/he/layouts/row.py",
-    "sealserve/he/layouts/column.py",
-    "sealserve/he/layouts/ei_slots.py",
-    "sealserve/he/ei_format.py",
-    "sealserve_service/planning/row.py",
-    "sealserve_service/planning/column.py",
-    "sealserve_service/engines/linear/row.py",
-    "sealserve_service/engines/linear/column.py",
+OWN = {"sealserve/he/layouts/ei_slots.py", "sealserve/he/ei_format.py"} | {
+    f"{package}/{name}.py"
+    for name in PLANNED
+    for package in ("sealserve/he/layouts", "sealserve_service/planning", "sealserve_service/engines/linear")
 }
 OWN_FOLDERS = ("sealserve_service/engines/ei/",)
 GENERATED = ("sealserve/v1/",)
@@ -94,9 +89,10 @@ def test_a_table_names_each_layout_once() -> None:
     """One line a layout: an import and an entry."""
     found = places()
     client = Counter(found["sealserve/he/layouts/__init__.py"])
-    assert [client[name] for name in ("ROW", "COLUMN", "EI_SLOTS")] == [1, 1, 1]
+    assert {name: client[name.upper()] for name in MODULE_NAMES.values()} == dict.fromkeys(MODULE_NAMES.values(), 1)
     service = Counter(found["sealserve_service/engines/offering.py"])
-    assert [service[name] for name in ("RowEngine", "ColumnEngine")] == [1, 1]
+    engines = [engine.__name__ for engine in LINEAR_ENGINES]
+    assert {name: service[name] for name in engines} == dict.fromkeys(engines, 1)
 
 
 def test_the_service_has_an_engine_for_every_layout_that_clients_encrypt_for() -> None:

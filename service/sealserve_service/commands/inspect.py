@@ -22,9 +22,10 @@ def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     # Imported here: a list of commands needs no extra.
     from sealserve_service.commands.options import add_options
+    from sealserve_service.models.loading import SUFFIXES_IN_WORDS
     from sealserve_service.settings.options import MODEL_OPTIONS
 
-    parser.add_argument("path", type=Path, metavar="MODEL", help="a .skops, .npz, .pkl or .joblib file")
+    parser.add_argument("path", type=Path, metavar="MODEL", help=f"the file of a model: {SUFFIXES_IN_WORDS}")
     add_options(parser, MODEL_OPTIONS)
     parser.add_argument("--json", action="store_true", help="for programs")
 

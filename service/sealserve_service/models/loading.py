@@ -40,6 +40,14 @@ _BY_SUFFIX = {suffix: model_format for model_format in _FORMATS for suffix in mo
 MODEL_SUFFIXES = tuple(_BY_SUFFIX)
 
 
+def _suffixes(*, runs_code: bool) -> str:
+    return ", ".join(suffix for suffix, found in _BY_SUFFIX.items() if found.runs_code is runs_code)
+
+
+SUFFIXES_IN_WORDS = f"{_suffixes(runs_code=False)} and, with --trust-pickle, {_suffixes(runs_code=True)}"
+"""The suffixes of all formats, for help and error texts."""
+
+
 def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> LinearModel:
     """Load the linear model in a file.
 
@@ -61,12 +69,7 @@ def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> Lin
         raise ModelFileError(f"{path} is {'not a file' if path.exists() else 'missing'}; give the file of a model")
     suffix = path.suffix.lower()
     if suffix not in _BY_SUFFIX:
-        safe = [known for known, model_format in _BY_SUFFIX.items() if not model_format.runs_code]
-        others = [known for known in MODEL_SUFFIXES if known not in safe]
-        raise ModelFileError(
-            f"{path}: the format {suffix!r} is unknown; the known ones are {', '.join(safe)} and, with --trust-pickle, "
-            f"{', '.join(others)}"
-        )
+        raise ModelFileError(f"{path}: the format {suffix!r} is unknown; the known ones are {SUFFIXES_IN_WORDS}")
     content = _read(path, sha256)
     model_format = _BY_SUFFIX[suffix]
     if model_format.runs_code and not trust_pickle:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from sealserve_service.models.loading import SUFFIXES_IN_WORDS
 from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
 from sealserve_service.settings.values import (
     MAX_MESSAGE_BYTES,
@@ -58,8 +59,8 @@ class Declarations(BaseModel):
     model: tuple[Annotated[ModelFile, BeforeValidator(model_file)], ...] = _option(
         MODELS,
         (),
-        "a .skops, .npz or (with --trust-pickle) .pkl or .joblib file, the name to serve it under and the SHA-256 that "
-        "it must have; repeatable",
+        f"the file of a model ({SUFFIXES_IN_WORDS}), the name to serve it under and the SHA-256 that it must have; "
+        "repeatable",
         "[NAME=]PATH[@sha256:HEX]",
         unset="every model in the model folder",
     )
