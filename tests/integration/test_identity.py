@@ -33,7 +33,7 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.wire import header_to_proto
-from sealserve.v1 import prediction_pb2, prediction_pb2_grpc
+from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants import authenticator
 from sealserve_service.tenants.identities import new_token
@@ -105,14 +105,12 @@ def registry_of(service: Service, credentials: Credentials) -> KeyRegistry:
 # Strangers
 
 METHODS = [
-    "sealserve.v1.ModelService/GetModel",
-    "sealserve.v1.ModelService/ListModels",
-    "sealserve.v1.PredictionService/Predict",
-    "sealserve.v1.PredictionService/StreamPredict",
-    "sealserve.v1.KeyService/RegisterKey",
-    "sealserve.v1.KeyService/GetKey",
-    "sealserve.v1.KeyService/ListKeys",
-    "sealserve.v1.KeyService/DeleteKey",
+    *(
+        f"{service.full_name}/{method.name}"
+        for file in (model_pb2, prediction_pb2, keys_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    ),
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     "sealserve.v1.ModelService/NoSuchMethod",
     "no.such.Service/Method",

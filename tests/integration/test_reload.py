@@ -228,7 +228,10 @@ def test_an_old_model_is_freed_with_its_last_item(tmp_path: Path) -> None:
     )
     reloader = Reloader(library, None)
     with running_server(library.models) as address, RawClient(address) as raw, raw.conversation() as conversation:
-        old = weakref.ref(library.models.get("line", ANONYMOUS).engines[0])
+        chosen = raw.codec.offer
+        served = library.models.get("line", ANONYMOUS)
+        old = weakref.ref(served.engine(chosen.layout, chosen.parameters.parameter_set.name))
+        del served
         begun = raw.item(1, np.array(ROW))
         conversation.send(Message(item_id=1, header=begun.header))
         conversation.send(raw.item(2, np.array(ROW)))
