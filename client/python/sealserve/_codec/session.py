@@ -288,7 +288,7 @@ class Session:
             ReplyError: a reply fails a check.
         """
         in_order = sorted(results, key=lambda result: result[0].first_index)
-        errors = [scored for _, scored in in_order if isinstance(scored, SealserveError)]
+        errors = [outcome for _, outcome in in_order if isinstance(outcome, SealserveError)]
         for error in errors:
             if not isinstance(error, ReplyError):
                 raise error
@@ -297,7 +297,9 @@ class Session:
             raise StaleConfigError(self._known_model.config_id)
         if errors:
             raise errors[0]
-        return Scored(output, np.concatenate([scored.scores for _, scored in in_order if isinstance(scored, Scored)]))
+        return Scored(
+            output, np.concatenate([outcome.scores for _, outcome in in_order if isinstance(outcome, Scored)])
+        )
 
     # Single items
 

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from sealserve.errors import KeyFault, MalformedKeyError
 from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
-from sealserve.he.seal_format import COUNT, HEADER, MEMBERS, header, is_header
+from sealserve.he.seal_format import COUNT, HEADER, MEMBERS, PARMS_ID_BYTES, header, is_header
 
-_PARMS_ID_BYTES = 32
-_FORM = HEADER.size + _PARMS_ID_BYTES
+_FORM = HEADER.size + PARMS_ID_BYTES
 _INNER_HEADER = _FORM + MEMBERS.size
 _COUNT = _INNER_HEADER + HEADER.size
 _RESIDUES = _COUNT + COUNT.size
