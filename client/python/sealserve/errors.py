@@ -100,7 +100,7 @@ class NotFiniteError(InputError):
 
 
 class OutOfRangeError(InputError):
-    """A feature is outside the declared range. Nothing is promised about scores there."""
+    """A feature is outside the declared range. Scores have no guarantee there."""
 
 
 class NoSuchMethodError(SealserveError, AttributeError):

@@ -38,7 +38,7 @@ def pack_public_key(parameter_set: ParameterSet, values: NDArray[np.uint64]) -> 
 
 
 def check_public_key(parameter_set: ParameterSet, data: bytes) -> None:
-    """Check untrusted bytes, so that SEAL loads nothing but a public key with this set's parms_id.
+    """Check untrusted bytes, so that SEAL loads only a public key with this set's parms_id.
 
     The check shows that no polynomial is zero or constant modulo any prime. It does not show that
     the polynomials are random: a client can make a key that hides little. Such a key harms only the
