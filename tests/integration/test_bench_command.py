@@ -151,7 +151,7 @@ def test_a_dead_service(capsys: pytest.CaptureFixture[str]) -> None:
         (["--rate", "0"], "--rate must be above 0"),
         (["--seconds", "-1"], "--seconds must be above 0"),
         (["--warm-up", "-1"], "--warm-up must be at least 0"),
-        (["--poisson"], "at a --rate"),
+        (["--poisson"], "needs a --rate"),
         (["--rows", "100000"], "--rows must be at most"),
         (["--json", "/nowhere/at/all.json"], "no such directory"),
         (["--model", "nix"], "no model named 'nix'"),

@@ -100,7 +100,7 @@ class NotFiniteError(InputError):
 
 
 class OutOfRangeError(InputError):
-    """A feature is outside the declared range. Nothing is promised about scores there."""
+    """A feature is outside the declared range. Scores have no guarantee there."""
 
 
 class NoSuchMethodError(SealserveError, AttributeError):
@@ -344,7 +344,7 @@ class InternalError(ServiceError):
     request_id: str
 
     def __str__(self) -> str:
-        return f"the server failed: report request id {self.request_id}, under which its log has the cause"
+        return f"the server failed: report request id {self.request_id}; its log has the cause under this id"
 
 
 class CiphertextFault(Enum):
@@ -353,7 +353,7 @@ class CiphertextFault(Enum):
     LENGTH = "its length is not that of a ciphertext of these parameters, or is greater once inflated"
     HEADER = "it is not a SEAL object of the version and compression that the layout takes"
     PARAMETERS = "it was encrypted for another parameter set or plaintext modulus"
-    FORM = "it has not two polynomials in the form and scale of a fresh ciphertext"
+    FORM = "it does not consist of two polynomials in the form and scale of a fresh ciphertext"
     COEFFICIENT = "a coefficient is at or above its prime"
     TRANSPARENT = "its second polynomial, or a product with it, is zero, so that it hides nothing"
 

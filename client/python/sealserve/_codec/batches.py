@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._codec.codec import RowCodec
 from sealserve.errors import InputError, SealserveError
+from sealserve.protocol.item import EncryptedScores
 from sealserve.protocol.output import Scored
 
 PredictionMethod = Literal["predict", "decision_function", "predict_proba"]
@@ -52,6 +53,24 @@ class Batch:
 
 Result = tuple[Batch, Scored | SealserveError]
 """A batch, and its scores or the error that it failed with."""
+
+
+class FinishedBatch(NamedTuple):
+    """A batch with its whole reply, not decrypted yet, or with the error that it failed with."""
+
+    batch: Batch
+    reply: list[EncryptedScores] | SealserveError
+
+
+def decrypt_reply(finished: FinishedBatch) -> Result:
+    """Decrypt the reply to a batch: return its scores, or its error."""
+    batch, reply = finished
+    if isinstance(reply, SealserveError):
+        return batch, reply
+    try:
+        return batch, Scored(batch.codec.model.output, batch.codec.decrypt(len(batch.rows), reply))
+    except SealserveError as error:
+        return batch, error
 
 
 class Batcher:
@@ -193,8 +212,8 @@ def split(
 
 def predictions(method: PredictionMethod, result: Result) -> Iterator[tuple[int, Any]]:
     """Yield (index, prediction or error) for each row of a batch."""
-    batch, scored = result
-    if isinstance(scored, SealserveError):
-        yield from ((batch.first_index + position, scored) for position in range(len(batch.rows)))
+    batch, outcome = result
+    if isinstance(outcome, SealserveError):
+        yield from ((batch.first_index + position, outcome) for position in range(len(batch.rows)))
     else:
-        yield from enumerate(getattr(scored.output, method)(scored.scores), batch.first_index)
+        yield from enumerate(getattr(outcome.output, method)(outcome.scores), batch.first_index)

@@ -283,12 +283,12 @@ class Session:
         on what a reply decrypts to. Hence the error of a decryption comes last.
 
         Raises:
-            ServiceError, TransportError: the error of a batch.
+            SealserveError: the error of a batch.
             StaleConfigError: the meaning of the scores changed between two batches.
-            ReplyError: a reply fails a check.
+            ReplyError: a reply fails a check, and there is no other error.
         """
         in_order = sorted(results, key=lambda result: result[0].first_index)
-        errors = [scored for _, scored in in_order if isinstance(scored, SealserveError)]
+        errors = [outcome for _, outcome in in_order if isinstance(outcome, SealserveError)]
         for error in errors:
             if not isinstance(error, ReplyError):
                 raise error
@@ -297,7 +297,8 @@ class Session:
             raise StaleConfigError(self._known_model.config_id)
         if errors:
             raise errors[0]
-        return Scored(output, np.concatenate([scored.scores for _, scored in in_order if isinstance(scored, Scored)]))
+        scores = [outcome.scores for _, outcome in in_order if isinstance(outcome, Scored)]
+        return Scored(output, np.concatenate(scores))
 
     # Single items
 

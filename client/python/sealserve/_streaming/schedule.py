@@ -14,15 +14,12 @@ is taken from the source.
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from sealserve._codec.batches import Batch, Result
+from sealserve._codec.batches import Batch, FinishedBatch
 from sealserve._rpc.retry import BROKEN, BUSY, CHANGED, MAX_CHANGES, delay_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import DeadlineError, DrainingError, ItemTimeoutError, ReplyError, SealserveError
-from sealserve.protocol.item import EncryptedScores
 from sealserve.protocol.model import Limits
-from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 
@@ -30,23 +27,18 @@ from sealserve.v1 import prediction_pb2
 # if other batches succeed.
 _MAX_FAILURES = 8
 
+MAX_RESULTS = 64
+"""How many results may wait for the caller."""
 
-class FinishedBatch(NamedTuple):
-    """A batch with its whole reply, not decrypted yet, or with the error that it failed with."""
+CLOSING_SECONDS = 2.0
+"""How long the service may take to end streams that have no more work."""
 
-    batch: Batch
-    reply: list[EncryptedScores] | SealserveError
+_CHECK_SECONDS = 1.0
 
 
-def decrypt_reply(finished: FinishedBatch) -> Result:
-    """Decrypt the reply to a batch: return its scores, or its error."""
-    batch, reply = finished
-    if isinstance(reply, SealserveError):
-        return batch, reply
-    try:
-        return batch, Scored(batch.codec.model.output, batch.codec.decrypt(len(batch.rows), reply))
-    except SealserveError as error:
-        return batch, error
+def check_seconds(timeout_seconds: float) -> float:
+    """Return the seconds between two checks whether the timeout is over."""
+    return min(_CHECK_SECONDS, timeout_seconds / 4)
 
 
 class Schedule:

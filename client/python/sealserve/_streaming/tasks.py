@@ -16,15 +16,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from sealserve._codec.batches import Batch, Result
+from sealserve._codec.batches import Batch, FinishedBatch, Result, decrypt_reply
 from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seconds
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
-from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypt_reply
+from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
-from sealserve._streaming.threads import CLOSING_SECONDS, MAX_RESULTS, check_seconds
 from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError
 from sealserve.protocol.model import Limits
 

@@ -16,26 +16,17 @@ from typing import Any
 
 import grpc
 
-from sealserve._codec.batches import Batch, Result
+from sealserve._codec.batches import Batch, FinishedBatch, Result, decrypt_reply
 from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seconds
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
-from sealserve._streaming.schedule import FinishedBatch, Schedule, decrypt_reply
+from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import SealserveError, ServiceError, TransportError
 from sealserve.protocol.model import Limits
 from sealserve.v1 import prediction_pb2
-
-MAX_RESULTS = 64  # that wait for the caller
-CLOSING_SECONDS = 2.0  # how long the service may take to end streams that have no more work
-_CHECK_SECONDS = 1.0
-
-
-def check_seconds(timeout_seconds: float) -> float:
-    """Return the seconds between two checks whether the timeout is over."""
-    return min(_CHECK_SECONDS, timeout_seconds / 4)
 
 
 class ScoreStream:

@@ -1,4 +1,4 @@
-"""`sealserve health`: the probe of a container. Loads neither NumPy nor SEAL."""
+"""`sealserve health`: the health check of a service, for containers. Loads no NumPy and no SEAL."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -13,7 +13,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print the state; 0 only if it is SERVING."""
+    """Print the state of the service. The exit code is 0 only if it is SERVING."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

@@ -37,7 +37,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Run the action."""
+    """Run the chosen action."""
     from sealserve.key_registry import KeyRegistry
 
     with KeyRegistry(

@@ -30,14 +30,14 @@ def configure(parser: ArgumentParser) -> None:
     listing = actions.add_parser("list", help="a line for each model")
     showing = actions.add_parser("show", help="everything about one model")
     showing.add_argument("model", nargs="?", default="", metavar="NAME", help="may be left out if there is one only")
-    for action, shown in ((listing, _list), (showing, _show)):
+    for action, act in ((listing, _list), (showing, _show)):
         add_service_options(action)
         action.add_argument("--json", action="store_true", help="for programs")
-        action.set_defaults(action=shown)
+        action.set_defaults(action=act)
 
 
 def run(arguments: Namespace) -> int:
-    """List or show."""
+    """List the models, or show one."""
     from sealserve.client import Client
 
     with Client(

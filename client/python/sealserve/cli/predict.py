@@ -56,7 +56,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Predict."""
+    """Predict the rows of the file."""
     from sealserve.client import Client
     from sealserve.secret_key import SecretKey
 

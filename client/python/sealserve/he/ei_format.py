@@ -37,7 +37,7 @@ from sealserve.errors import (
 )
 from sealserve.he import _seal
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET, EI_PARAMETERS
-from sealserve.he.seal_format import COUNT, HEADER, MAGIC
+from sealserve.he.seal_format import COUNT, HEADER, MAGIC, PARMS_ID_BYTES
 
 ROTATIONS = tuple(1 << power for power in range(12))
 """The rotation steps that have Galois keys: to the left, by 1 to half of the slots."""
@@ -49,7 +49,6 @@ _SEED_EXPANDING_MINOR = 4
 _MINOR_AT = 4  # the offset of the minor version in a header
 _NO_COMPRESSION = 0
 _DEFLATE = 1
-_PARMS_ID_BYTES = 32
 _MEMBERS = struct.Struct("<?QQQd")  # NTT form, size, N, primes, scale
 _SEED_BYTES = 64
 _CORRECTION_FACTOR_BYTES = 8
@@ -116,10 +115,10 @@ def check_reply(data: bytes) -> None:
     levels = _seal.data_parms_ids(_seal.context(EI_PARAMETERS))
     try:
         body, end = _inflate(data, 0, _Ciphertext(levels[0], data_primes, 1.0, seeded=False).body_bytes)
-        parms_id = bytes(body[:_PARMS_ID_BYTES])
-        if end != len(data) or parms_id not in levels or len(body) < _PARMS_ID_BYTES + _MEMBERS.size:
+        parms_id = bytes(body[:PARMS_ID_BYTES])
+        if end != len(data) or parms_id not in levels or len(body) < PARMS_ID_BYTES + _MEMBERS.size:
             raise ReplyError
-        scale = _MEMBERS.unpack_from(body, _PARMS_ID_BYTES)[-1]
+        scale = _MEMBERS.unpack_from(body, PARMS_ID_BYTES)[-1]
         primes = data_primes[: len(data_primes) - levels.index(parms_id)]
         if not 0 < scale < math.inf or _Ciphertext(parms_id, primes, scale, seeded=False).read(body, 0) != len(body):
             raise ReplyError
@@ -129,7 +128,7 @@ def check_reply(data: bytes) -> None:
 
 def write_ciphertext(data: bytes) -> bytes:
     """Convert an uncompressed ciphertext of SEAL 4.4 to one that encrypted-inference 0.9 reads."""
-    members_end = HEADER.size + _PARMS_ID_BYTES + _MEMBERS.size
+    members_end = HEADER.size + PARMS_ID_BYTES + _MEMBERS.size
     residues = members_end + _CORRECTION_FACTOR_BYTES + HEADER.size
     inner_bytes = HEADER.size + len(data) - residues
     return b"".join(
@@ -205,7 +204,7 @@ def _galois_indices() -> tuple[int, ...]:
 def _key_switching_bytes(places: int, key_count: int) -> int:
     """Return the size of key-switching keys without their header."""
     part_count = key_count * len(EI_PARAMETER_SET.data_primes)
-    return _PARMS_ID_BYTES + COUNT.size * (1 + places) + part_count * (HEADER.size + _key_ciphertext().body_bytes)
+    return PARMS_ID_BYTES + COUNT.size * (1 + places) + part_count * (HEADER.size + _key_ciphertext().body_bytes)
 
 
 def _read_keys(data: bytearray, places: int, indices: tuple[int, ...]) -> None:

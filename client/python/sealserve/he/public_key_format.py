@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from sealserve.errors import KeyFault, MalformedKeyError
 from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
-from sealserve.he.seal_format import COUNT, HEADER, MEMBERS, header, is_header
+from sealserve.he.seal_format import COUNT, HEADER, MEMBERS, PARMS_ID_BYTES, header, is_header
 
-_PARMS_ID_BYTES = 32
-_FORM = HEADER.size + _PARMS_ID_BYTES
+_FORM = HEADER.size + PARMS_ID_BYTES
 _INNER_HEADER = _FORM + MEMBERS.size
 _COUNT = _INNER_HEADER + HEADER.size
 _RESIDUES = _COUNT + COUNT.size
@@ -39,7 +38,7 @@ def pack_public_key(parameter_set: ParameterSet, values: NDArray[np.uint64]) -> 
 
 
 def check_public_key(parameter_set: ParameterSet, data: bytes) -> None:
-    """Check untrusted bytes, so that SEAL loads nothing but a public key with this set's parms_id.
+    """Check untrusted bytes, so that SEAL loads only a public key with this set's parms_id.
 
     The check shows that no polynomial is zero or constant modulo any prime. It does not show that
     the polynomials are random: a client can make a key that hides little. Such a key harms only the

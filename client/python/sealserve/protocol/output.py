@@ -1,4 +1,4 @@
-"""Output of a model: what turns scores into predictions.
+"""Output of a model: the meaning of its scores, which turns them into predictions.
 
 This is the last step of scikit-learn's linear models, without scikit-learn. The service publishes
 an `Output` with each model, and the client applies it to the scores that it decrypts. Shapes,
@@ -173,10 +173,10 @@ class Output:
 
 
 class Scored(NamedTuple):
-    """Decrypted scores of some rows, with what they mean.
+    """Decrypted scores of some rows, with the output that gives them a meaning.
 
     Attributes:
-        output: what the scores mean. It may change between two items, as the model does.
+        output: the meaning of the scores. It may change between two items, as the model may.
         scores: float64, shape (rows, score_count).
     """
 
@@ -190,7 +190,7 @@ class Scored(NamedTuple):
 
     @property
     def probabilities(self) -> NDArray[np.float64] | None:
-        """What `predict_proba` returns for the rows; None where the model has no probabilities."""
+        """What `predict_proba` returns for the rows; None if the model has no probabilities."""
         return None if self.output.link is Link.NONE else self.output.predict_proba(self.scores)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sealserve import errors
-from sealserve._codec.batches import Batch
+from sealserve._codec.batches import Batch, FinishedBatch
 from sealserve._codec.codec import RowCodec
 from sealserve._rpc.retry import MAX_CHANGES
-from sealserve._streaming.schedule import FinishedBatch, Schedule
+from sealserve._streaming.schedule import Schedule
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.protocol.model import Limits
 from sealserve.protocol.wire import error_to_proto

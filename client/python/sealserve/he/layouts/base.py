@@ -15,7 +15,7 @@ from sealserve.he.parameters import RINGS, ParameterSet, Scheme
 
 
 class Packing(Protocol):
-    """The places of features, rows and scores in the coefficients of an item's polynomials."""
+    """The coefficients of an item's polynomials that hold features, rows and scores."""
 
     @property
     def poly_modulus_degree(self) -> int:
@@ -85,5 +85,8 @@ class Layout:
 
 
 def parameter_sets(layout_name: str, *ring_names: str) -> tuple[ParameterSet, ...]:
-    """Name rings of `RINGS` for a layout. One secret key serves all layouts that share a ring."""
+    """Return the parameter sets of a layout, on rings of `RINGS`.
+
+    One secret key serves all layouts that share a ring.
+    """
     return tuple(ParameterSet(f"{layout_name}-{name}", *RINGS[name]) for name in ring_names)

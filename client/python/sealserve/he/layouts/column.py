@@ -2,9 +2,9 @@
 
 Ciphertext j holds feature j of up to N rows: row r in coefficient r. The scores of class k are the
 sum over j of W[k, j] * ciphertext j. These are scalars times polynomials, so that no coefficient
-meets another: the score of row r comes out in coefficient r. Nothing is encoded and nothing
-transformed, and t need not be prime. The reply to a batch has as many coefficients of c0, a class,
-as the batch has rows.
+meets another: the score of row r comes out in coefficient r. Nothing is encoded or
+transformed, and t need not be prime. For each class, the reply to a batch has as many coefficients
+of c0 as the batch has rows.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from sealserve.he.parameters import Scheme
 
 @dataclass(frozen=True)
 class ColumnPacking:
-    """The places of features, rows and scores.
+    """The coefficients that hold features, rows and scores.
 
     Attributes:
         poly_modulus_degree: N.
@@ -53,7 +53,7 @@ class ColumnPacking:
         return self.score_count
 
     def pack_rows(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
-        """Yield a plaintext (N,) a feature of rows (1..N, feature_count), integers from 0 on."""
+        """Yield a plaintext (N,) for each feature of rows (1..N, feature_count), integers >= 0."""
         for values in rows.T:
             plaintext = np.zeros(self.poly_modulus_degree, np.uint64)
             plaintext[: len(rows)] = values

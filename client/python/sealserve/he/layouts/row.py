@@ -25,7 +25,7 @@ from sealserve.he.parameters import Scheme
 
 @dataclass(frozen=True)
 class RowPacking:
-    """The places of features, weights and scores.
+    """The coefficients that hold features, weights and scores.
 
     Attributes:
         poly_modulus_degree: N.

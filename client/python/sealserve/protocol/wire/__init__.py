@@ -1,7 +1,7 @@
 """Conversions between domain objects and protobuf messages, in pairs.
 
-Besides the callers of gRPC, only this package sees protobuf. Every message is hostile: a conversion
-checks it or raises an error, and builds nothing that is much larger than the message.
+Besides the callers of gRPC, only this package uses protobuf. Every message may be hostile: a
+conversion checks it, and builds nothing that is much larger than the message.
 """
 
 from sealserve.protocol.wire._errors import error_from_proto, error_to_proto

@@ -33,5 +33,5 @@ def kind_to_proto(kind: KeyKind | None) -> keys_pb2.KeyKind:
 
 
 def seconds(duration: Duration) -> float:
-    """Convert a duration, also one that a hostile peer has made up: ToTimedelta would raise."""
+    """Convert a duration to seconds. ToTimedelta would raise for some that a hostile peer sends."""
     return float(duration.seconds + duration.nanos * 1e-9)

@@ -83,7 +83,7 @@ def error_from_proto(message: errors_pb2.Error) -> ServiceError:
 
 
 def _reason(faults: type[Enum], number: int) -> Enum:
-    """Return the fault of a number; of a number that this version does not know, the last one."""
+    """Return the fault of a number, or the last fault if this version does not know the number."""
     names = _REASONS[faults]
     known = names.Name(number).removeprefix("REASON_") if number in names.values() else ""
     return faults[known] if known in faults.__members__ else list(faults)[-1]

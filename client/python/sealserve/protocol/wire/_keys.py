@@ -58,14 +58,14 @@ def key_from_proto(message: keys_pb2.Key) -> KeyRecord:
     """Convert a key's record.
 
     Raises:
-        ParameterError: a kind that this version does not know, or a time that is none.
+        ParameterError: this version does not know the kind, or a time is out of range.
     """
     if message.kind not in KINDS:
         raise ParameterError("the key is of a kind that this version does not know: update sealserve")
     try:
         created, expires = message.create_time.ToDatetime(UTC), message.expire_time.ToDatetime(UTC)
     except (ValueError, OverflowError) as error:
-        raise ParameterError(f"the key's times are no times: {error}") from error
+        raise ParameterError(f"the key's times are out of range: {error}") from error
     return KeyRecord(
         tenant=message.owner,
         key_id=message.key_id,
