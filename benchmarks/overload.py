@@ -84,7 +84,7 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
             parameter_set="ei-8192",
             row_count=1,
             ciphertext_count=len(ciphertexts),
-            key_id=client.key_id,
+            key_id=client.register_keys().key_id,
         )
         request = Request(header=header_to_proto(header), ciphertexts=ciphertexts).SerializeToString()
         size = [("grpc.max_receive_message_length", -1)]

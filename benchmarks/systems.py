@@ -174,7 +174,7 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
         EIClient(program.address, client=user.client, evaluation_keys=user.evaluation_keys) as client,
         grpc.insecure_channel(program.address, options=[("grpc.max_receive_message_length", -1)]) as channel,
     ):
-        key_id, model = client.key_id, client.model
+        key_id, model = client.register_keys().key_id, client.model
         (offer,) = (offer for offer in model.offers if offer.layout is LAYOUTS["ei-slots"])
         header = ItemHeader(
             model=model.name,

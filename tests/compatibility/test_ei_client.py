@@ -87,6 +87,7 @@ def test_only_the_transport_changes(service: Service, ei_user: EIUser, digits_mo
     """A user's program that calls encrypt and decrypt as the guide does."""
     own = ei_user.client
     with EIClient(service.address, model="digits", client=own, timeout_seconds=HANG_SECONDS) as transport:
+        assert transport.key_id == ""
         record = transport.register_keys()
         assert transport.key_id == record.key_id
         assert record.parameter_set == "ei-8192"
@@ -106,6 +107,7 @@ def test_a_client_makes_its_own_keys(service: Service, digits_model: Digits) -> 
     with EIClient(service.address, model="digits", timeout_seconds=HANG_SECONDS) as client:
         assert isinstance(client.client, EILinearRegressionClient)
         assert client.predict(digits_model.X[:1]) == digits_model.estimator.predict(digits_model.X[:1])
+        assert len(client.key_id) == 64
 
 
 def test_a_model_that_changes_between_two_rows_labels_all_rows_alike(ei_user: EIUser) -> None:

@@ -111,9 +111,8 @@ class EIClient:
 
     @property
     def key_id(self) -> str:
-        """The id of the registered keys. The first use registers the keys, if they are not."""
-        with self._lock:
-            return self._key_id or self.register_keys().key_id
+        """The id of the registered keys; "" until they are registered."""
+        return self._key_id
 
     def register_keys(self, *, ttl_seconds: float | None = None) -> KeyRecord:
         """Make evaluation keys, unless they have been made, and register them: 9 MB.
@@ -180,6 +179,11 @@ class EIClient:
                 self._model = None
         return self._request_scores(data)
 
+    def _register_missing_keys(self) -> str:
+        """Register the keys unless they are registered, and return their id."""
+        with self._lock:
+            return self._key_id or self.register_keys().key_id
+
     def _request_scores(self, ciphertexts: list[bytes]) -> list[str]:
         model = self.model
         offer = _offer(model)
@@ -190,7 +194,7 @@ class EIClient:
             parameter_set=offer.parameters.parameter_set.name,
             row_count=1,
             ciphertext_count=len(ciphertexts),
-            key_id=self.key_id,
+            key_id=self._register_missing_keys(),
         )
         byte_count, limits = sum(map(len, ciphertexts)), model.limits
         item = EncryptedItem(
