@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,11 @@ def test_a_stream_survives_the_restart_of_the_service(model_path: Path, layout: 
             wait_until(lambda: not is_alive(first))
             with running(model_path, 1, address):
                 assert_complete(client, [*seen, *results], rows)
-        else:  # the old one stops in order: it ends what it has, and what it refuses finds the new one
-            seen += [next(results) for _ in range(per_item)]
-            wait_until(lambda: not is_alive(first))
-            with running(model_path, 1, address):
-                assert_complete(client, [*seen, *results], rows)
+        else:
+            # The old process stops in order: it ends the items that it has. The items that it
+            # refuses wait for the new process, and so may the next result.
+            with ThreadPoolExecutor(1) as reader:
+                rest = reader.submit(list, results)
+                wait_until(lambda: not is_alive(first))
+                with running(model_path, 1, address):
+                    assert_complete(client, [*seen, *rest.result(60)], rows)
