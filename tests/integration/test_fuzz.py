@@ -268,7 +268,7 @@ def test_every_field_of_an_upload_and_keys_of_any_bytes(server: Server, ei_user:
     keys = (upload_of(damaged(data, random.Random(seed))) for seed in range(key_count))
     with RawClient(server.address, "small") as raw:
         stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
-        small = upload_of(data[: 1 << 20])
+        small = upload_of(data[: 1 << 16])
         request = keys_pb2.PutKeyRequest(header=small[0].header, data=small[1].chunk.data)
         ends = ends_of(
             lambda request: stub.PutKey(request, timeout=HANG_SECONDS),

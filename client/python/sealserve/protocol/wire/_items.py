@@ -38,7 +38,7 @@ def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
         row_count=message.row_count,
         ciphertext_count=message.ciphertext_count,
         key_id=message.key_id,
-        reply_forms=frozenset(_FORMS[number] for number in forms if number in _FORMS),
+        reply_forms=frozenset(filter(None, map(_FORMS.get, forms))),
     )
 
 
