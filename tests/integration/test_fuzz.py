@@ -268,6 +268,14 @@ def test_every_field_of_an_upload_and_keys_of_any_bytes(server: Server, ei_user:
     keys = (upload_of(damaged(data, random.Random(seed))) for seed in range(key_count))
     with RawClient(server.address, "small") as raw:
         stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
+        small = upload_of(data[: 1 << 16])
+        request = keys_pb2.PutKeyRequest(header=small[0].header, data=small[1].chunk.data)
+        ends = ends_of(
+            lambda request: stub.PutKey(request, timeout=HANG_SECONDS),
+            endless(lambda source: mutants(request, source), key_count),
+        )
+        assert sum(ends.values()) == key_count
+        assert "INVALID_ARGUMENT" in ends
         for requests, count in ((uploads, upload_count), (keys, key_count)):
             ends = ends_of(lambda messages: stub.RegisterKey(iter(messages), timeout=HANG_SECONDS), requests)
             assert sum(ends.values()) == count
@@ -303,6 +311,7 @@ def test_messages_of_any_bytes(server: Server, times: int) -> None:
             "ModelService/GetModel": model_pb2.GetModelRequest(model="small"),
             "ModelService/ListModels": model_pb2.ListModelsRequest(page_size=1, page_token="blocks"),
             "KeyService/ListKeys": keys_pb2.ListKeysRequest(page_size=1, page_token="a"),
+            "KeyService/PutKey": keys_pb2.PutKeyRequest(header=upload_of(b"no key")[0].header, data=b"no key"),
         }
         encoded = {method: message.SerializeToString() for method, message in good.items()}
         calls = endless(

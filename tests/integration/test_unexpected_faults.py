@@ -12,8 +12,10 @@ import pytest
 
 from sealserve._rpc.status import typed_error
 from sealserve.errors import InternalError
+from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol.key_record import KeyHeader, KeyKind
 from sealserve.protocol.wire import key_header_to_proto
+from sealserve.secret_key import SecretKey
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, prediction_pb2
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.memory import MemoryKeyStore
@@ -56,6 +58,19 @@ class Service:
         for offset in range(0, len(data), 1 << 20):
             chunk = keys_pb2.KeyChunk(offset=offset, data=data[offset : offset + (1 << 20)])
             yield keys_pb2.RegisterKeyRequest(chunk=chunk)
+
+
+def public_key() -> keys_pb2.PutKeyRequest:
+    """A public encryption key, for PutKey: evaluation keys are too long for it."""
+    parameter_set = LAYOUTS["row"].private_parameter_sets[0]
+    data = SecretKey.generate(parameter_set).public_encryption_key
+    header = KeyHeader(
+        key_id=hashlib.sha256(data).hexdigest(),
+        kind=KeyKind.PUBLIC_ENCRYPTION_KEY,
+        parameter_set=parameter_set.name,
+        byte_count=len(data),
+    )
+    return keys_pb2.PutKeyRequest(header=key_header_to_proto(header), data=data)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +123,10 @@ RPCS: dict[str, tuple[Callable[[Service, Any], Any], tuple[object, str]]] = {
     "PredictionService/StreamPredict": (stream, (ItemTable, "receive")),
     "KeyService/RegisterKey": (
         unary(lambda service: service.keys.RegisterKey, lambda service: service.upload()),
+        (RegisteredKeys, "finish"),
+    ),
+    "KeyService/PutKey": (
+        unary(lambda service: service.keys.PutKey, lambda _: public_key()),
         (RegisteredKeys, "finish"),
     ),
     "KeyService/GetKey": (

@@ -31,7 +31,7 @@ from sealserve.errors import InputError, KeyNotFoundError, ParameterError, Reply
 from sealserve.he.ei_format import check_reply
 from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
-from sealserve.protocol.item import EncryptedReply, ItemHeader, SealCiphertext
+from sealserve.protocol.item import EncryptedReply, ItemHeader, ReplyForm, SealCiphertext
 from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.output import Output
@@ -105,8 +105,10 @@ class EIClient:
             if self._model is None:
                 request = model_pb2.GetModelRequest(model=self._model_name)
                 response = run_with_retries(partial(call_once, self._methods.get_model, request), self._timeout_seconds)
-                self._model = model_from_proto(response.model)
-                self._model_name = self._model.name  # the service may have several models by then
+                model = model_from_proto(response.model)
+                model.check_requirements()
+                self._model = model
+                self._model_name = model.name  # the service may have several models by then
             return self._model
 
     @property
@@ -195,6 +197,7 @@ class EIClient:
             row_count=1,
             ciphertext_count=len(ciphertexts),
             key_id=self._register_missing_keys(),
+            reply_forms=frozenset({ReplyForm.SEAL_CIPHERTEXT}),
         )
         byte_count, limits = sum(map(len, ciphertexts)), model.limits
         item = EncryptedItem(

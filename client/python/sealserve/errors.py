@@ -10,6 +10,7 @@ SealserveError
 ├── CredentialsError             certificates or a token that cannot be used, or not here
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or insecure
+├── RequirementError             a model that requires what this version cannot do
 ├── PlanError                    no parameter set serves the model as asked
 ├── ReplyError                   a reply that fails the client's checks
 ├── TransportError               the call did not arrive or did not come back
@@ -69,6 +70,7 @@ __all__ = [
     "PlanError",
     "QuotaExceededError",
     "ReplyError",
+    "RequirementError",
     "SealserveError",
     "SecretKeyError",
     "ServiceError",
@@ -117,6 +119,10 @@ class SecretKeyError(SealserveError):
 
 class ParameterError(SealserveError):
     """Parameters are malformed, unknown to this client, or below 128 bits of security."""
+
+
+class RequirementError(SealserveError):
+    """The model requires a capability that this version does not have. Nothing was sent."""
 
 
 class PlanError(SealserveError):

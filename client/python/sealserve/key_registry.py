@@ -148,6 +148,7 @@ class KeyRegistry:
         return run_with_retries(partial(call_once, method, request), self._timeout_seconds)
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
+        # A stream takes one round trip, as PutKey does, and also has room for evaluation keys.
         def attempt(seconds_left: float) -> Any:  # each attempt needs an iterator of its own
             return call_once(self._stub.RegisterKey, key_messages(header, data), seconds_left)
 

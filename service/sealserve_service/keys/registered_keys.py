@@ -83,7 +83,7 @@ class RegisteredKeys:
         name = upload.header.blob_name
         if self._uploads is None:
             raise KeyNotFoundError(name)
-        upload.add_all(self._uploads.read_upload(tenant.name, name, upload.header.byte_count))
+        upload.add(self._uploads.read_upload(tenant.name, name, upload.header.byte_count))
 
     def finish(self, tenant: Tenant, upload: Upload) -> KeyRecord:
         """Check a key and keep it; return its record.

@@ -1,4 +1,4 @@
-"""The upload of a key: a header, chunks in order, then the key, checked against its header."""
+"""The upload of a key: a header, the bytes in order, then the key, checked against its header."""
 
 import hashlib
 
@@ -36,8 +36,8 @@ class Upload:
         self.header = header
         self._data = bytearray()
 
-    def add(self, offset: int, data: bytes) -> None:
-        """Take the next bytes.
+    def add_chunk(self, offset: int, data: bytes) -> None:
+        """Take the next chunk of an upload in chunks.
 
         Raises:
             OutOfSequenceError, LimitExceededError, MalformedKeyError: the upload has failed.
@@ -46,12 +46,16 @@ class Upload:
             raise OutOfSequenceError(len(self._data), offset)
         if len(data) > MAX_CHUNK_BYTES:
             raise LimitExceededError("key_chunk_bytes", MAX_CHUNK_BYTES, len(data))
+        self.add(data)
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            MalformedKeyError: there are more than the header declares.
+        """
         if len(self._data) + len(data) > self.header.byte_count:
             raise MalformedKeyError(KeyFault.LENGTH)
-        self._data += data
-
-    def add_all(self, data: bytes) -> None:
-        """Take all bytes at once, as read from an upload source."""
         self._data += data
 
     def finish(self) -> bytes:

@@ -6,6 +6,7 @@ the arithmetic of a call.
 """
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -29,6 +30,7 @@ from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
 
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
+_PUT_KEY = "/sealserve.v1.KeyService/PutKey"
 _LAST_REPLIES_SECONDS = 1.0
 _REFUSED_CALLS = 32
 _SWEEP_SECONDS = 3600.0
@@ -72,8 +74,12 @@ class Server:
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
         )
         timeout_seconds = settings.limits.item_timeout_seconds
-        checks = self._calls_in_flight.check, partial(admission.check_wait, prediction.predict_engines)
-        interceptor = CallInterceptor(telemetry, authenticator, timeout_seconds, readers, {_PREDICT: checks})
+        may_begin = self._calls_in_flight.check
+        checks: dict[str, Sequence[Callable[[], None]]] = {
+            _PREDICT: (may_begin, partial(admission.check_wait, prediction.predict_engines)),
+            _PUT_KEY: (KeyServicer.check_permission, may_begin),
+        }
+        interceptor = CallInterceptor(telemetry, authenticator, timeout_seconds, readers, checks)
         # Messages up to twice the published limit reach the servicer, which answers with a typed
         # error. For a larger message gRPC itself ends the call.
         self._server = grpc.server(
@@ -97,7 +103,7 @@ class Server:
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._server)
         self._services = ["sealserve.v1.ModelService", "sealserve.v1.PredictionService"]
         if keys is not None:
-            servicer = KeyServicer(keys, timeout_seconds, self._calls_in_flight, readers)
+            servicer = KeyServicer(keys, settings.limits, self._calls_in_flight, readers)
             keys_pb2_grpc.add_KeyServiceServicer_to_server(servicer, self._server)
             self._services.append("sealserve.v1.KeyService")
         reflected = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -13,14 +13,18 @@ from sealserve.errors import (
     ParameterSetNotOfferedError,
     StaleConfigError,
 )
-from sealserve.protocol.item import EncryptedScores, ItemHeader
+from sealserve.he.parameters import Scheme
+from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm
 from sealserve.protocol.model import Limits
-from sealserve.protocol.wire import scores_to_proto
+from sealserve.protocol.wire import reply_form_number, scores_to_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.telemetry.metrics import Work
 from sealserve_service.tenants.tenant import Tenant
+
+# The form in which engines of a scheme reply.
+_REPLY_FORMS = {Scheme.BFV: ReplyForm.RESIDUES, Scheme.CKKS: ReplyForm.SEAL_CIPHERTEXT}
 
 
 class ScoringItem:
@@ -49,6 +53,9 @@ class ScoringItem:
             raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
         if bool(header.key_id) != (offer.required_key is not None):
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
+        form = _REPLY_FORMS[offer.layout.scheme]
+        if form not in header.reply_forms:
+            raise InputMismatchError("reply_forms", reply_form_number(form), 0)
         self.engine = engine
         self.offer = offer
         self.held_bytes = 0

@@ -16,7 +16,7 @@ from sealserve.he.layouts import Packing
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
-from sealserve.protocol.item import EncryptedScores, ItemHeader, Residues
+from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm, Residues
 from sealserve.protocol.model import Limits, Model, Offer
 from sealserve.protocol.wire import header_to_proto
 from sealserve.secret_key import SecretKey
@@ -188,6 +188,7 @@ def _item_header(
         row_count=row_count,
         ciphertext_count=packing.ciphertexts,
         key_id=key_id,
+        reply_forms=frozenset({ReplyForm.RESIDUES}),
     )
     return header, header_to_proto(header)
 

@@ -125,6 +125,7 @@ class Session:
     def _ask(self, name: str, *, is_first_contact: bool = False) -> Operation[None]:
         response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
         model = model_from_proto(response.model)
+        model.check_requirements()
         with self._lock:  # the secret keys stay, as offers of the new model may use them
             self._known = model
             self._codecs.clear()

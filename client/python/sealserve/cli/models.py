@@ -58,6 +58,8 @@ def _list(client: Any, as_json: bool) -> None:
     print(f"{'NAME':<20} {'FEATURES':>8} {'SCORES':>6}  {'TASK':<14} PARAMETER SETS")
     for model in models:
         sets = ", ".join(offer.parameters.parameter_set.name for offer in model.offers)
+        if model.unknown_requirements:
+            sets = "for a later version: update sealserve"
         output = model.output
         print(
             f"{model.name:<20} {model.schema.column_count:>8} {output.score_count:>6}  {output.task.value:<14} {sets}"

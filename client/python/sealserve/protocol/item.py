@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from sealserve.he.layouts import Layout
 
-__all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "Residues", "SealCiphertext"]
+__all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "ReplyForm", "Residues", "SealCiphertext"]
+
+
+class ReplyForm(Enum):
+    """A form of encrypted scores. See ReplyForm in prediction.proto."""
+
+    RESIDUES = "residues"
+    """`Residues`: of the row and column layouts."""
+    SEAL_CIPHERTEXT = "seal_ciphertext"
+    """`SealCiphertext`: of the EI slots layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +25,8 @@ class ItemHeader:
 
     Attributes:
         layout: None if this version does not know the layout.
+        reply_forms: the forms of encrypted scores that the client reads, as far as this version
+            knows them.
     """
 
     model: str
@@ -24,6 +36,7 @@ class ItemHeader:
     row_count: int
     ciphertext_count: int
     key_id: str = ""
+    reply_forms: frozenset[ReplyForm] = frozenset(ReplyForm)
 
 
 class Residues(NamedTuple):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.errors import RequirementError
 from sealserve.he.layouts import Layout
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
@@ -13,6 +14,11 @@ from sealserve.protocol.output import Output
 from sealserve.protocol.schema import Schema
 
 __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer"]
+
+CAPABILITIES: frozenset[str] = frozenset()
+"""The capabilities of this version that a model may require. See Model.requires in model.proto."""
+
+_NAMED_REQUIREMENTS, _NAME_CHARACTERS = 3, 40  # in an error text, as a service may publish any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +132,7 @@ class Model:
         output: the meaning of the scores.
         offers: the ways to encrypt, in the service's order of preference.
         limits: what the server accepts from one client.
+        requires: the capabilities that a client needs for items of this model.
     """
 
     name: str
@@ -136,6 +143,22 @@ class Model:
     output: Output
     offers: tuple[Offer, ...]
     limits: Limits = field(repr=False)
+    requires: tuple[str, ...] = ()
+
+    @property
+    def unknown_requirements(self) -> tuple[str, ...]:
+        """The required capabilities that this version does not have."""
+        return tuple(name for name in self.requires if name not in CAPABILITIES)
+
+    def check_requirements(self) -> None:
+        """Check that this version has every capability that the model requires.
+
+        Raises:
+            RequirementError: it does not.
+        """
+        if unknown := self.unknown_requirements:
+            named = ", ".join(repr(name[:_NAME_CHARACTERS]) for name in unknown[:_NAMED_REQUIREMENTS])
+            raise RequirementError(f"model {self.name!r} requires {named}, which this version lacks: update sealserve")
 
     def features(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute features (rows, grid.feature_count) from rows (rows, schema.column_count).

@@ -26,15 +26,16 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sealserve/v1/keys.proto\x12\x0csealserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.sealserve.v1.KeyKind\x12\x15\n\rparameter_set\x18\x03 \x01(\t\x12\x12\n\nbyte_count\x18\x04 \x01(\x04\x12\r\n\x05owner\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x01\n\tKeyHeader\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.sealserve.v1.KeyKind\x12\x15\n\rparameter_set\x18\x03 \x01(\t\x12\x12\n\nbyte_count\x18\x04 \x01(\x04\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tblob_name\x18\x06 \x01(\t\"(\n\x08KeyChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"d\n\x12RegisterKeyRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sealserve.v1.KeyHeader\x12%\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.sealserve.v1.KeyChunk\"5\n\x13RegisterKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.sealserve.v1.Key\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"0\n\x0eGetKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.sealserve.v1.Key\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.sealserve.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x44\x65leteKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteKeyResponse*e\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18KEY_KIND_EVALUATION_KEYS\x10\x01\x12\"\n\x1eKEY_KIND_PUBLIC_ENCRYPTION_KEY\x10\x02\x32\xc0\x02\n\nKeyService\x12T\n\x0bRegisterKey\x12 .sealserve.v1.RegisterKeyRequest\x1a!.sealserve.v1.RegisterKeyResponse(\x01\x12\x43\n\x06GetKey\x12\x1b.sealserve.v1.GetKeyRequest\x1a\x1c.sealserve.v1.GetKeyResponse\x12I\n\x08ListKeys\x12\x1d.sealserve.v1.ListKeysRequest\x1a\x1e.sealserve.v1.ListKeysResponse\x12L\n\tDeleteKey\x12\x1e.sealserve.v1.DeleteKeyRequest\x1a\x1f.sealserve.v1.DeleteKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sealserve/v1/keys.proto\x12\x0csealserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.sealserve.v1.KeyKind\x12\x15\n\rparameter_set\x18\x03 \x01(\t\x12\x12\n\nbyte_count\x18\x04 \x01(\x04\x12\r\n\x05owner\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x01\n\tKeyHeader\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.sealserve.v1.KeyKind\x12\x15\n\rparameter_set\x18\x03 \x01(\t\x12\x12\n\nbyte_count\x18\x04 \x01(\x04\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tblob_name\x18\x06 \x01(\t\"(\n\x08KeyChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"d\n\x12RegisterKeyRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sealserve.v1.KeyHeader\x12%\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.sealserve.v1.KeyChunk\"5\n\x13RegisterKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.sealserve.v1.Key\"F\n\rPutKeyRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sealserve.v1.KeyHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"0\n\x0ePutKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.sealserve.v1.Key\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"0\n\x0eGetKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.sealserve.v1.Key\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.sealserve.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x44\x65leteKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteKeyResponse*e\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18KEY_KIND_EVALUATION_KEYS\x10\x01\x12\"\n\x1eKEY_KIND_PUBLIC_ENCRYPTION_KEY\x10\x02\x32\x85\x03\n\nKeyService\x12T\n\x0bRegisterKey\x12 .sealserve.v1.RegisterKeyRequest\x1a!.sealserve.v1.RegisterKeyResponse(\x01\x12\x43\n\x06PutKey\x12\x1b.sealserve.v1.PutKeyRequest\x1a\x1c.sealserve.v1.PutKeyResponse\x12\x43\n\x06GetKey\x12\x1b.sealserve.v1.GetKeyRequest\x1a\x1c.sealserve.v1.GetKeyResponse\x12I\n\x08ListKeys\x12\x1d.sealserve.v1.ListKeysRequest\x1a\x1e.sealserve.v1.ListKeysResponse\x12L\n\tDeleteKey\x12\x1e.sealserve.v1.DeleteKeyRequest\x1a\x1f.sealserve.v1.DeleteKeyResponseB=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealserve.v1.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_KEYKIND']._serialized_start=967
-  _globals['_KEYKIND']._serialized_end=1068
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\020com.sealserve.v1P\001Z\030sealserve/v1;sealservev1\252\002\014Sealserve.V1'
+  _globals['_KEYKIND']._serialized_start=1089
+  _globals['_KEYKIND']._serialized_end=1190
   _globals['_KEY']._serialized_start=107
   _globals['_KEY']._serialized_end=321
   _globals['_KEYHEADER']._serialized_start=324
@@ -45,18 +46,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERKEYREQUEST']._serialized_end=634
   _globals['_REGISTERKEYRESPONSE']._serialized_start=636
   _globals['_REGISTERKEYRESPONSE']._serialized_end=689
-  _globals['_GETKEYREQUEST']._serialized_start=691
-  _globals['_GETKEYREQUEST']._serialized_end=722
-  _globals['_GETKEYRESPONSE']._serialized_start=724
-  _globals['_GETKEYRESPONSE']._serialized_end=772
-  _globals['_LISTKEYSREQUEST']._serialized_start=774
-  _globals['_LISTKEYSREQUEST']._serialized_end=830
-  _globals['_LISTKEYSRESPONSE']._serialized_start=832
-  _globals['_LISTKEYSRESPONSE']._serialized_end=908
-  _globals['_DELETEKEYREQUEST']._serialized_start=910
-  _globals['_DELETEKEYREQUEST']._serialized_end=944
-  _globals['_DELETEKEYRESPONSE']._serialized_start=946
-  _globals['_DELETEKEYRESPONSE']._serialized_end=965
-  _globals['_KEYSERVICE']._serialized_start=1071
-  _globals['_KEYSERVICE']._serialized_end=1391
+  _globals['_PUTKEYREQUEST']._serialized_start=691
+  _globals['_PUTKEYREQUEST']._serialized_end=761
+  _globals['_PUTKEYRESPONSE']._serialized_start=763
+  _globals['_PUTKEYRESPONSE']._serialized_end=811
+  _globals['_GETKEYREQUEST']._serialized_start=813
+  _globals['_GETKEYREQUEST']._serialized_end=844
+  _globals['_GETKEYRESPONSE']._serialized_start=846
+  _globals['_GETKEYRESPONSE']._serialized_end=894
+  _globals['_LISTKEYSREQUEST']._serialized_start=896
+  _globals['_LISTKEYSREQUEST']._serialized_end=952
+  _globals['_LISTKEYSRESPONSE']._serialized_start=954
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1030
+  _globals['_DELETEKEYREQUEST']._serialized_start=1032
+  _globals['_DELETEKEYREQUEST']._serialized_end=1066
+  _globals['_DELETEKEYRESPONSE']._serialized_start=1068
+  _globals['_DELETEKEYRESPONSE']._serialized_end=1087
+  _globals['_KEYSERVICE']._serialized_start=1193
+  _globals['_KEYSERVICE']._serialized_end=1582
 # @@protoc_insertion_point(module_scope)

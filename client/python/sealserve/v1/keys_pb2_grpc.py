@@ -43,6 +43,11 @@ class KeyServiceStub:
                 request_serializer=sealserve_dot_v1_dot_keys__pb2.RegisterKeyRequest.SerializeToString,
                 response_deserializer=sealserve_dot_v1_dot_keys__pb2.RegisterKeyResponse.FromString,
                 _registered_method=True)
+        self.PutKey = channel.unary_unary(
+                '/sealserve.v1.KeyService/PutKey',
+                request_serializer=sealserve_dot_v1_dot_keys__pb2.PutKeyRequest.SerializeToString,
+                response_deserializer=sealserve_dot_v1_dot_keys__pb2.PutKeyResponse.FromString,
+                _registered_method=True)
         self.GetKey = channel.unary_unary(
                 '/sealserve.v1.KeyService/GetKey',
                 request_serializer=sealserve_dot_v1_dot_keys__pb2.GetKeyRequest.SerializeToString,
@@ -68,9 +73,18 @@ class KeyServiceServicer:
     """
 
     def RegisterKey(self, request_iterator, context):
-        """Register a key. You may register the same bytes again: the id is the same, and the later
-        expire_time counts. An upload that breaks off stores nothing. The call fails with
+        """Register a key in chunks. You may register the same bytes again: the id is the same, and the
+        later expire_time counts. An upload that breaks off stores nothing. The call fails with
         PermissionDenied if the tenant may not register keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutKey(self, request, context):
+        """Register a key of at most Limits.max_message_bytes in one message. Everything else is as for
+        RegisterKey: checks, quota, permission, errors and what is stored. Clients that cannot stream
+        requests, such as browsers, have this method and Predict.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +118,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.RegisterKey,
                     request_deserializer=sealserve_dot_v1_dot_keys__pb2.RegisterKeyRequest.FromString,
                     response_serializer=sealserve_dot_v1_dot_keys__pb2.RegisterKeyResponse.SerializeToString,
+            ),
+            'PutKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutKey,
+                    request_deserializer=sealserve_dot_v1_dot_keys__pb2.PutKeyRequest.FromString,
+                    response_serializer=sealserve_dot_v1_dot_keys__pb2.PutKeyResponse.SerializeToString,
             ),
             'GetKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetKey,
@@ -152,6 +171,33 @@ class KeyService:
             '/sealserve.v1.KeyService/RegisterKey',
             sealserve_dot_v1_dot_keys__pb2.RegisterKeyRequest.SerializeToString,
             sealserve_dot_v1_dot_keys__pb2.RegisterKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealserve.v1.KeyService/PutKey',
+            sealserve_dot_v1_dot_keys__pb2.PutKeyRequest.SerializeToString,
+            sealserve_dot_v1_dot_keys__pb2.PutKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

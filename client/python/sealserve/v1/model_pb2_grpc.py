@@ -28,6 +28,11 @@ if _version_not_supported:
 class ModelServiceStub:
     """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
     a model once and keep it. Get it again after a StaleConfig error.
+
+    sealserve.v1 grows by additions. Ignore a field that you do not know. Leave out an offer with an
+    enumerator that you do not know. Refuse a model with a task or link that you do not know, or that
+    requires a capability that you do not have (Model.requires). What is marked as deprecated works
+    for at least one minor release more.
     """
 
     def __init__(self, channel):
@@ -51,6 +56,11 @@ class ModelServiceStub:
 class ModelServiceServicer:
     """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
     a model once and keep it. Get it again after a StaleConfig error.
+
+    sealserve.v1 grows by additions. Ignore a field that you do not know. Leave out an offer with an
+    enumerator that you do not know. Refuse a model with a task or link that you do not know, or that
+    requires a capability that you do not have (Model.requires). What is marked as deprecated works
+    for at least one minor release more.
     """
 
     def GetModel(self, request, context):
@@ -92,6 +102,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
 class ModelService:
     """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
     a model once and keep it. Get it again after a StaleConfig error.
+
+    sealserve.v1 grows by additions. Ignore a field that you do not know. Leave out an offer with an
+    enumerator that you do not know. Refuse a model with a task or link that you do not know, or that
+    requires a capability that you do not have (Model.requires). What is marked as deprecated works
+    for at least one minor release more.
     """
 
     @staticmethod

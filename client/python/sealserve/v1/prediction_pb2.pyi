@@ -1,6 +1,7 @@
 from sealserve.v1 import errors_pb2 as _errors_pb2
 from sealserve.v1 import parameters_pb2 as _parameters_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -8,8 +9,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ReplyForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REPLY_FORM_UNSPECIFIED: _ClassVar[ReplyForm]
+    REPLY_FORM_RESIDUES: _ClassVar[ReplyForm]
+    REPLY_FORM_SEAL_CIPHERTEXT: _ClassVar[ReplyForm]
+REPLY_FORM_UNSPECIFIED: ReplyForm
+REPLY_FORM_RESIDUES: ReplyForm
+REPLY_FORM_SEAL_CIPHERTEXT: ReplyForm
+
 class ItemHeader(_message.Message):
-    __slots__ = ("model", "config_id", "layout", "parameter_set", "row_count", "ciphertext_count", "key_id")
+    __slots__ = ("model", "config_id", "layout", "parameter_set", "row_count", "ciphertext_count", "key_id", "reply_forms")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONFIG_ID_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +27,7 @@ class ItemHeader(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     CIPHERTEXT_COUNT_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FORMS_FIELD_NUMBER: _ClassVar[int]
     model: str
     config_id: str
     layout: _parameters_pb2.Layout
@@ -24,7 +35,8 @@ class ItemHeader(_message.Message):
     row_count: int
     ciphertext_count: int
     key_id: str
-    def __init__(self, model: _Optional[str] = ..., config_id: _Optional[str] = ..., layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameter_set: _Optional[str] = ..., row_count: _Optional[int] = ..., ciphertext_count: _Optional[int] = ..., key_id: _Optional[str] = ...) -> None: ...
+    reply_forms: _containers.RepeatedScalarFieldContainer[ReplyForm]
+    def __init__(self, model: _Optional[str] = ..., config_id: _Optional[str] = ..., layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameter_set: _Optional[str] = ..., row_count: _Optional[int] = ..., ciphertext_count: _Optional[int] = ..., key_id: _Optional[str] = ..., reply_forms: _Optional[_Iterable[_Union[ReplyForm, str]]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("first_index", "ciphertexts")

@@ -44,6 +44,9 @@ class PredictionServiceStub:
     private weights  Send a row or column item with key_id = the registered public encryption
     key. Nothing else differs. A server that does not know the id ends the item
     with KeyNotFound: register the key and send the item again.
+
+    Browsers cannot stream requests. They have Predict and PutKey (KeyService), which suffice for
+    rows with private weights.
     """
 
     def __init__(self, channel):
@@ -83,6 +86,9 @@ class PredictionServiceServicer:
     private weights  Send a row or column item with key_id = the registered public encryption
     key. Nothing else differs. A server that does not know the id ends the item
     with KeyNotFound: register the key and send the item again.
+
+    Browsers cannot stream requests. They have Predict and PutKey (KeyService), which suffice for
+    rows with private weights.
     """
 
     def Predict(self, request, context):
@@ -141,6 +147,9 @@ class PredictionService:
     private weights  Send a row or column item with key_id = the registered public encryption
     key. Nothing else differs. A server that does not know the id ends the item
     with KeyNotFound: register the key and send the item again.
+
+    Browsers cannot stream requests. They have Predict and PutKey (KeyService), which suffice for
+    rows with private weights.
     """
 
     @staticmethod

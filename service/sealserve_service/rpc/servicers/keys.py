@@ -11,13 +11,16 @@ from grpc import ServicerContext
 from sealserve.errors import (
     InputMismatchError,
     ItemTimeoutError,
+    LimitExceededError,
     PermissionDeniedError,
     QuotaExceededError,
 )
 from sealserve.protocol.key_record import KeyRecord
+from sealserve.protocol.model import Limits
 from sealserve.protocol.wire import key_header_from_proto, key_to_proto
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve_service.keys.registered_keys import RegisteredKeys
+from sealserve_service.keys.upload import Upload
 from sealserve_service.rpc.servicers.pages import page
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.tenants.tenant import Tenant, current_tenant
@@ -30,16 +33,14 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
 
     Args:
         keys: the registered keys.
-        timeout_seconds: how long an upload may take.
+        limits: the bounds of what one client may send. An upload may take item_timeout_seconds.
         calls_in_flight: admits uploads.
         readers: has a thread for each upload, which waits for its next message.
     """
 
-    def __init__(
-        self, keys: RegisteredKeys, timeout_seconds: float, calls_in_flight: CallsInFlight, readers: Executor
-    ) -> None:
+    def __init__(self, keys: RegisteredKeys, limits: Limits, calls_in_flight: CallsInFlight, readers: Executor) -> None:
         self._keys = keys
-        self._timeout_seconds = timeout_seconds
+        self._limits = limits
         self._calls_in_flight = calls_in_flight
         self._readers = readers
         self._slots = BoundedSemaphore(MAX_UPLOADS)
@@ -48,41 +49,67 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], context: ServicerContext
     ) -> keys_pb2.RegisterKeyResponse:
         """Take a key in chunks, or from the blob into which its owner has put it."""
-        tenant = current_tenant.get()
-        if not tenant.may_register_keys:
-            raise PermissionDeniedError("register_keys")
-        with self._calls_in_flight.admit(), self._upload_slot():
+        with self._admit_upload() as tenant:
             return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._register(requests, tenant)))
 
-    @contextmanager
-    def _upload_slot(self) -> Iterator[None]:
-        """Take one of the slots of uploads: each upload holds a key in memory.
+    def PutKey(self, request: keys_pb2.PutKeyRequest, context: ServicerContext) -> keys_pb2.PutKeyResponse:
+        """Take a key in one message, or from the blob into which its owner has put it."""
+        with self._admit_upload() as tenant:
+            byte_count, maximum = len(request.data), self._limits.max_message_bytes
+            if byte_count > maximum:
+                raise LimitExceededError("max_message_bytes", maximum, byte_count)
+            upload = self._begin(request, tenant)
+            upload.add(request.data)
+            return keys_pb2.PutKeyResponse(key=key_to_proto(self._keys.finish(tenant, upload)))
+
+    @staticmethod
+    def check_permission() -> None:
+        """Check that the tenant of the current call may register keys.
 
         Raises:
-            QuotaExceededError: no slot is free.
+            PermissionDeniedError: it may not.
         """
-        if not self._slots.acquire(blocking=False):
-            raise QuotaExceededError("concurrent_uploads", 1.0)
-        try:
-            yield
-        finally:
-            self._slots.release()
+        if not current_tenant.get().may_register_keys:
+            raise PermissionDeniedError("register_keys")
+
+    @contextmanager
+    def _admit_upload(self) -> Iterator[Tenant]:
+        """Take one of the slots of uploads, for the tenant: each upload holds a key in memory.
+
+        Raises:
+            PermissionDeniedError: the tenant may not register keys.
+            DrainingError, QuotaExceededError: the server stops, there are too many calls, or no
+                slot is free.
+        """
+        self.check_permission()
+        with self._calls_in_flight.admit():
+            if not self._slots.acquire(blocking=False):
+                raise QuotaExceededError("concurrent_uploads", 1.0)
+            try:
+                yield current_tenant.get()
+            finally:
+                self._slots.release()
 
     def _register(self, requests: Iterator[keys_pb2.RegisterKeyRequest], tenant: Tenant) -> KeyRecord:
-        end = time.monotonic() + self._timeout_seconds
+        end = time.monotonic() + self._limits.item_timeout_seconds
         message = self._receive(requests, end)
+        upload = self._begin(message, tenant)
+        while message is not None:
+            if message.HasField("chunk"):
+                upload.add_chunk(message.chunk.offset, message.chunk.data)
+            message = self._receive(requests, end)
+            if message is not None and message.HasField("header"):
+                raise InputMismatchError("header", 0, 1)
+        return self._keys.finish(tenant, upload)
+
+    def _begin(self, message: keys_pb2.RegisterKeyRequest | keys_pb2.PutKeyRequest | None, tenant: Tenant) -> Upload:
+        """Begin the upload of a header. If the header names a blob, read the key from there."""
         if message is None or not message.HasField("header"):
             raise InputMismatchError("header", 1, 0)
         upload = self._keys.begin(key_header_from_proto(message.header))
         if upload.header.blob_name:
             self._keys.fetch(tenant, upload)
-        while message is not None:
-            if message.HasField("chunk"):
-                upload.add(message.chunk.offset, message.chunk.data)
-            message = self._receive(requests, end)
-            if message is not None and message.HasField("header"):
-                raise InputMismatchError("header", 0, 1)
-        return self._keys.finish(tenant, upload)
+        return upload
 
     def _receive(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], end: float
@@ -90,7 +117,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         try:
             return self._readers.submit(next, requests, None).result(max(0.0, end - time.monotonic()))
         except TimeoutError:
-            raise ItemTimeoutError(self._timeout_seconds) from None
+            raise ItemTimeoutError(self._limits.item_timeout_seconds) from None
 
     def GetKey(self, request: keys_pb2.GetKeyRequest, context: ServicerContext) -> keys_pb2.GetKeyResponse:
         """Get the record of a key."""

@@ -29,7 +29,7 @@ def header(data: bytes = DATA, **changes: Any) -> KeyHeader:
 def test_chunks_in_order_make_the_key() -> None:
     upload = Upload(header(), MAX_BYTES)
     for first, last in ((0, 10), (10, 10), (10, 99), (99, 100)):
-        upload.add(first, DATA[first:last])
+        upload.add_chunk(first, DATA[first:last])
     assert upload.finish() == DATA
 
 
@@ -56,30 +56,40 @@ def test_headers_of_no_key(changes: dict[str, Any], error: ServiceError) -> None
 def test_chunks_out_of_order_repeated_or_too_long() -> None:
     for offset, expected in ((0, 10), (5, 10), (11, 10), (2**64 - 1, 10)):
         upload = Upload(header(), MAX_BYTES)
-        upload.add(0, DATA[:10])
+        upload.add_chunk(0, DATA[:10])
         with pytest.raises(OutOfSequenceError) as caught:
-            upload.add(offset, DATA[10:20])
+            upload.add_chunk(offset, DATA[10:20])
         assert_error(caught.value, OutOfSequenceError(expected, offset))
     long = bytes(MAX_CHUNK_BYTES + 1)
     with pytest.raises(LimitExceededError):
-        Upload(header(long), MAX_BYTES).add(0, long)
+        Upload(header(long), MAX_BYTES).add_chunk(0, long)
 
 
 def test_a_declared_size_that_lies() -> None:
     upload = Upload(header(), MAX_BYTES)
     with pytest.raises(MalformedKeyError) as caught:
-        upload.add(0, DATA + b"x")
+        upload.add_chunk(0, DATA + b"x")
     assert caught.value.reason is KeyFault.LENGTH
     upload = Upload(header(), MAX_BYTES)
-    upload.add(0, DATA[:-1])
+    upload.add_chunk(0, DATA[:-1])
     with pytest.raises(MalformedKeyError) as caught:
         upload.finish()
     assert caught.value.reason is KeyFault.LENGTH
 
 
+def test_all_bytes_at_once_are_of_any_length_up_to_the_declared_one() -> None:
+    long = bytes(MAX_CHUNK_BYTES + 1)
+    upload = Upload(header(long), MAX_BYTES)
+    upload.add(long)
+    assert upload.finish() == long
+    with pytest.raises(MalformedKeyError) as caught:
+        upload.add(b"x")
+    assert caught.value.reason is KeyFault.LENGTH
+
+
 def test_other_bytes_than_declared() -> None:
     upload = Upload(header(), MAX_BYTES)
-    upload.add(0, DATA[:-1] + b"x")
+    upload.add_chunk(0, DATA[:-1] + b"x")
     with pytest.raises(MalformedKeyError) as caught:
         upload.finish()
     assert caught.value.reason is KeyFault.DIGEST

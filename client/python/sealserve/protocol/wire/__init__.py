@@ -8,6 +8,7 @@ from sealserve.protocol.wire._errors import error_from_proto, error_to_proto
 from sealserve.protocol.wire._items import (
     header_from_proto,
     header_to_proto,
+    reply_form_number,
     scores_from_proto,
     scores_to_proto,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "key_to_proto",
     "model_from_proto",
     "model_to_proto",
+    "reply_form_number",
     "scores_from_proto",
     "scores_to_proto",
 ]

@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 
-from sealserve.protocol.item import EncryptedScores, ItemHeader, Residues, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm, Residues, SealCiphertext
 from sealserve.protocol.wire._enums import LAYOUTS_BY_NUMBER, layout_to_proto
 from sealserve.v1 import prediction_pb2
+
+_MAX_REPLY_FORMS = 16
+_FORM_NUMBERS: dict[ReplyForm, prediction_pb2.ReplyForm] = {
+    form: getattr(prediction_pb2, f"REPLY_FORM_{form.name}") for form in ReplyForm
+}
+_FORMS = {number: form for form, number in _FORM_NUMBERS.items()}
 
 
 def header_to_proto(header: ItemHeader) -> prediction_pb2.ItemHeader:
@@ -17,11 +23,13 @@ def header_to_proto(header: ItemHeader) -> prediction_pb2.ItemHeader:
         row_count=header.row_count,
         ciphertext_count=header.ciphertext_count,
         key_id=header.key_id,
+        reply_forms=[number for form, number in _FORM_NUMBERS.items() if form in header.reply_forms],
     )
 
 
 def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
     """Convert a header. The service checks whether it fits a model."""
+    forms = message.reply_forms[:_MAX_REPLY_FORMS] or _FORMS
     return ItemHeader(
         model=message.model,
         config_id=message.config_id,
@@ -30,7 +38,13 @@ def header_from_proto(message: prediction_pb2.ItemHeader) -> ItemHeader:
         row_count=message.row_count,
         ciphertext_count=message.ciphertext_count,
         key_id=message.key_id,
+        reply_forms=frozenset(filter(None, map(_FORMS.get, forms))),
     )
+
+
+def reply_form_number(form: ReplyForm) -> int:
+    """Return the number of a form in prediction.proto."""
+    return _FORM_NUMBERS[form]
 
 
 def scores_to_proto(first_index: int, pieces: Sequence[EncryptedScores]) -> prediction_pb2.ScoreGroup:

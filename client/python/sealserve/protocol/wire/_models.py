@@ -55,13 +55,16 @@ def model_to_proto(model: Model) -> model_pb2.Model:
             suggested_connections=model.limits.suggested_connections,
             idle_timeout=timedelta(seconds=model.limits.idle_timeout_seconds),
         ),
+        requires=model.requires,
     )
 
 
 def model_from_proto(message: model_pb2.Model) -> Model:
     """Check and convert a model.
 
-    Offers in a layout, scheme or mode that this version does not know are left out.
+    Offers in a layout, scheme or mode that this version does not know are left out. A model that
+    requires a capability that this version does not have is converted, so that it can be listed.
+    The caller refuses to encrypt for it: see `Model.check_requirements`.
 
     Raises:
         ParameterError: the description contradicts itself, or an offer has less than 128 bits of
@@ -99,6 +102,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             suggested_connections=min(max(1, limits.suggested_connections), MAX_CONNECTIONS),
             idle_timeout_seconds=seconds(limits.idle_timeout),
         ),
+        requires=tuple(message.requires),
     )
 
 

@@ -1,11 +1,13 @@
 """Items survive the way to protobuf and back."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol import wire
-from sealserve.protocol.item import EncryptedScores, ItemHeader, Residues, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm, Residues, SealCiphertext
+from sealserve.v1 import prediction_pb2
 
 QUICK = settings(deadline=None, max_examples=60)
 
@@ -24,10 +26,38 @@ texts = st.text(max_size=8)
         row_count=counts,
         ciphertext_count=counts,
         key_id=texts,
+        reply_forms=st.frozensets(st.sampled_from(ReplyForm), min_size=1),
     )
 )
 def test_headers_survive(header: ItemHeader) -> None:
     assert wire.header_from_proto(wire.header_to_proto(header)) == header
+
+
+def test_the_forms_of_replies_are_the_members_of_the_oneof() -> None:
+    members = prediction_pb2.EncryptedScores.DESCRIPTOR.oneofs_by_name["form"].fields
+    assert {form.value for form in ReplyForm} == {field.name for field in members}
+    assert {f"REPLY_FORM_{form.name}" for form in ReplyForm} | {"REPLY_FORM_UNSPECIFIED"} == set(
+        prediction_pb2.ReplyForm.keys()
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "forms"),
+    [
+        ([], set(ReplyForm)),
+        ([1], {ReplyForm.RESIDUES}),
+        ([2, 2], {ReplyForm.SEAL_CIPHERTEXT}),
+        ([99, -1, 0, 2**31 - 1, 1], {ReplyForm.RESIDUES}),
+        ([99], set()),
+        ([0], set()),
+        ([99] * 16 + [1], set()),
+        ([99] * 15 + [1], {ReplyForm.RESIDUES}),
+    ],
+    ids=str,
+)
+def test_forms_of_tomorrow_are_passed_over(numbers: list[int], forms: set[ReplyForm]) -> None:
+    message = prediction_pb2.ItemHeader(reply_forms=numbers)  # type: ignore[arg-type]
+    assert wire.header_from_proto(message).reply_forms == forms
 
 
 pieces = st.one_of(

@@ -109,6 +109,7 @@ def models(draw: st.DrawFn) -> Model:
                 idle_timeout_seconds=seconds,
             )
         ),
+        requires=tuple(draw(st.lists(texts, max_size=2))),
     )
 
 

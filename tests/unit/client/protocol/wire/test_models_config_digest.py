@@ -56,6 +56,7 @@ CHANGED: dict[type, dict[str, Model]] = {
         "output": with_output(scalar_target=False, task=Task.MULTILABEL, classes=(1, 2, 3)),
         "offers": dataclasses.replace(SERVED, offers=(OFFER, OFFER)),
         "limits": dataclasses.replace(SERVED, limits=dataclasses.replace(LIMITS, max_message_bytes=1)),
+        "requires": dataclasses.replace(SERVED, requires=("steps",)),
     },
     Schema: {
         "column_count": dataclasses.replace(SERVED, schema=Schema(5)),

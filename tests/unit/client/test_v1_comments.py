@@ -1,0 +1,171 @@
+"""The comments of sealserve.v1, against the code: a client may have nothing else to go by."""
+
+import hashlib
+import importlib
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2
+
+from sealserve.he import _seal
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
+from sealserve.he.parameters import MAX_MODULUS_BITS, EncryptionParameters, Scheme
+from sealserve.he.quantization import InputGrid
+from sealserve.protocol import wire
+from sealserve.protocol.model import CAPABILITIES, Model
+from sealserve.protocol.output import Output, Task
+from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2
+from sealserve_service.planning.noise import NOISE
+from sealserve_service.rpc.status import _CODES
+from tests.support.serving import ROOT, linear, registered_keys, served
+
+PROTOS = ROOT / "protos/sealserve/v1"
+RANDOM = np.random.default_rng(3)
+
+
+def comment(file: str, line: str) -> str:
+    """The comment right above a line that begins so, in one line."""
+    lines = (PROTOS / f"{file}.proto").read_text().splitlines()
+    (at,) = (index for index, text in enumerate(lines) if text.strip().startswith(line))
+    above = at
+    while lines[above - 1].strip().startswith("//"):
+        above -= 1
+    return " ".join(text.strip().removeprefix("//").strip() for text in lines[above:at])
+
+
+# Options
+
+
+@pytest.mark.parametrize("name", ["errors", "keys", "model", "parameters", "prediction"])
+def test_plain_generators_have_their_options(name: str) -> None:
+    module = importlib.import_module(f"sealserve.v1.{name}_pb2")
+    options = descriptor_pb2.FileOptions()
+    options.CopyFrom(module.DESCRIPTOR.GetOptions())
+    assert options == descriptor_pb2.FileOptions(
+        csharp_namespace="Sealserve.V1",
+        go_package="sealserve/v1;sealservev1",
+        java_multiple_files=True,
+        java_package="com.sealserve.v1",
+    )
+
+
+# Statuses
+
+
+def test_every_detail_says_the_status_of_a_call_that_fails_with_it() -> None:
+    said, used = {}, {}
+    fields: list[Any] = list(errors_pb2.Error.DESCRIPTOR.oneofs_by_name["detail"].fields)
+    for field in fields:
+        said[field.name] = comment("errors", f"{field.message_type.name} {field.name} =").partition(":")[0]
+        empty: Any = errors_pb2.Error()
+        getattr(empty, field.name).SetInParent()
+        used[field.name] = _CODES[type(wire.error_from_proto(empty))].name
+    assert said == used
+    assert len(said) == len(_CODES)
+
+
+# Parameters
+
+
+def test_the_table_of_most_bits_is_the_one_that_clients_check() -> None:
+    text = comment("parameters", "message EncryptionParameters")
+    degrees, bits = (re.search(rf"{name}((?: +\d+)+)", text) for name in (r"\bN", r"\bbits"))
+    assert degrees
+    assert bits
+    table = dict(zip(map(int, degrees[1].split()), map(int, bits[1].split()), strict=True))
+    assert table == MAX_MODULUS_BITS
+
+
+def every_parameters() -> Iterator[EncryptionParameters]:
+    sets = {s for layout in LAYOUTS.values() for s in layout.open_parameter_sets + layout.private_parameter_sets}
+    for parameter_set in sorted(sets, key=lambda parameter_set: parameter_set.name):
+        for plain_modulus in (2, 40961, 1 << 30):
+            yield EncryptionParameters(parameter_set, plain_modulus)
+    yield EncryptionParameters(EI_PARAMETER_SET, scheme=Scheme.CKKS, scale=2.0**40)
+
+
+def test_a_parms_id_is_blake2b_of_the_scheme_the_degree_the_data_primes_and_t() -> None:
+    keys = registered_keys()
+    model = wire.model_to_proto(served("model", linear(RANDOM.normal(size=(2, 5))), keys=keys).model)
+    described = [offer.parameters for offer in model.offers]
+    assert {parameters.scheme for parameters in described} == {1, 2}
+    for parameters in described:
+        words = [
+            parameters.scheme,
+            parameters.poly_modulus_degree,
+            *parameters.coeff_modulus[: parameters.data_prime_count],
+            parameters.plain_modulus,
+        ]
+        assert hashlib.blake2b(struct.pack(f"<{len(words)}Q", *words), digest_size=32).digest() == parameters.parms_id
+    numbers = {Scheme.BFV: parameters_pb2.SCHEME_BFV, Scheme.CKKS: parameters_pb2.SCHEME_CKKS}
+    for ours in every_parameters():
+        ring = ours.parameter_set
+        words = [numbers[ours.scheme], ring.poly_modulus_degree, *ring.data_primes, ours.plain_modulus]
+        digest = hashlib.blake2b(struct.pack(f"<{len(words)}Q", *words), digest_size=32).digest()
+        assert digest == _seal.fresh_parms_id(_seal.context(ours)), ours
+
+
+def test_the_noise_that_is_named_is_the_one_that_plans_count_on() -> None:
+    assert f"|e| <= {NOISE} in every coefficient" in comment("prediction", "message Chunk")
+
+
+# The grid and ties
+
+
+def models() -> Iterator[Model]:
+    for weights, bounds, step in (
+        (RANDOM.normal(size=(3, 4)), (0.0, 1.0), None),
+        (np.full((1, 3), 1e-12), (-5.0, 7.0), 0.25),
+        (np.zeros((2, 3)), (0.0, 9.0), 1.0),
+        (RANDOM.normal(size=(1, 2)), (0.0, 1.0), 1 / 40_000),
+    ):
+        yield served("model", linear(weights), bounds, step).model
+
+
+def test_no_integer_of_the_grid_reaches_t() -> None:
+    for model in models():
+        for offer in model.offers:
+            assert model.grid.levels.max() < offer.parameters.plain_modulus, offer.layout
+
+
+def test_a_half_may_be_rounded_either_way() -> None:
+    """The published bound holds for both integers, and both are on the grid."""
+    weights = RANDOM.normal(size=(3, 4))
+    model = served("model", linear(weights)).model
+    grid, bound = model.grid, model.offers[0].input_rounding_error_bound
+    lower = RANDOM.integers(0, grid.levels, size=(200, 4))
+    halves = grid.minimum + (lower + 0.5) * grid.step
+    for rounded in (lower, lower + 1, lower + RANDOM.integers(0, 2, size=lower.shape)):
+        assert (rounded <= grid.levels).all()
+        error = np.abs((grid.dequantize(rounded) - halves) @ weights.T)
+        assert error.max() <= bound * (1 + 1e-9)
+
+
+def test_the_greatest_integer_is_that_of_the_maximum_with_its_half_rounded_to_even() -> None:
+    for width, greatest in ((2.5, 2), (3.5, 4), (0.5, 0), (255.0, 255)):
+        grid = InputGrid.of(1, 0.0, width, 1.0)
+        assert grid.levels.tolist() == [greatest]
+        assert grid.quantize(np.array([[width]])).tolist() == [[greatest]]
+
+
+def test_of_equal_scores_the_first_class_is_predicted() -> None:
+    several = Output(Task.CLASSIFICATION, 3, ("a", "b", "c"))
+    scores = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 3.0, 3.0], [1.0, 0.0, 1.0]])
+    assert several.predict(scores).tolist() == ["a", "b", "a", "a"]
+    two = Output(Task.CLASSIFICATION, 1, ("no", "yes"))
+    assert two.predict(np.array([[0.0], [1e-9]])).tolist() == ["no", "yes"]
+    assert "of equal scores, the first class" in comment("model", "TASK_CLASSIFICATION")
+
+
+# Capabilities
+
+
+def test_the_names_of_capabilities_are_those_that_the_comment_has() -> None:
+    assert "There are no such names yet." in comment("model", "repeated string requires")
+    assert not CAPABILITIES
+    assert model_pb2.Model.DESCRIPTOR.fields_by_name["requires"].number == 8
