@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.status import typed_error
+from sealserve._rpc.status import FailedCall, typed_error
 from sealserve.errors import ReplyError
 from sealserve.protocol.item import EncryptedReply, EncryptedScores, ItemHeader
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
@@ -22,7 +22,7 @@ def call_once(method: Callable[..., Any], request: Any, timeout_seconds: float) 
     try:
         return method(request, timeout=timeout_seconds)
     except grpc.RpcError as error:
-        raise typed_error(error) from error
+        raise typed_error(error) from FailedCall(error)
 
 
 def send_item(
@@ -61,7 +61,7 @@ def send_item(
         finally:
             call.cancel()  # an item that was refused is not sent to its end
     except grpc.RpcError as error:
-        raise typed_error(error) from error
+        raise typed_error(error) from FailedCall(error)
     return sent.reply
 
 
@@ -88,7 +88,7 @@ async def send_item_async(
         finally:
             call.cancel()
     except grpc.RpcError as error:
-        raise typed_error(error) from error
+        raise typed_error(error) from FailedCall(error)
     return sent.reply
 
 
