@@ -9,6 +9,7 @@ Do not send scores, errors or decisions to retry back to the service's operator:
 """
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from sealserve._codec.batches import Batch, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.messages import item_requests
-from sealserve._codec.operation import Call, Operation, ScoreBatches
+from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._codec.session import Session
 from sealserve._rpc.calls import send_item
 from sealserve._rpc.channel import open_channel
@@ -28,7 +29,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import SealserveError, ServiceError
+from sealserve.errors import DeadlineError, SealserveError, ServiceError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -287,6 +288,7 @@ class Client:
                 seconds,
                 header=item.header,
                 piece_count=item.piece_count,
+                max_piece_bytes=item.max_piece_bytes,
                 in_one_message=item.fits_a_message,
             )
 
@@ -303,8 +305,13 @@ class Client:
     # Operations
 
     def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Perform the actions of an operation and return its result."""
+        """Perform the actions of an operation and return its result.
+
+        Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
+        time is that without progress.
+        """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = time.monotonic() + seconds
         answer: Any = None
         error: SealserveError | None = None
         while True:
@@ -315,16 +322,28 @@ class Client:
                 return result
             answer = error = None
             try:
+                seconds_left = max(0.0, deadline - time.monotonic())
                 if isinstance(action, Call):
-                    unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds
-                    answer = call(self._connections, action.method, action.request, seconds, unanswered)
+                    unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds_left
+                    answer = call(self._connections, action.method, action.request, seconds_left, unanswered)
                 elif isinstance(action, ScoreBatches):
-                    answer = self._session.join_scores(self._score_batches(iter(action.batches), action.model, seconds))
+                    results = list(self._score_batches(iter(action.batches), action.model, seconds))
+                    deadline = time.monotonic() + seconds
+                    answer = self._session.join_scores(results)
                 else:
-                    with self._locks[action.lock]:
-                        answer = self._run(action.operation, seconds)
+                    answer = self._run_exclusively(action, deadline)
             except SealserveError as failure:
                 error = failure
+
+    def _run_exclusively(self, action: Exclusive, deadline: float) -> Any:
+        """Run an operation under its lock, until a time of time.monotonic()."""
+        lock = self._locks[action.lock]
+        if not lock.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):
+            raise DeadlineError("the answer did not come within timeout_seconds")
+        try:
+            return self._run(action.operation, max(0.0, deadline - time.monotonic()))
+        finally:
+            lock.release()
 
     def _score_batches(self, batches: Iterator[Batch], model: Model, seconds: float) -> Iterator[Result]:
         slots = self._session.stream_count(model.limits)

@@ -37,6 +37,7 @@ class EncryptedItem:
             ciphertext at a time.
         byte_count: the length of all ciphertexts.
         piece_count: the number of pieces of the reply.
+        max_piece_bytes: the most bytes of such a piece.
         fits_a_message: whether the item and its reply may each travel in one message.
         max_message_bytes: the service's limit.
         requests: the serialized messages, if the same ones are sent each time; otherwise empty.
@@ -47,6 +48,7 @@ class EncryptedItem:
     ciphertexts: Iterable[bytes] = field(repr=False)
     byte_count: int
     piece_count: int
+    max_piece_bytes: int
     fits_a_message: bool
     max_message_bytes: int
     requests: tuple[bytes, ...] = field(default=(), repr=False)
@@ -149,6 +151,7 @@ class RowCodec:
             ciphertexts=_Ciphertexts(self._encryptor, self._packing, quantized_rows),
             byte_count=self._item_bytes,
             piece_count=self._packing.polynomials,
+            max_piece_bytes=self.offer.max_piece_bytes,
             fits_a_message=self._fits_a_message,
             max_message_bytes=self.model.limits.max_message_bytes,
         )

@@ -32,6 +32,7 @@ def send_item(
     *,
     header: ItemHeader,
     piece_count: int,
+    max_piece_bytes: int,
     in_one_message: bool,
 ) -> EncryptedReply:
     """Send an item in a call of its own and return the reply.
@@ -42,13 +43,14 @@ def send_item(
         timeout_seconds: how long the reply may take.
         header: the item's.
         piece_count: the number of pieces of the reply.
+        max_piece_bytes: the most bytes of such a piece.
         in_one_message: whether the item and its reply travel in one message each way.
 
     Raises:
-        ReplyError: the reply has another number of pieces.
+        ReplyError: the reply has another number of pieces, or a piece is too long.
         SealserveError: the call or the item failed.
     """
-    sent = _SentItem(header, piece_count)
+    sent = _SentItem(header, piece_count, max_piece_bytes)
     counted = sent.count(requests)
     try:
         if in_one_message:
@@ -72,10 +74,11 @@ async def send_item_async(
     *,
     header: ItemHeader,
     piece_count: int,
+    max_piece_bytes: int,
     in_one_message: bool,
 ) -> EncryptedReply:
     """Do what `send_item` does, for asyncio."""
-    sent = _SentItem(header, piece_count)
+    sent = _SentItem(header, piece_count, max_piece_bytes)
     counted = sent.count(requests)
     try:
         if in_one_message:
@@ -95,9 +98,10 @@ async def send_item_async(
 class _SentItem:
     """An item in a call of its own: the bytes of its messages, and its reply so far."""
 
-    def __init__(self, header: ItemHeader, piece_count: int) -> None:
+    def __init__(self, header: ItemHeader, piece_count: int, max_piece_bytes: int) -> None:
         self._header = header
         self._piece_count = piece_count
+        self._max_piece_bytes = max_piece_bytes
         self._request_bytes = self._reply_bytes = 0
         self._server_seconds = 0.0
         self._scores: list[EncryptedScores] = []
@@ -123,12 +127,14 @@ class _SentItem:
         """Add a response.
 
         Raises:
-            ReplyError: there are more pieces than there should be.
+            ReplyError: there are more pieces than there should be, or one is too long.
         """
         self._reply_bytes += response.ByteSize()
-        self._scores += scores_from_proto(response.scores)
         self._server_seconds += response.done.server_seconds
-        if len(self._scores) > self._piece_count:  # a malicious service might never stop
+        pieces = scores_from_proto(response.scores)
+        self._scores += pieces
+        # A malicious service might never stop.
+        if len(self._scores) > self._piece_count or any(p.byte_count > self._max_piece_bytes for p in pieces):
             raise ReplyError
 
     @property

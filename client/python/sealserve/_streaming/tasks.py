@@ -270,7 +270,7 @@ class AsyncScoreStream:
         parts = enumerate(item_messages(item_id, pending.batch.codec.encrypt(pending.batch.quantized)))
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             number, message = part
-            self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
+            self._schedule.continue_item(stream, item_id, time.monotonic(), is_long=number > 0)
             if not stream.is_open(item_id):
                 return
             self._wake_source_reader()

@@ -301,7 +301,7 @@ class ScoreStream:
             with self._changed:
                 if self._is_closed:
                     return
-                self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
+                self._schedule.continue_item(stream, item_id, time.monotonic(), is_long=number > 0)
                 if not stream.is_open(item_id):
                     return
                 self._wake_source_reader()

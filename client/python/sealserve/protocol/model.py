@@ -14,6 +14,8 @@ from sealserve.protocol.schema import Schema
 
 __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer"]
 
+_SEAL_HEADER_BYTES = 256  # at most, with its members
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedError:
@@ -88,6 +90,11 @@ class Offer:
     observed_error: ObservedError | None
     cost: Cost
     required_key: KeyKind | None = None
+
+    @property
+    def max_piece_bytes(self) -> int:
+        """The most bytes of a piece of a reply: two polynomials and SEAL's header."""
+        return 2 * self.parameters.parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def sendable(schedule: Schedule, stream: Stream, now: float) -> PendingBatch | N
 
 def goes_on(schedule: Schedule, stream: Stream, item_id: int, now: float, *, is_long: bool) -> bool:
     """Whether the next message of an item is to be sent, which is noted."""
-    schedule.continue_item(stream, now, is_long=is_long)
+    schedule.continue_item(stream, item_id, now, is_long=is_long)
     return stream.is_open(item_id)
 
 
