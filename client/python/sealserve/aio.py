@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
+from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
@@ -67,6 +69,7 @@ class AsyncClient:
         connections: int | None = None,
         seeded: bool | None = None,
         encrypt_processes: int = 0,
+        expect: str | Path | None = None,
     ) -> None:
         self._session = Session(
             model,
@@ -77,6 +80,7 @@ class AsyncClient:
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
+            expect=expect,
         )
         self._timeout_seconds = timeout_seconds
         metadata = token_metadata(credentials)
@@ -113,14 +117,14 @@ class AsyncClient:
         return (await self._run(self._session.codec_of_model(row_count))).offer
 
     async def models(self) -> AsyncIterator[Model]:
-        """Yield all models that the service lists, ordered by name."""
-        token = ""
-        while True:
-            models, token = await self._run(self._session.list_models(token))
+        """Yield all models that the service lists, ordered by name: see `Client.models`."""
+        listing = Listing(self._timeout_seconds)
+        while not listing.is_complete:
+            began = time.monotonic()
+            models = await self._run(self._session.list_models(listing), listing.seconds_left)
+            listing.spend(time.monotonic() - began)
             for model in models:
                 yield model
-            if not token:
-                return
 
     async def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
         """Predict labels, or a regressor's targets.

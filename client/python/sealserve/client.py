@@ -11,6 +11,7 @@ Do not send scores, errors or decisions to retry back to the service's operator:
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from sealserve._codec.batches import Batch, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
+from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._codec.session import Session
@@ -69,11 +71,15 @@ class Client:
         encrypt_processes: how many processes beside this one encrypt batches, none by default. They
             are spawned: a program that uses them must have its entry under
             `if __name__ == "__main__"`.
+        expect: the model to expect: a digest of 64 hexadecimal digits, or the path of a file that
+            `sealserve models show --save` wrote. If the service describes another, every method
+            raises UnexpectedModelError, and nothing that depends on a feature is sent.
 
     Every method raises errors of `sealserve.errors` only. Threads may share a client.
 
     Raises:
-        InputError: there is no such layout, or a number is too small.
+        InputError: there is no such layout, a number is too small, or `expect` is neither a digest
+            nor such a file.
         ParameterError: the model has no offer of that layout and parameter set. The first method
             that needs an offer raises it.
     """
@@ -92,6 +98,7 @@ class Client:
         connections: int | None = None,
         seeded: bool | None = None,
         encrypt_processes: int = 0,
+        expect: str | Path | None = None,
     ) -> None:
         self._session = Session(
             model,
@@ -102,6 +109,7 @@ class Client:
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
+            expect=expect,
         )
         self._timeout_seconds = timeout_seconds
         self._connections = Connections(
@@ -140,13 +148,18 @@ class Client:
         return self._run(self._session.codec_of_model(row_count)).offer
 
     def models(self) -> Iterator[Model]:
-        """Yield all models that the service lists, ordered by name."""
-        token = ""
-        while True:
-            models, token = self._run(self._session.list_models(token))
+        """Yield all models that the service lists, ordered by name. `expect` is not for them.
+
+        Raises:
+            ParameterError: the list is too long, or a description makes no sense.
+            SealserveError: the service refused, or took longer than the client's timeout.
+        """
+        listing = Listing(self._timeout_seconds)
+        while not listing.is_complete:
+            began = time.monotonic()
+            models = self._run(self._session.list_models(listing), listing.seconds_left)
+            listing.spend(time.monotonic() - began)
             yield from models
-            if not token:
-                return
 
     def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
         """Predict labels, or a regressor's targets.

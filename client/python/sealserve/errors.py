@@ -10,6 +10,7 @@ SealserveError
 ├── CredentialsError             certificates or a token that cannot be used, or not here
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or insecure
+├── UnexpectedModelError         a model that is not the one that the client was told to expect
 ├── PlanError                    no parameter set serves the model as asked
 ├── ReplyError                   a reply that fails the client's checks
 ├── TransportError               the call did not arrive or did not come back
@@ -76,6 +77,7 @@ __all__ = [
     "TransportError",
     "UnauthenticatedError",
     "UnavailableError",
+    "UnexpectedModelError",
 ]
 
 
@@ -117,6 +119,19 @@ class SecretKeyError(SealserveError):
 
 class ParameterError(SealserveError):
     """Parameters are malformed, unknown to this client, or below 128 bits of security."""
+
+
+class UnexpectedModelError(SealserveError):
+    """The service's description of the model is not the one that the client was told to expect.
+
+    The client has sent nothing that depends on a feature since it got this description.
+    """
+
+    def __init__(self, difference: str) -> None:
+        super().__init__(
+            f"the model is not the one that is expected: {difference}; look at the new description, "
+            "and save its pin if you trust it"
+        )
 
 
 class PlanError(SealserveError):

@@ -24,7 +24,7 @@ from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
 from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
-from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError
+from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError, UnexpectedModelError
 from sealserve.protocol.model import Limits
 
 
@@ -279,7 +279,7 @@ class AsyncScoreStream:
     async def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
         try:
             renewed = await self._renew_batch(batch, stale)
-        except TransportError:
+        except (TransportError, UnexpectedModelError):  # another batch would meet it, too
             raise
         except SealserveError as error:
             finished = self._count(self._schedule.fail(stream, error))
