@@ -58,7 +58,7 @@ def run(arguments: Namespace) -> int:
 def _list(client: Any, arguments: Namespace) -> None:
     models = list(client.models())
     if arguments.json:
-        print(json.dumps([as_dict(model) for model in models], indent=2))
+        print(json.dumps([_with_pin(model) for model in models], indent=2))
         return
     print(f"{'NAME':<20} {'FEATURES':>8} {'SCORES':>6}  {'TASK':<14} PARAMETER SETS")
     for model in models:
@@ -76,9 +76,15 @@ def _show(client: Any, arguments: Namespace) -> None:
     if arguments.save:
         pin.save(arguments.save)
     if arguments.json:
-        print(json.dumps(as_dict(model) | {"pin": pin.digest}, indent=2))
+        print(json.dumps(_with_pin(model), indent=2))
     else:
         print(describe(model), f"{'pin':<28} {pin.digest}", sep="\n")
+
+
+def _with_pin(model: "Model") -> dict[str, Any]:
+    from sealserve.protocol.pin import Pin
+
+    return {**as_dict(model), "pin": Pin.of(model).digest}
 
 
 def as_dict(value: Any) -> Any:
