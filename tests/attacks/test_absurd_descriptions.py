@@ -10,7 +10,8 @@ import random
 import time
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -23,6 +24,7 @@ from sealserve.aio import AsyncClient
 from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.key_registry import KeyRegistry
+from sealserve.loadtest.items import LoadItems
 from sealserve.protocol import wire
 from sealserve.protocol.wire import _models
 from sealserve.v1 import keys_pb2, model_pb2
@@ -120,6 +122,13 @@ def test_predictions_that_would_fill_the_memory_are_not_asked_for() -> None:
         with pytest.raises(errors.ParameterError, match="too many to return at once"):
             client.predict(rows)
     assert service.headers == []
+
+
+def test_a_load_test_of_endless_rows_is_not_begun() -> None:
+    """32,768 rows of a million features have 256 GB."""
+    client = SimpleNamespace(model=SimpleNamespace(grid=SimpleNamespace(feature_count=wire.MAX_FEATURES)))
+    with pytest.raises(errors.InputError, match="too large: use fewer"):
+        LoadItems(cast("Client", client), 32_768)
 
 
 def random_description(seed: int) -> model_pb2.Model:

@@ -95,6 +95,35 @@ def test_what_only_arrives_is_no_progress(what: str, predict: Predict) -> None:
         predict(address, ROWS)
 
 
+def silent(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Response]:
+    """A stream that reads everything and answers nothing but the window."""
+    yield WINDOW
+    for _ in requests:
+        pass
+
+
+def over_at_once(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Response]:
+    """A stream that ends before it has an item."""
+    yield from ()
+
+
+def without_window(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Response]:
+    """A stream that sends nothing at all."""
+    while context.is_active():
+        time.sleep(SECONDS / 10)
+    yield from ()
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [silent, over_at_once, without_window])
+def test_the_clients_own_messages_are_no_progress(stream: Method, predict: Predict) -> None:
+    """The service makes it send a keep-alive each hundredth of a second, or open new streams."""
+    impatient = description()
+    impatient.limits.idle_timeout.seconds, impatient.limits.idle_timeout.nanos = 0, 1
+    with running_hostile(impatient, StreamPredict=stream) as (_, address), pytest.raises(errors.DeadlineError):
+        predict(address, ROWS)
+
+
 @BOTH
 @pytest.mark.usefixtures("messages_count")
 def test_it_kept_a_client_waiting_when_it_was_progress(predict: Predict) -> None:
