@@ -11,8 +11,10 @@ the loop. The warnings of `sealserve.client` about secret keys and scores apply 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,8 +23,9 @@ from numpy.typing import NDArray
 
 from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
+from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
-from sealserve._codec.operation import Action, Call, Finished, Operation, ScoreBatches, advance
+from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
 from sealserve._rpc.calls import send_item_async
 from sealserve._rpc.channel import open_aio_channel, token_metadata
@@ -31,7 +34,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.tasks import AsyncScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import SealserveError, ServiceError
+from sealserve.errors import DeadlineError, SealserveError, ServiceError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -66,6 +69,7 @@ class AsyncClient:
         connections: int | None = None,
         seeded: bool | None = None,
         encrypt_processes: int = 0,
+        expect: str | Path | None = None,
     ) -> None:
         self._session = Session(
             model,
@@ -76,6 +80,7 @@ class AsyncClient:
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
+            expect=expect,
         )
         self._timeout_seconds = timeout_seconds
         metadata = token_metadata(credentials)
@@ -112,14 +117,14 @@ class AsyncClient:
         return (await self._run(self._session.codec_of_model(row_count))).offer
 
     async def models(self) -> AsyncIterator[Model]:
-        """Yield all models that the service lists, ordered by name."""
-        token = ""
-        while True:
-            models, token = await self._run(self._session.list_models(token))
+        """Yield all models that the service lists, ordered by name: see `Client.models`."""
+        listing = Listing(self._timeout_seconds)
+        while not listing.is_complete:
+            began = time.monotonic()
+            models = await self._run(self._session.list_models(listing), listing.seconds_left)
+            listing.spend(time.monotonic() - began)
             for model in models:
                 yield model
-            if not token:
-                return
 
     async def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
         """Predict labels, or a regressor's targets.
@@ -208,6 +213,7 @@ class AsyncClient:
                 seconds,
                 header=item.header,
                 piece_count=item.piece_count,
+                max_piece_bytes=item.max_piece_bytes,
                 in_one_message=item.fits_a_message,
             )
 
@@ -218,8 +224,12 @@ class AsyncClient:
     # Operations
 
     async def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Perform the actions of an operation and return its result. It computes in threads."""
+        """Perform the actions of an operation and return its result. It computes in threads.
+
+        Its time is that of `Client._run`.
+        """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = time.monotonic() + seconds
         answer: Any = None
         error: SealserveError | None = None
         while True:
@@ -229,19 +239,29 @@ class AsyncClient:
                 return result
             answer = error = None
             try:
-                answer = await self._answer(action, seconds)
+                if isinstance(action, ScoreBatches):
+                    scoring = self._score_batches(_each(action.batches), action.model, seconds)
+                    results = [result async for result in scoring]
+                    deadline = time.monotonic() + seconds
+                    answer = self._session.join_scores(results)
+                else:
+                    answer = await self._answer(action, max(0.0, deadline - time.monotonic()))
             except SealserveError as failure:
                 error = failure
 
-    async def _answer(self, action: Action, seconds: float) -> Any:
+    async def _answer(self, action: Call | Exclusive, seconds: float) -> Any:
         if isinstance(action, Call):
             unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds
             return await call_async(self._connections, action.method, action.request, seconds, unanswered)
-        if isinstance(action, ScoreBatches):
-            results = self._score_batches(_each(action.batches), action.model, seconds)
-            return self._session.join_scores([result async for result in results])
-        async with self._locks[action.lock]:
-            return await self._run(action.operation, seconds)
+        deadline, lock = time.monotonic() + seconds, self._locks[action.lock]
+        try:
+            await asyncio.wait_for(lock.acquire(), seconds)
+        except TimeoutError:
+            raise DeadlineError("the answer did not come within timeout_seconds") from None
+        try:
+            return await self._run(action.operation, max(0.0, deadline - time.monotonic()))
+        finally:
+            lock.release()
 
     async def _score_batches(
         self, batches: AsyncIterator[Batch], model: Model, seconds: float

@@ -9,7 +9,9 @@ Do not send scores, errors or decisions to retry back to the service's operator:
 """
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,8 +20,9 @@ from numpy.typing import NDArray
 
 from sealserve._codec.batches import Batch, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
+from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
-from sealserve._codec.operation import Call, Operation, ScoreBatches
+from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._codec.session import Session
 from sealserve._rpc.calls import send_item
 from sealserve._rpc.channel import open_channel
@@ -28,7 +31,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import SealserveError, ServiceError
+from sealserve.errors import DeadlineError, SealserveError, ServiceError
 from sealserve.protocol.address import host_of, is_loopback
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -68,11 +71,15 @@ class Client:
         encrypt_processes: how many processes beside this one encrypt batches, none by default. They
             are spawned: a program that uses them must have its entry under
             `if __name__ == "__main__"`.
+        expect: the model to expect: a digest of 64 hexadecimal digits, or the path of a file that
+            `sealserve models show --save` wrote. If the service describes another, every method
+            raises UnexpectedModelError, and nothing that depends on a feature is sent.
 
     Every method raises errors of `sealserve.errors` only. Threads may share a client.
 
     Raises:
-        InputError: there is no such layout, or a number is too small.
+        InputError: there is no such layout, a number is too small, or `expect` is neither a digest
+            nor such a file.
         ParameterError: the model has no offer of that layout and parameter set. The first method
             that needs an offer raises it.
     """
@@ -91,6 +98,7 @@ class Client:
         connections: int | None = None,
         seeded: bool | None = None,
         encrypt_processes: int = 0,
+        expect: str | Path | None = None,
     ) -> None:
         self._session = Session(
             model,
@@ -101,6 +109,7 @@ class Client:
             seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
+            expect=expect,
         )
         self._timeout_seconds = timeout_seconds
         self._connections = Connections(
@@ -139,13 +148,18 @@ class Client:
         return self._run(self._session.codec_of_model(row_count)).offer
 
     def models(self) -> Iterator[Model]:
-        """Yield all models that the service lists, ordered by name."""
-        token = ""
-        while True:
-            models, token = self._run(self._session.list_models(token))
+        """Yield all models that the service lists, ordered by name. `expect` is not for them.
+
+        Raises:
+            ParameterError: the list is too long, or a description makes no sense.
+            SealserveError: the service refused, or took longer than the client's timeout.
+        """
+        listing = Listing(self._timeout_seconds)
+        while not listing.is_complete:
+            began = time.monotonic()
+            models = self._run(self._session.list_models(listing), listing.seconds_left)
+            listing.spend(time.monotonic() - began)
             yield from models
-            if not token:
-                return
 
     def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
         """Predict labels, or a regressor's targets.
@@ -287,6 +301,7 @@ class Client:
                 seconds,
                 header=item.header,
                 piece_count=item.piece_count,
+                max_piece_bytes=item.max_piece_bytes,
                 in_one_message=item.fits_a_message,
             )
 
@@ -303,8 +318,13 @@ class Client:
     # Operations
 
     def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
-        """Perform the actions of an operation and return its result."""
+        """Perform the actions of an operation and return its result.
+
+        Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
+        time is that without progress.
+        """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = time.monotonic() + seconds
         answer: Any = None
         error: SealserveError | None = None
         while True:
@@ -315,16 +335,28 @@ class Client:
                 return result
             answer = error = None
             try:
+                seconds_left = max(0.0, deadline - time.monotonic())
                 if isinstance(action, Call):
-                    unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds
-                    answer = call(self._connections, action.method, action.request, seconds, unanswered)
+                    unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds_left
+                    answer = call(self._connections, action.method, action.request, seconds_left, unanswered)
                 elif isinstance(action, ScoreBatches):
-                    answer = self._session.join_scores(self._score_batches(iter(action.batches), action.model, seconds))
+                    results = list(self._score_batches(iter(action.batches), action.model, seconds))
+                    deadline = time.monotonic() + seconds
+                    answer = self._session.join_scores(results)
                 else:
-                    with self._locks[action.lock]:
-                        answer = self._run(action.operation, seconds)
+                    answer = self._run_exclusively(action, deadline)
             except SealserveError as failure:
                 error = failure
+
+    def _run_exclusively(self, action: Exclusive, deadline: float) -> Any:
+        """Run an operation under its lock, until a time of time.monotonic()."""
+        lock = self._locks[action.lock]
+        if not lock.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):
+            raise DeadlineError("the answer did not come within timeout_seconds")
+        try:
+            return self._run(action.operation, max(0.0, deadline - time.monotonic()))
+        finally:
+            lock.release()
 
     def _score_batches(self, batches: Iterator[Batch], model: Model, seconds: float) -> Iterator[Result]:
         slots = self._session.stream_count(model.limits)

@@ -206,6 +206,7 @@ class EIClient:
             ciphertexts=ciphertexts,
             byte_count=byte_count,
             piece_count=model.output.score_count,
+            max_piece_bytes=offer.max_piece_bytes,
             fits_a_message=fits_a_message(byte_count, offer, limits),
             max_message_bytes=limits.max_message_bytes,
         )
@@ -219,6 +220,7 @@ class EIClient:
             timeout_seconds,
             header=item.header,
             piece_count=item.piece_count,
+            max_piece_bytes=item.max_piece_bytes,
             in_one_message=item.fits_a_message,
         )
 

@@ -11,6 +11,7 @@ SealserveError
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or insecure
 ├── RequirementError             a model that requires what this version cannot do
+├── UnexpectedModelError         a model that is not the one that the client was told to expect
 ├── PlanError                    no parameter set serves the model as asked
 ├── ReplyError                   a reply that fails the client's checks
 ├── TransportError               the call did not arrive or did not come back
@@ -78,6 +79,7 @@ __all__ = [
     "TransportError",
     "UnauthenticatedError",
     "UnavailableError",
+    "UnexpectedModelError",
 ]
 
 
@@ -123,6 +125,19 @@ class ParameterError(SealserveError):
 
 class RequirementError(SealserveError):
     """The model requires a capability that this version does not have. Nothing was sent."""
+
+
+class UnexpectedModelError(SealserveError):
+    """The service's description of the model is not the one that the client was told to expect.
+
+    The client has sent nothing that depends on a feature since it got this description.
+    """
+
+    def __init__(self, difference: str) -> None:
+        super().__init__(
+            f"the model is not the one that is expected: {difference}; look at the new description, "
+            "and save its pin if you trust it"
+        )
 
 
 class PlanError(SealserveError):

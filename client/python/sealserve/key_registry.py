@@ -7,11 +7,13 @@ Evaluation keys and public encryption keys are not secret; secret keys are never
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from sealserve._codec.listing import Listing
 from sealserve._codec.messages import key_messages
 from sealserve._rpc.calls import call_once
 from sealserve._rpc.channel import open_channel
@@ -126,15 +128,20 @@ class KeyRegistry:
         return key_from_proto(self._call(self._stub.GetKey, request).key)
 
     def list(self) -> Iterator[KeyRecord]:
-        """Yield the records of all keys, ordered by id."""
-        token = ""
-        while True:
-            request = keys_pb2.ListKeysRequest(page_token=token)
-            page = self._call(self._stub.ListKeys, request)
+        """Yield the records of all keys, ordered by id.
+
+        Raises:
+            ParameterError: the list is too long.
+        """
+        listing = Listing(self._timeout_seconds)
+        while not listing.is_complete:
+            began = time.monotonic()
+            request = keys_pb2.ListKeysRequest(page_token=listing.page_token)
+            page = run_with_retries(partial(call_once, self._stub.ListKeys, request), listing.seconds_left)
+            listing.spend(time.monotonic() - began)
+            ids = [key.key_id for key in page.keys]
+            listing.receive(ids, page.next_page_token, byte_count=page.ByteSize())
             yield from map(key_from_proto, page.keys)
-            token = page.next_page_token
-            if not token:
-                return
 
     def delete(self, key_id: str) -> None:
         """Delete a key.

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import ModelNotFoundError
+from sealserve.errors import ModelNotFoundError, ParameterError, PlanError
 from sealserve.he.layouts import Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
@@ -104,7 +104,8 @@ def prepare_model(
     mode.
 
     Raises:
-        PlanError: no parameter set serves the model as asked.
+        PlanError: no parameter set serves the model as asked, or clients would refuse its
+            description.
     """
     hiding_bits, keys = private or (None, find_no_key)
     offered = offering.plan_layouts(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
@@ -115,7 +116,11 @@ def prepare_model(
 def describe_model(
     name: str, model: LinearModel, grid: InputGrid, limits: Limits, engines: Iterable[Engine]
 ) -> ServedModel:
-    """Describe a model with the engines that serve it, in the order of its offers."""
+    """Describe a model with the engines that serve it, in the order of its offers.
+
+    Raises:
+        PlanError: clients would refuse the description, such as one with two columns of one name.
+    """
     engines = tuple(engines)
     described = Model(
         name=name,
@@ -127,7 +132,17 @@ def describe_model(
         offers=tuple(engine.offer for engine in engines),
         limits=limits,
     )
-    return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), engines)
+    described = dataclasses.replace(described, config_id=wire.config_digest(described))
+    _check_as_client(described)
+    return ServedModel(described, engines)
+
+
+def _check_as_client(model: Model) -> None:
+    """Read a description as clients do, so that the operator learns what they would refuse."""
+    try:
+        wire.model_from_proto(wire.model_to_proto(model))
+    except ParameterError as error:
+        raise PlanError(f"clients would refuse its description: {error}") from error
 
 
 def _version(model: LinearModel) -> str:

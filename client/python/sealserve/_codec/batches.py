@@ -50,6 +50,11 @@ class Batch:
         """The number of polynomial pairs in its reply."""
         return -(-self.codec.model.output.score_count // self.codec.offer.classes_per_polynomial)
 
+    @property
+    def max_piece_bytes(self) -> int:
+        """The most bytes of a polynomial pair of its reply."""
+        return self.codec.max_piece_bytes
+
 
 Result = tuple[Batch, Scored | SealserveError]
 """A batch, and its scores or the error that it failed with."""

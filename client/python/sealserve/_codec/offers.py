@@ -10,6 +10,9 @@ from sealserve.secret_key import SecretKey
 # a link of 1 Gbit/s.
 _SECONDS_A_BYTE = 15e-9
 
+MAX_REPLY_BYTES = 2 << 30
+"""The most bytes of replies that a client keeps at a time, in all of a call's open items."""
+
 
 def choose(
     model: Model,
@@ -85,6 +88,11 @@ def packing_of(model: Model, offer: Offer) -> Packing:
         raise ParameterError(f"model {model.name!r}: {error}") from error
     if (packing.rows, packing.ciphertexts) != (offer.rows_per_item, offer.ciphertexts_per_item):
         raise ParameterError(f"model {model.name!r}: the published sizes of an item contradict its packing")
+    if packing.polynomials * offer.max_piece_bytes > MAX_REPLY_BYTES:
+        raise ParameterError(
+            f"model {model.name!r}: a reply for {model.output.score_count} scores could have more than "
+            f"{MAX_REPLY_BYTES:,} bytes, which this client does not take"
+        )
     if int(model.grid.levels.max()) >= offer.parameters.plain_modulus:
         raise ParameterError(f"model {model.name!r}: features on its grid do not fit the plaintext modulus")
     return packing

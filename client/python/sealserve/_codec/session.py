@@ -6,6 +6,7 @@ A session knows the model, the keys, and the codecs that encrypt under them.
 import dataclasses
 import threading
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -14,15 +15,25 @@ from numpy.typing import NDArray
 from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, split
 from sealserve._codec.codec import EncryptedItem, RowCodec
 from sealserve._codec.encryptor_pool import EncryptorPool
+from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._rpc.retry import CHANGED, MAX_CHANGES
-from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, ServiceError, StaleConfigError
+from sealserve.errors import (
+    InputError,
+    KeyNotFoundError,
+    ParameterError,
+    ReplyError,
+    SealserveError,
+    ServiceError,
+    StaleConfigError,
+)
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
+from sealserve.protocol.pin import Pin
 from sealserve.protocol.wire import model_from_proto, scores_from_proto
 from sealserve.secret_key import SecretKey
 from sealserve.v1 import keys_pb2, model_pb2
@@ -31,6 +42,7 @@ AUTO = "auto"
 LAYOUT_CHOICES = (AUTO, *(name for name, layout in LAYOUTS.items() if layout.packing is not None))
 """What `Client` takes as its layout."""
 
+_MAX_SCORE_VALUES = 1 << 29  # of 8 bytes, that one call returns
 _MAX_ROW_COUNTS = 1024  # numbers of rows whose codec is kept
 
 
@@ -46,9 +58,10 @@ class Session:
         seeded: upload ciphertexts of half the size; None for those layouts whose default it is.
         connections: how many connections to use; None for as many as the service suggests.
         encrypt_processes: encrypt batches in so many processes beside this one.
+        expect: a digest of the model, or the path of a file of its pin; None for any model.
 
     Raises:
-        InputError: there is no such layout, or a number is too small.
+        InputError: there is no such layout, a number is too small, or there is no such pin.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class Session:
         seeded: bool | None,
         connections: int | None,
         encrypt_processes: int,
+        expect: str | Path | None = None,
     ) -> None:
         if layout not in LAYOUT_CHOICES:
             raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUT_CHOICES)}")
@@ -69,6 +83,8 @@ class Session:
             raise InputError(f"connections must be at least 1, not {connections}")
         if encrypt_processes < 0:
             raise InputError(f"encrypt_processes must be at least 0, not {encrypt_processes}")
+        self._pin = None if expect is None else Pin.read(expect)
+        self._is_pinned = self._pin is not None
         self._model_name = model_name
         self._layout = LAYOUTS.get(layout)
         self._parameter_set = parameter_set
@@ -97,10 +113,17 @@ class Session:
             yield Exclusive("model", self._ask_first())
         return self._known_model
 
-    def list_models(self, page_token: str) -> Operation[tuple[list[Model], str]]:
-        """Return a page of the models that the service lists, and the token of the next page."""
-        page = yield Call("list_models", model_pb2.ListModelsRequest(page_token=page_token), is_first_contact=True)
-        return list(map(model_from_proto, page.models)), page.next_page_token
+    def list_models(self, listing: Listing) -> Operation[list[Model]]:
+        """Return the next page of the models that the service lists."""
+        request = model_pb2.ListModelsRequest(page_token=listing.page_token)
+        page = yield Call("list_models", request, is_first_contact=True)
+        listing.receive(
+            [model.name for model in page.models],
+            page.next_page_token,
+            byte_count=page.ByteSize(),
+            value_count=sum(model.input.feature_count + model.output.score_count for model in page.models),
+        )
+        return list(map(model_from_proto, page.models))
 
     @property
     def _known_model(self) -> Model:
@@ -125,7 +148,11 @@ class Session:
     def _ask(self, name: str, *, is_first_contact: bool = False) -> Operation[None]:
         response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
         model = model_from_proto(response.model)
+        if name and model.name != name:
+            raise ParameterError(f"the service described model {model.name!r} in place of {name!r}")
         model.check_requirements()
+        if self._pin is not None:
+            self._pin.check(model)
         with self._lock:  # the secret keys stay, as offers of the new model may use them
             self._known = model
             self._codecs.clear()
@@ -221,6 +248,10 @@ class Session:
         row_count = len(rows)
         if row_count == 0:
             return Scored(model.output, np.empty((0, model.output.score_count)))
+        if row_count * model.output.score_count > _MAX_SCORE_VALUES:
+            raise ParameterError(
+                f"{row_count} rows of {model.output.score_count} scores are too many to return at once: use stream"
+            )
         codec = self._codecs_by_rows.get(row_count) or self.codec(row_count)
         quantized, rows_per_item = codec.quantize(rows, clip=self._clip), codec.offer.rows_per_item
         if codec.key_id not in self._registered_key_ids:

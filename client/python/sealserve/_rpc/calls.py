@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.status import typed_error
+from sealserve._rpc.status import FailedCall, typed_error
 from sealserve.errors import ReplyError
 from sealserve.protocol.item import EncryptedReply, EncryptedScores, ItemHeader
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
@@ -22,7 +22,7 @@ def call_once(method: Callable[..., Any], request: Any, timeout_seconds: float) 
     try:
         return method(request, timeout=timeout_seconds)
     except grpc.RpcError as error:
-        raise typed_error(error) from error
+        raise typed_error(error) from FailedCall(error)
 
 
 def send_item(
@@ -32,6 +32,7 @@ def send_item(
     *,
     header: ItemHeader,
     piece_count: int,
+    max_piece_bytes: int,
     in_one_message: bool,
 ) -> EncryptedReply:
     """Send an item in a call of its own and return the reply.
@@ -42,13 +43,14 @@ def send_item(
         timeout_seconds: how long the reply may take.
         header: the item's.
         piece_count: the number of pieces of the reply.
+        max_piece_bytes: the most bytes of such a piece.
         in_one_message: whether the item and its reply travel in one message each way.
 
     Raises:
-        ReplyError: the reply has another number of pieces.
+        ReplyError: the reply has another number of pieces, or a piece is too long.
         SealserveError: the call or the item failed.
     """
-    sent = _SentItem(header, piece_count)
+    sent = _SentItem(header, piece_count, max_piece_bytes)
     counted = sent.count(requests)
     try:
         if in_one_message:
@@ -61,7 +63,7 @@ def send_item(
         finally:
             call.cancel()  # an item that was refused is not sent to its end
     except grpc.RpcError as error:
-        raise typed_error(error) from error
+        raise typed_error(error) from FailedCall(error)
     return sent.reply
 
 
@@ -72,10 +74,11 @@ async def send_item_async(
     *,
     header: ItemHeader,
     piece_count: int,
+    max_piece_bytes: int,
     in_one_message: bool,
 ) -> EncryptedReply:
     """Do what `send_item` does, for asyncio."""
-    sent = _SentItem(header, piece_count)
+    sent = _SentItem(header, piece_count, max_piece_bytes)
     counted = sent.count(requests)
     try:
         if in_one_message:
@@ -88,16 +91,17 @@ async def send_item_async(
         finally:
             call.cancel()
     except grpc.RpcError as error:
-        raise typed_error(error) from error
+        raise typed_error(error) from FailedCall(error)
     return sent.reply
 
 
 class _SentItem:
     """An item in a call of its own: the bytes of its messages, and its reply so far."""
 
-    def __init__(self, header: ItemHeader, piece_count: int) -> None:
+    def __init__(self, header: ItemHeader, piece_count: int, max_piece_bytes: int) -> None:
         self._header = header
         self._piece_count = piece_count
+        self._max_piece_bytes = max_piece_bytes
         self._request_bytes = self._reply_bytes = 0
         self._server_seconds = 0.0
         self._scores: list[EncryptedScores] = []
@@ -123,12 +127,14 @@ class _SentItem:
         """Add a response.
 
         Raises:
-            ReplyError: there are more pieces than there should be.
+            ReplyError: there are more pieces than there should be, or one is too long.
         """
         self._reply_bytes += response.ByteSize()
-        self._scores += scores_from_proto(response.scores)
         self._server_seconds += response.done.server_seconds
-        if len(self._scores) > self._piece_count:  # a malicious service might never stop
+        pieces = scores_from_proto(response.scores)
+        self._scores += pieces
+        # A malicious service might never stop.
+        if len(self._scores) > self._piece_count or any(p.byte_count > self._max_piece_bytes for p in pieces):
             raise ReplyError
 
     @property

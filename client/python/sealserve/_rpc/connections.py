@@ -12,7 +12,7 @@ import grpc
 
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION, RetryBudget
-from sealserve._rpc.status import typed_error
+from sealserve._rpc.status import FailedCall, typed_error
 from sealserve.errors import SealserveError
 
 C = TypeVar("C")
@@ -126,7 +126,7 @@ async def call_async(
 def _handle_failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
     """Replace the connection of a failed call if another may help, and return the typed error."""
     failure = typed_error(error)
-    failure.__cause__ = error
+    failure.__cause__ = FailedCall(error)
     if isinstance(failure, ON_ANOTHER_CONNECTION):
         connections.replace(connection)
     return failure

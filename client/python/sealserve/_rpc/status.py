@@ -6,6 +6,7 @@ import grpc
 from google.rpc.status_pb2 import Status
 
 from sealserve import errors
+from sealserve.protocol.text import MAX_MESSAGE_CHARACTERS, printable
 from sealserve.protocol.wire import error_from_proto
 from sealserve.v1 import errors_pb2
 
@@ -17,9 +18,29 @@ _BROKEN_STREAM = ("RST_STREAM", "Stream removed", "Internal error from Core")
 _REFUSED_SECONDS = 1.0
 
 
+class FailedCall(grpc.RpcError):
+    """A failed call as the cause of a typed error: its status, with a text that is safe to show.
+
+    gRPC's own error is not: a traceback would print the service's text as it is.
+    """
+
+    def __init__(self, error: Any) -> None:
+        self._code, self._details = error.code(), _details(error)
+        super().__init__(f"{self._code}: {self._details}")
+
+    def code(self) -> grpc.StatusCode:
+        """Return gRPC's status code."""
+        code: grpc.StatusCode = self._code
+        return code
+
+    def details(self) -> str:
+        """Return the text of the status, printable."""
+        return self._details
+
+
 def typed_error(error: Any) -> errors.SealserveError:
     """Return the typed error that a failed call (grpc.RpcError) carries, or that of its status."""
-    code, details = error.code(), error.details() or ""
+    code, details = error.code(), _details(error)
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     if detail := _detail(packed):
         return error_from_proto(detail)
@@ -33,6 +54,10 @@ def typed_error(error: Any) -> errors.SealserveError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineError("the answer did not come within timeout_seconds")
     return errors.CallError(f"the call failed with {code.name}: {details}")
+
+
+def _details(error: Any) -> str:
+    return printable(error.details() or "", MAX_MESSAGE_CHARACTERS)
 
 
 def _detail(value: bytes) -> errors_pb2.Error | None:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sealserve._codec.batches import Batch, FinishedBatch
+from sealserve._codec.offers import MAX_REPLY_BYTES
 from sealserve._rpc.retry import BROKEN, BUSY, CHANGED, MAX_CHANGES, delay_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import DeadlineError, DrainingError, ItemTimeoutError, ReplyError, SealserveError
@@ -49,7 +50,9 @@ class Schedule:
     Args:
         limits: the service's.
         slots: how many streams are open at a time.
-        timeout_seconds: how long there may be no progress before the call fails.
+        timeout_seconds: how long there may be no progress before the call fails. Progress is an
+            item that is finished, or a message that is sent. It is not a message that arrives: a
+            hostile service could send empty ones for ever.
         now: the time.
     """
 
@@ -96,13 +99,13 @@ class Schedule:
 
     def open_stream(self, slot: Slot, now: float) -> Stream:
         """Add a stream in a slot."""
-        stream = self._streams[slot.number] = Stream(slot, now)
+        stream = self._streams[slot.number] = Stream(slot, now, MAX_REPLY_BYTES // len(self.slots))
         return stream
 
     def assign_to_stream(self, stream: Stream, now: float) -> None:
         """Give the slot of a stream a batch to send next, if the stream has room for one."""
         slot = stream.slot
-        if stream.has_room(0 if slot.next_batch is None else slot.next_batch.batch.held_bytes, self._max_items):
+        if stream.has_room(None if slot.next_batch is None else slot.next_batch.batch, self._max_items):
             self.assign(slot, now)
         else:
             slot.wants_batch = False
@@ -112,7 +115,7 @@ class Schedule:
         pending = stream.slot.next_batch
         if pending is None or not stream.slot.is_ready(now):
             return None
-        return pending if stream.has_room(pending.batch.held_bytes, self._max_items) else None
+        return pending if stream.has_room(pending.batch, self._max_items) else None
 
     def renew(self, stream: Stream, batches: Sequence[Batch]) -> list[FinishedBatch]:
         """Replace the stale next batch of a stream by the batches that were made of its rows.
@@ -144,12 +147,12 @@ class Schedule:
         stream.slot.next_batch = None
         return stream.add_item(pending, now)
 
-    def continue_item(self, stream: Stream, now: float, *, is_long: bool) -> None:
+    def continue_item(self, stream: Stream, item_id: int, now: float, *, is_long: bool) -> None:
         """Note that a message of an item is about to be sent.
 
         While a long item is sent, the next batch is already taken from the source.
         """
-        stream.last_progress = now
+        stream.note_sent(item_id, now)
         stream.slot.wants_batch = is_long and not self._requeued
 
     # Receiving
@@ -162,7 +165,6 @@ class Schedule:
         Raises:
             ReplyError: the response breaks the protocol.
         """
-        stream.last_progress = now
         if response.HasField("window"):
             stream.window_bytes = response.window.max_bytes_in_flight
         item = stream.items.get(response.item_id)
@@ -171,15 +173,17 @@ class Schedule:
         if response.HasField("scores"):
             if response.scores.first_index != len(item.reply):
                 raise ReplyError
-            item.reply += scores_from_proto(response.scores)
-            if len(item.reply) > item.pending.batch.polynomials:
+            pieces, batch = scores_from_proto(response.scores), item.pending.batch
+            item.reply += pieces
+            is_too_long = any(piece.byte_count > batch.max_piece_bytes for piece in pieces)
+            if is_too_long or len(item.reply) > batch.polynomials:
                 raise ReplyError
         if response.WhichOneof("end") is None:
             return None
         stream.remove_item(response.item_id)
         if response.HasField("error"):
             return self._handle_item_error(stream, item.pending, error_from_proto(response.error), now)
-        self._record_progress(stream.slot, now)
+        self._record_progress(stream, now)
         stream.slot.max_items = min(stream.slot.max_items + 1, self._max_items)
         return FinishedBatch(item.pending.batch, item.reply)
 
@@ -226,7 +230,7 @@ class Schedule:
         """
         if not self._has_work:
             return None
-        progress = [stream.last_progress for stream in self._streams.values() if stream.items]
+        progress = [stream.last_counted for stream in self._streams.values() if stream.items]
         end = max(self._last_progress, *progress, 0.0) + self._timeout_seconds
         is_hopeless = not progress and all(slot.paused_until > end for slot in self.slots)
         if now <= end and not is_hopeless:
@@ -278,7 +282,7 @@ class Schedule:
             stream.is_draining |= isinstance(error, DrainingError)
             self._pause(stream.slot, error, now)
             return self._retry(pending, error, now)
-        self._record_progress(stream.slot, now)
+        self._record_progress(stream, now)
         return FinishedBatch(pending.batch, error)
 
     def _retry(self, pending: PendingBatch, error: SealserveError, now: float) -> FinishedBatch | None:
@@ -302,8 +306,8 @@ class Schedule:
             slot.failures += 1
             slot.paused_until = now + delay_seconds(error, slot.failures)
 
-    def _record_progress(self, slot: Slot, now: float) -> None:
-        self._last_progress = now
+    def _record_progress(self, stream: Stream, now: float) -> None:
+        self._last_progress = stream.last_progress = now
         self._has_extended_timeout = False
         self._last_failure = None
-        slot.failures = 0
+        stream.slot.failures = 0

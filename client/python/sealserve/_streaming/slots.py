@@ -1,10 +1,14 @@
 """Slots and their streams: the next batch of a slot, and the room of a stream. No I/O."""
 
+import math
 from dataclasses import dataclass, field
 
 from sealserve._codec.batches import Batch
 from sealserve.errors import ServiceError
 from sealserve.protocol.item import EncryptedScores
+
+# A hostile service could let an item fail again and again, each time shortly before the timeout.
+_COUNTED_ATTEMPTS = 3
 
 
 @dataclass(eq=False)
@@ -65,29 +69,45 @@ class Stream:
     Attributes:
         slot: the slot that it is in.
         window_bytes: how many bytes its items may count. None until the service has said it.
-        last_progress: the time at which a message was last received or sent.
+        last_progress: the time at which it was opened, a message was last sent on it, or an item of
+            it was last finished. That a message arrives is no progress.
+        last_counted: the time at which it last sent a message that counts for the caller's timeout.
+            The messages of an item count, unless it was sent too often before.
         is_read: whether its messages are being read.
         has_ended: whether nothing more can be sent.
         is_draining: whether the service's process is stopping, so that no more items are sent.
         items: the open items, by id.
     """
 
-    def __init__(self, slot: Slot, now: float) -> None:
+    def __init__(self, slot: Slot, now: float, max_reply_bytes: int) -> None:
         self.slot = slot
         self.window_bytes: int | None = None
         self.last_progress = now
+        self.last_counted = -math.inf
         self.is_read = True
         self.has_ended = False
         self.is_draining = False
         self.items: dict[int, OpenItem] = {}
         self._last_id = 0
         self._held_bytes = 0
+        self._max_reply_bytes = max_reply_bytes
+        self._reply_bytes = 0  # that its items may have
 
-    def has_room(self, held_bytes: int, max_items: int) -> bool:
-        """Whether an item may be sent: it fits into the window, or it is the only one."""
+    def has_room(self, batch: Batch | None, max_items: int) -> bool:
+        """Whether an item may be sent: it is the only one, or there is room for it.
+
+        There is room in the service's window, and in the client's memory for the reply.
+
+        Args:
+            batch: the item's; None if it is not known yet.
+            max_items: how many items may be open.
+        """
         if self.window_bytes is None or self.has_ended or self.is_draining:
             return False
-        fits = self._held_bytes + held_bytes <= self.window_bytes
+        fits = batch is None or (
+            self._held_bytes + batch.held_bytes <= self.window_bytes
+            and self._reply_bytes + _reply_bytes(batch) <= self._max_reply_bytes
+        )
         return not self.items or (fits and len(self.items) < min(max_items, self.slot.max_items))
 
     def is_open(self, item_id: int) -> bool:
@@ -99,11 +119,24 @@ class Stream:
         self._last_id += 1
         self.items[self._last_id] = OpenItem(pending)
         self._held_bytes += pending.batch.held_bytes
-        self.last_progress = now
+        self._reply_bytes += _reply_bytes(pending.batch)
+        self.note_sent(self._last_id, now)
         return self._last_id
+
+    def note_sent(self, item_id: int, now: float) -> None:
+        """Note that a message of an item is about to be sent."""
+        self.last_progress = now
+        item = self.items.get(item_id)
+        if item is not None and item.pending.failures + item.pending.changes < _COUNTED_ATTEMPTS:
+            self.last_counted = now
 
     def remove_item(self, item_id: int) -> OpenItem:
         """Remove an item and return it."""
         removed = self.items.pop(item_id)
         self._held_bytes -= removed.pending.batch.held_bytes
+        self._reply_bytes -= _reply_bytes(removed.pending.batch)
         return removed
+
+
+def _reply_bytes(batch: Batch) -> int:
+    return batch.polynomials * batch.max_piece_bytes

@@ -24,7 +24,7 @@ from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
 from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
-from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError
+from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError, UnexpectedModelError
 from sealserve.protocol.model import Limits
 
 
@@ -270,7 +270,7 @@ class AsyncScoreStream:
         parts = enumerate(item_messages(item_id, pending.batch.codec.encrypt(pending.batch.quantized)))
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             number, message = part
-            self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
+            self._schedule.continue_item(stream, item_id, time.monotonic(), is_long=number > 0)
             if not stream.is_open(item_id):
                 return
             self._wake_source_reader()
@@ -279,7 +279,7 @@ class AsyncScoreStream:
     async def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
         try:
             renewed = await self._renew_batch(batch, stale)
-        except TransportError:
+        except (TransportError, UnexpectedModelError):  # another batch would meet it, too
             raise
         except SealserveError as error:
             finished = self._count(self._schedule.fail(stream, error))

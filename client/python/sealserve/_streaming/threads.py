@@ -24,7 +24,7 @@ from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
 from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
-from sealserve.errors import SealserveError, ServiceError, TransportError
+from sealserve.errors import SealserveError, ServiceError, TransportError, UnexpectedModelError
 from sealserve.protocol.model import Limits
 from sealserve.v1 import prediction_pb2
 
@@ -301,7 +301,7 @@ class ScoreStream:
             with self._changed:
                 if self._is_closed:
                     return
-                self._schedule.continue_item(stream, time.monotonic(), is_long=number > 0)
+                self._schedule.continue_item(stream, item_id, time.monotonic(), is_long=number > 0)
                 if not stream.is_open(item_id):
                     return
                 self._wake_source_reader()
@@ -312,7 +312,7 @@ class ScoreStream:
         failure: SealserveError | None = None
         try:
             renewed = self._renew_batch(batch, stale)
-        except TransportError:
+        except (TransportError, UnexpectedModelError):  # another batch would meet it, too
             raise
         except SealserveError as error:
             failure = error

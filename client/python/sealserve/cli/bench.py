@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve import __version__
-from sealserve.cli.command import Command, add_service_options, credentials
+from sealserve.cli.command import Command, add_expect_option, add_service_options, credentials
 from sealserve.errors import InputError, TransportError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _REFRESH_SECONDS = 1.0
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     add_service_options(parser)
+    add_expect_option(parser)
     parser.add_argument("--model", default="", metavar="NAME", help="may be left out if the service has one only")
     parser.add_argument(
         "--layout", default="row", metavar="LAYOUT", help="row: single rows; column: batches (%(default)s)"
@@ -85,6 +86,7 @@ def run(arguments: Namespace) -> int:
         layout=arguments.layout,
         timeout_seconds=arguments.timeout,
         seeded=arguments.seeded or None,
+        expect=arguments.expect,
     ) as client:
         offer = client.offer()
         row_count = arguments.rows or offer.layout.default_rows_per_item or offer.rows_per_item

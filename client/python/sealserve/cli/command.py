@@ -64,6 +64,15 @@ def add_service_options(parser: ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", help="plaintext, even to another machine")
 
 
+def add_expect_option(parser: ArgumentParser) -> None:
+    """Add --expect."""
+    parser.add_argument(
+        "--expect",
+        metavar="FILE|DIGEST",
+        help="refuse any other model than the one that `sealserve models show --save FILE` saved",
+    )
+
+
 def credentials(arguments: Namespace) -> "Credentials":
     """Read certificates and the token. A flag takes precedence over its variable.
 

@@ -27,7 +27,8 @@ def run(arguments: Namespace) -> int:
         except grpc.RpcError as error:
             print(error.code().name)
             return 1
-    print(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+    names = health_pb2.HealthCheckResponse.ServingStatus
+    print(names.Name(response.status) if response.status in names.values() else "UNKNOWN")
     return int(response.status != health_pb2.HealthCheckResponse.SERVING)
 
 

@@ -5,10 +5,12 @@ import json
 import math
 from argparse import ArgumentParser, Namespace
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.he.parameters import Scheme
+from sealserve.protocol.text import printable_list
 
 if TYPE_CHECKING:
     from sealserve.protocol.model import Model, Offer
@@ -29,6 +31,9 @@ def configure(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="a line for each model")
     showing = actions.add_parser("show", help="everything about one model")
+    showing.add_argument(
+        "--save", type=Path, metavar="FILE", help="save what --expect compares: columns, grid and labels"
+    )
     showing.add_argument("model", nargs="?", default="", metavar="NAME", help="may be left out if there is one only")
     for action, act in ((listing, _list), (showing, _show)):
         add_service_options(action)
@@ -46,14 +51,14 @@ def run(arguments: Namespace) -> int:
         credentials=credentials(arguments),
         timeout_seconds=arguments.timeout,
     ) as client:
-        arguments.action(client, arguments.json)
+        arguments.action(client, arguments)
     return 0
 
 
-def _list(client: Any, as_json: bool) -> None:
+def _list(client: Any, arguments: Namespace) -> None:
     models = list(client.models())
-    if as_json:
-        print(json.dumps([as_dict(model) for model in models], indent=2))
+    if arguments.json:
+        print(json.dumps([_with_pin(model) for model in models], indent=2))
         return
     print(f"{'NAME':<20} {'FEATURES':>8} {'SCORES':>6}  {'TASK':<14} PARAMETER SETS")
     for model in models:
@@ -66,8 +71,22 @@ def _list(client: Any, as_json: bool) -> None:
         )
 
 
-def _show(client: Any, as_json: bool) -> None:
-    print(json.dumps(as_dict(client.model), indent=2) if as_json else describe(client.model))
+def _show(client: Any, arguments: Namespace) -> None:
+    from sealserve.protocol.pin import Pin
+
+    model, pin = client.model, Pin.of(client.model)
+    if arguments.save:
+        pin.save(arguments.save)
+    if arguments.json:
+        print(json.dumps(_with_pin(model), indent=2))
+    else:
+        print(describe(model), f"{'pin':<28} {pin.digest}", sep="\n")
+
+
+def _with_pin(model: "Model") -> dict[str, Any]:
+    from sealserve.protocol.pin import Pin
+
+    return {**as_dict(model), "pin": Pin.of(model).digest}
 
 
 def as_dict(value: Any) -> Any:
@@ -93,13 +112,13 @@ def as_dict(value: Any) -> Any:
 def describe(model: "Model") -> str:
     """Describe a model and the costs of its offers."""
     grid, output = model.grid, model.output
-    names = ", ".join(model.schema.column_names[:8]) + (", ..." if len(model.schema.column_names) > 8 else "")
+    names = printable_list(model.schema.column_names, 8)
     lines = [
         ("name", model.name),
         ("version", model.version),
         ("config", model.config_id),
         ("task", f"{output.task.value}, {output.score_count} scores, link {output.link.value}"),
-        ("labels", ", ".join(map(str, output.classes[:20])) + (", ..." if len(output.classes) > 20 else "") or "none"),
+        ("labels", printable_list(output.classes, 20) or "none"),
         ("features", f"{model.schema.column_count}" + (f": {names}" if names else "")),
         ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
     ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sealserve.cli.command import Command, add_service_options, credentials
+from sealserve.cli.command import Command, add_expect_option, add_service_options, credentials
 from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _SHOWN_ERRORS = 5
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     add_service_options(parser)
+    add_expect_option(parser)
     parser.add_argument("--model", default="", metavar="NAME", help="may be left out if the service has one only")
     parser.add_argument("--input", type=Path, required=True, metavar="X.npy|X.csv", help="rows of features")
     parser.add_argument(
@@ -79,6 +80,7 @@ def run(arguments: Namespace) -> int:
         connections=arguments.connections,
         seeded=arguments.seeded or None,
         encrypt_processes=arguments.encrypt_processes,
+        expect=arguments.expect,
     ) as client:
         _check_columns(names, rows.shape, client.model)
         if key_file and key is None:
@@ -188,7 +190,7 @@ class PredictionRun:
         for index, prediction in self._predict(0):
             ahead[index] = prediction
             while due in ahead:
-                write_lines(np.array([ahead.pop(due)]), sys.stdout)
+                write_lines(np.array([ahead.pop(due)]), sys.stdout, is_shown=True)
                 due += 1
         self._raise_if_failed("the output ends before the first of them")
 

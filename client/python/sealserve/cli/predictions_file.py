@@ -4,12 +4,14 @@ An interrupted run can be continued.
 """
 
 import contextlib
+import csv
 import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.errors import InputError
+from sealserve.protocol.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,16 +104,28 @@ class PredictionsFile:
             table = self._path.with_name(f".{self._path.name}.table")
             with contextlib.ExitStack() as failing:
                 failing.callback(table.unlink, missing_ok=True)
-                with table.open("w") as file:
+                with table.open("w", newline="", encoding="utf-8") as file:
                     for first in range(0, len(self._predictions), _ROWS_A_BLOCK):
                         write_lines(self._predictions[first : first + _ROWS_A_BLOCK], file)
                 table.replace(self._path)
         self.discard()
 
 
-def write_lines(predictions: "NDArray[Any]", file: Any) -> None:
-    """Write predictions (rows,) or (rows, columns): a line a row, with commas between columns."""
+def write_lines(predictions: "NDArray[Any]", file: Any, *, is_shown: bool = False) -> None:
+    """Write predictions (rows,) or (rows, columns): a line a row, with commas between columns.
+
+    Labels that are strings are the service's text: they are quoted where CSV needs it.
+
+    Args:
+        predictions: labels, scores or probabilities.
+        file: an open text file.
+        is_shown: whether people may see the file as it is, so that labels must be printable.
+    """
     import numpy as np
 
     table = predictions if predictions.ndim == 2 else predictions[:, None]
-    np.savetxt(file, table, "%.17g" if predictions.dtype.kind == "f" else "%s", ",")
+    if predictions.dtype.kind != "U":
+        np.savetxt(file, table, "%.17g" if predictions.dtype.kind == "f" else "%s", ",")
+        return
+    shown = (map(printable, row) for row in table.tolist())
+    csv.writer(file, lineterminator="\n").writerows(shown if is_shown else table.tolist())

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.client import Client, EncryptedItem
+from sealserve.errors import InputError
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import EncryptedReply
 
@@ -14,6 +15,7 @@ from sealserve.protocol.item import EncryptedReply
 # rows would fill the memory.
 _MAX_ITEMS = 16
 _MAX_FEATURES = 1 << 22
+_MAX_FEATURES_AN_ITEM = 1 << 28  # of 8 bytes; a hostile service may publish any numbers
 
 
 def random_rows(grid: InputGrid, count: int, seed: int) -> NDArray[np.int64]:
@@ -34,6 +36,9 @@ class LoadItems:
         replay: how many items to encrypt beforehand and send in turn. 0: encrypt an item for each
             call, and decrypt its reply.
         seed: the seed of the random rows.
+
+    Raises:
+        InputError: an item would have more features than fit into memory.
     """
 
     def __init__(self, client: Client, row_count: int, *, replay: int = 0, seed: int = 0) -> None:
@@ -41,6 +46,8 @@ class LoadItems:
         self.row_count = row_count
         self.is_replayed = replay > 0
         grid = client.model.grid
+        if row_count * grid.feature_count > _MAX_FEATURES_AN_ITEM:
+            raise InputError(f"an item of {row_count} rows of {grid.feature_count} features is too large: use fewer")
         item_count = replay or max(1, min(_MAX_ITEMS, _MAX_FEATURES // (row_count * grid.feature_count)))
         rows = random_rows(grid, row_count * item_count, seed)
         self.items: list[EncryptedItem] = [

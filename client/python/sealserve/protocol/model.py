@@ -19,6 +19,7 @@ CAPABILITIES: frozenset[str] = frozenset()
 """The capabilities of this version that a model may require. See Model.requires in model.proto."""
 
 _NAMED_REQUIREMENTS, _NAME_CHARACTERS = 3, 40  # in an error text, as a service may publish any
+_SEAL_HEADER_BYTES = 256  # at most, with its members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,11 @@ class Offer:
     observed_error: ObservedError | None
     cost: Cost
     required_key: KeyKind | None = None
+
+    @property
+    def max_piece_bytes(self) -> int:
+        """The most bytes of a piece of a reply: two polynomials and SEAL's header."""
+        return 2 * self.parameters.parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)

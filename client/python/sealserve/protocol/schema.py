@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import FeatureCountError, FeatureNameError, InputError
+from sealserve.protocol.text import printable_list
 
 __all__ = ["Schema"]
+
+_SHOWN_NAMES = 100
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Schema:
             FeatureNameError: they are not the model's, in the model's order.
         """
         if self.column_names and len(names) and tuple(map(str, names)) != self.column_names:
-            raise FeatureNameError(f"the columns must be, in this order: {', '.join(self.column_names)}")
+            needed = printable_list(self.column_names, _SHOWN_NAMES)
+            raise FeatureNameError(f"the columns must be, in this order: {needed}")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Check the shape of rows.

@@ -38,6 +38,7 @@ def test_a_chunk_has_a_megabyte_or_some_ciphertexts_or_what_the_limit_allows(
         ciphertexts=ciphertexts,
         byte_count=len(ciphertexts) * ciphertext_bytes,
         piece_count=1,
+        max_piece_bytes=1,
         fits_a_message=False,
         max_message_bytes=max_message_bytes,
     )

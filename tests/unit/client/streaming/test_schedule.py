@@ -83,7 +83,7 @@ def sendable(schedule: Schedule, stream: Stream, now: float) -> PendingBatch | N
 
 def goes_on(schedule: Schedule, stream: Stream, item_id: int, now: float, *, is_long: bool) -> bool:
     """Whether the next message of an item is to be sent, which is noted."""
-    schedule.continue_item(stream, now, is_long=is_long)
+    schedule.continue_item(stream, item_id, now, is_long=is_long)
     return stream.is_open(item_id)
 
 
@@ -472,6 +472,71 @@ def test_a_long_item_that_moves_is_not_late() -> None:
     for now in range(0, 100, 5):
         assert goes_on(schedule, stream, item_id, now, is_long=True)
         assert schedule.timeout_error(now + 5) is None
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(),
+        Response(window=prediction_pb2.Window(max_bytes_in_flight=1)),
+        Response(item_id=1),
+        Response(item_id=1, scores=prediction_pb2.ScoreGroup()),
+        Response(item_id=99, done=prediction_pb2.ItemDone()),
+        refused(1, STALE),
+        refused(1, BUSY),
+    ],
+    ids=["empty", "a window", "of an item", "no scores", "of no item", "stale", "busy"],
+)
+def test_a_message_that_arrives_is_no_progress(response: Response) -> None:
+    schedule = schedule_of(2)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.receive(stream, response, TIMEOUT)
+    assert schedule.timeout_error(TIMEOUT + 1) is not None
+    assert stream.last_progress == 0.0
+
+
+def test_an_item_that_is_sent_again_and_again_is_no_progress() -> None:
+    schedule, now, counted = schedule_of(1), 0.0, list[bool]()
+    for _ in range(6):
+        stream = opened(schedule, now=now)
+        sent(schedule, stream, now)
+        counted.append(schedule.timeout_error(now) is None)
+        now += TIMEOUT - 1
+        schedule.end_stream(stream, BREAKS[0], now)
+        now = max(now, stream.slot.paused_until)
+    assert counted == [True, True, True, False, False, False]
+
+
+def test_no_more_replies_are_awaited_than_memory_takes() -> None:
+    reply_bytes = batch(0).polynomials * batch(0).max_piece_bytes
+    schedule = schedule_of(5)
+    stream = Stream(schedule.slots[0], 0.0, 2 * reply_bytes)
+    stream.window_bytes = 1 << 40
+    stream.slot.max_items = 10
+    room = list[bool]()
+    for index in range(3):
+        room.append(stream.has_room(batch(index), 10))
+        stream.add_item(PendingBatch(batch(index)), 0.0)
+    assert room == [True, True, False]
+    stream.remove_item(1)
+    stream.remove_item(2)
+    assert stream.has_room(batch(3), 10)
+
+
+def test_a_piece_that_is_too_long_breaks_the_protocol() -> None:
+    most = batch(0).max_piece_bytes
+    for byte_count, is_refused in ((most, False), (most + 1, True)):
+        schedule = schedule_of(1)
+        stream = opened(schedule)
+        sent(schedule, stream)
+        scores = prediction_pb2.EncryptedScores(residues=prediction_pb2.Residues(c0=b"0", c1=bytes(byte_count - 1)))
+        response = Response(item_id=1, scores=prediction_pb2.ScoreGroup(scores=[scores]))
+        if is_refused:
+            with pytest.raises(errors.ReplyError):
+                schedule.receive(stream, response, 0.0)
+        else:
+            assert schedule.receive(stream, response, 0.0) is None
 
 
 def stuck_and_good() -> tuple[Schedule, Stream, Stream]:

@@ -3,12 +3,13 @@
 What nobody uses any more is freed.
 """
 
+import dataclasses
 import weakref
 
 import numpy as np
 import pytest
 
-from sealserve.errors import ModelNotFoundError
+from sealserve.errors import ModelNotFoundError, PlanError
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
 from tests.support.serving import linear, served
@@ -66,3 +67,17 @@ def test_an_old_model_is_gone_when_nobody_uses_it() -> None:
     assert model() is in_use
     del in_use
     assert (model(), engine()) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "text"),
+    [
+        ("line", ("a", "a"), "two columns have one name"),
+        ("line", ("a", "x" * 5000), "the name of a column has more than"),
+        ("li\x1bne", ("a", "b"), "cannot be shown"),
+    ],
+)
+def test_a_model_that_clients_would_refuse_is_not_served(name: str, columns: tuple[str, ...], text: str) -> None:
+    with pytest.raises(PlanError, match=text):
+        served(name, dataclasses.replace(linear([[1.0, 2.0]]), feature_names=columns))
+    assert served("line", dataclasses.replace(linear([[1.0, 2.0]]), feature_names=("a", "b"))).model.name == "line"

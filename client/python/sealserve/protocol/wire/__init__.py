@@ -4,6 +4,7 @@ Besides the callers of gRPC, only this package uses protobuf. Every message may 
 conversion checks it, and builds nothing that is much larger than the message.
 """
 
+from sealserve.protocol.wire._bounds import MAX_CONNECTIONS, MAX_FEATURES, MAX_OPEN_ITEMS, MAX_SCORES
 from sealserve.protocol.wire._errors import error_from_proto, error_to_proto
 from sealserve.protocol.wire._items import (
     header_from_proto,
@@ -19,9 +20,6 @@ from sealserve.protocol.wire._keys import (
     key_to_proto,
 )
 from sealserve.protocol.wire._models import (
-    MAX_CONNECTIONS,
-    MAX_FEATURES,
-    MAX_SCORES,
     config_digest,
     model_from_proto,
     model_to_proto,
@@ -30,6 +28,7 @@ from sealserve.protocol.wire._models import (
 __all__ = [
     "MAX_CONNECTIONS",
     "MAX_FEATURES",
+    "MAX_OPEN_ITEMS",
     "MAX_SCORES",
     "config_digest",
     "error_from_proto",

@@ -7,6 +7,9 @@ from sealserve.he.parameters import Scheme
 from sealserve.protocol.key_record import KeyKind
 from sealserve.v1 import keys_pb2, parameters_pb2
 
+# A hostile peer may send 2^63 seconds, for which no lock and no event loop can wait.
+_MAX_SECONDS = 1e9
+
 _LAYOUT_NUMBERS: dict[Layout, parameters_pb2.Layout] = {
     layout: getattr(parameters_pb2, f"LAYOUT_{layout.name.upper().replace('-', '_')}") for layout in LAYOUTS.values()
 }
@@ -33,5 +36,8 @@ def kind_to_proto(kind: KeyKind | None) -> keys_pb2.KeyKind:
 
 
 def seconds(duration: Duration) -> float:
-    """Convert a duration to seconds. ToTimedelta would raise for some that a hostile peer sends."""
-    return float(duration.seconds + duration.nanos * 1e-9)
+    """Convert a duration to seconds, at most 1e9, about 32 years.
+
+    ToTimedelta would raise for some durations that a hostile peer sends.
+    """
+    return min(float(duration.seconds + duration.nanos * 1e-9), _MAX_SECONDS)

@@ -8,6 +8,7 @@ from typing import Any
 from sealserve import errors
 from sealserve.errors import CiphertextFault, KeyFault, ServiceError
 from sealserve.he.layouts import LAYOUTS
+from sealserve.protocol.text import MAX_MESSAGE_CHARACTERS, printable
 from sealserve.protocol.wire._enums import LAYOUTS_BY_NUMBER, layout_to_proto, seconds
 from sealserve.v1 import errors_pb2
 
@@ -64,10 +65,14 @@ def error_to_proto(error: ServiceError) -> errors_pb2.Error:
 
 
 def error_from_proto(message: errors_pb2.Error) -> ServiceError:
-    """Convert a message to the error of its detail; an unknown one becomes a plain ServiceError."""
+    """Convert a message to the error of its detail; an unknown one becomes a plain ServiceError.
+
+    The texts in it are made printable, because errors are shown.
+    """
     name = message.WhichOneof("detail")
     if name not in _DETAILS:
-        return ServiceError(message.message or "the service refused, and does not say why")
+        text = printable(message.message, MAX_MESSAGE_CHARACTERS)
+        return ServiceError(text or "the service refused, and does not say why")
     detail, fields = getattr(message, name), dict[str, object]()
     for field in dataclasses.fields(_DETAILS[name]):  # type: ignore[arg-type]
         if field.name.endswith("_seconds"):
@@ -78,7 +83,8 @@ def error_from_proto(message: errors_pb2.Error) -> ServiceError:
             layout = LAYOUTS_BY_NUMBER.get(detail.layout)
             fields["layout"] = layout.name if layout else ""
         else:
-            fields[field.name] = getattr(detail, field.name)
+            value = getattr(detail, field.name)
+            fields[field.name] = printable(value) if isinstance(value, str) else value
     return _DETAILS[name](**fields)
 
 

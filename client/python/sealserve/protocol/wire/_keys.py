@@ -5,6 +5,7 @@ from datetime import UTC, timedelta
 from sealserve import errors
 from sealserve.errors import ParameterError
 from sealserve.protocol.key_record import KeyHeader, KeyRecord
+from sealserve.protocol.text import printable
 from sealserve.protocol.wire._enums import KINDS, kind_to_proto, seconds
 from sealserve.v1 import keys_pb2
 
@@ -55,7 +56,7 @@ def key_to_proto(record: KeyRecord) -> keys_pb2.Key:
 
 
 def key_from_proto(message: keys_pb2.Key) -> KeyRecord:
-    """Convert a key's record.
+    """Convert a key's record. Its texts are made printable, because records are shown.
 
     Raises:
         ParameterError: this version does not know the kind, or a time is out of range.
@@ -67,10 +68,10 @@ def key_from_proto(message: keys_pb2.Key) -> KeyRecord:
     except (ValueError, OverflowError) as error:
         raise ParameterError(f"the key's times are out of range: {error}") from error
     return KeyRecord(
-        tenant=message.owner,
-        key_id=message.key_id,
+        tenant=printable(message.owner),
+        key_id=printable(message.key_id),
         kind=KINDS[message.kind],
-        parameter_set=message.parameter_set,
+        parameter_set=printable(message.parameter_set),
         byte_count=message.byte_count,
         create_time=created,
         expire_time=expires,

@@ -15,6 +15,16 @@ from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
+from sealserve.protocol.text import printable
+from sealserve.protocol.wire._bounds import (
+    MAX_CONNECTIONS,
+    MAX_OPEN_ITEMS,
+    check_counts,
+    check_identifier,
+    check_limits,
+    check_offer,
+    check_scores,
+)
 from sealserve.protocol.wire._enums import (
     KINDS,
     LAYOUTS_BY_NUMBER,
@@ -25,10 +35,6 @@ from sealserve.protocol.wire._enums import (
     seconds,
 )
 from sealserve.v1 import model_pb2, parameters_pb2
-
-MAX_FEATURES = 1 << 20
-MAX_SCORES = 1 << 16
-MAX_CONNECTIONS = 64
 
 
 def model_to_proto(model: Model) -> model_pb2.Model:
@@ -67,16 +73,13 @@ def model_from_proto(message: model_pb2.Model) -> Model:
     The caller refuses to encrypt for it: see `Model.check_requirements`.
 
     Raises:
-        ParameterError: the description contradicts itself, or an offer has less than 128 bits of
-            security.
+        ParameterError: the description contradicts itself, is out of bounds (`_bounds`), or an
+            offer has less than 128 bits of security.
     """
+    check_counts(message)
     # Without published steps the features on the grid are the columns.
     column_count = feature_count = message.input.feature_count
     score_count = message.output.score_count
-    if not (1 <= feature_count <= MAX_FEATURES and 1 <= score_count <= MAX_SCORES):
-        raise ParameterError(f"model {message.name!r} has {feature_count} features and {score_count} scores")
-    if len(message.input.feature_names) not in (0, column_count):
-        raise ParameterError(f"model {message.name!r}: as many feature names as features are needed, or none")
     try:
         grid = InputGrid.of(
             feature_count, *(_unfolded(v) for v in (message.input.minimum, message.input.maximum, message.input.step))
@@ -85,9 +88,10 @@ def model_from_proto(message: model_pb2.Model) -> Model:
     except ValueError as error:
         raise ParameterError(f"model {message.name!r}: {error}") from error
     limits = message.limits
+    check_limits(message.name, limits)
     return Model(
         name=message.name,
-        version=message.version,
+        version=printable(message.version),
         config_id=message.config_id,
         schema=Schema(column_count, tuple(message.input.feature_names)),
         grid=grid,
@@ -95,7 +99,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
         offers=tuple(_offer_from_proto(offer, score_count) for offer in message.offers if _is_known(offer)),
         limits=Limits(
             max_message_bytes=limits.max_message_bytes,
-            max_open_items=limits.max_open_items,
+            max_open_items=min(limits.max_open_items, MAX_OPEN_ITEMS),
             item_timeout_seconds=seconds(limits.item_timeout),
             window_bytes=limits.window_bytes,
             max_key_bytes=limits.max_key_bytes,
@@ -137,6 +141,8 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
         link = Link[model_pb2.Output.Link.Name(message.link).removeprefix("LINK_")]
     except (KeyError, ValueError):
         raise ValueError("its task or link function is unknown to this version: update sealserve") from None
+    if not all(math.isfinite(label) for label in message.classes.doubles.values):
+        raise ValueError("a label is infinite or no number")
     return Output(
         task,
         message.score_count,
@@ -201,7 +207,9 @@ def _is_known(message: model_pb2.Offer) -> bool:
 
 def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
     parameters = message.parameters
+    check_identifier("the name of a parameter set", parameters.parameter_set)
     name = parameters.parameter_set
+    check_offer(name, message, score_count)
     parameter_set = ParameterSet(name, parameters.poly_modulus_degree, tuple(parameters.coeff_modulus))
     if parameters.data_prime_count != len(parameter_set.data_primes):
         raise ParameterError(f"{name}: {parameters.data_prime_count} data primes; SEAL makes other numbers of these")
@@ -214,8 +222,7 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
     score_integers = score_count if scheme is Scheme.BFV else 0
     if not len(message.score_centers) == len(message.score_radii) == score_integers:
         raise ParameterError(f"{name}: {score_integers} score centers and radii are needed")
-    if any(radius < 0 or 2 * radius + 1 >= parameters.plain_modulus for radius in message.score_radii):
-        raise ParameterError(f"{name}: scores wrap around: their range is negative or wider than the plaintext modulus")
+    check_scores(name, message)
     observed = message.observed_error
     return Offer(
         layout=layout,

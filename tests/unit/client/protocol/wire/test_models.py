@@ -22,10 +22,12 @@ from tests.support.serving import linear, served
 QUICK = settings(deadline=None, max_examples=60)
 RANDOM = np.random.default_rng(12)
 
-counts = st.integers(0, 2**32 - 1)
-sizes = st.integers(0, 2**64 - 1)
+counts = st.integers(1, 2**32 - 1)
+sizes = st.integers(1, 2**48)
 texts = st.text(max_size=8)
+shown_texts = st.text(st.characters(exclude_categories=("C", "Z")), max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
+amounts = st.floats(0.0, allow_nan=False, allow_infinity=False)
 seconds = st.integers(0, 10**9).map(lambda milliseconds: milliseconds / 1000)
 FLAGS = (False, True)
 
@@ -70,29 +72,30 @@ def offers(draw: st.DrawFn, score_count: int) -> Offer:
         parms_id=draw(st.binary(min_size=32, max_size=32)),
         private_weights=draw(st.booleans()),
         rows_per_item=draw(counts),
-        classes_per_polynomial=draw(counts),
+        classes_per_polynomial=draw(st.integers(1, score_count)),
         ciphertexts_per_item=draw(counts),
-        score_scale=draw(st.floats(1e-300, 1e300)),
-        score_centers=integers(-(2**63), 2**63 - 1),
+        score_scale=draw(st.floats(1e-280, 1e300)),
+        score_centers=integers(-(2**63) + 2**50, 2**63 - 2**50),
         score_radii=integers(0, (parameters.plain_modulus - 2) // 2),
-        score_error_bound=draw(numbers),
-        input_rounding_error_bound=draw(numbers),
+        score_error_bound=draw(amounts),
+        input_rounding_error_bound=draw(amounts),
         observed_error=draw(
-            st.none() | st.builds(ObservedError, score_error=numbers, row_count=sizes, label_agreement=numbers)
+            st.none()
+            | st.builds(ObservedError, score_error=amounts, row_count=sizes, label_agreement=st.floats(0.0, 1.0))
         ),
-        cost=draw(st.builds(Cost, request_bytes=sizes, reply_bytes=sizes, server_seconds=numbers, held_bytes=sizes)),
+        cost=draw(st.builds(Cost, request_bytes=sizes, reply_bytes=sizes, server_seconds=amounts, held_bytes=sizes)),
     )
 
 
 @st.composite
 def models(draw: st.DrawFn) -> Model:
     grid, output = draw(grids()), draw(outputs())
-    names = draw(st.just([]) | st.lists(texts, min_size=grid.feature_count, max_size=grid.feature_count))
+    names = draw(st.just([]) | st.lists(texts, min_size=grid.feature_count, max_size=grid.feature_count, unique=True))
     connections = st.integers(1, wire.MAX_CONNECTIONS)
     return Model(
-        name=draw(texts),
-        version=draw(texts),
-        config_id=draw(texts),
+        name=draw(shown_texts),
+        version=draw(shown_texts),
+        config_id=draw(shown_texts),
         schema=Schema(grid.feature_count, tuple(names)),
         grid=grid,
         output=output,
@@ -101,8 +104,8 @@ def models(draw: st.DrawFn) -> Model:
             st.builds(
                 Limits,
                 max_message_bytes=counts,
-                max_open_items=counts,
-                item_timeout_seconds=seconds,
+                max_open_items=st.integers(1, wire.MAX_OPEN_ITEMS),
+                item_timeout_seconds=seconds.map(lambda value: value + 0.001),
                 window_bytes=sizes,
                 max_key_bytes=sizes,
                 suggested_connections=connections,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sealserve.errors import ParameterError
 from sealserve.protocol import wire
+from sealserve.protocol.wire import _models
 from sealserve.v1 import model_pb2
 from tests.support.serving import linear, served
 
@@ -61,6 +62,42 @@ def with_parameters(**fields: Any) -> model_pb2.Model:
 def with_labels(kind: str, labels: list[Any], task: Any = CLASSIFICATION) -> model_pb2.Model:
     message = with_output(task=task)
     put(getattr(message.output.classes, kind), values=labels)
+    return message
+
+
+def with_cost(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.offers[0].cost, **fields)
+    return message
+
+
+def with_observed(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.offers[0].observed_error, **fields)
+    return message
+
+
+def with_limits(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.limits, **fields)
+    return message
+
+
+def with_time(limit: str, seconds: int) -> model_pb2.Model:
+    message = described()
+    put(getattr(message.limits, limit), seconds=seconds, nanos=0)
+    return message
+
+
+def with_offers(count: int, score_count: int = 3) -> model_pb2.Model:
+    message = with_output(score_count=score_count)
+    message.offers.extend([message.offers[0]] * (count - len(message.offers)))
+    return message
+
+
+def named(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message, **fields)
     return message
 
 
@@ -131,6 +168,46 @@ HOSTILE = {
     "a plaintext modulus of 1": with_parameters(plain_modulus=1),
     "a plaintext modulus at the prime": with_parameters(plain_modulus=0x3FFFFFFFFED001),
     "a plaintext modulus of 64 bits": with_parameters(plain_modulus=2**64 - 1),
+    "no classes a polynomial": with_offer(classes_per_polynomial=0),
+    "more classes a polynomial than scores": with_offer(classes_per_polynomial=4),
+    "no rows an item": with_offer(rows_per_item=0),
+    "no ciphertexts an item": with_offer(ciphertexts_per_item=0),
+    "a center at the end of 64 bits": with_offer(score_centers=[2**63 - 1, 0, 0]),
+    "a center at the other end": with_offer(score_centers=[0, -(2**63), 0]),
+    "scores that are infinite": with_offer(score_scale=5e-324),
+    "a negative error bound": with_offer(score_error_bound=-1.0),
+    "an error bound that is NaN": with_offer(input_rounding_error_bound=math.nan),
+    "an infinite observed error": with_observed(score_error=math.inf),
+    "more labels that agree than rows": with_observed(label_agreement=1.5),
+    "an agreement that is NaN": with_observed(label_agreement=math.nan),
+    "a time that is NaN": with_cost(server_seconds=math.nan),
+    "a negative time": with_cost(server_seconds=-1.0),
+    "a request of no bytes": with_cost(request_bytes=0),
+    "a reply of no bytes": with_cost(reply_bytes=0),
+    "an item that nothing holds": with_cost(held_bytes=0),
+    "endless bytes of a key": with_cost(key_bytes=2**64 - 1),
+    "messages of no bytes": with_limits(max_message_bytes=0),
+    "no open items": with_limits(max_open_items=0),
+    "a window of no bytes": with_limits(window_bytes=0),
+    "an endless window": with_limits(window_bytes=2**64 - 1),
+    "no time for an item": with_time("item_timeout", 0),
+    "a negative time for an item": with_time("item_timeout", -1),
+    "a negative time without items": with_time("idle_timeout", -1),
+    "33 offers": with_offers(33),
+    "60,000 offers": with_offers(60_000),
+    "9 offers for endless scores": with_offers(9, wire.MAX_SCORES),
+    "endless labels": with_labels("integers", list(range(100_000))),
+    "a label of 5,000 bytes": with_labels("strings", ["a", "b", "c" * 5000]),
+    "a label of 2,000 wide characters": with_labels("strings", ["a", "b", "\u4e00" * 2000]),
+    "a label that is NaN": with_labels("doubles", [0.0, 1.0, math.nan]),
+    "an infinite label": with_labels("doubles", [0.0, 1.0, math.inf]),
+    "a column name of 5,000 bytes": with_input(feature_names=["a", "b", "c", "d" * 5000]),
+    "a column name twice": with_input(feature_names=["a", "b", "a", "d"]),
+    "a name with an escape sequence": named(name="\x1b[2J"),
+    "a name that reverses what follows": named(name="\u202egnp.exe"),
+    "a name of 300 characters": named(name="x" * 300),
+    "a configuration id with a line break": named(config_id="a\nb"),
+    "a parameter set with an escape sequence": with_parameters(parameter_set="\x1b]0;title\x07"),
 }
 
 
@@ -166,6 +243,41 @@ def test_a_server_cannot_make_a_client_open_endless_connections(suggested: int, 
     message = described()
     put(message.limits, suggested_connections=suggested)
     assert wire.model_from_proto(message).limits.suggested_connections == taken
+
+
+def test_no_offer_is_converted_before_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each offer costs a product of primes: 60,000 took a second and 71 MB."""
+    converted = list[object]()
+    monkeypatch.setattr(_models, "_offer_from_proto", lambda *arguments: converted.append(arguments))
+    with pytest.raises(ParameterError, match="60000 offers"):
+        wire.model_from_proto(with_offers(60_000))
+    assert converted == []
+    wire.model_from_proto(with_offers(32))
+    assert len(converted) == 32, "as many are possible"
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_radius_just_below_half_of_t_is_legal(parity: int) -> None:
+    """Honest plans use all of t."""
+    t = 1 << 30 | parity
+    message = with_offer(score_radii=[(t - 2) // 2] * 3)
+    put(message.offers[0].parameters, plain_modulus=t)
+    assert wire.model_from_proto(message).offers[0].score_radii == ((t - 2) // 2,) * 3
+
+
+@pytest.mark.parametrize(("published", "taken"), [(1, 1), (2**32 - 1, wire.MAX_OPEN_ITEMS)])
+def test_a_server_cannot_make_a_client_keep_endless_items_open(published: int, taken: int) -> None:
+    assert wire.model_from_proto(with_limits(max_open_items=published)).limits.max_open_items == taken
+
+
+def test_a_version_is_made_printable() -> None:
+    assert wire.model_from_proto(named(version="1\x1b[31m\n2")).version == "1\\x1b[31m\\n2"
+
+
+def test_names_of_columns_and_labels_stay_as_they_are() -> None:
+    names = ["a\n", "\x1b[31m", "\u202e", " b "]
+    assert wire.model_from_proto(with_input(feature_names=names)).schema.column_names == tuple(names)
+    assert wire.model_from_proto(with_labels("strings", names[:3])).output.classes == tuple(names[:3])
 
 
 # Every field in turn
@@ -219,7 +331,13 @@ def is_refused(message: Any) -> bool:
     assert 1 <= model.output.score_count <= wire.MAX_SCORES
     assert 1 <= model.limits.suggested_connections <= wire.MAX_CONNECTIONS
     assert (model.grid.levels >= 0).all()
+    assert 1 <= model.limits.max_open_items <= wire.MAX_OPEN_ITEMS
+    assert model.limits.item_timeout_seconds > 0
+    assert model.limits.idle_timeout_seconds >= 0
     for offer in model.offers:
+        assert 1 <= offer.classes_per_polynomial <= model.output.score_count
+        assert 0 <= offer.cost.server_seconds < math.inf
+        assert offer.cost.held_bytes > 0
         assert len(offer.score_radii) == len(offer.score_centers) == model.output.score_count
         assert offer.score_scale > 0
     return False

@@ -1,0 +1,277 @@
+"""Pin: what a client expects of a model's description, with a digest of it.
+
+It is the part that decides what the client encrypts and how it reads scores. A user looks at a
+description once, saves its pin, and has the client compare every later description with it. A
+service cannot then widen a range, rename a column or exchange two labels unnoticed. Pinned are the
+columns, the steps from columns to features (none are published yet), the input grid and the output.
+Not pinned is what may change without changing the meaning of a row or a score: the model's name and
+version, offers, limits, error bounds and the configuration id.
+
+The digest is the SHA-256 of an encoding that any language can write:
+
+    text     the UTF-8 bytes, after their number as uint32
+    uint32   little-endian, as are int64 and double (IEEE 754); -0.0 is written as 0.0
+    flag     one byte, 0 or 1
+
+    text     "sealserve-pin-1"
+    uint32   the number of columns
+    uint32   the number of column names: none, or one a column; then each as text
+    uint32   the number of steps: 0
+    uint32   the number of features on the grid, F
+    double   F minima, then F maxima, then F steps of the grid
+    text     the task: "regression", "classification" or "multilabel"
+    uint32   the number of scores
+    text     the link: "none", "logistic", "ovr_logistic", "softmax" or "modified_huber"
+    flag     whether predictions of a regression are scalar (Output.scalar_target)
+    flag     whether rows of zeros stay (Output.keeps_zero_rows)
+    text     the type of the labels: "none", "bool", "int", "float" or "str"
+    uint32   the number of labels; then each as flag, int64, double or text, by their type
+"""
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import InputError, UnexpectedModelError
+from sealserve.he.quantization import InputGrid
+from sealserve.protocol.model import Model
+from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.schema import Schema
+from sealserve.protocol.text import printable
+
+__all__ = ["Pin", "PinnedContent"]
+
+_FORMAT = "sealserve-pin-1"
+_MAX_FILE_BYTES = 64 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_KINDS = {bool: "bool", int: "int", float: "float", str: "str"}
+
+
+@dataclass(frozen=True)
+class PinnedContent:
+    """What is pinned of a model.
+
+    Attributes:
+        schema: the columns of a row.
+        grid: the input grid.
+        output: the meaning of the scores.
+    """
+
+    schema: Schema
+    grid: InputGrid
+    output: Output
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the canonical encoding, as 64 lower-case hexadecimal digits."""
+        return hashlib.sha256(b"".join(self._encoded())).hexdigest()
+
+    def _encoded(self) -> Iterator[bytes]:
+        schema, grid, output = self.schema, self.grid, self.output
+        yield _text(_FORMAT)
+        yield struct.pack("<2I", schema.column_count, len(schema.column_names))
+        yield from map(_text, schema.column_names)
+        yield struct.pack("<2I", 0, grid.feature_count)
+        for values in (grid.minimum, grid.maximum, grid.step):
+            yield (values + 0.0).astype("<f8").tobytes()  # -0.0 + 0.0 is 0.0
+        yield _text(output.task.value) + struct.pack("<I", output.score_count) + _text(output.link.value)
+        yield struct.pack("<2?", output.scalar_target, output.keeps_zero_rows)
+        yield _text(_kind(output.classes)) + struct.pack("<I", len(output.classes))
+        yield from map(_label, output.classes)
+
+    def difference(self, other: "PinnedContent") -> str:
+        """Say what is the first difference of another description from this one; "" if none is."""
+        expected, found = self.schema, other.schema
+        if expected.column_count != found.column_count:
+            return f"it has {found.column_count} columns, not {expected.column_count}"
+        if expected.column_names != found.column_names:
+            return _first_name(expected.column_names, found.column_names)
+        if self.grid.feature_count != other.grid.feature_count:
+            return f"it has {other.grid.feature_count} features on its grid, not {self.grid.feature_count}"
+        for what, values, others in (
+            ("minimum", self.grid.minimum, other.grid.minimum),
+            ("maximum", self.grid.maximum, other.grid.maximum),
+            ("step", self.grid.step, other.grid.step),
+        ):
+            if (at_fault := np.flatnonzero(values != others)).size:
+                k = int(at_fault[0])
+                return f"the {what} of feature {k} is {others[k]!s}, not {values[k]!s}"
+        return _output_difference(self.output, other.output)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content for JSON. A value that is equal for all features is written once."""
+        grid, output = self.grid, self.output
+        return {
+            "columns": {"count": self.schema.column_count, "names": list(self.schema.column_names)},
+            "steps": [],
+            "grid": {
+                "features": grid.feature_count,
+                "minimum": _folded(grid.minimum),
+                "maximum": _folded(grid.maximum),
+                "step": _folded(grid.step),
+            },
+            "output": {
+                "task": output.task.value,
+                "scores": output.score_count,
+                "link": output.link.value,
+                "scalar_target": output.scalar_target,
+                "keeps_zero_rows": output.keeps_zero_rows,
+                "labels": _kind(output.classes),
+                "classes": list(output.classes),
+            },
+        }
+
+    @classmethod
+    def from_json(cls, content: Any) -> "PinnedContent":
+        """Read what `to_json` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        columns, grid, output = content["columns"], content["grid"], content["output"]
+        if content["steps"]:
+            raise ValueError("it has steps, which this version does not know: update sealserve")
+        kind = next((kind for kind, name in _KINDS.items() if name == output["labels"]), None)
+        return cls(
+            Schema(int(columns["count"]), tuple(map(str, columns["names"]))),
+            InputGrid.of(int(grid["features"]), grid["minimum"], grid["maximum"], grid["step"]),
+            Output(
+                Task(output["task"]),
+                int(output["scores"]),
+                tuple(kind(label) for label in output["classes"]) if kind else (),
+                Link(output["link"]),
+                scalar_target=bool(output["scalar_target"]),
+                keeps_zero_rows=bool(output["keeps_zero_rows"]),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A model that a client expects: its digest and, if it came from a file, its content.
+
+    Attributes:
+        digest: 64 lower-case hexadecimal digits.
+        content: what the digest is of; None if only the digest is known.
+    """
+
+    digest: str
+    content: PinnedContent | None = None
+
+    @classmethod
+    def of(cls, model: Model) -> "Pin":
+        """Pin a model."""
+        content = PinnedContent(model.schema, model.grid, model.output)
+        return cls(content.digest, content)
+
+    @classmethod
+    def read(cls, expected: str | Path) -> "Pin":
+        """Read a pin: a digest of 64 hexadecimal digits, or the path of a file that `save` wrote.
+
+        Raises:
+            InputError: it is neither, or the file's content does not have the file's digest.
+        """
+        if isinstance(expected, str) and _DIGEST.fullmatch(expected.lower()):
+            return cls(expected.lower())
+        path = Path(expected)
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_FILE_BYTES + 1)
+            if len(data) > _MAX_FILE_BYTES:
+                raise ValueError("it is too long")
+            loaded = json.loads(data)
+            if loaded["format"] != _FORMAT:
+                raise ValueError(f"its format is not {_FORMAT}: update sealserve, or save the pin again")
+            content = PinnedContent.from_json(loaded)
+            is_unchanged = content.digest == loaded["digest"]
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; give a file of `models show --save`, or a digest") from error
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            raise InputError(f"{path} is no pin of a model: {error}") from error
+        if not is_unchanged:
+            raise InputError(f"{path}: its digest is not that of its content: the file was changed; save it again")
+        return cls(content.digest, content)
+
+    def save(self, path: str | Path) -> None:
+        """Write the pin as JSON, for people and for `read`.
+
+        Raises:
+            InputError: only the digest is known.
+            OSError: the file cannot be written.
+        """
+        if self.content is None:
+            raise InputError("a digest alone cannot be saved: pin a model")
+        # JSON is written in ASCII: a name of the service does not reach a terminal as it is.
+        text = json.dumps({"format": _FORMAT, "digest": self.digest, **self.content.to_json()}, indent=2)
+        Path(path).write_text(text + "\n")
+
+    def check(self, model: Model) -> None:
+        """Compare a model with the pin.
+
+        Raises:
+            UnexpectedModelError: the model is another; the text says in what.
+        """
+        found = Pin.of(model)
+        if found.digest == self.digest:
+            return
+        what = ""
+        if self.content is not None and found.content is not None:
+            what = self.content.difference(found.content)
+        raise UnexpectedModelError(what or f"its pin is {found.digest}, not {self.digest}")
+
+
+def _first_name(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
+    if not expected or not found:
+        return "it has names of columns, and was expected to have none" if found else "it has no names of columns"
+    k = next(k for k in range(len(expected)) if expected[k] != found[k])
+    return f"column {k} is {printable(found[k])!r}, not {printable(expected[k])!r}"
+
+
+def _output_difference(expected: Output, found: Output) -> str:
+    for what, value, other in (
+        ("task", expected.task.value, found.task.value),
+        ("number of scores", expected.score_count, found.score_count),
+        ("link", expected.link.value, found.link.value),
+        ("shape of a prediction, scalar,", expected.scalar_target, found.scalar_target),
+        ("rule that rows of zeros stay", expected.keeps_zero_rows, found.keeps_zero_rows),
+        ("type of the labels", _kind(expected.classes), _kind(found.classes)),
+        ("number of labels", len(expected.classes), len(found.classes)),
+    ):
+        if value != other:
+            return f"the {what} is {other}, not {value}"
+    for k, (label, other_label) in enumerate(zip(expected.classes, found.classes, strict=True)):
+        if label != other_label:
+            return f"label {k} is {printable(str(other_label))!r}, not {printable(str(label))!r}"
+    return ""
+
+
+def _kind(classes: tuple[Label, ...]) -> str:
+    return _KINDS[type(classes[0])] if classes else "none"
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<I", len(data)) + data
+
+
+def _label(label: Label) -> bytes:
+    match label:
+        case bool():
+            return struct.pack("<?", label)
+        case int():
+            return struct.pack("<q", label)
+        case float():
+            return struct.pack("<d", label + 0.0)
+    return _text(label)
+
+
+def _folded(values: NDArray[np.float64]) -> float | list[float]:
+    return float(values[0]) if (values == values[0]).all() else values.tolist()

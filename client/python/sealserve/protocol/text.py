@@ -1,0 +1,37 @@
+"""Texts of the other side, made safe to show: in errors, in logs and on a terminal.
+
+A hostile peer chooses the names, versions and error texts that it sends. Shown as they are, they
+could move a terminal's cursor, forge a line of a log, or reverse the order of what follows.
+"""
+
+MAX_NAME_CHARACTERS = 256
+"""The most characters of a name that are shown."""
+
+MAX_MESSAGE_CHARACTERS = 1000
+"""The most characters of a text that are shown, such as the details of a gRPC status."""
+
+_CUT = "..."
+
+
+def printable(text: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
+    """Return a text in which everything that is not printable is escaped, as Python writes it.
+
+    Escaped are control characters, line breaks of every kind, marks that change the direction of
+    writing, characters without a shape, spaces other than the common one, and surrogates. A text
+    that is then longer than `max_characters` is cut and ends in "...".
+    """
+    head = text[: max_characters + 1]  # no more is looked at: the rest may be megabytes
+    if not head.isprintable():
+        head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
+    return head if len(head) <= max_characters else head[: max_characters - len(_CUT)] + _CUT
+
+
+def printable_list(texts: tuple[object, ...], max_count: int) -> str:
+    """Return the first texts with commas between them, each printable, and "..." if there are more.
+
+    Args:
+        texts: such as the labels of a model, or the names of its columns.
+        max_count: how many of them to show.
+    """
+    shown = [printable(str(text)) for text in texts[:max_count]]
+    return ", ".join([*shown, _CUT] if len(texts) > max_count else shown)

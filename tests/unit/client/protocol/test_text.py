@@ -1,0 +1,52 @@
+"""Texts of the other side: what is shown of them moves no cursor and forges no line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealserve.protocol.text import MAX_NAME_CHARACTERS, printable, printable_list
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("mnist", "mnist"),
+        ("Größe 漢字", "Größe 漢字"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\r\nb\tc\0", "a\\r\\nb\\tc\\x00"),
+        ("\x9b31m\x7f", "\\x9b31m\\x7f"),
+        ("\u202egnp.exe\u2066", "\\u202egnp.exe\\u2066"),
+        ("a\u2028b\u2029\x85", "a\\u2028b\\u2029\\x85"),
+        ("\ud800", "\\ud800"),
+        ("a\u200bb\ufeff", "a\\u200bb\\ufeff"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
+)
+def test_what_cannot_be_printed_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert shown.isprintable()
+
+
+@given(text=st.text(st.characters(exclude_categories=())), most=st.integers(3, 40))
+def test_any_text_is_printable_and_short(text: str, most: int) -> None:
+    shown = printable(text, most)
+    assert shown.isprintable()
+    assert len(shown) <= most
+    assert printable(shown, most) == shown, "what is printable stays"
+    shown.encode()
+
+
+@pytest.mark.parametrize("character", ["x", "\n", "\U0010ffff"])
+def test_a_long_text_is_cut(character: str) -> None:
+    shown = printable(character * 100_000)
+    assert len(shown) <= MAX_NAME_CHARACTERS
+    assert shown.endswith("...")
+    exactly = "x" * MAX_NAME_CHARACTERS
+    assert printable(exactly) == exactly
+
+
+def test_a_list_shows_its_first_members() -> None:
+    assert printable_list(("a\n", 2, True), 3) == "a\\n, 2, True"
+    assert printable_list(("a", "b", "c"), 2) == "a, b, ..."
+    assert printable_list((), 2) == ""
