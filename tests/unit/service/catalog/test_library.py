@@ -9,7 +9,9 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -270,6 +272,38 @@ def test_calibration_rows_are_followed_too(path: Path) -> None:
     assert after.version == before.version
     assert after.config_id != before.config_id
     assert after.grid.maximum.max() == 2.0
+
+
+def test_calibration_rows_are_those_of_the_digest(path: Path) -> None:
+    np.save(rows := path.with_name("rows.npy"), [[0.0, 0.0], [1.0, 1.0]])
+    pinned = ModelSource("a", path, calibration=rows, calibration_sha256=sha256(rows.read_bytes()).hexdigest())
+    before = load_source(pinned, trust_pickle=False, limits=LIMITS).model
+    np.save(rows, [[0.0, 0.0], [2.0, 2.0]])
+    with pytest.raises(InputRangeError, match=r"rows\.npy is not the file it should be: its SHA-256 is [0-9a-f]{64}"):
+        load_source(pinned, trust_pickle=False, limits=LIMITS)
+    np.save(rows, [[0.0, 0.0], [1.0, 1.0]])
+    assert load_source(pinned, trust_pickle=False, limits=LIMITS).model.config_id == before.config_id
+
+
+def test_calibration_rows_that_are_checked_are_those_that_are_parsed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is replaced between two readings must not be read twice."""
+    np.save(rows := path.with_name("rows.npy"), [[0.0, 0.0], [1.0, 1.0]])
+    np.save(other := path.with_name("other.npy"), [[0.0, 0.0], [2.0, 2.0]])
+    pinned = ModelSource("a", path, calibration=rows, calibration_sha256=sha256(rows.read_bytes()).hexdigest())
+    open_file = Path.open
+
+    def open_and_replace(self: Path, mode: str = "r") -> Any:
+        opened = open_file(self, mode)
+        if self == rows and other.exists():
+            other.replace(rows)
+        return opened
+
+    monkeypatch.setattr(Path, "open", open_and_replace)
+    assert load_source(pinned, trust_pickle=False, limits=LIMITS).model.grid.maximum.max() == 1.0
+    with pytest.raises(InputRangeError, match="not the file it should be"):
+        load_source(pinned, trust_pickle=False, limits=LIMITS)
 
 
 def test_a_folder_is_followed(path: Path, errors: Callable[[], list[str]]) -> None:
