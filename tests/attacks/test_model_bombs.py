@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import scipy.sparse  # type: ignore[import-untyped]
 import skops.io
 from numpy.lib import format as npy
 from sklearn.decomposition import PCA
@@ -210,20 +209,6 @@ def skops_of_lists_of_lists(path: Path) -> Path:
     return write_skops(path, description, members)
 
 
-def skops_of_a_sparse_matrix(path: Path) -> Path:
-    model = fitted()
-    model.coef_ = scipy.sparse.csr_matrix(([1.0], ([0], [0])), shape=(1 << 14, 1 << 17))
-    return write_skops(path, *parts(model))
-
-
-def skops_of_a_sparse_matrix_of_zeros(path: Path) -> Path:
-    model = fitted().sparsify()
-    description, members = parts(model)
-    inner = write(path / "inner.npz", {"data.npy": header((ZEROS // 8,), "<f8")}, zeros_after="data.npy")
-    members[attributes(description)["coef_"]["file"]] = inner.read_bytes()
-    return write_skops(path, description, members)
-
-
 def skops_of_a_product_of_vectors(path: Path) -> Path:
     """A component of many features, and many classes of one component."""
     pca, model = PCA(1).fit(np.eye(3)), LinearRegression().fit([[0.0], [1.0]], [[0.0, 1.0], [1.0, 0.0]])
@@ -329,7 +314,7 @@ def honest_files(path: Path) -> Iterator[Path]:
     np.savez_compressed(path / "a.npz", coef=np.ones((10, 784)), intercept=np.zeros(10), classes=np.arange(10))
     yield path / "a.npz"
     members = MultiOutputRegressor(make_pipeline(StandardScaler(), PCA(3), LinearRegression())).fit(X, X)
-    for name, model in {"b": fitted().sparsify(), "c": members}.items():
+    for name, model in {"b": fitted(), "c": members}.items():
         skops.io.dump(model, path / f"{name}.skops", compression=zipfile.ZIP_DEFLATED)
         yield path / f"{name}.skops"
 

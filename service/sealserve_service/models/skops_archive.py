@@ -23,7 +23,6 @@ from sealserve_service.models.limits import (
 )
 
 _SCHEMA = "schema.json"
-_ARCHIVE = b"PK"
 _BYTES_A_VALUE = 8
 _BYTES_A_CHARACTER = 4  # in NumPy's arrays of texts
 _LOADERS = frozenset(
@@ -44,7 +43,6 @@ _LOADERS = frozenset(
         "RandomStateNode",
         "SetNode",
         "SliceNode",
-        "SparseMatrixNode",
         "TupleNode",
         "TypeNode",
         # Of types that skops never trusts, and names:
@@ -52,6 +50,7 @@ _LOADERS = frozenset(
         "MethodNode",
         "OperatorFuncNode",
         "PartialNode",
+        "SparseMatrixNode",
     )
 )
 """What skops may make an object with. A random generator, for one, takes any memory it is told."""
@@ -96,17 +95,8 @@ def checked(content: bytes) -> bytes:
 
 
 def _member_bytes(data: bytes) -> int:
-    """Return the bytes of a member: an array, the arrays of a sparse matrix, or plain bytes."""
-    if data.startswith(MAGIC):
-        return full_bytes(read_array(data))
-    if not data.startswith(_ARCHIVE):
-        return len(data)
-    total = 0
-    with open_archive(data) as archive:
-        for name in archive.namelist():
-            total += full_bytes(read_array(read_member(archive, name)))
-            check_limit("bytes", MAX_MODEL_BYTES, total)
-    return total
+    """Return the bytes of a member: those of an array, or its own."""
+    return full_bytes(read_array(data)) if data.startswith(MAGIC) else len(data)
 
 
 class _Sizes:
