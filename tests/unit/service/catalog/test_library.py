@@ -24,6 +24,7 @@ from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ServedModel
 from sealserve_service.catalog.sources import folder_sources, load_source
 from sealserve_service.models.errors import InputRangeError, ModelFileError
+from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.serving import LIMITS
@@ -420,6 +421,14 @@ def test_an_error_names_the_file_of_its_model(tmp_path: Path) -> None:
     for source in faulty:
         with pytest.raises((InputRangeError, PlanError), match=r"a\.npz: "):
             load_source(source, trust_pickle=False, limits=LIMITS)
+
+
+def test_calibration_rows_are_bounded(path: Path) -> None:
+    rows = path.with_name("rows.npy")
+    with rows.open("wb") as file:
+        file.truncate(MAX_CALIBRATION_BYTES + 1)
+    with pytest.raises(InputRangeError, match=r"rows\.npy has 2,147,483,649 bytes of calibration rows, and at most"):
+        load_source(ModelSource("a", path, calibration=rows), trust_pickle=False, limits=LIMITS)
 
 
 @pytest.mark.parametrize("content", [b"", b"1,2\n", b"\x93NUMPY"])
