@@ -13,7 +13,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Loaded(NamedTuple):
 def load(paths: Iterable[Path]) -> dict[tuple[str, bool], Loaded]:
     """Load models, without and with limits; return what became of each (path, whether limited)."""
     command = [sys.executable, "-m", "tests.support.limited_loading", str(ROOM), *map(str, paths)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=4 * HANG_SECONDS, check=True)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * HANG_SECONDS, check=True)
     lines = map(json.loads, result.stdout.splitlines())
     return {(path, are_limited): Loaded(outcome, grown) for path, are_limited, outcome, grown in lines}
 
@@ -267,10 +267,21 @@ def bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def loaded(bombs: dict[str, Path]) -> dict[tuple[str, bool], Loaded]:
-    return load(bombs.values())
+def honest_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    path, X = tmp_path_factory.mktemp("honest"), np.random.default_rng(0).normal(size=(300, 20))
+    np.savez_compressed(path / "a.npz", coef=np.ones((10, 784)), intercept=np.zeros(10), classes=np.arange(10))
+    members = MultiOutputRegressor(make_pipeline(StandardScaler(), PCA(3), LinearRegression())).fit(X, X)
+    for name, model in {"b": fitted(), "c": members}.items():
+        skops.io.dump(model, path / f"{name}.skops", compression=zipfile.ZIP_DEFLATED)
+    return [path / "a.npz", path / "b.skops", path / "c.skops"]
 
 
+@pytest.fixture(scope="module")
+def loaded(bombs: dict[str, Path], honest_files: list[Path]) -> dict[tuple[str, bool], Loaded]:
+    return load([*bombs.values(), *honest_files])
+
+
+@pytest.mark.slow  # a dozen seconds
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_small_file_takes_little_memory(
     name: str, bombs: dict[str, Path], loaded: dict[tuple[str, bool], Loaded]
@@ -309,16 +320,9 @@ def skops_content(description: Any, members: Members) -> bytes:
     return file.getvalue()
 
 
-def honest_files(path: Path) -> Iterator[Path]:
-    X = np.random.default_rng(0).normal(size=(300, 20))
-    np.savez_compressed(path / "a.npz", coef=np.ones((10, 784)), intercept=np.zeros(10), classes=np.arange(10))
-    yield path / "a.npz"
-    members = MultiOutputRegressor(make_pipeline(StandardScaler(), PCA(3), LinearRegression())).fit(X, X)
-    for name, model in {"b": fitted(), "c": members}.items():
-        skops.io.dump(model, path / f"{name}.skops", compression=zipfile.ZIP_DEFLATED)
-        yield path / f"{name}.skops"
-
-
-def test_honest_files_are_loaded_in_the_same_room(tmp_path: Path) -> None:
-    results = load(honest_files(tmp_path))
-    assert [loaded.outcome for loaded in results.values()] == ["loaded"] * 6
+@pytest.mark.slow
+def test_honest_files_are_loaded_in_the_same_room(
+    honest_files: list[Path], loaded: dict[tuple[str, bool], Loaded]
+) -> None:
+    outcomes = [loaded[str(path), are_limited].outcome for path in honest_files for are_limited in (False, True)]
+    assert outcomes == ["loaded"] * 6
