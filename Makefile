@@ -10,7 +10,7 @@ SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.p
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-long check protos freeze-protos lock bench bench-full bench-twice bench-profile \
-	bench-publish data azurite image push-image podman deploy-aci smoke-aci delete-aci clean
+	bench-publish data audit sbom azurite image push-image podman deploy-aci smoke-aci delete-aci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,11 +59,28 @@ protos: setup ## generate the Python code from the protos
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock'
-lock: ## resolve the locks again: for development, for the image, for building the project
+lock: ## resolve the locks again: for development, for the image, for building the project, for auditing
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) --extra dev --output-file requirements.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --extra service --extra ei --output-file requirements-service.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
+	$(COMPILE) -c requirements.lock --group audit --output-file requirements-audit.lock
+
+# The tools have an environment of their own: what they need is not what is developed or served with.
+AUDIT := build/audit
+LOCKS := requirements-build.lock requirements-service.lock requirements.lock requirements-audit.lock
+$(AUDIT)/.installed: requirements-audit.lock
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
+	@touch $@
+
+audit: $(AUDIT)/.installed ## look up known vulnerabilities of all locks; not part of check, which a new one would fail
+	$(AUDIT)/bin/python .ci/audit.py $(AUDIT)/bin/pip-audit $(LOCKS)
+
+sbom: $(AUDIT)/.installed ## list what each lock installs, in CycloneDX, in build/sbom
+	@mkdir -p build/sbom
+	for lock in $(LOCKS); do $(AUDIT)/bin/cyclonedx-py requirements $$lock --pyproject pyproject.toml \
+		--output-reproducible --output-file build/sbom/$${lock%.lock}.cdx.json || exit 1; done
 
 bench: setup ## the benchmarks, ten minutes: tables, plots and JSON files in build/bench
 	$(BIN)/python -m benchmarks

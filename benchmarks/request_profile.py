@@ -30,6 +30,7 @@ from sealserve.client import Client
 from sealserve.loadtest.items import random_rows
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
+from tests.support.affine_models import features_of
 from tests.support.serving import linear, registered_keys, running_server, served
 
 Stack = tuple[str, ...]
@@ -214,7 +215,7 @@ def measure(
     ):
         row_count = 1 if layout == "row" else client.offer().rows_per_item
         grid = client.model.grid
-        items = [grid.dequantize(random_rows(grid, row_count, seed)) for seed in range(_ITEMS[layout])]
+        items = [features_of(grid, random_rows(grid, row_count, seed)) for seed in range(_ITEMS[layout])]
         for item in items[:3]:
             client.predict(item)
         with clock.counting():

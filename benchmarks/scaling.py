@@ -40,6 +40,7 @@ from sealserve.loadtest.ledger import Ledger
 from sealserve.protocol.model import Offer
 from sealserve_service.planning.column import COLUMN_RULES
 from sealserve_service.planning.row import ROW_RULES
+from tests.support.affine_models import features_of
 from tests.support.plans import cheapest_plan
 from tests.support.programs import Program, serve
 
@@ -185,7 +186,7 @@ def rows(values: Sequence[int], patience_seconds: float) -> Iterator[Point]:
             with Client(program.address, layout=layout) as client:
                 offer = client.offer()
                 grid, per_item = client.model.grid, offer.rows_per_item
-                pool = grid.dequantize(random_rows(grid, 4096, 0))
+                pool = features_of(grid, random_rows(grid, 4096, 0))
 
                 def seconds(count: int, client: Client = client, pool: Any = pool) -> float:
                     some = pool[np.arange(count) % len(pool)]

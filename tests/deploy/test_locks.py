@@ -35,6 +35,13 @@ def test_the_image_has_what_the_service_needs_and_nothing_for_developers() -> No
     assert not packages & FOR_DEVELOPERS
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", *LOCKS])
+def test_the_tools_of_the_audit_are_nobody_elses() -> None:
+    tools = {"pip-audit", "cyclonedx-bom"}
+    assert tools <= {package.partition(" ")[0] for package in pins("requirements-audit.lock")}
+    for name in ("requirements.lock", *LOCKS):
+        assert not tools & {package.partition(" ")[0] for package in pins(name)}
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-audit.lock", *LOCKS])
 def test_no_lock_names_an_index(name: str) -> None:
     assert not re.search(r"://|--(?:extra-)?index|--find-links", (ROOT / name).read_text())

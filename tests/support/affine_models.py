@@ -146,6 +146,12 @@ def extreme_rows(model: QuantizedModel, grid: InputGrid, classes: int = 12) -> N
     return np.where(bounds > 0, grid.levels, 0)
 
 
+def features_of(grid: InputGrid, quantized_rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the features (rows, feature_count) that `quantize` rounds to these integers."""
+    features: NDArray[np.float64] = np.minimum(grid.minimum + quantized_rows * grid.step, grid.maximum)
+    return features
+
+
 def random_rows(grid: InputGrid, count: int, seed: int = 0) -> NDArray[np.int64]:
     """Rows anywhere on the grid: int64 (count, feature_count)."""
     return np.random.default_rng(seed).integers(0, grid.levels, (count, grid.feature_count), endpoint=True)

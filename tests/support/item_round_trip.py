@@ -92,8 +92,12 @@ class RoundTrip:
 
     def decrypted(self, ciphertexts: list[bytes], row_count: int) -> Integers:
         """Score and decrypt the ciphertexts of an item."""
+        return self.opened(self.reply(ciphertexts, row_count), row_count)
+
+    def opened(self, reply: list[Residues], row_count: int) -> Integers:
+        """Decrypt a reply."""
         packing, pieces = self.plan.packing, []
-        for polynomial, (c0, c1) in enumerate(self.reply(ciphertexts, row_count)):
+        for polynomial, (c0, c1) in enumerate(reply):
             places = packing.places(row_count, len(packing.classes_in(polynomial)))
             pieces.append(self.decryptor.decrypt(c0, c1, places.ravel()).reshape(places.shape))
         return self.nearest_to_centers(np.concatenate(pieces, axis=1).astype(object))

@@ -13,7 +13,10 @@ from sealserve.protocol.model import Limits
 from sealserve_service.catalog.registry import ServedModel, prepare_model
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.offering import PrivateWeights
-from sealserve_service.models.errors import InputRangeError
+from sealserve_service.models.arrays import read_array
+from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
+from sealserve_service.models.files import read_file
+from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
@@ -87,15 +90,23 @@ def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
     """Read the calibration rows, float64 (rows, feature_count), or None if there are none.
 
     Raises:
-        InputRangeError: the file is missing or holds no array of numbers.
+        InputRangeError: the file is missing, too large, another than it should be, or holds no
+            array of numbers.
     """
     if source.calibration is None:
         return None
     try:
-        return np.asarray(np.load(source.calibration, allow_pickle=False), np.float64)
-    except OSError as error:
-        raise InputRangeError(f"{source.calibration}: the calibration rows cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, EOFError) as error:  # without NumPy's text, which advises to allow pickles
+        content = read_file(source.calibration, source.calibration_sha256, MAX_CALIBRATION_BYTES)
+    except ModelFileError as error:
+        raise InputRangeError(f"the calibration rows cannot be read: {error}") from error
+    except ModelTooLargeError as error:
+        raise InputRangeError(
+            f"{source.calibration} has {error.found:,} bytes of calibration rows, and at most {error.maximum:,} are "
+            "read: give fewer rows"
+        ) from error
+    try:
+        return np.asarray(read_array(content), np.float64)
+    except (ValueError, TypeError) as error:  # without NumPy's text, which advises to allow pickles
         raise InputRangeError(
             f"{source.calibration} is not a .npy file of calibration rows: write the numbers with numpy.save"
         ) from error

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+
+from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
 
 STANDARD_DEVIATIONS = 6.0
 """A StandardScaler knows no extremes: its range is the mean -/+ this many of its scales."""
@@ -28,7 +30,7 @@ class Affine:
         input_range: minimum and maximum of each feature, where the step knows them.
 
     Raises:
-        ValueError: a number is not finite.
+        ValueError: a number is not finite, or the shapes disagree.
     """
 
     factor: NDArray[np.float64]
@@ -36,15 +38,23 @@ class Affine:
     input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
+        if self.factor.shape[0] != len(self.offset):
+            raise ValueError(f"{self.factor.shape[0]} factors for {len(self.offset)} values")
         if not (np.isfinite(self.factor).all() and np.isfinite(self.offset).all()):
             raise ValueError("it holds NaN or infinity")
 
     def fold_into(
         self, weights: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return weights and intercept for x that equal the given ones for `factor x + offset`."""
+        """Return weights and intercept for x that equal the given ones for `factor x + offset`.
+
+        Raises:
+            ModelTooLargeError: the weights would be too many: two vectors fold into a matrix.
+            ValueError: the shapes disagree.
+        """
         if weights.shape[1] != len(self.offset):
             raise ValueError(f"{len(self.offset)} values come out of a step, {weights.shape[1]} go into the next")
+        check_weights(len(weights), self.factor.shape[-1])
         folded = weights * self.factor if self.factor.ndim == 1 else weights @ self.factor
         return folded, intercept + weights @ self.offset
 
@@ -52,48 +62,76 @@ class Affine:
 def _standard_scaler(scaler: StandardScaler) -> Affine:
     # With with_mean=False there is a mean_ too (unless with_std=False as well), but it is not
     # subtracted.
-    factor = 1.0 / _floats(scaler.scale_) if scaler.with_std else np.ones(scaler.n_features_in_)
-    offset = -_floats(scaler.mean_) * factor if scaler.with_mean else np.zeros_like(factor)
+    if scaler.with_std:
+        factor = 1.0 / _vector(scaler.scale_)
+    else:
+        check_limit("features", MAX_FEATURES, scaler.n_features_in_)
+        factor = np.ones(scaler.n_features_in_)
+    offset = -_vector(scaler.mean_) * factor if scaler.with_mean else np.zeros_like(factor)
     return Affine(factor, offset, _standard_range(scaler))
 
 
 def _standard_range(scaler: StandardScaler) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     if scaler.mean_ is None or scaler.scale_ is None:
         return None
-    reach = STANDARD_DEVIATIONS * _floats(scaler.scale_)
-    return _floats(scaler.mean_) - reach, _floats(scaler.mean_) + reach
+    mean, reach = _vector(scaler.mean_), STANDARD_DEVIATIONS * _vector(scaler.scale_)
+    return mean - reach, mean + reach
 
 
 def _min_max_scaler(scaler: MinMaxScaler) -> Affine:
     _refuse_clipping(scaler)
-    seen = _floats(scaler.data_min_), _floats(scaler.data_max_)
-    return Affine(_floats(scaler.scale_), _floats(scaler.min_), seen)
+    seen = _vector(scaler.data_min_), _vector(scaler.data_max_)
+    return Affine(_vector(scaler.scale_), _vector(scaler.min_), seen)
 
 
 def _max_abs_scaler(scaler: MaxAbsScaler) -> Affine:
     _refuse_clipping(scaler)
-    reach = _floats(scaler.max_abs_)
-    factor = 1.0 / _floats(scaler.scale_)
+    reach = _vector(scaler.max_abs_)
+    factor = 1.0 / _vector(scaler.scale_)
     return Affine(factor, np.zeros_like(factor), (-reach, reach))
 
 
 def _pca(pca: PCA) -> Affine:
-    factor = _floats(pca.components_)
+    factor = _matrix(pca.components_)
     if pca.whiten:
         # The floor is scikit-learn's own: a component without variance must not become infinite.
         deviations = np.sqrt(pca.explained_variance_)
         floor = np.finfo(deviations.dtype).eps
-        factor = factor / np.maximum(_floats(deviations), floor)[:, np.newaxis]
-    return Affine(factor, -factor @ _floats(pca.mean_))
+        deviations = np.maximum(_vector(deviations), floor)
+        if len(deviations) != len(factor):
+            raise ValueError(f"{len(deviations)} variances for {len(factor)} components")
+        factor = factor / deviations[:, np.newaxis]
+    return Affine(factor, -factor @ _vector(pca.mean_))
 
 
 def _truncated_svd(svd: TruncatedSVD) -> Affine:
-    factor = _floats(svd.components_)
+    factor = _matrix(svd.components_)
     return Affine(factor, np.zeros(len(factor)))
 
 
-def _floats(values: ArrayLike) -> NDArray[np.float64]:
-    return np.asarray(values, dtype=np.float64)
+def _vector(values: Any) -> NDArray[np.float64]:
+    return _floats(values, 1)
+
+
+def _matrix(values: Any) -> NDArray[np.float64]:
+    return _floats(values, 2)
+
+
+def _floats(values: Any, dimensions: int) -> NDArray[np.float64]:
+    """Return an array of a step as floats.
+
+    A step in a file need not be one that scikit-learn has fitted. With other dimensions, sums of
+    two vectors become matrices; and nested lists that refer to each other become arrays of any
+    size.
+
+    Raises:
+        ModelTooLargeError: it has too many numbers.
+        ValueError: it is no array of so many dimensions.
+    """
+    if not isinstance(values, np.ndarray) or values.ndim != dimensions:
+        raise ValueError(f"a {type(values).__name__} is in the place of an array of {dimensions} dimensions")
+    check_weights(*((1, *values.shape)[-2:]))
+    return values.astype(np.float64)
 
 
 def _refuse_clipping(scaler: Any) -> None:

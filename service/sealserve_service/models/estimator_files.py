@@ -25,13 +25,14 @@ def load_and_fold(path: Path, load: Callable[[], object]) -> LinearModel:
 
     Raises:
         ModelFileError: the object is no estimator, or `load` raises the error.
+        ModelTooLargeError: the estimator passes a limit, or `load` raises the error.
         UnsupportedModelError: the estimator is not one that can be served.
     """
-    with _log_version_warnings(path):
-        estimator = load()
-    if not isinstance(estimator, BaseEstimator):
-        raise ModelFileError(f"{path} holds a {type(estimator).__name__}, not a scikit-learn estimator")
     try:
+        with _log_version_warnings(path):
+            estimator = load()
+        if not isinstance(estimator, BaseEstimator):
+            raise ModelFileError(f"{path} holds a {type(estimator).__name__}, not a scikit-learn estimator")
         return fold(estimator)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from error

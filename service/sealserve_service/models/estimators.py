@@ -3,10 +3,12 @@
 To add an estimator, enter it in `LINEAR_ESTIMATORS` with the rule for its kind.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import (
     ElasticNet,
@@ -31,15 +33,22 @@ from sklearn.linear_model import (
 from sklearn.svm import LinearSVC
 
 from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve_service.models.limits import MAX_FEATURES, MAX_SCORES, MAX_WEIGHTS, check_limit
 from sealserve_service.models.linear_model import LinearModel
 
 
 def linear_model(estimator: Any) -> LinearModel:
-    """Return the model of a fitted estimator whose type is in `LINEAR_ESTIMATORS`."""
+    """Return the model of a fitted estimator whose type is in `LINEAR_ESTIMATORS`.
+
+    Raises:
+        ModelTooLargeError: the weights are too many: a sparse matrix of a few bytes may have any
+            shape.
+    """
+    check_limit("weights", MAX_WEIGHTS, math.prod(estimator.coef_.shape))
     is_dense = isinstance(estimator.coef_, np.ndarray)  # sparsify() makes it a SciPy matrix
     weights = np.atleast_2d(estimator.coef_ if is_dense else estimator.coef_.toarray())
     score_count = len(weights)
-    intercept = np.ravel(estimator.intercept_)
+    intercept = np.ravel(_array(estimator.intercept_, MAX_SCORES))
     if len(intercept) == 1:  # without fit_intercept it is the one number 0.0, whatever the number of scores
         intercept = np.repeat(intercept, score_count)
     output = LINEAR_ESTIMATORS[type(estimator)](estimator, score_count)
@@ -48,14 +57,31 @@ def linear_model(estimator: Any) -> LinearModel:
 
 def feature_names(estimator: Any) -> tuple[str, ...]:
     """Return the column names that an estimator was fitted with; empty if there were none."""
-    return tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+    names = getattr(estimator, "feature_names_in_", None)
+    return () if names is None else tuple(str(name) for name in _array(names, MAX_FEATURES))
 
 
 def labels(estimator: Any) -> tuple[Label, ...]:
     """Return an estimator's `classes_` as Python values."""
     return tuple(
-        label.item() if isinstance(label, np.generic) else label for label in np.asarray(estimator.classes_).tolist()
+        label.item() if isinstance(label, np.generic) else label
+        for label in _array(estimator.classes_, MAX_SCORES).tolist()
     )
+
+
+def _array(values: Any, max_size: int) -> NDArray[Any]:
+    """Return a number or an array of an estimator as an array.
+
+    NumPy would make an array of any list: of one long text and many short ones, as many long ones.
+
+    Raises:
+        ModelTooLargeError: it has too many values.
+        ValueError: it is neither a number nor an array.
+    """
+    if not isinstance(values, np.ndarray | np.generic | float | int):
+        raise ValueError(f"a {type(values).__name__} is in the place of an array")
+    check_limit("values in one array beside the weights", max_size, np.size(values))
+    return np.asarray(values)
 
 
 def _regressor(estimator: Any, score_count: int) -> Output:

@@ -17,6 +17,7 @@ from sealserve.protocol.output import Link, Output, Task
 from sealserve_service.models.affine import AFFINE_STEPS, Affine
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.estimators import LINEAR_ESTIMATORS, feature_names, labels, linear_model
+from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
 from sealserve_service.models.linear_model import LinearModel
 
 Rule = TypeVar("Rule")
@@ -122,9 +123,11 @@ def _multi_output(estimator: MultiOutputRegressor, path: str) -> LinearModel:
 
 def _members(estimator: Any, path: str) -> list[LinearModel]:
     """Return the models of a meta-estimator's `estimators_`, each of one score."""
-    members = [
-        _fold(member, _joined(path, f"estimators_[{index}]")) for index, member in enumerate(estimator.estimators_)
-    ]
+    members, weight_count = list[LinearModel](), 0
+    for index, member in enumerate(estimator.estimators_):
+        members.append(_fold(member, _joined(path, f"estimators_[{index}]")))
+        weight_count += members[-1].weights.size
+        check_limit("weights", MAX_WEIGHTS, weight_count)  # before there are more: all may share one large step
     if {member.score_count for member in members} != {1}:
         raise ValueError("its estimators_ do not have one score each")
     return members

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealserve.protocol.output import Output
+from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class LinearModel:
             where the pipeline's own first scaler knows them.
 
     Raises:
+        ModelTooLargeError: the weights are too many.
         ValueError: a number is not finite, or the shapes disagree.
     """
 
@@ -35,6 +37,8 @@ class LinearModel:
     input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
+        check_weights(self.score_count, np.size(self.weights) // self.score_count)
+        check_limit("feature names", MAX_FEATURES, len(self.feature_names))
         object.__setattr__(self, "weights", _frozen(self.weights, "the weights"))
         object.__setattr__(self, "intercept", _frozen(self.intercept, "the intercept"))
         if self.input_range is not None:

@@ -5,12 +5,13 @@ To add a format, write a module with `read_model(content, path) -> LinearModel`,
 ModelError, and enter the module in `_FORMATS`.
 """
 
-import hashlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from sealserve_service.models.errors import ModelFileError, PickleNotTrustedError
+from sealserve_service.models.errors import ModelFileError, ModelTooLargeError, PickleNotTrustedError
+from sealserve_service.models.files import read_file
+from sealserve_service.models.limits import MAX_MODEL_BYTES
 from sealserve_service.models.linear_model import LinearModel
 
 
@@ -62,6 +63,7 @@ def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> Lin
             format, or holds no estimator.
         PickleNotTrustedError: the file is a pickle, and trust_pickle is false; nothing was
             unpickled.
+        ModelTooLargeError: the file or the model passes a limit.
         UnsupportedModelError: the estimator in it is not one that can be served.
     """
     path = Path(path)
@@ -70,8 +72,15 @@ def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> Lin
     suffix = path.suffix.lower()
     if suffix not in _BY_SUFFIX:
         raise ModelFileError(f"{path}: the format {suffix!r} is unknown; the known ones are {SUFFIXES_IN_WORDS}")
-    content = _read(path, sha256)
-    model_format = _BY_SUFFIX[suffix]
+    try:
+        return _read_model(path, _BY_SUFFIX[suffix], trust_pickle, sha256)
+    except ModelTooLargeError as error:
+        error.path = path
+        raise
+
+
+def _read_model(path: Path, model_format: _Format, trust_pickle: bool, sha256: str) -> LinearModel:
+    content = read_file(path, sha256, MAX_MODEL_BYTES)
     if model_format.runs_code and not trust_pickle:
         raise PickleNotTrustedError(
             f"{path} is a pickle, and loading a pickle runs code of whoever wrote it. If you trust its author, pass "
@@ -80,15 +89,3 @@ def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> Lin
         )
     model: LinearModel = import_module(f"sealserve_service.models.{model_format.module}").read_model(content, path)
     return model
-
-
-def _read(path: Path, sha256: str) -> bytes:
-    """Read a file once: what is parsed is what was checked, even if the file changes meanwhile."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 and found != sha256:
-        raise ModelFileError(f"{path} is not the file it should be: its SHA-256 is {found}, not {sha256}")
-    return content

@@ -28,6 +28,8 @@ def read_model(content: bytes, path: Path) -> LinearModel:
 def _unpickle(content: bytes, path: Path) -> object:
     try:
         return joblib.load(io.BytesIO(content))  # reads plain pickles too
+    except MemoryError:
+        raise
     except ImportError as error:
         raise ModelFileError(f"{path} needs a module that is not installed, or not in this version: {error}") from error
     except Exception as error:  # a pickle can raise anything

@@ -1,13 +1,17 @@
-"""Skops format: scikit-learn objects without code, made only of types that skops trusts."""
+"""Skops format: scikit-learn objects without code, made only of types that skops trusts.
+
+What a file holds is bounded before skops reads it: see `skops_archive`.
+"""
 
 from functools import partial
 from pathlib import Path
 
 from skops import io
 
-from sealserve_service.models.errors import ModelFileError
+from sealserve_service.models.errors import ModelError, ModelFileError
 from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.skops_archive import checked
 
 
 def read_model(content: bytes, path: Path) -> LinearModel:
@@ -16,6 +20,7 @@ def read_model(content: bytes, path: Path) -> LinearModel:
     Raises:
         ModelFileError: the content is damaged, holds no estimator, or holds types that skops does
             not trust; they are named.
+        ModelTooLargeError: the file or the model passes a limit.
         UnsupportedModelError: the estimator is not one that can be served.
     """
     return load_and_fold(path, partial(_load, content, path))
@@ -23,9 +28,12 @@ def read_model(content: bytes, path: Path) -> LinearModel:
 
 def _load(content: bytes, path: Path) -> object:
     try:
-        untrusted = io.get_untrusted_types(data=content)
+        archive = checked(content)
+        untrusted = io.get_untrusted_types(data=archive)
         if not untrusted:
-            return io.loads(content)
+            return io.loads(archive)
+    except (ModelError, MemoryError):
+        raise
     except Exception as error:  # zipfile, json and skops each have their own for a damaged file
         raise ModelFileError(f"{path} is not a readable skops file: {type(error).__name__}: {error}") from error
     raise ModelFileError(

@@ -16,7 +16,12 @@ from sealserve.protocol.model import Limits
 from sealserve_service.settings.declarations import Declarations
 from sealserve_service.settings.errors import AddressError, KeyStoreSettingsError
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
-from sealserve_service.settings.values import AZURE_CONTAINER, fault_of_key_store, input_error, split_address
+from sealserve_service.settings.values import (
+    AZURE_CONTAINER,
+    fault_of_key_store,
+    input_error,
+    split_address,
+)
 from sealserve_service.tenants.quota import Quota
 
 
@@ -81,6 +86,8 @@ class Settings(Declarations):
         A value for the model goes before one for all models; of several, the last counts.
         """
         said = {option: _chosen(getattr(self, option), name) for option in self.PER_MODEL}
+        if rows := said.pop("calibration"):
+            said |= {"calibration": rows.path, "calibration_sha256": rows.sha256}
         return ModelSource(name, path, sha256=sha256, **said)
 
     def check_names(self, names: Iterable[str]) -> None:

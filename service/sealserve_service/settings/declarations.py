@@ -17,6 +17,7 @@ from sealserve_service.settings.values import (
     InputRange,
     ModelFile,
     PerModel,
+    Pinned,
     Positive,
     Seconds,
     lower_case,
@@ -92,11 +93,12 @@ class Declarations(BaseModel):
         "[NAME=]STEP",
         unset="1/255 of the range",
     )
-    calibration: PerModel[File] = _option(
+    calibration: PerModel[Pinned] = _option(
         SERVED,
         (),
-        "rows that give each feature's range, and on which errors are observed; for one model or for all",
-        "[NAME=]X.npy",
+        "rows that give each feature's range, and on which errors are observed, and the SHA-256 that their file must "
+        "have; for one model or for all",
+        "[NAME=]X.npy[@sha256:HEX]",
     )
     max_score_error: PerModel[Positive] = _option(
         SERVED,

@@ -35,6 +35,13 @@ class ModelFile(NamedTuple):
     sha256: str = ""
 
 
+class PinnedFile(NamedTuple):
+    """A file as an option gives it; `sha256` of the file is "" where it is not given."""
+
+    path: Path
+    sha256: str = ""
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Split HOST:PORT; an IPv6 host stands in brackets.
 
@@ -55,11 +62,23 @@ def model_file(value: object) -> object:
     """Parse [NAME=]PATH[@sha256:HEX]; without a name it is the path's stem."""
     if not isinstance(value, str):
         return value
-    name, file = _split_name(value)
-    path, at, digest = file.partition("@sha256:")
+    name, text = _split_name(value)
+    file = _split_digest(text)
+    return ModelFile(name or file.path.stem, *file)
+
+
+def _pinned_file(value: object) -> object:
+    """Parse PATH[@sha256:HEX]."""
+    if isinstance(value, Path):
+        return PinnedFile(value)
+    return _split_digest(value) if isinstance(value, str) else value
+
+
+def _split_digest(text: str) -> PinnedFile:
+    path, at, digest = text.partition("@sha256:")
     if not path or (at and not _DIGEST.fullmatch(digest.lower())):
         raise ValueError("[NAME=]PATH[@sha256:HEX], where HEX is 64 hexadecimal digits")
-    return ModelFile(name or Path(path).stem, Path(path), digest.lower())
+    return PinnedFile(Path(path), digest.lower())
 
 
 def _for_model(value: object) -> object:
@@ -100,6 +119,7 @@ def _path(value: object) -> object:
 
 
 File = Annotated[Path, BeforeValidator(_path)]
+Pinned = Annotated[PinnedFile, BeforeValidator(_pinned_file)]
 Positive = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Bytes = Annotated[int, Field(gt=0, le=_MAX_BYTES)]

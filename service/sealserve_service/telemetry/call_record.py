@@ -29,6 +29,7 @@ from sealserve.errors import (
     KeyStoreUnavailableError,
     ModelNotFoundError,
     ParameterSetNotOfferedError,
+    QuotaExceededError,
     ServiceError,
 )
 from sealserve.protocol.item import ItemHeader
@@ -39,6 +40,7 @@ REQUEST_ID = "x-request-id"
 UNKNOWN_METHOD = "unknown"
 SEVERAL = "several"
 MAX_NAME_CHARACTERS = 100
+_MEMORY_RETRY_SECONDS = 1.0
 
 _METHODS = frozenset(
     f"/{service.full_name}/{method.name}"
@@ -117,10 +119,15 @@ class CallRecord:
         """Count the call, or an item of it, as refused; return the error that the client may see.
 
         An error that is not a ServiceError is logged, and the client gets an InternalError that
-        names the call.
+        names the call; or, if memory ran out, a QuotaExceededError that asks it to come again:
+        others' calls end and free theirs.
         """
+        refusal: ServiceError
         if isinstance(error, ServiceError):
             refusal = _shortened(error)
+        elif isinstance(error, MemoryError):
+            _logger.error("request %s failed: out of memory", self.request_id, exc_info=error)
+            refusal = QuotaExceededError("server_memory", _MEMORY_RETRY_SECONDS)
         else:
             _logger.error("request %s failed", self.request_id, exc_info=error)
             refusal = InternalError(self.request_id)

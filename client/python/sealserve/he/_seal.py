@@ -1,8 +1,9 @@
 """SEAL itself: the only module that imports `seal` (seal-python).
 
-SEAL throws C++ exceptions, which pybind11 turns into the exceptions of `ERRORS`. Every function
-here maps them to SealError, so that a caller decides what a failure means without knowing what
-SEAL throws.
+SEAL throws C++ exceptions, which pybind11 turns into the exceptions of `ERRORS` and, where memory
+runs out, into MemoryError. Every function here maps `ERRORS` to SealError, so that a caller decides
+what a failure means without knowing what SEAL throws. A MemoryError stays one: it says nothing of
+the bytes that SEAL was given.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,6 @@ from seal import (
     KeyGenerator,
     Plaintext,
     PublicKey,
-    RelinKeys,
     SecretKey,
 )
 from seal import SEALContext as Context
@@ -42,7 +42,6 @@ __all__ = [
     "KeyGenerator",
     "Plaintext",
     "PublicKey",
-    "RelinKeys",
     "SecretKey",
 ]
 
@@ -54,8 +53,8 @@ class SealError(SealserveError):
     """SEAL refused an operation. The text is SEAL's own: it may go into a log, never to a peer."""
 
 
-ERRORS = (ValueError, RuntimeError, IndexError, TypeError, MemoryError)
-"""The exceptions that pybind11 makes of what SEAL throws."""
+ERRORS = (ValueError, RuntimeError, IndexError, OverflowError)
+"""The exceptions that pybind11 makes of what SEAL throws, but for MemoryError."""
 
 
 @contextmanager
@@ -197,16 +196,6 @@ def load_galois_keys(built: Context, data: bytes) -> GaloisKeys:
     """
     with errors():
         return built.from_galois_str(data)
-
-
-def load_relinearization_keys(built: Context, data: bytes) -> RelinKeys:
-    """Load relinearization keys. SEAL expands their seeds.
-
-    Raises:
-        SealError: SEAL refuses the keys.
-    """
-    with errors():
-        return built.from_relin_str(data)
 
 
 def load_secret_key(built: Context, data: bytes) -> SecretKey:

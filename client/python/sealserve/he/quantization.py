@@ -119,11 +119,6 @@ class InputGrid:
             np.rint((block - self.minimum) / self.step, out=quantized[first : first + len(block)], casting="unsafe")
         return quantized
 
-    def dequantize(self, quantized_rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the features (rows, feature_count) that `quantize` rounds to these integers."""
-        features: NDArray[np.float64] = np.minimum(self.minimum + quantized_rows * self.step, self.maximum)
-        return features
-
 
 @dataclass(frozen=True, eq=False)
 class QuantizedModel:

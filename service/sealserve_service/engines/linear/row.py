@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
 from sealserve.he.layouts.row import RowPacking
-from sealserve.he.seal_format import pack_plaintext
+from sealserve.he.seal_format import pack_plaintext, plaintext_coefficients
 from sealserve.protocol.item import Residues
 from sealserve_service.engines.linear.base import LinearEngine
 from sealserve_service.engines.linear.rerandomizer import Rerandomize
@@ -78,14 +78,38 @@ class RowScoring:
             if total is None:  # no class of this polynomial has weights: the product is zero, in the reply's shape
                 return engine.zero
             evaluator.transform_from_ntt_inplace(total)
-        except _seal.ERRORS as error:
+        except RuntimeError as error:
             # If the ciphertexts are checked, SEAL refuses only a product whose second polynomial is
             # zero. To report that would tell the maker of such a ciphertext where the weights are
             # zero. In mode private the encryption of zero hides this product as well as any other.
+            # Whatever else fails is a fault of this process, and no product.
+            if not self._is_transparent(weights):
+                raise
             if self._rerandomize is not None:
                 return engine.zero
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT) from error
         return _seal.ciphertext_residues(total, engine.format.shape)
+
+    def _is_transparent(self, weights: list[_seal.Plaintext | None]) -> bool:
+        """Return whether the second polynomial of a product, or of a sum of products, is zero.
+
+        In NTT form a product is one of values, modulo a prime: it is zero where a factor is. The
+        sums are computed in Python's integers. That takes milliseconds, but only for somebody who
+        has made blocks cancel and thus knows the weights up to a factor.
+        """
+        shape, pairs = self._engine.format.shape, list[tuple[NDArray[np.uint64], NDArray[np.uint64]]]()
+        for block, plaintext in zip(self._blocks, weights, strict=True):
+            if plaintext is not None:
+                factors = plaintext_coefficients(_seal.plaintext_bytes(plaintext), shape[1] * shape[2])
+                pairs.append((_seal.ciphertext_residues(block, shape)[1], factors.reshape(shape[1:])))
+        if not all(((values != 0) & (factors != 0)).any() for values, factors in pairs):
+            return True
+        total = np.zeros(shape[1:], object)
+        for values, factors in pairs:
+            total = (total + values.astype(object) * factors.astype(object)) % self._engine.primes.astype(object)
+            if not total.any():
+                return True
+        return False
 
 
 class RowEngine(LinearEngine[RowPacking]):

@@ -127,7 +127,7 @@ def test_each_galois_key_rotates(ei_user: EIUser, ciphertext: bytes, galois: _se
 
 def test_relinearization_keys_relinearize(ei_user: EIUser, ciphertext: bytes) -> None:
     parts = ei_format.read_evaluation_keys(ei_user.evaluation_keys)
-    keys = _seal.load_relinearization_keys(CONTEXT, parts.relinearization)
+    keys = CONTEXT.from_relin_str(parts.relinearization)
     square = EVALUATOR.relinearize(EVALUATOR.square(loaded(ciphertext)), keys)
     EVALUATOR.rescale_to_next_inplace(square)
     np.testing.assert_allclose(ei_user.decrypt([reply_of(square)]), X[0] ** 2, atol=TOLERANCE)
@@ -379,7 +379,7 @@ def test_mutated_keys_load_or_are_refused(ei_user: EIUser, keys: bytes) -> None:
             refused += 1
         else:
             assert _seal.load_galois_keys(CONTEXT, parts.galois).size() == len(ei_format.ROTATIONS)
-            _seal.load_relinearization_keys(CONTEXT, parts.relinearization)
+            CONTEXT.from_relin_str(parts.relinearization)
     assert 30 < refused < 60
 
 

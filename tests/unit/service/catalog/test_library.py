@@ -9,7 +9,9 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -22,6 +24,7 @@ from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ServedModel
 from sealserve_service.catalog.sources import folder_sources, load_source
 from sealserve_service.models.errors import InputRangeError, ModelFileError
+from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.serving import LIMITS
@@ -272,6 +275,38 @@ def test_calibration_rows_are_followed_too(path: Path) -> None:
     assert after.grid.maximum.max() == 2.0
 
 
+def test_calibration_rows_are_those_of_the_digest(path: Path) -> None:
+    np.save(rows := path.with_name("rows.npy"), [[0.0, 0.0], [1.0, 1.0]])
+    pinned = ModelSource("a", path, calibration=rows, calibration_sha256=sha256(rows.read_bytes()).hexdigest())
+    before = load_source(pinned, trust_pickle=False, limits=LIMITS).model
+    np.save(rows, [[0.0, 0.0], [2.0, 2.0]])
+    with pytest.raises(InputRangeError, match=r"rows\.npy is not the file it should be: its SHA-256 is [0-9a-f]{64}"):
+        load_source(pinned, trust_pickle=False, limits=LIMITS)
+    np.save(rows, [[0.0, 0.0], [1.0, 1.0]])
+    assert load_source(pinned, trust_pickle=False, limits=LIMITS).model.config_id == before.config_id
+
+
+def test_calibration_rows_that_are_checked_are_those_that_are_parsed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is replaced between two readings must not be read twice."""
+    np.save(rows := path.with_name("rows.npy"), [[0.0, 0.0], [1.0, 1.0]])
+    np.save(other := path.with_name("other.npy"), [[0.0, 0.0], [2.0, 2.0]])
+    pinned = ModelSource("a", path, calibration=rows, calibration_sha256=sha256(rows.read_bytes()).hexdigest())
+    open_file = Path.open
+
+    def open_and_replace(self: Path, mode: str = "r") -> Any:
+        opened = open_file(self, mode)
+        if self == rows and other.exists():
+            other.replace(rows)
+        return opened
+
+    monkeypatch.setattr(Path, "open", open_and_replace)
+    assert load_source(pinned, trust_pickle=False, limits=LIMITS).model.grid.maximum.max() == 1.0
+    with pytest.raises(InputRangeError, match="not the file it should be"):
+        load_source(pinned, trust_pickle=False, limits=LIMITS)
+
+
 def test_a_folder_is_followed(path: Path, errors: Callable[[], list[str]]) -> None:
     shelf = of_folder(path.parent)
     before = shelf.get("a")
@@ -386,6 +421,14 @@ def test_an_error_names_the_file_of_its_model(tmp_path: Path) -> None:
     for source in faulty:
         with pytest.raises((InputRangeError, PlanError), match=r"a\.npz: "):
             load_source(source, trust_pickle=False, limits=LIMITS)
+
+
+def test_calibration_rows_are_bounded(path: Path) -> None:
+    rows = path.with_name("rows.npy")
+    with rows.open("wb") as file:
+        file.truncate(MAX_CALIBRATION_BYTES + 1)
+    with pytest.raises(InputRangeError, match=r"rows\.npy has 2,147,483,649 bytes of calibration rows, and at most"):
+        load_source(ModelSource("a", path, calibration=rows), trust_pickle=False, limits=LIMITS)
 
 
 @pytest.mark.parametrize("content", [b"", b"1,2\n", b"\x93NUMPY"])

@@ -193,12 +193,12 @@ def test_content_is_not_parsed_before_it_is_checked(tmp_path: Path, monkeypatch:
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Path) -> bytes:
+    def fail(self: Path, mode: str) -> bytes:
         raise OSError(5, "Input/output error", str(self))
 
     path = tmp_path / "model.npz"
     path.touch()
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(ModelFileError, match=r"model\.npz cannot be read: Input/output error"):
         load_model(path, trust_pickle=False)
 

@@ -1,0 +1,173 @@
+"""Skops archive: the sizes of what a .skops file holds, checked before skops reads it.
+
+A .skops file is an archive of arrays and of `schema.json`, which describes the objects that are
+made of them. Any object may refer to another one, or to an array, any number of times. So sizes are
+those of the description after each reference has been replaced by what it refers to: no
+conversion of the objects, to an array or to text, takes more.
+"""
+
+import io
+import json
+from collections import defaultdict
+from typing import Any, NamedTuple
+from zipfile import ZIP_STORED, ZipFile
+
+from sealserve_service.models.archives import open_archive, read_member
+from sealserve_service.models.arrays import MAGIC, full_bytes, read_array
+from sealserve_service.models.errors import UnsupportedModelError
+from sealserve_service.models.limits import (
+    MAX_MODEL_BYTES,
+    MAX_SCHEMA_BYTES,
+    MAX_SCHEMA_VALUES,
+    check_limit,
+)
+
+_SCHEMA = "schema.json"
+_BYTES_A_VALUE = 8
+_BYTES_A_CHARACTER = 4  # in NumPy's arrays of texts
+_LOADERS = frozenset(
+    (
+        "BytearrayNode",
+        "BytesNode",
+        "CachedNode",
+        "DTypeNode",
+        "DefaultDictNode",
+        "DictNode",
+        "FunctionNode",
+        "JsonNode",
+        "ListNode",
+        "LossNode",
+        "MaskedArrayNode",
+        "NdArrayNode",
+        "ObjectNode",
+        "RandomStateNode",
+        "SetNode",
+        "SliceNode",
+        "TupleNode",
+        "TypeNode",
+        # Of types that skops never trusts, and names:
+        "ConstructorFromReduceNode",
+        "MethodNode",
+        "OperatorFuncNode",
+        "PartialNode",
+        "SparseMatrixNode",
+    )
+)
+"""What skops may make an object with. A random generator, for one, takes any memory it is told."""
+_ALLOCATING = {("numpy", "void"), ("numpy", "bytes_"), ("builtins", "bytes"), ("builtins", "bytearray")}
+"""Types that make so many bytes of a number."""
+
+
+class _Size(NamedTuple):
+    values: int
+    bytes: int
+
+
+def checked(content: bytes) -> bytes:
+    """Check the sizes of an archive, and return it with its members uncompressed.
+
+    What skops reads is what was checked here, whatever the directory of the given one says.
+
+    Raises:
+        ModelTooLargeError: it passes a limit.
+        UnsupportedModelError: it describes an object that no linear model needs, and whose size
+            cannot be told.
+        Exception: it is damaged; zipfile, zlib, json and NumPy each have their own.
+    """
+    with open_archive(content) as archive:
+        check_limit("bytes of schema.json", MAX_SCHEMA_BYTES, archive.getinfo(_SCHEMA).file_size)
+        schema = read_member(archive, _SCHEMA)
+        separators = sum(map(schema.count, (b",", b"[", b"{")))
+        check_limit("values in schema.json", MAX_SCHEMA_VALUES, separators)
+        description = json.loads(schema)
+        copy, sizes = io.BytesIO(), dict[str, int]()
+        with ZipFile(copy, "w", ZIP_STORED) as uncompressed:
+            uncompressed.writestr(_SCHEMA, schema)
+            for name in archive.namelist():
+                if name != _SCHEMA:
+                    data = read_member(archive, name)
+                    sizes[name] = _member_bytes(data)
+                    uncompressed.writestr(name, data)
+    size = _Sizes(description, sizes).of(description)
+    check_limit("values in schema.json", MAX_SCHEMA_VALUES, size.values)
+    check_limit("bytes", MAX_MODEL_BYTES, size.bytes)
+    return copy.getvalue()
+
+
+def _member_bytes(data: bytes) -> int:
+    """Return the bytes of a member: those of an array, or its own."""
+    return full_bytes(read_array(data)) if data.startswith(MAGIC) else len(data)
+
+
+class _Sizes:
+    """The sizes of descriptions in which each reference stands for what it refers to.
+
+    skops takes the first object that has an id for all that have it; here the largest counts.
+
+    Args:
+        description: with all the definitions that references refer to.
+        members: the bytes of each member of the archive.
+    """
+
+    def __init__(self, description: Any, members: dict[str, int]) -> None:
+        self._members = members
+        self._definitions = defaultdict[int, list[dict[str, Any]]](list)
+        self._known: dict[int, _Size | None] = {}
+        self._collect(description)
+
+    def _collect(self, description: Any) -> None:
+        if isinstance(description, dict):
+            _check_type(description)
+            object_id = description.get("__id__")
+            if type(object_id) is int:
+                self._definitions[object_id].append(description)
+            elif object_id is not None:
+                raise ValueError("the id of an object is no integer")
+            description = description.values()
+        elif not isinstance(description, list):
+            return
+        for part in description:
+            self._collect(part)
+
+    def of(self, description: Any) -> _Size:
+        """Return the size of a description.
+
+        Raises:
+            ValueError: an object refers to itself.
+        """
+        object_id = description.get("__id__") if isinstance(description, dict) else None
+        if object_id is None:
+            return self._own(description)
+        if object_id not in self._known:
+            self._known[object_id] = None
+            sizes = [self._own(definition) for definition in self._definitions[object_id]]
+            self._known[object_id] = _Size(max(size.values for size in sizes), max(size.bytes for size in sizes))
+        known = self._known[object_id]
+        if known is None:
+            raise ValueError("an object refers to itself")
+        return known
+
+    def _own(self, description: Any) -> _Size:
+        if isinstance(description, str):
+            return _Size(1, _BYTES_A_CHARACTER * len(description))
+        if not isinstance(description, dict | list):
+            return _Size(1, _BYTES_A_VALUE)
+        parts = description.values() if isinstance(description, dict) else description
+        values, byte_count = 1, _BYTES_A_VALUE
+        for part in parts:
+            size = self.of(part)
+            values, byte_count = values + size.values, byte_count + size.bytes
+        if isinstance(description, dict):
+            byte_count += _BYTES_A_CHARACTER * sum(map(len, description))
+            if isinstance(name := description.get("file"), str):
+                byte_count += self._members.get(name, 0)
+        return _Size(values, byte_count)
+
+
+def _check_type(description: dict[str, Any]) -> None:
+    loader, kind = (
+        description.get("__loader__", "CachedNode"),
+        (description.get("__module__"), description.get("__class__")),
+    )
+    if loader not in _LOADERS or (kind in _ALLOCATING and loader not in ("BytesNode", "BytearrayNode")):
+        raise UnsupportedModelError(f"it holds a {kind[0]}.{kind[1]}, which no linear model needs")

@@ -1,0 +1,67 @@
+"""The limits of models: each is reached, and passed, where memory has not been taken yet."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse  # type: ignore[import-untyped]
+from sklearn.linear_model import LinearRegression
+
+from sealserve.protocol.output import Output, Task
+from sealserve_service.models.errors import ModelTooLargeError
+from sealserve_service.models.folding import fold
+from sealserve_service.models.limits import (
+    MAX_FEATURES,
+    MAX_MODEL_BYTES,
+    MAX_SCORES,
+    MAX_WEIGHTS,
+    check_weights,
+)
+from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.loading import load_model
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit"),
+    [
+        ((MAX_SCORES + 1, 1), "scores"),
+        ((1, MAX_FEATURES + 1), "features"),
+        ((MAX_SCORES, MAX_WEIGHTS // MAX_SCORES + 1), "weights"),
+    ],
+)
+def test_weights_are_bounded(shape: tuple[int, int], limit: str) -> None:
+    score_count, feature_count = shape
+    with pytest.raises(ModelTooLargeError) as caught:
+        check_weights(score_count, feature_count)
+    assert caught.value.limit == limit
+    weights = np.broadcast_to(0.0, shape)  # takes no memory, but its copy would
+    with pytest.raises(ModelTooLargeError):
+        LinearModel(weights, np.zeros(score_count), Output(Task.REGRESSION, score_count))
+
+
+def test_the_greatest_weights_pass() -> None:
+    check_weights(MAX_SCORES, MAX_WEIGHTS // MAX_SCORES)
+    check_weights(MAX_WEIGHTS // MAX_FEATURES, MAX_FEATURES)
+
+
+def test_a_sparse_matrix_is_bounded_by_its_shape() -> None:
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    model.coef_ = scipy.sparse.csr_matrix(([1.0], ([0], [0])), shape=(MAX_SCORES, MAX_FEATURES))
+    with pytest.raises(ModelTooLargeError, match="33,554,432 weights"):
+        fold(model)
+
+
+@pytest.mark.parametrize("name", ["model.npz", "model.skops", "model.pkl"])
+def test_a_file_is_bounded_before_it_is_read(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(MAX_MODEL_BYTES + 1)
+    with pytest.raises(ModelTooLargeError, match=rf"{name}: the model may have 536,870,912 bytes and has 536,870,913"):
+        load_model(path, trust_pickle=True)
+
+
+def test_labels_are_bounded(tmp_path: Path) -> None:
+    labels = np.zeros(MAX_SCORES + 1, np.int8)
+    np.savez(tmp_path / "model.npz", coef=[1.0, 2.0], intercept=0.0, classes=labels)
+    with pytest.raises(ModelTooLargeError, match="65,536 classes"):
+        load_model(tmp_path / "model.npz", trust_pickle=False)
