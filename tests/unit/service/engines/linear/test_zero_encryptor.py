@@ -18,6 +18,7 @@ from sealserve.secret_key_access import TOKEN
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.noise import NOISE, zero_noise
 from tests.support.noisy_encryptor import NoisyEncryptor
+from tests.support.seeded import unseeded_public_key
 
 EVERY_SET = (LAYOUTS["row"].open_parameter_sets[0], *LAYOUTS["row"].private_parameter_sets)
 every_set = pytest.mark.parametrize("parameter_set", EVERY_SET, ids=lambda parameter_set: parameter_set.name)
@@ -94,8 +95,13 @@ def test_the_bound_on_the_noise() -> None:
 def test_what_is_no_key_of_the_ring_is_refused() -> None:
     first, second, *_ = LAYOUTS["row"].private_parameter_sets
     data = SecretKey.generate(first).public_encryption_key
-    assert ZeroEncryptor(first, data).byte_count == len(data)
+    unseeded = unseeded_public_key(first, SecretKey.generate(first).export(TOKEN))
+    # SEAL keeps both polynomials.
+    assert 0 <= len(unseeded) - ZeroEncryptor(first, data).byte_count < 1024
     for parameter_set, hostile in ((second, data), (first, data[:-8]), (first, bytes(len(data)))):
         with pytest.raises(MalformedKeyError) as caught:
             ZeroEncryptor(parameter_set, hostile)
         assert caught.value.reason is KeyFault.FORMAT
+    with pytest.raises(MalformedKeyError) as caught:
+        ZeroEncryptor(first, unseeded)
+    assert caught.value.reason is KeyFault.UNSEEDED
