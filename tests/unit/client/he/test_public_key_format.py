@@ -126,6 +126,20 @@ def test_every_seed_will_do() -> None:
             assert abs(values.mean() / prime - 0.5) < 0.04  # nine standard deviations
 
 
+def test_the_bytes_are_those_that_the_protos_list() -> None:
+    def header(total_bytes: int) -> bytes:
+        return bytes.fromhex("5ea1100404000000") + total_bytes.to_bytes(8, "little")
+
+    data, words = key(), N * len(PRIMES)
+    before = header(8 * words + 194) + _seal.key_parms_id(_seal.context(key_parameters(PARAMETER_SET)))
+    before += b"\1" + struct.pack("<QQQdQ", 2, N, len(PRIMES), 1.0, 1) + header(8 * words + 24)
+    before += words.to_bytes(8, "little")
+    assert data.startswith(before)
+    assert len(before) == RESIDUES
+    assert data[RESIDUES + 8 * words :].startswith(header(81) + b"\1")
+    assert len(data) == RESIDUES + 8 * words + 16 + 1 + 64
+
+
 BAD_KEYS: dict[str, tuple[KeyFault, Callable[[bytes], bytes]]] = {
     "empty": (FORMAT, lambda _: b""),
     "a header alone": (FORMAT, lambda data: data[:16]),
