@@ -42,9 +42,8 @@ give W v, with v known to the key's owner: an equation on W for each score. As t
 too, phases are no equations on u. The dropped coefficients of c0 would need noise of their own, and
 nobody needs them.
 
-Premises: the key's a is uniform and its e is SEAL's; c0 and c1 are SEAL's symmetric encryption. For
-a, seeded keys see to that (`he.public_key_format`). No width holds off a client that does not keep
-to the others (a b of its choice, a degenerate c1, a large v or e). What an
+Premises: the key's a is uniform and its e is SEAL's; c0 and c1 are SEAL's symmetric encryption. No
+width holds off a client that does not keep to them (a degenerate a or c1, a large v or e). What an
 offer publishes is not hidden either: t, the centres and radii of the scores, the error bounds and,
 by the size of the noise, A' are sums over the weights.
 
