@@ -24,14 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsealserve/v1/parameters.proto\x12\x0csealserve.v1\"\xe4\x01\n\x14\x45ncryptionParameters\x12\x15\n\rparameter_set\x18\x01 \x01(\t\x12$\n\x06scheme\x18\x02 \x01(\x0e\x32\x14.sealserve.v1.Scheme\x12\x1b\n\x13poly_modulus_degree\x18\x03 \x01(\r\x12\x15\n\rcoeff_modulus\x18\x04 \x03(\x06\x12\x18\n\x10\x64\x61ta_prime_count\x18\x05 \x01(\r\x12\x15\n\rplain_modulus\x18\x06 \x01(\x06\x12\x18\n\x10\x63iphertext_scale\x18\x07 \x01(\x01\x12\x10\n\x08parms_id\x18\x08 \x01(\x0c*X\n\x06Layout\x12\x16\n\x12LAYOUT_UNSPECIFIED\x10\x00\x12\x0e\n\nLAYOUT_ROW\x10\x01\x12\x11\n\rLAYOUT_COLUMN\x10\x02\x12\x13\n\x0fLAYOUT_EI_SLOTS\x10\x03*A\n\x06Scheme\x12\x16\n\x12SCHEME_UNSPECIFIED\x10\x00\x12\x0e\n\nSCHEME_BFV\x10\x01\x12\x0f\n\x0bSCHEME_CKKS\x10\x02*I\n\x07Weights\x12\x17\n\x13WEIGHTS_UNSPECIFIED\x10\x00\x12\x10\n\x0cWEIGHTS_OPEN\x10\x01\x12\x13\n\x0fWEIGHTS_PRIVATE\x10\x02\x42=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsealserve/v1/parameters.proto\x12\x0csealserve.v1\"\xe4\x01\n\x14\x45ncryptionParameters\x12\x15\n\rparameter_set\x18\x01 \x01(\t\x12$\n\x06scheme\x18\x02 \x01(\x0e\x32\x14.sealserve.v1.Scheme\x12\x1b\n\x13poly_modulus_degree\x18\x03 \x01(\r\x12\x15\n\rcoeff_modulus\x18\x04 \x03(\x06\x12\x18\n\x10\x64\x61ta_prime_count\x18\x05 \x01(\r\x12\x15\n\rplain_modulus\x18\x06 \x01(\x06\x12\x18\n\x10\x63iphertext_scale\x18\x07 \x01(\x01\x12\x10\n\x08parms_id\x18\x08 \x01(\x0c*X\n\x06Layout\x12\x16\n\x12LAYOUT_UNSPECIFIED\x10\x00\x12\x0e\n\nLAYOUT_ROW\x10\x01\x12\x11\n\rLAYOUT_COLUMN\x10\x02\x12\x13\n\x0fLAYOUT_EI_SLOTS\x10\x03*A\n\x06Scheme\x12\x16\n\x12SCHEME_UNSPECIFIED\x10\x00\x12\x0e\n\nSCHEME_BFV\x10\x01\x12\x0f\n\x0bSCHEME_CKKS\x10\x02*I\n\x07Weights\x12\x17\n\x13WEIGHTS_UNSPECIFIED\x10\x00\x12\x10\n\x0cWEIGHTS_OPEN\x10\x01\x12\x13\n\x0fWEIGHTS_PRIVATE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealserve.v1.parameters_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\020com.sealserve.v1P\001Z\030sealserve/v1;sealservev1\252\002\014Sealserve.V1'
+  DESCRIPTOR._loaded_options = None
   _globals['_LAYOUT']._serialized_start=278
   _globals['_LAYOUT']._serialized_end=366
   _globals['_SCHEME']._serialized_start=368
