@@ -277,7 +277,7 @@ def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.Captu
     assert bits == {same_set["private"] - 10}
     assert main(command) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"key to register, once +196,721 bytes, public-encryption-key", shown)
+    assert re.search(r"key to register, once +98,498 bytes, public-encryption-key", shown)
     assert re.search(r"^row +private +row-4096-92 .*<- served$", shown, re.MULTILINE)
     assert main([*command, "--weights", "open", "--hiding-bits", "128"]) == 0
     for refused in ("0", "129", "many", "-1"):

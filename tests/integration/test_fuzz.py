@@ -18,16 +18,21 @@ import numpy as np
 import psutil
 import pytest
 
+from sealserve.errors import MalformedKeyError
 from sealserve.he.layouts import LAYOUTS
+from sealserve.he.public_key_format import check_public_key
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.key_record import KeyHeader, KeyKind
 from sealserve.protocol.wire import header_to_proto, key_header_to_proto
+from sealserve.secret_key import SecretKey
+from sealserve.secret_key_access import TOKEN
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2
 from tests.support import http2
 from tests.support.ei_user import EIUser
 from tests.support.mutations import M, damaged, mutants
 from tests.support.raw import Message, RawClient, Request, as_message, chunk
+from tests.support.seeded import unseeded_public_key
 from tests.support.serving import HANG_SECONDS, ROOT
 
 pytestmark = pytest.mark.slow
@@ -35,6 +40,7 @@ TIMES = pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.
 
 PREDICTS, STREAMS, MESSAGES, CONNECTIONS = 9_000, 7_000, 3_000, 2_000
 EI_PREDICTS, UPLOADS, KEYS = 3_000, 1_500, 500
+PUBLIC_UPLOADS, PUBLIC_KEYS = 1_500, 1_500
 COLUMN_STREAMS, COLUMN_PREDICTS = 4_000, 3_000
 THREADS = 4
 REQUESTS_IN_MEMORY = 1_000  # a pool takes all that it is given at once
@@ -244,12 +250,14 @@ def test_every_field_of_an_ei_request(server: Server, ei_user: EIUser, times: in
     assert scores == pytest.approx(WEIGHTS["small"] @ np.random.default_rng(9).random(4) + 1, abs=1e-4)
 
 
-def upload_of(data: bytes) -> list[keys_pb2.RegisterKeyRequest]:
+def upload_of(
+    data: bytes, kind: KeyKind = KeyKind.EVALUATION_KEYS, parameter_set: str = "ei-8192"
+) -> list[keys_pb2.RegisterKeyRequest]:
     """The messages of a key's upload."""
     header = KeyHeader(
         key_id=hashlib.sha256(data).hexdigest(),
-        kind=KeyKind.EVALUATION_KEYS,
-        parameter_set="ei-8192",
+        kind=kind,
+        parameter_set=parameter_set,
         byte_count=len(data),
     )
     return [keys_pb2.RegisterKeyRequest(header=key_header_to_proto(header))] + [
@@ -283,6 +291,44 @@ def test_every_field_of_an_upload_and_keys_of_any_bytes(server: Server, ei_user:
     with KeyRegistry(server.address) as registry:
         kept = list(registry.list())
     assert {record.key_id for record in kept} <= {ei_user.key_id}, "nothing that is damaged is kept"
+
+
+@TIMES
+@pytest.mark.parametrize("seeded", [True, False], ids=["seeded", "unseeded"])
+def test_every_field_of_an_upload_of_a_public_key_and_public_keys_of_any_bytes(
+    server: Server, times: int, seeded: bool
+) -> None:
+    """Many of the damaged keys are good ones: of another seed, or with another residue."""
+    parameter_set = LAYOUTS["row"].private_parameter_sets[0]
+    key = SecretKey.generate(parameter_set)
+    data = key.public_encryption_key if seeded else unseeded_public_key(parameter_set, key.export(TOKEN))
+
+    def upload(data: bytes) -> list[keys_pb2.RegisterKeyRequest]:
+        return upload_of(data, KeyKind.PUBLIC_ENCRYPTION_KEY, parameter_set.name)
+
+    def is_key(data: bytes) -> bool:
+        try:
+            check_public_key(parameter_set, data)
+        except MalformedKeyError:
+            return False
+        return True
+
+    all_damaged = [damaged(data, random.Random(seed)) for seed in range(PUBLIC_KEYS * times)]
+    good = {hashlib.sha256(each).hexdigest() for each in (data, *all_damaged) if is_key(each)}
+    assert bool(good) is seeded
+    mutated = endless(lambda source: disordered(upload(data), source), PUBLIC_UPLOADS * times)
+    with RawClient(server.address, "small") as raw, KeyRegistry(server.address) as registry:
+        stub = keys_pb2_grpc.KeyServiceStub(raw.channel)
+        before = {record.key_id for record in registry.list()}
+        for requests in (mutated, map(upload, all_damaged)):
+            ends = ends_of(lambda messages: stub.RegisterKey(iter(messages), timeout=HANG_SECONDS), requests)
+            assert "INVALID_ARGUMENT" in ends
+            assert ("OK" in ends) is seeded
+        kept = {record.key_id for record in registry.list()} - before
+        assert kept <= good
+        assert bool(kept) is seeded
+        for key_id in kept:
+            registry.delete(key_id)
 
 
 def test_every_field_of_a_question_for_keys(server: Server) -> None:

@@ -29,12 +29,12 @@ from sealserve.errors import (
     StaleConfigError,
 )
 from sealserve.he.layouts import LAYOUTS
-from sealserve.he.public_key_format import public_key_bytes
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.key_record import KeyKind
 from sealserve.secret_key import SecretKey
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel, prepare_model
 from sealserve_service.engines.ei.slots import EiSlotsEngine
+from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.memory import MemoryKeyStore
@@ -434,7 +434,7 @@ def test_memory_and_descriptors_are_flat_over_calls_by_a_hundred_keys(digits_mod
     Every call by another client finds its own key gone, and loads it again.
     """
     name, telemetry = LAYOUTS["row"].private_parameter_sets[0].name, Telemetry()
-    key_bytes = public_key_bytes(LAYOUTS["row"].private_parameter_sets[0])
+    key_bytes = ZeroEncryptor.under_a_random_key(LAYOUTS["row"].private_parameter_sets[0]).byte_count
     keys = registered_keys(cache_bytes=20 * key_bytes, telemetry=telemetry)
     process = psutil.Process()
     with (

@@ -7,9 +7,10 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -28,8 +29,9 @@ from sealserve.he.parameters import ParameterSet, key_parameters
 from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
+from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.key_registry import KeyRegistry
-from sealserve.protocol.key_record import KeyKind, KeyRecord
+from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.catalog.registry import ModelRegistry
@@ -40,6 +42,7 @@ from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.ei_user import EIUser
 from tests.support.raw import assert_error
 from tests.support.registered_keys import record_of
+from tests.support.seeded import unseeded_public_key
 from tests.support.serving import HANG_SECONDS, registered_keys, running_server
 
 PARAMETER_SET, LARGER = LAYOUTS["row"].private_parameter_sets[:2]
@@ -48,6 +51,8 @@ KEY = SecretKey.generate(PARAMETER_SET)
 DATA = KEY.public_encryption_key
 KEY_ID = hashlib.sha256(DATA).hexdigest()
 BYTES = public_key_bytes(PARAMETER_SET)
+READY_BYTES = ZeroEncryptor(PARAMETER_SET, DATA).byte_count
+UNSEEDED = unseeded_public_key(PARAMETER_SET, KEY.export(TOKEN))
 KIND = KeyKind.PUBLIC_ENCRYPTION_KEY
 
 
@@ -128,21 +133,22 @@ def test_a_key_of_one_kind_is_none_of_the_other(service: Service, ei_user: EIUse
     assert service.keys.zero_encryptor("anonymous", KEY_ID, PARAMETER_SET)
 
 
-def ciphertext(parameter_set: ParameterSet) -> bytes:
-    key = SecretKey.generate(parameter_set).export(TOKEN)
-    return Encryptor(key_parameters(parameter_set), key).encrypt(np.ones(parameter_set.poly_modulus_degree, np.uint64))
+def ciphertext(encryptor: type[Encryptor]) -> bytes:
+    made = encryptor(key_parameters(PARAMETER_SET), KEY.export(TOKEN))
+    return made.encrypt(np.ones(PARAMETER_SET.poly_modulus_degree, np.uint64))
 
 
-def constant(data: bytes) -> bytes:
-    """The second polynomial is 7: all its values are."""
-    return data[: -(BYTES - 113) // 2] + struct.pack("<Q", 7) * ((BYTES - 113) // 16)
+def changed(at: int, words: bytes) -> bytes:
+    """The key with other values of b from one on; 113 bytes come before them, 81 behind."""
+    start = 113 + 8 * at
+    return DATA[:start] + words + DATA[start + len(words) :]
 
 
 BAD_KEYS: dict[str, tuple[KeyFault, Callable[[], bytes]]] = {
     "empty": (KeyFault.FORMAT, lambda: b""),
     "truncated": (KeyFault.FORMAT, lambda: DATA[:-1]),
     "random": (KeyFault.FORMAT, lambda: os.urandom(BYTES)),
-    "a ciphertext": (KeyFault.FORMAT, lambda: ciphertext(PARAMETER_SET)),
+    "a seeded ciphertext": (KeyFault.FORMAT, lambda: ciphertext(SeededEncryptor)),
     "a secret key": (KeyFault.FORMAT, lambda: KEY.export(TOKEN)),
     "of other primes": (
         KeyFault.PARAMETERS,
@@ -152,10 +158,15 @@ BAD_KEYS: dict[str, tuple[KeyFault, Callable[[], bytes]]] = {
             ).public_encryption_key
         ),
     ),
-    "with a residue at its prime": (KeyFault.COEFFICIENT, lambda: DATA[:-8] + struct.pack("<Q", 0x1C001)),
-    "zero": (KeyFault.DEGENERATE, lambda: DATA[:113] + bytes(BYTES - 113)),
-    "half zero": (KeyFault.DEGENERATE, lambda: DATA[: -(BYTES - 113) // 2].ljust(BYTES, b"\0")),
-    "half constant": (KeyFault.DEGENERATE, lambda: constant(DATA)),
+    "unseeded": (KeyFault.UNSEEDED, lambda: UNSEEDED),
+    "of another generator": (KeyFault.FORMAT, lambda: DATA[:-65] + b"\2" + DATA[-64:]),
+    "with a residue at its prime": (
+        KeyFault.COEFFICIENT,
+        lambda: changed(3 * 4096 - 1, struct.pack("<Q", 0x1C001)),
+    ),
+    "zero": (KeyFault.DEGENERATE, lambda: changed(0, bytes(BYTES - 113 - 81))),
+    "a third zero": (KeyFault.DEGENERATE, lambda: changed(4096, bytes(8 * 4096))),
+    "constant": (KeyFault.DEGENERATE, lambda: changed(0, struct.pack("<Q", 7) * 3 * 4096)),
 }
 
 
@@ -167,6 +178,29 @@ def test_bad_keys_have_their_error_and_leave_nothing(service: Service, name: str
     assert_error(caught.value, MalformedKeyError(reason))
     assert list(service.registry.list()) == []
     assert service.register().key_id == KEY_ID
+
+
+def test_an_unseeded_key_is_refused_before_it_is_sent(service: Service) -> None:
+    """Its header shows it, and whatever would follow is neither read nor kept."""
+    header = KeyHeader(
+        key_id=hashlib.sha256(UNSEEDED).hexdigest(),
+        kind=KIND,
+        parameter_set=PARAMETER_SET.name,
+        byte_count=len(UNSEEDED),
+    )
+    for changes in ({}, {"blob_name": "key"}):
+        with pytest.raises(MalformedKeyError, match=r"SecretKey\.public_encryption_key") as caught:
+            service.keys.begin(replace(header, **changes))  # type: ignore[arg-type]
+        assert_error(caught.value, MalformedKeyError(KeyFault.UNSEEDED))
+
+
+def test_the_status_of_an_unseeded_key_is_that_of_a_bad_argument(service: Service) -> None:
+    with pytest.raises(MalformedKeyError) as caught:
+        service.register(UNSEEDED)
+    status = caught.value.__cause__
+    assert isinstance(status, grpc.RpcError)
+    assert status.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "only seeded public keys are accepted" in str(status.details())
 
 
 @pytest.mark.parametrize(
@@ -184,8 +218,9 @@ def test_the_cap_is_that_of_the_kind(service: Service) -> None:
         service.register(DATA + b"\0")
     assert_error(caught.value, LimitExceededError("max_key_bytes", BYTES, BYTES + 1))
     larger = SecretKey.generate(LARGER).public_encryption_key
-    with pytest.raises(LimitExceededError):
-        service.register(larger)
+    for data in (larger, ciphertext(Encryptor)):
+        with pytest.raises(LimitExceededError):
+            service.register(data)
     assert service.register(larger, LARGER.name).byte_count == len(larger)
 
 
@@ -225,8 +260,10 @@ def test_a_store_of_bad_bytes_harms_nothing() -> None:
     store = MemoryKeyStore(64 << 20)
     keys = registered_keys(store)
     bad, good = kept_in(store, DATA[:113] + bytes(BYTES - 113)), kept_in(store, DATA)
-    with pytest.raises(MalformedKeyError):
-        keys.zero_encryptor("alice", bad, PARAMETER_SET)
+    older = kept_in(store, UNSEEDED)
+    for key_id in (bad, older):
+        with pytest.raises(MalformedKeyError):
+            keys.zero_encryptor("alice", key_id, PARAMETER_SET)
     assert keys.zero_encryptor("alice", good, PARAMETER_SET)
 
 
@@ -257,7 +294,7 @@ def test_memory_and_descriptors_are_flat_over_a_hundred_keys() -> None:
     """Twenty keys have room; a hundred keys, each used again and again, take no more."""
     store = MemoryKeyStore(64 << 20)
     telemetry = Telemetry()
-    keys = registered_keys(store, cache_bytes=20 * BYTES, telemetry=telemetry)
+    keys = registered_keys(store, cache_bytes=20 * READY_BYTES, telemetry=telemetry)
     ids = [kept_in(store, SecretKey.generate(PARAMETER_SET).public_encryption_key) for _ in range(100)]
     process = psutil.Process()
 
@@ -271,5 +308,5 @@ def test_memory_and_descriptors_are_flat_over_a_hundred_keys() -> None:
     for _ in range(10):
         last_resident, last_descriptors = use_all()
     assert last_descriptors == descriptors
-    assert last_resident - resident < 10 * BYTES  # a thousand loads of keys that stayed would be 200 MB
-    assert telemetry.registry.get_sample_value("sealserve_key_cache_bytes") == 20 * BYTES
+    assert last_resident - resident < 10 * READY_BYTES  # a thousand loads of keys that stayed would be 200 MB
+    assert telemetry.registry.get_sample_value("sealserve_key_cache_bytes") == 20 * READY_BYTES

@@ -8,11 +8,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.he import _seal
 from sealserve.he.layouts.row import RowPacking
-from sealserve.he.parameters import ParameterSet, key_parameters
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
+from sealserve.he.secret.public_key import generate_public_key
 from sealserve.protocol.item import ItemHeader, Residues
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
@@ -34,8 +34,7 @@ def secret_key(parameter_set: ParameterSet) -> bytes:
 @cache
 def zero_encryptor(parameter_set: ParameterSet) -> ZeroEncryptor:
     """Encrypts zero under the public key that belongs to `secret_key`."""
-    context = _seal.context(key_parameters(parameter_set))
-    return ZeroEncryptor(parameter_set, _seal.generate_public_key(context, secret_key(parameter_set)))
+    return ZeroEncryptor(parameter_set, generate_public_key(parameter_set, secret_key(parameter_set)))
 
 
 def _registered(tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:

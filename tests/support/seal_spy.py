@@ -1,4 +1,4 @@
-"""A spy on SEAL while a SeededEncryptor is at work, which can make any of its steps fail."""
+"""A spy on SEAL while a pair is moved onto a seed, which can make any of the steps fail."""
 
 import os
 import weakref
@@ -11,7 +11,7 @@ from sealserve.he import _seal
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 
-ROLES = ("Encryptor", "Decryptor", "Evaluator")
+ROLES = ("Encryptor", "Decryptor", "Evaluator", "KeyGenerator")
 FUNCTIONS = ("load_ciphertext", "ciphertext_bytes")
 ciphertext_bytes = _seal.ciphertext_bytes  # unwatched
 
@@ -21,8 +21,9 @@ class SealSpy:
 
     Attributes:
         steps: names of functions and methods, in order.
-        pairs: the bytes of SEAL's fresh ciphertexts, (c0, c1): they give the key.
-        differences: the bytes of (c0, c1 - c1'), in NTT form: so do they.
+        pairs: the bytes of SEAL's fresh ciphertexts, (c0, c1), and of its public keys, (b, a):
+            they give the key.
+        differences: the bytes of (c0, c1 - c1') and (b, a - a'), in NTT form: so do they.
         seeds: what the system drew.
         failing_step: the index of the step that fails with `failure`; none by default.
         objects: references, not holding them, to SEAL's objects that the steps returned.
@@ -57,7 +58,9 @@ class SealSpy:
         result = real(*arguments)
         if name == "encrypt_symmetric":
             self.pairs.append(ciphertext_bytes(result))
-        elif name == "transform_to_ntt_inplace":
+        elif name == "create_public_key":
+            self.pairs.append(result.to_string())
+        elif name == "transform_to_ntt_inplace" or (name == "sub_inplace" and arguments[0].is_ntt_form()):
             self.differences.append(ciphertext_bytes(arguments[0]))
         self.data += [value for value in (*arguments, result) if isinstance(value, bytes)]
         if result is not None and not isinstance(result, bytes):

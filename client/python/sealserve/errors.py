@@ -382,9 +382,13 @@ class CiphertextFault(Enum):
 class KeyFault(Enum):
     """The first check that a key fails, in the order in which they are made."""
 
+    UNSEEDED = (
+        "only seeded public keys are accepted, and it is not seeded: use SecretKey.public_encryption_key, "
+        "or save the Serializable<PublicKey> that SEAL's KeyGenerator::create_public_key() returns, uncompressed"
+    )
     LENGTH = "it does not have the declared length"
     DIGEST = "it does not have the declared SHA-256"
     FORMAT = "it does not consist of the SEAL objects of its kind, or is too long once inflated"
     PARAMETERS = "it was made for another parameter set or other rotations"
     COEFFICIENT = "a coefficient is at or above its prime"
-    DEGENERATE = "one of its polynomials is zero or constant, so that it encrypts nothing"
+    DEGENERATE = "its first polynomial is zero or constant, so that it encrypts nothing"

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from sealserve.errors import MalformedKeyError, ParameterError, SecretKeyError
 from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
-from sealserve.he.public_key_format import check_public_key
+from sealserve.he.public_key_format import check_public_key, unseeded_public_key_bytes
+from sealserve.he.secret.public_key import generate_public_key
 from sealserve.secret_key_access import TOKEN, SecretKeyAccess
 
 __all__ = ["SecretKey"]
@@ -81,9 +82,12 @@ class SecretKey:
             data = base64.b64decode(fields["secret_key"], validate=True)
             context = _seal.context(key_parameters(parameter_set))
             _seal.load_secret_key(context, data)
-            # Older files have no public key.
+            # Older files have no public key, or an unseeded one, in whose place another is made.
+            # Moving the unseeded one onto a seed would give away the secret key.
             public_key = base64.b64decode(fields.get("public_encryption_key", ""), validate=True)
-            if public_key:
+            if len(public_key) == unseeded_public_key_bytes(parameter_set):
+                public_key = b""
+            elif public_key:
                 check_public_key(parameter_set, public_key)
             return cls._make(parameter_set, data, created, public_key)
         except OSError as error:
@@ -130,16 +134,15 @@ class SecretKey:
 
     @property
     def public_encryption_key(self) -> bytes:
-        """The public encryption key, an uncompressed SEAL object. It is not secret.
+        """The public encryption key, an uncompressed, seeded SEAL object. It is not secret.
 
-        Services hide weights with it. SEAL makes it on the first use, and `save` writes it with the
+        Services hide weights with it. It is made on the first use, and `save` writes it with the
         secret key. Every program that loads the file has the same key, with the same id, so that
         one registration serves them all.
         """
         with self._lock:
             if not self._public_encryption_key:
-                context = _seal.context(key_parameters(self._parameter_set))
-                self._public_encryption_key = _seal.generate_public_key(context, self._data)
+                self._public_encryption_key = generate_public_key(self._parameter_set, self._data)
             return self._public_encryption_key
 
     def fits(self, parameter_set: ParameterSet) -> bool:

@@ -13,7 +13,7 @@ from sealserve.he._seal import GaloisKeys
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.he.parameters import ParameterSet
-from sealserve.he.public_key_format import check_public_key, public_key_bytes
+from sealserve.he.public_key_format import check_public_key, public_key_bytes, unseeded_public_key_bytes
 from sealserve.protocol.key_record import KeyKind
 from sealserve_service.engines.ei.keys import GALOIS_KEYS_BYTES, load_galois_keys
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
@@ -31,11 +31,14 @@ class KeyType:
         load: makes a key's bytes ready and returns the size in memory; raises what `check` raises.
         max_bytes: the length that no such key exceeds, whatever the service's own limit is; None if
             only that limit holds.
+        unseeded_bytes: the length of such a key without a seed, which is refused before it is
+            sent; None if such keys have no seeds, or may be without.
     """
 
     check: Callable[[bytes], object]
     load: Callable[[bytes], tuple[ReadyKey, int]]
     max_bytes: int | None = None
+    unseeded_bytes: int | None = None
 
 
 def _load_galois_keys(data: bytes) -> tuple[ReadyKey, int]:
@@ -52,6 +55,7 @@ def _public_key_type(parameter_set: ParameterSet) -> KeyType:
         check=partial(check_public_key, parameter_set),
         load=partial(_load_public_key, parameter_set),
         max_bytes=public_key_bytes(parameter_set),
+        unseeded_bytes=unseeded_public_key_bytes(parameter_set),
     )
 
 

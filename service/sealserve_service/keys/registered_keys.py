@@ -5,7 +5,14 @@ import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from sealserve.errors import KeyNotFoundError, ParameterSetNotOfferedError, QuotaExceededError, ServiceError
+from sealserve.errors import (
+    KeyFault,
+    KeyNotFoundError,
+    MalformedKeyError,
+    ParameterSetNotOfferedError,
+    QuotaExceededError,
+    ServiceError,
+)
 from sealserve.he._seal import GaloisKeys
 from sealserve.he.parameters import ParameterSet
 from sealserve.protocol.key_record import KeyHeader, KeyRecord
@@ -65,11 +72,14 @@ class RegisteredKeys:
 
         Raises:
             ParameterSetNotOfferedError: the service takes no such keys of that parameter set.
+            MalformedKeyError: a key of that length is not seeded, but must be.
             InputMismatchError, LimitExceededError: no key can have such a header.
         """
         key_type = KEY_TYPES.get((header.kind, header.parameter_set))
         if key_type is None:
             raise ParameterSetNotOfferedError("", header.parameter_set)
+        if header.byte_count == key_type.unseeded_bytes:
+            raise MalformedKeyError(KeyFault.UNSEEDED)
         return Upload(header, min(self._max_key_bytes, key_type.max_bytes or self._max_key_bytes))
 
     def fetch(self, tenant: Tenant, upload: Upload) -> None:

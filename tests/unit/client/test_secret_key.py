@@ -30,6 +30,7 @@ from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN, SecretKeyAccess
+from tests.support.seeded import unseeded_public_key
 
 SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
 KEY = SecretKey.generate(SMALLEST)
@@ -277,7 +278,8 @@ def test_the_public_key_is_a_seal_object_and_always_the_same(parameter_set: Para
 def test_the_public_key_holds_nothing_of_the_secret_key() -> None:
     values = {DATA[at : at + 8] for at in range(len(DATA) % 8, len(DATA), 8)} - {bytes(8)}
     public = KEY.public_encryption_key
-    assert not {public[at : at + 8] for at in range(113, len(public), 8)} & values
+    places = *range(113, len(public) - 81, 8), *range(len(public) - 64, len(public), 8)  # all but headers
+    assert not {public[at : at + 8] for at in places} & values
 
 
 def test_a_saved_key_keeps_its_public_key(path: Path) -> None:
@@ -291,6 +293,17 @@ def test_an_older_file_gets_a_public_key_when_it_is_asked_for(saved: Path) -> No
     del fields["public_encryption_key"]
     saved.write_text(json.dumps(fields))
     loaded = SecretKey.load(saved)
+    assert loaded.public_encryption_key == loaded.public_encryption_key != KEY.public_encryption_key
+    check_public_key(SMALLEST, loaded.public_encryption_key)
+
+
+def test_an_older_files_unseeded_public_key_is_replaced(saved: Path) -> None:
+    """No service takes it."""
+    fields = json.loads(saved.read_bytes())
+    fields["public_encryption_key"] = encoded(unseeded_public_key(SMALLEST, DATA))
+    saved.write_text(json.dumps(fields))
+    loaded = SecretKey.load(saved)
+    assert loaded.export(TOKEN) == DATA
     assert loaded.public_encryption_key == loaded.public_encryption_key != KEY.public_encryption_key
     check_public_key(SMALLEST, loaded.public_encryption_key)
 

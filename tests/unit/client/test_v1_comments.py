@@ -22,6 +22,7 @@ from sealserve.protocol.output import Output, Task
 from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2
 from sealserve_service.planning.noise import NOISE
 from sealserve_service.rpc.status import _CODES
+from tests.support.affine_models import features_of
 from tests.support.serving import ROOT, linear, registered_keys, served
 
 PROTOS = ROOT / "protos/sealserve/v1"
@@ -142,7 +143,7 @@ def test_a_half_may_be_rounded_either_way() -> None:
     halves = grid.minimum + (lower + 0.5) * grid.step
     for rounded in (lower, lower + 1, lower + RANDOM.integers(0, 2, size=lower.shape)):
         assert (rounded <= grid.levels).all()
-        error = np.abs((grid.dequantize(rounded) - halves) @ weights.T)
+        error = np.abs((features_of(grid, rounded) - halves) @ weights.T)
         assert error.max() <= bound * (1 + 1e-9)
 
 

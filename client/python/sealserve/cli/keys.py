@@ -18,7 +18,12 @@ def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     registering = actions.add_parser("register", help="send a key and print its record")
-    registering.add_argument("file", type=Path, metavar="FILE", help="the key, as `get_public_keys` returns it")
+    registering.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="the key: what `get_public_keys` returns, or SecretKey.public_encryption_key",
+    )
     registering.add_argument("--kind", choices=_KINDS, default=_KINDS[0], help="what it is for (%(default)s)")
     registering.add_argument(
         "--parameter-set", default="ei-8192", metavar="NAME", help="what it is made for (%(default)s)"

@@ -9,6 +9,7 @@ the bytes that SEAL was given.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 import seal
@@ -28,7 +29,7 @@ from seal import (
 from seal import SEALContext as Context
 
 from sealserve.errors import ParameterError, SealserveError
-from sealserve.he.parameters import EncryptionParameters, Scheme
+from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.seal_format import RESIDUES_AT
 
 __all__ = [
@@ -74,15 +75,38 @@ def context(parameters: EncryptionParameters) -> Context:
     Raises:
         ParameterError: SEAL refuses the parameters.
     """
-    parameter_set = parameters.parameter_set
+    primes = [seal.Modulus(prime) for prime in parameters.parameter_set.primes]
+    return _build(parameters, primes, seal.sec_level_type.tc128)
+
+
+@lru_cache(maxsize=32)
+def key_level_context(parameter_set: ParameterSet) -> Context:
+    """Build a context of CKKS in which all primes of the set are data primes.
+
+    SEAL decrypts and subtracts at the data level only. One more prime, the least that fits, takes
+    the place of the special prime. Nothing may be encrypted in this context: with that prime the
+    modulus may exceed the tc128 table. It is for arithmetic on what was encrypted without it.
+
+    Raises:
+        ParameterError: SEAL refuses the parameters.
+    """
+    step = 2 * parameter_set.poly_modulus_degree
+    candidates = (seal.Modulus(value) for value in count(step + 1, step) if value not in parameter_set.primes)
+    primes = [seal.Modulus(prime) for prime in parameter_set.primes]
+    primes.append(next(candidate for candidate in candidates if candidate.is_prime()))
+    parameters = EncryptionParameters(parameter_set, scheme=Scheme.CKKS)
+    return _build(parameters, primes, seal.sec_level_type.none)
+
+
+def _build(parameters: EncryptionParameters, primes: list[seal.Modulus], security: seal.sec_level_type) -> Context:
     with errors():
         parms = seal.EncryptionParameters(_SCHEMES[parameters.scheme])
-        parms.set_poly_modulus_degree(parameter_set.poly_modulus_degree)
-        parms.set_coeff_modulus([seal.Modulus(prime) for prime in parameter_set.primes])
+        parms.set_poly_modulus_degree(parameters.parameter_set.poly_modulus_degree)
+        parms.set_coeff_modulus(primes)
         parms.set_plain_modulus(parameters.plain_modulus)
-        built = Context(parms)
+        built = Context(parms, sec_level=security)
     if not built.parameters_set():
-        raise ParameterError(f"{parameter_set.name}: SEAL refuses it: {built.parameter_error_message()}")
+        raise ParameterError(f"{parameters.parameter_set.name}: SEAL refuses it: {built.parameter_error_message()}")
     return built
 
 
@@ -218,22 +242,10 @@ def generate_secret_key(built: Context) -> bytes:
 def load_public_key(built: Context, data: bytes) -> PublicKey:
     """Load a public encryption key that has the key_parms_id of this context.
 
+    SEAL expands its seed.
+
     Raises:
         SealError: SEAL refuses the key.
     """
     with errors():
         return built.from_public_str(data)
-
-
-def generate_public_key(built: Context, secret_key: bytes) -> bytes:
-    """Generate a public encryption key for a secret key, and serialize the public key.
-
-    The secret key has the key_parms_id of this context.
-
-    Raises:
-        SealError: SEAL refuses the secret key.
-    """
-    loaded = load_secret_key(built, secret_key)
-    with errors():
-        data: bytes = KeyGenerator(built, loaded).create_public_key().to_string()
-    return data

@@ -30,15 +30,21 @@ _MEMBERS_END = _PARMS_ID_END + MEMBERS.size
 RESIDUES_AT = _MEMBERS_END + HEADER.size + COUNT.size
 """The offset of the residues in a ciphertext."""
 SEED_BYTES = 64
-_SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES  # a header, the type of the generator, the seed
-_BLAKE2XB = 1
+SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES
+"""What follows the residues of a seeded object: a header, the type of the generator, the seed."""
+BLAKE2XB = 1
 _SHAKE256 = 2
-_PRNG_TYPES = (_BLAKE2XB, _SHAKE256)
+_PRNG_TYPES = (BLAKE2XB, _SHAKE256)
 
 
 def header(total_bytes: int) -> bytes:
     """Build the header of an uncompressed object of that length."""
     return HEADER.pack(MAGIC, HEADER.size, _MAJOR, _MINOR, 0, 0, total_bytes)
+
+
+def seed_info(seed: bytes) -> bytes:
+    """Build what follows the residues of a seeded object: a seed for SEAL's default generator."""
+    return b"".join((header(SEED_INFO_BYTES), bytes((BLAKE2XB,)), seed))
 
 
 class CiphertextFormat:
@@ -62,9 +68,9 @@ class CiphertextFormat:
 
         words = prime_count * N
         self.full_prefix = prefix(2 * words, 0)
-        self._seeded = prefix(words, _SEED_INFO_BYTES)
+        self._seeded = prefix(words, SEED_INFO_BYTES)
         self.full_bytes = len(self.full_prefix) + 16 * words
-        self.seeded_bytes = len(self._seeded) + 8 * words + _SEED_INFO_BYTES
+        self.seeded_bytes = len(self._seeded) + 8 * words + SEED_INFO_BYTES
 
     def check(self, data: bytes) -> None:
         """Check untrusted bytes, so that SEAL loads nothing but a fresh ciphertext, full or seeded.
@@ -85,8 +91,8 @@ class CiphertextFormat:
         if (residues >= self._primes).any():
             raise MalformedCiphertextError(CiphertextFault.COEFFICIENT)
         if seeded:
-            info = data[-_SEED_INFO_BYTES:]
-            if not is_header(info, _SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
+            info = data[-SEED_INFO_BYTES:]
+            if not is_header(info, SEED_INFO_BYTES) or info[HEADER.size] not in _PRNG_TYPES:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
         elif not (residues[1, 0, 0] or residues[1].any()):  # the first residue usually suffices
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
@@ -129,11 +135,8 @@ class CiphertextFormat:
         return b"".join((self.full_prefix, c0.tobytes(), c1))
 
     def pack_seeded(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
-        """Build a seeded ciphertext from c0 (data primes, N) and a seed of SEED_BYTES.
-
-        The seed is for SEAL's default generator.
-        """
-        return b"".join((self._seeded, c0.tobytes(), header(_SEED_INFO_BYTES), bytes((_BLAKE2XB,)), seed))
+        """Build a seeded ciphertext from c0 (data primes, N) and a seed of SEED_BYTES."""
+        return b"".join((self._seeded, c0.tobytes(), seed_info(seed)))
 
 
 def is_header(data: bytes, total_bytes: int) -> bool:

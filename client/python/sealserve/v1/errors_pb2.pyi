@@ -165,6 +165,7 @@ class MalformedKey(_message.Message):
     class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REASON_UNSPECIFIED: _ClassVar[MalformedKey.Reason]
+        REASON_UNSEEDED: _ClassVar[MalformedKey.Reason]
         REASON_LENGTH: _ClassVar[MalformedKey.Reason]
         REASON_DIGEST: _ClassVar[MalformedKey.Reason]
         REASON_FORMAT: _ClassVar[MalformedKey.Reason]
@@ -172,6 +173,7 @@ class MalformedKey(_message.Message):
         REASON_COEFFICIENT: _ClassVar[MalformedKey.Reason]
         REASON_DEGENERATE: _ClassVar[MalformedKey.Reason]
     REASON_UNSPECIFIED: MalformedKey.Reason
+    REASON_UNSEEDED: MalformedKey.Reason
     REASON_LENGTH: MalformedKey.Reason
     REASON_DIGEST: MalformedKey.Reason
     REASON_FORMAT: MalformedKey.Reason

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sealserve.errors import KeyFault, KeyNotFoundError, MalformedKeyError
 from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
-from sealserve.he.public_key_format import check_public_key, pack_public_key, public_key_bytes
+from sealserve.he.public_key_format import check_public_key, pack_public_key
+from sealserve.he.seal_format import SEED_BYTES
 
 
 class ZeroEncryptor:
@@ -19,10 +20,11 @@ class ZeroEncryptor:
 
     Attributes:
         parameter_set: the ring.
-        byte_count: the memory that it takes, to within a kilobyte or so.
+        byte_count: the memory that it takes, to within a kilobyte or so. The second polynomial is
+            expanded from its seed once, and kept.
 
     Raises:
-        MalformedKeyError: the bytes are no public key of the ring.
+        MalformedKeyError: the bytes are no seeded public key of the ring.
     """
 
     def __init__(self, parameter_set: ParameterSet, public_key: bytes) -> None:
@@ -34,16 +36,16 @@ class ZeroEncryptor:
         except _seal.SealError as error:
             raise MalformedKeyError(KeyFault.FORMAT) from error
         self.parameter_set = parameter_set
-        self.byte_count = public_key_bytes(parameter_set)
+        self.byte_count = 16 * len(parameter_set.primes) * parameter_set.poly_modulus_degree
         self._shape = 2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree
 
     @classmethod
     def under_a_random_key(cls, parameter_set: ParameterSet) -> "ZeroEncryptor":
         """Make one to measure its cost. The key is random residues: nobody can decrypt."""
-        shape = 2, len(parameter_set.primes), parameter_set.poly_modulus_degree
-        words = np.frombuffer(os.urandom(8 * shape[0] * shape[1] * shape[2]), np.uint64).reshape(shape)
+        shape = len(parameter_set.primes), parameter_set.poly_modulus_degree
+        words = np.frombuffer(os.urandom(8 * shape[0] * shape[1]), np.uint64).reshape(shape)
         values = words % np.array(parameter_set.primes, np.uint64)[:, None]
-        return cls(parameter_set, pack_public_key(parameter_set, values))
+        return cls(parameter_set, pack_public_key(parameter_set, values, os.urandom(SEED_BYTES)))
 
     def encrypt(self) -> NDArray[np.uint64]:
         """Return a new encryption of zero, uint64 (2, data primes, N), in coefficient form.

@@ -18,6 +18,7 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
+from tests.support import blake2xb
 from tests.support.affine_models import Integers
 from tests.support.noisy_encryptor import NoisyEncryptor
 from tests.support.seal_spy import SealSpy, seal_spy
@@ -168,6 +169,15 @@ def test_the_seed_is_what_the_system_drew_and_nothing_else_decides_the_second_po
     for index, prime in enumerate(parameter_set.data_primes):
         assert prime * 0.99 < c1[index].max() < prime
         assert c1[index].min() < prime * 0.01
+
+
+@SETS
+def test_the_second_polynomial_is_the_expansion_that_the_protos_describe(parameter_set: ParameterSet) -> None:
+    parameters = EncryptionParameters(parameter_set, 1 << 20)
+    ciphertext = seeded_encryptor(parameters).encrypt(random_coefficients(parameters))
+    c1 = format_of(parameters).residues(expanded(parameters, ciphertext))[1]
+    degree = parameter_set.poly_modulus_degree
+    np.testing.assert_array_equal(c1, blake2xb.expanded(ciphertext[-SEED_BYTES:], parameter_set.data_primes, degree))
 
 
 # Noise

@@ -6,10 +6,7 @@ Beside the seeded ciphertext it would give the key.
 import errno
 import logging
 import os
-import sys
-import traceback
-from collections.abc import Iterable, Iterator
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,6 +21,7 @@ from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from tests.support.seal_spy import SealSpy, ciphertext_bytes, seal_spy
+from tests.support.spied_pairs import assert_nothing_is_left, assert_secret, contents, frames_below, reachable
 
 SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
 KEYS = {s: SecretKey.generate(s).export(TOKEN) for s in LAYOUTS["row"].open_parameter_sets}
@@ -32,8 +30,6 @@ STEPS = [
     *("load_ciphertext", "encrypt_symmetric", "sub_inplace", "transform_to_ntt_inplace", "ciphertext_bytes"),
     *("load_ciphertext", "decrypt", "add_plain", "transform_from_ntt_inplace", "ciphertext_bytes"),
 ]
-HEADERS_BYTES = 128  # more than there are before the residues
-
 spy = pytest.fixture(seal_spy)
 
 
@@ -43,64 +39,6 @@ def encryptor_of(spy: SealSpy, parameter_set: ParameterSet) -> SeededEncryptor:
 
 def plaintext_of(parameter_set: ParameterSet) -> NDArray[np.uint64]:
     return np.arange(parameter_set.poly_modulus_degree, dtype=np.uint64)
-
-
-def secret_pieces(spy: SealSpy) -> set[bytes]:
-    """The residues of (c0, c1), and of (c0, c1 - c1') in NTT form: two by two, 16 bytes.
-
-    No piece occurs anywhere else by chance. Headers are left out, because all ciphertexts have
-    them. The second pair is there once it has been made.
-    """
-    assert spy.pairs
-    secrets = (data[len(data) % 8 + HEADERS_BYTES :] for data in spy.pairs + spy.differences)
-    return {data[at : at + 16] for data in secrets for at in range(0, len(data) - 15, 8)}
-
-
-def pieces(data: bytes) -> set[bytes]:
-    """The 16 bytes from every place on."""
-    return {data[at : at + 16] for at in range(len(data) - 15)}
-
-
-def reachable(root: object) -> Iterator[object]:
-    """All objects that attributes, containers and closures lead to, without code and modules."""
-    seen: set[int] = set()
-    open_ones = [root]
-    while open_ones:
-        value = open_ones.pop()
-        if id(value) in seen or isinstance(value, SealSpy | type):
-            continue
-        seen.add(id(value))
-        yield value
-        if isinstance(value, dict):
-            open_ones += [*value.keys(), *value.values()]
-        elif isinstance(value, list | tuple | set | frozenset):
-            open_ones += value
-        elif hasattr(value, "__dict__"):
-            open_ones += vars(value).values()
-
-
-def contents(value: object) -> bytes:
-    """The bytes of whatever has any."""
-    if isinstance(value, np.ndarray):
-        return value.tobytes()
-    if isinstance(value, _seal.Ciphertext):
-        return ciphertext_bytes(value)
-    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else b""
-
-
-def assert_nothing_is_left(spy: SealSpy) -> None:
-    """SEAL's objects are gone, and nothing but the spy's list refers to the bytes."""
-    assert spy.objects
-    assert [reference() for reference in spy.objects] == [None] * len(spy.objects)
-    one_reference = [sys.getrefcount(data) for data in [bytes([7]) * 1000]]
-    assert [sys.getrefcount(data) for data in spy.data] == one_reference * len(spy.data)
-
-
-def assert_secret(spy: SealSpy, values: Iterable[object]) -> None:
-    """None of the values holds a piece of the pair."""
-    secret = secret_pieces(spy)
-    for value in values:
-        assert not secret & pieces(contents(value))
 
 
 @SETS
@@ -171,15 +109,6 @@ def test_nothing_is_logged_or_printed(
 # Failures
 
 
-def frames_below(error: BaseException | None) -> Iterator[FrameType]:
-    """The frames of an error and of what caused it, but for the test's own."""
-    while error is not None:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            if frame.f_code.co_filename != __file__:
-                yield frame
-        error = error.__context__
-
-
 @SETS
 @pytest.mark.parametrize("step", range(len(STEPS)), ids=[f"{index}-{name}" for index, name in enumerate(STEPS)])
 @pytest.mark.parametrize("failure", [RuntimeError, MemoryError, KeyboardInterrupt])
@@ -192,7 +121,7 @@ def test_a_failure_leaves_nothing_behind(
         encryptor.encrypt(plaintext_of(parameter_set))
     assert spy.steps == STEPS[: step + 1]
     assert_nothing_is_left(spy)  # though the error is still there
-    frames = list(frames_below(caught.value))
+    frames = list(frames_below(caught.value, __file__))
     assert {"encrypt", "_encrypt", "step"} <= {frame.f_code.co_name for frame in frames}
     if spy.pairs:
         assert_secret(spy, (value for frame in frames for value in reachable(frame.f_locals)))
@@ -210,7 +139,7 @@ def test_a_failure_of_seal_itself_leaves_nothing_behind(spy: SealSpy, monkeypatc
         encryptor.encrypt(plaintext_of(SMALLEST))
     assert spy.steps == STEPS[: STEPS.index("ciphertext_bytes") + 1]
     assert_nothing_is_left(spy)
-    frames = list(frames_below(caught.value))
+    frames = list(frames_below(caught.value, __file__))
     assert {"_phase", "_to_twin", "load_ciphertext"} <= {frame.f_code.co_name for frame in frames}
     assert_secret(spy, (value for frame in frames for value in reachable(frame.f_locals)))
 

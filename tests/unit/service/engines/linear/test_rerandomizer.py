@@ -127,7 +127,7 @@ def test_an_item_needs_a_key(layout: str) -> None:
     offer = round_trip.engine.offer
     assert offer.private_weights
     assert offer.required_key is KeyKind.PUBLIC_ENCRYPTION_KEY
-    assert offer.cost.key_bytes == 113 + 2 * 8 * 3 * 4096
+    assert offer.cost.key_bytes == 113 + 8 * 3 * 4096 + 81
     with pytest.raises(KeyNotFoundError):
         round_trip.begin(1, 1)
 

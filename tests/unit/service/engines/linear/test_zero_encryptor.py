@@ -1,6 +1,7 @@
 """Encryptions of zero decrypt to zero under every t, are never equal, and keep a noise bound."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.noise import NOISE, zero_noise
+from tests.support.mutations import damaged
 from tests.support.noisy_encryptor import NoisyEncryptor
+from tests.support.seeded import unseeded_public_key
 
 EVERY_SET = (LAYOUTS["row"].open_parameter_sets[0], *LAYOUTS["row"].private_parameter_sets)
 every_set = pytest.mark.parametrize("parameter_set", EVERY_SET, ids=lambda parameter_set: parameter_set.name)
@@ -91,11 +94,32 @@ def test_the_bound_on_the_noise() -> None:
     )
 
 
+def test_of_damaged_keys_each_is_refused_or_is_a_key() -> None:
+    """Never does SEAL crash, or raise what is not translated."""
+    parameter_set = LAYOUTS["row"].private_parameter_sets[0]
+    primes = np.array(parameter_set.data_primes, np.uint64)[:, None]
+    data, ends = SecretKey.generate(parameter_set).public_encryption_key, list[KeyFault | None]()
+    for seed in range(400):
+        try:
+            encryptor = ZeroEncryptor(parameter_set, damaged(data, random.Random(seed)))
+        except MalformedKeyError as error:
+            ends.append(error.reason)
+        else:
+            assert (encryptor.encrypt() < primes).all()
+            ends.append(None)
+    assert {None, KeyFault.FORMAT, KeyFault.PARAMETERS, KeyFault.COEFFICIENT} <= set(ends)
+
+
 def test_what_is_no_key_of_the_ring_is_refused() -> None:
     first, second, *_ = LAYOUTS["row"].private_parameter_sets
     data = SecretKey.generate(first).public_encryption_key
-    assert ZeroEncryptor(first, data).byte_count == len(data)
+    unseeded = unseeded_public_key(first, SecretKey.generate(first).export(TOKEN))
+    # SEAL keeps both polynomials.
+    assert 0 <= len(unseeded) - ZeroEncryptor(first, data).byte_count < 1024
     for parameter_set, hostile in ((second, data), (first, data[:-8]), (first, bytes(len(data)))):
         with pytest.raises(MalformedKeyError) as caught:
             ZeroEncryptor(parameter_set, hostile)
         assert caught.value.reason is KeyFault.FORMAT
+    with pytest.raises(MalformedKeyError) as caught:
+        ZeroEncryptor(first, unseeded)
+    assert caught.value.reason is KeyFault.UNSEEDED
