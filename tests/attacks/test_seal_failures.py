@@ -21,10 +21,11 @@ from sealserve._rpc.status import typed_error
 from sealserve.errors import MalformedCiphertextError, QuotaExceededError, ReplyError
 from sealserve.he import _seal
 from sealserve.he.layouts import LAYOUTS
-from sealserve.he.parameters import ParameterSet, key_parameters
+from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
+from sealserve.he.secret.public_key import generate_public_key
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.ei.keys import load_galois_keys
@@ -119,7 +120,7 @@ def linear_item(layout: str, hiding_bits: int | None) -> Item:
     plan = (plan_column if layout == "column" else plan_row)(*model.planned, hiding_bits=hiding_bits)
     parameters = plan.parameters
     key = secret_key(parameters.parameter_set)
-    public_key = _seal.generate_public_key(_seal.context(key_parameters(parameters.parameter_set)), key)
+    public_key = generate_public_key(parameters.parameter_set, key)
 
     def keys(owner: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
         return ZeroEncryptor(parameter_set, public_key)
