@@ -1,23 +1,39 @@
 """The interceptor of every call: it authenticates, refuses unread, reads requests and maps errors.
 
+A call takes a thread when its headers arrive. Whatever it may hold from there on is counted on its
+caller's account: a wait for its request, or a stream. What exceeds the account is refused at once,
+so that the thread is free again.
+
 gRPC itself would wait for the request of a unary call, without a limit and in a thread, before any
 code of ours could ask whose call it is. On the wire such a call is a stream of one message. The
 interceptor therefore takes every call as a stream of bytes. If it refuses a call, it neither reads
 nor decodes the request: that would take time from the calls that are being answered.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import grpc
 
-from sealserve.errors import ItemTimeoutError
 from sealserve_service.rpc.status import fail
+from sealserve_service.rpc.timed_read import read_timed
+from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.caller_slots import CallerSlots
+from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.telemetry.call_record import REQUEST_ID, CallRecord, current_call
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator, is_local_probe
-from sealserve_service.tenants.tenant import current_tenant
+from sealserve_service.tenants.caller import Caller, Network, caller_of, client_host, current_caller
+from sealserve_service.tenants.quota import Quota
+from sealserve_service.tenants.tenant import Tenant, current_tenant
+
+# Probes of this machine have few calls at a time. They do not count as calls in flight: a service
+# that has no room for more calls is still alive.
+_PROBES = Caller(Tenant("", models=frozenset(), quota=Quota(waiting_calls=8, open_streams=8)), "probes")
+_OWN_SERVICES = "/sealserve.v1."
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -28,8 +44,11 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
     Args:
         telemetry: counts the calls.
         authenticator: tells whose call it is.
+        proxies: those that are trusted to name the client of a call.
         timeout_seconds: how long the request of a unary call may take to arrive.
         readers: has a thread for each call, which waits for its request.
+        calls_in_flight, waiting_calls, open_streams: count the calls that wait, and the streams.
+        admission: is charged for calls that bring nothing.
         checks: by unary method, functions that raise a ServiceError while calls are to be refused
             unread.
     """
@@ -38,14 +57,24 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         self,
         telemetry: Telemetry,
         authenticator: Authenticator,
+        proxies: Sequence[Network],
         timeout_seconds: float,
         readers: Executor,
+        calls_in_flight: CallsInFlight,
+        waiting_calls: CallerSlots,
+        open_streams: CallerSlots,
+        admission: Admission,
         checks: Mapping[str, Sequence[Callable[[], None]]],
     ) -> None:
         self._telemetry = telemetry
         self._authenticator = authenticator
+        self._proxies = proxies
         self._timeout_seconds = timeout_seconds
         self._readers = readers
+        self._calls_in_flight = calls_in_flight
+        self._waiting_calls = waiting_calls
+        self._open_streams = open_streams
+        self._admission = admission
         self._checks = checks
         self._wrapped: dict[str, Any] = {}
 
@@ -94,14 +123,17 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
     def _wrap_streamed_replies(self, method: str, handler: Any) -> Any:
         decode, encode = handler.request_deserializer, handler.response_serializer
+        # Our own streams bound their waits themselves. Those of gRPC's reflection would not end.
+        messages = _messages if method.startswith(_OWN_SERVICES) else self._timed_messages
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             call = self._begin(method, context)
             try:
-                for reply in handler.stream_stream(_messages(stream, decode, call), context):
-                    data = encode(reply)
-                    call.sent_bytes += len(data)
-                    yield data
+                with self._open_streams.hold(current_caller.get()):
+                    for reply in handler.stream_stream(messages(stream, decode, call), context):
+                        data = encode(reply)
+                        call.sent_bytes += len(data)
+                        yield data
                 if call.returns_id:
                     context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
             except Exception as error:
@@ -119,7 +151,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         decode, encode = handler.request_deserializer, handler.response_serializer
 
         def watch(stream: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
-            call = self._begin(method, context)
+            call, slot = self._begin(method, context), ExitStack()
 
             def send_encoded(reply: Any) -> None:
                 if reply is None:  # the end
@@ -129,9 +161,20 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 call.sent_bytes += len(data)
                 send(data)
 
-            is_in_flight = context.add_callback(lambda: call.end(context))
-            if not is_in_flight:
+            def end() -> None:
+                slot.close()
                 call.end(context)
+
+            try:
+                slot.enter_context(self._open_streams.hold(current_caller.get()))
+            except Exception as error:
+                try:
+                    fail(context, call, error)
+                finally:
+                    call.end(context)
+            is_in_flight = context.add_callback(end)
+            if not is_in_flight:
+                end()
                 return
             try:
                 request = self._receive_request(stream, decode, call, context)
@@ -143,7 +186,10 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         return grpc.stream_stream_rpc_method_handler(watch)
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> CallRecord:
-        """Begin the record of a call; end the call here if it has no valid credentials."""
+        """Begin the record of a call, and end a call here whose caller may make none.
+
+        It has no valid credentials, or owes requests.
+        """
         sent_id: str | bytes = ""
         for key, value in context.invocation_metadata():
             if key == REQUEST_ID:
@@ -151,31 +197,60 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 break
         call = CallRecord(method, self._telemetry, sent_id, context.peer)
         current_call.set(call)
-        if is_local_probe(method, context):
+        if self._proxies:
+            call.client = client_host(context, self._proxies)
+        if is_local_probe(method, context, self._proxies):
+            current_caller.set(_PROBES)
             return call
         try:
             tenant = self._authenticator.authenticate(context)
+            call.tenant = tenant.name
+            current_tenant.set(tenant)
+            caller = caller_of(tenant, context, self._proxies)
+            current_caller.set(caller)
+            self._admission.check_requests(caller)
         except Exception as error:
             try:
                 fail(context, call, error)
             finally:
                 call.end(context)
-        call.tenant = tenant.name
-        current_tenant.set(tenant)
         return call
 
     def _receive_request(
         self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord, context: grpc.ServicerContext
     ) -> Any:
         """Return the request of a unary call."""
-        try:
-            data = self._readers.submit(next, stream, None).result(self._timeout_seconds)
-        except TimeoutError:
-            raise ItemTimeoutError(self._timeout_seconds) from None
+        data = self._wait_for_message(stream)
         if data is None:
+            self._admission.charge_in_vain(current_caller.get())
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its request")
         call.received_bytes = len(data)
         return decode(data)
+
+    def _timed_messages(
+        self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord
+    ) -> Iterator[Any]:
+        """Yield the requests of a streaming call, each of which may take only so long to arrive."""
+        while (data := self._wait_for_message(stream)) is not None:
+            call.received_bytes += len(data)
+            yield decode(data)
+
+    def _wait_for_message(self, stream: Iterator[bytes]) -> bytes | None:
+        """Return the next message of a call, or None at its end. Meanwhile the call is waiting.
+
+        Raises:
+            QuotaExceededError: the caller has too many waiting calls, or there are too many calls.
+            ItemTimeoutError: it took too long.
+        """
+        caller, in_flight = current_caller.get(), self._calls_in_flight
+        counted = nullcontext() if caller is _PROBES else in_flight.wait()
+        with self._waiting_calls.hold(caller), counted:
+            try:
+                began = time.monotonic()
+                return read_timed(stream, self._readers, began, lambda: in_flight.shortened(self._timeout_seconds))
+            except Exception:
+                self._admission.charge_in_vain(caller)
+                raise
 
 
 def _messages(stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord) -> Iterator[Any]:

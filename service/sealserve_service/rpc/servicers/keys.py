@@ -3,26 +3,29 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from threading import BoundedSemaphore
 
 from grpc import ServicerContext
 
 from sealserve.errors import (
     InputMismatchError,
-    ItemTimeoutError,
     PermissionDeniedError,
-    QuotaExceededError,
 )
 from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.wire import key_header_from_proto, key_to_proto
 from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.rpc.servicers.pages import page
+from sealserve_service.rpc.timed_read import read_timed
+from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.caller_slots import CallerSlots, shortened
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
+from sealserve_service.tenants.caller import current_caller
 from sealserve_service.tenants.tenant import Tenant, current_tenant
 
 MAX_UPLOADS = 8
+"""Each upload holds a key in memory."""
+# While slots are scarce, an upload may still go on if it is not slower than this.
+_SLOWEST_BYTES_PER_SECOND = 1e5
 
 
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
@@ -32,17 +35,26 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         keys: the registered keys.
         timeout_seconds: how long an upload may take.
         calls_in_flight: admits uploads.
+        uploads: has MAX_UPLOADS slots.
+        admission: is charged a request for each upload.
         readers: has a thread for each upload, which waits for its next message.
     """
 
     def __init__(
-        self, keys: RegisteredKeys, timeout_seconds: float, calls_in_flight: CallsInFlight, readers: Executor
+        self,
+        keys: RegisteredKeys,
+        timeout_seconds: float,
+        calls_in_flight: CallsInFlight,
+        uploads: CallerSlots,
+        admission: Admission,
+        readers: Executor,
     ) -> None:
         self._keys = keys
         self._timeout_seconds = timeout_seconds
         self._calls_in_flight = calls_in_flight
         self._readers = readers
-        self._slots = BoundedSemaphore(MAX_UPLOADS)
+        self._uploads = uploads
+        self._admission = admission
 
     def RegisterKey(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], context: ServicerContext
@@ -51,26 +63,13 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         tenant = current_tenant.get()
         if not tenant.may_register_keys:
             raise PermissionDeniedError("register_keys")
-        with self._calls_in_flight.admit(), self._upload_slot():
+        with self._calls_in_flight.admit(), self._uploads.hold(current_caller.get()):
+            self._admission.charge(tenant, row_count=0)
             return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._register(requests, tenant)))
 
-    @contextmanager
-    def _upload_slot(self) -> Iterator[None]:
-        """Take one of the slots of uploads: each upload holds a key in memory.
-
-        Raises:
-            QuotaExceededError: no slot is free.
-        """
-        if not self._slots.acquire(blocking=False):
-            raise QuotaExceededError("concurrent_uploads", 1.0)
-        try:
-            yield
-        finally:
-            self._slots.release()
-
     def _register(self, requests: Iterator[keys_pb2.RegisterKeyRequest], tenant: Tenant) -> KeyRecord:
-        end = time.monotonic() + self._timeout_seconds
-        message = self._receive(requests, end)
+        began = time.monotonic()
+        message = self._receive(requests, began, 0)
         if message is None or not message.HasField("header"):
             raise InputMismatchError("header", 1, 0)
         upload = self._keys.begin(key_header_from_proto(message.header))
@@ -79,18 +78,21 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         while message is not None:
             if message.HasField("chunk"):
                 upload.add(message.chunk.offset, message.chunk.data)
-            message = self._receive(requests, end)
+            message = self._receive(requests, began, upload.received_bytes)
             if message is not None and message.HasField("header"):
                 raise InputMismatchError("header", 0, 1)
         return self._keys.finish(tenant, upload)
 
     def _receive(
-        self, requests: Iterator[keys_pb2.RegisterKeyRequest], end: float
+        self, requests: Iterator[keys_pb2.RegisterKeyRequest], began: float, received_bytes: int
     ) -> keys_pb2.RegisterKeyRequest | None:
-        try:
-            return self._readers.submit(next, requests, None).result(max(0.0, end - time.monotonic()))
-        except TimeoutError:
-            raise ItemTimeoutError(self._timeout_seconds) from None
+        slots, longest = self._uploads, self._timeout_seconds
+        earned_seconds = received_bytes / _SLOWEST_BYTES_PER_SECOND
+
+        def allowed_seconds() -> float:
+            return min(longest, shortened(longest, slots.held_count, slots.slot_count) + earned_seconds)
+
+        return read_timed(requests, self._readers, began, allowed_seconds)
 
     def GetKey(self, request: keys_pb2.GetKeyRequest, context: ServicerContext) -> keys_pb2.GetKeyResponse:
         """Get the record of a key."""

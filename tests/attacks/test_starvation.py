@@ -1,0 +1,398 @@
+"""Starvation: a caller takes what others need, with calls that never bring what they announce.
+
+As it was, a caller could hold every slot of the process, for a minute. That is what the settings
+`AS_IT_WAS` give back.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2_grpc
+
+from sealserve._rpc.status import typed_error
+from sealserve.credentials import Credentials
+from sealserve.errors import IdleTimeoutError, ItemTimeoutError, QuotaExceededError, ServiceError
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc
+from sealserve_service.rpc import timed_read
+from sealserve_service.rpc.servicers.keys import MAX_UPLOADS
+from sealserve_service.scoring import caller_slots
+from tests.support import http2
+from tests.support.digits import Digits
+from tests.support.identities import ALL, IdentitiesFile
+from tests.support.raw import Message, RawClient, assert_error, assert_scores
+from tests.support.serving import (
+    HANG_SECONDS,
+    SETTINGS,
+    digits_registry,
+    registered_keys,
+    running_server,
+)
+from tests.support.waiting import wait_until
+
+PREDICT = b"/sealserve.v1.PredictionService/Predict"
+SLOTS = 32
+BURST = 330  # headers without bodies
+AS_IT_WAS = {"waiting_calls": 10_000, "open_streams": 10_000, "concurrent_uploads": MAX_UPLOADS}
+CAPS: dict[str, dict[str, Any]] = {"as it was": AS_IT_WAS, "as it is": {}}
+each_cap = pytest.mark.parametrize("caps", CAPS)
+
+
+class Service:
+    """A service with two tenants, one of which attacks the other."""
+
+    def __init__(self, address: str, identities: IdentitiesFile) -> None:
+        self.address = address
+        self.tokens = {name: identities.token(name) for name in ("clinic", "mallory")}
+
+    def metadata(self, tenant: str) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.tokens[tenant]}"),)
+
+    def raw(self, tenant: str) -> RawClient:
+        return RawClient(self.address, credentials=Credentials(token=self.tokens[tenant]))
+
+    def opening(self, path: bytes, count: int, tenant: str = "mallory") -> bytes:
+        return http2.opening(path, count, authorization=f"Bearer {self.tokens[tenant]}")
+
+
+@contextlib.contextmanager
+def serving(digits: Digits, directory: Path, **changes: Any) -> Iterator[Service]:
+    identities = IdentitiesFile(directory / "identities.toml", clinic=ALL, mallory=ALL)
+    settings = SETTINGS.with_changes(identities=identities.path, max_concurrent_calls=SLOTS, **changes)
+    with running_server(
+        digits_registry(digits.estimator, settings), settings, registered_keys(quota=settings.quota)
+    ) as address:
+        service = Service(address, identities)
+        time.sleep(1.1)  # the server looks for a changed file once a second
+        yield service
+
+
+def refusal(call: Any) -> ServiceError | None:
+    """The typed error with which a call fails; None if it succeeds."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        found = typed_error(error)
+        assert isinstance(found, ServiceError), found
+        return found
+    except ServiceError as error:
+        return error
+    return None
+
+
+def read_quietly(connection: Any, received: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while part := connection.recv(1 << 16):
+            received += part
+
+
+# Calls without bodies
+
+
+@each_cap
+def test_headers_without_bodies(caps: str, digits_model: Digits, tmp_path: Path) -> None:
+    with (
+        serving(digits_model, tmp_path, **CAPS[caps]) as service,
+        service.raw("clinic") as clinic,
+        http2.connected(service.address, HANG_SECONDS) as connection,
+    ):
+        request, received = clinic.request(digits_model.X[0]), bytearray()
+        reader = threading.Thread(target=read_quietly, args=(connection, received))
+        reader.start()
+        connection.sendall(service.opening(PREDICT, BURST))
+        wait_until(lambda: b"waiting_calls" in received or b"concurrent_calls" in received)
+        errors = [refusal(lambda: clinic.predict(request)) for _ in range(10)]
+        connection.shutdown(2)
+        reader.join()
+    if caps == "as it was":
+        assert_error(errors[-1], QuotaExceededError("concurrent_calls", 1.0))
+    else:
+        assert errors == [None] * 10
+
+
+def test_a_caller_has_so_many_waiting_calls_whatever_the_method(digits_model: Digits, tmp_path: Path) -> None:
+    """The refusal is typed and has a delay. When calls have ended, there is room again."""
+    methods = ["v1.PredictionService/Predict", "v1.ModelService/GetModel", "v1.KeyService/ListKeys"]
+    with serving(digits_model, tmp_path, waiting_calls=3) as service, contextlib.ExitStack() as stack:
+        channel = stack.enter_context(grpc.insecure_channel(service.address))
+        over = threading.Event()
+        stack.callback(over.set)
+
+        def never() -> Iterator[bytes]:
+            over.wait(HANG_SECONDS)
+            yield from ()
+
+        calls = [
+            channel.stream_unary(f"/sealserve.{method}").future(never(), metadata=service.metadata("mallory"))
+            for method in methods
+        ]
+        models = model_pb2_grpc.ModelServiceStub(channel)
+
+        def refused_or_not() -> ServiceError | None:
+            get = models.GetModel
+            return refusal(lambda: get(model_pb2.GetModelRequest(), metadata=service.metadata("mallory")))
+
+        wait_until(lambda: refused_or_not() is not None)
+        assert_error(refused_or_not(), QuotaExceededError("waiting_calls", 1.0))
+        calls[0].cancel()
+        wait_until(lambda: refused_or_not() is None)
+
+
+# Uploads
+
+
+def stalled_uploads(service: Service, channel: grpc.Channel, over: threading.Event, count: int) -> list[Any]:
+    def requests() -> Iterator[keys_pb2.RegisterKeyRequest]:
+        over.wait(HANG_SECONDS)
+        yield from ()
+
+    register = keys_pb2_grpc.KeyServiceStub(channel).RegisterKey
+    return [register.future(requests(), metadata=service.metadata("mallory")) for _ in range(count)]
+
+
+@each_cap
+def test_stalled_uploads(caps: str, digits_model: Digits, tmp_path: Path) -> None:
+    over = threading.Event()
+    with (
+        serving(digits_model, tmp_path, **CAPS[caps]) as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        calls = stalled_uploads(service, channel, over, 3 * MAX_UPLOADS)
+        bound = MAX_UPLOADS if caps == "as it was" else MAX_UPLOADS // 4
+        wait_until(lambda: sum(call.done() for call in calls) == len(calls) - bound)
+        for call in calls:
+            if call.done():
+                assert_error(typed_error(call.exception()), QuotaExceededError("concurrent_uploads", 1.0))
+        register = keys_pb2_grpc.KeyServiceStub(channel).RegisterKey
+        error = refusal(lambda: register(iter(()), metadata=service.metadata("clinic")))
+        over.set()
+    assert isinstance(error, QuotaExceededError) is (caps == "as it was"), error
+
+
+def test_uploads_are_charged_as_requests(digits_model: Digits, tmp_path: Path) -> None:
+    with (
+        serving(digits_model, tmp_path, requests_per_minute=2) as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        register = keys_pb2_grpc.KeyServiceStub(channel).RegisterKey
+        errors = [refusal(lambda: register(iter(()), metadata=service.metadata("mallory"))) for _ in range(3)]
+    assert not any(isinstance(error, QuotaExceededError) for error in errors[:2]), errors
+    assert isinstance(errors[2], QuotaExceededError)
+    assert errors[2].quota == "requests_per_minute"
+
+
+# Streams
+
+
+@each_cap
+def test_idle_streams(caps: str, digits_model: Digits, tmp_path: Path) -> None:
+    with serving(digits_model, tmp_path, **CAPS[caps]) as service, contextlib.ExitStack() as stack:
+        mallory, clinic = (stack.enter_context(service.raw(name)) for name in ("mallory", "clinic"))
+        item, request = clinic.item(1, digits_model.X[0]), clinic.request(digits_model.X[0])
+        conversations = [stack.enter_context(mallory.conversation()) for _ in range(SLOTS)]
+        bound = SLOTS if caps == "as it was" else SLOTS // 4
+        # Each stream that is admitted sends a window first, and stays open.
+        wait_until(lambda: sum(is_open(conversation.call) for conversation in conversations) >= bound)
+        wait_until(lambda: caps == "as it was" or sum(is_over(c.call) for c in conversations) == SLOTS - bound)
+        errors = [refusal(lambda: clinic.predict(request)), refusal(lambda: clinic.stream([item]))]
+    if caps == "as it was":
+        assert_error(errors[0], QuotaExceededError("concurrent_calls", 1.0))
+        assert_error(errors[1], QuotaExceededError("concurrent_calls", 1.0))
+    else:
+        assert errors == [None, None]
+
+
+def is_open(call: Any) -> bool:
+    return not call.done() and call.initial_metadata is not None and call.is_active()
+
+
+def is_over(call: Any) -> bool:
+    return bool(call.done())
+
+
+@each_cap
+def test_streams_of_reflection(caps: str, digits_model: Digits, tmp_path: Path) -> None:
+    """GRPC's own service waits for its next request without a limit."""
+    over = threading.Event()
+
+    def never() -> Iterator[Any]:
+        over.wait(HANG_SECONDS)
+        yield from ()
+
+    with (
+        serving(digits_model, tmp_path, **CAPS[caps]) as service,
+        service.raw("clinic") as clinic,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        request = clinic.request(digits_model.X[0])
+        reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        calls = [reflect(never(), metadata=service.metadata("mallory")) for _ in range(SLOTS + 1)]
+        bound = SLOTS if caps == "as it was" else SLOTS // 4
+        wait_until(lambda: sum(call.done() for call in calls) == len(calls) - bound)
+        error = refusal(lambda: clinic.predict(request))
+        over.set()
+    assert isinstance(error, QuotaExceededError) is (caps == "as it was"), error
+
+
+def test_a_stream_of_reflection_ends(digits_model: Digits, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def never() -> Iterator[Any]:
+        over.wait(HANG_SECONDS)
+        yield from ()
+
+    with (
+        serving(digits_model, tmp_path, item_timeout_seconds=0.3) as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        error = refusal(lambda: list(reflect(never(), metadata=service.metadata("mallory"), timeout=HANG_SECONDS)))
+        over.set()
+    assert_error(error, ItemTimeoutError(0.3))
+
+
+def test_watches_of_health_are_streams(digits_model: Digits, tmp_path: Path) -> None:
+    """They hold no thread, but memory, for as long as their client likes."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with serving(digits_model, tmp_path) as service, contextlib.ExitStack() as stack:
+        channel = stack.enter_context(grpc.insecure_channel(service.address))
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        calls = [watch(health_pb2.HealthCheckRequest()) for _ in range(9)]  # of a probe of this machine
+        for call in calls:
+            stack.callback(call.cancel)
+        wait_until(lambda: sum(is_over(call) for call in calls) == 1)
+        (refused,) = (call for call in calls if call.done())
+        assert_error(typed_error(refused), QuotaExceededError("open_streams", 1.0))
+        next(call for call in calls if not call.done()).cancel()
+        again: list[Any] = []
+
+        def is_admitted() -> bool:
+            again.append(watch(health_pb2.HealthCheckRequest()))
+            stack.callback(again[-1].cancel)
+            try:
+                return bool(next(again[-1]).status)
+            except grpc.RpcError:
+                return False
+
+        wait_until(is_admitted)
+
+
+def test_messages_without_items_do_not_keep_a_stream_open(digits_model: Digits, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def nothing() -> Iterator[Message]:
+        while not over.wait(0.05):
+            yield Message(item_id=1, cancel=True)
+
+    with (
+        serving(digits_model, tmp_path, idle_timeout_seconds=0.4) as service,
+        service.raw("mallory") as mallory,
+    ):
+        call = mallory.predictions.StreamPredict(nothing(), timeout=HANG_SECONDS)
+        with pytest.raises(IdleTimeoutError):
+            list(mallory.answers(call))
+        over.set()
+
+
+# What is charged
+
+
+def test_calls_that_bring_nothing_are_charged_as_requests(digits_model: Digits, tmp_path: Path) -> None:
+    """The attacker owes requests; the other tenant, of the same quota, does not."""
+    changes = {"requests_per_minute": 2, "item_timeout_seconds": 0.2, "idle_timeout_seconds": 0.2}
+    with (
+        serving(digits_model, tmp_path, **changes) as service,
+        service.raw("mallory") as mallory,
+        service.raw("clinic") as clinic,
+    ):
+        request = clinic.request(digits_model.X[0])
+        for attack in ("stall", "stall", "stream"):
+            assert isinstance(
+                refusal(lambda attack=attack: bring_nothing(mallory, attack)), ItemTimeoutError | IdleTimeoutError
+            )
+        error = refusal(lambda: bring_nothing(mallory, "stall"))
+        assert isinstance(error, QuotaExceededError)
+        assert error.quota == "requests_per_minute"
+        assert 0 < error.retry_delay_seconds <= 60
+        assert_scores(clinic.predict(request), digits_model.scores[0])
+
+
+def bring_nothing(raw: RawClient, attack: str) -> None:
+    over = threading.Event()
+
+    def never() -> Iterator[Any]:
+        over.wait(HANG_SECONDS)
+        yield from ()
+
+    try:
+        if attack == "stall":
+            raw.channel.stream_unary(PREDICT.decode())(never(), timeout=HANG_SECONDS)
+        else:
+            list(raw.answers(raw.predictions.StreamPredict(never(), timeout=HANG_SECONDS)))
+    finally:
+        over.set()
+
+
+# Many callers
+
+
+@pytest.mark.parametrize("is_shortened", [False, True], ids=["as it was", "as it is"])
+def test_waits_are_shorter_while_slots_are_scarce(
+    is_shortened: bool, digits_model: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many callers as slots: none of them exceeds its own bound."""
+    monkeypatch.setattr(caller_slots, "_LEAST_WAIT_SECONDS", 0.2 if is_shortened else HANG_SECONDS)
+    monkeypatch.setattr(timed_read, "LOOK_SECONDS", 0.1)
+    with (
+        serving(digits_model, tmp_path, waiting_calls=SLOTS, item_timeout_seconds=HANG_SECONDS) as service,
+        service.raw("clinic") as clinic,
+        http2.connected(service.address, HANG_SECONDS) as connection,
+    ):
+        request, received = clinic.request(digits_model.X[0]), bytearray()
+        reader = threading.Thread(target=read_quietly, args=(connection, received))
+        reader.start()
+        connection.sendall(service.opening(PREDICT, SLOTS))
+        wait_until(lambda: refusal(lambda: clinic.predict(request)) is not None, HANG_SECONDS)
+        end = time.monotonic() + 3.0
+        while refusal(lambda: clinic.predict(request)) is not None and time.monotonic() < end:
+            time.sleep(0.05)
+        error = refusal(lambda: clinic.predict(request))
+        connection.shutdown(2)
+        reader.join()
+    assert (error is None) is is_shortened
+
+
+# Addresses
+
+
+@pytest.mark.parametrize("proxies", [(), ("127.0.0.0/8",)], ids=["none is trusted", "it is trusted"])
+def test_strangers_behind_a_proxy_are_told_apart(proxies: tuple[str, ...], digits_model: Digits) -> None:
+    """The proxy appends the address of its peer, whatever that has sent of its own."""
+    settings = SETTINGS.with_changes(trusted_proxies=proxies, max_concurrent_calls=SLOTS)
+    with (
+        running_server(digits_registry(digits_model.estimator, settings), settings) as address,
+        grpc.insecure_channel(address) as channel,
+        http2.connected(address, HANG_SECONDS) as connection,
+    ):
+        models, received = model_pb2_grpc.ModelServiceStub(channel), bytearray()
+        reader = threading.Thread(target=read_quietly, args=(connection, received))
+        reader.start()
+        connection.sendall(http2.opening(PREDICT, SLOTS // 2, x_forwarded_for="198.51.100.7, 192.0.2.1"))
+        wait_until(lambda: b"waiting_calls" in received)
+
+        def error_of(forwarded: str) -> ServiceError | None:
+            metadata = (("x-forwarded-for", forwarded),)
+            return refusal(lambda: models.GetModel(model_pb2.GetModelRequest(), metadata=metadata))
+
+        assert_error(error_of("192.0.2.1"), QuotaExceededError("waiting_calls", 1.0))
+        assert_error(error_of("192.0.2.2, 192.0.2.1"), QuotaExceededError("waiting_calls", 1.0))
+        other = error_of("192.0.2.1, 198.51.100.7")
+        connection.shutdown(2)
+        reader.join()
+    assert (other is None) is bool(proxies)
