@@ -8,11 +8,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from sealserve._rpc.status import typed_error
@@ -117,7 +119,8 @@ def test_headers_without_bodies(caps: str, digits_model: Digits, tmp_path: Path)
 
 def test_a_caller_has_so_many_waiting_calls_whatever_the_method(digits_model: Digits, tmp_path: Path) -> None:
     """The refusal is typed and has a delay. When calls have ended, there is room again."""
-    methods = ["v1.PredictionService/Predict", "v1.ModelService/GetModel", "v1.KeyService/ListKeys"]
+    methods = [f"v1.{name}" for name in ("PredictionService/Predict", "ModelService/GetModel", "KeyService/ListKeys")]
+    methods.append("v1.KeyService/DeleteKey")
     with serving(digits_model, tmp_path, waiting_calls=3) as service, contextlib.ExitStack() as stack:
         channel = stack.enter_context(grpc.insecure_channel(service.address))
         over = threading.Event()
@@ -127,8 +130,10 @@ def test_a_caller_has_so_many_waiting_calls_whatever_the_method(digits_model: Di
             over.wait(HANG_SECONDS)
             yield from ()
 
-        calls = [
-            channel.stream_unary(f"/sealserve.{method}").future(never(), metadata=service.metadata("mallory"))
+        calls: list[Any] = [
+            channel.stream_unary(f"/sealserve.{method}", bytes, bytes).future(
+                never(), metadata=service.metadata("mallory")
+            )
             for method in methods
         ]
         models = model_pb2_grpc.ModelServiceStub(channel)
@@ -137,9 +142,11 @@ def test_a_caller_has_so_many_waiting_calls_whatever_the_method(digits_model: Di
             get = models.GetModel
             return refusal(lambda: get(model_pb2.GetModelRequest(), metadata=service.metadata("mallory")))
 
-        wait_until(lambda: refused_or_not() is not None)
+        wait_until(lambda: sum(call.done() for call in calls) == 1)
+        (refused,) = (call for call in calls if call.done())
+        assert_error(typed_error(refused.exception()), QuotaExceededError("waiting_calls", 1.0))
         assert_error(refused_or_not(), QuotaExceededError("waiting_calls", 1.0))
-        calls[0].cancel()
+        next(call for call in calls if not call.done()).cancel()
         wait_until(lambda: refused_or_not() is None)
 
 
@@ -194,25 +201,15 @@ def test_idle_streams(caps: str, digits_model: Digits, tmp_path: Path) -> None:
     with serving(digits_model, tmp_path, **CAPS[caps]) as service, contextlib.ExitStack() as stack:
         mallory, clinic = (stack.enter_context(service.raw(name)) for name in ("mallory", "clinic"))
         item, request = clinic.item(1, digits_model.X[0]), clinic.request(digits_model.X[0])
-        conversations = [stack.enter_context(mallory.conversation()) for _ in range(SLOTS)]
+        calls = [stack.enter_context(mallory.conversation()).call for _ in range(SLOTS + 1)]
         bound = SLOTS if caps == "as it was" else SLOTS // 4
-        # Each stream that is admitted sends a window first, and stays open.
-        wait_until(lambda: sum(is_open(conversation.call) for conversation in conversations) >= bound)
-        wait_until(lambda: caps == "as it was" or sum(is_over(c.call) for c in conversations) == SLOTS - bound)
-        errors = [refusal(lambda: clinic.predict(request)), refusal(lambda: clinic.stream([item]))]
-    if caps == "as it was":
-        assert_error(errors[0], QuotaExceededError("concurrent_calls", 1.0))
-        assert_error(errors[1], QuotaExceededError("concurrent_calls", 1.0))
-    else:
-        assert errors == [None, None]
-
-
-def is_open(call: Any) -> bool:
-    return not call.done() and call.initial_metadata is not None and call.is_active()
-
-
-def is_over(call: Any) -> bool:
-    return bool(call.done())
+        wait_until(lambda: sum(call.done() for call in calls) == len(calls) - bound)
+        if caps == "as it was":
+            assert_error(refusal(lambda: clinic.predict(request)), QuotaExceededError("concurrent_calls", 1.0))
+            assert_error(refusal(lambda: clinic.stream([item])), QuotaExceededError("open_streams", 1.0))
+        else:
+            assert_scores(clinic.predict(request), digits_model.scores[0])
+            assert_scores(clinic.stream([item])[1], digits_model.scores[0])
 
 
 @each_cap
@@ -247,26 +244,24 @@ def test_a_stream_of_reflection_ends(digits_model: Digits, tmp_path: Path) -> No
         yield from ()
 
     with (
-        serving(digits_model, tmp_path, item_timeout_seconds=0.3) as service,
+        serving(digits_model, tmp_path, item_timeout_seconds=0.25) as service,
         grpc.insecure_channel(service.address) as channel,
     ):
         reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
         error = refusal(lambda: list(reflect(never(), metadata=service.metadata("mallory"), timeout=HANG_SECONDS)))
         over.set()
-    assert_error(error, ItemTimeoutError(0.3))
+    assert_error(error, ItemTimeoutError(0.25))
 
 
 def test_watches_of_health_are_streams(digits_model: Digits, tmp_path: Path) -> None:
     """They hold no thread, but memory, for as long as their client likes."""
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
     with serving(digits_model, tmp_path) as service, contextlib.ExitStack() as stack:
         channel = stack.enter_context(grpc.insecure_channel(service.address))
         watch = health_pb2_grpc.HealthStub(channel).Watch
         calls = [watch(health_pb2.HealthCheckRequest()) for _ in range(9)]  # of a probe of this machine
         for call in calls:
             stack.callback(call.cancel)
-        wait_until(lambda: sum(is_over(call) for call in calls) == 1)
+        wait_until(lambda: sum(call.done() for call in calls) == 1)
         (refused,) = (call for call in calls if call.done())
         assert_error(typed_error(refused), QuotaExceededError("open_streams", 1.0))
         next(call for call in calls if not call.done()).cancel()
@@ -312,10 +307,8 @@ def test_calls_that_bring_nothing_are_charged_as_requests(digits_model: Digits, 
         service.raw("clinic") as clinic,
     ):
         request = clinic.request(digits_model.X[0])
-        for attack in ("stall", "stall", "stream"):
-            assert isinstance(
-                refusal(lambda attack=attack: bring_nothing(mallory, attack)), ItemTimeoutError | IdleTimeoutError
-            )
+        for error in [refusal(partial(bring_nothing, mallory, attack)) for attack in ("stall", "stall", "stream")]:
+            assert isinstance(error, ItemTimeoutError | IdleTimeoutError)
         error = refusal(lambda: bring_nothing(mallory, "stall"))
         assert isinstance(error, QuotaExceededError)
         assert error.quota == "requests_per_minute"
@@ -332,7 +325,7 @@ def bring_nothing(raw: RawClient, attack: str) -> None:
 
     try:
         if attack == "stall":
-            raw.channel.stream_unary(PREDICT.decode())(never(), timeout=HANG_SECONDS)
+            raw.channel.stream_unary(PREDICT.decode(), bytes, bytes)(never(), timeout=HANG_SECONDS)
         else:
             list(raw.answers(raw.predictions.StreamPredict(never(), timeout=HANG_SECONDS)))
     finally:
