@@ -13,7 +13,6 @@ nor decodes the request: that would take time from the calls that are being answ
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import grpc
@@ -21,7 +20,7 @@ import grpc
 from sealserve_service.rpc.status import fail
 from sealserve_service.rpc.timed_read import read_timed
 from sealserve_service.scoring.admission import Admission
-from sealserve_service.scoring.caller_slots import CallerSlots
+from sealserve_service.scoring.caller_slots import OPEN_STREAMS, WAITING_CALLS, CallerSlots
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.telemetry.call_record import REQUEST_ID, CallRecord, current_call
 from sealserve_service.telemetry.metrics import Telemetry
@@ -30,9 +29,10 @@ from sealserve_service.tenants.caller import Caller, Network, caller_of, client_
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant, current_tenant
 
-# Probes of this machine have few calls at a time. They do not count as calls in flight: a service
-# that has no room for more calls is still alive.
-_PROBES = Caller(Tenant("", models=frozenset(), quota=Quota(waiting_calls=8, open_streams=8)), "probes")
+# Probes of this machine have few calls at a time, and short ones. They do not count as calls in
+# flight, since a service that has no room for more calls is still alive.
+_PROBES = Caller(Tenant("", models=frozenset()), "probes")
+_MAX_PROBES, _MAX_WATCHING_PROBES, _PROBE_SECONDS = 32, 16, 2.0
 _OWN_SERVICES = "/sealserve.v1."
 
 
@@ -74,6 +74,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         self._calls_in_flight = calls_in_flight
         self._waiting_calls = waiting_calls
         self._open_streams = open_streams
+        quota = Quota(waiting_calls=_MAX_PROBES, open_streams=_MAX_WATCHING_PROBES)
+        self._waiting_probes = CallerSlots(WAITING_CALLS, _MAX_PROBES, quota)
+        self._watching_probes = CallerSlots(OPEN_STREAMS, _MAX_WATCHING_PROBES, quota)
         self._admission = admission
         self._checks = checks
         self._wrapped: dict[str, Any] = {}
@@ -90,10 +93,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 return self._wrap_single_reply(method, grpc.stream_unary_rpc_method_handler(_unknown_method))
             if not handler.response_streaming:
                 wrapped = self._wrap_single_reply(method, handler)
-            elif handler.request_streaming:
-                wrapped = self._wrap_streamed_replies(method, handler)
             else:
-                wrapped = self._wrap_health_watch(method, handler)
+                wrapped = self._wrap_streamed_replies(method, handler)
             self._wrapped[method] = wrapped
         return wrapped
 
@@ -123,14 +124,21 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
     def _wrap_streamed_replies(self, method: str, handler: Any) -> Any:
         decode, encode = handler.request_deserializer, handler.response_serializer
-        # Our own streams bound their waits themselves. Those of gRPC's reflection would not end.
-        messages = _messages if method.startswith(_OWN_SERVICES) else self._timed_messages
+
+        def replies(stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext) -> Any:
+            if not handler.request_streaming:  # Watch of gRPC's health service
+                return handler.unary_stream(self._receive_request(stream, decode, call, context), context)
+            # Our own streams bound their waits themselves. Those of gRPC's reflection would not
+            # end.
+            messages = _messages if method.startswith(_OWN_SERVICES) else self._timed_messages
+            return handler.stream_stream(messages(stream, decode, call), context)
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call = self._begin(method, context)
+            call, caller = self._begin(method, context), current_caller.get()
+            slots = self._watching_probes if caller is _PROBES else self._open_streams
             try:
-                with self._open_streams.hold(current_caller.get()):
-                    for reply in handler.stream_stream(messages(stream, decode, call), context):
+                with slots.hold(caller):
+                    for reply in replies(stream, call, context):
                         data = encode(reply)
                         call.sent_bytes += len(data)
                         yield data
@@ -142,48 +150,6 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 call.end(context)
 
         return grpc.stream_stream_rpc_method_handler(answer)
-
-    def _wrap_health_watch(self, method: str, handler: Any) -> Any:
-        """Wrap Watch of gRPC's health service.
-
-        It holds no thread: its handler takes a function that sends replies, and returns.
-        """
-        decode, encode = handler.request_deserializer, handler.response_serializer
-
-        def watch(stream: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
-            call, slot = self._begin(method, context), ExitStack()
-
-            def send_encoded(reply: Any) -> None:
-                if reply is None:  # the end
-                    send(None)
-                    return
-                data = encode(reply)
-                call.sent_bytes += len(data)
-                send(data)
-
-            def end() -> None:
-                slot.close()
-                call.end(context)
-
-            try:
-                slot.enter_context(self._open_streams.hold(current_caller.get()))
-            except Exception as error:
-                try:
-                    fail(context, call, error)
-                finally:
-                    call.end(context)
-            is_in_flight = context.add_callback(end)
-            if not is_in_flight:
-                end()
-                return
-            try:
-                request = self._receive_request(stream, decode, call, context)
-                handler.unary_stream(request, context, send_encoded)
-            except Exception as error:
-                fail(context, call, error)
-
-        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-        return grpc.stream_stream_rpc_method_handler(watch)
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> CallRecord:
         """Begin the record of a call, and end a call here whose caller may make none.
@@ -242,12 +208,15 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
             QuotaExceededError: the caller has too many waiting calls, or there are too many calls.
             ItemTimeoutError: it took too long.
         """
-        caller, in_flight = current_caller.get(), self._calls_in_flight
-        counted = nullcontext() if caller is _PROBES else in_flight.wait()
-        with self._waiting_calls.hold(caller), counted:
+        caller, longest = current_caller.get(), self._timeout_seconds
+        if caller is _PROBES:
+            seconds = min(longest, _PROBE_SECONDS)
+            with self._waiting_probes.hold(caller):
+                return read_timed(stream, self._readers, time.monotonic(), lambda: seconds)
+        with self._waiting_calls.hold(caller), self._calls_in_flight.wait():
             try:
-                began = time.monotonic()
-                return read_timed(stream, self._readers, began, lambda: in_flight.shortened(self._timeout_seconds))
+                began, in_flight = time.monotonic(), self._calls_in_flight
+                return read_timed(stream, self._readers, began, lambda: in_flight.shortened(longest))
             except Exception:
                 self._admission.charge_in_vain(caller)
                 raise

@@ -31,7 +31,7 @@ from sealserve_service.tenants.authenticator import Authenticator
 
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _LAST_REPLIES_SECONDS = 1.0
-_REFUSED_CALLS = 32
+_OTHER_CALLS = 64
 # RFC 9113 advises against fewer. With a bound, a burst on one connection cannot take all threads.
 _LEAST_STREAMS_OF_A_CONNECTION = 100
 _SWEEP_SECONDS = 3600.0
@@ -64,11 +64,11 @@ class Server:
         self._settings = settings
         self._keys = keys
         max_held_bytes = work_bytes(memory_limit_bytes(), settings.processes)
-        # Each call may hold a message. The threads beyond the calls are for calls that are being
-        # refused, which takes a millisecond. A burst of those waits for a thread: gRPC itself would
-        # refuse the calls of others too.
+        # Each call may hold a message. The threads beyond the calls are for probes, and for calls
+        # that are being refused, which takes a millisecond. A burst of those waits for a thread:
+        # gRPC itself would refuse the calls of others too.
         max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
-        threads = max_calls + _REFUSED_CALLS
+        threads = max_calls + _OTHER_CALLS
         self._calls_in_flight = CallsInFlight(max_calls)
         quota = settings.quota
         admission = Admission(max_held_bytes, quota, telemetry=telemetry)
@@ -108,7 +108,9 @@ class Server:
             interceptors=[interceptor],
             maximum_concurrent_rpcs=2 * threads,
         )
-        self._health = health.HealthServicer()
+        # By default Watch sends while it holds the lock of all health calls. A client that does not
+        # read, or that breaks off at the wrong moment, would stop the whole server.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._server)
