@@ -42,7 +42,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 PREDICT = b"/sealserve.v1.PredictionService/Predict"
 SLOTS = 32
 BURST = 330  # headers without bodies
-PROBES = 16  # watches of this machine, which need no token
+WATCHES = 8  # of one caller, such as all probes of this machine
 AS_IT_WAS = {"waiting_calls": 10_000, "open_streams": 10_000, "concurrent_uploads": MAX_UPLOADS}
 CAPS: dict[str, dict[str, Any]] = {"as it was": AS_IT_WAS, "as it is": {}}
 each_cap = pytest.mark.parametrize("caps", CAPS)
@@ -260,7 +260,7 @@ def test_watches_of_health_are_streams(digits_model: Digits, tmp_path: Path) -> 
     with serving(digits_model, tmp_path) as service, contextlib.ExitStack() as stack:
         channel = stack.enter_context(grpc.insecure_channel(service.address))
         watch = health_pb2_grpc.HealthStub(channel).Watch
-        calls = [watch(health_pb2.HealthCheckRequest(), timeout=HANG_SECONDS) for _ in range(PROBES + 1)]
+        calls = [watch(health_pb2.HealthCheckRequest(), timeout=HANG_SECONDS) for _ in range(WATCHES + 1)]
         for call in calls:
             stack.callback(call.cancel)
         wait_until(lambda: sum(call.done() for call in calls) == 1)

@@ -32,7 +32,10 @@ from sealserve_service.tenants.tenant import Tenant, current_tenant
 # Probes of this machine have few calls at a time, and short ones. They do not count as calls in
 # flight, since a service that has no room for more calls is still alive.
 _PROBES = Caller(Tenant("", models=frozenset()), "probes")
-_MAX_PROBES, _MAX_WATCHING_PROBES, _PROBE_SECONDS = 32, 16, 2.0
+_MAX_PROBES, _PROBE_SECONDS = 32, 2.0
+# Watches of health last as long as their clients like, and each holds a thread. They have slots of
+# their own, so that they take none from other streams.
+_MAX_WATCHES = 32
 _OWN_SERVICES = "/sealserve.v1."
 
 
@@ -74,9 +77,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         self._calls_in_flight = calls_in_flight
         self._waiting_calls = waiting_calls
         self._open_streams = open_streams
-        quota = Quota(waiting_calls=_MAX_PROBES, open_streams=_MAX_WATCHING_PROBES)
-        self._waiting_probes = CallerSlots(WAITING_CALLS, _MAX_PROBES, quota)
-        self._watching_probes = CallerSlots(OPEN_STREAMS, _MAX_WATCHING_PROBES, quota)
+        self._waiting_probes = CallerSlots(WAITING_CALLS, _MAX_PROBES, Quota(waiting_calls=_MAX_PROBES))
+        self._watches = CallerSlots(OPEN_STREAMS, _MAX_WATCHES, Quota())
         self._admission = admission
         self._checks = checks
         self._wrapped: dict[str, Any] = {}
@@ -124,6 +126,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
     def _wrap_streamed_replies(self, method: str, handler: Any) -> Any:
         decode, encode = handler.request_deserializer, handler.response_serializer
+        slots = self._open_streams if handler.request_streaming else self._watches
 
         def replies(stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext) -> Any:
             if not handler.request_streaming:  # Watch of gRPC's health service
@@ -134,10 +137,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
             return handler.stream_stream(messages(stream, decode, call), context)
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call, caller = self._begin(method, context), current_caller.get()
-            slots = self._watching_probes if caller is _PROBES else self._open_streams
+            call = self._begin(method, context)
             try:
-                with slots.hold(caller):
+                with slots.hold(current_caller.get()):
                     for reply in replies(stream, call, context):
                         data = encode(reply)
                         call.sent_bytes += len(data)

@@ -31,7 +31,7 @@ from sealserve_service.tenants.authenticator import Authenticator
 
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _LAST_REPLIES_SECONDS = 1.0
-_OTHER_CALLS = 64
+_OTHER_CALLS = 96
 # RFC 9113 advises against fewer. With a bound, a burst on one connection cannot take all threads.
 _LEAST_STREAMS_OF_A_CONNECTION = 100
 _SWEEP_SECONDS = 3600.0
@@ -64,9 +64,9 @@ class Server:
         self._settings = settings
         self._keys = keys
         max_held_bytes = work_bytes(memory_limit_bytes(), settings.processes)
-        # Each call may hold a message. The threads beyond the calls are for probes, and for calls
-        # that are being refused, which takes a millisecond. A burst of those waits for a thread:
-        # gRPC itself would refuse the calls of others too.
+        # Each call may hold a message. The threads beyond the calls are for probes and watches of
+        # health, and for calls that are being refused, which takes a millisecond. A burst of those
+        # waits for a thread: gRPC itself would refuse the calls of others too.
         max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
         threads = max_calls + _OTHER_CALLS
         self._calls_in_flight = CallsInFlight(max_calls)
