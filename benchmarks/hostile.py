@@ -2,8 +2,9 @@
 
 The tenant asks for one row after the other, first alone, then beside peers in processes of their
 own: strangers without a token, connections that stay half open, metadata bombs, messages over the
-limit, and a tenant whose ciphertexts are garbage. Prints a table, and writes hostile.json into
-build/bench.
+limit, and a tenant whose ciphertexts are garbage. The fairness is that beside a tenant that takes
+what others need: calls without bodies, stalled uploads of keys, idle streams. Prints tables, and
+writes hostile.json into build/bench.
 """
 
 import argparse
@@ -37,6 +38,13 @@ from tests.support.serving import LIMITS, ROOT
 METHOD = "/sealserve.v1.PredictionService/Predict"
 RATE = 40.0  # of each kind of bad call, per second
 HALF_OPEN = 100
+# Of a greedy tenant: the method whose calls it begins, and how many on one connection.
+GREEDY = {
+    "calls without bodies": (METHOD, 330),
+    "stalled uploads of keys": ("/sealserve.v1.KeyService/RegisterKey", 16),
+    "idle streams": ("/sealserve.v1.PredictionService/StreamPredict", 330),
+}
+AGAIN_SECONDS = 5.0
 TIMEOUT_SECONDS = 20.0
 
 
@@ -44,6 +52,8 @@ def attack(kind: str, address: str, token: str) -> None:
     """Send bad calls of a kind until killed."""
     if kind == "half-open connections":
         _hold_open(address)
+    if kind in GREEDY:
+        _take(address, token, *GREEDY[kind])
     options = [("grpc.max_send_message_length", -1), ("grpc.max_metadata_size", 1 << 20)]
     with grpc.insecure_channel(address, options=options) as channel:
         predict = channel.unary_unary(METHOD, bytes, bytes)
@@ -89,6 +99,16 @@ def _hold_open(address: str) -> None:
             connection.close()
 
 
+def _take(address: str, token: str, path: str, count: int) -> None:
+    opening = http2.opening(path.encode(), count, authorization=f"Bearer {token}")
+    while True:
+        with http2.connected(address, 1.0) as connection, contextlib.suppress(OSError):
+            connection.sendall(opening)
+            end = time.monotonic() + AGAIN_SECONDS
+            while time.monotonic() < end and connection.recv(1 << 16):
+                pass
+
+
 KINDS = ("strangers", "half-open connections", "metadata bombs", "messages over the limit", "garbage for ciphertexts")
 
 
@@ -104,14 +124,38 @@ def attacking(kinds: tuple[str, ...], address: str, token: str) -> Iterator[None
         yield
 
 
-def p99(call: Callable[[], Any], count: int, description: str) -> float:
-    """Call one after the other; returns the 99th percentile in milliseconds."""
+def latencies(call: Callable[[], Any], count: int, description: str) -> list[float]:
+    """Call one after the other; returns milliseconds."""
     samples = []
     for _ in tqdm(range(count), desc=description, unit="call", leave=False):
         start = time.perf_counter()
         call()
-        samples.append(time.perf_counter() - start)
-    return 1e3 * float(np.quantile(samples, 0.99))
+        samples.append(1e3 * (time.perf_counter() - start))
+    return samples
+
+
+def p99(call: Callable[[], Any], count: int, description: str) -> float:
+    """Call one after the other; returns the 99th percentile in milliseconds."""
+    return float(np.quantile(latencies(call, count, description), 0.99))
+
+
+def fairness(call: Callable[[], Any], count: int, address: str, bad_token: str) -> dict[str, dict[str, float]]:
+    """Return the percentiles of a tenant's calls alone, and beside a greedy tenant of each kind.
+
+    Those alone come half before and half after the others, as a machine is faster at times.
+    """
+    found = {}
+    for kind in GREEDY:
+        alone = latencies(call, count // 2, "alone")
+        with attacking((kind,), address, bad_token):
+            beside = latencies(call, count, kind)
+        alone += latencies(call, count // 2, "alone")
+        found[kind] = {
+            f"{name}_p{percent}_ms": float(np.percentile(samples, percent))
+            for name, samples in (("alone", alone), ("beside", beside))
+            for percent in (50, 99)
+        }
+    return found
 
 
 def measure(calls: int) -> dict[str, Any]:
@@ -134,7 +178,8 @@ def measure(calls: int) -> dict[str, Any]:
                 with attacking((kind,), program.address, bad_token):
                     beside[kind] = p99(lambda: client.predict(row), calls, kind)
             again = p99(lambda: client.predict(row), calls, "alone again")
-    return {"alone_ms": alone, "alone_again_ms": again, "beside_ms": beside}
+            greedy = fairness(lambda: client.predict(row), calls, program.address, bad_token)
+    return {"alone_ms": alone, "alone_again_ms": again, "beside_ms": beside, "fairness": greedy}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -142,6 +187,20 @@ def table(result: dict[str, Any]) -> str:
     alone = max(result["alone_ms"], result["alone_again_ms"])
     rows = [("p99 of a tenant's rows", "ms", "over alone"), ("alone", f"{alone:.1f}", "")]
     rows += [(f"beside {kind}", f"{ms:.1f}", f"{ms / alone:.2f}") for kind, ms in result["beside_ms"].items()]
+    said = render(rows)
+    if "fairness" in result:  # results of earlier versions are without it
+        said += "\n\n" + fairness_table(result["fairness"])
+    return said
+
+
+def fairness_table(found: dict[str, dict[str, float]]) -> str:
+    """Render the fairness."""
+    rows: list[tuple[str, ...]] = [
+        ("a tenant beside one with", "p50, ms", "alone", "p99, ms", "alone", "p99 over alone")
+    ]
+    for kind, ms in found.items():
+        figures = [f"{ms[f'{name}_p{percent}_ms']:.1f}" for percent in (50, 99) for name in ("beside", "alone")]
+        rows.append((kind, *figures, f"{ms['beside_p99_ms'] / ms['alone_p99_ms']:.2f}"))
     return render(rows)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import publish
+from benchmarks import hostile, publish
 from benchmarks.report import FIRST, OUTPUT
 from tests.support import mnist
 from tests.support.serving import ROOT
@@ -96,3 +96,13 @@ def test_files_of_other_parts_stay() -> None:
 def test_what_makes_no_sense(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, *options)
+
+
+def test_the_fairness_is_rendered_where_it_was_measured() -> None:
+    """Results that were published before it do not have it."""
+    earlier = {"alone_ms": 4.0, "alone_again_ms": 5.0, "beside_ms": {"strangers": 6.0}}
+    assert hostile.table(earlier).count("|\n|") == 3
+    of_streams = {"alone_p50_ms": 2.0, "alone_p99_ms": 5.0, "beside_p50_ms": 2.5, "beside_p99_ms": 7.5}
+    said = hostile.table(earlier | {"fairness": {"idle streams": of_streams}})
+    assert said.startswith(hostile.table(earlier))
+    assert "| idle streams             | 2.5     | 2.0   | 7.5     | 5.0   | 1.50           |" in said

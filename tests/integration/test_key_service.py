@@ -87,7 +87,9 @@ class Service:
 def service() -> Iterator[Service]:
     store = MemoryKeyStore(STORE_BYTES)
     with (
-        running_server(ModelRegistry([]), keys=registered_keys(store)) as address,
+        running_server(
+            ModelRegistry([]), with_limits(concurrent_uploads=MAX_UPLOADS), registered_keys(store)
+        ) as address,
         KeyRegistry(address, timeout_seconds=HANG_SECONDS) as registry,
         grpc.insecure_channel(address) as channel,
     ):

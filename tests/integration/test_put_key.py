@@ -287,7 +287,15 @@ def test_the_quota_of_key_bytes_counts_both_ways() -> None:
             assert service.kept == [record.key_id]
 
 
-def test_uploads_of_both_kinds_share_the_slots(service: Service) -> None:
+@pytest.mark.parametrize("slot_count", [2, MAX_UPLOADS])
+def test_uploads_of_both_kinds_share_the_slots(slot_count: int) -> None:
+    """A caller has two slots unless its quota says otherwise."""
+    quota = {} if slot_count == 2 else {"concurrent_uploads": slot_count}
+    with service_of(settings=SETTINGS.with_changes(**quota)) as service:
+        _fill_the_slots(service, slot_count)
+
+
+def _fill_the_slots(service: Service, slot_count: int) -> None:
     over, begun = threading.Event(), threading.Semaphore(0)
 
     def requests() -> Iterator[keys_pb2.RegisterKeyRequest]:
@@ -295,7 +303,7 @@ def test_uploads_of_both_kinds_share_the_slots(service: Service) -> None:
         begun.release()
         over.wait(HANG_SECONDS)
 
-    calls = [service.stub.RegisterKey.future(requests(), timeout=HANG_SECONDS) for _ in range(MAX_UPLOADS)]
+    calls = [service.stub.RegisterKey.future(requests(), timeout=HANG_SECONDS) for _ in range(slot_count)]
     for _ in calls:
         assert begun.acquire(timeout=HANG_SECONDS)
     refused: SealserveError | None = None
@@ -338,10 +346,10 @@ class Waiting(MemoryKeyStore):
         super().__init__(64 << 20)
         self.is_asked, self.may_go_on = threading.Event(), threading.Event()
 
-    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+    def put(self, record: KeyRecord, data: bytes, max_tenant_bytes: float | None = None) -> KeyRecord:
         self.is_asked.set()
         assert self.may_go_on.wait(HANG_SECONDS)
-        return super().put(record, data)
+        return super().put(record, data, max_tenant_bytes)
 
 
 def test_a_stopping_server_keeps_the_key_that_it_has_and_takes_no_more() -> None:

@@ -6,7 +6,7 @@ The frames are those of RFC 9113, the header literals those of RFC 7541.
 import socket
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS = 0, 1, 4
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
 END_STREAM, END_HEADERS = 1, 4
 
 
@@ -20,8 +20,18 @@ def literal(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
+def goaway(text: bytes) -> bytes:
+    """The frame with which a peer says, in a text of its own, that it makes no more calls."""
+    return frame(GOAWAY, 0, 0, bytes(4) + (2).to_bytes(4, "big") + text)
+
+
 def call(path: bytes, body: bytes) -> bytes:
     """All that a connection with one unary call sends."""
+    return opening(path) + frame(DATA, END_STREAM, 1, b"\0" + len(body).to_bytes(4, "big") + body)
+
+
+def opening(path: bytes, count: int = 1, **metadata: str) -> bytes:
+    """What a connection with calls sends before their requests, which may never come."""
     fields = {
         b":method": b"POST",
         b":scheme": b"http",
@@ -30,20 +40,10 @@ def call(path: bytes, body: bytes) -> bytes:
         b"content-type": b"application/grpc",
         b"te": b"trailers",
     }
+    fields |= {name.replace("_", "-").encode(): value.encode() for name, value in metadata.items()}
     headers = b"".join(literal(name, value) for name, value in fields.items())
-    return b"".join(
-        (
-            PREFACE,
-            frame(SETTINGS, 0, 0, b""),
-            frame(HEADERS, END_HEADERS, 1, headers),
-            frame(DATA, END_STREAM, 1, b"\0" + len(body).to_bytes(4, "big") + body),
-        )
-    )
-
-
-def opening(path: bytes) -> bytes:
-    """What a connection with one call sends before its request, which may never come."""
-    return call(path, b"")[: -len(frame(DATA, END_STREAM, 1, bytes(5)))]
+    opened = b"".join(frame(HEADERS, END_HEADERS, 2 * number + 1, headers) for number in range(count))
+    return PREFACE + frame(SETTINGS, 0, 0, b"") + opened
 
 
 def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:

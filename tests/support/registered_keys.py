@@ -15,13 +15,16 @@ from sealserve.protocol.key_record import KeyKind, KeyRecord
 
 HOUR = timedelta(hours=1)
 _PROGRAM = """
-import sys
+import contextlib, sys
+from sealserve.errors import QuotaExceededError
 from tests.support.registered_keys import *
 data = bytes.fromhex(sys.stdin.readline())
 {preparation}
 print("ready", flush=True)
 sys.stdin.readline()
-print(store.put(record_of(data, lives={hours} * HOUR), data).create_time.isoformat())
+with contextlib.suppress(QuotaExceededError):
+    kept = store.put(record_of(data, lives={hours} * HOUR), data, {max_tenant_bytes})
+    print(kept.create_time.isoformat())
 store.close()
 """
 
@@ -43,15 +46,18 @@ def record_of(
 
 
 @contextlib.contextmanager
-def putting_process(preparation: str, data: bytes, hours: int = 1) -> Iterator["subprocess.Popen[str]"]:
+def putting_process(
+    preparation: str, data: bytes, hours: int = 1, max_tenant_bytes: float | None = None
+) -> Iterator["subprocess.Popen[str]"]:
     """Have another process put a key into a store, once `let_put` tells it to.
 
     Args:
         preparation: a program that assigns the store to `store`.
         data: the key.
         hours: how long it lives.
+        max_tenant_bytes: the quota of its tenant, if it has one.
     """
-    program = _PROGRAM.format(preparation=preparation, hours=hours)
+    program = _PROGRAM.format(preparation=preparation, hours=hours, max_tenant_bytes=max_tenant_bytes)
     with subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2],
@@ -72,7 +78,7 @@ def let_put(processes: list["subprocess.Popen[str]"], timeout_seconds: float) ->
     """Let processes put their keys at the same time.
 
     Returns:
-        The create_times that they were told, "" for one that died.
+        The create_times that they were told, "" for one that died or whose key was refused.
     """
     for process in processes:
         assert process.stdout

@@ -10,7 +10,6 @@ from sealserve.errors import (
     KeyNotFoundError,
     MalformedKeyError,
     ParameterSetNotOfferedError,
-    QuotaExceededError,
     ServiceError,
 )
 from sealserve.he._seal import GaloisKeys
@@ -28,7 +27,6 @@ from sealserve_service.tenants.tenant import Tenant
 _logger = logging.getLogger(__name__)
 
 _NO_QUOTA = Quota()
-_QUOTA_RETRY_SECONDS = 60.0  # a key may have been deleted, or have expired
 
 
 class RegisteredKeys:
@@ -106,7 +104,6 @@ class RegisteredKeys:
         header, data = upload.header, upload.finish()
         now = self._clock()
         KEY_TYPES[header.kind, header.parameter_set].check(data)
-        self._check_quota(tenant, header)
         expires = now + timedelta(seconds=min(header.ttl_seconds or math.inf, self._max_ttl_seconds))
         record = KeyRecord(
             tenant=tenant.name,
@@ -117,18 +114,10 @@ class RegisteredKeys:
             create_time=now,
             expire_time=expires,
         )
-        kept = self._store.put(record, data)
+        kept = self._store.put(record, data, (tenant.quota or self._quota).key_bytes)
         self._telemetry.registered_keys.inc()
         self._telemetry.registered_key_bytes.inc(len(data))
         return kept
-
-    def _check_quota(self, tenant: Tenant, header: KeyHeader) -> None:
-        limit = (tenant.quota or self._quota).key_bytes
-        if limit is None:
-            return
-        kept = sum(record.byte_count for record in self._store.list(tenant.name) if record.key_id != header.key_id)
-        if kept + header.byte_count > limit:
-            raise QuotaExceededError("key_bytes", _QUOTA_RETRY_SECONDS)
 
     def get(self, tenant: Tenant, key_id: str) -> KeyRecord:
         """Return a key's record; see KeyStore.get."""
@@ -140,8 +129,11 @@ class RegisteredKeys:
 
     def delete(self, tenant: Tenant, key_id: str) -> None:
         """Delete a key; see KeyStore.delete."""
-        self._ready.forget(tenant.name, key_id)
-        self._store.delete(tenant.name, key_id)
+        try:
+            self._store.delete(tenant.name, key_id)
+        finally:
+            # Afterwards: a call that loads the key meanwhile would put it into the cache again.
+            self._ready.forget(tenant.name, key_id)
 
     def read(self, tenant: str, key_id: str) -> bytes:
         """Return a key's bytes; see KeyStore.read."""

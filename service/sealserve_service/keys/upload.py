@@ -36,6 +36,11 @@ class Upload:
         self.header = header
         self._data = bytearray()
 
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes have arrived."""
+        return len(self._data)
+
     def add_chunk(self, offset: int, data: bytes) -> None:
         """Take the next chunk of an upload in chunks.
 

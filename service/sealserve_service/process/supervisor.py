@@ -7,6 +7,7 @@ port and the model files.
 
 import contextlib
 import logging
+import os
 import socket
 import tempfile
 import time
@@ -26,6 +27,8 @@ from sealserve_service.telemetry.endpoint import SharedMetrics
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
 _STOP_MARGIN_SECONDS = 5.0
+# At these, gRPC's core logs nothing that its peer has written.
+_SAFE_VERBOSITIES = {"none", "error"}
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +51,10 @@ def run(settings: Settings) -> int:
     log_to_stderr(settings.log_level, settings.log_format)
     names = [source.name for source in model_sources(settings)]
     settings.check_names(names)
+    if os.environ["GRPC_VERBOSITY"].lower() not in _SAFE_VERBOSITIES:
+        _logger.warning(
+            "GRPC_VERBOSITY is set: gRPC writes texts of strangers to stderr, unescaped, as lines of any form"
+        )
     if not is_loopback(split_address(settings.address)[0]):
         _warn(settings)
 

@@ -1,23 +1,42 @@
 """The interceptor of every call: it authenticates, refuses unread, reads requests and maps errors.
 
+A call takes a thread when its headers arrive. Whatever it may hold from there on is counted on its
+caller's account: a wait for its request, or a stream. What exceeds the account is refused at once,
+so that the thread is free again.
+
 gRPC itself would wait for the request of a unary call, without a limit and in a thread, before any
 code of ours could ask whose call it is. On the wire such a call is a stream of one message. The
 interceptor therefore takes every call as a stream of bytes. If it refuses a call, it neither reads
 nor decodes the request: that would take time from the calls that are being answered.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 import grpc
 
-from sealserve.errors import ItemTimeoutError
 from sealserve_service.rpc.status import fail
+from sealserve_service.rpc.timed_read import read_timed
+from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.caller_slots import OPEN_STREAMS, WAITING_CALLS, CallerSlots
+from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.telemetry.call_record import REQUEST_ID, CallRecord, current_call
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.authenticator import Authenticator, is_local_probe
-from sealserve_service.tenants.tenant import current_tenant
+from sealserve_service.tenants.caller import Caller, Network, caller_of, client_host, current_caller
+from sealserve_service.tenants.quota import Quota
+from sealserve_service.tenants.tenant import Tenant, current_tenant
+
+# Probes of this machine have few calls at a time, and short ones. They do not count as calls in
+# flight, since a service that has no room for more calls is still alive.
+_PROBES = Caller(Tenant("", models=frozenset()), "probes")
+_MAX_PROBES, _PROBE_SECONDS = 32, 2.0
+# Watches of health last as long as their clients like, and each holds a thread. They have slots of
+# their own, so that they take none from other streams.
+_MAX_WATCHES = 32
+_OWN_SERVICES = "/sealserve.v1."
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -28,8 +47,11 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
     Args:
         telemetry: counts the calls.
         authenticator: tells whose call it is.
+        proxies: those that are trusted to name the client of a call.
         timeout_seconds: how long the request of a unary call may take to arrive.
         readers: has a thread for each call, which waits for its request.
+        calls_in_flight, waiting_calls, open_streams: count the calls that wait, and the streams.
+        admission: is charged for calls that bring nothing.
         checks: by unary method, functions that raise a ServiceError while calls are to be refused
             unread.
     """
@@ -38,14 +60,26 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         self,
         telemetry: Telemetry,
         authenticator: Authenticator,
+        proxies: Sequence[Network],
         timeout_seconds: float,
         readers: Executor,
+        calls_in_flight: CallsInFlight,
+        waiting_calls: CallerSlots,
+        open_streams: CallerSlots,
+        admission: Admission,
         checks: Mapping[str, Sequence[Callable[[], None]]],
     ) -> None:
         self._telemetry = telemetry
         self._authenticator = authenticator
+        self._proxies = proxies
         self._timeout_seconds = timeout_seconds
         self._readers = readers
+        self._calls_in_flight = calls_in_flight
+        self._waiting_calls = waiting_calls
+        self._open_streams = open_streams
+        self._waiting_probes = CallerSlots(WAITING_CALLS, _MAX_PROBES, Quota(waiting_calls=_MAX_PROBES))
+        self._watches = CallerSlots(OPEN_STREAMS, _MAX_WATCHES, Quota())
+        self._admission = admission
         self._checks = checks
         self._wrapped: dict[str, Any] = {}
 
@@ -61,10 +95,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 return self._wrap_single_reply(method, grpc.stream_unary_rpc_method_handler(_unknown_method))
             if not handler.response_streaming:
                 wrapped = self._wrap_single_reply(method, handler)
-            elif handler.request_streaming:
-                wrapped = self._wrap_streamed_replies(method, handler)
             else:
-                wrapped = self._wrap_health_watch(method, handler)
+                wrapped = self._wrap_streamed_replies(method, handler)
             self._wrapped[method] = wrapped
         return wrapped
 
@@ -94,14 +126,24 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
     def _wrap_streamed_replies(self, method: str, handler: Any) -> Any:
         decode, encode = handler.request_deserializer, handler.response_serializer
+        slots = self._open_streams if handler.request_streaming else self._watches
+
+        def replies(stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext) -> Any:
+            if not handler.request_streaming:  # Watch of gRPC's health service
+                return handler.unary_stream(self._receive_request(stream, decode, call, context), context)
+            # Our own streams bound their waits themselves. Those of gRPC's reflection would not
+            # end.
+            messages = _messages if method.startswith(_OWN_SERVICES) else self._timed_messages
+            return handler.stream_stream(messages(stream, decode, call), context)
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             call = self._begin(method, context)
             try:
-                for reply in handler.stream_stream(_messages(stream, decode, call), context):
-                    data = encode(reply)
-                    call.sent_bytes += len(data)
-                    yield data
+                with slots.hold(current_caller.get()):
+                    for reply in replies(stream, call, context):
+                        data = encode(reply)
+                        call.sent_bytes += len(data)
+                        yield data
                 if call.returns_id:
                     context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
             except Exception as error:
@@ -111,39 +153,11 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    def _wrap_health_watch(self, method: str, handler: Any) -> Any:
-        """Wrap Watch of gRPC's health service.
-
-        It holds no thread: its handler takes a function that sends replies, and returns.
-        """
-        decode, encode = handler.request_deserializer, handler.response_serializer
-
-        def watch(stream: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
-            call = self._begin(method, context)
-
-            def send_encoded(reply: Any) -> None:
-                if reply is None:  # the end
-                    send(None)
-                    return
-                data = encode(reply)
-                call.sent_bytes += len(data)
-                send(data)
-
-            is_in_flight = context.add_callback(lambda: call.end(context))
-            if not is_in_flight:
-                call.end(context)
-                return
-            try:
-                request = self._receive_request(stream, decode, call, context)
-                handler.unary_stream(request, context, send_encoded)
-            except Exception as error:
-                fail(context, call, error)
-
-        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-        return grpc.stream_stream_rpc_method_handler(watch)
-
     def _begin(self, method: str, context: grpc.ServicerContext) -> CallRecord:
-        """Begin the record of a call; end the call here if it has no valid credentials."""
+        """Begin the record of a call, and end a call here whose caller may make none.
+
+        It has no valid credentials, or owes requests.
+        """
         sent_id: str | bytes = ""
         for key, value in context.invocation_metadata():
             if key == REQUEST_ID:
@@ -151,31 +165,63 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 break
         call = CallRecord(method, self._telemetry, sent_id, context.peer)
         current_call.set(call)
-        if is_local_probe(method, context):
+        if self._proxies:
+            call.client = client_host(context, self._proxies)
+        if is_local_probe(method, context, self._proxies):
+            current_caller.set(_PROBES)
             return call
         try:
             tenant = self._authenticator.authenticate(context)
+            call.tenant = tenant.name
+            current_tenant.set(tenant)
+            caller = caller_of(tenant, context, self._proxies)
+            current_caller.set(caller)
+            self._admission.check_requests(caller)
         except Exception as error:
             try:
                 fail(context, call, error)
             finally:
                 call.end(context)
-        call.tenant = tenant.name
-        current_tenant.set(tenant)
         return call
 
     def _receive_request(
         self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord, context: grpc.ServicerContext
     ) -> Any:
         """Return the request of a unary call."""
-        try:
-            data = self._readers.submit(next, stream, None).result(self._timeout_seconds)
-        except TimeoutError:
-            raise ItemTimeoutError(self._timeout_seconds) from None
+        data = self._wait_for_message(stream)
         if data is None:
+            self._admission.charge_in_vain(current_caller.get())
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its request")
         call.received_bytes = len(data)
         return decode(data)
+
+    def _timed_messages(
+        self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord
+    ) -> Iterator[Any]:
+        """Yield the requests of a streaming call, each of which may take only so long to arrive."""
+        while (data := self._wait_for_message(stream)) is not None:
+            call.received_bytes += len(data)
+            yield decode(data)
+
+    def _wait_for_message(self, stream: Iterator[bytes]) -> bytes | None:
+        """Return the next message of a call, or None at its end. Meanwhile the call is waiting.
+
+        Raises:
+            QuotaExceededError: the caller has too many waiting calls, or there are too many calls.
+            ItemTimeoutError: it took too long.
+        """
+        caller, longest = current_caller.get(), self._timeout_seconds
+        if caller is _PROBES:
+            seconds = min(longest, _PROBE_SECONDS)
+            with self._waiting_probes.hold(caller):
+                return read_timed(stream, self._readers, time.monotonic(), lambda: seconds)
+        with self._waiting_calls.hold(caller), self._calls_in_flight.wait():
+            try:
+                began, in_flight = time.monotonic(), self._calls_in_flight
+                return read_timed(stream, self._readers, began, lambda: in_flight.shortened(longest))
+            except Exception:
+                self._admission.charge_in_vain(caller)
+                raise
 
 
 def _messages(stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord) -> Iterator[Any]:

@@ -18,10 +18,11 @@ from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.rpc.interceptor import CallInterceptor
-from sealserve_service.rpc.servicers.keys import KeyServicer
+from sealserve_service.rpc.servicers.keys import MAX_UPLOADS, KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
 from sealserve_service.rpc.servicers.predictions import PredictionServicer
 from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.caller_slots import CONCURRENT_UPLOADS, OPEN_STREAMS, WAITING_CALLS, CallerSlots
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.scoring.memory import memory_limit_bytes, work_bytes
 from sealserve_service.settings import Settings
@@ -32,7 +33,9 @@ from sealserve_service.tenants.authenticator import Authenticator
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _PUT_KEY = "/sealserve.v1.KeyService/PutKey"
 _LAST_REPLIES_SECONDS = 1.0
-_REFUSED_CALLS = 32
+_OTHER_CALLS = 96
+# RFC 9113 advises against fewer. With a bound, a burst on one connection cannot take all threads.
+_LEAST_STREAMS_OF_A_CONNECTION = 100
 _SWEEP_SECONDS = 3600.0
 # Of a call's headers. From half of this on, gRPC itself refuses some calls at random.
 _MAX_METADATA_BYTES = 16 << 10
@@ -63,12 +66,14 @@ class Server:
         self._settings = settings
         self._keys = keys
         max_held_bytes = work_bytes(memory_limit_bytes(), settings.processes)
-        # Each call may hold a message. The threads beyond the calls are for calls that are being
-        # refused.
+        # Each call may hold a message. The threads beyond the calls are for probes and watches of
+        # health, and for calls that are being refused, which takes a millisecond. A burst of those
+        # waits for a thread: gRPC itself would refuse the calls of others too.
         max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
-        threads = max_calls + _REFUSED_CALLS
+        threads = max_calls + _OTHER_CALLS
         self._calls_in_flight = CallsInFlight(max_calls)
-        admission = Admission(max_held_bytes, settings.quota, telemetry=telemetry)
+        quota = settings.quota
+        admission = Admission(max_held_bytes, quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
         prediction = PredictionServicer(
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
@@ -79,7 +84,18 @@ class Server:
             _PREDICT: (may_begin, partial(admission.check_wait, prediction.predict_engines)),
             _PUT_KEY: (KeyServicer.check_permission, may_begin),
         }
-        interceptor = CallInterceptor(telemetry, authenticator, timeout_seconds, readers, checks)
+        interceptor = CallInterceptor(
+            telemetry,
+            authenticator,
+            settings.trusted_proxies,
+            timeout_seconds,
+            readers,
+            self._calls_in_flight,
+            CallerSlots(WAITING_CALLS, max_calls, quota),
+            CallerSlots(OPEN_STREAMS, max_calls, quota),
+            admission,
+            checks,
+        )
         # Messages up to twice the published limit reach the servicer, which answers with a typed
         # error. For a larger message gRPC itself ends the call.
         self._server = grpc.server(
@@ -87,6 +103,7 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.processes > 1)),
+                ("grpc.max_concurrent_streams", max(_LEAST_STREAMS_OF_A_CONNECTION, max_calls // 2)),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.server_handshake_timeout_ms", round(1000 * settings.handshake_timeout_seconds)),
@@ -95,15 +112,18 @@ class Server:
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
             interceptors=[interceptor],
-            maximum_concurrent_rpcs=threads,
+            maximum_concurrent_rpcs=2 * threads,
         )
-        self._health = health.HealthServicer()
+        # By default Watch sends while it holds the lock of all health calls. A client that does not
+        # read, or that breaks off at the wrong moment, would stop the whole server.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), self._server)
         prediction_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, self._server)
         self._services = ["sealserve.v1.ModelService", "sealserve.v1.PredictionService"]
         if keys is not None:
-            servicer = KeyServicer(keys, settings.limits, self._calls_in_flight, readers)
+            uploads = CallerSlots(CONCURRENT_UPLOADS, MAX_UPLOADS, quota)
+            servicer = KeyServicer(keys, settings.limits, self._calls_in_flight, uploads, admission, readers)
             keys_pb2_grpc.add_KeyServiceServicer_to_server(servicer, self._server)
             self._services.append("sealserve.v1.KeyService")
         reflected = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)

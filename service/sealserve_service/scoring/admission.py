@@ -26,6 +26,7 @@ from sealserve.errors import QuotaExceededError
 from sealserve_service.engines.base import Engine
 from sealserve_service.scoring.bucket import Bucket
 from sealserve_service.telemetry.metrics import Telemetry
+from sealserve_service.tenants.caller import Caller
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
 
@@ -34,6 +35,7 @@ MIN_WAIT_SECONDS = 0.01
 MIN_RETRY_SECONDS = 0.1
 _LEARNING_RATE = 0.1
 _NO_QUOTA = Quota()
+_REQUESTS = "requests_per_minute"
 # The usage of so many tenants is remembered. Beyond that, tenants without bytes in flight are
 # forgotten.
 _MAX_TENANTS = 10_000
@@ -90,21 +92,41 @@ class Admission:
         wanted = [
             (name, capacity, amount)
             for name, capacity, amount in (
-                ("requests_per_minute", quota.requests_per_minute, 1),
+                (_REQUESTS, quota.requests_per_minute, 1),
                 ("rows_per_minute", quota.rows_per_minute, row_count),
             )
             if capacity is not None
         ]
         now = self._clock()
         with self._lock:
-            buckets = self._usage_of(tenant).buckets
             for name, capacity, amount in wanted:
-                if name not in buckets or buckets[name].capacity != capacity:
-                    buckets[name] = Bucket(capacity=capacity, level=capacity, filled=now)
-                if delay := buckets[name].delay(amount, now):
+                if delay := self._bucket(tenant.name, name, capacity, now).delay(amount, now):
                     raise QuotaExceededError(name, max(delay, MIN_RETRY_SECONDS))
-            for name, _, amount in wanted:
-                buckets[name].take(amount, now)
+            for name, capacity, amount in wanted:
+                self._bucket(tenant.name, name, capacity, now).take(amount, now)
+
+    def charge_in_vain(self, caller: Caller) -> None:
+        """Charge a caller one request for a call that took a slot and brought nothing.
+
+        It is charged even if the caller has used up its requests: see `check_requests`. Of callers
+        that are one tenant, only the address that the call came from is charged.
+        """
+        if capacity := (caller.tenant.quota or self._quota).requests_per_minute:
+            now = self._clock()
+            with self._lock:
+                self._bucket(caller.name, _REQUESTS, capacity, now).owe(1, now)
+
+    def check_requests(self, caller: Caller) -> None:
+        """Check that a caller owes no requests.
+
+        Raises:
+            QuotaExceededError: it made more calls that brought nothing than it had requests left.
+        """
+        if capacity := (caller.tenant.quota or self._quota).requests_per_minute:
+            now = self._clock()
+            with self._lock:
+                if delay := self._bucket(caller.name, _REQUESTS, capacity, now).delay(0, now):
+                    raise QuotaExceededError(_REQUESTS, max(delay, MIN_RETRY_SECONDS))
 
     def hold(self, tenant: Tenant, byte_count: int) -> None:
         """Hold bytes of a tenant's ciphertexts, until `release`.
@@ -114,7 +136,7 @@ class Admission:
                 room.
         """
         with self._lock:
-            usage = self._usage.get(tenant.name) or self._usage_of(tenant)
+            usage = self._usage.get(tenant.name) or self._usage_of(tenant.name)
             limit = (tenant.quota or self._quota).bytes_in_flight
             if limit is not None and usage.byte_count + byte_count > limit:
                 raise QuotaExceededError("bytes_in_flight", MIN_RETRY_SECONDS)
@@ -127,7 +149,7 @@ class Admission:
     def release(self, tenant: Tenant, byte_count: int) -> None:
         """Release bytes that were held."""
         with self._lock:
-            usage = self._usage.get(tenant.name) or self._usage_of(tenant)
+            usage = self._usage.get(tenant.name) or self._usage_of(tenant.name)
             usage.byte_count -= byte_count
             self._byte_count -= byte_count
             self._telemetry.held_bytes.set(self._byte_count)
@@ -210,10 +232,17 @@ class Admission:
         seconds = self._seconds.get(engine, engine.offer.cost.server_seconds)
         return max(min(seconds, engine.offer.cost.server_seconds) / 2, MIN_WAIT_SECONDS)
 
-    def _usage_of(self, tenant: Tenant) -> _Usage:
-        if tenant.name not in self._usage and len(self._usage) >= _MAX_TENANTS:
+    def _bucket(self, user: str, name: str, capacity: float, now: float) -> Bucket:
+        """Return the bucket of a tenant or an address; a new one is full. The lock is held."""
+        buckets = self._usage_of(user).buckets
+        if name not in buckets or buckets[name].capacity != capacity:
+            buckets[name] = Bucket(capacity=capacity, level=capacity, filled=now)
+        return buckets[name]
+
+    def _usage_of(self, user: str) -> _Usage:
+        if user not in self._usage and len(self._usage) >= _MAX_TENANTS:
             self._usage = {name: usage for name, usage in self._usage.items() if usage.byte_count}
-        return self._usage.setdefault(tenant.name, _Usage())
+        return self._usage.setdefault(user, _Usage())
 
 
 def _busy(quota: str, wait: float) -> QuotaExceededError:

@@ -31,3 +31,7 @@ class Bucket:
     def take(self, amount: float, now: float) -> None:
         """Take an amount that `delay` lets be taken now."""
         self.level, self.filled = self.level_at(now) - amount, now
+
+    def owe(self, amount: float, now: float) -> None:
+        """Take an amount, whatever is left. The level falls to minus a minute's worth at most."""
+        self.level, self.filled = max(self.level_at(now) - amount, -self.capacity), now

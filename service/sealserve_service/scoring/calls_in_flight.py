@@ -5,8 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from sealserve.errors import DrainingError, QuotaExceededError
-
-RETRY_SECONDS = 1.0
+from sealserve_service.scoring.caller_slots import RETRY_SECONDS, shortened
 
 
 class CallsInFlight:
@@ -23,7 +22,7 @@ class CallsInFlight:
         self._max_calls = max_calls
         self.stopping = threading.Event()
         self._changed = threading.Condition()
-        self._count = 0
+        self._count = self._waiting_count = 0
         self._on_stop: list[Callable[[], None]] = []
 
     def check(self) -> None:
@@ -37,7 +36,10 @@ class CallsInFlight:
         """
         if self.stopping.is_set():
             raise DrainingError(RETRY_SECONDS)
-        if self._count >= self._max_calls:
+        self._check_room()
+
+    def _check_room(self) -> None:
+        if self._count + self._waiting_count >= self._max_calls:
             raise QuotaExceededError("concurrent_calls", RETRY_SECONDS)
 
     @contextlib.contextmanager
@@ -56,6 +58,28 @@ class CallsInFlight:
             with self._changed:
                 self._count -= 1
                 self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def wait(self) -> Iterator[None]:
+        """Count a call that waits for its request, and hold one of max_calls, in the context.
+
+        The server's stop does not wait for it.
+
+        Raises:
+            QuotaExceededError: there are too many calls.
+        """
+        with self._changed:
+            self._check_room()
+            self._waiting_count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting_count -= 1
+
+    def shortened(self, seconds: float) -> float:
+        """Return how long a call may wait now for what usually may take so many seconds."""
+        return shortened(seconds, self._count + self._waiting_count, self._max_calls)
 
     @contextlib.contextmanager
     def calling_on_stop(self, action: Callable[[], None]) -> Iterator[None]:

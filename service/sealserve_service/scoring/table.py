@@ -20,7 +20,7 @@ from sealserve.protocol.wire import error_to_proto, header_from_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
-from sealserve_service.scoring.calls_in_flight import RETRY_SECONDS
+from sealserve_service.scoring.caller_slots import RETRY_SECONDS
 from sealserve_service.scoring.item import ScoringItem, check_message_bytes
 from sealserve_service.scoring.score_groups import grouped
 from sealserve_service.telemetry.call_record import CallRecord
@@ -43,6 +43,8 @@ class ItemTable:
     Attributes:
         tenant: the tenant of the items that begin from now on.
         is_stopping: whether no item may begin.
+        idle_timeout_seconds: how long no item may be open; 0 for no limit.
+        item_count: of the items that have begun.
     """
 
     def __init__(
@@ -56,8 +58,11 @@ class ItemTable:
         self._open: dict[int, ScoringItem] = {}
         self._deadlines: dict[int, float] = {}
         self._last_id = 0
-        self._last_message_time = time.monotonic()
+        # A message that neither begins nor continues an item keeps no stream open.
+        self._last_use_time = time.monotonic()
         self.is_stopping = False
+        self.idle_timeout_seconds = limits.idle_timeout_seconds
+        self.item_count = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -65,8 +70,8 @@ class ItemTable:
     @property
     def next_deadline(self) -> float | None:
         """When the next open item times out, or the stream if none is open, by time.monotonic()."""
-        idle_seconds = self._limits.idle_timeout_seconds
-        return min(self._deadlines.values(), default=self._last_message_time + idle_seconds if idle_seconds else None)
+        idle_seconds = self.idle_timeout_seconds
+        return min(self._deadlines.values(), default=self._last_use_time + idle_seconds if idle_seconds else None)
 
     @property
     def _least_free_id(self) -> int:
@@ -75,12 +80,6 @@ class ItemTable:
 
     def receive(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """Take a message and yield the answers to it. An item that fails affects no other item."""
-        try:
-            yield from self._answers(message)
-        finally:
-            self._last_message_time = time.monotonic()
-
-    def _answers(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
         item_id = message.item_id
         if message.cancel:
             self._forget(item_id)
@@ -110,7 +109,7 @@ class ItemTable:
             IdleTimeoutError: no item is open, and nothing has arrived for idle_timeout_seconds.
         """
         if not self._open and self.next_deadline is not None and self.next_deadline <= now:
-            raise IdleTimeoutError(self._limits.idle_timeout_seconds)
+            raise IdleTimeoutError(self.idle_timeout_seconds)
 
     def abandon(self) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """End all open items, as the client sends no more, and yield their errors."""
@@ -133,6 +132,7 @@ class ItemTable:
         except BaseException:
             self._call.end_item()
             raise
+        self.item_count += 1
         self._open[message.item_id] = item
         self._deadlines[message.item_id] = time.monotonic() + self._timeout_seconds(item)
         return item
@@ -181,4 +181,5 @@ class ItemTable:
         if item := self._open.pop(item_id, None):
             item.close()
             self._call.end_item()
+            self._last_use_time = time.monotonic()
         self._deadlines.pop(item_id, None)

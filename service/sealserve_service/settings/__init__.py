@@ -4,6 +4,7 @@
 lists the options as flags and variables, and reads those.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -115,7 +116,7 @@ class Settings(Declarations):
     @property
     def quota(self) -> Quota:
         """The quota of tenants that have none of their own."""
-        return Quota(self.rows_per_minute, self.requests_per_minute, self.bytes_in_flight, self.key_bytes)
+        return Quota(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Quota)})
 
     @property
     def limits(self) -> Limits:

@@ -13,9 +13,11 @@ from sealserve_service.settings.values import (
     MAX_MESSAGE_BYTES,
     MAX_SECONDS,
     Bytes,
+    Count,
     File,
     InputRange,
     ModelFile,
+    Networks,
     PerModel,
     Pinned,
     Positive,
@@ -143,6 +145,14 @@ class Declarations(BaseModel):
         "FILE",
         unset="all callers are one tenant",
     )
+    trusted_proxies: Networks = _option(
+        CALLERS,
+        (),
+        "proxies in front of the service, which name the client in x-forwarded-for; callers who are no tenant are told "
+        "apart by address; repeatable",
+        "NETWORK,...",
+        unset="none: the header is ignored",
+    )
     insecure: bool = _option(CALLERS, False, "serve plaintext, even where other machines can read it")
 
     key_store: str = _option(
@@ -193,6 +203,20 @@ class Declarations(BaseModel):
     )
     key_bytes: Positive | None = _option(
         QUOTAS, None, "bytes of registered keys, in all processes together", "N", unset="no bound"
+    )
+
+    waiting_calls: Count | None = _option(
+        QUOTAS,
+        None,
+        "calls whose request has not arrived; where all callers are one tenant, of one address; also the next two",
+        "N",
+        unset="a quarter of --max-concurrent-calls",
+    )
+    open_streams: Count | None = _option(
+        QUOTAS, None, "streams open at once", "N", unset="a quarter of --max-concurrent-calls"
+    )
+    concurrent_uploads: Count | None = _option(
+        QUOTAS, None, "uploads of keys at once; all callers together have 8", "N", unset="2"
     )
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)] = _option(

@@ -1,5 +1,6 @@
 """Values of options: what a flag's or variable's text becomes, and what is wrong with a bad one."""
 
+import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,19 @@ def _low_and_high(value: object) -> object:
     return low, high
 
 
+def networks(value: object) -> object:
+    """Parse NETWORK,... in each of several texts. A network of all addresses is refused."""
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        return value
+    try:
+        found = tuple(ipaddress.ip_network(part.strip()) for text in value for part in text.split(","))
+    except ValueError:
+        raise ValueError("addresses or networks, such as 10.0.0.0/8,192.0.2.1") from None
+    if any(network.prefixlen == 0 for network in found):
+        raise ValueError("the networks of your own proxies: with all addresses, a caller could name any other")
+    return found
+
+
 def lower_case(value: object) -> object:
     """Accept the words of a choice in any case."""
     return value.lower() if isinstance(value, str) else value
@@ -123,6 +137,8 @@ Pinned = Annotated[PinnedFile, BeforeValidator(_pinned_file)]
 Positive = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Bytes = Annotated[int, Field(gt=0, le=_MAX_BYTES)]
+Count = Annotated[int, Field(gt=0, le=10_000)]
+Networks = Annotated[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], BeforeValidator(networks)]
 InputRange = Annotated[tuple[float, float], BeforeValidator(_low_and_high)]
 PerModel = tuple[Annotated[tuple[str | None, T], BeforeValidator(_for_model)], ...]
 """Values with the model that each is for; None is for all models."""

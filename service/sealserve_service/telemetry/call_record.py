@@ -69,6 +69,7 @@ class CallRecord:
     Attributes:
         request_id: the client's id if that is usable, else a new one.
         returns_id: whether the client has use for the id of the call.
+        client: the client's address if trusted proxies name it; "" otherwise.
         tenant: the tenant's name; "" until it is known.
         received_bytes, sent_bytes: of the messages of the call.
     """
@@ -79,7 +80,7 @@ class CallRecord:
         self.method = method
         self.returns_id = isinstance(sent_id, str) and _USABLE_ID.fullmatch(sent_id) is not None
         self.request_id = str(sent_id) if self.returns_id else os.urandom(16).hex()
-        self.tenant = ""
+        self.client = self.tenant = ""
         self.received_bytes = self.sent_bytes = 0
         self._peer = peer
         self._telemetry = telemetry
@@ -173,6 +174,7 @@ class CallRecord:
             "status": status,
             "milliseconds": round(1000 * seconds, 3),
             "peer": unquote(self._peer()).rpartition(":")[0],  # without the port
+            "client": self.client,
             "tenant": self.tenant,
             "model": self._model[:MAX_NAME_CHARACTERS],
             "layout": self._layout,

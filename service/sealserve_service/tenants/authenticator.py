@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote
 
 import grpc
 
 from sealserve.errors import UnauthenticatedError
-from sealserve.protocol.address import host_of, is_loopback
+from sealserve.protocol.address import is_loopback
+from sealserve_service.tenants.caller import Network, client_host
 from sealserve_service.tenants.identities import Identities, digest_of, read_identities
 from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
 from sealserve_service.watched_files import WatchedFiles
@@ -85,7 +85,6 @@ def _subjects(context: grpc.ServicerContext) -> list[str]:
     return [f"{kind}={value.decode(errors='replace')}" for kind, name in fields for value in properties.get(name, ())]
 
 
-def is_local_probe(method: str, context: grpc.ServicerContext) -> bool:
+def is_local_probe(method: str, context: grpc.ServicerContext, proxies: Sequence[Network] = ()) -> bool:
     """Whether a call needs no credentials: a probe of this machine that asks for health."""
-    # The peer is ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000.
-    return method.startswith(_HEALTH) and is_loopback(host_of(unquote(context.peer()).partition(":")[2]))
+    return method.startswith(_HEALTH) and is_loopback(client_host(context, proxies))

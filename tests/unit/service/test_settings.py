@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ SWITCH = Case("true", True, "no", False, {"perhaps": "true or false", "2": "true
 FILE = Case("a/b", Path("a/b"), "c", Path("c"))
 RATE = Case("60", 60.0, "0.5", 0.5, {"0": "above 0", "-1": "above 0", "many": "a number", "inf": "finite"})
 SIZE = Case("1000", 1000, "7", 7, {"0": "above 0", "1.5": "a whole number", "2 MB": "a whole number"})
+COUNT = SIZE._replace(wrong={**SIZE.wrong, "1000000": "at most"})
 SECONDS = Case("2.5", 2.5, "7", 7.0, {"0": "above 0", "soon": "a number", "1e9": "at most", "nan": "finite"})
 FROM_ZERO = SECONDS._replace(wrong={"-1": "at least 0", "soon": "a number", "1e9": "at most", "nan": "finite"})
 STEP = Case("0.5", ((None, 0.5),), "a=2", (("a", 2.0),), {"0": "above 0", "a=x": "a number", "a=-1": "above 0"})
@@ -90,6 +92,18 @@ CASES: dict[str, Case] = {
     "tls_private_key": FILE._replace(beside={"SEALSERVE_TLS_CERTIFICATE": "c"}),
     "tls_client_ca": FILE._replace(beside=CERTIFICATE),
     "identities": FILE,
+    "trusted_proxies": Case(
+        "10.0.0.0/8, 192.0.2.1",
+        (ip_network("10.0.0.0/8"), ip_network("192.0.2.1/32")),
+        "2001:db8::/32",
+        (ip_network("2001:db8::/32"),),
+        {
+            "10.0.0.1/8": "such as",
+            "proxy.example.org": "such as",
+            "0.0.0.0/0": "all addresses",
+            "10.0.0.0/8,": "such as",
+        },
+    ),
     "insecure": SWITCH,
     "key_store": Case(
         "./keys",
@@ -114,6 +128,9 @@ CASES: dict[str, Case] = {
     "requests_per_minute": RATE,
     "bytes_in_flight": RATE,
     "key_bytes": RATE,
+    "waiting_calls": COUNT,
+    "open_streams": COUNT,
+    "concurrent_uploads": COUNT,
     "log_level": Case("debug", "debug", "ERROR", "error", {"loud": "'debug', 'info', 'warning' or 'error'"}),
     "log_format": Case("json", "json", "text", "text", {"xml": "'text' or 'json'"}),
     "metrics_address": Case(
@@ -125,7 +142,7 @@ CASES: dict[str, Case] = {
     "max_key_bytes": SIZE,
     "key_memory_bytes": SIZE,
     "key_cache_bytes": SIZE,
-    "max_concurrent_calls": SIZE._replace(wrong={**SIZE.wrong, "1000000": "at most"}),
+    "max_concurrent_calls": COUNT,
     "item_timeout_seconds": SECONDS,
     "idle_timeout_seconds": FROM_ZERO,
     "handshake_timeout_seconds": SECONDS,

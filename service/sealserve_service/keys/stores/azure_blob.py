@@ -2,17 +2,20 @@
 
 The blob keys/TENANT/KEY_ID holds a key's bytes and, as metadata, its record. A blob is created only
 if there is none, and changed only if it is still as it was read (by ETag), so that any number of
-writers agree. Clients put uploads, with a permission of their own, into uploads/TENANT/NAME of the
+writers agree. Writers of a tenant with a quota take turns: a turn is a lease of the blob
+locks/TENANT. Clients put uploads, with a permission of their own, into uploads/TENANT/NAME of the
 container.
 
 This is the only module that imports the Azure SDK. The texts of the SDK's errors hold URLs, and a
 URL may hold a signature: the texts are neither logged nor chained.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
 import re
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,7 +34,7 @@ from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, Line
 
 from sealserve.errors import KeyNotFoundError, LimitExceededError, ServiceError
 from sealserve.protocol.key_record import KeyRecord
-from sealserve_service.keys.stores.base import Clock, in_force, unavailable_error, utc_now
+from sealserve_service.keys.stores.base import Clock, check_tenant_bytes, in_force, unavailable_error, utc_now
 from sealserve_service.keys.stores.bounded_calls import BoundedCalls, refuse_late
 from sealserve_service.keys.stores.record_format import (
     folder_name,
@@ -47,7 +50,9 @@ TIMEOUT_SECONDS = 5.0
 _RETRIES = 1
 _RETRY_DELAY_SECONDS = 1
 _METADATA_NAME = "record"
-_KEYS, _UPLOADS = "keys", "uploads"
+_KEYS, _UPLOADS, _LOCKS = "keys", "uploads", "locks"
+_LEAST_LEASE_SECONDS, _LONGEST_LEASE_SECONDS = 15, 60  # that Azure grants
+_POLL_SECONDS = 0.05
 # An attempt is repeated if another writer of the same key was faster.
 _MAX_ATTEMPTS = 20
 # An account URL with a signature as its query would be a secret, and would hold two permissions.
@@ -147,10 +152,19 @@ class AzureBlobKeyStore:
         self._calls = BoundedCalls(2 * timeout_seconds)
         # Azure itself gives up a request after this many seconds.
         self._options: dict[str, Any] = {"timeout": math.ceil(timeout_seconds)}
+        self._lease_seconds = min(max(math.ceil(3 * timeout_seconds), _LEAST_LEASE_SECONDS), _LONGEST_LEASE_SECONDS)
 
-    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+    def put(self, record: KeyRecord, data: bytes, max_tenant_bytes: float | None = None) -> KeyRecord:
         """Keep a key; see KeyStore.put."""
-        return self._run_bounded(lambda: self._put(record, data))
+        if max_tenant_bytes is None:
+            return self._run_bounded(lambda: self._put(record, data))
+
+        def put() -> KeyRecord:
+            with self._turn(record.tenant):
+                check_tenant_bytes(self._records(record.tenant), record, max_tenant_bytes)
+                return self._put(record, data)
+
+        return self._run_bounded(put)
 
     def get(self, tenant: str, key_id: str) -> KeyRecord:
         """Return a key's record; see KeyStore.get."""
@@ -227,6 +241,42 @@ class AzureBlobKeyStore:
                 return wanted
         _logger.error("a key's blob was changed by others %d times in a row", _MAX_ATTEMPTS)
         raise unavailable_error()
+
+    def _records(self, tenant: str) -> Iterator[KeyRecord]:
+        """Yield the records of a tenant's keys, within a bounded call."""
+        now = self._clock()
+        prefix = f"{_KEYS}/{folder_name(tenant)}/"
+        for properties in self._container.list_blobs(prefix, include=["metadata"], **self._options):
+            record = _record(properties, tenant, _key_id(properties))
+            if record is not None and not record.is_expired(now):
+                yield record
+
+    @contextlib.contextmanager
+    def _turn(self, tenant: str) -> Iterator[None]:
+        """Wait for this writer's turn to put a key of a tenant, and have it in the context.
+
+        The turn is a lease of a blob. It is as long as the bounded call that it is taken in, and
+        the last request of that, can take: nothing is put after the lease has ended.
+
+        Raises:
+            TimeoutError: the turn did not come within the bounded call.
+        """
+        blob = self._container.get_blob_client(f"{_LOCKS}/{folder_name(tenant)}")
+        while True:
+            try:
+                lease = blob.acquire_lease(self._lease_seconds, **self._options)
+                break
+            except ResourceExistsError:  # another writer has it
+                time.sleep(_POLL_SECONDS)
+            except ResourceNotFoundError as error:
+                _require_container(error)
+                with contextlib.suppress(ResourceExistsError):
+                    blob.upload_blob(b"", overwrite=False, **self._options)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(AzureError, OSError):  # it ends by itself
+                lease.release(**self._options)
 
     def _replace_record(self, blob: BlobClient, record: KeyRecord, etag: str) -> bool:
         try:

@@ -6,7 +6,7 @@ it.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -32,6 +32,18 @@ def full_error() -> QuotaExceededError:
     return QuotaExceededError("key_store_bytes", 60.0)
 
 
+def check_tenant_bytes(kept: Iterable[KeyRecord], record: KeyRecord, max_bytes: float) -> None:
+    """Check that a tenant's keys, with the one to be put, have at most max_bytes.
+
+    Raises:
+        QuotaExceededError: they have more. The client may try again in a minute: a key may have
+            been deleted, or have expired.
+    """
+    others = sum(other.byte_count for other in kept if other.key_id != record.key_id)
+    if others + record.byte_count > max_bytes:
+        raise QuotaExceededError("key_bytes", 60.0)
+
+
 def unavailable_error() -> KeyStoreUnavailableError:
     """Return the error of a store that fails, or does not answer in time."""
     return KeyStoreUnavailableError(1.0)
@@ -44,11 +56,20 @@ class KeyStore(Protocol):
     not answer, and QuotaExceededError if the store has no room.
     """
 
-    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+    def put(self, record: KeyRecord, data: bytes, max_tenant_bytes: float | None = None) -> KeyRecord:
         """Keep a key, completely or not at all, and return the record that is in force.
 
         A key that the store has already stays, with its create_time. The later of the two
         expire_times is in force.
+
+        Args:
+            record: the key's record.
+            data: the key's bytes.
+            max_tenant_bytes: of the tenant's keys together with this one; None for no bound. No
+                number of writers exceeds it, whatever processes they are in.
+
+        Raises:
+            QuotaExceededError: the tenant's keys would have more bytes than that.
         """
 
     def get(self, tenant: str, key_id: str) -> KeyRecord:

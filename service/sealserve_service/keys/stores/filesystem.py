@@ -13,7 +13,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ from sealserve.errors import KeyNotFoundError, KeyStoreUnavailableError
 from sealserve.protocol.key_record import KeyRecord
 from sealserve_service.keys.stores.base import (
     Clock,
+    check_tenant_bytes,
     full_error,
     in_force,
     unavailable_error,
@@ -72,7 +73,7 @@ class FilesystemKeyStore:
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
             raise KeyStoreSettingsError(f"{directory}: this process may not write to the directory for keys")
 
-    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+    def put(self, record: KeyRecord, data: bytes, max_tenant_bytes: float | None = None) -> KeyRecord:
         """Keep a key; see KeyStore.put."""
         path = self._path(record.tenant, record.key_id)
         with _typed_errors(path):
@@ -80,6 +81,8 @@ class FilesystemKeyStore:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 _make_durable(self._directory)
             with _turn(path.parent):
+                if max_tenant_bytes is not None:
+                    check_tenant_bytes(self._records(record.tenant), record, max_tenant_bytes)
                 kept = _record(path, record.tenant)
                 wanted = in_force(kept, record, self._clock())
                 if wanted != kept:
@@ -112,11 +115,8 @@ class FilesystemKeyStore:
 
     def list(self, tenant: str) -> Iterator[KeyRecord]:
         """Yield a tenant's records; see KeyStore.list."""
-        folder = self._directory / folder_name(tenant)
-        now = self._clock()
-        with _typed_errors(folder):
-            records = [_record(path, tenant) for path in _key_paths(folder)]
-        return (record for record in records if record is not None and not record.is_expired(now))
+        with _typed_errors(self._directory / folder_name(tenant)):
+            return iter(self._records(tenant))
 
     def delete(self, tenant: str, key_id: str) -> None:
         """Delete a key; see KeyStore.delete."""
@@ -144,6 +144,12 @@ class FilesystemKeyStore:
         if not is_key_id(key_id):
             raise KeyNotFoundError(key_id)
         return self._directory / folder_name(tenant) / (key_id + _KEY_SUFFIX)
+
+    def _records(self, tenant: str) -> Sequence[KeyRecord]:
+        """Return the records of a tenant's keys that are in force, in the order of their ids."""
+        now = self._clock()
+        records = [_record(path, tenant) for path in _key_paths(self._directory / folder_name(tenant))]
+        return [record for record in records if record is not None and not record.is_expired(now)]
 
     def _sweep_folder(self, folder: Path) -> int:
         now = self._clock()

@@ -1,11 +1,11 @@
 """A key store in the memory of this process: it ends with the process, and others do not see it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sealserve.errors import KeyNotFoundError
 from sealserve.protocol.key_record import KeyRecord
-from sealserve_service.keys.stores.base import Clock, full_error, in_force, utc_now
+from sealserve_service.keys.stores.base import Clock, check_tenant_bytes, full_error, in_force, utc_now
 
 
 class MemoryKeyStore:
@@ -20,11 +20,13 @@ class MemoryKeyStore:
         self._lock = threading.Lock()
         self._keys: dict[tuple[str, str], tuple[KeyRecord, bytes]] = {}
 
-    def put(self, record: KeyRecord, data: bytes) -> KeyRecord:
+    def put(self, record: KeyRecord, data: bytes, max_tenant_bytes: float | None = None) -> KeyRecord:
         """Keep a key; see KeyStore.put."""
         key = record.tenant, record.key_id
         now = self._clock()
         with self._lock:
+            if max_tenant_bytes is not None:
+                check_tenant_bytes(self._records(record.tenant), record, max_tenant_bytes)
             kept, kept_data = self._keys.get(key, (None, b""))
             if kept is None:
                 self._make_room(len(data))
@@ -42,11 +44,9 @@ class MemoryKeyStore:
 
     def list(self, tenant: str) -> Iterator[KeyRecord]:
         """Yield a tenant's records; see KeyStore.list."""
-        now = self._clock()
         with self._lock:
-            records = [record for record, _ in self._keys.values() if record.tenant == tenant]
-        records.sort(key=lambda record: record.key_id)
-        return (record for record in records if not record.is_expired(now))
+            records = self._records(tenant)
+        return iter(sorted(records, key=lambda record: record.key_id))
 
     def delete(self, tenant: str, key_id: str) -> None:
         """Delete a key; see KeyStore.delete."""
@@ -68,6 +68,11 @@ class MemoryKeyStore:
         if found is None or found[0].is_expired(self._clock()):
             raise KeyNotFoundError(key_id)
         return found
+
+    def _records(self, tenant: str) -> Sequence[KeyRecord]:
+        """Return the records of a tenant's keys that are in force. The caller holds the lock."""
+        now = self._clock()
+        return [record for record, _ in self._keys.values() if record.tenant == tenant and not record.is_expired(now)]
 
     def _make_room(self, byte_count: int) -> None:
         if byte_count <= self._free_bytes():

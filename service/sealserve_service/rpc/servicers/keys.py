@@ -4,16 +4,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from threading import BoundedSemaphore
 
 from grpc import ServicerContext
 
 from sealserve.errors import (
     InputMismatchError,
-    ItemTimeoutError,
     LimitExceededError,
     PermissionDeniedError,
-    QuotaExceededError,
 )
 from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.model import Limits
@@ -22,10 +19,17 @@ from sealserve.v1 import keys_pb2, keys_pb2_grpc
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.upload import Upload
 from sealserve_service.rpc.servicers.pages import page
+from sealserve_service.rpc.timed_read import read_timed
+from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.caller_slots import CallerSlots, shortened
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
+from sealserve_service.tenants.caller import current_caller
 from sealserve_service.tenants.tenant import Tenant, current_tenant
 
 MAX_UPLOADS = 8
+"""Each upload holds a key in memory."""
+# While slots are scarce, an upload may still go on if it is not slower than this.
+_SLOWEST_BYTES_PER_SECOND = 1e5
 
 
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
@@ -35,15 +39,26 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         keys: the registered keys.
         limits: the bounds of what one client may send. An upload may take item_timeout_seconds.
         calls_in_flight: admits uploads.
+        uploads: has MAX_UPLOADS slots.
+        admission: is charged a request for each upload.
         readers: has a thread for each upload, which waits for its next message.
     """
 
-    def __init__(self, keys: RegisteredKeys, limits: Limits, calls_in_flight: CallsInFlight, readers: Executor) -> None:
+    def __init__(
+        self,
+        keys: RegisteredKeys,
+        limits: Limits,
+        calls_in_flight: CallsInFlight,
+        uploads: CallerSlots,
+        admission: Admission,
+        readers: Executor,
+    ) -> None:
         self._keys = keys
         self._limits = limits
         self._calls_in_flight = calls_in_flight
         self._readers = readers
-        self._slots = BoundedSemaphore(MAX_UPLOADS)
+        self._uploads = uploads
+        self._admission = admission
 
     def RegisterKey(
         self, requests: Iterator[keys_pb2.RegisterKeyRequest], context: ServicerContext
@@ -74,30 +89,27 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
 
     @contextmanager
     def _admit_upload(self) -> Iterator[Tenant]:
-        """Take one of the slots of uploads, for the tenant: each upload holds a key in memory.
+        """Take one of the slots of uploads, and charge a request to the tenant.
 
         Raises:
             PermissionDeniedError: the tenant may not register keys.
-            DrainingError, QuotaExceededError: the server stops, there are too many calls, or no
-                slot is free.
+            DrainingError, QuotaExceededError: the server stops, there are too many calls, no slot
+                is free for the caller, or the tenant's quota of requests is used up.
         """
         self.check_permission()
-        with self._calls_in_flight.admit():
-            if not self._slots.acquire(blocking=False):
-                raise QuotaExceededError("concurrent_uploads", 1.0)
-            try:
-                yield current_tenant.get()
-            finally:
-                self._slots.release()
+        tenant = current_tenant.get()
+        with self._calls_in_flight.admit(), self._uploads.hold(current_caller.get()):
+            self._admission.charge(tenant, row_count=0)
+            yield tenant
 
     def _register(self, requests: Iterator[keys_pb2.RegisterKeyRequest], tenant: Tenant) -> KeyRecord:
-        end = time.monotonic() + self._limits.item_timeout_seconds
-        message = self._receive(requests, end)
+        began = time.monotonic()
+        message = self._receive(requests, began, 0)
         upload = self._begin(message, tenant)
         while message is not None:
             if message.HasField("chunk"):
                 upload.add_chunk(message.chunk.offset, message.chunk.data)
-            message = self._receive(requests, end)
+            message = self._receive(requests, began, upload.received_bytes)
             if message is not None and message.HasField("header"):
                 raise InputMismatchError("header", 0, 1)
         return self._keys.finish(tenant, upload)
@@ -112,12 +124,15 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         return upload
 
     def _receive(
-        self, requests: Iterator[keys_pb2.RegisterKeyRequest], end: float
+        self, requests: Iterator[keys_pb2.RegisterKeyRequest], began: float, received_bytes: int
     ) -> keys_pb2.RegisterKeyRequest | None:
-        try:
-            return self._readers.submit(next, requests, None).result(max(0.0, end - time.monotonic()))
-        except TimeoutError:
-            raise ItemTimeoutError(self._limits.item_timeout_seconds) from None
+        slots, longest = self._uploads, self._limits.item_timeout_seconds
+        earned_seconds = received_bytes / _SLOWEST_BYTES_PER_SECOND
+
+        def allowed_seconds() -> float:
+            return min(longest, shortened(longest, slots.held_count, slots.slot_count) + earned_seconds)
+
+        return read_timed(requests, self._readers, began, allowed_seconds)
 
     def GetKey(self, request: keys_pb2.GetKeyRequest, context: ServicerContext) -> keys_pb2.GetKeyResponse:
         """Get the record of a key."""

@@ -15,12 +15,15 @@ from sealserve.v1 import prediction_pb2, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.engines.base import Engine
 from sealserve_service.rpc.read_ahead import ReadAhead
+from sealserve_service.rpc.timed_read import LOOK_SECONDS
 from sealserve_service.scoring.admission import Admission
-from sealserve_service.scoring.calls_in_flight import RETRY_SECONDS, CallsInFlight
+from sealserve_service.scoring.caller_slots import RETRY_SECONDS
+from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.scoring.item import ScoringItem, check_message_bytes
 from sealserve_service.scoring.table import ItemTable
 from sealserve_service.telemetry.call_record import current_call
 from sealserve_service.tenants.authenticator import Authenticator
+from sealserve_service.tenants.caller import current_caller
 from sealserve_service.tenants.tenant import current_tenant
 
 
@@ -85,8 +88,12 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
             yield prediction_pb2.StreamPredictResponse(window=window)
             table = ItemTable(self._models, current_tenant.get(), self._limits, self._admission, current_call.get())
-            with closing(table):
-                yield from self._answers(requests, context, table)
+            try:
+                with closing(table):
+                    yield from self._answers(requests, context, table)
+            finally:
+                if not table.item_count:
+                    self._admission.charge_in_vain(current_caller.get())
 
     def _answers(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext, table: ItemTable
@@ -97,6 +104,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             self._calls_in_flight.calling_on_stop(read_ahead.interrupt),
         ):
             while table or not stopping.is_set():
+                table.idle_timeout_seconds = self._calls_in_flight.shortened(self._limits.idle_timeout_seconds)
                 try:
                     message = read_ahead.receive(_seconds_left(table))
                 except queue.Empty:
@@ -116,5 +124,6 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
 
 
 def _seconds_left(table: ItemTable) -> float | None:
+    """Return how long the next message of a stream may be waited for, and at most LOOK_SECONDS."""
     deadline = table.next_deadline
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    return None if deadline is None else min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))

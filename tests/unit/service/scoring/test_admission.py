@@ -15,8 +15,9 @@ from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.base import Scoring
 from sealserve_service.scoring.admission import MIN_RETRY_SECONDS, Admission
 from sealserve_service.telemetry.metrics import Telemetry
+from sealserve_service.tenants.caller import Caller
 from sealserve_service.tenants.quota import Quota
-from sealserve_service.tenants.tenant import Tenant
+from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
 
 ALICE, BOB = Tenant("alice"), Tenant("bob")
 GIB = 1 << 30
@@ -241,3 +242,37 @@ def test_the_time_an_item_takes_is_learnt() -> None:
     for _ in range(200):
         admission.learn(engine, 0.01)
     enter(admission.turn(engine, 0.02))
+
+
+def test_calls_in_vain_are_charged_to_their_caller() -> None:
+    clock = Clock()
+    admission = Admission(GIB, Quota(requests_per_minute=2), clock=clock)
+    alice, bob = Caller(ALICE, "alice"), Caller(BOB, "bob")
+    for _ in range(2):
+        admission.charge_in_vain(alice)
+        admission.check_requests(alice)  # which charges nothing
+    assert refusal(lambda: admission.charge(ALICE, 1)).quota == "requests_per_minute"
+    admission.charge_in_vain(alice)
+    owed = refusal(lambda: admission.check_requests(alice))
+    assert owed.quota == "requests_per_minute"
+    assert owed.retry_delay_seconds == pytest.approx(30.0)
+    admission.check_requests(bob)
+    admission.charge(BOB, 1)
+    clock.now += 30.0
+    admission.check_requests(alice)
+
+
+def test_an_address_that_owes_requests_owes_them_alone() -> None:
+    admission = Admission(GIB, Quota(requests_per_minute=1), clock=Clock())
+    hostile, other = Caller(ANONYMOUS, "address 192.0.2.1"), Caller(ANONYMOUS, "address 192.0.2.2")
+    for _ in range(2):
+        admission.charge_in_vain(hostile)
+    assert refusal(lambda: admission.check_requests(hostile)).quota == "requests_per_minute"
+    admission.check_requests(other)
+    admission.charge(ANONYMOUS, 1)
+
+
+def test_without_a_quota_nothing_is_owed() -> None:
+    admission, alice = Admission(GIB), Caller(ALICE, "alice")
+    admission.charge_in_vain(alice)
+    admission.check_requests(alice)

@@ -22,3 +22,13 @@ def test_more_than_a_full_bucket_is_taken_from_a_full_one() -> None:
     bucket.take(600, 0.0)
     assert bucket.level_at(0.0) == -540.0
     assert bucket.delay(1, 0.0) == pytest.approx(541.0)
+
+
+def test_what_is_owed_is_at_most_a_minutes_worth() -> None:
+    bucket = Bucket(capacity=60.0, level=1.0, filled=0.0)
+    bucket.owe(2, 0.0)
+    assert bucket.level_at(0.0) == -1.0
+    assert bucket.delay(0, 0.0) == pytest.approx(1.0)
+    bucket.owe(1000, 0.0)
+    assert bucket.delay(0, 0.0) == pytest.approx(60.0)
+    assert bucket.delay(0, 60.0) == 0.0

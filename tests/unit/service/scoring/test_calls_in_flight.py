@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -71,3 +72,31 @@ def test_actions_are_called_once_when_the_server_stops() -> None:
         assert called == ["there"]
     with calls.calling_on_stop(lambda: called.append("came after")):
         assert called == ["there", "came after"]
+
+
+def test_calls_that_wait_for_their_request_take_room_and_are_not_waited_for() -> None:
+    calls = CallsInFlight(2)
+    with calls.wait():
+        calls.wait_until_none(0.0)
+        with calls.wait():
+            for refused in (calls.check, calls.admit().__enter__, calls.wait().__enter__):
+                with pytest.raises(QuotaExceededError):
+                    refused()
+        with calls.admit():
+            pass
+    with calls.admit(), calls.admit(), pytest.raises(QuotaExceededError):
+        calls.wait().__enter__()
+    calls.stop_admitting()
+    with calls.wait():
+        """Health, say, is still asked for while the server stops."""
+
+
+def test_waits_are_shorter_while_there_is_little_room() -> None:
+    calls = CallsInFlight(4)
+    with ExitStack() as stack:
+        assert calls.shortened(60.0) == 60.0
+        seconds = []
+        for count in range(4):
+            stack.enter_context(calls.wait() if count % 2 else calls.admit())
+            seconds.append(calls.shortened(60.0))
+    assert seconds == [60.0, 60.0, 60.0, 15.0]

@@ -204,11 +204,16 @@ def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
     table.check_idle(deadline)
     assert [answer.item_id for answer in table.expire(deadline)] == [1]
 
-    assert ends(table, Message(cancel=True)) == []
     kept_until = table.next_deadline
     assert kept_until is not None
     assert silent_until < kept_until <= time.monotonic() + 5
     table.check_idle(silent_until)
+    for nothing in (Message(cancel=True), Message(item_id=1, cancel=True), Message(item_id=9), begin(1)):
+        ends(table, nothing)
+        assert table.next_deadline == kept_until, "it neither begins nor continues an item"
+    table.idle_timeout_seconds = 1.0
+    assert table.next_deadline == pytest.approx(kept_until - 4.0)
+    assert table.item_count == 1
 
 
 def test_abandoned_items_are_named(table: ItemTable) -> None:

@@ -1,0 +1,42 @@
+"""The timed read: the next message of a call, or an error once it has taken too long.
+
+gRPC's own read blocks without a limit.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from sealserve.errors import ItemTimeoutError
+
+M = TypeVar("M")
+
+LOOK_SECONDS = 1.0
+"""How often a wait looks whether it has become shorter."""
+
+
+def read_timed(
+    messages: Iterator[M], readers: Executor, began: float, allowed_seconds: Callable[[], float]
+) -> M | None:
+    """Return the next message, or None at the end.
+
+    Args:
+        messages: of the call. It blocks until the next message arrives.
+        readers: has a thread for the read, which ends with the call.
+        began: when the time began to run, by time.monotonic().
+        allowed_seconds: returns how long it may take, which depends on how scarce slots are now.
+
+    Raises:
+        ItemTimeoutError: it took too long.
+        Exception: what the messages raised.
+    """
+    future = readers.submit(next, messages, None)
+    while True:
+        seconds = allowed_seconds()
+        left = began + seconds - time.monotonic()
+        try:
+            return future.result(max(0.0, min(left, LOOK_SECONDS)))
+        except TimeoutError:
+            if left <= 0:
+                raise ItemTimeoutError(seconds) from None
