@@ -69,8 +69,9 @@ class Server:
         # waits for a thread: gRPC itself would refuse the calls of others too.
         max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
         threads = max_calls + _OTHER_CALLS
-        self._calls_in_flight = CallsInFlight(max_calls)
         quota = settings.quota
+        waiting_calls = CallerSlots(WAITING_CALLS, max_calls, quota)
+        self._calls_in_flight = CallsInFlight(max_calls, waiting_calls)
         admission = Admission(max_held_bytes, quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
         prediction = PredictionServicer(
@@ -85,7 +86,7 @@ class Server:
             timeout_seconds,
             readers,
             self._calls_in_flight,
-            CallerSlots(WAITING_CALLS, max_calls, quota),
+            waiting_calls,
             CallerSlots(OPEN_STREAMS, max_calls, quota),
             admission,
             {_PREDICT: checks},
