@@ -106,6 +106,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             call = self._begin(method, context)
             try:
+                if checks and self._calls_in_flight.stopping.is_set():
+                    self._calls_in_flight.check()
                 for check in checks:
                     check()
                 if handler.request_streaming:

@@ -78,7 +78,7 @@ class Server:
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
         )
         timeout_seconds = settings.limits.item_timeout_seconds
-        checks = self._calls_in_flight.check, partial(admission.check_wait, prediction.predict_engines)
+        checks = (partial(admission.check_wait, prediction.predict_engines),)
         interceptor = CallInterceptor(
             telemetry,
             authenticator,

@@ -33,6 +33,7 @@ class CallerSlots:
 
     def __init__(self, kind: str, slot_count: int, quota: Quota) -> None:
         self._kind = kind
+        self._kind_when_full = "concurrent_calls" if kind == WAITING_CALLS else kind
         self.slot_count = slot_count
         self._bound = getattr(quota, kind) or max(1, slot_count // _CALLERS_SHARE)
         self._lock = threading.Lock()
@@ -53,8 +54,10 @@ class CallerSlots:
         quota = caller.tenant.quota
         bound = (quota and getattr(quota, self._kind)) or self._bound
         with self._lock:
-            if self._held[caller.name] >= max(1, bound) or self.held_count + other_count >= self.slot_count:
+            if self._held[caller.name] >= max(1, bound):
                 raise QuotaExceededError(self._kind, RETRY_SECONDS)
+            if self.held_count + other_count >= self.slot_count:
+                raise QuotaExceededError(self._kind_when_full, RETRY_SECONDS)
             self._held[caller.name] += 1
             self.held_count += 1
         try:
