@@ -22,7 +22,7 @@ from sealserve._rpc.status import typed_error
 from sealserve.credentials import Credentials
 from sealserve.errors import IdleTimeoutError, ItemTimeoutError, QuotaExceededError, ServiceError
 from sealserve.v1 import keys_pb2_grpc, model_pb2, model_pb2_grpc
-from sealserve_service.rpc import timed_read
+from sealserve_service.rpc import interceptor, timed_read
 from sealserve_service.rpc.servicers.keys import MAX_UPLOADS
 from sealserve_service.scoring import caller_slots
 from tests.support import http2
@@ -382,6 +382,7 @@ def test_waits_are_shorter_while_slots_are_scarce(
     """As many callers as slots: none of them exceeds its own bound."""
     monkeypatch.setattr(caller_slots, "_LEAST_WAIT_SECONDS", 0.2 if is_shortened else HANG_SECONDS)
     monkeypatch.setattr(timed_read, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(interceptor, "LOOK_SECONDS", 0.1)
     with (
         serving(digits_model, tmp_path, waiting_calls=SLOTS, item_timeout_seconds=HANG_SECONDS) as service,
         service.raw("clinic") as clinic,
@@ -390,8 +391,8 @@ def test_waits_are_shorter_while_slots_are_scarce(
         request, received = clinic.request(digits_model.X[0]), bytearray()
         reader = threading.Thread(target=read_quietly, args=(connection, received))
         reader.start()
-        connection.sendall(service.opening(PREDICT, SLOTS))
-        wait_until(lambda: refusal(lambda: clinic.predict(request)) is not None, HANG_SECONDS)
+        connection.sendall(service.opening(PREDICT, SLOTS + 1))
+        wait_until(lambda: b"waiting_calls" in received)  # the last one is refused
         end = time.monotonic() + 3.0
         while refusal(lambda: clinic.predict(request)) is not None and time.monotonic() < end:
             time.sleep(0.05)

@@ -18,14 +18,14 @@ from typing import Any
 import grpc
 
 from sealserve_service.rpc.status import fail
-from sealserve_service.rpc.timed_read import read_timed
+from sealserve_service.rpc.timed_read import LOOK_SECONDS, wait_timed
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import OPEN_STREAMS, WAITING_CALLS, CallerSlots
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.telemetry.call_record import REQUEST_ID, CallRecord, current_call
 from sealserve_service.telemetry.metrics import Telemetry
-from sealserve_service.tenants.authenticator import Authenticator, is_local_probe
-from sealserve_service.tenants.caller import Caller, Network, caller_of, client_host, current_caller
+from sealserve_service.tenants.authenticator import HEALTH, Authenticator, is_local_probe
+from sealserve_service.tenants.caller import Caller, Network, caller_of, client_host, current_caller, host_of_peer
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant, current_tenant
 
@@ -106,12 +106,14 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             call = self._begin(method, context)
             try:
+                if checks and self._calls_in_flight.stopping.is_set():
+                    self._calls_in_flight.check()
                 for check in checks:
                     check()
                 if handler.request_streaming:
                     reply = handler.stream_unary(_messages(stream, decode, call), context)
                 else:
-                    reply = handler.unary_unary(self._receive_request(stream, decode, call, context), context)
+                    reply = handler.unary_unary(decode(self._receive(stream, call, context)), context)
                 data: bytes = encode(reply)
                 call.sent_bytes = len(data)
                 if call.returns_id:
@@ -130,7 +132,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
         def replies(stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext) -> Any:
             if not handler.request_streaming:  # Watch of gRPC's health service
-                return handler.unary_stream(self._receive_request(stream, decode, call, context), context)
+                return handler.unary_stream(decode(self._receive(stream, call, context)), context)
             # Our own streams bound their waits themselves. Those of gRPC's reflection would not
             # end.
             messages = _messages if method.startswith(_OWN_SERVICES) else self._timed_messages
@@ -165,18 +167,19 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 break
         call = CallRecord(method, self._telemetry, sent_id, context.peer)
         current_call.set(call)
-        if self._proxies:
-            call.client = client_host(context, self._proxies)
-        if is_local_probe(method, context, self._proxies):
+        host = client_host(context, self._proxies) if self._proxies else host_of_peer(context.peer())
+        call.client = host if self._proxies else ""
+        if method.startswith(HEALTH) and is_local_probe(method, context, self._proxies):
             current_caller.set(_PROBES)
             return call
         try:
             tenant = self._authenticator.authenticate(context)
             call.tenant = tenant.name
             current_tenant.set(tenant)
-            caller = caller_of(tenant, context, self._proxies)
+            caller = caller_of(tenant, host)
             current_caller.set(caller)
-            self._admission.check_requests(caller)
+            if caller.name in self._admission.charged_in_vain:
+                self._admission.check_requests(caller)
         except Exception as error:
             try:
                 fail(context, call, error)
@@ -184,44 +187,46 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 call.end(context)
         return call
 
-    def _receive_request(
-        self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord, context: grpc.ServicerContext
-    ) -> Any:
-        """Return the request of a unary call."""
-        data = self._wait_for_message(stream)
-        if data is None:
-            self._admission.charge_in_vain(current_caller.get())
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its request")
-        call.received_bytes = len(data)
-        return decode(data)
-
     def _timed_messages(
         self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord
     ) -> Iterator[Any]:
         """Yield the requests of a streaming call, each of which may take only so long to arrive."""
-        while (data := self._wait_for_message(stream)) is not None:
-            call.received_bytes += len(data)
+        while (data := self._receive(stream, call)) is not None:
             yield decode(data)
 
-    def _wait_for_message(self, stream: Iterator[bytes]) -> bytes | None:
-        """Return the next message of a call, or None at its end. Meanwhile the call is waiting.
+    def _receive(self, stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext | None = None) -> Any:
+        """Return the next message of a call, in bytes. Meanwhile the call is waiting.
+
+        Args:
+            stream: the messages.
+            call: counts the bytes.
+            context: of a unary call, which fails if it has no message; others get None.
 
         Raises:
             QuotaExceededError: the caller has too many waiting calls, or there are too many calls.
             ItemTimeoutError: it took too long.
         """
-        caller, longest = current_caller.get(), self._timeout_seconds
+        caller, in_flight, longest = current_caller.get(), self._calls_in_flight, self._timeout_seconds
         if caller is _PROBES:
-            seconds = min(longest, _PROBE_SECONDS)
-            with self._waiting_probes.hold(caller):
-                return read_timed(stream, self._readers, time.monotonic(), lambda: seconds)
-        with self._waiting_calls.hold(caller), self._calls_in_flight.wait():
+            longest, slots, other_count = min(longest, _PROBE_SECONDS), self._waiting_probes, 0
+        else:
+            slots, other_count = self._waiting_calls, in_flight.count
+        with slots.hold(caller, other_count):
+            began, message = time.monotonic(), self._readers.submit(next, stream, None)
             try:
-                began, in_flight = time.monotonic(), self._calls_in_flight
-                return read_timed(stream, self._readers, began, lambda: in_flight.shortened(longest))
+                try:
+                    data = message.result(min(longest, LOOK_SECONDS))
+                except TimeoutError:
+                    data = wait_timed(message, began, lambda: in_flight.shortened(longest))
             except Exception:
                 self._admission.charge_in_vain(caller)
                 raise
+        if data is not None:
+            call.received_bytes += len(data)
+        elif context is not None:
+            self._admission.charge_in_vain(caller)
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its request")
+        return data
 
 
 def _messages(stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord) -> Iterator[Any]:

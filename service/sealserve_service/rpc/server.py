@@ -33,9 +33,7 @@ from sealserve_service.tenants.authenticator import Authenticator
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _PUT_KEY = "/sealserve.v1.KeyService/PutKey"
 _LAST_REPLIES_SECONDS = 1.0
-_OTHER_CALLS = 96
-# RFC 9113 advises against fewer. With a bound, a burst on one connection cannot take all threads.
-_LEAST_STREAMS_OF_A_CONNECTION = 100
+_OTHER_CALLS, _MAX_BURST = 96, 512
 _SWEEP_SECONDS = 3600.0
 # Of a call's headers. From half of this on, gRPC itself refuses some calls at random.
 _MAX_METADATA_BYTES = 16 << 10
@@ -71,18 +69,18 @@ class Server:
         # waits for a thread: gRPC itself would refuse the calls of others too.
         max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
         threads = max_calls + _OTHER_CALLS
-        self._calls_in_flight = CallsInFlight(max_calls)
         quota = settings.quota
+        waiting_calls = CallerSlots(WAITING_CALLS, max_calls, quota)
+        self._calls_in_flight = CallsInFlight(max_calls, waiting_calls)
         admission = Admission(max_held_bytes, quota, telemetry=telemetry)
         readers = ThreadPoolExecutor(threads, "read")
         prediction = PredictionServicer(
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
         )
         timeout_seconds = settings.limits.item_timeout_seconds
-        may_begin = self._calls_in_flight.check
         checks: dict[str, Sequence[Callable[[], None]]] = {
-            _PREDICT: (may_begin, partial(admission.check_wait, prediction.predict_engines)),
-            _PUT_KEY: (KeyServicer.check_permission, may_begin),
+            _PREDICT: (partial(admission.check_wait, prediction.predict_engines),),
+            _PUT_KEY: (KeyServicer.check_permission,),
         }
         interceptor = CallInterceptor(
             telemetry,
@@ -91,7 +89,7 @@ class Server:
             timeout_seconds,
             readers,
             self._calls_in_flight,
-            CallerSlots(WAITING_CALLS, max_calls, quota),
+            waiting_calls,
             CallerSlots(OPEN_STREAMS, max_calls, quota),
             admission,
             checks,
@@ -103,7 +101,6 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.processes > 1)),
-                ("grpc.max_concurrent_streams", max(_LEAST_STREAMS_OF_A_CONNECTION, max_calls // 2)),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.server_handshake_timeout_ms", round(1000 * settings.handshake_timeout_seconds)),
@@ -112,7 +109,7 @@ class Server:
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
             interceptors=[interceptor],
-            maximum_concurrent_rpcs=2 * threads,
+            maximum_concurrent_rpcs=threads + _MAX_BURST,
         )
         # By default Watch sends while it holds the lock of all health calls. A client that does not
         # read, or that breaks off at the wrong moment, would stop the whole server.

@@ -5,7 +5,7 @@ gRPC's own read blocks without a limit.
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from sealserve.errors import ItemTimeoutError
@@ -31,12 +31,16 @@ def read_timed(
         ItemTimeoutError: it took too long.
         Exception: what the messages raised.
     """
-    future = readers.submit(next, messages, None)
+    return wait_timed(readers.submit(next, messages, None), began, allowed_seconds)
+
+
+def wait_timed(message: "Future[M | None]", began: float, allowed_seconds: Callable[[], float]) -> M | None:
+    """Return a message that is being read; see `read_timed`."""
     while True:
         seconds = allowed_seconds()
         left = began + seconds - time.monotonic()
         try:
-            return future.result(max(0.0, min(left, LOOK_SECONDS)))
+            return message.result(max(0.0, min(left, LOOK_SECONDS)))
         except TimeoutError:
             if left <= 0:
                 raise ItemTimeoutError(seconds) from None

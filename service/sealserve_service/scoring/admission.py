@@ -57,6 +57,9 @@ class Admission:
         quota: of tenants that have none of their own.
         clock: returns the time in seconds; for tests.
         telemetry: the metrics; by default the admission has its own.
+
+    Attributes:
+        charged_in_vain: the names of the callers for whom `check_requests` may raise.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Admission:
         self._backlog_seconds = 0.0
         self._seconds: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
         self._usage: dict[str, _Usage] = {}
+        self.charged_in_vain = set[str]()
         self._turn = threading.Lock()  # held by the thread that scores
         self._now = (0.0, 0.0)  # when the item that has its turn began, and how long it is expected to take
 
@@ -115,6 +119,7 @@ class Admission:
             now = self._clock()
             with self._lock:
                 self._bucket(caller.name, _REQUESTS, capacity, now).owe(1, now)
+                self.charged_in_vain.add(caller.name)
 
     def check_requests(self, caller: Caller) -> None:
         """Check that a caller owes no requests.
@@ -122,11 +127,12 @@ class Admission:
         Raises:
             QuotaExceededError: it made more calls that brought nothing than it had requests left.
         """
-        if capacity := (caller.tenant.quota or self._quota).requests_per_minute:
-            now = self._clock()
-            with self._lock:
-                if delay := self._bucket(caller.name, _REQUESTS, capacity, now).delay(0, now):
-                    raise QuotaExceededError(_REQUESTS, max(delay, MIN_RETRY_SECONDS))
+        capacity, now = (caller.tenant.quota or self._quota).requests_per_minute, self._clock()
+        with self._lock:
+            delay = self._bucket(caller.name, _REQUESTS, capacity, now).delay(0, now) if capacity else 0.0
+            if delay:
+                raise QuotaExceededError(_REQUESTS, max(delay, MIN_RETRY_SECONDS))
+            self.charged_in_vain.discard(caller.name)
 
     def hold(self, tenant: Tenant, byte_count: int) -> None:
         """Hold bytes of a tenant's ciphertexts, until `release`.
@@ -242,6 +248,7 @@ class Admission:
     def _usage_of(self, user: str) -> _Usage:
         if user not in self._usage and len(self._usage) >= _MAX_TENANTS:
             self._usage = {name: usage for name, usage in self._usage.items() if usage.byte_count}
+            self.charged_in_vain &= self._usage.keys()
         return self._usage.setdefault(user, _Usage())
 
 

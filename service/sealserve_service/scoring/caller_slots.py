@@ -33,6 +33,7 @@ class CallerSlots:
 
     def __init__(self, kind: str, slot_count: int, quota: Quota) -> None:
         self._kind = kind
+        self._kind_when_full = "concurrent_calls" if kind == WAITING_CALLS else kind
         self.slot_count = slot_count
         self._bound = getattr(quota, kind) or max(1, slot_count // _CALLERS_SHARE)
         self._lock = threading.Lock()
@@ -40,8 +41,12 @@ class CallerSlots:
         self.held_count = 0
 
     @contextlib.contextmanager
-    def hold(self, caller: Caller) -> Iterator[None]:
+    def hold(self, caller: Caller, other_count: int = 0) -> Iterator[None]:
         """Hold a slot on a caller's account while the context lasts.
+
+        Args:
+            caller: has the account.
+            other_count: of slots that are taken for something else.
 
         Raises:
             QuotaExceededError: the caller has as many as it may, or no slot is free.
@@ -49,8 +54,10 @@ class CallerSlots:
         quota = caller.tenant.quota
         bound = (quota and getattr(quota, self._kind)) or self._bound
         with self._lock:
-            if self._held[caller.name] >= max(1, bound) or self.held_count >= self.slot_count:
+            if self._held[caller.name] >= max(1, bound):
                 raise QuotaExceededError(self._kind, RETRY_SECONDS)
+            if self.held_count + other_count >= self.slot_count:
+                raise QuotaExceededError(self._kind_when_full, RETRY_SECONDS)
             self._held[caller.name] += 1
             self.held_count += 1
         try:

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from sealserve.errors import DrainingError, QuotaExceededError
-from sealserve_service.scoring.caller_slots import RETRY_SECONDS, shortened
+from sealserve_service.scoring.caller_slots import RETRY_SECONDS, WAITING_CALLS, CallerSlots, shortened
+from sealserve_service.tenants.quota import Quota
 
 
 class CallsInFlight:
@@ -14,15 +15,21 @@ class CallsInFlight:
     When gRPC's own shutdown begins, it ends arriving calls with CANCELLED. The server therefore
     begins it only after the last call that was admitted here has ended.
 
+    Args:
+        max_calls: in flight, together with those that wait for their request.
+        waiting_calls: the latter. The server's stop does not wait for them.
+
     Attributes:
+        count: of calls in flight.
         stopping: set once no more calls are admitted.
     """
 
-    def __init__(self, max_calls: int) -> None:
+    def __init__(self, max_calls: int, waiting_calls: CallerSlots | None = None) -> None:
         self._max_calls = max_calls
+        self._waiting_calls = waiting_calls or CallerSlots(WAITING_CALLS, max_calls, Quota())
         self.stopping = threading.Event()
         self._changed = threading.Condition()
-        self._count = self._waiting_count = 0
+        self.count = 0
         self._on_stop: list[Callable[[], None]] = []
 
     def check(self) -> None:
@@ -36,10 +43,7 @@ class CallsInFlight:
         """
         if self.stopping.is_set():
             raise DrainingError(RETRY_SECONDS)
-        self._check_room()
-
-    def _check_room(self) -> None:
-        if self._count + self._waiting_count >= self._max_calls:
+        if self.count + self._waiting_calls.held_count >= self._max_calls:
             raise QuotaExceededError("concurrent_calls", RETRY_SECONDS)
 
     @contextlib.contextmanager
@@ -51,35 +55,17 @@ class CallsInFlight:
         """
         with self._changed:
             self.check()
-            self._count += 1
+            self.count += 1
         try:
             yield
         finally:
             with self._changed:
-                self._count -= 1
+                self.count -= 1
                 self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def wait(self) -> Iterator[None]:
-        """Count a call that waits for its request, and hold one of max_calls, in the context.
-
-        The server's stop does not wait for it.
-
-        Raises:
-            QuotaExceededError: there are too many calls.
-        """
-        with self._changed:
-            self._check_room()
-            self._waiting_count += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._waiting_count -= 1
 
     def shortened(self, seconds: float) -> float:
         """Return how long a call may wait now for what usually may take so many seconds."""
-        return shortened(seconds, self._count + self._waiting_count, self._max_calls)
+        return shortened(seconds, self.count + self._waiting_calls.held_count, self._max_calls)
 
     @contextlib.contextmanager
     def calling_on_stop(self, action: Callable[[], None]) -> Iterator[None]:
@@ -107,4 +93,4 @@ class CallsInFlight:
     def wait_until_none(self, timeout_seconds: float) -> None:
         """Wait until no call is in flight, or the time is up."""
         with self._changed:
-            self._changed.wait_for(lambda: self._count == 0, timeout_seconds)
+            self._changed.wait_for(lambda: self.count == 0, timeout_seconds)

@@ -20,7 +20,7 @@ from sealserve_service.tenants.identities import Identities, digest_of, read_ide
 from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
 from sealserve_service.watched_files import WatchedFiles
 
-_HEALTH = "/grpc.health.v1.Health/"
+HEALTH = "/grpc.health.v1.Health/"
 
 _logger = logging.getLogger(__name__)
 
@@ -87,4 +87,4 @@ def _subjects(context: grpc.ServicerContext) -> list[str]:
 
 def is_local_probe(method: str, context: grpc.ServicerContext, proxies: Sequence[Network] = ()) -> bool:
     """Whether a call needs no credentials: a probe of this machine that asks for health."""
-    return method.startswith(_HEALTH) and is_loopback(client_host(context, proxies))
+    return method.startswith(HEALTH) and is_loopback(client_host(context, proxies))

@@ -6,6 +6,7 @@ header. It is believed only as far as trusted proxies have written it: each prox
 address of its own peer, so the client is the right-most address that is not a trusted proxy's.
 """
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -41,17 +42,15 @@ current_caller: ContextVar[Caller] = ContextVar("current_caller")
 """The caller of the call that this code serves."""
 
 
-def caller_of(tenant: Tenant, context: grpc.ServicerContext, proxies: Sequence[Network]) -> Caller:
-    """Return the caller of a call of a tenant."""
-    if tenant.name != ANONYMOUS.name:
-        return Caller(tenant, tenant.name)
-    return Caller(tenant, f"address {_network_of(client_host(context, proxies))}")
+@functools.lru_cache(1024)
+def caller_of(tenant: Tenant, host: str) -> Caller:
+    """Return the caller of a call of a tenant, which comes from a host."""
+    return Caller(tenant, tenant.name if tenant.name != ANONYMOUS.name else f"address {_network_of(host)}")
 
 
 def client_host(context: grpc.ServicerContext, proxies: Sequence[Network]) -> str:
     """Return the address of a call's client: its peer, or the one that trusted proxies name."""
-    # The peer is ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000.
-    host = host_of(unquote(context.peer()).partition(":")[2])
+    host = host_of_peer(context.peer())
     if not proxies:
         return host
     values = [str(value) for key, value in context.invocation_metadata() if key == _FORWARDED_FOR]
@@ -59,6 +58,12 @@ def client_host(context: grpc.ServicerContext, proxies: Sequence[Network]) -> st
     while hops and _is_trusted(host, proxies) and (named := _parsed(hops.pop())) is not None:
         host = str(named)
     return host
+
+
+@functools.lru_cache(1024)
+def host_of_peer(peer: str) -> str:
+    """Return the host of ipv4:127.0.0.1:50000, or of ipv6:%5B::1%5D:50000."""
+    return host_of(unquote(peer).partition(":")[2])
 
 
 def _is_trusted(host: str, proxies: Sequence[Network]) -> bool:

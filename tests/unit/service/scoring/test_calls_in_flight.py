@@ -7,7 +7,11 @@ from contextlib import ExitStack
 import pytest
 
 from sealserve.errors import DrainingError, QuotaExceededError
+from sealserve_service.scoring.caller_slots import WAITING_CALLS, CallerSlots
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
+from sealserve_service.tenants.caller import Caller
+from sealserve_service.tenants.quota import Quota
+from sealserve_service.tenants.tenant import ANONYMOUS
 
 
 def test_a_limited_number_of_calls_is_admitted() -> None:
@@ -75,28 +79,27 @@ def test_actions_are_called_once_when_the_server_stops() -> None:
 
 
 def test_calls_that_wait_for_their_request_take_room_and_are_not_waited_for() -> None:
-    calls = CallsInFlight(2)
-    with calls.wait():
+    waiting = CallerSlots(WAITING_CALLS, 2, Quota(waiting_calls=2))
+    calls, caller = CallsInFlight(2, waiting), Caller(ANONYMOUS, "address 192.0.2.1")
+    with waiting.hold(caller, calls.count):
         calls.wait_until_none(0.0)
-        with calls.wait():
-            for refused in (calls.check, calls.admit().__enter__, calls.wait().__enter__):
+        with waiting.hold(caller, calls.count):
+            for refused in (calls.check, calls.admit().__enter__, waiting.hold(caller, calls.count).__enter__):
                 with pytest.raises(QuotaExceededError):
                     refused()
         with calls.admit():
             pass
     with calls.admit(), calls.admit(), pytest.raises(QuotaExceededError):
-        calls.wait().__enter__()
-    calls.stop_admitting()
-    with calls.wait():
-        """Health, say, is still asked for while the server stops."""
+        waiting.hold(caller, calls.count).__enter__()
 
 
 def test_waits_are_shorter_while_there_is_little_room() -> None:
-    calls = CallsInFlight(4)
+    waiting = CallerSlots(WAITING_CALLS, 4, Quota(waiting_calls=4))
+    calls, caller = CallsInFlight(4, waiting), Caller(ANONYMOUS, "address 192.0.2.1")
     with ExitStack() as stack:
         assert calls.shortened(60.0) == 60.0
         seconds = []
         for count in range(4):
-            stack.enter_context(calls.wait() if count % 2 else calls.admit())
+            stack.enter_context(waiting.hold(caller, calls.count) if count % 2 else calls.admit())
             seconds.append(calls.shortened(60.0))
     assert seconds == [60.0, 60.0, 60.0, 15.0]

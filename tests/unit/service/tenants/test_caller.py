@@ -67,7 +67,7 @@ def test_the_client_is_the_right_most_address_that_no_trusted_proxy_has(
 
 def name(peer: str, *forwarded: str, tenant: Tenant = ANONYMOUS) -> str:
     context: Any = Call(peer, *forwarded)
-    return caller_of(tenant, context, PROXIES).name
+    return caller_of(tenant, client_host(context, PROXIES)).name
 
 
 def test_a_tenant_is_one_caller_wherever_it_calls_from() -> None:
