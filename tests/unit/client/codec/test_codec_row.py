@@ -324,15 +324,15 @@ def test_a_private_offer_gets_the_id_of_the_public_key() -> None:
 
 
 def test_a_private_offer_may_allow_fewer_rows_than_fit_and_an_open_one_may_not() -> None:
-    fewer = dataclasses.replace(MODEL.offers[1], rows_per_item=1)
-    assert MODEL.offers[1].rows_per_item > 1
+    # With one class a polynomial, two rows fit.
+    fewer = dataclasses.replace(OFFER, classes_per_polynomial=1, rows_per_item=1)
     private = dataclasses.replace(fewer, private_weights=True, required_key=KeyKind.PUBLIC_ENCRYPTION_KEY)
-    assert RowCodec(dataclasses.replace(MODEL, offers=(private,))).offer.rows_per_item == 1
-    with pytest.raises(ParameterError, match="sizes of an item"):
-        RowCodec(dataclasses.replace(MODEL, offers=(fewer,)))
-    for rows in (0, MODEL.offers[1].rows_per_item + 1):
+    for rows in (1, 2):
+        offer = dataclasses.replace(private, rows_per_item=rows)
+        assert RowCodec(dataclasses.replace(MODEL, offers=(offer,))).offer == offer
+    for refused in (fewer, *(dataclasses.replace(private, rows_per_item=rows) for rows in (0, 3))):
         with pytest.raises(ParameterError, match="sizes of an item"):
-            RowCodec(dataclasses.replace(MODEL, offers=(dataclasses.replace(private, rows_per_item=rows),)))
+            RowCodec(dataclasses.replace(MODEL, offers=(refused,)))
 
 
 # Keys
