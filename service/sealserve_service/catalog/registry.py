@@ -36,6 +36,23 @@ class ServedModel:
         """Return the engine of an offer, or None."""
         return self._engines.get((layout, parameter_set))
 
+    def for_tenant(self, tenant: Tenant) -> "ServedModel":
+        """Return what the tenant finds of the model: no private columns if it may not use them.
+
+        What it finds has a config_id of its own. An item for a withdrawn offer is of a stale
+        configuration; its client gets the model again and finds what is left.
+        """
+        return self if tenant.may_use_private_columns else self._without_private_columns
+
+    @cached_property
+    def _without_private_columns(self) -> "ServedModel":
+        offers = [engine.offer for engine in self.engines]
+        stays = [not offer.private_weights or offer.layout.withstands_malicious_clients for offer in offers]
+        if all(stays):
+            return self
+        engines = tuple(itertools.compress(self.engines, stays))
+        return _identified(dataclasses.replace(self.model, offers=tuple(itertools.compress(offers, stays))), engines)
+
     @cached_property
     def _engines(self) -> dict[tuple[Layout | None, str], Engine]:
         return {(e.offer.layout, e.offer.parameters.parameter_set.name): e for e in self.engines}
@@ -74,7 +91,7 @@ class ModelRegistry:
         served = self._models.get(name)
         if served is None or not tenant.may_use(name):
             raise ModelNotFoundError(name)
-        return served
+        return served.for_tenant(tenant)
 
     def engines(self) -> Iterator[Engine]:
         """Yield the engines of all models."""
@@ -82,7 +99,7 @@ class ModelRegistry:
 
     def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
         """Yield the models that the tenant may use, in order of names, after the given name."""
-        return (served for key, served in self._models.items() if key > name and tenant.may_use(key))
+        return (served.for_tenant(tenant) for key, served in self._models.items() if key > name and tenant.may_use(key))
 
 
 def prepare_model(
@@ -127,6 +144,11 @@ def describe_model(
         offers=tuple(engine.offer for engine in engines),
         limits=limits,
     )
+    return _identified(described, engines)
+
+
+def _identified(described: Model, engines: tuple[Engine, ...]) -> ServedModel:
+    """Give a description its config_id."""
     return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), engines)
 
 

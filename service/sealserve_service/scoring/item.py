@@ -3,6 +3,7 @@
 Nothing here waits for a message or writes one.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -98,7 +99,7 @@ class ScoringItem:
             admission.learn(self.engine, scored - start)
         finally:
             admission.release(self._tenant, self.offer.cost.held_bytes)
-        return prediction_pb2.PredictResponse(scores=group, done=prediction_pb2.ItemDone(server_seconds=scored - start))
+        return prediction_pb2.PredictResponse(scores=group, done=self.done())
 
     def add(self, first_index: int, ciphertexts: Sequence[bytes]) -> None:
         """Take a chunk.
@@ -140,6 +141,17 @@ class ScoringItem:
         group = scores_to_proto(first_index, scores)
         self.work.reply_seconds += time.perf_counter() - start
         return group
+
+    def done(self) -> prediction_pb2.ItemDone:
+        """Make the end of the item, once it is scored.
+
+        In mode private its seconds are rounded up to a power of two. How long the arithmetic takes
+        depends a little on the weights: a polynomial of zeros takes no product.
+        """
+        seconds = self.work.seconds
+        if self.offer.private_weights and seconds > 0:
+            seconds = 2.0 ** math.ceil(math.log2(seconds))
+        return prediction_pb2.ItemDone(server_seconds=seconds)
 
     def close(self) -> None:
         """Release the bytes that `add` holds."""
