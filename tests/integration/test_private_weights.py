@@ -5,6 +5,7 @@ Keys that are wrong, foreign or gone are refused.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ from sealserve.errors import (
     InputMismatchError,
     KeyNotFoundError,
     MalformedCiphertextError,
+    ParameterError,
+    ParameterSetNotOfferedError,
     PermissionDeniedError,
     ServiceError,
     StaleConfigError,
@@ -243,6 +246,61 @@ def test_who_may_register_no_keys_is_told_so(digits_model: Digits, tmp_path: Pat
             assert_error(caught.value, PermissionDeniedError("register_keys"))
         with Client(address, credentials=tokens["lab"], timeout_seconds=HANG_SECONDS) as lab:
             assert len(lab.predict(digits_model.X[:1])) == 1
+
+
+def test_a_tenant_from_whom_private_columns_are_withdrawn(digits_model: Digits, tmp_path: Path) -> None:
+    file = IdentitiesFile(tmp_path / "identities.toml", lab=ALL, guest=f"{ALL}\nprivate_columns = false")
+    keys = registered_keys()
+    lab, guest = (Credentials(token=file.token(tenant)) for tenant in ("lab", "guest"))
+    with running_server(
+        private_digits(digits_model, keys), SETTINGS.with_changes(identities=file.path), keys
+    ) as address:
+        with Client(address, credentials=guest, timeout_seconds=HANG_SECONDS) as client:
+            assert [offer.layout.name for offer in client.model.offers] == ["row"]
+            assert len(client.predict(digits_model.X[:40])) == 40
+            assert [[offer.layout.name for offer in model.offers] for model in client.models()] == [["row"]]
+        with (
+            Client(address, credentials=guest, layout="column", timeout_seconds=HANG_SECONDS) as client,
+            pytest.raises(ParameterError, match="not offered as column"),
+        ):
+            client.predict(digits_model.X[:2])
+        with (
+            RawClient(address, credentials=lab, layout=LAYOUTS["column"]) as trusted,
+            RawClient(address, credentials=guest) as stranger,
+        ):
+            assert [offer.layout.name for offer in trusted.codec.model.offers] == ["row", "column"]
+            # Its own configuration has no such offer, and that of others is not its own.
+            request, (_, offer) = stranger.request(digits_model.X[:1]), trusted.codec.model.offers
+            name = offer.parameters.parameter_set.name
+            asked = trusted.codec.encrypt(trusted.codec.quantize(digits_model.X[:1])).header_message
+            asked = type(asked).FromString(asked.SerializeToString())
+            current = request.header.config_id
+            assert_refused(stranger, Request(header=asked), StaleConfigError(current))
+            asked.config_id = current
+            assert_refused(stranger, Request(header=asked), ParameterSetNotOfferedError("column", name))
+
+
+def test_private_columns_are_withdrawn_while_the_service_runs(digits_model: Digits, tmp_path: Path) -> None:
+    file = IdentitiesFile(tmp_path / "identities.toml", lab=ALL)
+    keys = registered_keys()
+    lab = Credentials(token=file.token("lab"))
+    with (
+        running_server(
+            private_digits(digits_model, keys), SETTINGS.with_changes(identities=file.path), keys
+        ) as address,
+        Client(address, credentials=lab, timeout_seconds=HANG_SECONDS) as client,
+    ):
+
+        def offered() -> list[str]:
+            return [offer.layout.name for offer in client.model.offers]
+
+        assert offered() == ["row", "column"]
+        file.path.write_text(file.path.read_text().replace("[tenants.lab]", "[tenants.lab]\nprivate_columns = false"))
+        end = time.monotonic() + HANG_SECONDS
+        while "column" in offered():
+            assert time.monotonic() < end, "columns are still offered"
+            assert len(client.predict(digits_model.X[:5])) == 5  # it gets the model again by itself
+        assert offered() == ["row"]
 
 
 def test_encrypted_inference_clients_are_served_as_before(ei_user: EIUser, digits_model: Digits) -> None:
