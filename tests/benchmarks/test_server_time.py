@@ -1,4 +1,4 @@
-"""The server's time for an item is a mean over the items of the layout, as its metrics count them."""
+"""The server's time for an item is a mean over a layout's items, as its metrics count them."""
 
 from collections.abc import Iterator
 
