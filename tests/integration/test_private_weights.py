@@ -445,13 +445,13 @@ def test_a_reload_leaves_keys_alone_and_items_their_engine(
         assert next(stream.answers)[0] == 2
         old, registered = client.model, service.key_ids()
         doubled = linear(2 * digits_model.estimator.coef_, 100 * digits_model.estimator.intercept_)
-        service.models.put(served("digits", doubled, input_step=1 / 8, keys=service.keys, hiding_bits=BITS))
+        service.models.put(served("digits", doubled, input_step=1 / 4, keys=service.keys, hiding_bits=BITS))
         stream.send(Message(item_id=1, chunk=chunk(0, *begun.chunk.ciphertexts)))
         assert_scores(next(stream.answers)[1], digits_model.scores[0])
         stale = raw.item(3, digits_model.X[0])
         stream.send(stale)
         assert isinstance(next(stream.answers)[1], StaleConfigError)
-        rows = np.round(digits_model.X[:3] * 8) / 8
+        rows = np.round(digits_model.X[:3] * 4) / 4
         scores = client.predict(rows)
         assert np.abs(scores - doubled.decision(rows)).max() <= client.model.offers[0].score_error_bound
         assert client.model.offers[0].parameters != old.offers[0].parameters

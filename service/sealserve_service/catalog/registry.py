@@ -36,16 +36,13 @@ class ServedModel:
         """Return the engine of an offer, or None."""
         return self._engines.get((layout, parameter_set))
 
-    def for_tenant(self, tenant: Tenant) -> "ServedModel":
-        """Return what the tenant finds of the model: no private columns if it may not use them.
-
-        What it finds has a config_id of its own. An item for a withdrawn offer is of a stale
-        configuration; its client gets the model again and finds what is left.
-        """
-        return self if tenant.may_use_private_columns else self._without_private_columns
-
     @cached_property
-    def _without_private_columns(self) -> "ServedModel":
+    def without_private_columns(self) -> "ServedModel":
+        """What a tenant finds of the model that may not use private columns.
+
+        It has a config_id of its own. An item for a withdrawn offer is of a stale configuration;
+        its client gets the model again and finds what is left.
+        """
         offers = [engine.offer for engine in self.engines]
         stays = [not offer.private_weights or offer.layout.withstands_malicious_clients for offer in offers]
         if all(stays):
@@ -91,7 +88,7 @@ class ModelRegistry:
         served = self._models.get(name)
         if served is None or not tenant.may_use(name):
             raise ModelNotFoundError(name)
-        return served.for_tenant(tenant)
+        return served if tenant.may_use_private_columns else served.without_private_columns
 
     def engines(self) -> Iterator[Engine]:
         """Yield the engines of all models."""
@@ -99,7 +96,11 @@ class ModelRegistry:
 
     def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
         """Yield the models that the tenant may use, in order of names, after the given name."""
-        return (served.for_tenant(tenant) for key, served in self._models.items() if key > name and tenant.may_use(key))
+        return (
+            served if tenant.may_use_private_columns else served.without_private_columns
+            for key, served in self._models.items()
+            if key > name and tenant.may_use(key)
+        )
 
 
 def prepare_model(

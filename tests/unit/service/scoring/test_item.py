@@ -1,6 +1,7 @@
 """The item of a unary call: it is scored in one turn, and the bytes that it holds are released."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -58,9 +59,8 @@ def test_an_item_is_scored_at_once() -> None:
         (False, 0.003, 0.003),
         (True, 0.003, 2**-8),
         (True, 0.0039, 2**-8),
-        (True, 2**-8, 2**-8),
+        (True, 2**-8, 2**-7),
         (True, 0.0040, 2**-7),
-        (True, 0.0, 0.0),
     ],
 )
 def test_with_private_weights_its_seconds_are_coarse(is_private: bool, seconds: float, told: float) -> None:
@@ -68,6 +68,14 @@ def test_with_private_weights_its_seconds_are_coarse(is_private: bool, seconds: 
     item.offer = dataclasses.replace(item.offer, private_weights=is_private)
     item.work.load_seconds, item.work.arithmetic_seconds = seconds / 4, seconds * 3 / 4
     assert item.done().server_seconds == told
+
+
+def test_with_private_weights_an_item_at_once_has_coarse_seconds_too() -> None:
+    item = Service().item()
+    item.offer = dataclasses.replace(item.offer, private_weights=True)
+    told = item.score([FIRST, SECOND], None).done.server_seconds
+    assert math.frexp(told)[0] == 0.5, "a power of two"
+    assert told / 2 <= item.work.seconds < told
 
 
 @pytest.mark.parametrize("ciphertexts", [[], [FIRST], [FIRST, SECOND, FIRST]])
