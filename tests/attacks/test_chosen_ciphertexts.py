@@ -85,8 +85,14 @@ def test_two_weights_of_each_class_in_a_reply_and_no_more() -> None:
     attacker = Attacker(plan)
     for features in ([0, 783], [17, 400]):
         np.testing.assert_array_equal(attacker.weights_of(features), plan.model.weights[:, features])
+    # The noise leaves some thirty values of a third weight: by chance it is right for six classes of
+    # ten once in 5e6 times.
     three = [5, 6, 7]
-    assert not (attacker.weights_of(three) == plan.model.weights[:, three]).all(axis=1).any()
+    assert plan.noise_width is not None
+    assert 2 * plan.noise_width * base**3 // plan.parameters.parameter_set.modulus == 30
+    found = attacker.weights_of(three)
+    assert (found == plan.model.weights[:, three]).all(axis=1).sum() < 6
+    assert (found[:, 2] != plan.model.weights[:, 7]).any()
     # As many bits as are told, but for what is left over of each place.
     assert 2 * 10 * math.log2(base) <= told(plan, 10) < 3 * 10 * math.log2(base)
 
