@@ -85,8 +85,8 @@ def test_two_weights_of_each_class_in_a_reply_and_no_more() -> None:
     attacker = Attacker(plan)
     for features in ([0, 783], [17, 400]):
         np.testing.assert_array_equal(attacker.weights_of(features), plan.model.weights[:, features])
-    # The noise leaves some thirty values of a third weight: by chance it is right for six classes of
-    # ten once in 5e6 times.
+    # The noise leaves some thirty values of a third weight: by chance it is right for six classes
+    # of ten once in 5e6 times.
     three = [5, 6, 7]
     assert plan.noise_width is not None
     assert 2 * plan.noise_width * base**3 // plan.parameters.parameter_set.modulus == 30
