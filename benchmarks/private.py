@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.report import OUTPUT, described_run, render, undisturbed
 from benchmarks.row import latency, message_bytes
+from benchmarks.server_time import with_server_seconds
 from sealserve.client import Client, EncryptedReply
 from sealserve.loadtest.items import LoadItems
 from sealserve_service.engines.linear.rerandomizer import Rerandomizer
@@ -29,6 +31,7 @@ from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.planning.row import ROW_RULES, RowPlan
 from tests.support import mnist
+from tests.support.metrics import free_address
 from tests.support.plans import cheapest_plan
 from tests.support.programs import Program, serve
 
@@ -48,6 +51,7 @@ class Service:
     """A running service, with a client of each layout; the client's key, if any, is registered."""
 
     program: Program
+    metrics_address: str
     row: Client
     column: Client
 
@@ -74,7 +78,10 @@ def rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str,
     for number in range(ROUNDS):
         some = images[number * ROWS_A_ROUND : (number + 1) * ROWS_A_ROUND]
         for name, service in services.items():
-            rounds[name].append(latency(service.row, some))
+            found, seconds = with_server_seconds(service.metrics_address, "row", partial(latency, service.row, some))
+            server_ms = 1e3 * seconds
+            wire_ms = found["wire_ms"] + found["server_ms"] - server_ms
+            rounds[name].append(found | {"server_ms": server_ms, "wire_ms": wire_ms})
     return {name: summed_up(found) for name, found in rounds.items()}
 
 
@@ -92,23 +99,28 @@ def columns(services: dict[str, Service]) -> dict[str, dict[str, float]]:
         service.column.register_key()
         batches[name] = LoadItems(service.column, service.column.offer().rows_per_item, replay=1)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
+
+    def answered(items: LoadItems) -> tuple[list[EncryptedReply], float]:
+        start, answers = time.perf_counter(), list[EncryptedReply]()
+        while (seconds := time.perf_counter() - start) < COLUMN_SECONDS:
+            answers.append(items.send(TIMEOUT_SECONDS))
+        return answers, seconds
+
     for _ in range(2 * ROUNDS):
         for name, items in batches.items():
-            cpu_seconds, start, answers = (
-                services[name].program.cpu_seconds,
-                time.perf_counter(),
-                list[EncryptedReply](),
+            service = services[name]
+            cpu_seconds = service.program.cpu_seconds
+            (answers, seconds), server_seconds = with_server_seconds(
+                service.metrics_address, "column", partial(answered, items)
             )
-            while (seconds := time.perf_counter() - start) < COLUMN_SECONDS:
-                answers.append(items.send(TIMEOUT_SECONDS))
-            cpu_seconds = services[name].program.cpu_seconds - cpu_seconds
+            cpu_seconds = service.program.cpu_seconds - cpu_seconds
             row_count = answers[0].header.row_count
             rounds[name].append(
                 {
                     "column_cpu_ms": 1e3 * cpu_seconds / len(answers),
                     "rows_per_second": len(answers) * row_count / seconds,
                     "column_row_ms": 1e3 * seconds / (len(answers) * row_count),
-                    "column_server_ms": 1e3 * median(answer.server_seconds for answer in answers),
+                    "column_server_ms": 1e3 * server_seconds,
                     "column_request_bytes": answers[0].request_bytes / row_count,
                     "column_reply_bytes": answers[0].reply_bytes / row_count,
                 }
@@ -155,11 +167,13 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         services: dict[str, Service] = {}
         for name, options in SERVICES.items():
+            metrics_address = free_address()
+            metrics = f"--metrics-address={metrics_address}"
             program = stack.enter_context(
-                serve(f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1", *options)
+                serve(f"--model=mnist={path}", "--trust-pickle", "--input-range=0,1", metrics, *options)
             )
             clients = [stack.enter_context(Client(program.address, layout=layout)) for layout in ("row", "column")]
-            services[name] = Service(program, *clients)
+            services[name] = Service(program, metrics_address, *clients)
             row, column = planned(path, options)
             results[name] = {
                 "weights": name,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks import plain_server
 from benchmarks.row import latency, message_bytes
+from benchmarks.server_time import with_server_seconds
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.he.layouts import LAYOUTS
@@ -30,6 +31,7 @@ from sealserve.protocol.wire import header_to_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.models.linear_model import LinearModel
 from tests.support.ei_user import EIUser
+from tests.support.metrics import free_address
 from tests.support.programs import Program, serve
 
 _WORKER = Path(__file__).with_name("peer_worker.py")
@@ -104,24 +106,29 @@ def described(parameters: EncryptionParameters) -> str:
 
 
 @contextlib.contextmanager
-def _served(workload: Workload, *options: str) -> Iterator[Program]:
-    with serve(f"--model=mnist={workload.path}", "--trust-pickle", "--input-range=0,1", *options) as program:
-        yield program
+def _served(workload: Workload, *options: str) -> Iterator[tuple[Program, str]]:
+    """Serve the model; yield the program and the address of its metrics."""
+    address = free_address()
+    options = f"--model=mnist={workload.path}", "--trust-pickle", "--input-range=0,1", *options
+    with serve(*options, f"--metrics-address={address}") as program:
+        yield program, address
 
 
 @contextlib.contextmanager
 def row(workload: Workload, name: str, *options: str) -> Iterator[System]:
     """The row layout, one row a call."""
-    with _served(workload, *options) as program, Client(program.address, layout="row") as client:
+    with _served(workload, *options) as (program, metrics_address), Client(program.address, layout="row") as client:
         scores = client.decision_function(workload.rows[:_ROWS])  # warm, and registered
         sizes, offer = message_bytes(client, workload.rows[:1]), client.offer()
 
         def measure(first: int) -> Sample:
             some = workload.part(first, _ROWS)
             computed = program.cpu_seconds
-            found = latency(client, some)  # asks for each row twice
+            # It asks for each row twice.
+            found, server_seconds = with_server_seconds(metrics_address, "row", lambda: latency(client, some))
             scores = np.concatenate([client.decision_function(one) for one in some[:, None]])
-            steps = {step: found[f"{step}_ms"] / 1e3 for step in ("encrypt", "server", "decrypt")}
+            steps = {step: found[f"{step}_ms"] / 1e3 for step in ("encrypt", "decrypt")}
+            steps["server"] = server_seconds
             steps["process"] = (program.cpu_seconds - computed) / (3 * _ROWS)
             return Sample(scores, found["predict_ms"] / 1e3, steps, sizes["request_bytes"], sizes["reply_bytes"])
 
@@ -133,7 +140,7 @@ def row(workload: Workload, name: str, *options: str) -> Iterator[System]:
 @contextlib.contextmanager
 def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
     """The column layout, a full batch a call."""
-    with _served(workload, *options) as program, Client(program.address, layout="column") as client:
+    with _served(workload, *options) as (program, metrics_address), Client(program.address, layout="column") as client:
         offer = client.offer()
         count = offer.rows_per_item
         client.register_key(count)
@@ -149,13 +156,15 @@ def column(workload: Workload, name: str, *options: str) -> Iterator[System]:
             list(client.encrypt(some).ciphertexts)
             encrypt = time.perf_counter() - start
             computed = program.cpu_seconds
-            answers = [items.send(_TIMEOUT_SECONDS) for _ in range(_BATCHES)]
+            answers, server_seconds = with_server_seconds(
+                metrics_address, "column", lambda: [items.send(_TIMEOUT_SECONDS) for _ in range(_BATCHES)]
+            )
             computed = program.cpu_seconds - computed
             answered, start = answers[-1], time.perf_counter()
             client.decrypt(answered)
             steps = {
                 "encrypt": encrypt / count,
-                "server": median(each.server_seconds for each in answers) / count,
+                "server": server_seconds / count,
                 "decrypt": (time.perf_counter() - start) / count,
                 "process": computed / (_BATCHES * count),
             }
@@ -170,7 +179,7 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
     """The EI slots of our engine, asked by an unmodified encrypted-inference client."""
     user = EIUser()
     with (
-        _served(workload) as program,
+        _served(workload) as (program, _),
         EIClient(program.address, client=user.client, evaluation_keys=user.evaluation_keys) as client,
         grpc.insecure_channel(program.address, options=[("grpc.max_receive_message_length", -1)]) as channel,
     ):

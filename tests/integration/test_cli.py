@@ -270,6 +270,10 @@ def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.Captu
     for plan in plans:
         assert (plan["key_bytes"] > 0) is (plan["weights"] == "private")
         assert plan["server_seconds"] > 0
+        places = plan["rows_per_item"] * 10
+        bits = plan["plain_modulus_bits"]
+        assert plan["told_bits"] is None or places * bits < plan["told_bits"] <= places * (bits + 0.1) + 1
+        assert (plan["told_bits"] is None) is (plan["weights"] == "open")
     same_set = {p["weights"]: p["weight_bits"] for p in plans if p["parameter_set"] == "row-4096-92"}
     assert same_set["private"] < same_set["open"]
     more_hiding = inspected([*command, "--hiding-bits", "60"], capsys)
@@ -279,6 +283,9 @@ def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert re.search(r"key to register, once +98,498 bytes, public-encryption-key", shown)
     assert re.search(r"^row +private +row-4096-92 .*<- served$", shown, re.MULTILINE)
+    assert re.search(r"weights +private: a reply tells the scores, and a client that does not keep to the", shown)
+    assert re.search(r"weights +private, promised against clients that keep to the protocol only", shown)
+    assert "are\npromised against clients that keep to the protocol only: withdraw them from a tenant" in shown
     assert main([*command, "--weights", "open", "--hiding-bits", "128"]) == 0
     for refused in ("0", "129", "many", "-1"):
         with pytest.raises(SystemExit):

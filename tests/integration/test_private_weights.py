@@ -5,6 +5,7 @@ Keys that are wrong, foreign or gone are refused.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ from sealserve.errors import (
     InputMismatchError,
     KeyNotFoundError,
     MalformedCiphertextError,
+    ParameterError,
+    ParameterSetNotOfferedError,
     PermissionDeniedError,
     ServiceError,
     StaleConfigError,
@@ -245,6 +248,61 @@ def test_who_may_register_no_keys_is_told_so(digits_model: Digits, tmp_path: Pat
             assert len(lab.predict(digits_model.X[:1])) == 1
 
 
+def test_a_tenant_from_whom_private_columns_are_withdrawn(digits_model: Digits, tmp_path: Path) -> None:
+    file = IdentitiesFile(tmp_path / "identities.toml", lab=ALL, guest=f"{ALL}\nprivate_columns = false")
+    keys = registered_keys()
+    lab, guest = (Credentials(token=file.token(tenant)) for tenant in ("lab", "guest"))
+    with running_server(
+        private_digits(digits_model, keys), SETTINGS.with_changes(identities=file.path), keys
+    ) as address:
+        with Client(address, credentials=guest, timeout_seconds=HANG_SECONDS) as client:
+            assert [offer.layout.name for offer in client.model.offers] == ["row"]
+            assert len(client.predict(digits_model.X[:40])) == 40
+            assert [[offer.layout.name for offer in model.offers] for model in client.models()] == [["row"]]
+        with (
+            Client(address, credentials=guest, layout="column", timeout_seconds=HANG_SECONDS) as client,
+            pytest.raises(ParameterError, match="not offered as column"),
+        ):
+            client.predict(digits_model.X[:2])
+        with (
+            RawClient(address, credentials=lab, layout=LAYOUTS["column"]) as trusted,
+            RawClient(address, credentials=guest) as stranger,
+        ):
+            assert [offer.layout.name for offer in trusted.codec.model.offers] == ["row", "column"]
+            # Its own configuration has no such offer, and that of others is not its own.
+            request, (_, offer) = stranger.request(digits_model.X[:1]), trusted.codec.model.offers
+            name = offer.parameters.parameter_set.name
+            asked = trusted.codec.encrypt(trusted.codec.quantize(digits_model.X[:1])).header_message
+            asked = type(asked).FromString(asked.SerializeToString())
+            current = request.header.config_id
+            assert_refused(stranger, Request(header=asked), StaleConfigError(current))
+            asked.config_id = current
+            assert_refused(stranger, Request(header=asked), ParameterSetNotOfferedError("column", name))
+
+
+def test_private_columns_are_withdrawn_while_the_service_runs(digits_model: Digits, tmp_path: Path) -> None:
+    file = IdentitiesFile(tmp_path / "identities.toml", lab=ALL)
+    keys = registered_keys()
+    lab = Credentials(token=file.token("lab"))
+    with (
+        running_server(
+            private_digits(digits_model, keys), SETTINGS.with_changes(identities=file.path), keys
+        ) as address,
+        Client(address, credentials=lab, timeout_seconds=HANG_SECONDS) as client,
+    ):
+
+        def offered() -> list[str]:
+            return [offer.layout.name for offer in client.model.offers]
+
+        assert offered() == ["row", "column"]
+        file.path.write_text(file.path.read_text().replace("[tenants.lab]", "[tenants.lab]\nprivate_columns = false"))
+        end = time.monotonic() + HANG_SECONDS
+        while "column" in offered():
+            assert time.monotonic() < end, "columns are still offered"
+            assert len(client.predict(digits_model.X[:5])) == 5  # it gets the model again by itself
+        assert offered() == ["row"]
+
+
 def test_encrypted_inference_clients_are_served_as_before(ei_user: EIUser, digits_model: Digits) -> None:
     """Their layout has no private weights in either mode, and says so."""
     keys = registered_keys()
@@ -387,13 +445,13 @@ def test_a_reload_leaves_keys_alone_and_items_their_engine(
         assert next(stream.answers)[0] == 2
         old, registered = client.model, service.key_ids()
         doubled = linear(2 * digits_model.estimator.coef_, 100 * digits_model.estimator.intercept_)
-        service.models.put(served("digits", doubled, input_step=1 / 8, keys=service.keys, hiding_bits=BITS))
+        service.models.put(served("digits", doubled, input_step=1 / 4, keys=service.keys, hiding_bits=BITS))
         stream.send(Message(item_id=1, chunk=chunk(0, *begun.chunk.ciphertexts)))
         assert_scores(next(stream.answers)[1], digits_model.scores[0])
         stale = raw.item(3, digits_model.X[0])
         stream.send(stale)
         assert isinstance(next(stream.answers)[1], StaleConfigError)
-        rows = np.round(digits_model.X[:3] * 8) / 8
+        rows = np.round(digits_model.X[:3] * 4) / 4
         scores = client.predict(rows)
         assert np.abs(scores - doubled.decision(rows)).max() <= client.model.offers[0].score_error_bound
         assert client.model.offers[0].parameters != old.offers[0].parameters

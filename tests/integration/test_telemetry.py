@@ -47,7 +47,7 @@ from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
-from tests.support.metrics import Metrics, scraped, scraped_until
+from tests.support.metrics import Metrics, free_address, scraped, scraped_until
 from tests.support.programs import serve
 from tests.support.raw import Message, RawClient, assert_error, assert_scores
 from tests.support.serving import (
@@ -320,12 +320,6 @@ def line_path(tmp_path: Path) -> Path:
     path = tmp_path / "line.npz"
     np.savez(path, coef=np.array([1.0, -2.0]), intercept=np.array(0.5))
     return path
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def processes_of(program: psutil.Process) -> list[psutil.Process]:

@@ -1,5 +1,6 @@
 """Metrics as Prometheus reads them."""
 
+import socket
 import time
 import urllib.request
 from collections.abc import Callable
@@ -30,6 +31,13 @@ class Metrics:
     def labelled(self, name: str) -> dict[Labels, float]:
         """Return all samples of a name, by their labels."""
         return {labels: value for (found, labels), value in self.samples.items() if found == f"sealserve_{name}"}
+
+
+def free_address() -> str:
+    """An address of loopback at which nothing listens, for a service's metrics."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def scraped(url: str) -> Metrics:

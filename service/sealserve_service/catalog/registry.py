@@ -37,6 +37,20 @@ class ServedModel:
         return self._engines.get((layout, parameter_set))
 
     @cached_property
+    def without_private_columns(self) -> "ServedModel":
+        """What a tenant finds of the model that may not use private columns.
+
+        It has a config_id of its own. An item for a withdrawn offer is of a stale configuration;
+        its client gets the model again and finds what is left.
+        """
+        offers = [engine.offer for engine in self.engines]
+        stays = [not offer.private_weights or offer.layout.withstands_malicious_clients for offer in offers]
+        if all(stays):
+            return self
+        engines = tuple(itertools.compress(self.engines, stays))
+        return _identified(dataclasses.replace(self.model, offers=tuple(itertools.compress(offers, stays))), engines)
+
+    @cached_property
     def _engines(self) -> dict[tuple[Layout | None, str], Engine]:
         return {(e.offer.layout, e.offer.parameters.parameter_set.name): e for e in self.engines}
 
@@ -74,7 +88,7 @@ class ModelRegistry:
         served = self._models.get(name)
         if served is None or not tenant.may_use(name):
             raise ModelNotFoundError(name)
-        return served
+        return served if tenant.may_use_private_columns else served.without_private_columns
 
     def engines(self) -> Iterator[Engine]:
         """Yield the engines of all models."""
@@ -82,7 +96,11 @@ class ModelRegistry:
 
     def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
         """Yield the models that the tenant may use, in order of names, after the given name."""
-        return (served for key, served in self._models.items() if key > name and tenant.may_use(key))
+        return (
+            served if tenant.may_use_private_columns else served.without_private_columns
+            for key, served in self._models.items()
+            if key > name and tenant.may_use(key)
+        )
 
 
 def prepare_model(
@@ -132,9 +150,13 @@ def describe_model(
         offers=tuple(engine.offer for engine in engines),
         limits=limits,
     )
-    described = dataclasses.replace(described, config_id=wire.config_digest(described))
     _check_as_client(described)
-    return ServedModel(described, engines)
+    return _identified(described, engines)
+
+
+def _identified(described: Model, engines: tuple[Engine, ...]) -> ServedModel:
+    """Give a description its config_id."""
+    return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), engines)
 
 
 def _check_as_client(model: Model) -> None:

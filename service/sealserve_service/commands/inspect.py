@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,16 +92,27 @@ def summary(plan: "Plan[Packing]", offer: "Offer", *, is_chosen: bool) -> dict[s
         "reply_bytes": plan.reply_bytes,
         "key_bytes": offer.cost.key_bytes,
         "server_seconds": offer.cost.server_seconds,
+        "told_bits": _told_bits(plan),
         "is_chosen": is_chosen,
     }
 
 
-_HEADINGS = ("LAYOUT", "WEIGHTS", "PARAMETER SET", "BITS", "ERROR BOUND", "ROWS", "BYTES UP", "DOWN", "MS")
+def _told_bits(plan: "Plan[Packing]") -> int | None:
+    """Return what a reply tells a client at most, whatever it has sent; None in mode open."""
+    from sealserve_service.planning import hiding
+
+    if plan.noise_width is None:
+        return None
+    places = plan.packing.rows * plan.packing.score_count
+    return math.ceil(hiding.told_bits(plan.parameters, plan.noise_width, places))
+
+
+_HEADINGS = ("LAYOUT", "WEIGHTS", "PARAMETER SET", "BITS", "ERROR BOUND", "ROWS", "BYTES UP", "DOWN", "MS", "TOLD BITS")
 
 
 def table(plans: list[dict[str, Any]]) -> str:
     """Render the plans, cheapest first."""
-    pattern = "{:<6} {:<7} {:<15} {:>4} {:>11} {:>5} {:>11} {:>9} {:>8}"
+    pattern = "{:<6} {:<7} {:<15} {:>4} {:>11} {:>5} {:>11} {:>9} {:>8} {:>9}"
     lines = [pattern.format(*_HEADINGS)]
     for plan in plans:
         lines.append(
@@ -114,12 +126,18 @@ def table(plans: list[dict[str, Any]]) -> str:
                 f"{plan['request_bytes']:,}",
                 f"{plan['reply_bytes']:,}",
                 f"{1e3 * plan['server_seconds']:.2f}",
+                "all" if plan["told_bits"] is None else f"{plan['told_bits']:,}",
             )
             + ("  <- served" if plan["is_chosen"] else "")
         )
     for mode in ("open", "private"):
         if not any(plan["weights"] == mode for plan in plans):
             lines.append(f"no parameter set has room for {mode} weights")
+    lines.append(
+        "TOLD BITS: what the reply to a full item tells at most, whatever a client sends. Private columns are\n"
+        "promised against clients that keep to the protocol only: withdraw them from a tenant with "
+        "private_columns = false."
+    )
     return "\n".join(lines)
 
 

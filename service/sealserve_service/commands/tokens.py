@@ -69,13 +69,16 @@ def _new(arguments: Namespace) -> None:
 
 def _check(arguments: Namespace) -> None:
     identities, now = read_identities(arguments.file, arguments.file.read_bytes()), datetime.now(UTC)
-    print(f"{'TENANT':<20} {'LISTS':<5} {'KEYS':<5} {'TOKENS':>6} {'CERTIFICATES':>12}  MODELS")
+    print(f"{'TENANT':<20} {'LISTS':<5} {'KEYS':<5} {'PRIVATE COLUMNS':<15} {'TOKENS':>6} {'CERTIFICATES':>12}  MODELS")
     for name, tenant in identities.tenants.items():
         good = sum(token.tenant is tenant and not token.fault(now) for token in identities.tokens.values())
         certificates = sum(holder is tenant for holder in identities.subjects.values())
         models = "all" if tenant.models is None else ", ".join(sorted(tenant.models)) or "none"
-        lists, keys = ("yes" if may else "no" for may in (tenant.may_list_models, tenant.may_register_keys))
-        print(f"{name:<20} {lists:<5} {keys:<5} {good:>6} {certificates:>12}  {models}")
+        lists, keys, columns = (
+            "yes" if may else "no"
+            for may in (tenant.may_list_models, tenant.may_register_keys, tenant.may_use_private_columns)
+        )
+        print(f"{name:<20} {lists:<5} {keys:<5} {columns:<15} {good:>6} {certificates:>12}  {models}")
     for token in identities.tokens.values():
         until = "for ever" if token.expires is None else f"until {token.expires:%Y-%m-%d %H:%M %Z}"
         print(f"token {token.digest[:8]} of {token.tenant.name}: {token.fault(now) or f'good {until}'}")

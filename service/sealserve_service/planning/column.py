@@ -44,5 +44,6 @@ COLUMN_RULES = PlanningRules(
     max_weight_bits=MAX_WEIGHT_BITS,
     packings=_packings,
     cost=_cost,
+    capped=lambda packing, places: packing,  # a batch has N places or is none: see `hiding`
     gains_from_fewer_bits=_folds_often,
 )

@@ -23,7 +23,8 @@ def input_grid(
         input_range: minimum and maximum of all features; it takes precedence over the rows.
         input_step: distance of neighbours on the grid, for all features; by default 1/255 of each
             feature's range.
-        calibration: typical rows, (rows, feature_count); each feature ranges over their values.
+        calibration: typical rows, (rows, feature_count); each feature ranges over their values,
+            rounded outwards.
 
     Raises:
         InputRangeMissingError: none of the three gives a range.
@@ -35,7 +36,7 @@ def input_grid(
     if input_range is not None:
         bounds = input_range
     elif rows is not None:
-        bounds = rows.min(axis=0), rows.max(axis=0)
+        bounds = _rounded_outwards(rows.min(axis=0), rows.max(axis=0))
     if bounds is None:
         raise InputRangeMissingError(
             "the range of the features is unknown: give one for all with --input-range LO,HI, or typical rows with "
@@ -45,6 +46,23 @@ def input_grid(
         return InputGrid.of(model.feature_count, *bounds, input_step)
     except InputError as error:
         raise InputRangeError(str(error)) from error
+
+
+def _rounded_outwards(
+    minimum: NDArray[np.float64], maximum: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Widen ranges (feature_count,) to multiples of a 128th of their width, or of less.
+
+    Ranges are published, and the least and greatest value of a feature may belong to one person.
+    The multiple is of a power of two, so that integers stay the bounds of up to 256 integers. A
+    feature of one value has no width, and is left as it is.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+        _, exponents = np.frexp(maximum - minimum)  # width < 2^exponent
+        unit = np.where(maximum > minimum, np.ldexp(1.0, np.maximum(exponents - 8, -1022)), 1.0)
+        lower, upper = np.floor(minimum / unit) * unit, np.ceil(maximum / unit) * unit
+    is_wide = maximum > minimum
+    return np.where(is_wide, lower, minimum), np.where(is_wide, upper, maximum)
 
 
 def _check_rows(calibration: NDArray[np.generic], feature_count: int) -> NDArray[np.float64]:

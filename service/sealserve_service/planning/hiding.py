@@ -21,13 +21,22 @@ coefficients that enter one result, and the bounds of `noise`,
 r is drawn independently of all that f depends on: model, features, key, v, u, e0, e1. Given these,
 the statistical distance of a phase to the ideal one is that of uniform noise to itself shifted by
 f: |f| / (2 B + 1). Distances of independent coefficients add up (at most): over the n scores of a
-reply n F / (2 B + 1). For 2^-lambda a reply
+reply n F / (2 B + 1). A plan hides with lambda bits when
 
-    2 B + 1 >= 2^lambda n F,   B = floor(2^lambda n F / 2)
+    2^lambda n F <= 2 B + 1
 
 That holds for every v within its bound, not just on average. Residues modulo q take distributions
 no further apart. Over replies distances add up, even if the questions are equal: after k replies
 k 2^-lambda. Replies of two models with equal scores are twice as far from each other.
+
+B is not the least width that hides. It is as wide as fits, and a function of q and t alone:
+
+    B = floor(15 q / (32 t)) - (1 + zero_noise)
+
+that is 15/16 of what decryption takes, less F's fixed share. So the size of the noise tells nothing
+of A', and a ciphertext that is not what it should be gets the fewest bits (see below). The last
+sixteenth is for the noise of the product, and for a rounding of the reply. A whole bit less, B of
+about q / 4t, would take lambda below 40 in plans that keep it now.
 
 c1'. With the ideal phase, c0' at the kept places is the phase minus (c1' s) there: a function of
 the score, r and c1'. What is left of W, u, e0 and e1 is c1' = W c1 + (a u + e1). Here a u + e1 is a
@@ -42,23 +51,75 @@ give W v, with v known to the key's owner: an equation on W for each score. As t
 too, phases are no equations on u. The dropped coefficients of c0 would need noise of their own, and
 nobody needs them.
 
-Premises: the key's a is uniform and its e is SEAL's; c0 and c1 are SEAL's symmetric encryption. No
-width holds off a client that does not keep to them (a degenerate a or c1, a large v or e). What an
-offer publishes is not hidden either: t, the centres and radii of the scores, the error bounds and,
-by the size of the noise, A' are sums over the weights.
+Premises: the key's a is uniform (keys are taken in seeded form only, and nobody chooses what the
+generator makes of a seed: see `sealserve.he.public_key_format`) and its e is SEAL's; c0 and c1 are
+SEAL's symmetric encryption.
+What an offer publishes is not hidden: t, the centres and radii of the scores and the error bounds
+are sums over the weights.
 
 Exactness. The error of the phase is at most 21.5 A' + 1/2 + zero_noise + B (`noise.is_decrypted`):
 
     q (1 - 2^-56) > t (43 A' + 1 + 2 zero_noise + 2 B)
 
-With B about 2^(lambda - 1) n F that is log2 q > log2 t + log2 A' + log2 n + lambda + 4.43: the
-price of hiding is lambda - 1 + log2 n bits.
+With the width above that follows from q (1/16 - 2^-56) > t (43 A' - 1). Hiding asks for more as
+soon as 2^lambda n is above 30: 2^lambda n t 43 A' < 15/8 q, about. In bits that is
+
+    log2 q > log2 t + log2 A' + log2 n + lambda + 4.52
+
+so that the price of hiding is lambda + log2 n - 0.9 bits.
+
+What a client gets that does not keep to the protocol. It chooses (c0, c1), and the b of its key; a
+is the expansion of a seed, which nobody chooses. A kept coefficient of c0' is x + r (mod q), where
+x is what the client has made of W, u and e0, and r is uniform over 2 B + 1 integers. The entropy of
+the sum is at most log2 q, and given x it is log2 (2 B + 1). So the coefficient tells at most
+
+    log2 (q / (2 B + 1)),   about log2 t + 0.1 bits
+
+of (W, u, e0), whatever b, c0 and c1 are, and the coefficients of a reply tell at most as many times
+that (`told_bits`). It is what the scores of an honest item may tell, except that the client chooses
+the function.
+
+All of it may be spent on u: with b = sum_j round(P q / 3^(j + 1)) X^j a coefficient spells out some
+15 coefficients of u. u unmasks c1', which tells all weights of its pair. Therefore the planner caps
+the places of a pair in rows. u is uniform: its N coefficients have log2(3) bits each, and no
+integer linear form of them has less. So what is told is worth to an attacker what told_bits /
+log2(3) known coefficients are, and what protects c1' is Ring-LWE with the others unknown. The cap
+is such that the unknown ones are worth 128 bits:
+
+    places log2 (q / (2 B + 1)) < log2(3) (N - n128)
+
+n128 is the least dimension that is worth 128 bits at the pair's modulus and noise, by the primal
+estimate (`lattice`). The pair's modulus is q, not P q: division by P rounds c1', and that rounding
+is noise of deviation 1 / sqrt(12). Relative to the modulus it is 10,000 times SEAL's noise. That
+makes room for hints: all N coefficients are worth 148 bits at 4096-92, 244 at 8192-120, 155 at
+8192-180. u is drawn anew for each pair, so that hints of several pairs do not add up. An attacker
+who waits for the luckiest of k pairs gains about log2 k bits, of a cap of 800 or more. The bits
+that are told are proven. What the others are worth is an estimate, as the table of tc128 is.
+
+An item of more than `features` rows determines the weights honestly, and needs no cap. So the rows
+of an offer are capped unless items below the cap reach `features` rows: then every item is either
+below the cap or above `features`.
+
+Columns have no cap. A full batch has N places a pair, which may tell some 20 times the bits of u,
+and a batch of more than `features` rows determines the weights anyhow. A client that does not keep
+to the protocol gets them with fewer rows: what is promised of columns is promised against clients
+that keep to the protocol only. Two mends were priced: masks of 21 to 23 encryptions of zero, under
+as many independent keys, take 43 ms a class; pairs of 300 places take 1.7 KB a row.
 """
 
+import math
+from functools import cache
+
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
-from sealserve_service.planning import noise
+from sealserve_service.planning import lattice, noise
 
 DEFAULT_HIDING_BITS = 40
+
+SECURITY_BITS = 128
+"""What has to protect a pair's c1' when all that its places tell is known."""
+
+TERNARY_BITS = math.log2(3)
+"""The entropy of a coefficient of u."""
 
 
 def largest_shift(parameter_set: ParameterSet, absolute_sum: int) -> int:
@@ -68,23 +129,41 @@ def largest_shift(parameter_set: ParameterSet, absolute_sum: int) -> int:
         parameter_set: of the ciphertexts.
         absolute_sum: A'.
     """
-    return noise.FRESH_NOISE_TIMES_TWO * absolute_sum // 2 + 1 + noise.zero_noise(parameter_set)
+    return noise.FRESH_NOISE_TIMES_TWO * absolute_sum // 2 + _fixed_shift(parameter_set)
 
 
-def noise_width(
-    parameter_set: ParameterSet, absolute_sum: int, score_count: int, hiding_bits: int = DEFAULT_HIDING_BITS
-) -> int:
-    """Return B, the least width of the uniform noise that hides the weights.
+def _fixed_shift(parameter_set: ParameterSet) -> int:
+    """Return the share of F that no weight has a part in."""
+    return 1 + noise.zero_noise(parameter_set)
+
+
+def noise_width(parameters: EncryptionParameters) -> int:
+    """Return B, the width of the uniform noise: as wide as fits.
+
+    It is below 0 where q has no room for any.
+    """
+    q, t = parameters.parameter_set.modulus, parameters.plain_modulus
+    return 15 * q // (32 * t) - _fixed_shift(parameters.parameter_set)
+
+
+def hides(
+    parameter_set: ParameterSet,
+    absolute_sum: int,
+    score_count: int,
+    width: int,
+    hiding_bits: int = DEFAULT_HIDING_BITS,
+) -> bool:
+    """Tell whether the phases of a reply are within 2^-lambda of ideal ones.
 
     Args:
         parameter_set: of the ciphertexts.
         absolute_sum: A', the largest of the reply's results.
         score_count: n, the coefficients of c0 that a full reply keeps, over all its polynomial
             pairs.
-        hiding_bits: lambda; the statistical distance of a reply's phases to ideal ones is at most
-            2^-lambda.
+        width: B.
+        hiding_bits: lambda.
     """
-    return (score_count * largest_shift(parameter_set, absolute_sum) << hiding_bits) // 2
+    return score_count * largest_shift(parameter_set, absolute_sum) << hiding_bits <= 2 * width + 1
 
 
 def fits(parameters: EncryptionParameters, absolute_sum: int, width: int) -> bool:
@@ -97,3 +176,38 @@ def fits(parameters: EncryptionParameters, absolute_sum: int, width: int) -> boo
     """
     zeros = noise.zero_noise(parameters.parameter_set)
     return noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1 + 2 * zeros + 2 * width)
+
+
+def told_bits(parameters: EncryptionParameters, width: int, places: int) -> float:
+    """Return how many bits kept coefficients tell at most, whatever a client has sent.
+
+    Args:
+        parameters: of the ciphertexts.
+        width: B, at least 0.
+        places: how many coefficients of c0 are kept.
+    """
+    return places * (math.log2(parameters.parameter_set.modulus) - math.log2(2 * width + 1))
+
+
+@cache
+def least_unknown(parameter_set: ParameterSet) -> int:
+    """Return n128: how many coefficients of u must stay unknown to protect a pair's c1'."""
+    deviation = lattice.SEAL_DEVIATION if len(parameter_set.primes) == 1 else lattice.ROUNDING_DEVIATION
+    return lattice.least_dimension(
+        SECURITY_BITS, parameter_set.poly_modulus_degree, math.log2(parameter_set.modulus), deviation
+    )
+
+
+def cap_bits(parameter_set: ParameterSet) -> float:
+    """Return the bits that the kept coefficients of a pair have to stay below."""
+    return TERNARY_BITS * (parameter_set.poly_modulus_degree - least_unknown(parameter_set))
+
+
+def most_places(parameters: EncryptionParameters, width: int) -> int:
+    """Return how many coefficients of c0 a pair may keep, unless it has more rows than features.
+
+    Args:
+        parameters: of the ciphertexts.
+        width: B, at least 0.
+    """
+    return max(0, math.ceil(cap_bits(parameters.parameter_set) / told_bits(parameters, width, 1)) - 1)

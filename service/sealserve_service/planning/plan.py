@@ -71,6 +71,9 @@ class PlanningRules(Generic[PackingT]):
         max_weight_bits: the most bits of a weight.
         packings: (N, feature_count, score_count) -> the packings worth trying.
         cost: what plans are sorted by, the cheapest first.
+        capped: (packing, places) -> the packing with so few rows that a polynomial pair of the
+            reply keeps at most so many coefficients of c0, or has no need to; None if one row is
+            too much. For mode private, see `hiding`.
         gains_from_fewer_bits: tells whether a plan of fewer bits for the same parameter set and
             packing can be better in any respect. The planner tries fewer bits as long as it can.
     """
@@ -79,4 +82,5 @@ class PlanningRules(Generic[PackingT]):
     max_weight_bits: int
     packings: Callable[[int, int, int], Iterable[PackingT]]
     cost: Callable[[Plan[PackingT]], tuple[float, ...]]
+    capped: Callable[[PackingT, int], PackingT | None]
     gains_from_fewer_bits: Callable[[Plan[PackingT]], bool]

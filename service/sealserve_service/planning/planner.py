@@ -17,9 +17,10 @@ round(q b_int / t): 1/2 more. `noise.is_decrypted` then asks for
     q (1 - 2^-56) > t (43 A' + 1)
 
 Mode private adds what hides the weights: an encryption of zero, and uniform noise of a width B that
-grows with A', with the scores of a full reply and with the bits of hiding. `hiding` derives B and
-the condition that takes the place of the one above. A reply of fewer rows has less to hide, and
-gets the same B.
+follows from q and t. `hiding` derives B, the condition that takes the place of the one above, the
+bits of hiding that B gives to a full reply (a reply of fewer rows has less to hide, and gets the
+same B), and how many coefficients of c0 a pair of the reply may keep, which caps the rows of an
+item.
 
 Weights lifted modulo t are no larger in absolute value than W_int, and congruent to it: the bound
 covers them.
@@ -72,7 +73,7 @@ def candidate_plans(
         weights: (score_count, feature_count).
         intercept: (score_count,).
         grid: the declared range.
-        hiding_bits: lambda, for mode private; None for mode open.
+        hiding_bits: lambda, at least, for mode private; None for mode open.
         parameter_sets: the sets to choose from; by default those of the layout and the mode.
     """
     if parameter_sets is None:
@@ -198,7 +199,7 @@ def _fitting_plans(
     for plain_modulus, integers in models:
         remaining = []
         for parameter_set, packing in packings:
-            plan = _make_plan(parameter_set, packing, plain_modulus, integers, hiding_bits)
+            plan = _make_plan(rules, parameter_set, packing, plain_modulus, integers, hiding_bits)
             if plan is not None:
                 yield plan
             if plan is None or rules.gains_from_fewer_bits(plan):
@@ -209,28 +210,33 @@ def _fitting_plans(
 
 
 def _make_plan(
+    rules: PlanningRules[PackingT],
     parameter_set: ParameterSet,
     packing: PackingT,
     plain_modulus: int,
     integers: IntegerModel,
     hiding_bits: int | None,
 ) -> Plan[PackingT] | None:
-    """Make a plan, if it keeps both bounds."""
+    """Make a plan, if it keeps both bounds and, in mode private, hides the weights."""
     if plain_modulus >= parameter_set.modulus:
         return None
     parameters = EncryptionParameters(parameter_set, plain_modulus)
     absolute_sum = _absolute_sum(packing, integers.model)
-    width = None
-    if hiding_bits is None:
-        fits = noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1)
-    else:
-        kept_count = packing.rows * packing.score_count
-        width = hiding.noise_width(parameter_set, absolute_sum, kept_count, hiding_bits)
-        fits = hiding.fits(parameters, absolute_sum, width)
-    if not fits:
-        return None
     proven: dict[str, Any] = vars(integers)
-    return Plan(**proven, parameters=parameters, packing=packing, noise_width=width)
+    if hiding_bits is None:
+        if not noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1):
+            return None
+        return Plan(**proven, parameters=parameters, packing=packing)
+    width = hiding.noise_width(parameters)
+    if width < 0 or not hiding.fits(parameters, absolute_sum, width):
+        return None
+    capped = rules.capped(packing, hiding.most_places(parameters, width))
+    if capped is None:
+        return None
+    kept_count = capped.rows * capped.score_count
+    if not hiding.hides(parameter_set, absolute_sum, kept_count, width, hiding_bits):
+        return None
+    return Plan(**proven, parameters=parameters, packing=capped, noise_width=width)
 
 
 def _absolute_sum(packing: Packing, model: QuantizedModel) -> int:

@@ -2,8 +2,13 @@
 
 For each parameter set and each number of polynomials of the reply there is one plan, that of the
 most bits: fewer bits make nothing cheaper.
+
+In mode private a polynomial pair of the reply may keep so many places only (see `hiding`). Of a
+packing with more, rows are left out; if one row has more, the packing has no plan, and packings of
+fewer classes a polynomial have.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 from sealserve.he.layouts.row import ROW, RowPacking
@@ -23,10 +28,22 @@ def _packings(poly_modulus_degree: int, feature_count: int, score_count: int) ->
             yield RowPacking(poly_modulus_degree, feature_count, score_count, fewest)
 
 
+def _capped(packing: RowPacking, places: int) -> RowPacking | None:
+    """Leave rows out, unless items of at most so many places reach `features` rows.
+
+    An item of more rows than features determines the weights honestly.
+    """
+    rows = places // packing.classes
+    if rows >= min(packing.rows, packing.feature_count):
+        return packing
+    return dataclasses.replace(packing, max_rows=rows) if rows else None
+
+
 ROW_RULES = PlanningRules(
     layout=ROW,
     max_weight_bits=40,  # float64 weights have no more to give
     packings=_packings,
     cost=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound),
+    capped=_capped,
     gains_from_fewer_bits=lambda plan: False,
 )

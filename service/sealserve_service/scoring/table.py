@@ -164,8 +164,7 @@ class ItemTable:
         self._forget(item_id)
         self._call.count_scored(item.work)
         # The last group travels with the end of the item.
-        done = prediction_pb2.ItemDone(server_seconds=item.work.seconds)
-        yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=last, done=done)
+        yield prediction_pb2.StreamPredictResponse(item_id=item_id, scores=last, done=item.done())
 
     def close(self) -> None:
         """Forget all items: their client is gone."""

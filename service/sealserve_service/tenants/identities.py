@@ -5,6 +5,7 @@
     list_models = true
     register_keys = true
     certificates = ["CN=clinic-gateway", "URI=spiffe://example.org/clinic"]
+    private_columns = false                  # optional, see below
     # optional, see `quota`; by default the quota that the options give to every tenant
     quota = { rows_per_minute = 6000, key_bytes = 50000000 }
 
@@ -14,7 +15,10 @@
     expires = 2026-12-31T00:00:00Z           # optional
     revoked = true                           # optional
 
-A tenant may do only what its table grants.
+A tenant may do only what its table grants. One thing is granted unless the table withdraws it:
+private weights in the column layout, which are promised against clients that keep to the protocol
+only. Set private_columns = false for a tenant that you do not trust so far. Its offers then do not
+list the column layout in mode private.
 """
 
 import dataclasses
@@ -147,6 +151,7 @@ def _parse_tenant(name: str, table: Any) -> tuple[Tenant, list[str]]:
         models=None if "*" in models else frozenset(models),
         may_list_models=_take(table, "list_models", bool, False, where),
         may_register_keys=_take(table, "register_keys", bool, False, where),
+        may_use_private_columns=_take(table, "private_columns", bool, True, where),
         quota=_parse_quota(table, where),
     )
     _refuse_rest(table, where)

@@ -18,6 +18,8 @@ class Tenant:
         models: the names of the models that the tenant may use; None for all.
         may_list_models, may_register_keys: permissions whose refusal tells nothing about other
             tenants.
+        may_use_private_columns: whether the tenant is offered private weights in columns, which are
+            promised against clients that keep to the protocol only.
         quota: how much the tenant may use; None for the quota that the service gives to every
             tenant.
     """
@@ -26,6 +28,7 @@ class Tenant:
     models: frozenset[str] | None = None
     may_list_models: bool = True
     may_register_keys: bool = True
+    may_use_private_columns: bool = True
     quota: Quota | None = None
 
     def may_use(self, model: str) -> bool:

@@ -86,7 +86,9 @@ def packing_of(model: Model, offer: Offer) -> Packing:
         packing = make(N, model.grid.feature_count, model.output.score_count, offer.classes_per_polynomial)
     except ValueError as error:
         raise ParameterError(f"model {model.name!r}: {error}") from error
-    if (packing.rows, packing.ciphertexts) != (offer.rows_per_item, offer.ciphertexts_per_item):
+    may_be_fewer = offer.private_weights and offer.layout.withstands_malicious_clients
+    least_rows = 1 if may_be_fewer else packing.rows
+    if not least_rows <= offer.rows_per_item <= packing.rows or packing.ciphertexts != offer.ciphertexts_per_item:
         raise ParameterError(f"model {model.name!r}: the published sizes of an item contradict its packing")
     if packing.polynomials * offer.max_piece_bytes > MAX_REPLY_BYTES:
         raise ParameterError(

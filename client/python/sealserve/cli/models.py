@@ -15,10 +15,13 @@ from sealserve.protocol.text import printable_list
 if TYPE_CHECKING:
     from sealserve.protocol.model import Model, Offer
 
-_WEIGHTS = {
-    False: "open: whoever sees a request with its reply can compute the quantized weights",
-    True: "private: a reply gives a client that keeps to the protocol the scores and no more",
-}
+_OPEN = "open: whoever sees a request with its reply can compute the quantized weights"
+_PRIVATE = (
+    "private: a reply tells the scores, and a client that does not keep to the protocol no more bits than they have"
+)
+_PRIVATE_FROM_HONEST_CLIENTS = (
+    "private, promised against clients that keep to the protocol only: any other may compute all weights from one batch"
+)
 
 _GROUNDS = {
     Scheme.BFV: "proven, for features on the grid",
@@ -156,8 +159,14 @@ def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
             "  key to register, once",
             f"{cost.key_bytes:,} bytes, {offer.required_key.value}" if offer.required_key else "none",
         ),
-        ("  weights", _WEIGHTS[offer.private_weights]),
+        ("  weights", _weights(offer)),
     ]
+
+
+def _weights(offer: "Offer") -> str:
+    if not offer.private_weights:
+        return _OPEN
+    return _PRIVATE if offer.layout.withstands_malicious_clients else _PRIVATE_FROM_HONEST_CLIENTS
 
 
 def _numbers(offer: "Offer") -> str:

@@ -144,7 +144,11 @@ RINGS = {
 """The rings that layouts of BFV share: degree and primes, by degree and bits of q.
 
 They are in ascending order of cost. SEAL keeps the last of several primes for key switching. These
-layouts do not use it: it is as small as such primes can be, because it only has to exist. A prime
-of 60 bits costs as much as one of 50 bits, in bytes and in time. The largest rings therefore have
-as many bits as primes can have.
+layouts do not use it: it is small, because it only has to exist. A prime of 60 bits costs as much
+as one of 50 bits, in bytes and in time. The largest rings therefore have as many bits as primes can
+have.
+
+At 4096 a special prime of 16 bits, 0xa001, would free 1.7 bits of q for one more bit of the weights
+of private models, and take an eighth off what a private reply may tell (`planning.hiding` in the
+service). At 8192 there is none, and no want of bits: data primes have 60 at most.
 """

@@ -323,6 +323,18 @@ def test_a_private_offer_gets_the_id_of_the_public_key() -> None:
     assert CODEC.public_key == b""
 
 
+def test_a_private_offer_may_allow_fewer_rows_than_fit_and_an_open_one_may_not() -> None:
+    # With one class a polynomial, two rows fit.
+    fewer = dataclasses.replace(OFFER, classes_per_polynomial=1, rows_per_item=1)
+    private = dataclasses.replace(fewer, private_weights=True, required_key=KeyKind.PUBLIC_ENCRYPTION_KEY)
+    for rows in (1, 2):
+        offer = dataclasses.replace(private, rows_per_item=rows)
+        assert RowCodec(dataclasses.replace(MODEL, offers=(offer,))).offer == offer
+    for refused in (fewer, *(dataclasses.replace(private, rows_per_item=rows) for rows in (0, 3))):
+        with pytest.raises(ParameterError, match="sizes of an item"):
+            RowCodec(dataclasses.replace(MODEL, offers=(refused,)))
+
+
 # Keys
 
 

@@ -58,8 +58,8 @@ def test_new_tokens_join_their_file(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     assert run_tokens("check", str(path)) == 0
     report = capsys.readouterr().out
-    assert "clinic               yes   yes        2            0  all" in report
-    assert "lab                  no    no         1            0  none" in report
+    assert "clinic               yes   yes   yes                  2            0  all" in report
+    assert "lab                  no    no    yes                  1            0  none" in report
     assert report.count("good for ever") == 3
 
 

@@ -4,6 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from sealserve.protocol.output import Output, Task
 from sealserve_service.models.errors import InputRangeError, InputRangeMissingError
@@ -28,6 +32,33 @@ def test_then_the_rows() -> None:
     assert grid.minimum.tolist() == [0, 5]
     assert grid.maximum.tolist() == [20, 5]
     np.testing.assert_allclose(grid.step, [20 / 255, 1])  # a constant feature has one level, whatever its step
+
+
+values = st.floats(-1e300, 1e300) | st.floats(-100, 100, width=16) | st.integers(-300, 300).map(float)
+
+
+@given(rows=hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.just(2)), elements=values))
+def test_their_range_is_rounded_outwards(rows: NDArray[np.float64]) -> None:
+    grid = input_grid(PLAIN, calibration=rows)
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    width = high - low
+    assert (grid.minimum <= low).all()
+    assert (grid.maximum >= high).all()
+    assert ((grid.maximum - grid.minimum)[width == 0] == 0).all()
+    assert (low - grid.minimum <= width / 128).all()
+    assert (grid.maximum - high <= width / 128).all()
+
+
+def test_of_a_persons_value_the_range_tells_a_few_bits() -> None:
+    grid = input_grid(PLAIN, calibration=np.array([[0.123456789, 1000.0], [97.654321, 31337.0]]))
+    assert grid.minimum.tolist() == [0.0, 896.0]
+    assert grid.maximum.tolist() == [98.0, 31360.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-3, 4), (1, 100), (0, 1), (0, 256)])
+def test_integers_stay_the_bounds_of_up_to_256_integers(low: int, high: int) -> None:
+    grid = input_grid(PLAIN, calibration=np.array([[low, low], [high, high]]))
+    assert (grid.minimum.tolist(), grid.maximum.tolist()) == ([low, low], [high, high])
 
 
 def test_then_the_models_own_scaler() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import re
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.hiding import fits, noise_width
+from sealserve_service.planning.hiding import cap_bits, fits, hides, noise_width, told_bits
 from sealserve_service.planning.row import RowPlan
 from tests.support import mnist
 from tests.support.affine_models import (
@@ -327,9 +328,61 @@ def test_private_plans_have_the_width_that_hides_and_room_for_it(model: Affine, 
     for parameter_set in LAYOUTS["row"].private_parameter_sets:
         for plan in row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set]):
             largest, kept = absolute_sum(plan, plan.model), plan.packing.rows * plan.packing.score_count
-            assert plan.noise_width == noise_width(parameter_set, largest, kept, hiding_bits)
+            assert plan.noise_width == noise_width(plan.parameters)
             assert fits(plan.parameters, largest, plan.noise_width)
+            assert hides(parameter_set, largest, kept, plan.noise_width, hiding_bits)
             assert plan.parameters.plain_modulus >= least_plain_modulus(plan.model, model.grid)
+
+
+def is_capped(plan: RowPlan, rows: int, classes: int) -> bool:
+    """Whether an item of so many rows tells less of u than the cap, or more rows than features."""
+    assert plan.noise_width is not None
+    told = told_bits(plan.parameters, plan.noise_width, rows * classes)
+    return told < cap_bits(plan.parameters.parameter_set) or rows > plan.packing.feature_count
+
+
+@settings(deadline=None, max_examples=60)
+@given(affine_models(), st.sampled_from([1, 20, 40]))
+def test_every_item_of_private_rows_is_below_the_cap_or_has_more_rows_than_features(
+    model: Affine, hiding_bits: int
+) -> None:
+    for parameter_set in LAYOUTS["row"].private_parameter_sets:
+        for plan in row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set]):
+            packing = plan.packing
+            assert all(is_capped(plan, rows, packing.classes) for rows in range(1, packing.rows + 1))
+            # Not one row is left out in vain.
+            fitting = dataclasses.replace(packing, max_rows=None).rows
+            assert packing.rows == fitting or not is_capped(plan, packing.rows + 1, packing.classes)
+
+
+@pytest.mark.parametrize(
+    ("features", "scores", "classes", "rows"),
+    [
+        (784, 10, 5, 1),  # one row has few places
+        (64, 10, 10, 3),  # rows are left out: 6 fit
+        (32, 60, 30, 1),  # classes are: 60 fit
+        (4, 3, 3, 341),  # an item below the cap may have more rows than features
+        (20, 10, 10, 3),  # an item may not, so that rows are left out even if more rows than features fit
+    ],
+)
+def test_the_cap_lowers_rows_and_classes(features: int, scores: int, classes: int, rows: int) -> None:
+    model = affine("normal", (scores, features))
+    model = Affine(model.weights, model.intercept, InputGrid.of(features, 0.0, 1.0))
+    sets = LAYOUTS["row"].private_parameter_sets[:1]
+    plan = plan_row(*model.planned, hiding_bits=40, parameter_sets=sets)
+    assert (plan.packing.classes, plan.packing.rows) == (classes, rows)
+    open_plan = plan_row(*model.planned, parameter_sets=sets)
+    assert open_plan.packing.max_rows is None, "open weights need no cap"
+
+
+def test_the_noise_tells_nothing_of_the_weights_but_t() -> None:
+    plans = [plan_row(*affine("normal", (10, features)).planned, hiding_bits=40) for features in range(50, 65)]
+    by_parameters = defaultdict[EncryptionParameters, list[RowPlan]](list)
+    for plan in plans:
+        by_parameters[plan.parameters].append(plan)
+    several = max(by_parameters.values(), key=len)
+    assert len({absolute_sum(plan, plan.model) for plan in several}) == len(several) > 3
+    assert len({plan.noise_width for plan in several}) == 1
 
 
 @settings(deadline=None, max_examples=40)
@@ -339,8 +392,10 @@ def test_private_columns_hide_every_row_of_a_full_batch(model: Affine) -> None:
         for plan in column_plans(*model.planned, hiding_bits=40, parameter_sets=[parameter_set]):
             largest = int(np.abs(plan.model.weights).sum(axis=1).max())
             kept = parameter_set.poly_modulus_degree * len(model.weights)
-            assert plan.noise_width == noise_width(parameter_set, largest, kept, 40)
+            assert plan.noise_width == noise_width(plan.parameters)
             assert fits(plan.parameters, largest, plan.noise_width)
+            assert hides(parameter_set, largest, kept, plan.noise_width, 40)
+            assert plan.packing.rows == parameter_set.poly_modulus_degree
 
 
 def test_private_plans_have_the_most_bits_and_open_ones_no_noise() -> None:
@@ -349,10 +404,11 @@ def test_private_plans_have_the_most_bits_and_open_ones_no_noise() -> None:
         doubled = QuantizedModel.of(*model.planned, 2 * plan.model.score_scale)
         t = 1 << (least_plain_modulus(doubled, model.grid) - 1).bit_length()
         largest, kept = absolute_sum(plan, doubled), plan.packing.rows * plan.packing.score_count
-        width = noise_width(plan.parameters.parameter_set, largest, kept, 40)
-        no_room = t.bit_length() > 60 or not fits(
-            EncryptionParameters(plan.parameters.parameter_set, t), largest, width
-        )
+        parameter_set = plan.parameters.parameter_set
+        no_room = t.bit_length() > 60
+        if not no_room:
+            width = noise_width(parameters := EncryptionParameters(parameter_set, t))
+            no_room = not (fits(parameters, largest, width) and hides(parameter_set, largest, kept, width, 40))
         assert plan.weight_bits == 40 or no_room
     assert all(plan.noise_width is None for plan in row_plans(*model.planned))
     assert all(plan.noise_width is None for plan in column_plans(*model.planned))

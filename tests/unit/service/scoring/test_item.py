@@ -1,5 +1,8 @@
 """The item of a unary call: it is scored in one turn, and the bytes that it holds are released."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 
@@ -48,6 +51,31 @@ def test_an_item_is_scored_at_once() -> None:
     assert response.done.server_seconds == pytest.approx(item.work.seconds)
     assert min(item.work.load_seconds, item.work.arithmetic_seconds, item.work.reply_seconds) > 0
     assert service.held_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("is_private", "seconds", "told"),
+    [
+        (False, 0.003, 0.003),
+        (True, 0.003, 2**-8),
+        (True, 0.0039, 2**-8),
+        (True, 2**-8, 2**-7),
+        (True, 0.0040, 2**-7),
+    ],
+)
+def test_with_private_weights_its_seconds_are_coarse(is_private: bool, seconds: float, told: float) -> None:
+    item = Service().item()
+    item.offer = dataclasses.replace(item.offer, private_weights=is_private)
+    item.work.load_seconds, item.work.arithmetic_seconds = seconds / 4, seconds * 3 / 4
+    assert item.done().server_seconds == told
+
+
+def test_with_private_weights_an_item_at_once_has_coarse_seconds_too() -> None:
+    item = Service().item()
+    item.offer = dataclasses.replace(item.offer, private_weights=True)
+    told = item.score([FIRST, SECOND], None).done.server_seconds
+    assert math.frexp(told)[0] == 0.5, "a power of two"
+    assert told / 2 <= item.work.seconds < told
 
 
 @pytest.mark.parametrize("ciphertexts", [[], [FIRST], [FIRST, SECOND, FIRST]])

@@ -21,6 +21,7 @@ def test_reads_a_file() -> None:
         [tenants.clinic]
         models = ["mnist", "iris"]
         list_models = true
+        private_columns = false
         certificates = ["CN=gateway, of a kind", "URI=spiffe://example.org/clinic"]
         [tenants.lab]
         models = ["*"]
@@ -37,11 +38,19 @@ def test_reads_a_file() -> None:
         revoked = true
         """
     identities = read_identities(PATH, text.encode())
-    clinic = Tenant("clinic", frozenset({"mnist", "iris"}), may_list_models=True, may_register_keys=False)
+    clinic = Tenant(
+        "clinic",
+        frozenset({"mnist", "iris"}),
+        may_list_models=True,
+        may_register_keys=False,
+        may_use_private_columns=False,
+    )
     quota = Quota(rows_per_minute=600, key_bytes=50_000_000)
     lab = Tenant("lab", None, may_list_models=False, may_register_keys=True, quota=quota)
     nobody = Tenant("nobody", frozenset(), may_list_models=False, may_register_keys=False)
     assert identities.tenants == {"clinic": clinic, "lab": lab, "nobody": nobody}
+    assert lab.may_use_private_columns
+    assert nobody.may_use_private_columns, "it is withdrawn, not granted"
     assert set(identities.subjects) == {"CN=gateway, of a kind", "URI=spiffe://example.org/clinic"}
     assert set(identities.subjects.values()) == {clinic}
     token = identities.tokens[DIGEST]
@@ -67,6 +76,7 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "models that are no list": ('[tenants.a]\nmodels = "*"', "tenant 'a': models is not an array"),
     "a model that is no name": ("[tenants.a]\nmodels = [3]", "models is not a string"),
     "a permission that is no bool": ('[tenants.a]\nlist_models = "no"', "list_models is not true or false"),
+    "private columns that are no bool": (TENANT + "private_columns = 0", "private_columns is not true or false"),
     "a quota that is none": (TENANT + "quota = 3", "quota is not a table"),
     "an unknown quota": (TENANT + "quota = { rows = 3 }", "not 'rows'"),
     "a quota of nothing": (TENANT + "quota = { key_bytes = 0 }", "key_bytes is not a number above 0"),

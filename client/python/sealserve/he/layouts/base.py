@@ -70,6 +70,8 @@ class Layout:
         default_rows_per_item: how many rows a stream puts into an item, unless its caller says;
             None for as many as the offer takes.
         seeded_by_default: whether uploads to other machines are seeded, unless the caller says.
+        withstands_malicious_clients: whether private weights stay hidden from clients that do not
+            keep to the protocol, too. To that end an item may hold fewer rows than fit.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Layout:
     private_parameter_sets: tuple[ParameterSet, ...] = ()
     default_rows_per_item: int | None = 1
     seeded_by_default: bool = False
+    withstands_malicious_clients: bool = False
 
     def __repr__(self) -> str:
         return f"<Layout {self.name}>"

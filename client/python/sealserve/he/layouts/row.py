@@ -11,6 +11,8 @@ equal to it only for r' = r, j' = j, i' = i. Nor does the negacyclic wrap: R C f
 degree of the product by N + f - 2, which wraps to f - 2 at most, below the first score.
 
 A row of more than N features is cut into blocks of N, one ciphertext each; the products are summed.
+
+An item may hold fewer rows than fit. Places do not depend on how many it holds.
 """
 
 from dataclasses import dataclass
@@ -31,16 +33,20 @@ class RowPacking:
         poly_modulus_degree: N.
         feature_count, score_count: the model's shape.
         classes: C, classes that share a polynomial of the reply.
+        max_rows: the most rows in an item, where fewer are allowed than fit; None for no bound.
     """
 
     poly_modulus_degree: int
     feature_count: int
     score_count: int
     classes: int
+    max_rows: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.classes <= self.poly_modulus_degree // self.window:
             raise ValueError(f"{self.classes} windows of {self.window} do not fit into {self.poly_modulus_degree}")
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ValueError(f"an item holds at least 1 row, not {self.max_rows}")
 
     @cached_property
     def window(self) -> int:
@@ -50,7 +56,8 @@ class RowPacking:
     @cached_property
     def rows(self) -> int:
         """R, rows in a full item."""
-        return self.poly_modulus_degree // (self.classes * self.window)
+        fitting = self.poly_modulus_degree // (self.classes * self.window)
+        return fitting if self.max_rows is None else min(fitting, self.max_rows)
 
     @cached_property
     def ciphertexts(self) -> int:
@@ -103,5 +110,6 @@ ROW = Layout(
     private_parameter_sets=parameter_sets("row", "4096-92", "8192-120", "8192-180"),
     default_rows_per_item=1,
     seeded_by_default=True,
+    withstands_malicious_clients=True,
 )
 """The least delay: one row, or a few."""

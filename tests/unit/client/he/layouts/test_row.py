@@ -1,5 +1,7 @@
 """The row packing: products of polynomials hold the scores where it says, whatever the shapes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,6 +88,25 @@ def test_an_example() -> None:
     assert packing.places(2, 2).tolist() == [[1, 3], [5, 7]]
     assert packing.places(2, 1).tolist() == [[1], [5]]
     assert [packing.classes_in(polynomial) for polynomial in range(2)] == [range(2), range(2, 3)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(packings(), st.data())
+def test_fewer_rows_than_fit_lie_where_they_would_lie_among_more(packing: RowPacking, data: st.DataObject) -> None:
+    most = data.draw(st.integers(1, packing.rows + 2), "most")
+    bounded = dataclasses.replace(packing, max_rows=most)
+    count = bounded.rows
+    assert count == min(most, packing.rows)
+    rows = 1 + np.arange(count * packing.feature_count).reshape(count, -1)
+    np.testing.assert_array_equal(bounded.pack_rows(rows), packing.pack_rows(rows))
+    np.testing.assert_array_equal(bounded.places(count, packing.classes), packing.places(count, packing.classes))
+    with pytest.raises(ValueError, match="shape"):
+        bounded.pack_rows(np.ones((count + 1, packing.feature_count), np.int64))
+
+
+def test_an_item_holds_at_least_one_row() -> None:
+    with pytest.raises(ValueError, match=r"^an item holds at least 1 row, not 0$"):
+        RowPacking(16, 2, 3, 2, max_rows=0)
 
 
 @pytest.mark.parametrize(("features", "classes"), [(5, 0), (5, -1), (5, 4), (16, 2), (17, 2), (9, 2)])

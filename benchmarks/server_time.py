@@ -1,0 +1,30 @@
+"""The server's time for an item, from its metrics: private replies tell it coarsely."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tests.support.metrics import scraped
+
+T = TypeVar("T")
+
+
+def with_server_seconds(metrics_address: str, layout: str, work: Callable[[], T]) -> tuple[T, float]:
+    """Do some work, and return what it returns with the server's mean time for an item meanwhile.
+
+    The time is that of checks and arithmetic, as ItemDone.server_seconds has it.
+
+    Args:
+        metrics_address: of the service.
+        layout: of the items that count.
+        work: asks the service, of one process and one model named "mnist", for such items.
+    """
+    seconds, items = _totals(metrics_address, layout)
+    done = work()
+    seconds_after, items_after = _totals(metrics_address, layout)
+    return done, (seconds_after - seconds) / (items_after - items)
+
+
+def _totals(metrics_address: str, layout: str) -> tuple[float, float]:
+    metrics, labels = scraped(f"http://{metrics_address}/metrics"), {"model": "mnist", "layout": layout}
+    seconds = sum(metrics("item_seconds_total", stage=stage, **labels) for stage in ("load", "arithmetic"))
+    return seconds, metrics("items_total", **labels)
