@@ -113,7 +113,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
                 if handler.request_streaming:
                     reply = handler.stream_unary(_messages(stream, decode, call), context)
                 else:
-                    reply = handler.unary_unary(decode(self._receive(stream, call, context)), context)
+                    reply = handler.unary_unary(decode(self._receive_request(stream, call, context)), context)
                 data: bytes = encode(reply)
                 call.sent_bytes = len(data)
                 if call.returns_id:
@@ -132,7 +132,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
         def replies(stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext) -> Any:
             if not handler.request_streaming:  # Watch of gRPC's health service
-                return handler.unary_stream(decode(self._receive(stream, call, context)), context)
+                return handler.unary_stream(decode(self._receive_request(stream, call, context)), context)
             # Our own streams bound their waits themselves. Those of gRPC's reflection would not
             # end.
             messages = _messages if method.startswith(_OWN_SERVICES) else self._timed_messages
@@ -191,10 +191,12 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         self, stream: Iterator[bytes], decode: Callable[[bytes], Any], call: CallRecord
     ) -> Iterator[Any]:
         """Yield the requests of a streaming call, each of which may take only so long to arrive."""
-        while (data := self._receive(stream, call)) is not None:
+        while (data := self._receive_request(stream, call)) is not None:
             yield decode(data)
 
-    def _receive(self, stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext | None = None) -> Any:
+    def _receive_request(
+        self, stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext | None = None
+    ) -> Any:
         """Return the next message of a call, in bytes. Meanwhile the call is waiting.
 
         Args:
