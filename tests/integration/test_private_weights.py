@@ -501,7 +501,7 @@ def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels
         Client(address, layout=layout, timeout_seconds=300.0) as client,
     ):
         scores = client.decision_function(images)
-    np.testing.assert_array_equal(scores, plan.model.scores(describe_model.model.grid.quantize(images)))
+    np.testing.assert_array_equal(scores, plan.model.scores(describe_model.model.grid.quantize(images).integers))
     expected = model.decision(images)
     assert np.abs(scores - expected).max() <= plan.score_error_bound + plan.input_rounding_error_bound
     equal = int((model.output.predict(scores) == model.output.predict(expected)).sum())

@@ -280,7 +280,7 @@ def test_closing_a_stream_early_ends_its_call_and_its_thread(digits_model: Digit
         assert next(results)
         with pytest.raises(QuotaExceededError, match="concurrent_calls"):
             impatient.predict(digits_model.X[:1])
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         assert not [thread for thread in threading.enumerate() if thread.name == "sealserve-reader"]
         assert len(client.predict(digits_model.X[:1])) == 1
 
