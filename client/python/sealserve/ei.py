@@ -226,7 +226,8 @@ class EIClient:
             model = self.model
             features = model.features(model.schema.rows(X))
             rows, is_refused = model.grid.admissible(features, clip=self._clip)
-            scores = [self.client.decrypt(self.score(self.client.encrypt(row))) for row in rows]
+            replies = [self.score(self.client.encrypt(row)) for row in rows]
+            scores = [self.client.decrypt(reply) for reply in replies]
             if self.model.output == model.output:
                 if is_refused.any():
                     raise refusal(model.grid, features, clip=self._clip)

@@ -21,6 +21,7 @@ from sealserve.errors import (
     ReplyError,
 )
 from sealserve.he.layouts import LAYOUTS
+from tests.support.hostile_service import described, reply_of
 from tests.support.serving import linear, served
 
 MODEL = served("line", linear([[1.0, 2.0, 3.0]])).model
@@ -118,6 +119,23 @@ def test_what_becomes_of_each_row_of_a_batch() -> None:
     assert [type(failing[index]) for index in range(3)] == [ReplyError, NotFiniteError, ReplyError]
     internal = InternalError("x")
     assert dict(predictions("predict", Result(batch, internal))) == dict.fromkeys(range(3), internal)
+
+
+@pytest.mark.parametrize("codec", [ROW, COLUMN], ids=["row", "column"])
+@pytest.mark.parametrize("outside", [0, 1, 2])
+def test_a_dummys_scores_are_not_checked_and_those_of_other_rows_are(codec: RowCodec, outside: int) -> None:
+    model = described(MODEL, layout=codec.offer.layout.name)
+    reader = RowCodec(model)
+    values = np.array([[1], [2], [3]])
+    values[outside] = model.offers[0].parameters.plain_modulus // 2
+    reply = reply_of(model, values)
+    for dummy in range(3):
+        scores, is_plausible = reader.read(3, reply, np.arange(3) == dummy)
+        assert is_plausible == (dummy == outside)
+        kept = np.arange(3) != outside
+        np.testing.assert_array_equal(scores[kept], values[kept] / model.offers[0].score_scale)
+    assert not reader.read(3, reply).is_plausible
+    assert reader.read(3, reply, np.ones(3, np.bool_)).is_plausible
 
 
 BAD: dict[str, tuple[Any, type[InputError]]] = {
