@@ -204,7 +204,9 @@ class RowCodec:
         is_outside = np.abs(distances) > self._radii
         if is_refused is not None:
             is_outside &= ~is_refused[:, None]
-        return Decrypted((self._centers + distances) / self.offer.score_scale, not is_outside.any())
+        with np.errstate(all="ignore"):  # no error and no warning may depend on a score
+            scores = (self._centers + distances) / self.offer.score_scale
+        return Decrypted(scores, not is_outside.any())
 
     def decrypt(self, row_count: int, reply: Sequence[EncryptedScores]) -> NDArray[np.float64]:
         """Decrypt the reply to an item of row_count rows: scores, float64 (row_count, score_count).

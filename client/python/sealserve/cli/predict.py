@@ -170,7 +170,12 @@ class PredictionRun:
             print(f"{file.first:,} of {len(self._rows):,} rows are written: continue with --resume", file=sys.stderr)
             raise
         file.save()
-        file.failed.raise_if_any(len(self._rows), "nothing was written")
+        is_answered = file.first == len(self._rows)
+        consequence = "nothing was written"
+        file.failed.raise_if_any(
+            len(self._rows),
+            consequence if is_answered else f"{consequence}; --resume asks again for those that the service failed",
+        )
         file.finish()
 
     def print_all(self) -> None:

@@ -137,7 +137,8 @@ class InputGrid:
             block = slice(first, first + rows_a_block)
             features, refused = self.admissible(rows[block], clip=clip)
             is_refused[block] = refused
-            np.rint((features - self.minimum) / self.step, out=integers[block], casting="unsafe")
+            with np.errstate(under="ignore"):  # whatever the caller has set for tiny numbers
+                np.rint((features - self.minimum) / self.step, out=integers[block], casting="unsafe")
         return Quantized(integers, is_refused)
 
     def admissible_integers(self, rows: NDArray[np.integer[Any]]) -> Quantized:
