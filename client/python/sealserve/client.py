@@ -273,7 +273,8 @@ class Client:
             What iterating over `rows` raises, after the results of the rows before.
 
         The service can see when the caller takes results, if it takes them slowly, and when it
-        leaves the stream: let neither depend on results.
+        leaves the stream: let neither depend on results. A `for` loop that ends early closes the
+        stream. A caller that keeps the stream closes it by itself (`contextlib.closing`).
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         batcher, model = self._run(self._session.start_stream(method, rows_per_item), seconds)

@@ -135,9 +135,10 @@ class RowCodec:
         self._packing = packing_of(model, self.offer)
         if _seal.fresh_parms_id(_seal.context(parameters)) != self.offer.parms_id:
             raise ParameterError(f"model {model.name!r}: parms_id is not that of the published parameters")
-        self._centers = np.array(self.offer.score_centers, np.int64)
-        self._center_residues = self._centers % parameters.plain_modulus
-        self._radii = np.array(self.offer.score_radii, np.int64)
+        radii = np.array(self.offer.score_radii, np.int64)
+        self._lowest = np.array(self.offer.score_centers, np.int64) - radii
+        self._lowest_residues = self._lowest % parameters.plain_modulus
+        self._spans = 2 * radii
         exported = self.secret_key.export(TOKEN)
         make = EncryptorFactory(SeededEncryptor if seeded else Encryptor, parameters, exported)
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
@@ -198,14 +199,13 @@ class RowCodec:
                 raise ReplyError
             decrypted = self._decryptor.decrypt(pair.c0, pair.c1, places)
             residues[:, classes] = decrypted.reshape(row_count, -1)
-        t = self.offer.parameters.plain_modulus
-        # Distances from the centres, in -t/2 .. t/2; t < 2^60, so that int64 holds them.
-        distances = (residues - self._center_residues + t // 2) % t - t // 2
-        is_outside = np.abs(distances) > self._radii
+        # Distances from the lowest scores, in 0 .. t - 1; t < 2^60, so that int64 holds them.
+        distances = (residues - self._lowest_residues) % self.offer.parameters.plain_modulus
+        is_outside = distances > self._spans
         if is_refused is not None:
             is_outside &= ~is_refused[:, None]
         with np.errstate(all="ignore"):  # no error and no warning may depend on a score
-            scores = (self._centers + distances) / self.offer.score_scale
+            scores = (self._lowest + distances) / self.offer.score_scale
         return Decrypted(scores, not is_outside.any())
 
     def decrypt(self, row_count: int, reply: Sequence[EncryptedScores]) -> NDArray[np.float64]:

@@ -119,7 +119,8 @@ class InputGrid:
         """
         bounded = np.fmax(rows, self.minimum)  # of a NaN and a number, it returns the number
         np.fmin(bounded, self.maximum, out=bounded)
-        is_refused: NDArray[np.bool_] = np.any(~np.isfinite(rows) if clip else bounded != rows, axis=1)
+        is_at_fault = ~np.isfinite(rows) if clip else bounded != rows
+        is_refused: NDArray[np.bool_] = np.logical_or.reduce(is_at_fault, axis=1)
         return np.where(is_refused[:, None], self.dummy, bounded), is_refused
 
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> Quantized:
