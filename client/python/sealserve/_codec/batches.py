@@ -214,5 +214,6 @@ def predictions(method: PredictionMethod, result: Result) -> Iterator[tuple[int,
     if isinstance(outcome, SealserveError) or not outcome.is_plausible:
         yield from errors.items()
     else:
-        values = getattr(batch.codec.model.output, method)(outcome.scores)
+        with np.errstate(all="ignore"):  # no score may end the stream, whatever the caller has set
+            values = getattr(batch.codec.model.output, method)(outcome.scores)
         yield from ((index, errors.get(index, value)) for index, value in enumerate(values, batch.first_index))

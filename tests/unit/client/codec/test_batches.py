@@ -1,7 +1,9 @@
 """Rows of any origin in batches: every row in one of them, in order, refused ones as dummies."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from sealserve.errors import (
     ReplyError,
 )
 from sealserve.he.layouts import LAYOUTS
+from sealserve.protocol.output import Link, Output, Task
 from tests.support.hostile_service import described, reply_of
 from tests.support.serving import linear, served
 
@@ -119,6 +122,26 @@ def test_what_becomes_of_each_row_of_a_batch() -> None:
     assert [type(failing[index]) for index in range(3)] == [ReplyError, NotFiniteError, ReplyError]
     internal = InternalError("x")
     assert dict(predictions("predict", Result(batch, internal))) == dict.fromkeys(range(3), internal)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("handling", ["warn", "raise"])
+def test_no_score_ends_a_stream(handling: Any) -> None:
+    """A hostile description has a scale that makes scores overflow."""
+    ((batch,)) = gathered(grid(1))
+    model = described(MODEL, layout="row")
+    tiny = dataclasses.replace(model, offers=(dataclasses.replace(model.offers[0], score_scale=1e-307),))
+    codec = RowCodec(tiny)
+    with np.errstate(all=handling):
+        scores, is_plausible = codec.read(1, reply_of(tiny, np.array([[10**6]])))
+        assert is_plausible
+        assert np.isinf(scores).all()
+        softmax = Output(Task.CLASSIFICATION, 3, ("a", "b", "c"), Link.SOFTMAX)
+        codec_of_labels: Any = SimpleNamespace(model=SimpleNamespace(output=softmax))
+        labelled = dataclasses.replace(batch, codec=codec_of_labels)
+        result = Result(labelled, Decrypted(np.array([[np.inf, 0.0, 1.0]]), True))
+        ((index, _),) = predictions("predict_proba", result)
+        assert index == 0
 
 
 @pytest.mark.parametrize("codec", [ROW, COLUMN], ids=["row", "column"])
