@@ -307,7 +307,7 @@ def readers() -> list[str]:
 
 
 def has_ended(service: HostileService) -> bool:
-    return not {("cancelled",), ("half-closed",)}.isdisjoint(service.trace)
+    return bool(service.sent) and all(sent.has_ended.is_set() for sent in service.sent)
 
 
 @pytest.mark.usefixtures("_no_collector")

@@ -134,7 +134,7 @@ class HostileService:
                     )
                 self.trace.append(("answered",))
                 yield end.SerializeToString()
-        except grpc.RpcError:
+        except (grpc.RpcError, GeneratorExit):  # while a message is awaited, or while one is sent
             self.trace.append(("cancelled",))
             raise
         self.trace.append(("half-closed",))

@@ -75,8 +75,9 @@ class Result(NamedTuple):
         if isinstance(outcome, SealserveError):
             return dict.fromkeys(indices, outcome)
         errors: dict[int, SealserveError] = {} if outcome.is_plausible else dict.fromkeys(indices, ReplyError())
-        for position in np.flatnonzero(batch.is_refused).tolist():
-            errors[indices[position]] = batch.codec.refusal(batch.rows[position : position + 1])
+        if np.count_nonzero(batch.is_refused):
+            for position in np.flatnonzero(batch.is_refused).tolist():
+                errors[indices[position]] = batch.codec.refusal(batch.rows[position : position + 1])
         return errors
 
 

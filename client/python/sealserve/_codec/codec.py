@@ -206,7 +206,7 @@ class RowCodec:
             is_outside &= ~is_refused[:, None]
         with np.errstate(all="ignore"):  # no error and no warning may depend on a score
             scores = (self._lowest + distances) / self.offer.score_scale
-        return Decrypted(scores, not is_outside.any())
+        return Decrypted(scores, not np.count_nonzero(is_outside))  # faster than any()
 
     def decrypt(self, row_count: int, reply: Sequence[EncryptedScores]) -> NDArray[np.float64]:
         """Decrypt the reply to an item of row_count rows: scores, float64 (row_count, score_count).

@@ -277,7 +277,8 @@ class Session:
             if item.fits_a_message:
                 response = yield Call("predict_serialized", item.request())
                 decrypted = codec.read(row_count, scores_from_proto(response.scores), quantized.is_refused)
-                if decrypted.is_plausible and not quantized.is_refused.any():  # nothing more is sent in any case
+                # Nothing more is sent in any case.
+                if decrypted.is_plausible and not np.count_nonzero(quantized.is_refused):
                     return _ScoredRows(Scored(codec.model.output, decrypted.scores), {})
                 results = [Result(Batch(0, rows, codec, *quantized), decrypted)]
                 return self.join_scores(rows, results, errors)
