@@ -177,9 +177,38 @@ def test_ciphertexts_of_other_keys_are_answered_with_noise(service: Service, ei_
     ],
     ids=["a feature missing", "NaN", "out of range", "text"],
 )
-def test_bad_rows_never_leave_the_client(client: EIClient, row: object, error: type[InputError]) -> None:
+def test_bad_rows_have_their_error(client: EIClient, row: object, error: type[InputError]) -> None:
     with pytest.raises(error):
         client.predict([row])
+
+
+@pytest.mark.parametrize("value", [1.01, np.nan])
+def test_a_refused_row_is_sent_as_a_dummy(
+    client: EIClient, digits_model: Digits, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service must not learn, from what is sent, whether its range refuses a row."""
+    sent, encrypted = list[int](), list[list[float]]()
+    score, encrypt = client.score, client.client.encrypt
+
+    def recorded_score(ciphertexts: list[str]) -> list[str]:
+        sent.append(len(ciphertexts))
+        return score(ciphertexts)
+
+    def recorded_encrypt(row: list[float]) -> list[str]:
+        encrypted.append(list(row))
+        ciphertexts: list[str] = encrypt(row)
+        return ciphertexts
+
+    monkeypatch.setattr(client, "score", recorded_score)
+    monkeypatch.setattr(client.client, "encrypt", recorded_encrypt)
+    rows = digits_model.X[:2].copy()
+    client.predict(rows)
+    rows[0, 5] = value
+    with pytest.raises(InputError, match=r"^row 0, feature 5 is"):
+        client.predict(rows)
+    assert sent[:2] == sent[2:]
+    assert encrypted[2] == [0.0] * 64, "the grid's minimum"
+    assert encrypted[3] == encrypted[1]
 
 
 def test_rows_out_of_range_are_clipped_when_asked(service: Service, ei_user: EIUser, digits_model: Digits) -> None:

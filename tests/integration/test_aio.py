@@ -75,6 +75,15 @@ def test_no_rows_and_refused_rows(digits_server: str) -> None:
         assert await collected(client.stream([])) == {}
         with pytest.raises(OutOfRangeError):
             await client.predict(np.full((1, 64), 2.0))
+        rows = np.zeros((3, 64))
+        rows[1, 1] = 2.0
+        for method in (client.predict, client.decision_function, client.predict_proba, client.scored):
+            results = await method(rows, errors="return")
+            assert [isinstance(result, OutOfRangeError) for result in results] == [False, True, False]
+        item = await client.encrypt(rows)
+        reply = await client.send(item)
+        with pytest.raises(OutOfRangeError, match="row 1, feature 1"):
+            await client.decrypt(reply)
         with pytest.raises(InputError):
             await anext(client.stream([], rows_per_item=0))
 

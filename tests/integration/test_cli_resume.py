@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sealserve.cli.main import main
 from sealserve.cli.predictions_file import PredictionsFile
 from sealserve.client import Client
-from sealserve.errors import InputError, UnavailableError
+from sealserve.errors import InputError, InternalError, OutOfRangeError, ReplyError, UnavailableError
 from sealserve.he.layouts import LAYOUTS
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.support.digits import Digits
@@ -160,6 +160,48 @@ def test_rows_that_came_ahead_may_come_again(tmp_path: Path) -> None:
     file.finish()
     assert np.load(path).tolist() == [[index, 0.5] for index in range(5)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.npy"]
+
+
+def test_a_failed_row_is_answered_unless_the_service_failed_it(tmp_path: Path) -> None:
+    path, like = tmp_path / "out.npy", np.zeros(1)
+    file = PredictionsFile(path, like, 20, ORIGIN, resume=False)
+    for index in range(10):
+        file.put(index, OutOfRangeError(f"bad {index}") if index % 2 else float(index))
+    file.put(10, ReplyError())
+    file.put(11, InternalError("x"))
+    file.put(12, OutOfRangeError("bad 12"))
+    file.save()
+    assert (file.first, file.failed.count) == (11, 8)
+    with pytest.raises(InputError, match="8 of 20 rows failed; the end"):
+        file.failed.raise_if_any(20, "the end")
+
+    file = PredictionsFile(path, like, 20, ORIGIN, resume=True)
+    assert (file.first, file.failed.count) == (11, 6), "those before the first row without an answer"
+    assert file.failed.first == [(index, f"bad {index}") for index in (1, 3, 5, 7, 9)]
+    for index in range(11, 19):
+        file.put(index, OutOfRangeError("bad") if index == 13 else float(index))
+    file.save()
+    file = PredictionsFile(path, like, 20, ORIGIN, resume=True)
+    assert (file.first, file.failed.count) == (19, 7), "counted once, in whichever run"
+    assert np.load(tmp_path / ".out.npy.partial")[14:19].tolist() == [14.0, 15.0, 16.0, 17.0, 18.0]
+
+
+def test_a_run_with_failed_rows_is_not_continued_with_other_clipping(
+    digits_server: str, digits_model: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = digits_model.X[:5].copy()
+    rows[3, 3] = 2.0
+    np.save(tmp_path / "rows.npy", rows)
+    run = Run(digits_server, tmp_path, ".npy")
+    assert run() == 1
+    assert run("--resume", "--clip") == 1
+    assert "the clipping changed; start again without --resume" in capsys.readouterr().err
+    assert run("--resume") == 1
+    shown = capsys.readouterr().err
+    assert "row 3: feature 3 is outside" in shown
+    assert "1 of 5 rows failed; nothing was written" in shown
+    assert run("--clip") == 0
+    assert run.scores.shape == (5, 10)
 
 
 def test_no_rows_at_all(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_slow_server_slows_the_source(digits_model: Digits, layout: Any) -> No
         gate.opened.set()
         first.join(HANG_SECONDS)
         assert next(results)[0] < source.taken
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         eventually(lambda: gauges(telemetry) == (0, 0))
 
 
@@ -207,7 +207,7 @@ def test_a_slow_caller_slows_everything(digits_model: Digits, connections: int) 
         indices = {next(results)[0] for _ in range(300)}
         assert len(indices) == 300
         assert source.taken > taken
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         eventually(lambda: gauges(telemetry) == (0, 0))
 
 
@@ -236,7 +236,7 @@ def test_replies_come_as_items_finish(digits_model: Digits) -> None:
     """Long before the source's end."""
     with service(digits_model, with_limits()) as (address, _), Client(address, timeout_seconds=HANG_SECONDS) as client:
         source = Source(digits_model.X)
-        with closing(client.stream(source)) as results:  # type: ignore[type-var]
+        with closing(client.stream(source)) as results:
             assert next(results)
             assert source.taken < 1000
 
@@ -259,7 +259,7 @@ def test_a_stream_that_is_closed_lets_go_of_its_items(digits_model: Digits) -> N
         assert gauges(telemetry)[0] == 3
         gate.opened.set()
         first.join(HANG_SECONDS)
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         eventually(lambda: gauges(telemetry) == (0, 0))
     assert not [thread for thread in threading.enumerate() if thread.name == "sealserve-reader"]
 
@@ -295,7 +295,7 @@ def test_cancellation_frees_the_work_within_100_ms(digits_model: Digits, layout:
             assert next(results)
             eventually(lambda: gauges(telemetry)[0] > 0)
             start = time.monotonic()
-            results.close()  # type: ignore[attr-defined]
+            results.close()
             eventually(lambda: gauges(telemetry) == (0, 0))
             seconds.append(time.monotonic() - start)
     assert sorted(seconds)[5] < 0.1, seconds

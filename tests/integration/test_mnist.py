@@ -55,7 +55,7 @@ def test_all_images_in_columns() -> None:
     grid = input_grid(model, input_range=(0.0, 1.0))
     plan = plan_column(model.weights, model.intercept, grid)
     assert plan.weight_bits == 14
-    integers = grid.quantize(images) @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)
+    integers = grid.quantize(images).integers @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)
     registry = ModelRegistry([prepare_model("mnist", model, grid, LIMITS)])
     with (
         running_server(registry) as address,

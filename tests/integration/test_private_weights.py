@@ -272,7 +272,7 @@ def test_a_tenant_from_whom_private_columns_are_withdrawn(digits_model: Digits, 
             # Its own configuration has no such offer, and that of others is not its own.
             request, (_, offer) = stranger.request(digits_model.X[:1]), trusted.codec.model.offers
             name = offer.parameters.parameter_set.name
-            asked = trusted.codec.encrypt(trusted.codec.quantize(digits_model.X[:1])).header_message
+            asked = trusted.codec.encrypt(trusted.codec.quantize(digits_model.X[:1]).integers).header_message
             asked = type(asked).FromString(asked.SerializeToString())
             current = request.header.config_id
             assert_refused(stranger, Request(header=asked), StaleConfigError(current))
@@ -559,7 +559,7 @@ def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels
         Client(address, layout=layout, timeout_seconds=300.0) as client,
     ):
         scores = client.decision_function(images)
-    np.testing.assert_array_equal(scores, plan.model.scores(describe_model.model.grid.quantize(images)))
+    np.testing.assert_array_equal(scores, plan.model.scores(describe_model.model.grid.quantize(images).integers))
     expected = model.decision(images)
     assert np.abs(scores - expected).max() <= plan.score_error_bound + plan.input_rounding_error_bound
     equal = int((model.output.predict(scores) == model.output.predict(expected)).sum())

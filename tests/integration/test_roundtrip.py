@@ -18,6 +18,7 @@ from sealserve.errors import (
     FeatureNameError,
     InputError,
     NoSuchMethodError,
+    NotFiniteError,
     OutOfRangeError,
     QuotaExceededError,
 )
@@ -240,6 +241,35 @@ def test_a_bad_row_is_an_error_as_a_value_and_its_neighbours_succeed(
         assert isinstance(result, InputError) if index in bad else result == expected[index]
 
 
+@pytest.mark.parametrize("count", [2, 3, 200])
+@pytest.mark.parametrize("layout", ["row", "column"])
+def test_errors_are_raised_with_all_rows_or_returned_in_their_places(
+    digits_server: str, digits_model: Digits, layout: str, count: int
+) -> None:
+    rows, estimator = digits_model.X[:count].copy(), digits_model.estimator
+    bad: dict[int, type[InputError]] = {0: OutOfRangeError, count - 1: NotFiniteError}
+    rows[0, 5], rows[-1, 7] = -0.5, np.inf
+    inside = np.clip(np.nan_to_num(rows, posinf=0.0), 0, 1)
+    with Client(digits_server, layout=layout, timeout_seconds=HANG_SECONDS) as client:
+        for method in (client.predict, client.decision_function, client.predict_proba, client.scored):
+            with pytest.raises(NotFiniteError, match=rf"^row 0, feature 5 is .*; row {count - 1}, feature 7 is NaN"):
+                method(rows)
+            results = method(rows, errors="return")
+            assert isinstance(results, list)
+            assert {i: type(result) for i, result in enumerate(results) if isinstance(result, InputError)} == bad
+            assert not any("row" in str(results[index]) for index in bad), "its place says which row it is"
+        labels = client.predict(rows, errors="return")
+        scores = client.decision_function(rows, errors="return")
+        scored = client.scored(rows, errors="return")
+        assert len(labels) == len(scores) == len(scored) == count
+        for index in set(range(count)) - set(bad):
+            assert labels[index] == estimator.predict(inside[index : index + 1])[0]
+            assert np.abs(scores[index] - digits_model.scores[index]).max() < 0.01
+            assert scored[index].predictions.tolist() == [labels[index]]
+            np.testing.assert_array_equal(scored[index].scores[0], scores[index])
+        assert client.predict(np.empty((0, 64)), errors="return") == []
+
+
 def test_a_result_arrives_while_the_source_waits(client: Client, digits_model: Digits) -> None:
     arrived = threading.Semaphore(0)
 
@@ -280,7 +310,7 @@ def test_closing_a_stream_early_ends_its_call_and_its_thread(digits_model: Digit
         assert next(results)
         with pytest.raises(QuotaExceededError, match="concurrent_calls"):
             impatient.predict(digits_model.X[:1])
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         assert not [thread for thread in threading.enumerate() if thread.name == "sealserve-reader"]
         assert len(client.predict(digits_model.X[:1])) == 1
 

@@ -15,7 +15,7 @@ from sealserve.client import Client, EncryptedItem
 from sealserve.errors import (
     InputError,
     KeyNotFoundError,
-    OutOfRangeError,
+    NotFiniteError,
     ParameterError,
     ReplyError,
     StaleConfigError,
@@ -176,16 +176,38 @@ def test_rows_on_the_grid(client: Client, digits_model: Digits) -> None:
 BAD_QUANTIZED: dict[str, Any] = {
     "floats": np.zeros((1, 64)),
     "too narrow": np.zeros((1, 63), np.int64),
-    "negative": np.full((1, 64), -1),
-    "beyond the grid": np.full((1, 64), 17),
     "none": np.zeros((0, 64), np.int64),
 }
 
 
 @pytest.mark.parametrize("what", BAD_QUANTIZED)
-def test_rows_that_are_not_on_the_grid(client: Client, what: str) -> None:
+def test_quantized_rows_that_are_none(client: Client, what: str) -> None:
     with pytest.raises(InputError):
         client.encrypt_quantized(BAD_QUANTIZED[what])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int8])
+@pytest.mark.parametrize("value", [-1, 17, 127])
+def test_rows_that_are_not_on_the_grid_are_dummies(client: Client, dtype: type[np.integer[Any]], value: int) -> None:
+    rows = np.full((3, 64), 16, dtype)
+    rows[1, 5] = np.array(value).astype(dtype)
+    item = client.encrypt_quantized(rows)
+    assert item.refused is not None
+    assert item.refused.places.tolist() == [False, True, False]
+    reply = client.send(item)
+    with pytest.raises(InputError, match="row 1: quantized rows must be within"):
+        client.decrypt(reply)
+    rows[1, 5] = 16
+    assert client.decrypt(client.send(client.encrypt_quantized(rows))).scores.shape == (3, 10)
+
+
+def test_rows_out_of_range_are_dummies(client: Client, digits_model: Digits) -> None:
+    rows = digits_model.X[:3].copy()
+    rows[1, 3], rows[2, 4] = 2.0, np.nan
+    for keep in (False, True):
+        reply = client.send(client.encrypt(rows, keep=keep))
+        with pytest.raises(NotFiniteError, match=r"row 1, feature 3 is outside .*; row 2, feature 4 is NaN"):
+            client.decrypt(reply)
 
 
 def test_rows_that_no_item_holds(digits_server: str, digits_model: Digits) -> None:
@@ -195,8 +217,6 @@ def test_rows_that_no_item_holds(digits_server: str, digits_model: Digits) -> No
         for count in (0, capacity + 1):
             with pytest.raises(InputError, match=f"an item holds 1 to {capacity} rows, not {count}"):
                 client.encrypt(digits_model.X[:count])
-        with pytest.raises(OutOfRangeError):
-            client.encrypt(np.full((1, 64), 2.0))
 
 
 def test_an_item_that_is_longer_than_a_message() -> None:

@@ -61,7 +61,7 @@ class RawClient:
 
     def request(self, rows: NDArray[np.float64]) -> Request:
         """A good item, for Predict."""
-        item = self.codec.encrypt(self.codec.quantize(np.atleast_2d(rows)))
+        item = self.codec.encrypt(self.codec.quantize(np.atleast_2d(rows)).integers)
         return Request(header=item.header_message, ciphertexts=item.ciphertexts)
 
     def item(self, item_id: int, rows: NDArray[np.float64]) -> Message:
@@ -71,7 +71,7 @@ class RawClient:
 
     def messages(self, item_id: int, rows: NDArray[np.float64]) -> list[Message]:
         """A good item, for StreamPredict, in as many messages as the SDK makes of it."""
-        item = self.codec.encrypt(self.codec.quantize(np.atleast_2d(rows)))
+        item = self.codec.encrypt(self.codec.quantize(np.atleast_2d(rows)).integers)
         return list(item_messages(item_id, item))
 
     def predict(self, request: Request) -> NDArray[np.float64]:

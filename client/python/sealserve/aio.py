@@ -11,12 +11,13 @@ the loop. The warnings of `sealserve.client` about secret keys and scores apply 
 """
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
-from sealserve._codec.session import Session
+from sealserve._codec.session import ErrorMode, Session
 from sealserve._rpc.calls import send_item_async
 from sealserve._rpc.channel import open_aio_channel, token_metadata
 from sealserve._rpc.connections import Connections, call_async
@@ -126,41 +127,91 @@ class AsyncClient:
             for model in models:
                 yield model
 
-    async def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
+    @overload
+    async def predict(
+        self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[Any]: ...
+
+    @overload
+    async def predict(
+        self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None
+    ) -> list[Any]: ...
+
+    async def predict(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[Any] | list[Any]:
         """Predict labels, or a regressor's targets.
 
         Args:
             X: rows (rows, column_count): an array, sequence or DataFrame.
+            errors: "raise" an error if a row has no prediction. Or "return" a list, which has for
+                each row its prediction or, as a value, its error: that the row is refused, that a
+                reply fails a check, or what the service says of the row's item.
             timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
-            InputError: a row is refused. Nothing was sent.
+            InputError: rows are refused. The text names them. Values that are not finite or out of
+                range are refused after the answer: until then admissible rows travel in their
+                place, so that the service learns nothing from a refusal.
+            NotFiniteError, OutOfRangeError: InputErrors, if the values are the reason. If there are
+                both reasons, it is a NotFiniteError, whose text says which row has which.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
-        return (await self.scored(X, timeout_seconds=timeout_seconds)).predictions
+        return await self._run(self._session.predict("predict", X, errors), timeout_seconds)
 
-    async def decision_function(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
+    @overload
+    async def decision_function(
+        self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64]: ...
+
+    @overload
+    async def decision_function(
+        self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None
+    ) -> list[Any]: ...
+
+    async def decision_function(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64] | list[Any]:
         """Score rows: (rows,) for two classes or one target, else (rows, score_count).
 
         Raises what predict raises.
         """
-        output, scores = await self.scored(X, timeout_seconds=timeout_seconds)
-        return output.decision_function(scores)
+        return await self._run(self._session.predict("decision_function", X, errors), timeout_seconds)
 
-    async def predict_proba(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
+    @overload
+    async def predict_proba(
+        self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64]: ...
+
+    @overload
+    async def predict_proba(
+        self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None
+    ) -> list[Any]: ...
+
+    async def predict_proba(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64] | list[Any]:
         """Predict probabilities (rows, classes), where the model's estimator has them.
 
         Raises:
             NoSuchMethodError: the estimator has no probabilities.
             What predict raises.
         """
-        (await self.model()).output.check_probabilities()
-        output, scores = await self.scored(X, timeout_seconds=timeout_seconds)
-        return output.predict_proba(scores)
+        return await self._run(self._session.predict("predict_proba", X, errors), timeout_seconds)
 
-    async def scored(self, X: Any, *, timeout_seconds: float | None = None) -> Scored:
+    @overload
+    async def scored(
+        self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None
+    ) -> Scored: ...
+
+    @overload
+    async def scored(self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None) -> list[Any]: ...
+
+    async def scored(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> Scored | list[Any]:
         """Score rows once: predictions, scores and probabilities together. See `Client.scored`."""
-        return await self._run(self._session.score(X), timeout_seconds)
+        return await self._run(self._session.scored(X, errors), timeout_seconds)
 
     async def stream(
         self,
@@ -207,7 +258,7 @@ class AsyncClient:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         requests = await asyncio.to_thread(lambda: tuple(item_requests(item)))
         with self._connections.use(connection) as methods:
-            return await send_item_async(
+            reply = await send_item_async(
                 methods,
                 requests,
                 seconds,
@@ -216,6 +267,7 @@ class AsyncClient:
                 max_piece_bytes=item.max_piece_bytes,
                 in_one_message=item.fits_a_message,
             )
+        return dataclasses.replace(reply, refused=item.refused)
 
     async def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item of this client: see `Client.decrypt`."""
@@ -240,10 +292,9 @@ class AsyncClient:
             answer = error = None
             try:
                 if isinstance(action, ScoreBatches):
-                    scoring = self._score_batches(_each(action.batches), action.model, seconds)
-                    results = [result async for result in scoring]
+                    async with aclosing(self._score_batches(_each(action.batches), action.model, seconds)) as results:
+                        answer = [result async for result in results]
                     deadline = time.monotonic() + seconds
-                    answer = self._session.join_scores(results)
                 else:
                     answer = await self._answer(action, max(0.0, deadline - time.monotonic()))
             except SealserveError as failure:

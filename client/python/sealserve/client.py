@@ -8,12 +8,14 @@ Features are encrypted and scores decrypted on this machine, with a secret key t
 Do not send scores, errors or decisions to retry back to the service's operator: see SECURITY.md.
 """
 
+import dataclasses
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
-from sealserve._codec.session import Session
+from sealserve._codec.session import ErrorMode, Session
 from sealserve._rpc.calls import send_item
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.connections import Connections, call
@@ -161,48 +163,95 @@ class Client:
             listing.spend(time.monotonic() - began)
             yield from models
 
-    def predict(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[Any]:
+    @overload
+    def predict(
+        self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def predict(self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None) -> list[Any]: ...
+
+    def predict(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[Any] | list[Any]:
         """Predict labels, or a regressor's targets.
 
         Args:
             X: rows (rows, column_count): an array, sequence or DataFrame.
+            errors: "raise" an error if a row has no prediction. Or "return" a list, which has for
+                each row its prediction or, as a value, its error: that the row is refused, that a
+                reply fails a check, or what the service says of the row's item.
             timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
-            InputError: a row is refused. Nothing was sent.
+            InputError: rows are refused. The text names them. Values that are not finite or out of
+                range are refused after the answer: until then admissible rows travel in their
+                place, so that the service learns nothing from a refusal.
+            NotFiniteError, OutOfRangeError: InputErrors, if the values are the reason. If there are
+                both reasons, it is a NotFiniteError, whose text says which row has which.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
-        return self._run(self._session.score(X), timeout_seconds).predictions
+        return self._run(self._session.predict("predict", X, errors), timeout_seconds)
 
-    def decision_function(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
+    @overload
+    def decision_function(
+        self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64]: ...
+
+    @overload
+    def decision_function(
+        self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None
+    ) -> list[Any]: ...
+
+    def decision_function(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64] | list[Any]:
         """Score rows: (rows,) for two classes or one target, else (rows, score_count).
 
         Raises what predict raises.
         """
-        output, scores = self._run(self._session.score(X), timeout_seconds)
-        return output.decision_function(scores)
+        return self._run(self._session.predict("decision_function", X, errors), timeout_seconds)
 
-    def predict_proba(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
+    @overload
+    def predict_proba(
+        self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64]: ...
+
+    @overload
+    def predict_proba(
+        self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None
+    ) -> list[Any]: ...
+
+    def predict_proba(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> NDArray[np.float64] | list[Any]:
         """Predict probabilities (rows, classes), where the model's estimator has them.
 
         Raises:
             NoSuchMethodError: the estimator has no probabilities.
             What predict raises.
         """
-        self.model.output.check_probabilities()
-        output, scores = self._run(self._session.score(X), timeout_seconds)
-        return output.predict_proba(scores)
+        return self._run(self._session.predict("predict_proba", X, errors), timeout_seconds)
 
-    def scored(self, X: Any, *, timeout_seconds: float | None = None) -> Scored:
+    @overload
+    def scored(self, X: Any, *, errors: Literal["raise"] = "raise", timeout_seconds: float | None = None) -> Scored: ...
+
+    @overload
+    def scored(self, X: Any, *, errors: Literal["return"], timeout_seconds: float | None = None) -> list[Any]: ...
+
+    def scored(
+        self, X: Any, *, errors: ErrorMode = "raise", timeout_seconds: float | None = None
+    ) -> Scored | list[Any]:
         """Score rows once, and return predictions, scores and probabilities together.
 
         Raises what predict raises.
 
         Returns:
             `predictions`, as of predict; `scores`, float64 (rows, score_count); `probabilities`, as
-            of predict_proba, or None where the model has none.
+            of predict_proba, or None where the model has none. If errors are returned, there is one
+            such result for each row, of one row, or its error.
         """
-        return self._run(self._session.score(X), timeout_seconds)
+        return self._run(self._session.scored(X, errors), timeout_seconds)
 
     def stream(
         self,
@@ -211,7 +260,7 @@ class Client:
         method: PredictionMethod = "predict",
         rows_per_item: int | None = None,
         timeout_seconds: float | None = None,
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         """Predict rows as they come from an iterable, which may be endless or larger than memory.
 
         The client resumes a stream that breaks. It sends rows without a result again, on another
@@ -229,18 +278,23 @@ class Client:
 
         Yields:
             (index, result), in the order in which rows finish. The result is an error, as a value,
-            if the row is refused or its item has failed for good.
+            if the row is refused, its reply fails a check or its item has failed for good.
 
         Raises:
             TransportError, QuotaExceededError, DrainingError, KeyStoreUnavailableError: there was
                 no progress for timeout_seconds.
             SealserveError: the service refuses the client, or answers wrongly.
             What iterating over `rows` raises, after the results of the rows before.
+
+        The service can see when the caller takes results, if it takes them slowly, and when it
+        leaves the stream: let neither depend on results. A `for` loop that ends early closes the
+        stream. A caller that keeps the stream closes it by itself (`contextlib.closing`).
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         batcher, model = self._run(self._session.start_stream(method, rows_per_item), seconds)
-        for result in self._score_batches(batcher.batches(rows), model, seconds):
-            yield from predictions(method, result)
+        with closing(self._score_batches(batcher.batches(rows), model, seconds)) as results:
+            for result in results:
+                yield from predictions(method, result)
 
     # Single items: encryption, sending and decryption apart
 
@@ -263,8 +317,10 @@ class Client:
             keep: encrypt now, and send the same ciphertexts each time. By default each `send`
                 encrypts the rows anew.
 
+        A row that is not finite or out of range becomes a dummy of the item. `decrypt` says so.
+
         Raises:
-            InputError: a row is refused, or there are too many for an item.
+            InputError: the rows do not fit the model's columns, or there are too many for an item.
             SealserveError: the client does not know the model yet, and cannot get it.
         """
         return self._run(self._session.encrypt(X, keep=keep))
@@ -274,7 +330,7 @@ class Client:
 
         Args:
             rows: int64 (1..rows_per_item, feature_count), each feature within
-                0..`model.grid.levels`.
+                0..`model.grid.levels`. A row beyond them becomes a dummy.
             keep: encrypt now, and send the same ciphertexts each time.
         """
         return self._run(self._session.encrypt_quantized(rows, keep=keep))
@@ -295,7 +351,7 @@ class Client:
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         with self._connections.use(connection) as methods:
-            return send_item(
+            reply = send_item(
                 methods,
                 item_requests(item),
                 seconds,
@@ -304,11 +360,13 @@ class Client:
                 max_piece_bytes=item.max_piece_bytes,
                 in_one_message=item.fits_a_message,
             )
+        return dataclasses.replace(reply, refused=item.refused)
 
     def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item of this client.
 
         Raises:
+            InputError: rows of the item were refused. The text names them.
             ReplyError: the reply fails a check, or is to an item of another client. Nothing of it
                 is kept.
             StaleConfigError: the model has changed since the item was encrypted.
@@ -340,9 +398,9 @@ class Client:
                     unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds_left
                     answer = call(self._connections, action.method, action.request, seconds_left, unanswered)
                 elif isinstance(action, ScoreBatches):
-                    results = list(self._score_batches(iter(action.batches), action.model, seconds))
+                    with closing(self._score_batches(iter(action.batches), action.model, seconds)) as results:
+                        answer = list(results)
                     deadline = time.monotonic() + seconds
-                    answer = self._session.join_scores(results)
                 else:
                     answer = self._run_exclusively(action, deadline)
             except SealserveError as failure:
@@ -358,10 +416,10 @@ class Client:
         finally:
             lock.release()
 
-    def _score_batches(self, batches: Iterator[Batch], model: Model, seconds: float) -> Iterator[Result]:
+    def _score_batches(self, batches: Iterator[Batch], model: Model, seconds: float) -> Generator[Result, None, None]:
         slots = self._session.stream_count(model.limits)
 
         def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return self._run(self._session.renew(batch, changed), seconds)
 
-        return iter(ScoreStream(self._connections, slots, batches, model.limits, renew, seconds))
+        return ScoreStream(self._connections, slots, batches, model.limits, renew, seconds).__iter__()

@@ -30,6 +30,7 @@ from sealserve.credentials import Credentials
 from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
 from sealserve.he.ei_format import check_reply
 from sealserve.he.layouts import LAYOUTS
+from sealserve.he.refusal import refusal
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import EncryptedReply, ItemHeader, ReplyForm, SealCiphertext
 from sealserve.protocol.key_record import KeyRecord
@@ -138,7 +139,7 @@ class EIClient:
             X: rows (rows, column_count): an array, sequence or DataFrame.
 
         Raises:
-            InputError: a row is refused. Nothing was sent.
+            InputError: rows are refused. Dummies were sent in their place.
             SealserveError: the service refused, cannot be reached, or answered wrongly.
         """
         output, scores = self._score_rows(X)
@@ -228,9 +229,13 @@ class EIClient:
         """Score rows one by one. If the model's output changes meanwhile, score all again."""
         for _ in range(_ATTEMPTS):
             model = self.model
-            rows = model.grid.accepted(model.features(model.schema.rows(X)), clip=self._clip)
-            scores = [self.client.decrypt(self.score(self.client.encrypt(row))) for row in rows]
+            features = model.features(model.schema.rows(X))
+            rows, is_refused = model.grid.admissible(features, clip=self._clip)
+            replies = [self.score(self.client.encrypt(row)) for row in rows]
+            scores = [self.client.decrypt(reply) for reply in replies]
             if self.model.output == model.output:
+                if is_refused.any():
+                    raise refusal(model.grid, features, clip=self._clip)
                 return model.output, np.reshape(scores, (len(rows), model.output.score_count))
         raise StaleConfigError(self.model.config_id)
 

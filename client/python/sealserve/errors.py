@@ -1,7 +1,7 @@
 """Errors that sealserve raises, in the SDK and in the service.
 
 SealserveError
-├── InputError                   features that the client refuses to encrypt (also a ValueError)
+├── InputError                   rows or arguments that the client refuses (also a ValueError)
 │   ├── FeatureCountError
 │   ├── FeatureNameError
 │   ├── NotFiniteError
@@ -88,7 +88,7 @@ class SealserveError(Exception):
 
 
 class InputError(SealserveError, ValueError):
-    """Features that the client refuses to encrypt."""
+    """Rows or arguments that the client refuses. Nothing that a refused row holds was encrypted."""
 
 
 class FeatureCountError(InputError):

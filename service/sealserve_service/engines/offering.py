@@ -16,6 +16,7 @@ from sealserve.errors import PlanError
 from sealserve.he.layouts import Layout, Packing
 from sealserve.he.layouts.ei_slots import EI_SLOTS
 from sealserve.he.quantization import InputGrid
+from sealserve.he.refusal import refusal
 from sealserve.protocol.model import ObservedError
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.ei.factory import EngineFactory
@@ -151,7 +152,10 @@ def observed_error(
     equal this plaintext arithmetic.
     """
     expected = model.decision(rows)
-    scores = plan.model.scores(grid.quantize(rows))
+    quantized, is_refused = grid.quantize(rows)
+    if is_refused.any():
+        raise refusal(grid, rows)
+    scores = plan.model.scores(quantized)
     labels, expected_labels = model.output.predict(scores), model.output.predict(expected)
     agreement = float(np.mean(labels == expected_labels)) if model.output.classes else 0.0
     return ObservedError(

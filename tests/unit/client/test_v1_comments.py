@@ -151,7 +151,7 @@ def test_the_greatest_integer_is_that_of_the_maximum_with_its_half_rounded_to_ev
     for width, greatest in ((2.5, 2), (3.5, 4), (0.5, 0), (255.0, 255)):
         grid = InputGrid.of(1, 0.0, width, 1.0)
         assert grid.levels.tolist() == [greatest]
-        assert grid.quantize(np.array([[width]])).tolist() == [[greatest]]
+        assert grid.quantize(np.array([[width]])).integers.tolist() == [[greatest]]
 
 
 def test_of_equal_scores_the_first_class_is_predicted() -> None:

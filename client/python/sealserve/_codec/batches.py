@@ -1,4 +1,4 @@
-"""Batches: rows that travel as one item. Each row is checked alone, and may be refused alone."""
+"""Batches: rows that travel as one item, and what becomes of each of them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve._codec.codec import RowCodec
-from sealserve.errors import InputError, SealserveError
+from sealserve._codec.codec import Decrypted, RowCodec
+from sealserve.errors import InputError, ReplyError, SealserveError
+from sealserve.he.quantization import Quantized
 from sealserve.protocol.item import EncryptedScores
-from sealserve.protocol.output import Scored
 
 PredictionMethod = Literal["predict", "decision_function", "predict_proba"]
 
@@ -19,26 +19,32 @@ _BLOCK_ROWS = 256  # rows of an array to quantize at once, even if an item takes
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that travel as one item, or one row that was refused and does not travel.
+    """Rows that travel as one item, or one row that does not travel.
+
+    A row whose values the model's grid refuses travels as a dummy, so that what is sent does not
+    depend on values. A row that does not fit the model's schema, or that is no row of numbers, does
+    not travel.
 
     Attributes:
         first_index: the index of the first row among all rows of the caller.
         rows: float64 (rows, column_count), kept in case they must be quantized anew.
         codec: encrypts the rows, as `quantized`.
         quantized: int64 (rows, feature_count), on the model's grid.
-        error: why the row was refused.
+        is_refused: bool (rows,), true where the grid refused a row.
+        error: why the row does not travel.
     """
 
     first_index: int
     rows: NDArray[np.float64] = field(repr=False)
     codec: RowCodec
     quantized: NDArray[np.int64] = field(repr=False)
+    is_refused: NDArray[np.bool_] = field(repr=False)
     error: InputError | None = None
 
     @classmethod
-    def of_refused_row(cls, index: int, codec: RowCodec, error: InputError) -> "Batch":
-        """Make the batch of one row that was refused."""
-        return cls(index, np.empty((1, 0)), codec, np.empty((1, 0), np.int64), error)
+    def of_unsent_row(cls, index: int, codec: RowCodec, error: InputError) -> "Batch":
+        """Make the batch of one row that does not travel."""
+        return cls(index, np.empty((1, 0)), codec, np.empty((1, 0), np.int64), np.ones(1, np.bool_), error)
 
     @property
     def held_bytes(self) -> int:
@@ -56,8 +62,28 @@ class Batch:
         return self.codec.max_piece_bytes
 
 
-Result = tuple[Batch, Scored | SealserveError]
-"""A batch, and its scores or the error that it failed with."""
+class Result(NamedTuple):
+    """A batch with its decrypted reply, or with the error that it failed with.
+
+    That a reply is not plausible is no error yet: the thread that collects results must not take
+    another path because of it.
+    """
+
+    batch: Batch
+    outcome: Decrypted | SealserveError
+
+    @property
+    def errors(self) -> dict[int, SealserveError]:
+        """The errors of those rows that have no scores, by index."""
+        batch, outcome = self
+        indices = range(batch.first_index, batch.first_index + len(batch.rows))
+        if isinstance(outcome, SealserveError):
+            return dict.fromkeys(indices, outcome)
+        errors: dict[int, SealserveError] = {} if outcome.is_plausible else dict.fromkeys(indices, ReplyError())
+        if np.count_nonzero(batch.is_refused):
+            for position in np.flatnonzero(batch.is_refused).tolist():
+                errors[indices[position]] = batch.codec.refusal(batch.rows[position : position + 1])
+        return errors
 
 
 class FinishedBatch(NamedTuple):
@@ -68,34 +94,32 @@ class FinishedBatch(NamedTuple):
 
 
 def decrypt_reply(finished: FinishedBatch) -> Result:
-    """Decrypt the reply to a batch: return its scores, or its error."""
+    """Decrypt the reply to a batch."""
     batch, reply = finished
     if isinstance(reply, SealserveError):
-        return batch, reply
+        return Result(batch, reply)
     try:
-        return batch, Scored(batch.codec.model.output, batch.codec.decrypt(len(batch.rows), reply))
+        return Result(batch, batch.codec.read(len(batch.rows), reply, batch.is_refused))
     except SealserveError as error:
-        return batch, error
+        return Result(batch, error)
 
 
 class Batcher:
-    """Puts rows into batches. A row that is refused becomes a batch of its own, with its error.
+    """Puts rows into batches. A row that does not travel becomes a batch of its own.
 
     Args:
         codec_for: returns the codec for so many rows an item. It is called for every batch, as
             models change.
         rows_per_item: rows to put into a batch, if the offer takes so many; None for as many as it
             takes.
-        clip: move features outside the model's range to its nearest end instead of refusing them.
         first_index: the index of the first row.
     """
 
     def __init__(
-        self, codec_for: Callable[[int], RowCodec], rows_per_item: int | None, *, clip: bool, first_index: int = 0
+        self, codec_for: Callable[[int], RowCodec], rows_per_item: int | None, *, first_index: int = 0
     ) -> None:
         self._codec_for = codec_for
         self._rows_per_item = rows_per_item
-        self._clip = clip
         self._next_index = first_index
         self._rows: list[NDArray[np.float64]] = []  # those of the batch that is not full yet
         self._codec = codec_for(rows_per_item or 1)
@@ -120,7 +144,7 @@ class Batcher:
             self._rows.append(self._codec.model.schema.rows([row]))
         except InputError as error:
             yield from self.flush()
-            yield Batch.of_refused_row(self._count(1), self._codec, error)
+            yield Batch.of_unsent_row(self._count(1), self._codec, error)
         if len(self._rows) >= self._per_item:
             yield from self.flush()
 
@@ -160,34 +184,8 @@ class Batcher:
                 yield from self._batches_of(checked)
 
     def _batches_of(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
-        """Yield the batches of rows, in order; rows that are refused have batches of their own."""
-        try:
-            yield from self._split(rows, self._codec.quantize(rows, clip=self._clip))
-            return
-        except InputError as error:
-            if len(rows) == 1:
-                yield Batch.of_refused_row(self._count(1), self._codec, error)
-                return
-        start = 0
-        for position in [*self._refused_positions(rows), len(rows)]:
-            if start < position:
-                good = rows[start:position]
-                yield from self._split(good, self._codec.quantize(good, clip=self._clip))
-            if position < len(rows):
-                yield from self._batches_of(rows[position : position + 1])
-            start = position + 1
-
-    def _refused_positions(self, rows: NDArray[np.float64]) -> list[int]:
-        """Return the positions of the rows that cannot be quantized."""
-        positions = list[int]()
-        for position in range(len(rows)):
-            try:
-                self._codec.quantize(rows[position : position + 1], clip=self._clip)
-            except InputError:
-                positions.append(position)
-        return positions
-
-    def _split(self, rows: NDArray[np.float64], quantized: NDArray[np.int64]) -> Iterator[Batch]:
+        """Yield the batches of rows, in order."""
+        quantized = self._codec.quantize(rows)
         for batch in split(rows, quantized, self._codec, self._per_item, first_index=self._next_index):
             self._count(len(batch.rows))
             yield batch
@@ -195,7 +193,7 @@ class Batcher:
 
 def split(
     rows: NDArray[np.float64],
-    quantized: NDArray[np.int64],
+    quantized: Quantized,
     codec: RowCodec,
     rows_per_item: int,
     *,
@@ -205,20 +203,23 @@ def split(
 
     Args:
         rows: (rows, column_count).
-        quantized: (rows, feature_count).
+        quantized: the same rows on the grid.
         codec: encrypts them.
         rows_per_item: rows of a full batch.
         first_index: the index of the first row.
     """
     for start in range(0, len(rows), rows_per_item):
         part = slice(start, start + rows_per_item)
-        yield Batch(first_index + start, rows[part], codec, quantized[part])
+        yield Batch(first_index + start, rows[part], codec, quantized.integers[part], quantized.is_refused[part])
 
 
 def predictions(method: PredictionMethod, result: Result) -> Iterator[tuple[int, Any]]:
     """Yield (index, prediction or error) for each row of a batch."""
     batch, outcome = result
-    if isinstance(outcome, SealserveError):
-        yield from ((batch.first_index + position, outcome) for position in range(len(batch.rows)))
+    errors = result.errors
+    if isinstance(outcome, SealserveError) or not outcome.is_plausible:
+        yield from errors.items()
     else:
-        yield from enumerate(getattr(outcome.output, method)(outcome.scores), batch.first_index)
+        with np.errstate(all="ignore"):  # no score may end the stream, whatever the caller has set
+            values = getattr(batch.codec.model.output, method)(outcome.scores)
+        yield from ((index, errors.get(index, value)) for index, value in enumerate(values, batch.first_index))

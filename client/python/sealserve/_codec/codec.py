@@ -4,19 +4,22 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._codec.encryptor_pool import EncryptorFactory, EncryptorPool, PooledEncryptor
 from sealserve._codec.offers import choose, packing_of
-from sealserve.errors import ParameterError, ReplyError
+from sealserve.errors import InputError, ParameterError, ReplyError
 from sealserve.he import _seal
 from sealserve.he.layouts import Packing
+from sealserve.he.quantization import Quantized
+from sealserve.he.refusal import refusal
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
-from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm, Residues
+from sealserve.protocol.item import EncryptedScores, ItemHeader, RefusedRows, ReplyForm, Residues
 from sealserve.protocol.model import Limits, Model, Offer
 from sealserve.protocol.wire import header_to_proto
 from sealserve.secret_key import SecretKey
@@ -41,6 +44,7 @@ class EncryptedItem:
         fits_a_message: whether the item and its reply may each travel in one message.
         max_message_bytes: the service's limit.
         requests: the serialized messages, if the same ones are sent each time; otherwise empty.
+        refused: which of its rows are dummies, and why; None if its rows were not checked.
     """
 
     header: ItemHeader
@@ -52,11 +56,25 @@ class EncryptedItem:
     fits_a_message: bool
     max_message_bytes: int
     requests: tuple[bytes, ...] = field(default=(), repr=False)
+    refused: RefusedRows | None = field(default=None, repr=False)
 
     def request(self) -> bytes:
         """Encrypt the item into one serialized message, for a unary call."""
         message = prediction_pb2.PredictRequest(header=self.header_message, ciphertexts=self.ciphertexts)
         return message.SerializeToString()
+
+
+class Decrypted(NamedTuple):
+    """The decrypted reply to an item.
+
+    Attributes:
+        scores: float64 (rows, score_count).
+        is_plausible: whether each score is within its published range. The scores of dummies do not
+            count. If it is false, nothing of the scores may be kept.
+    """
+
+    scores: NDArray[np.float64]
+    is_plausible: bool
 
 
 def fits_a_message(byte_count: int, offer: Offer, limits: Limits) -> bool:
@@ -86,6 +104,7 @@ class RowCodec:
         model: the service's description of the model.
         secret_key: the key to use; by default a new one.
         offer: one of the model's offers; by default the best for single rows.
+        clip: move features outside the model's range to its nearest end instead of refusing them.
         seeded: upload ciphertexts of half the size, for twice the time of encryption.
         encryptors: worker processes for the encryption of batches; by default this process encrypts
             all.
@@ -107,6 +126,7 @@ class RowCodec:
         secret_key: SecretKey | None = None,
         *,
         offer: Offer | None = None,
+        clip: bool = False,
         seeded: bool = False,
         encryptors: EncryptorPool | None = None,
     ) -> None:
@@ -114,12 +134,14 @@ class RowCodec:
         self.offer = offer or choose(model, 1, secret_key=secret_key)
         parameters = self.offer.parameters
         self.secret_key = secret_key or SecretKey.generate(parameters.parameter_set)
+        self._clip = clip
         self._packing = packing_of(model, self.offer)
         if _seal.fresh_parms_id(_seal.context(parameters)) != self.offer.parms_id:
             raise ParameterError(f"model {model.name!r}: parms_id is not that of the published parameters")
-        self._centers = np.array(self.offer.score_centers, np.int64)
-        self._center_residues = self._centers % parameters.plain_modulus
-        self._radii = np.array(self.offer.score_radii, np.int64)
+        radii = np.array(self.offer.score_radii, np.int64)
+        self._lowest = np.array(self.offer.score_centers, np.int64) - radii
+        self._lowest_residues = self._lowest % parameters.plain_modulus
+        self._spans = 2 * radii
         exported = self.secret_key.export(TOKEN)
         make = EncryptorFactory(SeededEncryptor if seeded else Encryptor, parameters, exported)
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
@@ -133,16 +155,16 @@ class RowCodec:
         self._header = lru_cache(_KEPT_ROW_COUNTS)(partial(_item_header, model, self.offer, self._packing, self.key_id))
         self._score_places = lru_cache(_KEPT_ROW_COUNTS)(partial(_score_places, self._packing))
 
-    def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
+    def quantize(self, rows: NDArray[np.float64]) -> Quantized:
         """Compute the features of rows (rows, column_count) and round them onto the model's grid.
 
-        Returns:
-            int64 (rows, feature_count).
-
-        Raises:
-            InputError: a feature is not finite or, unless `clip`, out of range.
+        Refused rows become dummies, with the same operations for all values: see `InputGrid`.
         """
-        return self.model.grid.quantize(self.model.features(rows), clip=clip)
+        return self.model.grid.quantize(self.model.features(rows), clip=self._clip)
+
+    def refusal(self, rows: NDArray[np.float64]) -> InputError:
+        """Compose the error of rows (rows, column_count), at least one of which is refused."""
+        return refusal(self.model.grid, self.model.features(rows), clip=self._clip)
 
     def encrypt(self, quantized_rows: NDArray[np.int64]) -> EncryptedItem:
         """Return an item of rows (1..rows_per_item, feature_count) on the model's grid."""
@@ -158,12 +180,21 @@ class RowCodec:
             max_message_bytes=self.model.limits.max_message_bytes,
         )
 
-    def decrypt(self, row_count: int, reply: Sequence[EncryptedScores]) -> NDArray[np.float64]:
-        """Decrypt the reply to an item of row_count rows: scores, float64 (row_count, score_count).
+    def read(
+        self, row_count: int, reply: Sequence[EncryptedScores], is_refused: NDArray[np.bool_] | None = None
+    ) -> Decrypted:
+        """Decrypt the reply to an item of row_count rows.
+
+        Raises nothing, and takes no other path, because of what the reply decrypts to: see
+        `Decrypted.is_plausible`.
+
+        Args:
+            row_count: at least 1.
+            reply: the pieces of the reply.
+            is_refused: which rows were dummies, bool (row_count,), if any were.
 
         Raises:
-            ReplyError: the reply fails a check, such as that every score is within its published
-                range.
+            ReplyError: the reply is malformed.
         """
         if len(reply) != self._packing.polynomials:
             raise ReplyError
@@ -173,12 +204,26 @@ class RowCodec:
                 raise ReplyError
             decrypted = self._decryptor.decrypt(pair.c0, pair.c1, places)
             residues[:, classes] = decrypted.reshape(row_count, -1)
-        t = self.offer.parameters.plain_modulus
-        # Distances from the centres, in -t/2 .. t/2; t < 2^60, so that int64 holds them.
-        distances = (residues - self._center_residues + t // 2) % t - t // 2
-        if (np.abs(distances) > self._radii).any():
+        # Distances from the lowest scores, in 0 .. t - 1; t < 2^60, so that int64 holds them.
+        distances = (residues - self._lowest_residues) % self.offer.parameters.plain_modulus
+        is_outside = distances > self._spans
+        if is_refused is not None:
+            is_outside &= ~is_refused[:, None]
+        with np.errstate(all="ignore"):  # no error and no warning may depend on a score
+            scores = (self._lowest + distances) / self.offer.score_scale
+        return Decrypted(scores, not np.count_nonzero(is_outside))  # faster than any()
+
+    def decrypt(self, row_count: int, reply: Sequence[EncryptedScores]) -> NDArray[np.float64]:
+        """Decrypt the reply to an item of row_count rows: scores, float64 (row_count, score_count).
+
+        Raises:
+            ReplyError: the reply fails a check, such as that every score is within its published
+                range.
+        """
+        scores, is_plausible = self.read(row_count, reply)
+        if not is_plausible:
             raise ReplyError
-        return np.asarray((self._centers + distances) / self.offer.score_scale)
+        return scores
 
 
 def _item_header(

@@ -29,7 +29,11 @@ class Call(NamedTuple):
 
 
 class ScoreBatches(NamedTuple):
-    """Score batches on streams. The answer is what `Session.join_scores` makes of the results."""
+    """Score batches on streams. The answer is the list of all results, in any order.
+
+    The answer comes when the last result does. Therefore no part of a call is left unsent because
+    of what a reply decrypts to.
+    """
 
     batches: list[Batch]
     model: Model

@@ -5,15 +5,17 @@ A session knows the model, the keys, and the codecs that encrypt under them.
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, split
-from sealserve._codec.codec import EncryptedItem, RowCodec
+from sealserve._codec.codec import Decrypted, EncryptedItem, RowCodec
 from sealserve._codec.encryptor_pool import EncryptorPool
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests, public_key_messages
@@ -30,7 +32,9 @@ from sealserve.errors import (
     StaleConfigError,
 )
 from sealserve.he.layouts import LAYOUTS, Layout
-from sealserve.protocol.item import EncryptedReply
+from sealserve.he.quantization import Quantized
+from sealserve.he.refusal import refusal_of_integers
+from sealserve.protocol.item import EncryptedReply, RefusedRows
 from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
 from sealserve.protocol.pin import Pin
@@ -43,7 +47,18 @@ LAYOUT_CHOICES = (AUTO, *(name for name, layout in LAYOUTS.items() if layout.pac
 """What `Client` takes as its layout."""
 
 _MAX_SCORE_VALUES = 1 << 29  # of 8 bytes, that one call returns
+ErrorMode = Literal["raise", "return"]
+"""Whether the errors of rows are raised, or returned in the place of their predictions."""
+
+_ERROR_MODES = get_args(ErrorMode)
 _MAX_ROW_COUNTS = 1024  # numbers of rows whose codec is kept
+
+
+class _ScoredRows(NamedTuple):
+    """The scores of a call, and the errors of its rows, by index. Rows with an error have none."""
+
+    scored: Scored
+    errors: dict[int, SealserveError]
 
 
 class Session:
@@ -84,6 +99,7 @@ class Session:
         if encrypt_processes < 0:
             raise InputError(f"encrypt_processes must be at least 0, not {encrypt_processes}")
         self._pin = None if expect is None else Pin.read(expect)
+        # Under a pinned description a call with a refused row is refused before anything is sent.
         self._is_pinned = self._pin is not None
         self._model_name = model_name
         self._layout = LAYOUTS.get(layout)
@@ -183,7 +199,14 @@ class Session:
             if (codec := self._codecs.get(offer.layout)) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
                 seeded = offer.layout.seeded_by_default if self._seeded is None else self._seeded
-                codec = RowCodec(self._known_model, key, offer=offer, seeded=seeded, encryptors=self._encryptors)
+                codec = RowCodec(
+                    self._known_model,
+                    key,
+                    offer=offer,
+                    clip=self._clip,
+                    seeded=seeded,
+                    encryptors=self._encryptors,
+                )
                 self._codecs[offer.layout] = codec
                 if key is None:
                     self._secret_keys.append(codec.secret_key)
@@ -230,12 +253,34 @@ class Session:
 
     # Rows
 
-    def score(self, X: Any) -> Operation[Scored]:
-        """Score rows, all by one configuration of the model. If it changes, score them again."""
+    def predict(self, method: PredictionMethod, X: Any, errors: ErrorMode) -> Operation[NDArray[Any] | list[Any]]:
+        """Return the predictions of rows: see `Client.predict`."""
+        if method == "predict_proba":
+            (yield from self.model()).output.check_probabilities()
+        scored, failed = yield from self._score(X, errors)
+        values: NDArray[Any] = getattr(scored.output, method)(scored.scores)
+        return values if errors == "raise" else [failed.get(index, value) for index, value in enumerate(values)]
+
+    def scored(self, X: Any, errors: ErrorMode) -> Operation[Scored | list[Any]]:
+        """Return the scores of rows: see `Client.scored`."""
+        scored, failed = yield from self._score(X, errors)
+        if errors == "raise":
+            return scored
+        return [failed.get(index, Scored(scored.output, row[None])) for index, row in enumerate(scored.scores)]
+
+    def _score(self, X: Any, errors: ErrorMode) -> Operation[_ScoredRows]:
+        """Score rows, all by one configuration of the model. If it changes, score them again.
+
+        Raises:
+            InputError: `errors` is neither "raise" nor "return".
+            What `join_scores` raises.
+        """
+        if errors not in _ERROR_MODES:
+            raise InputError(f"errors={errors!r} is not 'raise' or 'return'")
         for changes in range(MAX_CHANGES + 1):
             model = self._known or (yield from self.model())
             try:
-                return (yield from self._score_once(model, X))
+                return (yield from self._score_once(model, X, errors))
             except CHANGED as error:
                 if changes == MAX_CHANGES:
                     raise
@@ -243,27 +288,33 @@ class Session:
             yield from self._follow(changed, len(model.schema.rows(X)))
         raise AssertionError("the loop returns or raises")
 
-    def _score_once(self, model: Model, X: Any) -> Operation[Scored]:
+    def _score_once(self, model: Model, X: Any, errors: ErrorMode) -> Operation[_ScoredRows]:
         rows = model.schema.rows(X)
         row_count = len(rows)
         if row_count == 0:
-            return Scored(model.output, np.empty((0, model.output.score_count)))
+            return _ScoredRows(Scored(model.output, np.empty((0, model.output.score_count))), {})
         if row_count * model.output.score_count > _MAX_SCORE_VALUES:
             raise ParameterError(
                 f"{row_count} rows of {model.output.score_count} scores are too many to return at once: use stream"
             )
         codec = self._codecs_by_rows.get(row_count) or self.codec(row_count)
-        quantized, rows_per_item = codec.quantize(rows, clip=self._clip), codec.offer.rows_per_item
+        quantized, rows_per_item = codec.quantize(rows), codec.offer.rows_per_item
+        if self._is_pinned and errors == "raise" and quantized.is_refused.any():
+            raise codec.refusal(rows)
         if codec.key_id not in self._registered_key_ids:
             yield from self._register(codec)
         if row_count <= rows_per_item:
-            item = codec.encrypt(quantized)
+            item = codec.encrypt(quantized.integers)
             if item.fits_a_message:
                 response = yield Call("predict_serialized", item.request())
-                scores = codec.decrypt(row_count, scores_from_proto(response.scores))
-                return Scored(codec.model.output, scores)
-        scored: Scored = yield ScoreBatches(list(split(rows, quantized, codec, rows_per_item)), codec.model)
-        return scored
+                decrypted = codec.read(row_count, scores_from_proto(response.scores), quantized.is_refused)
+                # Nothing more is sent in any case.
+                if decrypted.is_plausible and not np.count_nonzero(quantized.is_refused):
+                    return _ScoredRows(Scored(codec.model.output, decrypted.scores), {})
+                results = [Result(Batch(0, rows, codec, *quantized), decrypted)]
+                return self.join_scores(rows, results, errors)
+        results = yield ScoreBatches(list(split(rows, quantized, codec, rows_per_item)), codec.model)
+        return self.join_scores(rows, results, errors)
 
     def _follow(self, changed: ServiceError, row_count: int) -> Operation[None]:
         """Get the model again, or register the key again, whichever the error asks for."""
@@ -289,48 +340,60 @@ class Session:
         codec = self.codec(rows_per_item or 1)
         if rows_per_item is None:
             rows_per_item = self._layout.default_rows_per_item if self._layout else 1
-        batcher = Batcher(self.codec, rows_per_item, clip=self._clip)
+        batcher = Batcher(self.codec, rows_per_item)
         yield from self._register(codec)
         return batcher, model
 
     def renew(self, batch: Batch, changed: ServiceError) -> Operation[Sequence[Batch]]:
         """Make a batch anew after the service's configuration changed, or after it lost the key.
 
-        The new configuration may refuse rows, or need more items for them.
+        The new configuration may need more items for the rows, or have another schema.
         """
         if not isinstance(changed, StaleConfigError):
             yield from self._register_again(batch.codec)
             return [batch]
         yield from self._refresh(changed)
         codec = self.codec(len(batch.rows))
-        batcher = Batcher(lambda _: codec, None, clip=self._clip, first_index=batch.first_index)
+        batcher = Batcher(lambda _: codec, None, first_index=batch.first_index)
         batches = list(batcher.batches(batch.rows))
         yield from self._register(codec)
         return batches
 
-    def join_scores(self, results: Iterable[Result]) -> Scored:
-        """Wait for the results of all batches, and return their scores in order.
+    def join_scores(self, rows: NDArray[np.float64], results: Sequence[Result], errors: ErrorMode) -> _ScoredRows:
+        """Return the scores of all batches in order, or raise.
 
-        Whether the others are sent to their end, and whether all are scored again, must not depend
-        on what a reply decrypts to. Hence the error of a decryption comes last.
+        Whether all rows are scored again must not depend on what a reply decrypts to, nor on values
+        of rows. Hence the errors that depend on them come last.
 
         Raises:
-            SealserveError: the error of a batch.
+            ServiceError: the model or its key changed, or, if errors are raised, the service
+                refused a batch.
             StaleConfigError: the meaning of the scores changed between two batches.
-            ReplyError: a reply fails a check, and there is no other error.
+            InputError: rows are refused, and errors are raised.
+            ReplyError: a reply fails a check, errors are raised, and there is no other error.
         """
-        in_order = sorted(results, key=lambda result: result[0].first_index)
-        errors = [outcome for _, outcome in in_order if isinstance(outcome, SealserveError)]
-        for error in errors:
-            if not isinstance(error, ReplyError):
+        in_order = sorted(results, key=attrgetter("batch.first_index"))
+        failures = [outcome for _, outcome in in_order if isinstance(outcome, SealserveError)]
+        for error in failures:
+            if isinstance(error, CHANGED) or (errors == "raise" and not isinstance(error, ReplyError)):
                 raise error
-        output = in_order[0][0].codec.model.output
-        if any(batch.codec.model.output != output for batch, _ in in_order):
+        outputs = [batch.codec.model.output for batch, _ in in_order]
+        if outputs.count(outputs[0]) < len(outputs):
             raise StaleConfigError(self._known_model.config_id)
-        if errors:
-            raise errors[0]
-        scores = [outcome.scores for _, outcome in in_order if isinstance(outcome, Scored)]
-        return Scored(output, np.concatenate(scores))
+        scores = [
+            outcome.scores
+            if isinstance(outcome, Decrypted) and outcome.is_plausible
+            else np.zeros((len(batch.rows), outputs[0].score_count))
+            for batch, outcome in in_order
+        ]
+        scored = Scored(outputs[0], scores[0] if len(scores) == 1 else np.concatenate(scores))
+        if errors == "return":
+            return _ScoredRows(scored, {index: error for each in in_order for index, error in each.errors.items()})
+        if refusing := [batch.codec for batch, _ in in_order if batch.is_refused.any()]:
+            raise refusing[0].refusal(rows)
+        if not all(isinstance(outcome, Decrypted) and outcome.is_plausible for _, outcome in in_order):
+            raise ReplyError
+        return _ScoredRows(scored, {})
 
     # Single items
 
@@ -340,18 +403,25 @@ class Session:
         rows = model.schema.rows(X)
         codec = self.codec(len(rows))
         _check_row_count(codec, len(rows))
-        return _item(codec, codec.quantize(rows, clip=self._clip), keep=keep)
+        return self._item(codec, codec.quantize(rows), partial(codec.refusal, rows), keep=keep)
 
     def encrypt_quantized(self, rows: NDArray[np.int64], *, keep: bool) -> Operation[EncryptedItem]:
         """Return an item of rows on the grid: see `Client.encrypt_quantized`."""
         grid = (yield from self.model()).grid
         if not isinstance(rows, np.ndarray) or rows.shape[1:] != grid.minimum.shape or rows.dtype.kind not in "iu":
             raise InputError(f"quantized rows must be an array of integers of shape (rows, {grid.feature_count})")
-        if (rows < 0).any() or (rows > grid.levels).any():
-            raise InputError("quantized rows must be within 0..levels of the model's grid")
         codec = self.codec(len(rows))
         _check_row_count(codec, len(rows))
-        return _item(codec, rows, keep=keep)
+        return self._item(codec, grid.admissible_integers(rows), partial(refusal_of_integers, grid, rows), keep=keep)
+
+    def _item(
+        self, codec: RowCodec, quantized: Quantized, error: Callable[[], InputError], *, keep: bool
+    ) -> EncryptedItem:
+        if self._is_pinned and quantized.is_refused.any():
+            raise error()
+        item = codec.encrypt(quantized.integers)
+        requests = tuple(item_requests(item)) if keep else ()
+        return dataclasses.replace(item, requests=requests, refused=RefusedRows(quantized.is_refused, error))
 
     def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item: see `Client.decrypt`."""
@@ -360,16 +430,16 @@ class Session:
         codec = self._codecs.get(reply.header.layout) if reply.header.layout else None
         if codec is None or codec.model.config_id != reply.header.config_id:
             raise StaleConfigError(self._known.config_id)
-        return Scored(codec.model.output, codec.decrypt(reply.header.row_count, reply.scores))
+        refused = reply.refused
+        places = None if refused is None else refused.places
+        scores, is_plausible = codec.read(reply.header.row_count, reply.scores, places)
+        if refused is not None and refused.places.any():
+            raise refused.error()
+        if not is_plausible:
+            raise ReplyError
+        return Scored(codec.model.output, scores)
 
 
 def _check_row_count(codec: RowCodec, row_count: int) -> None:
     if not 1 <= row_count <= codec.offer.rows_per_item:
         raise InputError(f"an item holds 1 to {codec.offer.rows_per_item} rows, not {row_count}")
-
-
-def _item(codec: RowCodec, quantized: NDArray[np.int64], *, keep: bool) -> EncryptedItem:
-    item = codec.encrypt(quantized)
-    if not keep:
-        return item
-    return dataclasses.replace(item, requests=tuple(item_requests(item)))

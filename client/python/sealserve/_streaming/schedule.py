@@ -120,7 +120,7 @@ class Schedule:
     def renew(self, stream: Stream, batches: Sequence[Batch]) -> list[FinishedBatch]:
         """Replace the stale next batch of a stream by the batches that were made of its rows.
 
-        Return the batches of rows that the model now refuses.
+        Return the batches of rows that do not fit the model's schema now, and are not sent.
         """
         pending = stream.slot.next_batch
         if stream.has_ended or pending is None:  # the batch waits again, and another slot will renew it

@@ -51,7 +51,7 @@ class _Signal:
 
 
 class AsyncScoreStream:
-    """An iterable of (batch, its scores or its error), in the order in which batches finish.
+    """An iterable of the batches and their outcomes, in the order in which batches finish.
 
     It can be iterated once.
 

@@ -11,7 +11,7 @@ the service, and in the end the source. The threads share a Schedule, which one 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -30,7 +30,7 @@ from sealserve.v1 import prediction_pb2
 
 
 class ScoreStream:
-    """An iterable of (batch, its scores or its error), in the order in which batches finish.
+    """An iterable of the batches and their outcomes, in the order in which batches finish.
 
     It can be iterated once.
 
@@ -81,7 +81,7 @@ class ScoreStream:
         ]
         self._running = slots
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Generator[Result, None, None]:
         source_reader = threading.Thread(target=self._read_source, name="sealserve-source", daemon=True)
         for thread in (source_reader, *self._readers):
             thread.start()

@@ -4,7 +4,8 @@ import csv
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from sealserve.protocol.model import Model, Offer
 
 METHODS = ("predict", "decision_function", "predict_proba")
-_SHOWN_ERRORS = 5
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -89,7 +89,8 @@ def run(arguments: Namespace) -> int:
         if output is None:
             prediction_run.print_all()
         else:
-            prediction_run.write(output, origin(arguments.input, client.model), resume=arguments.resume)
+            begun_with = origin(arguments.input, client.model) | {"clipping": arguments.clip}
+            prediction_run.write(output, begun_with, resume=arguments.resume)
     return 0
 
 
@@ -148,14 +149,13 @@ class PredictionRun:
         self._show_progress = show_progress
         output = client.model.output
         self._example = getattr(output, method)(np.zeros((1, output.score_count)))
-        self._errors: list[tuple[int, SealserveError]] = []
 
     def write(self, path: Path, origin: dict[str, Any], *, resume: bool) -> None:
         """Write the predictions into a file, as they come.
 
         Raises:
-            InputError: rows failed, and nothing is written; or the interrupted run cannot be
-                continued.
+            InputError: rows failed, and nothing is written, in this run or in the interrupted one;
+                or the interrupted run cannot be continued.
             SealserveError: the service cannot be reached, or no longer. A run with --resume
                 continues from there.
         """
@@ -164,15 +164,20 @@ class PredictionRun:
         origin = origin | {"method": self._method}
         file = PredictionsFile(path, self._example, len(self._rows), origin, resume=resume)
         try:
-            for index, prediction in self._predict(file.first):
-                file.put(index, prediction)
+            with closing(self._predict(file.first)) as results:
+                for index, result in results:
+                    file.put(index, result)
         except BaseException:
             file.save()
             print(f"{file.first:,} of {len(self._rows):,} rows are written: continue with --resume", file=sys.stderr)
             raise
-        if self._errors:
-            file.discard()
-        self._raise_if_failed("nothing was written")
+        file.save()
+        is_answered = file.first == len(self._rows)
+        consequence = "nothing was written"
+        file.failed.raise_if_any(
+            len(self._rows),
+            consequence if is_answered else f"{consequence}; --resume asks again for those that the service failed",
+        )
         file.finish()
 
     def print_all(self) -> None:
@@ -184,40 +189,37 @@ class PredictionRun:
         """
         import numpy as np
 
-        from sealserve.cli.predictions_file import write_lines
+        from sealserve.cli.predictions_file import FailedRows, write_lines
 
-        ahead, due = dict[int, Any](), 0
-        for index, prediction in self._predict(0):
-            ahead[index] = prediction
-            while due in ahead:
-                write_lines(np.array([ahead.pop(due)]), sys.stdout, is_shown=True)
-                due += 1
-        self._raise_if_failed("the output ends before the first of them")
+        ahead, due, failed = dict[int, Any](), 0, FailedRows()
+        with closing(self._predict(0)) as results:
+            for index, result in results:
+                if isinstance(result, SealserveError):
+                    failed.add(index, str(result))
+                else:
+                    ahead[index] = result
+                while due in ahead:
+                    write_lines(np.array([ahead.pop(due)]), sys.stdout, is_shown=True)
+                    due += 1
+        failed.raise_if_any(len(self._rows), "the output ends before the first of them")
 
-    def _predict(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yield the predictions of the rows from `first` on, as they come. Record the errors."""
+    def _predict(self, first: int) -> Generator[tuple[int, Any], None, None]:
+        """Yield the predictions or errors of the rows from `first` on, as they come."""
         from tqdm import tqdm
 
         offer = self._client.offer(len(self._rows) - first)
         start, count = time.perf_counter(), 0
         results = self._client.stream(self._rows[first:], method=self._method, rows_per_item=offer.rows_per_item)
         hidden = None if not self._show_progress else False  # None: unless stderr is a terminal
-        bar = tqdm(results, total=len(self._rows), initial=first, unit="row", disable=hidden)
-        for count, (index, result) in enumerate(bar, 1):
-            bar.set_postfix_str(_traffic(count, offer), refresh=False)
-            if isinstance(result, SealserveError):
-                self._errors.append((first + index, result))
-            else:
+        with (
+            closing(results),
+            tqdm(results, total=len(self._rows), initial=first, unit="row", disable=hidden) as bar,
+        ):
+            for count, (index, result) in enumerate(bar, 1):
+                bar.set_postfix_str(_traffic(count, offer), refresh=False)
                 yield first + index, result
         seconds = time.perf_counter() - start
         print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
-
-    def _raise_if_failed(self, consequence: str) -> None:
-        """Print the first errors of rows that failed, and raise one with the consequence."""
-        for index, error in self._errors[:_SHOWN_ERRORS]:
-            print(f"row {index}: {error}", file=sys.stderr)
-        if self._errors:
-            raise InputError(f"{len(self._errors):,} of {len(self._rows):,} rows failed; {consequence}")
 
 
 def _traffic(row_count: int, offer: "Offer") -> str:

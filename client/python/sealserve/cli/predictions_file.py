@@ -3,27 +3,64 @@
 An interrupted run can be continued.
 """
 
+import bisect
 import contextlib
 import csv
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sealserve.errors import InputError
+from sealserve.errors import InputError, ReplyError, SealserveError
 from sealserve.protocol.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SAVE_SECONDS = 1.0
+_SHOWN_ERRORS = 5
 _ROWS_A_BLOCK = 10_000  # of a CSV file
+_ANSWERS = (InputError, ReplyError)  # errors of rows that the service has answered
+
+
+class FailedRows:
+    """How many rows failed, and why the first of them did.
+
+    Attributes:
+        count: the number of rows.
+        first: (index, reason) of the first rows, at most _SHOWN_ERRORS of them.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[tuple[int, str]] = []
+
+    def add(self, index: int, reason: str) -> None:
+        """Add a row."""
+        self.count += 1
+        bisect.insort(self.first, (index, reason))
+        del self.first[_SHOWN_ERRORS:]
+
+    def raise_if_any(self, row_count: int, consequence: str) -> None:
+        """Print why the first rows failed, and raise an error with the consequence.
+
+        Raises:
+            InputError: at least one of row_count rows failed.
+        """
+        for index, reason in self.first:
+            print(f"row {index}: {reason}", file=sys.stderr)
+        if self.count:
+            raise InputError(f"{self.count:,} of {row_count:,} rows failed; {consequence}")
 
 
 class PredictionsFile:
     """Predictions of a run that will become a .npy or .csv file.
 
-    Until all are written, they and their number are kept in hidden files beside that file.
+    Until all are written, they and their number are kept in hidden files beside that file. These
+    also count the rows that have no prediction because they were refused, or because their reply
+    failed a check. Such a row is answered: no later run asks for it again, as the service would
+    otherwise learn of it.
 
     Args:
         path: the file.
@@ -33,8 +70,9 @@ class PredictionsFile:
         resume: continue an interrupted run, if there is one.
 
     Attributes:
-        first: the index of the first missing row. Later rows may be written already, and may be
-            written again.
+        first: the index of the first row without an answer. Later rows may have one already, and
+            may get another.
+        failed: the rows that failed, those before `first` in an interrupted run among them.
 
     Raises:
         InputError: the interrupted run had another origin.
@@ -49,10 +87,12 @@ class PredictionsFile:
         self._partial = path.with_name(f".{path.name}.partial")
         self._progress = path.with_name(f".{path.name}.progress")
         self._origin = json.loads(json.dumps(origin))
-        self._is_written = np.zeros(row_count, np.bool_)
+        self._is_answered, self._is_failed = np.zeros(row_count, np.bool_), np.zeros(row_count, np.bool_)
         self._saved = time.monotonic()
+        self.failed = FailedRows()
         self.first = self._read_progress(row_count) if resume else 0
-        self._is_written[: self.first] = True
+        self._first_here, self._failed_before = self.first, self.failed.count
+        self._is_answered[: self.first] = True
         shape = (row_count, *example.shape[1:])
         self._predictions: np.memmap[Any, Any] = np.lib.format.open_memmap(
             self._partial, "r+" if self.first else "w+", example.dtype, shape
@@ -63,37 +103,51 @@ class PredictionsFile:
         try:
             progress = json.loads(self._progress.read_text())
             origin, first = progress["origin"], int(progress["first"])
+            failed_count = int(progress.get("failed", 0))
+            failed_first = [(int(index), str(reason)) for index, reason in progress.get("errors", ())]
         except FileNotFoundError:
             return 0
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self._progress}: cannot be read; start again without --resume") from error
         changed = [name for name, value in self._origin.items() if origin.get(name) != value]
         if changed:
             what = " and the ".join(changed)
             raise InputError(f"{self._path}: cannot be resumed: the {what} changed; start again without --resume")
-        return first if self._partial.exists() and 0 <= first <= row_count else 0
+        if not (self._partial.exists() and 0 <= first <= row_count):
+            return 0
+        self.failed.count, self.failed.first = failed_count, failed_first
+        return first
 
-    def put(self, index: int, prediction: Any) -> None:
-        """Write a row's prediction."""
-        self._predictions[index] = prediction
-        self._is_written[index] = True
+    def put(self, index: int, result: Any) -> None:
+        """Write a row's prediction, or count its error.
+
+        An item that the service failed has no answer: a resumed run may ask again. Whether it does
+        depends on what the service said, not on a value.
+        """
+        if isinstance(result, SealserveError):
+            self.failed.add(index, str(result))
+            self._is_failed[index] = True
+        else:
+            self._predictions[index] = result
+        self._is_answered[index] = not isinstance(result, SealserveError) or isinstance(result, _ANSWERS)
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Record the first missing row, once the rows before it are on the disk."""
-        rest = self._is_written[self.first :]
+        """Record the first row without an answer, once the rows before it are on the disk."""
+        rest = self._is_answered[self.first :]
         self.first += len(rest) if rest.all() else int(rest.argmin())
         self._predictions.flush()
+        progress = {
+            "origin": self._origin,
+            "first": self.first,
+            "failed": self._failed_before + int(self._is_failed[self._first_here : self.first].sum()),
+            "errors": [(index, reason) for index, reason in self.failed.first if index < self.first],
+        }
         temporary = self._progress.with_name(f"{self._progress.name}.new")
-        temporary.write_text(json.dumps({"origin": self._origin, "first": self.first}))
+        temporary.write_text(json.dumps(progress))
         temporary.replace(self._progress)
         self._saved = time.monotonic()
-
-    def discard(self) -> None:
-        """Remove the hidden files."""
-        self._partial.unlink(missing_ok=True)
-        self._progress.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Turn the hidden file, which has all rows, into the file itself."""
@@ -108,7 +162,8 @@ class PredictionsFile:
                     for first in range(0, len(self._predictions), _ROWS_A_BLOCK):
                         write_lines(self._predictions[first : first + _ROWS_A_BLOCK], file)
                 table.replace(self._path)
-        self.discard()
+        self._partial.unlink(missing_ok=True)
+        self._progress.unlink()
 
 
 def write_lines(predictions: "NDArray[Any]", file: Any, *, is_shown: bool = False) -> None:

@@ -8,18 +8,33 @@ scores = (W_int x_int + b_int) / s         what the client reads
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
+from sealserve.errors import FeatureCountError, InputError
 
 T = TypeVar("T", bound=np.generic)
 
 DEFAULT_LEVELS = 255
-_ROWS_A_BLOCK = 32  # small enough that intermediate results stay in a core's cache
+# Rows and features to quantize at once: few enough that intermediate results stay in a core's
+# cache, and many enough that calls of NumPy do not take most of the time.
+_ROWS_A_BLOCK = 32
+_FEATURES_A_BLOCK = 1 << 14
 MAX_LEVELS = 2**32  # far more than any parameter set has room for, and safe in int64 arithmetic
+
+
+class Quantized(NamedTuple):
+    """Rows on a grid, with a dummy in the place of each row that the grid refuses.
+
+    Attributes:
+        integers: int64 (rows, feature_count), each 0 .. levels.
+        is_refused: bool (rows,).
+    """
+
+    integers: NDArray[np.int64]
+    is_refused: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,43 +96,57 @@ class InputGrid:
         """The greatest x_int of each feature, int64 (feature_count,)."""
         return np.rint((self.maximum - self.minimum) / self.step).astype(np.int64)
 
-    def accepted(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.float64]:
-        """Return rows (rows, feature_count) if every feature is within its range.
+    @cached_property
+    def dummy(self) -> NDArray[np.float64]:
+        """An admissible row (feature_count,), which travels in the place of a refused one."""
+        return self.minimum
+
+    def admissible(
+        self, rows: NDArray[np.float64], *, clip: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Replace each row that the grid refuses by the dummy.
+
+        A row is refused if a feature is not finite or, unless `clip`, outside its range. The same
+        operations run whatever the values are. Therefore neither what a client sends nor when it
+        sends it depends on them. `sealserve.he.refusal` says why rows were refused.
 
         Args:
-            rows: float64.
-            clip: move features outside the range to its nearest end instead of refusing them.
+            rows: float64 (rows, feature_count).
+            clip: move features outside the range to its nearest end instead of refusing the row.
+
+        Returns:
+            The rows, each within the range, and which of them were refused, bool (rows,).
+        """
+        bounded = np.fmax(rows, self.minimum)  # of a NaN and a number, it returns the number
+        np.fmin(bounded, self.maximum, out=bounded)
+        is_at_fault = ~np.isfinite(rows) if clip else bounded != rows
+        is_refused: NDArray[np.bool_] = np.logical_or.reduce(is_at_fault, axis=1)
+        return np.where(is_refused[:, None], self.dummy, bounded), is_refused
+
+    def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> Quantized:
+        """Round features onto the grid. Refused rows become dummies, as in `admissible`.
 
         Raises:
-            FeatureCountError, NotFiniteError, OutOfRangeError: the rows are refused. The text has
-                the place of the first feature at fault, never its value.
+            FeatureCountError: the shape of the rows is not (rows, feature_count).
         """
         if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
-        if not np.isfinite(rows).all():
-            raise NotFiniteError(f"{_first_place(~np.isfinite(rows))} is NaN or infinite: replace it")
-        if clip:
-            return np.clip(rows, self.minimum, self.maximum)
-        if (outside := (rows < self.minimum) | (rows > self.maximum)).any():
-            feature = np.argwhere(outside)[0, 1]
-            raise OutOfRangeError(
-                f"{_first_place(outside)} is outside the model's range "
-                f"{self.minimum[feature]:g}..{self.maximum[feature]:g}: "
-                "scores have no guarantee there; scale the feature, or ask for clipping"
-            )
-        return rows
+        integers = np.empty(rows.shape, np.int64)
+        is_refused: NDArray[np.bool_] = np.empty(len(rows), np.bool_)
+        rows_a_block = max(_ROWS_A_BLOCK, _FEATURES_A_BLOCK // max(1, rows.shape[1]))
+        for first in range(0, len(rows), rows_a_block):
+            block = slice(first, first + rows_a_block)
+            features, refused = self.admissible(rows[block], clip=clip)
+            is_refused[block] = refused
+            with np.errstate(under="ignore"):  # whatever the caller has set for tiny numbers
+                np.rint((features - self.minimum) / self.step, out=integers[block], casting="unsafe")
+        return Quantized(integers, is_refused)
 
-    def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.int64]:
-        """Round features onto the grid: int64 (rows, feature_count), each 0 .. levels.
-
-        Arguments and errors are those of `accepted`.
-        """
-        accepted = self.accepted(rows, clip=clip)
-        quantized = np.empty(accepted.shape, np.int64)
-        for first in range(0, len(accepted), _ROWS_A_BLOCK):
-            block = accepted[first : first + _ROWS_A_BLOCK]
-            np.rint((block - self.minimum) / self.step, out=quantized[first : first + len(block)], casting="unsafe")
-        return quantized
+    def admissible_integers(self, rows: NDArray[np.integer[Any]]) -> Quantized:
+        """Replace each row (rows, feature_count) that is not within 0 .. levels by the dummy."""
+        is_refused: NDArray[np.bool_] = np.any((rows < 0) | (rows > self.levels), axis=1)
+        dummy = self.quantize(self.dummy[None]).integers
+        return Quantized(np.where(is_refused[:, None], dummy, rows.astype(np.int64)), is_refused)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,13 +200,6 @@ class QuantizedModel:
         integers = (quantized_rows @ self.weights.T).astype(object) + np.array(self.intercept, object)
         scores: NDArray[np.float64] = (integers / self.score_scale).astype(np.float64)
         return scores
-
-
-def _first_place(is_at_fault: NDArray[np.bool_]) -> str:
-    """Return the place of the first true value of (rows, feature_count), in words."""
-    row, feature = np.argwhere(is_at_fault)[0]
-    # A single row may come from a stream, where its number is another.
-    return f"feature {feature}" if len(is_at_fault) == 1 else f"row {row}, feature {feature}"
 
 
 def _frozen(values: NDArray[T]) -> NDArray[T]:

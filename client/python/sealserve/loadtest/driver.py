@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from sealserve._rpc.retry import BUSY
-from sealserve.errors import SealserveError
+from sealserve.errors import ReplyError, SealserveError
 from sealserve.loadtest.ledger import EndedRequest, Ledger, Outcome
 from sealserve.protocol.item import EncryptedReply
 
@@ -99,6 +99,8 @@ class LoadDriver:
         except SealserveError as error:
             outcome = Outcome.REFUSED if isinstance(error, BUSY) else Outcome.FAILED
             self._ledger.add(EndedRequest(due, begun, self.now, outcome, type(error).__name__))
+            if isinstance(error, ReplyError):  # no pause, as the service must not learn what it decrypts to
+                return 0.0
             return error.retry_delay_seconds if isinstance(error, BUSY) else _PAUSE_SECONDS
         self._ledger.add(
             EndedRequest(

@@ -1,13 +1,17 @@
 """Items as client and service exchange them: the header, and the polynomial pairs of the reply."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.errors import InputError
 from sealserve.he.layouts import Layout
 
-__all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "ReplyForm", "Residues", "SealCiphertext"]
+__all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "RefusedRows", "ReplyForm", "Residues", "SealCiphertext"]
 
 
 class ReplyForm(Enum):
@@ -67,6 +71,18 @@ EncryptedScores = Residues | SealCiphertext
 """A piece of a reply: one polynomial pair, with the scores of some rows and classes."""
 
 
+class RefusedRows(NamedTuple):
+    """The rows of an item that were refused. Dummies travel in their place.
+
+    Attributes:
+        places: bool (rows,), true where a row was refused.
+        error: composes the error that says which rows were refused, and why.
+    """
+
+    places: NDArray[np.bool_]
+    error: Callable[[], InputError]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncryptedReply:
     """The whole reply to an item.
@@ -76,6 +92,7 @@ class EncryptedReply:
         scores: the pieces of the reply, in order.
         request_bytes, reply_bytes: the lengths of all messages of the item, and of its reply.
         server_seconds: the time that the service says it took.
+        refused: the item's.
     """
 
     header: ItemHeader
@@ -83,3 +100,4 @@ class EncryptedReply:
     request_bytes: int
     reply_bytes: int
     server_seconds: float
+    refused: RefusedRows | None = field(default=None, repr=False)

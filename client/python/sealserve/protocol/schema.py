@@ -34,16 +34,20 @@ class Schema:
     def rows(self, X: Any) -> NDArray[np.float64]:
         """Read rows from an array, a nested sequence or a DataFrame: float64 (rows, column_count).
 
+        The values become numbers before the schema is looked at, so that whether they do never
+        depends on what a service says of its model.
+
         Raises:
+            InputError: a value is not a number.
             FeatureNameError: a DataFrame's columns are not the model's, in the model's order.
             FeatureCountError: the shape is not (rows, column_count).
-            InputError: a value is not a number.
         """
-        self.check_names(getattr(X, "columns", ()))
         try:
             rows = np.asarray(X, np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError("the rows must be a two-dimensional array of numbers (dense)") from error
+        if (names := getattr(X, "columns", None)) is not None:
+            self.check_names(names)
         self.check_shape(rows.shape)
         return rows
 

@@ -128,7 +128,7 @@ def test_rows_of_any_memory_order_are_scored_alike() -> None:
     }
     expected = PLAN.model.scores(ROW).tolist()
     for name, view in views.items():
-        quantized = CODEC.quantize(CODEC.model.schema.rows(view))
+        quantized = CODEC.quantize(CODEC.model.schema.rows(view)).integers
         scores = CODEC.decrypt(1, reply_of(ENGINES[SMALLEST], CODEC, quantized))
         assert scores.tolist() == expected, name
 
@@ -433,11 +433,19 @@ def test_rows_of_any_number_type() -> None:
 
 
 def test_rows_off_the_range_are_refused_or_clipped() -> None:
+    clipping = RowCodec(CODEC.model, CODEC.secret_key, clip=True)
     rows = np.full((2, FEATURES), 0.5)
     rows[1, 3] = 1.5
-    with pytest.raises(OutOfRangeError, match="row 1, feature 3"):
-        CODEC.quantize(rows)
-    assert CODEC.quantize(rows, clip=True)[1, 3] == GRID.levels[3]
+    integers, is_refused = CODEC.quantize(rows)
+    assert is_refused.tolist() == [False, True]
+    assert integers[0].any()
+    assert not integers[1].any(), "the dummy is the grid's minimum"
+    assert type(CODEC.refusal(rows)) is OutOfRangeError
+    assert str(CODEC.refusal(rows)).startswith("row 1, feature 3 is outside")
+    integers, is_refused = clipping.quantize(rows)
+    assert not is_refused.any()
+    assert integers[1, 3] == GRID.levels[3]
     rows[0, 2] = np.nan
-    with pytest.raises(NotFiniteError, match="row 0, feature 2"):
-        CODEC.quantize(rows, clip=True)
+    assert clipping.quantize(rows).is_refused.tolist() == [True, False]
+    assert type(clipping.refusal(rows)) is NotFiniteError
+    assert str(clipping.refusal(rows)) == "row 0, feature 2 is NaN or infinite: replace it"

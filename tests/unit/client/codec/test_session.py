@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 
 from sealserve._codec.batches import Batch, Result
-from sealserve._codec.codec import RowCodec
+from sealserve._codec.codec import Decrypted, RowCodec
 from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import Session
 from sealserve._rpc.retry import MAX_CHANGES
-from sealserve.errors import InputError, KeyNotFoundError, ReplyError, SealserveError, StaleConfigError
+from sealserve.errors import (
+    InputError,
+    InternalError,
+    KeyNotFoundError,
+    OutOfRangeError,
+    ReplyError,
+    SealserveError,
+    StaleConfigError,
+)
 from sealserve.protocol.item import EncryptedReply, ItemHeader
-from sealserve.protocol.output import Scored
 from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_to_proto
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
 from sealserve_service.catalog.registry import ServedModel
@@ -105,14 +112,13 @@ class Service:
         scoring.add(list(message.ciphertexts))
         return prediction_pb2.PredictResponse(scores=scores_to_proto(0, list(scoring.finish())))
 
-    def _score_batches(self, step: ScoreBatches) -> Scored:
+    def _score_batches(self, step: ScoreBatches) -> list[Result]:
         self.calls.append(f"{len(step.batches)} batches")
-        rows = np.concatenate([batch.rows for batch in step.batches])
-        return Scored(step.model.output, rows @ np.array(WEIGHTS).T)
+        return [Result(batch, Decrypted(batch.rows @ np.array(WEIGHTS).T, True)) for batch in step.batches]
 
 
 def scores(service: Service, session: Session, rows: Any = ROWS) -> float:
-    return float(service.run(session.score(rows)).scores[0, 0])
+    return float(service.run(session.scored(rows, "raise")).scores[0, 0])
 
 
 def test_the_model_is_asked_for_once() -> None:
@@ -122,19 +128,57 @@ def test_the_model_is_asked_for_once() -> None:
     assert service.calls == ["get_model"] + 3 * ["predict_serialized"]
 
 
-def test_no_rows_need_no_call_and_refused_rows_send_nothing() -> None:
+def test_no_rows_need_no_call_and_what_is_no_row_sends_nothing() -> None:
     service, session = Service(OPEN), session_of()
-    assert service.run(session.score(np.empty((0, 3)))).scores.shape == (0, 1)
-    with pytest.raises(InputError):
-        service.run(session.score([[0.0, 0.0, 2.0]]))
+    assert service.run(session.scored(np.empty((0, 3)), "raise")).scores.shape == (0, 1)
+    for rows in ([[0.0, 0.0]], [["a", "b", "c"]], [0.0, 0.0, 0.0], [[0.0, 0.0, 10**400]]):
+        with pytest.raises(InputError):
+            service.run(session.scored(rows, "raise"))
     assert service.calls == ["get_model"]
+
+
+@pytest.mark.parametrize("value", [2.0, -1.0, np.nan, np.inf])
+def test_a_refused_row_is_sent_as_a_dummy(value: float) -> None:
+    service, session = Service(OPEN), session_of()
+    with pytest.raises(InputError, match=r"^feature 2 is"):
+        service.run(session.scored([[0.0, 0.0, value]], "raise"))
+    assert service.calls == ["get_model", "predict_serialized"]
+    good, bad = service.run(session.scored([[0.25, 0.5, 1.0], [0.0, 0.0, value]], "return"))
+    assert good.scores == pytest.approx(0.25, abs=0.05)
+    assert isinstance(bad, InputError)
+
+
+@pytest.mark.parametrize("value", [2.0, np.nan])
+def test_under_a_pinned_description_a_refused_row_is_not_sent_unless_errors_are_returned(value: float) -> None:
+    service, session = Service(OPEN), session_of()
+    session._is_pinned = True
+    rows = [[0.25, 0.5, 1.0], [0.0, 0.0, value]]
+    for operation in (
+        lambda: session.predict("predict", rows, "raise"),
+        lambda: session.scored(rows, "raise"),
+        lambda: session.encrypt(rows, keep=False),
+        lambda: session.encrypt_quantized(np.full((1, 3), 10**6), keep=False),
+    ):
+        with pytest.raises(InputError, match=r"^row"):
+            service.run(operation())
+    assert service.calls == ["get_model"]
+    assert isinstance(service.run(session.predict("predict", rows, "return"))[1], InputError)
+    assert service.calls == ["get_model", "predict_serialized"]
+    assert scores(service, session) == pytest.approx(0.25, abs=0.05)
+
+
+def test_there_is_no_other_way_to_handle_errors() -> None:
+    service, session = Service(OPEN), session_of()
+    with pytest.raises(InputError, match="errors='ignore' is not 'raise' or 'return'"):
+        service.run(session.scored(ROWS, "ignore"))  # type: ignore[arg-type]
+    assert not service.calls
 
 
 def test_many_rows_are_batches() -> None:
     service, session = Service(OPEN), session_of()
     model = service.run(session.model())
     count = 2 * max(offer.rows_per_item for offer in model.offers) + 1
-    scored = service.run(session.score(np.zeros((count, 3))))
+    scored = service.run(session.scored(np.zeros((count, 3)), "raise"))
     assert scored.scores.shape == (count, 1)
     assert service.calls == ["get_model", "3 batches"]
 
@@ -192,12 +236,12 @@ def test_a_batch_is_renewed_for_the_model_as_it_is_now() -> None:
     service, session = Service(OPEN), session_of()
     service.run(session.model())
     codec = session.codec(1)
-    batch = Batch(7, ROWS, codec, codec.quantize(ROWS))
+    batch = Batch(7, ROWS, codec, *codec.quantize(ROWS))
     service.model, service.calls = CHANGED, ["get_model"]
     (renewed,) = service.run(session.renew(batch, StaleConfigError(CHANGED.model.config_id)))
     assert renewed.first_index == 7
     assert renewed.codec.model.config_id == CHANGED.model.config_id
-    np.testing.assert_array_equal(renewed.quantized, renewed.codec.quantize(ROWS))
+    np.testing.assert_array_equal(renewed.quantized, renewed.codec.quantize(ROWS).integers)
     assert service.run(session.renew(batch, KeyNotFoundError("id"))) == [batch]
     assert service.calls == ["get_model", "get_model", "get_key", "register_key"]
 
@@ -206,29 +250,51 @@ def test_joined_scores_have_one_meaning() -> None:
     service, session = Service(OPEN), session_of()
     service.run(session.model())
     codec = session.codec(1)
-    one, two = (Batch(index, ROWS, codec, codec.quantize(ROWS)) for index in (0, 1))
+    one, two = (Batch(index, ROWS, codec, *codec.quantize(ROWS)) for index in (0, 1))
     output = OPEN.model.output
-    first, second = Scored(output, np.array([[1.0]])), Scored(output, np.array([[2.0]]))
-    assert session.join_scores([(two, second), (one, first)]).scores.tolist() == [[1.0], [2.0]]
+    rows = np.concatenate([ROWS, ROWS])
+    first, second = Decrypted(np.array([[1.0]]), True), Decrypted(np.array([[2.0]]), True)
+    joined = session.join_scores(rows, [Result(two, second), Result(one, first)], "raise")
+    assert joined.scored.scores.tolist() == [[1.0], [2.0]]
     changed = dataclasses.replace(codec.model, output=dataclasses.replace(output, scalar_target=True))
     other = dataclasses.replace(two, codec=RowCodec(changed, codec.secret_key))
-    for result in (Scored(changed.output, np.array([[2.0]])), ReplyError()):
-        with pytest.raises(StaleConfigError):
-            session.join_scores([(one, first), (other, result)])
-    with pytest.raises(KeyNotFoundError):
-        session.join_scores([(one, ReplyError()), (two, KeyNotFoundError("id"))])
+    for errors in ("raise", "return"):
+        for outcome in (second, Decrypted(second.scores, False), ReplyError()):
+            with pytest.raises(StaleConfigError):
+                session.join_scores(rows, [Result(one, first), Result(other, outcome)], errors)
+        with pytest.raises(KeyNotFoundError):
+            session.join_scores(rows, [Result(one, ReplyError()), Result(two, KeyNotFoundError("id"))], errors)
 
 
-def test_a_reply_that_fails_decryption_does_not_stop_the_other_batches() -> None:
-    """Otherwise the service would learn, from where the stream ends, what a ciphertext holds."""
+def test_a_reply_that_fails_a_check_comes_after_all_other_errors() -> None:
     service, session = Service(OPEN), session_of()
     service.run(session.model())
-    codec = session.codec(1)
-    one, two = (Batch(index, ROWS, codec, codec.quantize(ROWS)) for index in (0, 1))
-    left: list[Result] = [(one, ReplyError()), (two, Scored(OPEN.model.output, np.array([[2.0]])))]
+    codec, refused = session.codec(1), np.array([[0.0, 2.0, 0.0]])
+    batches = [Batch(index, row, codec, *codec.quantize(row)) for index, row in enumerate((ROWS, ROWS, refused))]
+    good, failing = Decrypted(np.array([[2.0]]), True), Decrypted(np.array([[9.0]]), False)
+    outcomes: list[Any] = [failing, good, good]
+    rows = np.concatenate([ROWS, ROWS, refused])
+
+    def join(errors: Any) -> Any:
+        return session.join_scores(rows, list(map(Result, batches, outcomes)), errors)
+
+    with pytest.raises(OutOfRangeError, match=r"^row 2, feature 1 is outside"):
+        join("raise")
+    scored, failed = join("return")
+    assert scored.scores.tolist() == [[0.0], [2.0], [2.0]], "nothing of the failing reply is kept"
+    assert {index: type(error) for index, error in failed.items()} == {0: ReplyError, 2: OutOfRangeError}
+    outcomes[1] = InternalError("x")
+    with pytest.raises(InternalError):
+        join("raise")
+    assert {index: type(error) for index, error in join("return").errors.items()} == {
+        0: ReplyError,
+        1: InternalError,
+        2: OutOfRangeError,
+    }
+    batches.pop()
+    outcomes[1] = good
     with pytest.raises(ReplyError):
-        session.join_scores(left.pop(0) for _ in range(2))
-    assert left == []
+        join("raise")
 
 
 @pytest.mark.parametrize(

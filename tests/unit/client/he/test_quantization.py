@@ -1,6 +1,11 @@
 """Quantization of features and weights: close, in range, and exact where that is promised."""
 
+import math
+import sys
+from collections.abc import Callable
 from fractions import Fraction
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import ArrayLike, NDArray
 
 from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
-from sealserve.he.quantization import DEFAULT_LEVELS, MAX_LEVELS, InputGrid, QuantizedModel
+from sealserve.he.quantization import DEFAULT_LEVELS, MAX_LEVELS, InputGrid, Quantized, QuantizedModel
+from sealserve.he.refusal import refusal
 from tests.support.affine_models import features_of
 
 RANDOM = np.random.default_rng(8)
@@ -47,7 +53,7 @@ def rows_within(grid: InputGrid, seed: int) -> NDArray[np.float64]:
 @given(grid=grids(), seed=st.integers(0, 1000))
 def test_rounding_moves_a_feature_by_half_a_step_at_most(grid: InputGrid, seed: int) -> None:
     rows = rows_within(grid, seed)
-    quantized = grid.quantize(rows)
+    quantized = grid.quantize(rows).integers
     assert quantized.dtype == np.int64
     assert (quantized >= 0).all()
     assert (quantized <= grid.levels).all()
@@ -58,7 +64,7 @@ def test_rounding_moves_a_feature_by_half_a_step_at_most(grid: InputGrid, seed: 
 @QUICK
 @given(grid=grids())
 def test_the_ends_of_the_range_are_the_ends_of_the_grid(grid: InputGrid) -> None:
-    ends = grid.quantize(np.array([grid.minimum, grid.maximum]))
+    ends = grid.quantize(np.array([grid.minimum, grid.maximum])).integers
     assert ends[0].tolist() == [0] * grid.feature_count
     assert ends[1].tolist() == grid.levels.tolist()
     assert ((grid.levels == 0) == (grid.maximum - grid.minimum <= grid.step / 2)).all()
@@ -66,7 +72,7 @@ def test_the_ends_of_the_range_are_the_ends_of_the_grid(grid: InputGrid) -> None
 
 def test_points_of_the_grid_are_exact() -> None:
     points = np.array([[-1.0, 0.0, 5.0], [-0.75, 2.5, 5.0], [1.0, 10.0, 5.0]])
-    assert GRID.quantize(points).tolist() == [[0, 0, 0], [1, 1, 0], [8, 4, 0]]
+    assert GRID.quantize(points).integers.tolist() == [[0, 0, 0], [1, 1, 0], [8, 4, 0]]
     assert GRID.levels.tolist() == [8, 4, 0]
 
 
@@ -74,7 +80,7 @@ def test_the_default_step_makes_255_levels_and_a_constant_feature_none() -> None
     grid = InputGrid.of(3, [0.0, -1.0, 7.0], [255.0, 1.0, 7.0])
     assert grid.levels.tolist() == [DEFAULT_LEVELS, DEFAULT_LEVELS, 0]
     assert grid.step.tolist() == [1.0, 2.0 / 255, 1.0]
-    assert grid.quantize(np.array([[3.0, 1.0, 7.0]])).tolist() == [[3, 255, 0]]
+    assert grid.quantize(np.array([[3.0, 1.0, 7.0]])).integers.tolist() == [[3, 255, 0]]
 
 
 @pytest.mark.parametrize("repeats", [None, 4], ids=["scalars", "one a feature"])
@@ -88,7 +94,7 @@ def test_one_value_or_one_a_feature(repeats: int | None) -> None:
 def test_the_finest_step() -> None:
     finest = InputGrid.of(1, 0.0, 1.0, 1.0 / MAX_LEVELS)
     assert finest.levels.tolist() == [MAX_LEVELS]
-    assert finest.quantize(np.array([[1.0]])).tolist() == [[MAX_LEVELS]]
+    assert finest.quantize(np.array([[1.0]])).integers.tolist() == [[MAX_LEVELS]]
     with pytest.raises(InputError, match="finer than a 2\\^32nd"):
         InputGrid.of(1, 0.0, 1.0, 0.999 / MAX_LEVELS)
 
@@ -144,19 +150,90 @@ def test_a_grid_is_frozen_and_keeps_no_array_of_the_callers() -> None:
 # Rows
 
 
+@QUICK
+@given(grid=grids(), rows=st.data(), clip=st.booleans())
+def test_a_refused_row_becomes_a_dummy_and_no_other_row_changes(
+    grid: InputGrid, rows: st.DataObject, clip: bool
+) -> None:
+    near = st.one_of(
+        st.floats(),
+        st.sampled_from([*grid.minimum, *grid.maximum]),
+        st.sampled_from([*np.nextafter(grid.minimum, -np.inf), *np.nextafter(grid.maximum, np.inf)]),
+    )
+    drawn = rows.draw(hnp.arrays(np.float64, (4, grid.feature_count), elements=near))
+    quantized = grid.quantize(drawn, clip=clip)
+    assert quantized.integers.min(initial=0) >= 0
+    assert (quantized.integers <= grid.levels).all()
+    for row, integers, is_refused in zip(drawn, *quantized, strict=True):
+        is_finite = all(map(math.isfinite, row))
+        inside = all(low <= value <= high for low, value, high in zip(grid.minimum, row, grid.maximum, strict=True))
+        assert is_refused == (not is_finite or not (inside or clip))
+        if is_refused:
+            assert not integers.any()
+            error = refusal(grid, row[None], clip=clip)
+            assert type(error) is (OutOfRangeError if is_finite else NotFiniteError)
+        else:
+            assert integers.tolist() == grid.quantize(row[None], clip=clip).integers[0].tolist()
+
+
+SIGNALLING = np.array([0x7FF0000000000001], np.uint64).view(np.float64)[0]
+
+
+@pytest.mark.parametrize("value", [np.nan, SIGNALLING, np.inf, -np.inf, 1e308, 5e-324])
+@pytest.mark.parametrize("clip", [False, True], ids=["refusing", "clipping"])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("handling", ["warn", "raise"])
+def test_no_value_makes_a_warning_or_an_error(value: float, clip: bool, handling: Any) -> None:
+    rows = np.tile(GRID.minimum, (2000, 1))
+    rows[1700, 1] = value
+    with np.errstate(all=handling):
+        is_refused = GRID.quantize(rows, clip=clip).is_refused
+    assert np.flatnonzero(is_refused).tolist() == ([] if (clip and np.isfinite(value)) or value == 5e-324 else [1700])
+
+
+def calls_of(quantize: Callable[[], Quantized]) -> list[str]:
+    """The functions that are called, NumPy's included, in order."""
+    calls: list[str] = []
+
+    def observe(frame: FrameType, event: str, argument: Any) -> None:
+        calls.append(argument.__name__ if event == "c_call" else f"{event} {frame.f_code.co_name}:{frame.f_lineno}")
+
+    sys.setprofile(observe)
+    try:
+        quantize()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("clip", [False, True], ids=["refusing", "clipping"])
+def test_no_value_changes_the_path(clip: bool) -> None:
+    good, bad, all_bad = (np.tile(GRID.minimum, (300, 1)) for _ in range(3))
+    bad[7, 0], bad[250, 2], all_bad[:] = np.nan, 1e6, np.inf
+    paths = [calls_of(lambda rows=rows: GRID.quantize(rows, clip=clip)) for rows in (good, bad, all_bad)]  # type: ignore[misc]
+    assert len(paths[0]) > 5
+    assert paths[0] == paths[1] == paths[2]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("clip", [False, True], ids=["refusing", "clipping"])
 def test_what_is_not_finite_is_named_by_row_and_feature(value: float, clip: bool) -> None:
     rows = np.tile(GRID.minimum, (4, 1))
-    rows[2, 1] = rows[3, 0] = value
-    with pytest.raises(NotFiniteError, match=r"^row 2, feature 1 is NaN or infinite: replace it$"):
-        GRID.quantize(rows, clip=clip)
+    rows[2, 1] = value
+    error = refusal(GRID, rows, clip=clip)
+    assert type(error) is NotFiniteError
+    assert str(error) == "row 2, feature 1 is NaN or infinite: replace it"
+    rows[3, 0] = value
+    assert str(refusal(GRID, rows, clip=clip)) == (
+        "row 2, feature 1 is NaN or infinite; row 3, feature 0 is NaN or infinite: replace them"
+    )
 
 
 def test_a_single_row_has_no_number() -> None:
     """In a stream its number would not be 0."""
-    with pytest.raises(OutOfRangeError, match=r"^feature 1 is outside the model's range"):
-        GRID.quantize(np.array([[0.0, -1.0, 5.0]]))
+    error = refusal(GRID, np.array([[0.0, -1.0, 5.0]]))
+    assert type(error) is OutOfRangeError
+    assert str(error).startswith("feature 1 is outside the model's range")
 
 
 @pytest.mark.parametrize(
@@ -165,13 +242,40 @@ def test_a_single_row_has_no_number() -> None:
 )
 def test_what_is_out_of_range_is_named_without_its_value(feature: int, value: float, said: str) -> None:
     rows = np.tile(GRID.minimum, (4, 1))
-    rows[1, feature] = rows[3, 0] = value
-    with pytest.raises(OutOfRangeError) as caught:
-        GRID.quantize(rows)
-    place, advice = str(caught.value).split(": ")
-    assert place == f"row 1, feature {feature} is outside the model's range {said}"
+    rows[1, feature], rows[3, 0] = value, 9.5
+    assert GRID.quantize(rows).is_refused.tolist() == [False, True, False, True]
+    error = refusal(GRID, rows)
+    assert type(error) is OutOfRangeError
+    places, advice = str(error).split(": ")
+    assert places == (
+        f"row 1, feature {feature} is outside the model's range {said}; "
+        "row 3, feature 0 is outside the model's range -1..1"
+    )
     assert not any(character.isdigit() for character in advice)
-    assert isinstance(caught.value, ValueError)
+    assert isinstance(error, ValueError)
+
+
+def test_both_reasons_are_one_error_that_says_which_feature_has_which() -> None:
+    error = refusal(GRID, np.array([[0.0, 0.0, 5.0], [9.0, np.nan, 5.0]]))
+    assert type(error) is NotFiniteError
+    assert str(error) == (
+        "row 1, feature 0 is outside the model's range -1..1, feature 1 is NaN or infinite: replace what is not "
+        "finite; outside the range scores have no guarantee, so scale the features, or ask for clipping"
+    )
+
+
+def test_many_places_are_counted() -> None:
+    grid = InputGrid.of(20, 0.0, 1.0)
+    text = str(refusal(grid, np.full((1234, 20), np.nan)))
+    assert text.count("NaN or infinite") == 25
+    assert text.count("and 15 more features") == 5
+    assert text.endswith("; and 1,229 more rows: replace them")
+    assert len(text) < 1500
+    assert str(refusal(grid, np.full((6, 20), 2.0))).count("and 1 more row:") == 1
+
+
+def test_rows_that_changed_meanwhile_have_an_error_too() -> None:
+    assert "rows changed while they were predicted" in str(refusal(GRID, GRID.minimum[None]))
 
 
 @QUICK
@@ -179,11 +283,11 @@ def test_what_is_out_of_range_is_named_without_its_value(feature: int, value: fl
 def test_clipping_moves_what_is_outside_to_the_nearest_end(grid: InputGrid, rows: st.DataObject) -> None:
     shape = (3, grid.feature_count)
     drawn = rows.draw(hnp.arrays(np.float64, shape, elements=st.floats(allow_nan=False, allow_infinity=False)))
-    quantized = grid.quantize(drawn, clip=True)
+    quantized = grid.quantize(drawn, clip=True).integers
     assert (quantized[drawn <= grid.minimum] == 0).all()
     assert (quantized == grid.levels)[drawn >= grid.maximum].all()
     inside = np.clip(drawn, grid.minimum, grid.maximum)
-    assert np.array_equal(quantized, grid.quantize(inside))
+    assert np.array_equal(quantized, grid.quantize(inside).integers)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 4), (1, 2, 3), ()], ids=repr)
@@ -193,7 +297,7 @@ def test_rows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_no_rows_are_no_integers() -> None:
-    assert GRID.quantize(np.empty((0, 3))).shape == (0, 3)
+    assert GRID.quantize(np.empty((0, 3))).integers.shape == (0, 3)
 
 
 # Models
@@ -223,7 +327,7 @@ def test_the_offset_of_the_grid_is_in_the_intercept() -> None:
     model = QuantizedModel.of(np.array([[3.0, -2.0]]), np.array([0.25]), grid, 64.0)
     assert model.weights.tolist() == [[96, -64]]
     assert model.intercept == (64 * (-3 - 8) + 16,)
-    assert model.scores(grid.quantize(np.array([[0.5, 6.0]]))).tolist() == [[3 * 0.5 - 2 * 6 + 0.25]]
+    assert model.scores(grid.quantize(np.array([[0.5, 6.0]])).integers).tolist() == [[3 * 0.5 - 2 * 6 + 0.25]]
 
 
 @QUICK
@@ -270,4 +374,4 @@ def test_a_quantized_model_is_frozen() -> None:
 def test_integers_on_the_grid_survive_as_features(seed: int, step: float) -> None:
     grid = InputGrid.of(3, -1.5, 2.25, step)
     quantized = np.random.default_rng(seed).integers(0, grid.levels + 1, (20, 3))
-    np.testing.assert_array_equal(grid.quantize(features_of(grid, quantized)), quantized)
+    np.testing.assert_array_equal(grid.quantize(features_of(grid, quantized)).integers, quantized)

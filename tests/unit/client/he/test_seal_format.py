@@ -63,7 +63,7 @@ N, (PRIME,) = (
     CODEC.offer.parameters.parameter_set.poly_modulus_degree,
     CODEC.offer.parameters.parameter_set.primes,
 )
-(FULL,) = CODEC.encrypt(CODEC.quantize(ROW)).ciphertexts
+(FULL,) = CODEC.encrypt(CODEC.quantize(ROW).integers).ciphertexts
 SEEDED = seeded(CODEC, FULL)
 GOOD = {"full": FULL, "seeded": SEEDED}
 FORMS = pytest.mark.parametrize("form", GOOD)

@@ -49,7 +49,7 @@ BREAKS: list[errors.SealserveError] = [
 
 
 def batch(index: int) -> Batch:
-    return Batch(index, ROWS, CODEC, CODEC.quantize(ROWS))
+    return Batch(index, ROWS, CODEC, *CODEC.quantize(ROWS))
 
 
 def schedule_of(count: int, slots: int = 1, limits: Limits = LIMITS) -> Schedule:
@@ -358,7 +358,7 @@ def test_a_stale_batch_is_renewed_before_it_is_sent_again() -> None:
     pending = sendable(schedule, stream, 0.0)
     assert pending is not None
     assert isinstance(pending.stale, errors.StaleConfigError)
-    row_refused = Batch.of_refused_row(0, CODEC, errors.InputError("out of range by now"))
+    row_refused = Batch.of_unsent_row(0, CODEC, errors.InputError("of another width by now"))
     ends = schedule.renew(stream, [row_refused, batch(7), batch(8)])
     assert [end.reply for end in ends] == [row_refused.error]
     assert sorted(sent(schedule, stream).values()) == [7, 8]

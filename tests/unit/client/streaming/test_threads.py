@@ -52,7 +52,7 @@ class Connection:
 
 
 def batch(first_index: int) -> Batch:
-    return Batch(first_index, ROWS, CODEC, CODEC.quantize(ROWS))
+    return Batch(first_index, ROWS, CODEC, *CODEC.quantize(ROWS))
 
 
 def stream_of(call: Call, batches: Iterator[Batch], limits: Limits) -> ScoreStream:

@@ -194,7 +194,7 @@ def off_grid_error(model: Affine, plan: RowPlan) -> float:
     bounds = [np.where(np.concatenate(away) > 0, grid.maximum, grid.minimum)]
     rows = np.concatenate([*(grid.minimum + grid.step * np.concatenate([below, *middles]), *bounds)])
     rows = np.clip(rows, grid.minimum, grid.maximum)
-    return float(np.abs(plan_scores(plan, grid.quantize(rows)) - float_scores(model, rows)).max())
+    return float(np.abs(plan_scores(plan, grid.quantize(rows).integers) - float_scores(model, rows)).max())
 
 
 @settings(deadline=None, max_examples=60)

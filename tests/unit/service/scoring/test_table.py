@@ -35,7 +35,7 @@ MODEL = linear(RANDOM.normal(size=(2, 4096)))
 SERVED = served("blocks", MODEL)  # two ciphertexts an item
 CODEC = RowCodec(SERVED.model)
 ROW = RANDOM.random((1, 4096))
-ITEM = CODEC.encrypt(CODEC.quantize(ROW))
+ITEM = CODEC.encrypt(CODEC.quantize(ROW).integers)
 HEADER = header_to_proto(ITEM.header)
 FIRST, SECOND = ITEM.ciphertexts
 LIMITED = with_limits(
