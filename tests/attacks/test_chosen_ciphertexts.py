@@ -1,7 +1,8 @@
 """What a ciphertext of another form reads of the weights with a proper key: no more than scores.
 
 The best attack that we know asks for two weights of each class in one reply. The bound is the noise
-at each place: at most log2(q / (2B + 1)) bits, whatever the ciphertext is. SECURITY.md has a table.
+at each place: at most log2(q / (2B + 1)) bits, whatever the ciphertext is. There is a table in
+docs/what_your_model_reveals.md.
 """
 
 import math
@@ -102,7 +103,7 @@ SHAPES = [(784, 10, "row"), (64, 10, "row"), (30, 1, "row"), (4, 3, "row"), (64,
 
 
 def table() -> str:
-    """The table of SECURITY.md: what a malicious ciphertext gets at most."""
+    """The published table: what a malicious ciphertext gets at most."""
     lines = [
         "| features, scores | parameter set | rows an item | bits a place | bits a reply | share of the weights |",
         "|---|---|---|---|---|---|",
@@ -124,4 +125,5 @@ def _percent(share: float) -> str:
 
 
 def test_the_published_table_is_what_the_planner_says() -> None:
-    assert table() in Path(ROOT, "SECURITY.md").read_text(), f"SECURITY.md should have:\n{table()}"
+    page = Path(ROOT, "docs", "what_your_model_reveals.md").read_text()
+    assert table() in page, f"the page should have:\n{table()}"
