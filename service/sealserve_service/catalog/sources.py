@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError, PlanError
 from sealserve.protocol.model import Limits
+from sealserve.protocol.schema import Schema
+from sealserve.row_files.reader import RowsFile
 from sealserve_service.catalog.registry import ServedModel, prepare_model
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.errors import InputRangeError
+from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
@@ -66,8 +69,8 @@ def load_source(
         PlanError: no parameter set serves the model as asked.
     """
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
-    calibration = calibration_rows(source)
     try:
+        calibration = calibration_rows(source, model)
         grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
         return prepare_model(
             source.name,
@@ -83,19 +86,18 @@ def load_source(
         raise type(error)(f"{source.path}: {error}") from error
 
 
-def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
+def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[np.float64] | None:
     """Read the calibration rows, float64 (rows, feature_count), or None if there are none.
 
     Raises:
-        InputRangeError: the file is missing or holds no array of numbers.
+        InputRangeError: the file is missing, or holds no rows of numbers for the model.
     """
     if source.calibration is None:
         return None
     try:
-        return np.asarray(np.load(source.calibration, allow_pickle=False), np.float64)
+        rows = RowsFile(source.calibration).read(Schema(model.feature_count, model.feature_names))
     except OSError as error:
         raise InputRangeError(f"{source.calibration}: the calibration rows cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, EOFError) as error:  # without NumPy's text, which advises to allow pickles
-        raise InputRangeError(
-            f"{source.calibration} is not a .npy file of calibration rows: write the numbers with numpy.save"
-        ) from error
+    except InputError as error:
+        raise InputRangeError(f"the calibration rows in {error}") from error
+    return np.array(rows, np.float64)  # a copy: the file may change while the model is served

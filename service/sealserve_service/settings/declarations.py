@@ -95,8 +95,9 @@ class Declarations(BaseModel):
     calibration: PerModel[File] = _option(
         SERVED,
         (),
-        "rows that give each feature's range, and on which errors are observed; for one model or for all",
-        "[NAME=]X.npy",
+        "rows that give each feature's range, and on which errors are observed: npy, npz, csv, tsv, jsonl or, with "
+        "pyarrow, parquet or arrow; for one model or for all",
+        "[NAME=]FILE",
     )
     max_score_error: PerModel[Positive] = _option(
         SERVED,

@@ -1,6 +1,5 @@
 """`sealserve predict`: predictions for a file of rows, written to a file or to stdout."""
 
-import csv
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -9,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options, credentials
+from sealserve.cli.rows import add_rows_options, rows_file
 from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
     from sealserve._codec.batches import PredictionMethod
     from sealserve.client import Client
     from sealserve.protocol.model import Model, Offer
+    from sealserve.row_files.reader import RowsFile
 
 METHODS = ("predict", "decision_function", "predict_proba")
 _SHOWN_ERRORS = 5
@@ -24,12 +25,14 @@ def configure(parser: ArgumentParser) -> None:
     """Add the options."""
     add_service_options(parser)
     parser.add_argument("--model", default="", metavar="NAME", help="may be left out if the service has one only")
-    parser.add_argument("--input", type=Path, required=True, metavar="X.npy|X.csv", help="rows of features")
+    add_rows_options(
+        parser, required=True, purpose="rows of features: csv, tsv, npy, npz, parquet, arrow or jsonl; - for stdin"
+    )
     parser.add_argument(
         "--output",
         type=Path,
-        metavar="FILE.npy|FILE.csv",
-        help="where predictions go (default: stdout, a line a row)",
+        metavar="FILE",
+        help="where predictions go: npy, csv, tsv or parquet (default: stdout, a line a row, as in csv)",
     )
     parser.add_argument("--method", choices=METHODS, default="predict", help="what to predict (%(default)s)")
     parser.add_argument(
@@ -60,14 +63,10 @@ def run(arguments: Namespace) -> int:
     from sealserve.client import Client
     from sealserve.secret_key import SecretKey
 
-    output = arguments.output
-    if output and output.suffix not in (".npy", ".csv"):
-        raise InputError(f"{output}: predictions go into a .npy or a .csv file")
-    if arguments.resume and not output:
-        raise InputError("--resume continues a file: it needs --output")
+    output, file = arguments.output, rows_file(arguments)
+    _check_files(arguments)
     key_file = arguments.secret_key
     key = SecretKey.load(key_file) if key_file and key_file.exists() else None
-    names, rows = read_rows(arguments.input)
     with Client(
         arguments.address,
         model=arguments.model,
@@ -80,58 +79,46 @@ def run(arguments: Namespace) -> int:
         seeded=arguments.seeded or None,
         encrypt_processes=arguments.encrypt_processes,
     ) as client:
-        _check_columns(names, rows.shape, client.model)
+        rows = file.read(client.model.schema)
         if key_file and key is None:
             client.secret_key.save(key_file)
         prediction_run = PredictionRun(client, rows, arguments.method, show_progress=arguments.progress)
         if output is None:
             prediction_run.print_all()
+        elif arguments.resume and prediction_run.is_finished(output, file.path):
+            print(f"{output} is finished: nothing to do; without --resume it is written anew", file=sys.stderr)
         else:
-            prediction_run.write(output, origin(arguments.input, client.model), resume=arguments.resume)
+            prediction_run.write(output, origin(file, client.model), resume=arguments.resume)
     return 0
 
 
-def origin(path: Path, model: "Model") -> dict[str, Any]:
-    """Return what the predictions depend on, besides the method. A resumed run compares it."""
-    status = path.stat()
-    return {
-        "input file": [str(path.resolve()), status.st_size, status.st_mtime_ns],
-        "model": [model.name, model.version],
-    }
-
-
-def _check_columns(names: tuple[str, ...], shape: tuple[int, ...], model: "Model") -> None:
-    model.schema.check_shape(shape)
-    model.schema.check_names(names)
-
-
-def read_rows(path: Path) -> tuple[tuple[str, ...], Any]:
-    """Read rows: the columns' names, where a CSV file has them, and float64 (rows, column_count).
+def _check_files(arguments: Namespace) -> None:
+    """Check what can be said of the files before anything is read or sent.
 
     Raises:
-        InputError: the file is neither .npy nor .csv, or holds no table of numbers.
+        InputError: predictions cannot be written to the output, or --resume cannot continue it.
     """
-    import numpy as np
+    from sealserve.cli.predictions_table import check_output
 
-    try:
-        if path.suffix == ".npy":
-            return (), np.load(path, mmap_mode="r", allow_pickle=False)
-        if path.suffix == ".csv":
-            with path.open(newline="") as file:
-                first = next(csv.reader(file), [])
-            names = () if all(map(_is_number, first)) else tuple(first)
-            return names, np.loadtxt(path, delimiter=",", skiprows=int(bool(names)), ndmin=2)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    raise InputError(f"{path}: rows come from a .npy or a .csv file")
+    output, input_path = arguments.output, arguments.input
+    if output:
+        check_output(output)
+        if output.exists() and input_path.exists() and output.samefile(input_path):
+            raise InputError(f"{output}: the predictions would replace the rows: name another file")
+    if arguments.resume and not output:
+        raise InputError("--resume continues a file: it needs --output")
+    if arguments.resume and str(input_path) == "-":
+        raise InputError("--resume needs rows from a file: what came on stdin is gone")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def origin(file: "RowsFile", model: "Model") -> dict[str, Any]:
+    """Return what the predictions depend on, besides the method. A resumed run compares it."""
+    status = None if file.content else file.path.stat()
+    return {
+        "input file": [str(file.path.resolve()), status.st_size, status.st_mtime_ns] if status else "stdin",
+        "choice of columns": [file.format_name, file.header, file.chosen, file.index],
+        "model": [model.name, model.version],
+    }
 
 
 class PredictionRun:
@@ -140,13 +127,22 @@ class PredictionRun:
     def __init__(self, client: "Client", rows: Any, method: "PredictionMethod", *, show_progress: bool = False) -> None:
         import numpy as np
 
+        from sealserve.cli.predictions_table import header_of
+
         self._client = client
         self._rows = rows
         self._method = method
         self._show_progress = show_progress
         output = client.model.output
         self._example = getattr(output, method)(np.zeros((1, output.score_count)))
+        self._header = header_of(output, method)
         self._errors: list[tuple[int, SealserveError]] = []
+
+    def is_finished(self, path: Path, rows_path: Path) -> bool:
+        """Return whether a file has all predictions already, and is newer than that of the rows."""
+        from sealserve.cli.predictions_file import is_finished
+
+        return is_finished(path, self._example, len(self._rows), self._header, rows_path)
 
     def write(self, path: Path, origin: dict[str, Any], *, resume: bool) -> None:
         """Write the predictions into a file, as they come.
@@ -160,7 +156,7 @@ class PredictionRun:
         from sealserve.cli.predictions_file import PredictionsFile
 
         origin = origin | {"method": self._method}
-        file = PredictionsFile(path, self._example, len(self._rows), origin, resume=resume)
+        file = PredictionsFile(path, self._example, len(self._rows), origin, resume=resume, header=self._header)
         try:
             for index, prediction in self._predict(file.first):
                 file.put(index, prediction)
@@ -174,28 +170,33 @@ class PredictionRun:
         file.finish()
 
     def print_all(self) -> None:
-        """Print the predictions, a line a row, in the order of the rows.
+        """Print the predictions, a line a row, in the order of the rows, once all are there.
 
         Raises:
-            InputError: rows failed. The output ends before the first of them.
+            InputError: rows failed, and nothing is printed.
             SealserveError: the service cannot be reached, or no longer.
         """
         import numpy as np
 
-        from sealserve.cli.predictions_file import write_lines
+        from sealserve.cli.predictions_file import put_prediction
+        from sealserve.cli.predictions_table import write_table
 
-        ahead, due = dict[int, Any](), 0
+        predictions = np.empty((len(self._rows), *self._example.shape[1:]), self._example.dtype)
+        count = 0
         for index, prediction in self._predict(0):
-            ahead[index] = prediction
-            while due in ahead:
-                write_lines(np.array([ahead.pop(due)]), sys.stdout)
-                due += 1
-        self._raise_if_failed("the output ends before the first of them")
+            put_prediction(predictions, index, prediction)
+            count += 1
+        self._raise_if_failed("nothing was written")
+        if count != len(self._rows):
+            raise InputError(f"{count:,} of {len(self._rows):,} rows have predictions; nothing was written")
+        write_table(predictions, self._header, sys.stdout.buffer, ".csv")
 
     def _predict(self, first: int) -> Iterator[tuple[int, Any]]:
         """Yield the predictions of the rows from `first` on, as they come. Record the errors."""
         from tqdm import tqdm
 
+        if first == len(self._rows):
+            return
         offer = self._client.offer(len(self._rows) - first)
         start, count = time.perf_counter(), 0
         results = self._client.stream(self._rows[first:], method=self._method, rows_per_item=offer.rows_per_item)

@@ -6,20 +6,21 @@ An interrupted run can be continued.
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sealserve.cli.predictions_table import is_table_of, write_table
 from sealserve.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SAVE_SECONDS = 1.0
-_ROWS_A_BLOCK = 10_000  # of a CSV file
 
 
 class PredictionsFile:
-    """Predictions of a run that will become a .npy or .csv file.
+    """Predictions of a run that will become a file, in the format that its suffix says.
 
     Until all are written, they and their number are kept in hidden files beside that file.
 
@@ -29,6 +30,7 @@ class PredictionsFile:
         row_count: how many predictions there will be.
         origin: what the predictions depend on. Only a run with an equal origin is continued.
         resume: continue an interrupted run, if there is one.
+        header: names of the columns; empty for none. A .npy file has no room for them.
 
     Attributes:
         first: the index of the first missing row. Later rows may be written already, and may be
@@ -39,11 +41,19 @@ class PredictionsFile:
     """
 
     def __init__(
-        self, path: Path, example: "NDArray[Any]", row_count: int, origin: dict[str, Any], *, resume: bool
+        self,
+        path: Path,
+        example: "NDArray[Any]",
+        row_count: int,
+        origin: dict[str, Any],
+        *,
+        resume: bool,
+        header: Sequence[str] = (),
     ) -> None:
         import numpy as np
 
         self._path = path
+        self._header = header
         self._partial = path.with_name(f".{path.name}.partial")
         self._progress = path.with_name(f".{path.name}.progress")
         self._origin = json.loads(json.dumps(origin))
@@ -73,7 +83,7 @@ class PredictionsFile:
 
     def put(self, index: int, prediction: Any) -> None:
         """Write a row's prediction."""
-        self._predictions[index] = prediction
+        put_prediction(self._predictions, index, prediction)
         self._is_written[index] = True
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
@@ -94,24 +104,48 @@ class PredictionsFile:
         self._progress.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Turn the hidden file, which has all rows, into the file itself."""
+        """Turn the hidden file, which has all rows, into the file itself.
+
+        Raises:
+            InputError: a row has no prediction. The hidden files stay.
+        """
+        if not self._is_written.all():
+            self.save()
+            raise InputError(f"{self._path}: rows from {self.first:,} on have no predictions: continue with --resume")
         self._predictions.flush()
-        if self._path.suffix == ".npy":
+        suffix = self._path.suffix.lower()
+        if suffix == ".npy":
             self._partial.replace(self._path)
         else:
             table = self._path.with_name(f".{self._path.name}.table")
             with contextlib.ExitStack() as failing:
                 failing.callback(table.unlink, missing_ok=True)
-                with table.open("w") as file:
-                    for first in range(0, len(self._predictions), _ROWS_A_BLOCK):
-                        write_lines(self._predictions[first : first + _ROWS_A_BLOCK], file)
+                with table.open("wb") as file:
+                    write_table(self._predictions, self._header, file, suffix)
                 table.replace(self._path)
         self.discard()
 
 
-def write_lines(predictions: "NDArray[Any]", file: Any) -> None:
-    """Write predictions (rows,) or (rows, columns): a line a row, with commas between columns."""
+def put_prediction(predictions: "NDArray[Any]", index: int, prediction: Any) -> None:
+    """Write a row's prediction into an array of all.
+
+    Raises:
+        InputError: the array has no room for it: the model changed, and NumPy would cut the label.
+    """
     import numpy as np
 
-    table = predictions if predictions.ndim == 2 else predictions[:, None]
-    np.savetxt(file, table, "%.17g" if predictions.dtype.kind == "f" else "%s", ",")
+    value = np.asarray(prediction)
+    if value.shape != predictions.shape[1:] or not np.can_cast(value.dtype, predictions.dtype, "safe"):
+        raise InputError("the model's predictions changed during the run: start again without --resume")
+    predictions[index] = value
+
+
+def is_finished(path: Path, example: "NDArray[Any]", row_count: int, header: Sequence[str], rows_path: Path) -> bool:
+    """Return whether a file looks like that of a run that ended, of which nothing else is left.
+
+    The file has a prediction for each row, and is no older than the file of the rows.
+    """
+    if not path.exists() or path.with_name(f".{path.name}.progress").exists():
+        return False
+    is_newer = path.stat().st_mtime_ns >= rows_path.stat().st_mtime_ns
+    return is_newer and is_table_of(path, example, row_count, header)

@@ -95,7 +95,9 @@ class InputGrid:
         if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
         if not np.isfinite(rows).all():
-            raise NotFiniteError(f"{_first_place(~np.isfinite(rows))} is NaN or infinite: replace it")
+            at_fault = np.isnan(rows) if np.isnan(rows).any() else np.isinf(rows)
+            what = "missing (NaN)" if np.isnan(rows).any() else "infinite"
+            raise NotFiniteError(f"{_first_place(at_fault)} is {what}: replace it")
         if clip:
             return np.clip(rows, self.minimum, self.maximum)
         if (outside := (rows < self.minimum) | (rows > self.maximum)).any():

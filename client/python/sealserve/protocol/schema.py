@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import FeatureCountError, FeatureNameError, InputError
+from sealserve.errors import FeatureCountError, FeatureNameError
+from sealserve.protocol.tables import column_names, floats, is_sparse
 
 __all__ = ["Schema"]
 
@@ -29,18 +30,22 @@ class Schema:
     column_names: tuple[str, ...] = ()
 
     def rows(self, X: Any) -> NDArray[np.float64]:
-        """Read rows from an array, a nested sequence or a DataFrame: float64 (rows, column_count).
+        """Read rows: float64 (rows, column_count). A missing value is NaN.
+
+        Args:
+            X: an array, a DataFrame, a sparse matrix of SciPy, or a sequence of rows, in which a
+                Series is matched by its labels.
 
         Raises:
-            FeatureNameError: a DataFrame's columns are not the model's, in the model's order.
+            InputError: a value is not a real number.
+            FeatureNameError: a DataFrame's columns are not the model's, in the model's order, or a
+                Series lacks a label.
             FeatureCountError: the shape is not (rows, column_count).
-            InputError: a value is not a number.
         """
-        self.check_names(getattr(X, "columns", ()))
-        try:
-            rows = np.asarray(X, np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError("the rows must be a two-dimensional array of numbers (dense)") from error
+        if is_sparse(X):  # before it becomes an array
+            self.check_shape(X.shape)
+        rows = floats(X, self.column_names)
+        self.check_names(column_names(X))
         self.check_shape(rows.shape)
         return rows
 
@@ -60,4 +65,5 @@ class Schema:
             FeatureCountError: it is not (rows, column_count).
         """
         if shape[1:] != (self.column_count,):
-            raise FeatureCountError(f"rows of {self.column_count} features are needed, the shape is {shape}")
+            advice = ": pass a single row x as x.reshape(1, -1)" if len(shape) == 1 else ""
+            raise FeatureCountError(f"rows of {self.column_count} features are needed, the shape is {shape}{advice}")

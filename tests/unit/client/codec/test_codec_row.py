@@ -400,7 +400,7 @@ BAD_ROWS: dict[str, tuple[Any, type[InputError]]] = {
     "None": (None, FeatureCountError),
     "text": ([["a"] * FEATURES], InputError),
     "ragged": ([[1.0], [1.0, 2.0]], InputError),
-    "sparse": (csr_array(ZEROS), InputError),
+    "sparse, a feature too few": (csr_array(ZEROS[:, 1:]), FeatureCountError),
     "objects": ([[object()] * FEATURES], InputError),
 }
 
