@@ -57,7 +57,10 @@ def is_table_of(path: Path, example: "NDArray[Any]", row_count: int, header: Seq
             from pyarrow import parquet
 
             metadata = parquet.read_metadata(path)
-            return bool(metadata.num_rows == row_count and metadata.schema.names == _column_names(header, width))
+            names = _column_names(header, width)
+            return (
+                bool((metadata.num_rows, metadata.num_columns) == (row_count, width)) and metadata.schema.names == names
+            )
         with path.open(encoding="utf-8", newline="") as file:
             records = csv.reader(file, delimiter=_delimiter(suffix), strict=True)
             if header and tuple(next(records, ())) != tuple(header):
@@ -95,7 +98,9 @@ def _write_parquet(predictions: "NDArray[Any]", header: Sequence[str], file: Bin
     schema = pa.schema([(name, kind) for name in names])
     with parquet.ParquetWriter(file, schema) as writer:
         for table in _blocks(predictions):
-            writer.write_batch(pa.record_batch([pa.array(column) for column in table.T], schema=schema))
+            # As a list: pyarrow would cut text of NumPy at its first NUL.
+            columns = [pa.array(column.tolist(), kind) for column in table.T]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _column_names(header: Sequence[str], width: int) -> list[str]:

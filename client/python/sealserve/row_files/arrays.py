@@ -1,5 +1,7 @@
 """Array files: NumPy's .npy, which is memory-mapped, and .npz."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,10 +22,11 @@ def read_npy(source: Path | BinaryIO, columns: Columns) -> NDArray[Any]:
     Raises:
         InputError: the file holds no two-dimensional array of numbers, or its columns do not fit.
     """
-    rows = _load(source, "a .npy file, as numpy.save writes it")
-    if isinstance(rows, NpzFile):
-        rows.close()
-        raise InputError("the file is not a .npy file but an archive: give it the suffix .npz")
+    with _readable("a .npy file, as numpy.save writes it"):
+        if isinstance(source, Path):
+            rows: NDArray[Any] = np.lib.format.open_memmap(source, mode="r")
+        else:
+            rows = np.lib.format.read_array(source, allow_pickle=False)
     return _chosen(rows, columns)
 
 
@@ -34,34 +37,35 @@ def read_npz(source: Path | BinaryIO, columns: Columns) -> NDArray[Any]:
         InputError: there is no such array, it is no two-dimensional array of numbers, or its
             columns do not fit.
     """
-    what = "a .npz file, as numpy.savez writes it"
-    archive = _load(source, what)
-    if not isinstance(archive, NpzFile):
-        raise InputError("the file is not a .npz file but one array: give it the suffix .npy")
-    with archive:
-        names = archive.files
+    with ExitStack() as stack:
+        file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+        with _readable("a .npz file, as numpy.savez writes it"):
+            archive = stack.enter_context(NpzFile(file, allow_pickle=False))
+            names = archive.files
         if len(names) != 1 and _ROWS not in names:
-            raise InputError(
-                f"the file has the arrays {', '.join(names) or 'none'}: name the one with the rows {_ROWS}"
-            )
-        try:
+            raise InputError(f"the file has the arrays {', '.join(names) or 'none'}: name that of the rows {_ROWS}")
+        with _readable("a .npz file with an array of numbers"):
             rows = archive[names[0] if len(names) == 1 else _ROWS]
-        except Exception as error:  # zipfile, zlib and NumPy each have their own for a damaged file
-            raise InputError(f"the file is not {what}") from error
     return _chosen(rows, columns)
 
 
-def _load(source: Path | BinaryIO, what: str) -> Any:
-    """Read a file of NumPy's. The error has no text of NumPy's, which advises to allow pickles."""
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Turn errors of a damaged file into an InputError.
+
+    zipfile, zlib and NumPy each have errors of their own. NumPy's text advises to allow pickles.
+    """
     try:
-        return np.load(source, mmap_mode="r" if isinstance(source, Path) else None, allow_pickle=False)
+        yield
     except Exception as error:
-        if isinstance(error, OSError) and error.filename:  # it cannot be opened
+        if isinstance(error, OSError) and error.filename:  # the file cannot be opened
             raise
         raise InputError(f"the file is not {what}") from error
 
 
 def _chosen(rows: NDArray[Any], columns: Columns) -> NDArray[Any]:
+    if not isinstance(rows, np.ndarray):  # a member of an archive that is no array
+        raise InputError("the file holds no array of numbers")
     check_numbers(rows.dtype)
     if rows.ndim != 2:
         advice = ": save a single row x as x.reshape(1, -1)" if rows.ndim == 1 else ""

@@ -76,9 +76,7 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[s
 
 def _check_delimiter(first: Sequence[str], columns: Columns) -> None:
     if len(first) == 1 < columns.schema.column_count and any(mark in first[0] for mark in ";\t|,"):
-        raise FeatureCountError(
-            "line 1 is one field: fields have commas between them in .csv files, tabs in .tsv files"
-        )
+        raise FeatureCountError("line 1 is one field: separate fields by commas in a .csv file, by tabs in a .tsv file")
 
 
 def _has_header(first: Sequence[str], columns: Columns, said: bool | None) -> bool:
@@ -91,7 +89,8 @@ def _has_header(first: Sequence[str], columns: Columns, said: bool | None) -> bo
         return said
     if columns.are_named_in(columns.spelled(first)):
         return True
-    cells = columns.by_number(first)
+    if not (cells := columns.by_number(first)):  # no column is left, which is another error
+        return False
     is_row = [_looks_like_number(cell) or _is_missing(cell) for cell in cells]
     has_number = any(map(_looks_like_number, cells))
     if has_number and all(is_row):

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from sealserve._codec.batches import Batch, Batcher
 from sealserve._codec.codec import RowCodec
@@ -158,3 +160,32 @@ def test_each_batch_is_made_for_the_model_as_it_is_then() -> None:
     batches = list(gatherer.batches(iter(grid(6))))
     assert [batch.codec for batch in batches] == [ROW, COLUMN, COLUMN]
     assert [batch.first_index for batch in batches] == [40, 42, 44]
+
+
+@pytest.mark.parametrize("rows_per_item", [1, 4, None])
+@pytest.mark.parametrize("table", [pd.DataFrame, csc_array], ids=["frame", "sparse"])
+def test_a_table_is_its_rows(table: Any, rows_per_item: int | None) -> None:
+    """Iterating over a DataFrame gives the names of its columns."""
+    rows = grid(300)
+    batches = gathered(table(rows), rows_per_item)
+    assert not [batch.error for batch in batches if batch.error]
+    assert_covers(batches, rows)
+
+
+@pytest.mark.parametrize("rows_per_item", [1, 4, None])
+def test_a_bad_row_of_a_frame_is_refused_alone(rows_per_item: int | None) -> None:
+    frame = pd.DataFrame(grid(20)).astype(object)
+    frame.iloc[3, 1], frame.iloc[7, 0], frame.iloc[9, 2] = "text", 10**400, None
+    batches = gathered(frame, rows_per_item)
+    assert [(batch.first_index, type(batch.error)) for batch in batches if batch.error] == [
+        (3, InputError),
+        (7, InputError),
+        (9, NotFiniteError),
+    ]
+    assert sum(len(batch.rows) for batch in batches) == 20
+
+
+def test_a_number_without_end_ends_no_stream() -> None:
+    batches = gathered(iter([[0.5, 0.5, 0.5], [0.5, 10**400, 0.5], [0.5, 0.5, 0.5]]))
+    assert [batch.first_index for batch in batches if batch.error] == [1]
+    assert [batch.first_index for batch in batches if not batch.error] == [0, 2]
