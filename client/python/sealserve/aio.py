@@ -125,7 +125,8 @@ class AsyncClient:
         """Predict labels, or a regressor's targets.
 
         Args:
-            X: rows (rows, column_count): an array, sequence or DataFrame.
+            X: rows (rows, column_count): an array, DataFrame, sparse matrix or sequence of rows. A
+                Series in a sequence is matched by its labels.
             timeout_seconds: how long the answer may take; by default the client's.
 
         Raises:
