@@ -1,6 +1,7 @@
 """Files that `sealserve predict`, `bench` and the service's calibration read and write."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sealserve.cli.main import main
 from sealserve.cli.predictions_file import PredictionsFile
 from sealserve.client import Client
-from sealserve.errors import InputError, NotFiniteError
+from sealserve.errors import InputError, NotFiniteError, UnavailableError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.catalog.sources import load_source
 from sealserve_service.models.errors import InputRangeError, UnsupportedModelError
@@ -105,7 +106,7 @@ def test_options_say_how_a_file_is_read(address: str, rows: Path) -> None:
     wide.write_text("".join(f"id{line}" for line in ROWS.to_csv(header=False).splitlines(keepends=True)))
     assert predict(address, wide, output, "--input-format", "csv", "--index-column", "0") == 0
     assert [label for (label,) in records(contents(output))] == EXPECTED
-    assert predict(address, wide, output, "--input-format", "csv", "--no-header", "--columns", "1,2,3") == 0
+    assert predict(address, wide, output, "--input-format", "csv", "--no-header", "--columns", '1, "2",3') == 0
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])
@@ -199,6 +200,44 @@ def test_a_run_that_ended_before_the_file_was_there_sends_nothing(
     assert predict(address, rows, output, "--resume") == 0
     assert streamed == [30]
     assert [label for (label,) in records(contents(output))] == EXPECTED
+
+
+@pytest.mark.parametrize("output", ["out.csv", ""])
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+def test_classes_that_change_during_a_run_are_not_mixed(
+    address: str,
+    rows: Path,
+    output: str,
+    method: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The header would be that of the old classes; an array of text would cut the new labels."""
+    stream = Client.stream
+
+    def reloaded(self: Client, rows: Any, **options: Any) -> Iterator[tuple[int, Any]]:
+        yield from stream(self, rows, **options)
+        new = dataclasses.replace(self.model, output=dataclasses.replace(self.model.output, classes=tuple("abcd")))
+        monkeypatch.setattr(Client, "model", property(lambda _: new))
+
+    monkeypatch.setattr(Client, "stream", reloaded)
+    command = ["predict", "--address", address, "--input", str(rows), "--method", method]
+    assert "classes changed" in fails(capsys, *command, *(["--output", str(rows.with_name(output))] if output else []))
+    assert [path.name for path in rows.parent.iterdir()] == [rows.name]
+
+
+def test_a_run_from_stdin_that_breaks_leaves_nothing(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: Client, rows: Any, **options: Any) -> Iterator[tuple[int, Any]]:
+        yield 0, EXPECTED[0]
+        raise UnavailableError("gone")
+
+    monkeypatch.setattr(Client, "stream", broken)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ROWS.to_csv(index=False).encode())))
+    command = ["predict", "--address", address, "--input", "-", "--output", str(tmp_path / "out.csv")]
+    assert "gone" in fails(capsys, *command)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_frame_and_a_sparse_matrix_in_a_stream_are_rows(address: str) -> None:

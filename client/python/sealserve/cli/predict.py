@@ -115,7 +115,7 @@ def origin(file: "RowsFile", model: "Model") -> dict[str, Any]:
     """Return what the predictions depend on, besides the method. A resumed run compares it."""
     status = None if file.content else file.path.stat()
     return {
-        "input file": [str(file.path.resolve()), status.st_size, status.st_mtime_ns] if status else "stdin",
+        "input file": [str(file.path.resolve()), status.st_size, status.st_mtime_ns] if status else [],
         "choice of columns": [file.format_name, file.header, file.chosen, file.index],
         "model": [model.name, model.version],
     }
@@ -133,9 +133,9 @@ class PredictionRun:
         self._rows = rows
         self._method = method
         self._show_progress = show_progress
-        output = client.model.output
-        self._example = getattr(output, method)(np.zeros((1, output.score_count)))
-        self._header = header_of(output, method)
+        self._output = client.model.output
+        self._example = getattr(self._output, method)(np.zeros((1, self._output.score_count)))
+        self._header = header_of(self._output, method)
         self._errors: list[tuple[int, SealserveError]] = []
 
     def is_finished(self, path: Path, rows_path: Path) -> bool:
@@ -160,7 +160,14 @@ class PredictionRun:
         try:
             for index, prediction in self._predict(file.first):
                 file.put(index, prediction)
+            self._check_output()
+        except InputError:
+            file.discard()
+            raise
         except BaseException:
+            if not origin["input file"]:  # what came on stdin is gone
+                file.discard()
+                raise
             file.save()
             print(f"{file.first:,} of {len(self._rows):,} rows are written: continue with --resume", file=sys.stderr)
             raise
@@ -187,6 +194,7 @@ class PredictionRun:
             put_prediction(predictions, index, prediction)
             count += 1
         self._raise_if_failed("nothing was written")
+        self._check_output()
         if count != len(self._rows):
             raise InputError(f"{count:,} of {len(self._rows):,} rows have predictions; nothing was written")
         write_table(predictions, self._header, sys.stdout.buffer, ".csv")
@@ -210,6 +218,15 @@ class PredictionRun:
                 yield first + index, result
         seconds = time.perf_counter() - start
         print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
+
+    def _check_output(self) -> None:
+        """Check that the predictions still mean what they did when the run began.
+
+        Raises:
+            InputError: the service serves another model under the name, with other classes.
+        """
+        if self._client.model.output != self._output:
+            raise InputError("the model's classes changed during the run, and nothing was written: start again")
 
     def _raise_if_failed(self, consequence: str) -> None:
         """Print the first errors of rows that failed, and raise one with the consequence."""

@@ -136,7 +136,7 @@ def put_prediction(predictions: "NDArray[Any]", index: int, prediction: Any) -> 
 
     value = np.asarray(prediction)
     if value.shape != predictions.shape[1:] or not np.can_cast(value.dtype, predictions.dtype, "safe"):
-        raise InputError("the model's predictions changed during the run: start again without --resume")
+        raise InputError("the model's predictions changed during the run, and nothing was written: start again")
     predictions[index] = value
 
 

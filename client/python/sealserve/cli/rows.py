@@ -1,5 +1,6 @@
 """The options of commands that read a file of rows."""
 
+import csv
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
@@ -48,7 +49,7 @@ def rows_file(arguments: Namespace) -> "RowsFile":
         Path("stdin") if is_stdin else arguments.input,
         arguments.input_format or ("csv" if is_stdin else ""),
         arguments.header,
-        tuple(name.strip() for name in arguments.columns.split(",")) if arguments.columns else (),
+        tuple(next(csv.reader([arguments.columns], skipinitialspace=True), ())),  # quotes hold names with commas
         arguments.index_column,
         sys.stdin.buffer if is_stdin else None,
     )

@@ -48,7 +48,7 @@ class Columns:
             positions = [_position(name, names, width, by_name_only=True) for name in wanted]
         else:
             self.schema.check_names(found)
-        if not positions:
+        if self.index and not positions:
             raise InputError("no column is left: the file has only the one that --index-column names")
         return positions
 
