@@ -6,11 +6,10 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sealserve.row_files.formats import FORMATS
+
 if TYPE_CHECKING:
     from sealserve.row_files.reader import RowsFile
-
-# As in sealserve.row_files.reader, which needs NumPy: a list of options must not wait for that.
-FORMATS = ("csv", "tsv", "npy", "npz", "parquet", "arrow", "jsonl")
 
 
 def add_rows_options(parser: ArgumentParser, *, required: bool, purpose: str) -> None:

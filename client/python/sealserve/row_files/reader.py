@@ -14,24 +14,8 @@ from sealserve.protocol.schema import Schema
 from sealserve.row_files import arrays, arrow
 from sealserve.row_files.columns import Columns
 from sealserve.row_files.delimited import read_delimited
+from sealserve.row_files.formats import FORMATS, SUFFIXES
 from sealserve.row_files.json_lines import read_json_lines
-
-_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".npy": "npy",
-    ".npz": "npz",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-FORMATS = tuple(dict.fromkeys(_SUFFIXES.values()))
-"""The formats of files of rows, by name."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class RowsFile:
     @property
     def format_name(self) -> str:
         """The name of the file's format; "" if nothing tells."""
-        return self.format or _SUFFIXES.get(self.path.suffix.lower(), "")
+        return self.format or SUFFIXES.get(self.path.suffix.lower(), "")
 
     def read(self, schema: Schema) -> NDArray[Any]:
         """Read the rows, numbers (rows, schema.column_count). A .npy file is memory-mapped.
