@@ -1,1 +1,1 @@
-"""Files of rows: `read_rows` reads them for every command and for the service's calibration."""
+"""Files of rows: `reader` reads them for every command and for the service's calibration."""

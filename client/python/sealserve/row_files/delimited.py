@@ -93,11 +93,13 @@ def _has_header(first: Sequence[str], columns: Columns, said: bool | None) -> bo
         return False
     is_row = [_looks_like_number(cell) or _is_missing(cell) for cell in cells]
     has_number = any(map(_looks_like_number, cells))
-    if has_number and all(is_row):
+    # Names that are numbers, in another order or among others, may be a header that does not fit.
+    has_names = bool(columns.schema.column_names) and set(columns.schema.column_names) <= set(cells)
+    if has_number and all(is_row) and not has_names:
         return False
     if has_number or all(is_row):
         raise InputError(
-            f"line 1 {'has names and numbers' if has_number else 'has no name and no number'}: is it a header or a "
+            f"line 1 has {'names and numbers' if has_number else 'no name and no number'}: is it a header or a "
             "row? Name the columns as the model does, or say --header or --no-header to sealserve predict"
         )
     return True

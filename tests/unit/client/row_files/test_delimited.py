@@ -126,6 +126,9 @@ def test_names_that_are_numbers_are_a_header_where_the_model_has_them() -> None:
     assert read("0,1\n1,2\n3,4\n", numbered) == ROWS
     assert read("1,2\n3,4\n", numbered) == ROWS
     assert read("1,2\n3,4\n", Schema(2, ("1", "2")), header=False) == ROWS
+    for first in ("1,0", "0,1,2", "1,0,x"):
+        with pytest.raises(InputError, match="--header or --no-header"):
+            read(f"{first}\n1,2\n", numbered)
 
 
 def test_names_of_the_model_with_space_around_them() -> None:
