@@ -107,7 +107,8 @@ def texts(draw: st.DrawFn) -> tuple[str, str]:
             position = draw(st.integers(0, len(record) - 1))
             record[position : position + draw(st.sampled_from([1, 1, 1, 0]))] = draw(st.lists(FIELDS, max_size=2))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1]))):
-        records.insert(draw(st.integers(0, len(records))), draw(st.lists(FIELDS, max_size=4)))
+        more = draw(st.one_of(st.just([]), st.lists(FIELDS, max_size=4)))
+        records.insert(draw(st.integers(0, len(records))), more)
     text = io.StringIO(newline="")
     quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
     delimiter = draw(st.sampled_from([",", "\t", ",", "\t", ";", ", "])) if draw(st.booleans()) else None
@@ -202,6 +203,24 @@ def text_that_is_right(
     ran = predict(address, model, name, text.getvalue().encode(encoding), output)
     assert ran.code == 0
     assert_right_or_refused(ran, np.array(rows, float))
+
+
+@given(
+    rows=st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=9),
+    place=st.integers(0, 9),
+    fault=st.sampled_from(
+        ["", "0.5", "0.5,0.5", "0,0,0,0", "0,,0", "0,x,0", "#0,0,0", "0,1_0,0", "0,nan,0", '0,"1,0', "0,2,0"]
+    ),
+    model=MODELS,
+    output=OUTPUTS,
+)
+def text_with_one_fault(address: str, rows: Any, place: int, fault: str, model: str, output: str) -> None:
+    lines = [",".join(map(str, row)) for row in rows]
+    lines.insert(place, fault)
+    for header in ([], [",".join(NAMES)]):
+        ran = predict(address, model, "rows.csv", "\n".join([*header, *lines, ""]).encode(), output)
+        assert ran.code == 1
+        assert_right_or_refused(ran, None)
 
 
 JSON_VALUES: st.SearchStrategy[Any] = st.one_of(
@@ -311,7 +330,7 @@ def arrow_files(address: str, table: pa.Table, data: st.DataObject, model: str, 
         assert_right_or_refused(ran, None)
 
 
-CHECKS = [text_of_any_kind, text_that_is_right, json_lines, array_files, arrow_files]
+CHECKS = [text_of_any_kind, text_that_is_right, text_with_one_fault, json_lines, array_files, arrow_files]
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(4000, marks=pytest.mark.long)])
