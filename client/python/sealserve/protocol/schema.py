@@ -42,10 +42,13 @@ class Schema:
                 Series lacks a label.
             FeatureCountError: the shape is not (rows, column_count).
         """
-        if is_sparse(X):  # before it becomes an array
-            self.check_shape(X.shape)
-        rows = floats(X, self.column_names)
-        self.check_names(column_names(X))
+        if type(X) is np.ndarray and X.dtype == np.float64:  # what single rows most often are
+            rows = X
+        else:
+            if is_sparse(X):  # before it becomes an array
+                self.check_shape(X.shape)
+            rows = floats(X, self.column_names)
+            self.check_names(column_names(X))
         self.check_shape(rows.shape)
         return rows
 
