@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2
 from sealserve import errors
 from sealserve.aio import AsyncClient
 from sealserve.cli.main import main
-from sealserve.cli.predictions_file import write_lines
+from sealserve.cli.predictions_table import write_table
 from sealserve.client import Client
 from sealserve.errors import SealserveError, ServiceError
 from sealserve.key_registry import KeyRegistry
@@ -246,11 +246,11 @@ def test_a_label_is_quoted_in_a_file_and_printable_on_stdout(
 ) -> None:
     """In the file it is exact, for the next program; quotes keep it one field of one row."""
     labels, path = np.array([HOSTILE.replace("\x00", ""), 'a,"b"', "plain"]), tmp_path / "labels.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        write_lines(labels, file)
+    with path.open("wb") as file:
+        write_table(labels, (), file, ".csv")
     with path.open(newline="", encoding="utf-8") as file:
         assert [row for (row,) in csv.reader(file)] == labels.tolist()
-    write_lines(labels, sys.stdout, is_shown=True)
+    write_table(labels, (), sys.stdout.buffer, ".csv", is_shown=True)
     shown = capsys.readouterr().out
     assert_harmless(shown)
     assert shown.splitlines()[1:] == ['"a,""b"""', "plain"]

@@ -11,7 +11,7 @@ from benchmarks.walk import Call, Recorder, Walk
 
 # The most calls and changes of file of one private row. Lower them where the walk becomes shorter.
 CEILINGS = {
-    "client": {"calls": 29, "changes": 16},
+    "client": {"calls": 28, "changes": 16},
     "service": {"calls": 43, "changes": 32},
     "after_reply": {"calls": 1, "changes": 0},
 }

@@ -20,6 +20,7 @@ SDK = """
     secret_key
     he.secret
     credentials
+    row_files
     protocol
     he
     secret_key_access

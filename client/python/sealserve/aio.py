@@ -143,7 +143,8 @@ class AsyncClient:
         """Predict labels, or a regressor's targets.
 
         Args:
-            X: rows (rows, column_count): an array, sequence or DataFrame.
+            X: rows (rows, column_count): an array, DataFrame, sparse matrix or sequence of rows. A
+                Series in a sequence is matched by its labels.
             errors: "raise" an error if a row has no prediction. Or "return" a list, which has for
                 each row its prediction or, as a value, its error: that the row is refused, that a
                 reply fails a check, or what the service says of the row's item.

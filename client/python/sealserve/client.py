@@ -177,7 +177,8 @@ class Client:
         """Predict labels, or a regressor's targets.
 
         Args:
-            X: rows (rows, column_count): an array, sequence or DataFrame.
+            X: rows (rows, column_count): an array, DataFrame, sparse matrix or sequence of rows. A
+                Series in a sequence is matched by its labels.
             errors: "raise" an error if a row has no prediction. Or "return" a list, which has for
                 each row its prediction or, as a value, its error: that the row is refused, that a
                 reply fails a check, or what the service says of the row's item.
@@ -267,8 +268,8 @@ class Client:
         connection if the first one is dead. No index comes twice.
 
         Args:
-            rows: rows, each (column_count,). An array (rows, column_count) is read in blocks, also
-                if it is memory-mapped.
+            rows: rows, each (column_count,). A table (an array, DataFrame or sparse matrix) is its
+                rows, and is read in blocks, also if it is memory-mapped.
             method: the method whose result to yield for each row: "predict", "decision_function" or
                 "predict_proba".
             rows_per_item: how many rows to put into an item, at most the offer's rows_per_item.

@@ -100,7 +100,7 @@ class FeatureNameError(InputError):
 
 
 class NotFiniteError(InputError):
-    """A feature is NaN or infinite."""
+    """A feature is missing (NaN) or infinite."""
 
 
 class OutOfRangeError(InputError):

@@ -1,22 +1,27 @@
 """Sources of models: listed from a folder, and loaded, put on a grid and made ready to serve."""
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import InputError, PlanError
 from sealserve.protocol.model import Limits
+from sealserve.protocol.schema import Schema
+from sealserve.row_files.reader import RowsFile
 from sealserve_service.catalog.registry import ServedModel, prepare_model
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.offering import PrivateWeights
-from sealserve_service.models.arrays import read_array
+from sealserve_service.models.archives import open_archive
 from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
 from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
+from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.grid import input_grid
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
@@ -69,8 +74,8 @@ def load_source(
         PlanError: no parameter set serves the model as asked.
     """
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
-    calibration = calibration_rows(source)
     try:
+        calibration = calibration_rows(source, model)
         grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
         return prepare_model(
             source.name,
@@ -86,27 +91,36 @@ def load_source(
         raise type(error)(f"{source.path}: {error}") from error
 
 
-def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
+def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[np.float64] | None:
     """Read the calibration rows, float64 (rows, feature_count), or None if there are none.
 
     Raises:
-        InputRangeError: the file is missing, too large, another than it should be, or holds no
-            array of numbers.
+        InputRangeError: the file is missing, too large, another than it should be, or holds no rows
+            of numbers for the model.
     """
-    if source.calibration is None:
+    if (path := source.calibration) is None:
         return None
     try:
-        content = read_file(source.calibration, source.calibration_sha256, MAX_CALIBRATION_BYTES)
+        content = read_file(path, source.calibration_sha256, MAX_CALIBRATION_BYTES)
+        file = RowsFile(path, content=io.BytesIO(content), max_bytes=MAX_CALIBRATION_BYTES)
+        if file.format_name == "npz":
+            _check_archive(content, path)
+        rows = file.read(Schema(model.feature_count, model.feature_names))
     except ModelFileError as error:
         raise InputRangeError(f"the calibration rows cannot be read: {error}") from error
     except ModelTooLargeError as error:
         raise InputRangeError(
-            f"{source.calibration} has {error.found:,} bytes of calibration rows, and at most {error.maximum:,} are "
+            f"{path} has {error.found:,} {error.limit} of calibration rows, and at most {error.maximum:,} are "
             "read: give fewer rows"
         ) from error
+    except InputError as error:
+        raise InputRangeError(f"the calibration rows in {error}") from error
+    return np.array(rows, np.float64)  # a copy, of float64 too: the content is not kept
+
+
+def _check_archive(content: bytes, path: Path) -> None:
+    """Check the sizes that an archive's directory says, before one of its members is inflated."""
     try:
-        return np.asarray(read_array(content), np.float64)
-    except (ValueError, TypeError) as error:  # without NumPy's text, which advises to allow pickles
-        raise InputRangeError(
-            f"{source.calibration} is not a .npy file of calibration rows: write the numbers with numpy.save"
-        ) from error
+        open_archive(content, MAX_CALIBRATION_BYTES).close()
+    except (BadZipFile, ValueError) as error:
+        raise InputError(f"{path}: the file is not a .npz file, as numpy.savez writes it") from error

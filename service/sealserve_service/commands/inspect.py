@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
     settings = settings_of(arguments, MODEL_OPTIONS)
     asked = settings.source(arguments.path.stem, arguments.path)
     model = load_model(asked.path, trust_pickle=settings.trust_pickle)
-    calibration = calibration_rows(asked)
+    calibration = calibration_rows(asked, model)
     grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)
     bits = settings.hiding_bits if settings.weights == "private" else None
     with threadpool_limits(1, user_api="blas"):  # as in a serving process: engines time themselves

@@ -10,7 +10,7 @@ from sealserve_service.models.errors import ModelTooLargeError
 MAX_MODEL_BYTES = 512 << 20
 """Bytes of a model's file, and of all that the file holds; a number counts as 8 bytes at least."""
 MAX_CALIBRATION_BYTES = 2 << 30
-"""Bytes of a file of calibration rows, which is not compressed."""
+"""Bytes of a file of calibration rows, and of the arrays that a compressed one holds."""
 MAX_MEMBERS = 1 << 16
 """Members of an archive."""
 MAX_FEATURES = 1 << 20

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.protocol.output import Output, Task
+from sealserve.row_files.npy import MAGIC, read_array
 from sealserve_service.models.archives import open_archive, read_member
-from sealserve_service.models.arrays import MAGIC, read_array
 from sealserve_service.models.errors import ModelError, ModelFileError
 from sealserve_service.models.limits import MAX_SCORES, check_limit, check_weights
 from sealserve_service.models.linear_model import LinearModel

@@ -12,8 +12,10 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 from zipfile import ZIP_STORED, ZipFile
 
+from numpy.typing import NDArray
+
+from sealserve.row_files.npy import MAGIC, read_array
 from sealserve_service.models.archives import open_archive, read_member
-from sealserve_service.models.arrays import MAGIC, full_bytes, read_array
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.limits import (
     MAX_MODEL_BYTES,
@@ -97,6 +99,11 @@ def checked(content: bytes) -> bytes:
 def _member_bytes(data: bytes) -> int:
     """Return the bytes of a member: those of an array, or its own."""
     return full_bytes(read_array(data)) if data.startswith(MAGIC) else len(data)
+
+
+def full_bytes(array: NDArray[Any]) -> int:
+    """Return the bytes of an array, where a value counts as 8 at least, as in float64."""
+    return array.size * max(8, array.itemsize)
 
 
 class _Sizes:

@@ -40,7 +40,7 @@ def input_grid(
     if bounds is None:
         raise InputRangeMissingError(
             "the range of the features is unknown: give one for all with --input-range LO,HI, or typical rows with "
-            "--calibration X.npy"
+            "--calibration FILE"
         )
     try:
         return InputGrid.of(model.feature_count, *bounds, input_step)

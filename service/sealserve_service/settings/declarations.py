@@ -98,9 +98,9 @@ class Declarations(BaseModel):
     calibration: PerModel[Pinned] = _option(
         SERVED,
         (),
-        "rows that give each feature's range, and on which errors are observed, and the SHA-256 that their file must "
-        "have; for one model or for all",
-        "[NAME=]X.npy[@sha256:HEX]",
+        "rows that give each feature's range, and on which errors are observed: npy, npz, csv, tsv, jsonl or, with "
+        "pyarrow, parquet or arrow; and the SHA-256 that their file must have; for one model or for all",
+        "[NAME=]FILE[@sha256:HEX]",
     )
     max_score_error: PerModel[Positive] = _option(
         SERVED,

@@ -15,7 +15,7 @@ class ModelSource:
         input_range: least and greatest value of every feature; None for that of the calibration
             rows, or else of the model's own scaler.
         input_step: distance between neighbours on the grid; None for 1/255 of the range.
-        calibration: a file of typical rows, .npy; None if there is none.
+        calibration: a file of typical rows; None if there is none.
         calibration_sha256: of that file, in lower-case hexadecimal digits; "" for any file.
         max_score_error: the largest acceptable error bound; None for the planner's default.
         sha256: of the model's file, in lower-case hexadecimal digits; "" for any file.

@@ -11,6 +11,7 @@ from sealserve._codec.codec import Decrypted, RowCodec
 from sealserve.errors import InputError, ReplyError, SealserveError
 from sealserve.he.quantization import Quantized
 from sealserve.protocol.item import EncryptedScores
+from sealserve.protocol.tables import is_table, row_blocks
 
 PredictionMethod = Literal["predict", "decision_function", "predict_proba"]
 
@@ -127,10 +128,11 @@ class Batcher:
     def batches(self, rows: Iterable[Any]) -> Iterator[Batch]:
         """Yield the batches of all rows.
 
-        An array (rows, column_count) is read in blocks, anything else row by row.
+        A table (an array, a DataFrame, a sparse matrix) is read in blocks, anything else row by
+        row.
         """
-        if isinstance(rows, np.ndarray) and rows.ndim == 2:
-            yield from self._batches_of_array(rows)
+        if is_table(rows):
+            yield from self._batches_of_table(rows)
             return
         for row in rows:
             yield from self.add(row)
@@ -138,10 +140,14 @@ class Batcher:
 
     def add(self, row: Any) -> Iterator[Batch]:
         """Add a row (column_count,) and yield the batches that it completes."""
+        yield from self._add([row])
+
+    def _add(self, table: Any) -> Iterator[Batch]:
+        """Add a table of one row and yield the batches that it completes."""
         if not self._rows:
             self._renew_codec()
         try:
-            self._rows.append(self._codec.model.schema.rows([row]))
+            self._rows.append(self._codec.model.schema.rows(table))
         except InputError as error:
             yield from self.flush()
             yield Batch.of_unsent_row(self._count(1), self._codec, error)
@@ -168,17 +174,17 @@ class Batcher:
         self._next_index += row_count
         return self._next_index - row_count
 
-    def _batches_of_array(self, rows: NDArray[Any]) -> Iterator[Batch]:
-        start = 0
-        while start < len(rows):
+    def _batches_of_table(self, table: Any) -> Iterator[Batch]:
+        block, row_count, stop = row_blocks(table), table.shape[0], 0
+        while stop < row_count:
             self._renew_codec()
-            block = rows[start : start + max(1, _BLOCK_ROWS // self._per_item) * self._per_item]
-            start += len(block)
+            start = stop
+            stop = min(row_count, start + max(1, _BLOCK_ROWS // self._per_item) * self._per_item)
             try:
-                checked = self._codec.model.schema.rows(block)
+                checked = self._codec.model.schema.rows(block(start, stop))
             except InputError:  # perhaps because of a single row: find it
-                for row in block:
-                    yield from self.add(row)
+                for position in range(start, stop):
+                    yield from self._add(block(position, position + 1))
                 yield from self.flush()
             else:
                 yield from self._batches_of(checked)

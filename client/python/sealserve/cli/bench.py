@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sealserve import __version__
 from sealserve.cli.command import Command, add_expect_option, add_service_options, credentials
+from sealserve.cli.rows import add_rows_options, rows_file
 from sealserve.errors import InputError, TransportError
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="", metavar="NAME", help="may be left out if the service has one only")
     parser.add_argument(
         "--layout", default="row", metavar="LAYOUT", help="row: single rows; column: batches (%(default)s)"
+    )
+    add_rows_options(
+        parser, required=False, purpose="rows to send, in any format of sealserve predict; else random ones"
     )
     parser.add_argument("--rows", type=int, metavar="N", help="rows an item (row: 1, column: as many as fit)")
     load = parser.add_mutually_exclusive_group()
@@ -73,12 +77,16 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Load the service and print its figures. The exit code is 0 if it answered anything."""
+    """Load the service and print its figures.
+
+    The exit code is 0 if the service answered anything and the model's grid refused no row.
+    """
     from sealserve.client import Client
     from sealserve.loadtest.items import LoadItems
     from sealserve.loadtest.ledger import Ledger
 
     _check(arguments)
+    file = rows_file(arguments) if arguments.input else None
     with Client(
         arguments.address,
         model=arguments.model,
@@ -89,12 +97,15 @@ def run(arguments: Namespace) -> int:
         expect=arguments.expect,
     ) as client:
         offer = client.offer()
+        rows = None if file is None else file.read(client.model.schema)
+        if rows is not None and not len(rows):
+            raise InputError(f"{arguments.input} has no rows: give at least one")
         row_count = arguments.rows or offer.layout.default_rows_per_item or offer.rows_per_item
         if row_count > offer.rows_per_item:
             raise InputError(f"--rows must be at most {offer.rows_per_item} with {offer.parameters.parameter_set.name}")
         client.register_key(row_count)
         replay = (_REPLAYED_ROW_ITEMS if row_count == 1 else 1) if arguments.replay else 0
-        items = LoadItems(client, row_count, replay=replay, seed=arguments.seed)
+        items = LoadItems(client, row_count, replay=replay, seed=arguments.seed, rows=rows)
         connections = arguments.connections or client.model.limits.suggested_connections
         ledger = Ledger()
         seconds = _watch(_driver(arguments, items, connections, ledger), ledger, arguments)
@@ -103,6 +114,8 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(conditions | summary, indent=2) + "\n")
     print("\n".join(f"{name:<34} {value}" for name, value in report(summary)))
+    if refusal := items.refusal:  # not before: the service must not learn of it
+        raise refusal
     if not summary["answered"]:
         reasons = ", ".join(summary["failed"] | summary["refused"]) or "nothing was sent"
         raise TransportError(f"the service answered nothing: {reasons}")
@@ -203,7 +216,7 @@ def _quantiles(milliseconds: dict[str, float]) -> str:
 
 COMMAND = Command(
     "bench",
-    "load a running service with random rows and measure it",
+    "load a running service with rows, random or your own, and measure it",
     "  sealserve bench --address 127.0.0.1:50051 --rate 200 --seconds 30\n"
     "  sealserve bench --layout column --concurrency 2 --replay --json column.json",
     configure,

@@ -1,23 +1,26 @@
 """`sealserve predict`: predictions for a file of rows, written to a file or to stdout."""
 
-import csv
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_expect_option, add_service_options, credentials
+from sealserve.cli.rows import add_rows_options, rows_file
 from sealserve.errors import InputError, SealserveError
 
 if TYPE_CHECKING:
     from sealserve._codec.batches import PredictionMethod
+    from sealserve.cli.predictions_file import PredictionsFile
     from sealserve.client import Client
     from sealserve.protocol.model import Model, Offer
+    from sealserve.row_files.reader import RowsFile
 
 METHODS = ("predict", "decision_function", "predict_proba")
+_CLASSES_CHANGED = "the model's classes changed during the run, and nothing was written: start again"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -25,12 +28,14 @@ def configure(parser: ArgumentParser) -> None:
     add_service_options(parser)
     add_expect_option(parser)
     parser.add_argument("--model", default="", metavar="NAME", help="may be left out if the service has one only")
-    parser.add_argument("--input", type=Path, required=True, metavar="X.npy|X.csv", help="rows of features")
+    add_rows_options(
+        parser, required=True, purpose="rows of features: csv, tsv, npy, npz, parquet, arrow or jsonl; - for stdin"
+    )
     parser.add_argument(
         "--output",
         type=Path,
-        metavar="FILE.npy|FILE.csv",
-        help="where predictions go (default: stdout, a line a row)",
+        metavar="FILE",
+        help="where predictions go: npy, csv, tsv or parquet (default: stdout, a line a row, as in csv)",
     )
     parser.add_argument("--method", choices=METHODS, default="predict", help="what to predict (%(default)s)")
     parser.add_argument(
@@ -61,14 +66,10 @@ def run(arguments: Namespace) -> int:
     from sealserve.client import Client
     from sealserve.secret_key import SecretKey
 
-    output = arguments.output
-    if output and output.suffix not in (".npy", ".csv"):
-        raise InputError(f"{output}: predictions go into a .npy or a .csv file")
-    if arguments.resume and not output:
-        raise InputError("--resume continues a file: it needs --output")
+    output, file = arguments.output, rows_file(arguments)
+    _check_files(arguments)
     key_file = arguments.secret_key
     key = SecretKey.load(key_file) if key_file and key_file.exists() else None
-    names, rows = read_rows(arguments.input)
     with Client(
         arguments.address,
         model=arguments.model,
@@ -82,59 +83,47 @@ def run(arguments: Namespace) -> int:
         encrypt_processes=arguments.encrypt_processes,
         expect=arguments.expect,
     ) as client:
-        _check_columns(names, rows.shape, client.model)
+        rows = file.read(client.model.schema)
         if key_file and key is None:
             client.secret_key.save(key_file)
         prediction_run = PredictionRun(client, rows, arguments.method, show_progress=arguments.progress)
         if output is None:
             prediction_run.print_all()
+        elif arguments.resume and prediction_run.is_finished(output, file.path):
+            print(f"{output} is finished: nothing to do; without --resume it is written anew", file=sys.stderr)
         else:
-            begun_with = origin(arguments.input, client.model) | {"clipping": arguments.clip}
+            begun_with = origin(file, client.model) | {"clipping": arguments.clip}
             prediction_run.write(output, begun_with, resume=arguments.resume)
     return 0
 
 
-def origin(path: Path, model: "Model") -> dict[str, Any]:
-    """Return what the predictions depend on, besides the method. A resumed run compares it."""
-    status = path.stat()
-    return {
-        "input file": [str(path.resolve()), status.st_size, status.st_mtime_ns],
-        "model": [model.name, model.version],
-    }
-
-
-def _check_columns(names: tuple[str, ...], shape: tuple[int, ...], model: "Model") -> None:
-    model.schema.check_shape(shape)
-    model.schema.check_names(names)
-
-
-def read_rows(path: Path) -> tuple[tuple[str, ...], Any]:
-    """Read rows: the columns' names, where a CSV file has them, and float64 (rows, column_count).
+def _check_files(arguments: Namespace) -> None:
+    """Check what can be said of the files before anything is read or sent.
 
     Raises:
-        InputError: the file is neither .npy nor .csv, or holds no table of numbers.
+        InputError: predictions cannot be written to the output, or --resume cannot continue it.
     """
-    import numpy as np
+    from sealserve.cli.predictions_table import check_output
 
-    try:
-        if path.suffix == ".npy":
-            return (), np.load(path, mmap_mode="r", allow_pickle=False)
-        if path.suffix == ".csv":
-            with path.open(newline="") as file:
-                first = next(csv.reader(file), [])
-            names = () if all(map(_is_number, first)) else tuple(first)
-            return names, np.loadtxt(path, delimiter=",", skiprows=int(bool(names)), ndmin=2)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    raise InputError(f"{path}: rows come from a .npy or a .csv file")
+    output, input_path = arguments.output, arguments.input
+    if output:
+        check_output(output)
+        if output.exists() and input_path.exists() and output.samefile(input_path):
+            raise InputError(f"{output}: the predictions would replace the rows: name another file")
+    if arguments.resume and not output:
+        raise InputError("--resume continues a file: it needs --output")
+    if arguments.resume and str(input_path) == "-":
+        raise InputError("--resume needs rows from a file: what came on stdin is gone")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def origin(file: "RowsFile", model: "Model") -> dict[str, Any]:
+    """Return what the predictions depend on, besides the method. A resumed run compares it."""
+    status = None if file.content else file.path.stat()
+    return {
+        "input file": [str(file.path.resolve()), status.st_size, status.st_mtime_ns] if status else [],
+        "choice of columns": [file.format_name, file.header, file.chosen, file.index],
+        "model": [model.name, model.version],
+    }
 
 
 class PredictionRun:
@@ -143,12 +132,21 @@ class PredictionRun:
     def __init__(self, client: "Client", rows: Any, method: "PredictionMethod", *, show_progress: bool = False) -> None:
         import numpy as np
 
+        from sealserve.cli.predictions_table import header_of
+
         self._client = client
         self._rows = rows
         self._method = method
         self._show_progress = show_progress
-        output = client.model.output
-        self._example = getattr(output, method)(np.zeros((1, output.score_count)))
+        self._output = client.model.output
+        self._example = getattr(self._output, method)(np.zeros((1, self._output.score_count)))
+        self._header = header_of(self._output, method)
+
+    def is_finished(self, path: Path, rows_path: Path) -> bool:
+        """Return whether a file has all predictions already, and is newer than that of the rows."""
+        from sealserve.cli.predictions_file import is_finished
+
+        return is_finished(path, self._example, len(self._rows), self._header, rows_path)
 
     def write(self, path: Path, origin: dict[str, Any], *, resume: bool) -> None:
         """Write the predictions into a file, as they come.
@@ -162,51 +160,74 @@ class PredictionRun:
         from sealserve.cli.predictions_file import PredictionsFile
 
         origin = origin | {"method": self._method}
-        file = PredictionsFile(path, self._example, len(self._rows), origin, resume=resume)
+        file = PredictionsFile(path, self._example, len(self._rows), origin, resume=resume, header=self._header)
+        can_resume = bool(origin["input file"])  # what came on stdin is gone
+        with ExitStack() as leaving:
+            if not can_resume:
+                leaving.callback(file.discard)
+            self._fill(file, can_resume=can_resume)
+            consequence = "nothing was written"
+            if can_resume and file.first < len(self._rows):
+                consequence += "; --resume asks again for those that the service failed"
+            file.failed.raise_if_any(len(self._rows), consequence)
+            file.finish()
+
+    def _fill(self, file: "PredictionsFile", *, can_resume: bool) -> None:
+        """Put the predictions of all rows that are due into a file, or their errors."""
         try:
             with closing(self._predict(file.first)) as results:
                 for index, result in results:
                     file.put(index, result)
         except BaseException:
-            file.save()
-            print(f"{file.first:,} of {len(self._rows):,} rows are written: continue with --resume", file=sys.stderr)
+            if can_resume:
+                file.save()
+                shown = f"{file.first:,} of {len(self._rows):,} rows are written: continue with --resume"
+                print(shown, file=sys.stderr)
             raise
+        if not self._has_same_classes():
+            file.discard()
+            raise InputError(_CLASSES_CHANGED)
         file.save()
-        is_answered = file.first == len(self._rows)
-        consequence = "nothing was written"
-        file.failed.raise_if_any(
-            len(self._rows),
-            consequence if is_answered else f"{consequence}; --resume asks again for those that the service failed",
-        )
-        file.finish()
 
     def print_all(self) -> None:
-        """Print the predictions, a line a row, in the order of the rows.
+        """Print the predictions, a line a row, in the order of the rows, once all are there.
+
+        Labels are printable if they go to a terminal, and otherwise exact.
 
         Raises:
-            InputError: rows failed. The output ends before the first of them.
+            InputError: rows failed, and nothing is printed.
             SealserveError: the service cannot be reached, or no longer.
         """
         import numpy as np
 
-        from sealserve.cli.predictions_file import FailedRows, write_lines
+        from sealserve.cli.predictions_file import FailedRows, fitting
+        from sealserve.cli.predictions_table import write_table
 
-        ahead, due, failed = dict[int, Any](), 0, FailedRows()
+        predictions = np.empty((len(self._rows), *self._example.shape[1:]), self._example.dtype)
+        is_predicted, failed = np.zeros(len(self._rows), np.bool_), FailedRows()
         with closing(self._predict(0)) as results:
-            for index, result in results:
+            for index, found in results:
+                result = fitting(predictions, found)
                 if isinstance(result, SealserveError):
                     failed.add(index, str(result))
                 else:
-                    ahead[index] = result
-                while due in ahead:
-                    write_lines(np.array([ahead.pop(due)]), sys.stdout, is_shown=True)
-                    due += 1
-        failed.raise_if_any(len(self._rows), "the output ends before the first of them")
+                    predictions[index] = result
+                    is_predicted[index] = True
+        if not self._has_same_classes():
+            raise InputError(_CLASSES_CHANGED)
+        failed.raise_if_any(len(self._rows), "nothing was written")
+        if not is_predicted.all():
+            raise InputError(
+                f"{np.count_nonzero(is_predicted):,} of {len(self._rows):,} rows have predictions; nothing was written"
+            )
+        write_table(predictions, self._header, sys.stdout.buffer, ".csv", is_shown=sys.stdout.isatty())
 
     def _predict(self, first: int) -> Generator[tuple[int, Any], None, None]:
         """Yield the predictions or errors of the rows from `first` on, as they come."""
         from tqdm import tqdm
 
+        if first == len(self._rows):
+            return
         offer = self._client.offer(len(self._rows) - first)
         start, count = time.perf_counter(), 0
         results = self._client.stream(self._rows[first:], method=self._method, rows_per_item=offer.rows_per_item)
@@ -220,6 +241,10 @@ class PredictionRun:
                 yield first + index, result
         seconds = time.perf_counter() - start
         print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
+
+    def _has_same_classes(self) -> bool:
+        """Return whether the predictions still mean what they did when the run began."""
+        return self._client.model.output == self._output
 
 
 def _traffic(row_count: int, offer: "Offer") -> str:

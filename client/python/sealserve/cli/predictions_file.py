@@ -5,22 +5,21 @@ An interrupted run can be continued.
 
 import bisect
 import contextlib
-import csv
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sealserve.cli.predictions_table import is_table_of, write_table
 from sealserve.errors import InputError, ReplyError, SealserveError
-from sealserve.protocol.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SAVE_SECONDS = 1.0
 _SHOWN_ERRORS = 5
-_ROWS_A_BLOCK = 10_000  # of a CSV file
 _ANSWERS = (InputError, ReplyError)  # errors of rows that the service has answered
 
 
@@ -55,7 +54,7 @@ class FailedRows:
 
 
 class PredictionsFile:
-    """Predictions of a run that will become a .npy or .csv file.
+    """Predictions of a run that will become a file, in the format that its suffix says.
 
     Until all are written, they and their number are kept in hidden files beside that file. These
     also count the rows that have no prediction because they were refused, or because their reply
@@ -68,6 +67,7 @@ class PredictionsFile:
         row_count: how many predictions there will be.
         origin: what the predictions depend on. Only a run with an equal origin is continued.
         resume: continue an interrupted run, if there is one.
+        header: names of the columns; empty for none. A .npy file has no room for them.
 
     Attributes:
         first: the index of the first row without an answer. Later rows may have one already, and
@@ -79,11 +79,19 @@ class PredictionsFile:
     """
 
     def __init__(
-        self, path: Path, example: "NDArray[Any]", row_count: int, origin: dict[str, Any], *, resume: bool
+        self,
+        path: Path,
+        example: "NDArray[Any]",
+        row_count: int,
+        origin: dict[str, Any],
+        *,
+        resume: bool,
+        header: Sequence[str] = (),
     ) -> None:
         import numpy as np
 
         self._path = path
+        self._header = header
         self._partial = path.with_name(f".{path.name}.partial")
         self._progress = path.with_name(f".{path.name}.progress")
         self._origin = json.loads(json.dumps(origin))
@@ -124,6 +132,7 @@ class PredictionsFile:
         An item that the service failed has no answer: a resumed run may ask again. Whether it does
         depends on what the service said, not on a value.
         """
+        result = fitting(self._predictions, result)
         if isinstance(result, SealserveError):
             self.failed.add(index, str(result))
             self._is_failed[index] = True
@@ -149,38 +158,56 @@ class PredictionsFile:
         temporary.replace(self._progress)
         self._saved = time.monotonic()
 
+    def discard(self) -> None:
+        """Remove the hidden files."""
+        self._partial.unlink(missing_ok=True)
+        self._progress.unlink(missing_ok=True)
+
     def finish(self) -> None:
-        """Turn the hidden file, which has all rows, into the file itself."""
+        """Turn the hidden file, which has all rows, into the file itself.
+
+        Raises:
+            InputError: a row has no prediction. The hidden files stay.
+        """
+        if not self._is_answered.all():
+            self.save()
+            raise InputError(f"{self._path}: rows from {self.first:,} on have no predictions: continue with --resume")
         self._predictions.flush()
-        if self._path.suffix == ".npy":
+        suffix = self._path.suffix.lower()
+        if suffix == ".npy":
             self._partial.replace(self._path)
         else:
             table = self._path.with_name(f".{self._path.name}.table")
             with contextlib.ExitStack() as failing:
                 failing.callback(table.unlink, missing_ok=True)
-                with table.open("w", newline="", encoding="utf-8") as file:
-                    for first in range(0, len(self._predictions), _ROWS_A_BLOCK):
-                        write_lines(self._predictions[first : first + _ROWS_A_BLOCK], file)
+                with table.open("wb") as file:
+                    write_table(self._predictions, self._header, file, suffix)
                 table.replace(self._path)
-        self._partial.unlink(missing_ok=True)
-        self._progress.unlink()
+        self.discard()
 
 
-def write_lines(predictions: "NDArray[Any]", file: Any, *, is_shown: bool = False) -> None:
-    """Write predictions (rows,) or (rows, columns): a line a row, with commas between columns.
+def fitting(predictions: "NDArray[Any]", result: Any) -> Any:
+    """Return a row's prediction or error; an error where the array has no room for a prediction.
 
-    Labels that are strings are the service's text: they are quoted where CSV needs it.
-
-    Args:
-        predictions: labels, scores or probabilities.
-        file: an open text file.
-        is_shown: whether people may see the file as it is, so that labels must be printable.
+    It has none if the model changed: NumPy would cut the label. This raises nothing, because the
+    stream must not end earlier for one label than for another.
     """
     import numpy as np
 
-    table = predictions if predictions.ndim == 2 else predictions[:, None]
-    if predictions.dtype.kind != "U":
-        np.savetxt(file, table, "%.17g" if predictions.dtype.kind == "f" else "%s", ",")
-        return
-    shown = (map(printable, row) for row in table.tolist())
-    csv.writer(file, lineterminator="\n").writerows(shown if is_shown else table.tolist())
+    if isinstance(result, SealserveError):
+        return result
+    value = np.asarray(result)
+    if value.shape != predictions.shape[1:] or not np.can_cast(value.dtype, predictions.dtype, "safe"):
+        return InputError("the model's predictions changed during the run: start again")
+    return value
+
+
+def is_finished(path: Path, example: "NDArray[Any]", row_count: int, header: Sequence[str], rows_path: Path) -> bool:
+    """Return whether a file looks like that of a run that ended, of which nothing else is left.
+
+    The file has a prediction for each row, and is no older than the file of the rows.
+    """
+    if not path.exists() or path.with_name(f".{path.name}.progress").exists():
+        return False
+    is_newer = path.stat().st_mtime_ns >= rows_path.stat().st_mtime_ns
+    return is_newer and is_table_of(path, example, row_count, header)

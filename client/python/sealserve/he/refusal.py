@@ -26,9 +26,10 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], *, clip: bool = False) -
     """
     not_finite = ~np.isfinite(rows)
     outside = ((rows < grid.minimum) | (rows > grid.maximum)) & ~not_finite & (not clip)
-    refused = np.flatnonzero((not_finite | outside).any(axis=1))
+    is_refused = not_finite | outside
+    refused = np.flatnonzero(is_refused.any(axis=1))
     named = [
-        ("" if len(rows) == 1 else f"row {row}, ") + _features_in_words(grid, not_finite[row], outside[row])
+        ("" if len(rows) == 1 else f"row {row}, ") + _features_in_words(grid, rows[row], is_refused[row])
         for row in refused[:_SHOWN]
     ]
     if len(refused) > _SHOWN:
@@ -36,7 +37,7 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], *, clip: bool = False) -
     if not named:
         return InputError("the rows changed while they were predicted: hand in rows that stay as they are")
     has_not_finite, has_outside = bool(not_finite.any()), bool(outside.any())
-    is_single = np.count_nonzero(not_finite | outside) == 1
+    is_single = np.count_nonzero(is_refused) == 1
     advice = {
         (True, False): "replace it" if is_single else "replace them",
         (False, True): "scores have no guarantee there; "
@@ -57,12 +58,12 @@ def refusal_of_integers(grid: InputGrid, rows: NDArray[np.integer[Any]]) -> Inpu
     return InputError(f"{', '.join(named)}: quantized rows must be within 0..levels of the model's grid")
 
 
-def _features_in_words(grid: InputGrid, not_finite: NDArray[np.bool_], outside: NDArray[np.bool_]) -> str:
+def _features_in_words(grid: InputGrid, row: NDArray[np.float64], is_refused: NDArray[np.bool_]) -> str:
     """Return which features of a row are refused, and why."""
-    refused = np.flatnonzero(not_finite | outside)
+    refused = np.flatnonzero(is_refused)
     named = [
-        f"feature {feature} is NaN or infinite"
-        if not_finite[feature]
+        f"feature {feature} is {'missing (NaN)' if np.isnan(row[feature]) else 'infinite'}"
+        if not np.isfinite(row[feature])
         else f"feature {feature} is outside the model's range {grid.minimum[feature]:g}..{grid.maximum[feature]:g}"
         for feature in refused[:_SHOWN]
     ]

@@ -1,7 +1,8 @@
-"""LoadItems: items of random rows, which are encrypted for each call, or once and replayed."""
+"""LoadItems: items of rows, which are encrypted for each call, or once and replayed."""
 
 from collections.abc import Iterator
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def random_rows(grid: InputGrid, count: int, seed: int) -> NDArray[np.int64]:
 
 
 class LoadItems:
-    """Sends items of random rows, and checks the replies. Threads may share it.
+    """Sends items of rows, and checks the replies. Threads may share it.
 
     Args:
         client: encrypts, sends and decrypts the items. Its key must be registered.
@@ -36,12 +37,16 @@ class LoadItems:
         replay: how many items to encrypt beforehand and send in turn. 0: encrypt an item for each
             call, and decrypt its reply.
         seed: the seed of the random rows.
+        rows: rows (rows, column_count) to send instead of random ones, at least one. They are taken
+            from the first on, and again from there where they are too few.
 
     Raises:
         InputError: an item would have more features than fit into memory.
     """
 
-    def __init__(self, client: Client, row_count: int, *, replay: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, client: Client, row_count: int, *, replay: int = 0, seed: int = 0, rows: NDArray[Any] | None = None
+    ) -> None:
         self.client = client
         self.row_count = row_count
         self.is_replayed = replay > 0
@@ -49,11 +54,22 @@ class LoadItems:
         if row_count * grid.feature_count > _MAX_FEATURES_AN_ITEM:
             raise InputError(f"an item of {row_count} rows of {grid.feature_count} features is too large: use fewer")
         item_count = replay or max(1, min(_MAX_ITEMS, _MAX_FEATURES // (row_count * grid.feature_count)))
-        rows = random_rows(grid, row_count * item_count, seed)
-        self.items: list[EncryptedItem] = [
-            client.encrypt_quantized(part, keep=self.is_replayed) for part in np.split(rows, len(rows) // row_count)
-        ]
+        indices = np.arange(row_count * item_count).reshape(item_count, row_count)
+        if rows is None:
+            quantized, encrypt = random_rows(grid, indices.size, seed), client.encrypt_quantized
+            self.items = [encrypt(quantized[part], keep=self.is_replayed) for part in indices]
+        else:
+            self.items = [client.encrypt(rows[part % len(rows)], keep=self.is_replayed) for part in indices]
         self._next_items: Iterator[EncryptedItem] = cycle(self.items)
+
+    @property
+    def refusal(self) -> InputError | None:
+        """The error of the first item of which the model's grid refused a row; None if of none.
+
+        Such rows travel as dummies, so ask for it after the load, not before.
+        """
+        refused = (item.refused for item in self.items)
+        return next((rows.error() for rows in refused if rows is not None and rows.places.any()), None)
 
     def send(self, timeout_seconds: float, connection: int = 0) -> EncryptedReply:
         """Send the next item, and return its reply.

@@ -201,8 +201,17 @@ def _check_labels(classes: tuple[Label, ...]) -> None:
         raise ValueError(f"labels must be all int, all float, all str or all bool, not {names}")
     if len(set(classes)) != len(classes):
         raise ValueError("a class occurs twice: make the labels distinct")
+    texts = [label for label in classes if isinstance(label, str)]
+    if any(text.endswith("\0") for text in texts):
+        raise ValueError("a label ends with NUL, which arrays of text cut off: rename the class")
+    if any(_has_surrogate(text) for text in texts):
+        raise ValueError("a label is not valid Unicode, and files cannot hold it in UTF-8: rename the class")
     if kinds == {int} and np.array(classes).dtype != np.int64:
         raise ValueError("an integer label has more than 64 bits, sign included: use smaller integers, or strings")
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _logistic(scores: NDArray[np.float64]) -> NDArray[np.float64]:

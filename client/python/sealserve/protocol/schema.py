@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import FeatureCountError, FeatureNameError, InputError
+from sealserve.errors import FeatureCountError, FeatureNameError
+from sealserve.protocol.tables import SHOWN_NAMES, column_names, floats, is_sparse
 from sealserve.protocol.text import printable_list
 
 __all__ = ["Schema"]
-
-_SHOWN_NAMES = 100
 
 
 @dataclass(frozen=True)
@@ -32,22 +31,28 @@ class Schema:
     column_names: tuple[str, ...] = ()
 
     def rows(self, X: Any) -> NDArray[np.float64]:
-        """Read rows from an array, a nested sequence or a DataFrame: float64 (rows, column_count).
+        """Read rows: float64 (rows, column_count). A missing value is NaN.
 
         The values become numbers before the schema is looked at, so that whether they do never
         depends on what a service says of its model.
 
+        Args:
+            X: an array, a DataFrame, a sparse matrix of SciPy, or a sequence of rows, in which a
+                Series is matched by its labels.
+
         Raises:
-            InputError: a value is not a number.
-            FeatureNameError: a DataFrame's columns are not the model's, in the model's order.
+            InputError: a value is not a real number.
+            FeatureNameError: a DataFrame's columns are not the model's, in the model's order, or a
+                Series lacks a label.
             FeatureCountError: the shape is not (rows, column_count).
         """
-        try:
-            rows = np.asarray(X, np.float64)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError("the rows must be a two-dimensional array of numbers (dense)") from error
-        if (names := getattr(X, "columns", None)) is not None:
-            self.check_names(names)
+        if type(X) is np.ndarray and X.dtype == np.float64:  # what single rows most often are
+            rows = X
+        else:
+            if is_sparse(X):  # before it becomes an array
+                self.check_shape(X.shape)
+            rows = floats(X, self.column_names)
+            self.check_names(column_names(X))
         self.check_shape(rows.shape)
         return rows
 
@@ -58,7 +63,7 @@ class Schema:
             FeatureNameError: they are not the model's, in the model's order.
         """
         if self.column_names and len(names) and tuple(map(str, names)) != self.column_names:
-            needed = printable_list(self.column_names, _SHOWN_NAMES)
+            needed = printable_list(self.column_names, SHOWN_NAMES)
             raise FeatureNameError(f"the columns must be, in this order: {needed}")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -68,4 +73,5 @@ class Schema:
             FeatureCountError: it is not (rows, column_count).
         """
         if shape[1:] != (self.column_count,):
-            raise FeatureCountError(f"rows of {self.column_count} features are needed, the shape is {shape}")
+            advice = ": pass a single row x as x.reshape(1, -1)" if len(shape) == 1 else ""
+            raise FeatureCountError(f"rows of {self.column_count} features are needed, the shape is {shape}{advice}")

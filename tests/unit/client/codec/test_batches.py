@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from sealserve._codec.batches import Batch, Batcher, Result, predictions
 from sealserve._codec.codec import Decrypted, RowCodec
@@ -117,7 +119,7 @@ def test_what_becomes_of_each_row_of_a_batch() -> None:
     scores = np.arange(3.0)[:, None]
     sound = dict(predictions("predict", Result(batch, Decrypted(scores, True))))
     assert (sound[0], sound[2]) == ([0.0], [2.0])
-    assert str(sound[1]) == "feature 2 is NaN or infinite: replace it"
+    assert str(sound[1]) == "feature 2 is infinite: replace it"
     failing = dict(predictions("predict", Result(batch, Decrypted(scores, False))))
     assert [type(failing[index]) for index in range(3)] == [ReplyError, NotFiniteError, ReplyError]
     internal = InternalError("x")
@@ -257,3 +259,34 @@ def test_each_batch_is_made_for_the_model_as_it_is_then() -> None:
     batches = list(gatherer.batches(iter(grid(6))))
     assert [batch.codec for batch in batches] == [ROW, COLUMN, COLUMN]
     assert [batch.first_index for batch in batches] == [40, 42, 44]
+
+
+@pytest.mark.parametrize("rows_per_item", [1, 4, None])
+@pytest.mark.parametrize("table", [pd.DataFrame, csc_array], ids=["frame", "sparse"])
+def test_a_table_is_its_rows(table: Any, rows_per_item: int | None) -> None:
+    """Iterating over a DataFrame gives the names of its columns."""
+    rows = grid(300)
+    batches = gathered(table(rows), rows_per_item)
+    assert not [batch.error for batch in batches if batch.error]
+    assert_covers(batches, rows)
+
+
+@pytest.mark.parametrize("rows_per_item", [1, 4, None])
+def test_a_bad_row_of_a_frame_is_refused_alone(rows_per_item: int | None) -> None:
+    frame = pd.DataFrame(grid(20)).astype(object)
+    frame.iloc[3, 1], frame.iloc[7, 0], frame.iloc[9, 2] = "text", 10**400, None
+    batches = gathered(frame, rows_per_item)
+    assert [(batch.first_index, type(batch.error)) for batch in batches if batch.error] == [
+        (3, InputError),
+        (7, InputError),
+    ]
+    assert sum(len(batch.rows) for batch in batches) == 20
+    (travelling,) = [batch for batch in batches if not batch.error and batch.is_refused.any()]
+    ((index, error),) = Result(travelling, Decrypted(np.zeros((len(travelling.rows), 1)), True)).errors.items()
+    assert (index, type(error), str(error)) == (9, NotFiniteError, "feature 2 is missing (NaN): replace it")
+
+
+def test_a_number_without_end_ends_no_stream() -> None:
+    batches = gathered(iter([[0.5, 0.5, 0.5], [0.5, 10**400, 0.5], [0.5, 0.5, 0.5]]))
+    assert [batch.first_index for batch in batches if batch.error] == [1]
+    assert [batch.first_index for batch in batches if not batch.error] == [0, 2]

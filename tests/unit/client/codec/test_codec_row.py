@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.sparse import csr_array  # type: ignore[import-untyped]
+from scipy.sparse import csr_array
 
 from sealserve._codec.codec import RowCodec
 from sealserve.errors import (
@@ -412,7 +412,7 @@ BAD_ROWS: dict[str, tuple[Any, type[InputError]]] = {
     "None": (None, FeatureCountError),
     "text": ([["a"] * FEATURES], InputError),
     "ragged": ([[1.0], [1.0, 2.0]], InputError),
-    "sparse": (csr_array(ZEROS), InputError),
+    "sparse, a feature too few": (csr_array(ZEROS[:, 1:]), FeatureCountError),
     "objects": ([[object()] * FEATURES], InputError),
 }
 
@@ -448,4 +448,4 @@ def test_rows_off_the_range_are_refused_or_clipped() -> None:
     rows[0, 2] = np.nan
     assert clipping.quantize(rows).is_refused.tolist() == [True, False]
     assert type(clipping.refusal(rows)) is NotFiniteError
-    assert str(clipping.refusal(rows)) == "row 0, feature 2 is NaN or infinite: replace it"
+    assert str(clipping.refusal(rows)) == "row 0, feature 2 is missing (NaN): replace it"

@@ -220,12 +220,13 @@ def test_no_value_changes_the_path(clip: bool) -> None:
 def test_what_is_not_finite_is_named_by_row_and_feature(value: float, clip: bool) -> None:
     rows = np.tile(GRID.minimum, (4, 1))
     rows[2, 1] = value
+    what = "missing (NaN)" if np.isnan(value) else "infinite"
     error = refusal(GRID, rows, clip=clip)
     assert type(error) is NotFiniteError
-    assert str(error) == "row 2, feature 1 is NaN or infinite: replace it"
+    assert str(error) == f"row 2, feature 1 is {what}: replace it"
     rows[3, 0] = value
     assert str(refusal(GRID, rows, clip=clip)) == (
-        "row 2, feature 1 is NaN or infinite; row 3, feature 0 is NaN or infinite: replace them"
+        f"row 2, feature 1 is {what}; row 3, feature 0 is {what}: replace them"
     )
 
 
@@ -259,7 +260,7 @@ def test_both_reasons_are_one_error_that_says_which_feature_has_which() -> None:
     error = refusal(GRID, np.array([[0.0, 0.0, 5.0], [9.0, np.nan, 5.0]]))
     assert type(error) is NotFiniteError
     assert str(error) == (
-        "row 1, feature 0 is outside the model's range -1..1, feature 1 is NaN or infinite: replace what is not "
+        "row 1, feature 0 is outside the model's range -1..1, feature 1 is missing (NaN): replace what is not "
         "finite; outside the range scores have no guarantee, so scale the features, or ask for clipping"
     )
 
@@ -267,7 +268,7 @@ def test_both_reasons_are_one_error_that_says_which_feature_has_which() -> None:
 def test_many_places_are_counted() -> None:
     grid = InputGrid.of(20, 0.0, 1.0)
     text = str(refusal(grid, np.full((1234, 20), np.nan)))
-    assert text.count("NaN or infinite") == 25
+    assert text.count("missing (NaN)") == 25
     assert text.count("and 15 more features") == 5
     assert text.endswith("; and 1,229 more rows: replace them")
     assert len(text) < 1500

@@ -125,6 +125,8 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         ((Task.CLASSIFICATION, 1, (0, True)), "not bool, int"),
         ((Task.CLASSIFICATION, 1, (b"a", b"b")), "not bytes"),
         ((Task.CLASSIFICATION, 1, ("a", "a")), "a class occurs twice"),
+        ((Task.CLASSIFICATION, 1, ("a", "a\0")), "ends with NUL"),
+        ((Task.CLASSIFICATION, 1, ("a", "\udc80")), "not valid Unicode"),
         ((Task.CLASSIFICATION, 1, (0, 2**63)), "more than 64 bits"),
     ],
 )

@@ -435,6 +435,6 @@ def test_calibration_rows_are_bounded(path: Path) -> None:
 def test_no_error_advises_to_allow_pickles(tmp_path: Path, content: bytes) -> None:
     write(path := tmp_path / "a.npz", 1.0)
     (rows := tmp_path / "rows.npy").write_bytes(content)
-    with pytest.raises(InputRangeError, match=r"rows\.npy is not a \.npy file of calibration rows") as caught:
+    with pytest.raises(InputRangeError, match=r"rows in .*rows\.npy: the file is not a \.npy file") as caught:
         load_source(ModelSource("a", path, calibration=rows), trust_pickle=False, limits=LIMITS)
     assert "pickle" not in str(caught.value)

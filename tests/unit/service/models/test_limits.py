@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.sparse
 from sklearn.linear_model import LinearRegression
 
 from sealserve.protocol.output import Output, Task
@@ -19,6 +19,7 @@ from sealserve_service.models.limits import (
 )
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
+from sealserve_service.models.skops_archive import full_bytes
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,7 @@ def test_labels_are_bounded(tmp_path: Path) -> None:
     np.savez(tmp_path / "model.npz", coef=[1.0, 2.0], intercept=0.0, classes=labels)
     with pytest.raises(ModelTooLargeError, match="65,536 classes"):
         load_model(tmp_path / "model.npz", trust_pickle=False)
+
+
+def test_a_number_counts_as_what_it_takes_in_float64() -> None:
+    assert [full_bytes(np.zeros(3, dtype)) for dtype in ("i1", "f8", "U4")] == [24, 24, 48]

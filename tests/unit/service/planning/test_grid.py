@@ -72,7 +72,7 @@ def test_one_step_for_all_features() -> None:
 
 
 def test_without_a_range_the_error_says_how_to_give_one() -> None:
-    with pytest.raises(InputRangeMissingError, match=r"--input-range LO,HI.*--calibration X\.npy"):
+    with pytest.raises(InputRangeMissingError, match=r"--input-range LO,HI.*--calibration FILE"):
         input_grid(PLAIN, input_step=0.1)
 
 

@@ -36,8 +36,3 @@ def read_array(data: bytes) -> NDArray[Any]:
         raise ValueError(f"the header says {shape} of {dtype}, which is not what follows")
     array = np.frombuffer(data, dtype, count, file.tell()) if count else np.empty(0, dtype)
     return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
-
-
-def full_bytes(array: NDArray[Any]) -> int:
-    """Return the bytes of an array, where a value counts as 8 at least, as in float64."""
-    return array.size * max(8, array.itemsize)

@@ -1,0 +1,1 @@
+"""Files of rows: `reader` reads them for every command and for the service's calibration."""
