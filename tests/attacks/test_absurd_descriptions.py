@@ -73,9 +73,10 @@ def of_scores(count: int) -> model_pb2.Model:
 
 @BOTH
 def test_60_000_offers_are_counted_and_not_converted(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+    description_of_many = of_offers(60_000)
     converted = _converted(monkeypatch)
     with (
-        running_hostile(of_offers(60_000)) as (service, address),
+        running_hostile(description_of_many) as (service, address),
         pytest.raises(errors.ParameterError, match="60000 offers"),
     ):
         predict(address)
@@ -85,9 +86,10 @@ def test_60_000_offers_are_counted_and_not_converted(predict: Predict, monkeypat
 
 @BOTH
 def test_they_were_all_converted_when_nobody_counted(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+    description_of_many = of_offers(6000)
     converted = _converted(monkeypatch)
     monkeypatch.setattr(_models, "check_counts", lambda message: None)
-    with running_hostile(of_offers(6000)) as (_, address), pytest.raises(errors.SealserveError):
+    with running_hostile(description_of_many) as (_, address), pytest.raises(errors.SealserveError):
         predict(address)
     assert len(converted) == 6000
 

@@ -60,7 +60,9 @@ def _rounded_outwards(
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
         _, exponents = np.frexp(maximum - minimum)  # width < 2^exponent
         unit = np.where(maximum > minimum, np.ldexp(1.0, np.maximum(exponents - 8, -1022)), 1.0)
-        lower, upper = np.floor(minimum / unit) * unit, np.ceil(maximum / unit) * unit
+        # A value that is tiny beside the unit may vanish in the division.
+        lower = np.minimum(np.floor(minimum / unit) * unit, minimum)
+        upper = np.maximum(np.ceil(maximum / unit) * unit, maximum)
     is_wide = maximum > minimum
     return np.where(is_wide, lower, minimum), np.where(is_wide, upper, maximum)
 
