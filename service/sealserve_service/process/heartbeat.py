@@ -23,15 +23,15 @@ _logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def heartbeat(socket_path: Path, silence_seconds: float, on_silence: Callable[[], None]) -> Iterator[None]:
+def heartbeat(socket_path: Path | None, silence_seconds: float, on_silence: Callable[[], None]) -> Iterator[None]:
     """Ask a process for its health from time to time, in a thread, while the context lasts.
 
     Args:
-        socket_path: where it listens for these calls.
+        socket_path: where it listens for these calls; None: none are made.
         silence_seconds: how long it may answer none of them; 0: none are made.
         on_silence: called once, in the thread, when it has been silent for so long.
     """
-    if not silence_seconds:
+    if socket_path is None or not silence_seconds:
         yield
         return
     ended = threading.Event()

@@ -7,6 +7,7 @@ the process that holds it, whatever its id is and in whichever container it runs
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -20,19 +21,31 @@ _LOCK, _NEW_LOCK = "lock", "lock.new"
 # Of a directory in which a socket's path has its place in a sockaddr_un, 108 bytes.
 _MAX_PATH_BYTES = 76
 
+_logger = logging.getLogger(__name__)
+
 
 class RunDirectoryError(SealserveError):
     """There is no place for the run directory; the text names the places that were tried."""
 
 
 @contextlib.contextmanager
-def run_directory() -> Iterator[Path]:
+def run_directory(*, is_needed: bool) -> Iterator[Path | None]:
     """Make a run directory, which only this user can enter, and remove it at the end.
 
+    Args:
+        is_needed: if it is not, and there is no place for it, the log says so and None is yielded.
+
     Raises:
-        RunDirectoryError: no file can be made in any of the usual directories.
+        RunDirectoryError: it is needed, and there is no place for it.
     """
-    directory = _make()
+    try:
+        directory = _make()
+    except RunDirectoryError as error:
+        if is_needed:
+            raise
+        _logger.warning("no heartbeat: %s", error)
+        yield None
+        return
     try:
         # A name that `sweep` does not look for: it would take the directory before it is locked.
         with (directory / _NEW_LOCK).open("wb") as lock:

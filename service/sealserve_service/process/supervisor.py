@@ -6,9 +6,11 @@ port and the model files.
 """
 
 import contextlib
+import io
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -60,19 +62,33 @@ def run(settings: Settings) -> int:
         _warn(settings)
 
     def announce(port: int) -> None:
-        print(f"serving {', '.join(names)} on {_with_port(settings.address, port)}", flush=True)  # noqa: T201
+        _print(f"serving {', '.join(names)} on {_with_port(settings.address, port)}")
 
-    with run_directory() as directory:
+    publishes_shared = settings.processes > 1 and settings.metrics_address
+    with run_directory(is_needed=bool(publishes_shared)) as directory:
         if settings.processes == 1:
             serve_alone(settings, announce, directory)
         else:
             with (
                 _reserved_port(settings.address) as port,
-                published_metrics(settings.metrics_address, SharedMetrics(directory)),
+                published_metrics(settings.metrics_address, SharedMetrics(directory or Path())),
             ):
                 shared = settings.with_changes(address=_with_port(settings.address, port), metrics_address="")
-                _Supervisor(shared, directory, bool(settings.metrics_address)).run(lambda: announce(port))
+                _Supervisor(shared, directory, bool(publishes_shared)).run(lambda: announce(port))
     return 0
+
+
+def _print(line: str) -> None:
+    """Print a line, as far as stdout can take it: a service does not depend on who reads it."""
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        print(line, flush=True)  # noqa: T201
+    except (OSError, ValueError) as error:
+        _logger.warning("%s; stdout cannot be written to: %s", line, error)
+        # What is left in the buffer would fail again when the process ends.
+        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _with_port(address: str, port: int) -> str:
@@ -116,11 +132,11 @@ class _Supervisor:
 
     Args:
         settings: the workers'.
-        directory: the run directory.
+        directory: the run directory, if there is one.
         publishes_metrics: whether they keep their metrics there.
     """
 
-    def __init__(self, settings: Settings, directory: Path, publishes_metrics: bool) -> None:
+    def __init__(self, settings: Settings, directory: Path | None, publishes_metrics: bool) -> None:
         self._settings = settings
         self._directory = directory
         self._publishes_metrics = publishes_metrics
@@ -201,7 +217,7 @@ class _Supervisor:
                 worker.reload()
 
     def _start(self, number: int) -> Worker:
-        files = MetricsFiles(self._directory, number) if self._publishes_metrics else None
+        files = MetricsFiles(self._directory, number) if self._directory and self._publishes_metrics else None
         return Worker(self._settings, number, self._directory, files)
 
     def _remove(self, worker: Worker) -> None:

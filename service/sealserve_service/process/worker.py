@@ -62,15 +62,15 @@ def published_metrics(address: str, source: Collector) -> Iterator[None]:
         yield
 
 
-def serve_alone(settings: Settings, announce: Callable[[int], None], directory: Path) -> None:
+def serve_alone(settings: Settings, announce: Callable[[int], None], directory: Path | None) -> None:
     """Serve in this process, without a supervisor. If it no longer answers, it ends with WEDGED.
 
     Args:
         settings: the service's.
         announce: called with the port once the service listens.
-        directory: the run directory.
+        directory: the run directory; without it there is no heartbeat.
     """
-    socket_path = directory / _socket_name(0)
+    socket_path = _socket_path(directory, 0)
 
     def serves(port: int) -> None:
         closing.enter_context(heartbeat(socket_path, settings.heartbeat_seconds, end))
@@ -89,7 +89,7 @@ def serve_alone(settings: Settings, announce: Callable[[int], None], directory: 
 def serve(
     settings: Settings,
     announce: Callable[[int], None],
-    heartbeat_socket: Path,
+    heartbeat_socket: Path | None,
     parent_sentinel: int | None = None,
     metrics_files: MetricsFiles | None = None,
 ) -> None:
@@ -100,7 +100,7 @@ def serve(
     Args:
         settings: the service's.
         announce: called with the port once the service listens.
-        heartbeat_socket: where to listen for the calls of the heartbeat.
+        heartbeat_socket: where to listen for the calls of the heartbeat, if there is one.
         parent_sentinel: becomes readable when the supervisor has died, which ends the service too.
         metrics_files: where to keep metrics; in memory without it.
     """
@@ -121,11 +121,11 @@ def serve(
         server.stop()
 
 
-def _socket_name(number: int) -> str:
-    return f"{number}.sock"
+def _socket_path(directory: Path | None, number: int) -> Path | None:
+    return None if directory is None else directory / f"{number}.sock"
 
 
-def _run(settings: Settings, socket_path: Path, metrics_files: MetricsFiles | None, started: Connection) -> None:
+def _run(settings: Settings, socket_path: Path | None, metrics_files: MetricsFiles | None, started: Connection) -> None:
     """Serve in a process of its own.
 
     Args:
@@ -144,7 +144,7 @@ def _run(settings: Settings, socket_path: Path, metrics_files: MetricsFiles | No
         sys.exit(1)
     finally:
         # A supervisor that was killed has removed nothing.
-        if parent and not parent.is_alive():
+        if socket_path and parent and not parent.is_alive():
             shutil.rmtree(socket_path.parent, ignore_errors=True)  # other workers may do the same
 
 
@@ -154,7 +154,7 @@ class Worker:
     Args:
         settings: the service's.
         number: the worker's, from 0; a worker that replaces another has the same.
-        directory: the run directory.
+        directory: the run directory, if there is one.
         metrics_files: where it keeps its metrics, if they are published.
 
     Attributes:
@@ -165,10 +165,12 @@ class Worker:
         StartError: the system refuses a process or a pipe.
     """
 
-    def __init__(self, settings: Settings, number: int, directory: Path, metrics_files: MetricsFiles | None) -> None:
+    def __init__(
+        self, settings: Settings, number: int, directory: Path | None, metrics_files: MetricsFiles | None
+    ) -> None:
         self.number = number
         self._metrics_files = metrics_files
-        self._socket_path = directory / _socket_name(number)
+        self._socket_path = _socket_path(directory, number)
         self._silence_seconds = settings.heartbeat_seconds
         self._heartbeat = contextlib.ExitStack()
         try:
