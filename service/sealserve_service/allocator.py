@@ -10,7 +10,6 @@ KEPT_BYTES = 32 << 20
 """Free memory at the heap's end goes back to the system when it is more than this."""
 _STEP_BYTES = 8 << 20
 """The heap grows by at least this much. A larger block is mapped, and unmapped when it is freed."""
-_RESERVE_BLOCKS, _RESERVE_BLOCK_BYTES = 6, 4 << 20
 
 
 def keep_freed_memory() -> None:
@@ -37,18 +36,3 @@ def return_free_memory() -> None:
     """
     if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         malloc_trim(0)
-        reserve_memory()
-
-
-def reserve_memory() -> None:
-    """Let glibc's malloc reserve address space; with another C library, do nothing.
-
-    Where the system gives no more address space for a while, small things still find room in the
-    reserve: a call, a refusal, a line of the log. It takes no memory as long as nothing is written
-    to it, and `malloc` keeps it, since it is less than KEPT_BYTES.
-    """
-    library = ctypes.CDLL(None)
-    if sys.platform == "linux" and hasattr(library, "mallopt"):
-        library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        for block in [library.malloc(ctypes.c_size_t(_RESERVE_BLOCK_BYTES)) for _ in range(_RESERVE_BLOCKS)]:
-            library.free(block)

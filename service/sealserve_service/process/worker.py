@@ -13,7 +13,7 @@ from pathlib import Path
 from prometheus_client.registry import Collector
 
 from sealserve.errors import SealserveError
-from sealserve_service.allocator import keep_freed_memory, reserve_memory
+from sealserve_service.allocator import keep_freed_memory
 from sealserve_service.app import service
 from sealserve_service.process.heartbeat import heartbeat
 from sealserve_service.process.log import log_to_stderr
@@ -111,9 +111,7 @@ def serve(
         service(settings, metrics_files) as (server, reloader),
         published_metrics(settings.metrics_address, server.telemetry.registry),
     ):
-        port = server.start(heartbeat_socket)
-        reserve_memory()
-        announce(port)
+        announce(server.start(heartbeat_socket))
         sentinels = [] if parent_sentinel is None else [parent_sentinel]
         while wait([signals.socket, *sentinels]) == [signals.socket] and not signals.take() & STOP:
             reloader.reload()

@@ -240,7 +240,12 @@ class Declarations(BaseModel):
     window_bytes: Bytes = _option(LIMITS, 8 << 20, "bytes of ciphertexts in flight on one stream", "N")
     max_key_bytes: Bytes = _option(LIMITS, 16 << 20, "bytes of one registered key", "N")
     key_memory_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of all keys, where they are kept in memory", "N")
-    key_cache_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of memory for keys that are ready for use", "N")
+    key_cache_bytes: Bytes = _option(
+        LIMITS,
+        200 << 20,
+        "bytes of memory for keys that are ready for use, in each process; without keys it takes some 100 MB",
+        "N",
+    )
     max_concurrent_calls: int = _option(
         LIMITS,
         256,
