@@ -30,10 +30,15 @@ OLD_POOLS = """
 import sys
 from sealserve_service.rpc import server
 server.start_all = lambda pool, count: None
+if sys.argv.pop(1) == "unnoticed":
+    server.Server.is_serving = True
 from sealserve.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
-"""`sealserve` whose pools start their threads when they are first needed, as they once did."""
+"""`sealserve` whose pools start their threads when they are first needed, as they once did.
+
+Whether gRPC's thread lives may go unnoticed, as it once did too.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +82,10 @@ def health(address: str) -> int:
 
 
 def cap_address_space(program: Program) -> None:
-    """Open streams while the service can start no thread."""
+    """Open streams while the service can start no thread, whose stack has 8 MB by default."""
     process = psutil.Process(program.process.pid)
     with (
-        limited(process, psutil.RLIMIT_AS, process.memory_info().vms),
+        limited(process, psutil.RLIMIT_AS, process.memory_info().vms + (6 << 20)),
         streams(program.address, 2.0) as calls,
         contextlib.suppress(grpc.RpcError),
     ):
@@ -89,9 +94,9 @@ def cap_address_space(program: Program) -> None:
 
 
 @contextlib.contextmanager
-def old_service(*options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def old_service(how: str, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Run a service with OLD_POOLS; give its address and process."""
-    command = [sys.executable, "-c", OLD_POOLS, "serve", "--address=127.0.0.1:0", "--weights=open", *options]
+    command = [sys.executable, "-c", OLD_POOLS, how, "serve", "--address=127.0.0.1:0", "--weights=open", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
@@ -143,10 +148,8 @@ def test_a_file_descriptor_that_is_missing_is_unavailable_and_not_internal(model
 @pytest.mark.slow
 def test_without_its_threads_at_start_such_a_service_is_wedged_and_ends_on_sigterm(model: str) -> None:
     """So it once was, and it ignored SIGTERM."""
-    with old_service(model, "--input-range=0,1", f"--grace-seconds={GRACE_SECONDS}", "--heartbeat-seconds=0") as (
-        address,
-        process,
-    ):
+    options = (model, "--input-range=0,1", f"--grace-seconds={GRACE_SECONDS}", "--heartbeat-seconds=0")
+    with old_service("unnoticed", *options) as (address, process):
         _wedge(address, process)
         process.terminate()
         assert process.wait(GRACE_SECONDS + 10) in (0, 1)
@@ -154,7 +157,14 @@ def test_without_its_threads_at_start_such_a_service_is_wedged_and_ends_on_sigte
 
 @pytest.mark.slow
 def test_a_wedged_service_of_one_process_ends_by_itself(model: str) -> None:
-    with old_service(model, "--input-range=0,1", "--heartbeat-seconds=3") as (address, process):
+    with old_service("unnoticed", model, "--input-range=0,1", "--heartbeat-seconds=3") as (address, process):
+        _wedge(address, process)
+        assert process.wait(HANG_SECONDS) == 70
+
+
+@pytest.mark.slow
+def test_a_service_whose_grpc_thread_dies_ends_without_a_heartbeat(model: str) -> None:
+    with old_service("noticed", model, "--input-range=0,1", "--heartbeat-seconds=0") as (address, process):
         _wedge(address, process)
         assert process.wait(HANG_SECONDS) == 70
 

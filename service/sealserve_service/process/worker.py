@@ -13,7 +13,7 @@ from pathlib import Path
 from prometheus_client.registry import Collector
 
 from sealserve.errors import SealserveError
-from sealserve_service.allocator import keep_freed_memory
+from sealserve_service.allocator import keep_freed_memory, reserve_address_space
 from sealserve_service.app import service
 from sealserve_service.process.heartbeat import heartbeat
 from sealserve_service.process.log import log_to_stderr
@@ -32,6 +32,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 SWITCH_SECONDS = 0.0005
 # After the grace period. The last replies have a second, and gRPC another one to end.
 _END_SECONDS = 3.0
+_LOOK_SECONDS = 1.0
 WEDGED = 70
 """The exit code of a process that no longer answers: EX_SOFTWARE of sysexits.h."""
 
@@ -111,10 +112,19 @@ def serve(
         service(settings, metrics_files) as (server, reloader),
         published_metrics(settings.metrics_address, server.telemetry.registry),
     ):
-        announce(server.start(heartbeat_socket))
+        port = server.start(heartbeat_socket)
+        reserve_address_space()
+        announce(port)
         sentinels = [] if parent_sentinel is None else [parent_sentinel]
-        while wait([signals.socket, *sentinels]) == [signals.socket] and not signals.take() & STOP:
-            reloader.reload()
+        while True:
+            readable = wait([signals.socket, *sentinels], _LOOK_SECONDS)
+            if not server.is_serving:
+                _logger.critical("gRPC's own thread has died: this process ends")
+                os._exit(WEDGED)
+            if readable and (readable != [signals.socket] or signals.take() & STOP):
+                break
+            if readable:
+                reloader.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()
 

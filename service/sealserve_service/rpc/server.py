@@ -84,6 +84,7 @@ class Server:
         admission = Admission(max_held_bytes, quota, telemetry=telemetry)
         readers, answerers = (ThreadPoolExecutor(self._pool_threads, name) for name in ("read", "call"))
         self._pools = readers, answerers
+        self._grpc_threads = set[threading.Thread]()
         prediction = PredictionServicer(
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
         )
@@ -157,12 +158,19 @@ class Server:
             ) from error
         if heartbeat_socket is not None:
             self._server.add_insecure_port(f"unix:{heartbeat_socket}")
+        before = set(threading.enumerate())
         self._server.start()
+        self._grpc_threads = set(threading.enumerate()) - before
         if self._keys is not None:
             threading.Thread(target=self._sweep, args=(self._keys,), name="sweep", daemon=True).start()
         for service in ("", *self._services):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return port
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether gRPC's own thread lives. Without memory for a message, for one, it dies."""
+        return all(thread.is_alive() for thread in self._grpc_threads)
 
     def stop(self) -> None:
         """Refuse new work with UNAVAILABLE, let work finish within grace_seconds, then end."""

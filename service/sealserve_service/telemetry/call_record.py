@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.message import EncodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -136,7 +137,7 @@ class CallRecord:
         refusal: ServiceError
         if isinstance(error, ServiceError):
             refusal = _shortened(error)
-        elif isinstance(error, MemoryError):
+        elif isinstance(error, MemoryError | EncodeError):  # protobuf's, where it gets no memory
             _logger.error("request %s failed: out of memory", self.request_id, exc_info=error)
             refusal = QuotaExceededError("server_memory", _RETRY_SECONDS)
         elif resource := _missing_resource(error):
