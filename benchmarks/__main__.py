@@ -54,6 +54,7 @@ PARTS = {
     ),
 }
 OTHERS = """other programs, each with --help:
+  python -m benchmarks.soak      memory, descriptors and threads of a service under mixed load
   python -m benchmarks.walk      the calls and changes of file of one prediction, counted
   python -m benchmarks.publish   the results of a run into README and docs"""
 PROFILES: list[Job] = [

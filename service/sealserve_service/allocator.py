@@ -36,3 +36,16 @@ def return_free_memory() -> None:
     """
     if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         malloc_trim(0)
+
+
+def reserve_address_space() -> None:
+    """Let glibc's malloc grow its heap ahead of need; with another C library, do nothing.
+
+    Where the system gives no more address space for a while, small things still find room: a call,
+    a refusal, a line of the log. Without room for them gRPC's core ends the process. The room takes
+    no memory until it is used.
+    """
+    library = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(library, "mallopt"):
+        library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        library.free(library.malloc(ctypes.c_size_t(_STEP_BYTES - (64 << 10))))

@@ -44,12 +44,14 @@ class WatchedFiles(Generic[T]):
         self._lock = threading.Lock()
         self._contents = _contents(paths)
         self._value = parse(_readable(self._contents))
+        self._is_bad = False
         self._next_look = time.monotonic() + interval_seconds
 
     def read(self) -> T:
         """Return the value.
 
-        If the files have turned bad, that is logged once as an error, and the old value stays.
+        If the files have turned bad, that is logged once as an error, and the old value stays. They
+        are parsed again at each look, as time may make them good: a certificate becomes valid.
         """
         if time.monotonic() >= self._next_look and self._lock.acquire(blocking=False):
             try:
@@ -61,15 +63,19 @@ class WatchedFiles(Generic[T]):
     def _look(self) -> None:
         self._next_look = time.monotonic() + self._interval_seconds
         contents = _contents(self._paths)
-        if contents == self._contents:
+        has_changed = contents != self._contents
+        if not (has_changed or self._is_bad):
             return
         self._contents = contents
         names = ", ".join(map(str, self._paths))
         try:
             self._value = self._parse(_readable(contents))
+            self._is_bad = False
             _logger.info("%s: read again", names)
         except UnusableFileError as error:
-            _logger.error("%s; what was read before stays in force", error)
+            self._is_bad = True
+            if has_changed:
+                _logger.error("%s; what was read before stays in force", error)
 
 
 def _contents(paths: Sequence[Path]) -> list[bytes | str]:

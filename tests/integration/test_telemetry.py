@@ -335,7 +335,7 @@ def predict(address: str, row_count: int) -> None:
 def test_what_processes_have_counted_is_removed_when_their_supervisor_is_killed(line_path: Path) -> None:
     options = (f"--model=line={line_path}", "--input-range=0,1", "--processes=2")
     with serve(*options, f"--metrics-address={free_address()}", TMPDIR=str(line_path.parent)) as program:
-        (directory,) = line_path.parent.glob("sealserve-metrics-*")
+        (directory,) = line_path.parent.glob("sealserve-run-*")
         program.process.kill()
         end = time.monotonic() + HANG_SECONDS
         while directory.exists():  # until they notice, and have ended in order
@@ -393,7 +393,7 @@ def test_several_processes_count_as_one_whoever_dies(line_path: Path) -> None:
         metrics = scraped_until(
             url, lambda metrics: len(metrics.labelled("model_info")) == 1 and old not in metrics.labelled("model_info")
         )
-        (directory,) = line_path.parent.glob("sealserve-metrics-*")
+        (directory,) = line_path.parent.glob("sealserve-run-*")
         assert directory.stat().st_mode & 0o777 == 0o700
         streams.close()
         program.process.terminate()
@@ -444,6 +444,20 @@ def test_silent_connections_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> N
                 assert refused.recv(1) == b""
         assert scraped_until_answered(url)("key_cache_bytes") == 0
     assert threading.active_count() <= threads + 3
+
+
+def test_connections_without_a_thread_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with endpoint.metrics_endpoint("127.0.0.1", 0, Telemetry().registry) as url:
+        host, port = url.split("/")[2].split(":")
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            for _ in range(endpoint.MAX_CONNECTIONS + 1):
+                with socket.create_connection((host, int(port)), HANG_SECONDS) as refused:
+                    assert refused.recv(1) == b""
+        assert scraped(url)("key_cache_bytes") == 0
 
 
 def scraped_until_answered(url: str) -> Metrics:

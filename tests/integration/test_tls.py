@@ -23,11 +23,12 @@ from sealserve_service.settings import Settings
 from sealserve_service.settings.errors import AddressError
 from sealserve_service.watched_files import UnusableFileError
 from tests.support import programs
-from tests.support.certificates import Authority, Pair
+from tests.support.certificates import DAY, Authority, Pair
 from tests.support.digits import Digits
 from tests.support.identities import ALL, IdentitiesFile
 from tests.support.raw import RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS, SETTINGS, digits_registry, running_server
+from tests.support.waiting import wait_until
 
 OURS, THEIRS = Authority("ours"), Authority("theirs")
 TRUSTING = Credentials(ca_certificate=OURS.certificate)
@@ -198,6 +199,40 @@ def test_a_new_certificate_is_served_while_a_stream_is_open(
         assert_scores(next(stream.answers)[1], scores[1])
 
 
+def test_a_certificate_that_is_not_valid_yet_replaces_none_until_it_is(
+    settings: Settings, digits_model: Digits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soon = timedelta(seconds=4)
+    with running_server(digits_registry(digits_model.estimator), settings) as address:
+        THEIRS.issue("service.example.org", begins=soon).write(tmp_path)
+        for _ in range(2):
+            assert predicts(address, digits_model, TRUSTING)
+        errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+        assert len(errors) == 1
+        assert "is not valid before" in errors[0]
+        wait_until(lambda: predicts(address, digits_model, Credentials(ca_certificate=THEIRS.certificate)))
+        assert not predicts(address, digits_model, TRUSTING)
+
+
+def test_authorities_between_are_served_with_the_certificate(
+    settings: Settings, digits_model: Digits, tmp_path: Path
+) -> None:
+    issue_below(tmp_path, BETWEEN)
+    with running_server(digits_registry(digits_model.estimator), settings) as address:
+        assert predicts(address, digits_model, TRUSTING)
+
+
+def test_an_authority_that_is_cut_short_changes_nothing(
+    settings: Settings, client_ca: Path, digits_model: Digits, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings.with_changes(tls_client_ca=client_ca)
+    with running_server(digits_registry(digits_model.estimator), settings) as address:
+        client_ca.write_bytes(THEIRS.certificate + OURS.certificate[:-30])
+        assert predicts(address, digits_model, showing(OURS.issue("client")))
+        assert not predicts(address, digits_model, showing(THEIRS.issue("client")))
+        assert "is cut short" in caplog.text
+
+
 def test_the_authority_of_clients_may_change(settings: Settings, client_ca: Path, digits_model: Digits) -> None:
     settings = settings.with_changes(tls_client_ca=client_ca)
     theirs, ours = showing(THEIRS.issue("client")), showing(OURS.issue("client"))
@@ -225,6 +260,20 @@ def spoiled(name: str, content: bytes | None) -> Callable[[Path], object]:
     return spoil
 
 
+BETWEEN, BETWEEN_EXPIRED = Authority("between"), Authority("between, expired", expires=-DAY)
+
+
+def append(directory: Path, data: bytes) -> None:
+    with (directory / "server.crt").open("ab") as file:
+        file.write(data)
+
+
+def issue_below(directory: Path, between: Authority) -> None:
+    """Write a certificate that an authority between has signed, and then that of this authority."""
+    between.issue("service.example.org").write(directory)
+    append(directory, OURS.certify(between))
+
+
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no certificate": (spoiled("server.crt", None), r"server\.crt: No such file"),
     "no key": (spoiled("server.key", None), r"server\.key: No such file"),
@@ -235,7 +284,35 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda directory: OURS.issue("x", expires=timedelta(seconds=-1)).write(directory),
         "has expired on",
     ),
+    "a certificate of tomorrow": (
+        lambda directory: OURS.issue("x", begins=DAY, expires=2 * DAY).write(directory),
+        r"server\.crt: the certificate is not valid before 20",
+    ),
+    "a certificate that is cut short": (
+        lambda directory: (directory / "server.crt").write_bytes((directory / "server.crt").read_bytes()[:-40]),
+        r"server\.crt: the file is cut short: 1 certificates begin in it, and 0 end",
+    ),
+    "another's authority after it": (
+        lambda directory: append(directory, THEIRS.certificate),
+        r"server\.crt: certificate 2 is not that of the authority that signed",
+    ),
+    "one between that has expired": (
+        lambda directory: issue_below(directory, BETWEEN_EXPIRED),
+        r"server\.crt: certificate 2 has expired on",
+    ),
+    "one between that is no authority": (
+        lambda directory: append(directory, OURS.issue("no authority").certificate),
+        r"server\.crt: certificate 2 is not that of the authority",
+    ),
     "nonsense for an authority": (spoiled("clients.pem", b"nonsense"), r"clients\.pem: there are no certificates"),
+    "an authority that is cut short": (
+        spoiled("clients.pem", OURS.certificate + THEIRS.certificate[:-30]),
+        r"clients\.pem: the file is cut short: 2 certificates begin in it, and 1 end",
+    ),
+    "an authority that has expired": (
+        spoiled("clients.pem", Authority("old", expires=-DAY).certificate),
+        r"clients\.pem: no certificate is valid now: the first one has expired on",
+    ),
 }
 
 

@@ -73,7 +73,7 @@ def pem(file: File | None) -> bytes | None:
     """Return the PEM in a file, or the bytes if they are given instead of a path.
 
     Raises:
-        CredentialsError: the file cannot be read, or is not in PEM.
+        CredentialsError: the file cannot be read, is not in PEM, or is cut short.
     """
     if file is None:
         return None
@@ -84,4 +84,6 @@ def pem(file: File | None) -> bytes | None:
         raise CredentialsError(f"{name} cannot be read, {error.strerror}: name a readable file") from error
     if b"-----BEGIN " not in data:  # gRPC would retry for ever
         raise CredentialsError(f"{name} is not in PEM: convert it")
+    if data.count(b"-----BEGIN ") > data.count(b"-----END "):  # gRPC would pass over the rest
+        raise CredentialsError(f"{name} is cut short: copy it again")
     return data

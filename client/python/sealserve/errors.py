@@ -31,6 +31,7 @@ SealserveError
     ├── DrainingError
     ├── ItemTimeoutError
     ├── KeyStoreUnavailableError
+    ├── ResourceUnavailableError
     ├── MalformedKeyError
     ├── UnauthenticatedError
     ├── PermissionDeniedError
@@ -72,6 +73,7 @@ __all__ = [
     "QuotaExceededError",
     "ReplyError",
     "RequirementError",
+    "ResourceUnavailableError",
     "SealserveError",
     "SecretKeyError",
     "ServiceError",
@@ -315,6 +317,17 @@ class KeyStoreUnavailableError(ServiceError):
 
     def __str__(self) -> str:
         return f"the key store does not answer: retry in {self.retry_delay_seconds:g} s"
+
+
+@dataclass(eq=False)
+class ResourceUnavailableError(ServiceError):
+    """The system gives the server no more file descriptors or threads."""
+
+    resource: str
+    retry_delay_seconds: float
+
+    def __str__(self) -> str:
+        return f"the server has no more {self.resource}: retry in {self.retry_delay_seconds:g} s"
 
 
 @dataclass(eq=False)

@@ -12,6 +12,9 @@ semicolons or line breaks."""
 
 def configure(parser: ArgumentParser) -> None:
     """Add the options."""
+    from sealserve_service.rpc.threads import check_address_space
+
+    check_address_space()  # before the next import, which loads NumPy
     # Imported here: a list of commands needs no extra.
     from sealserve_service.commands.options import add_options
 

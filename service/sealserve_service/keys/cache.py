@@ -1,7 +1,7 @@
 """The cache of keys that are ready for use.
 
-It is bounded in bytes and evicts the least recently used keys first. One thread loads a key for all
-threads that wait for it.
+It is bounded in bytes. It drops expired keys, and then evicts the least recently used ones first.
+One thread loads a key for all threads that wait for it.
 """
 
 import threading
@@ -90,6 +90,12 @@ class KeyCache(Generic[V]):
             self._recheck(key, entry)
         return loaded.value
 
+    def drop_expired(self) -> None:
+        """Drop the keys that have expired."""
+        with self._lock:
+            self._drop_expired()
+            self._measure()
+
     def forget(self, tenant: str, key_id: str) -> None:
         """Drop a key."""
         with self._lock:
@@ -108,6 +114,7 @@ class KeyCache(Generic[V]):
             entry.loading.set_exception(error)
             return
         with self._lock:
+            self._drop_expired()
             excess = self._measure() - self._max_bytes
             for key, loaded in self._ready():  # the least recently used one first
                 if excess <= 0:
@@ -116,6 +123,12 @@ class KeyCache(Generic[V]):
                 self._telemetry.key_cache_evictions.inc()
                 excess -= loaded.byte_count
             self._measure()
+
+    def _drop_expired(self) -> None:
+        now = self._clock()
+        for key, loaded in self._ready():
+            if loaded.expire_time <= now:
+                del self._entries[key]
 
     def _ready(self) -> list[tuple[tuple[str, str], Loaded[V]]]:
         return [(key, entry.loading.result()) for key, entry in self._entries.items() if entry.loading.done()]

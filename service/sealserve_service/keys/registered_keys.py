@@ -166,7 +166,11 @@ class RegisteredKeys:
         return ready
 
     def sweep(self) -> None:
-        """Have the store delete expired keys. A failed deletion is tried again the next time."""
+        """Drop expired keys, and have the store delete them.
+
+        A failed deletion is tried again the next time.
+        """
+        self._ready.drop_expired()
         try:
             _logger.info("%d expired keys deleted", self._store.sweep())
         except ServiceError as error:

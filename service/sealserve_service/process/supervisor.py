@@ -6,10 +6,11 @@ port and the model files.
 """
 
 import contextlib
+import io
 import logging
 import os
 import socket
-import tempfile
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -18,12 +19,14 @@ from pathlib import Path
 from sealserve.protocol.address import is_loopback
 from sealserve_service.app import model_sources
 from sealserve_service.process.log import log_to_stderr
+from sealserve_service.process.run_directory import run_directory
 from sealserve_service.process.signals import STOP, Signals
-from sealserve_service.process.worker import StartError, Worker, published_metrics, serve
+from sealserve_service.process.worker import StartError, Worker, published_metrics, serve_alone
 from sealserve_service.settings import Settings
 from sealserve_service.settings.errors import AddressError
 from sealserve_service.settings.values import split_address
 from sealserve_service.telemetry.endpoint import SharedMetrics
+from sealserve_service.telemetry.metrics import MetricsFiles
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
 _STOP_MARGIN_SECONDS = 5.0
@@ -59,15 +62,33 @@ def run(settings: Settings) -> int:
         _warn(settings)
 
     def announce(port: int) -> None:
-        print(f"serving {', '.join(names)} on {_with_port(settings.address, port)}", flush=True)  # noqa: T201
+        _print(f"serving {', '.join(names)} on {_with_port(settings.address, port)}")
 
-    if settings.processes == 1:
-        serve(settings, announce)
-    else:
-        with _reserved_port(settings.address) as port, _shared_metrics(settings.metrics_address) as directory:
-            shared = settings.with_changes(address=_with_port(settings.address, port), metrics_address="")
-            _Supervisor(shared, directory).run(lambda: announce(port))
+    publishes_shared = settings.processes > 1 and settings.metrics_address
+    with run_directory(is_needed=bool(publishes_shared)) as directory:
+        if settings.processes == 1:
+            serve_alone(settings, announce, directory)
+        else:
+            with (
+                _reserved_port(settings.address) as port,
+                published_metrics(settings.metrics_address, SharedMetrics(directory or Path())),
+            ):
+                shared = settings.with_changes(address=_with_port(settings.address, port), metrics_address="")
+                _Supervisor(shared, directory, bool(publishes_shared)).run(lambda: announce(port))
     return 0
+
+
+def _print(line: str) -> None:
+    """Print a line, as far as stdout can take it: a service does not depend on who reads it."""
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        print(line, flush=True)  # noqa: T201
+    except (OSError, ValueError) as error:
+        _logger.warning("%s; stdout cannot be written to: %s", line, error)
+        # What is left in the buffer would fail again when the process ends.
+        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _with_port(address: str, port: int) -> str:
@@ -83,18 +104,6 @@ def _warn(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _shared_metrics(address: str) -> Iterator[Path | None]:
-    """Publish the workers' metrics and yield the directory for them; None without an address."""
-    if not address:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="sealserve-metrics-") as name:
-        directory = Path(name)
-        with published_metrics(address, SharedMetrics(directory)):
-            yield directory
-
-
-@contextlib.contextmanager
 def _reserved_port(address: str) -> Iterator[int]:
     """Reserve the port while the context lasts, without listening, so that workers can share it.
 
@@ -102,18 +111,20 @@ def _reserved_port(address: str) -> Iterator[int]:
         AddressError: it is in use, be it by a service that shares it too.
     """
     host, port = split_address(address)
-    try:
-        family, *_, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(target)
-            target = probe.getsockname()
-        with socket.socket(family, socket.SOCK_STREAM) as reserved:
+    with contextlib.ExitStack() as closing:
+        try:
+            family, *_, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(target)
+                target = probe.getsockname()
+            reserved = closing.enter_context(socket.socket(family, socket.SOCK_STREAM))
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             reserved.bind(target)
-            yield target[1]
-    except OSError as error:
-        raise AddressError(f"cannot listen on {address}: {error.strerror}") from error
+        except OSError as error:
+            raise AddressError(f"cannot listen on {address}: {error.strerror}") from error
+        # Outside the block above: an error of the run is none of listening.
+        yield target[1]
 
 
 class _Supervisor:
@@ -121,14 +132,16 @@ class _Supervisor:
 
     Args:
         settings: the workers'.
-        metrics_directory: where they keep their metrics, if these are published.
+        directory: the run directory, if there is one.
+        publishes_metrics: whether they keep their metrics there.
     """
 
-    def __init__(self, settings: Settings, metrics_directory: Path | None) -> None:
+    def __init__(self, settings: Settings, directory: Path | None, publishes_metrics: bool) -> None:
         self._settings = settings
-        self._metrics_directory = metrics_directory
+        self._directory = directory
+        self._publishes_metrics = publishes_metrics
         self._workers: list[Worker] = []
-        self._signals = Signals()
+        self._signals = Signals(settings.grace_seconds + 2 * _STOP_MARGIN_SECONDS)
 
     def run(self, announce: Callable[[], None]) -> None:
         """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
@@ -170,16 +183,18 @@ class _Supervisor:
                 if self._wait([], backoff_seconds) is None:
                     return
                 numbers = set(range(self._settings.processes)) - {worker.number for worker in self._workers}
-                replacement = self._start(min(numbers))
-                self._workers.append(replacement)
-                if self._wait([replacement.started]) is None:
-                    return
+                replacement = None
                 try:
+                    replacement = self._start(min(numbers))
+                    self._workers.append(replacement)
+                    if self._wait([replacement.started]) is None:
+                        return
                     replacement.wait_until_ready()
                     backoff_seconds = 0.0
                     _logger.info("process %s replaces it", replacement.process.pid)
                 except StartError as error:
-                    self._remove(replacement)
+                    if replacement is not None:
+                        self._remove(replacement)
                     backoff_seconds = min(_MAX_BACKOFF_SECONDS, 2 * backoff_seconds or _MIN_BACKOFF_SECONDS)
                     _logger.error("its replacement did not start: %s; next try in %g s", error, backoff_seconds)
 
@@ -202,7 +217,8 @@ class _Supervisor:
                 worker.reload()
 
     def _start(self, number: int) -> Worker:
-        return Worker(self._settings, number, self._metrics_directory)
+        files = MetricsFiles(self._directory, number) if self._directory and self._publishes_metrics else None
+        return Worker(self._settings, number, self._directory, files)
 
     def _remove(self, worker: Worker) -> None:
         self._workers.remove(worker)

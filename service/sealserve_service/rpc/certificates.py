@@ -1,17 +1,20 @@
 """The server's certificate, its key, and its clients' authority: PEM files that may change."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sealserve_service.watched_files import UnusableFileError, WatchedFiles
+
+_BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
 def server_credentials(certificate: Path, private_key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
@@ -26,8 +29,8 @@ def server_credentials(certificate: Path, private_key: Path, client_ca: Path | N
         client_ca: PEM; if given, a client must have a certificate of this authority.
 
     Raises:
-        UnusableFileError: a file cannot be read, is malformed or expired, or the key does not
-            belong to the certificate.
+        UnusableFileError: a file cannot be read or is malformed, a certificate is not valid now or
+            not signed by the one after it, or the key does not belong to the certificate.
     """
     paths = [certificate, private_key] + ([] if client_ca is None else [client_ca])
     files = WatchedFiles(paths, lambda contents: _make_configuration(paths, contents), interval_seconds=0.0)
@@ -48,8 +51,7 @@ def _make_configuration(paths: list[Path], contents: list[bytes]) -> grpc.Server
     """Check the files, which gRPC does not do, and make one configuration of them."""
     certificate, private_key, *client_ca = contents
     chain = _parse_certificates(paths[0], certificate)
-    if chain[0].not_valid_after_utc <= datetime.now(UTC):
-        raise UnusableFileError(f"{paths[0]}: the certificate has expired on {chain[0].not_valid_after_utc:%Y-%m-%d}")
+    _check_chain(paths[0], chain)
     try:
         key = load_pem_private_key(private_key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # the texts of these errors may quote the key
@@ -59,13 +61,46 @@ def _make_configuration(paths: list[Path], contents: list[bytes]) -> grpc.Server
     if key.public_key() != chain[0].public_key():
         raise UnusableFileError(f"{paths[1]}: it is not the private key of {paths[0]}")
     for data in client_ca:
-        _parse_certificates(paths[2], data)
+        # A bundle may have authorities of the past and of the future beside those of today.
+        faults = [_fault_of_validity(authority) for authority in _parse_certificates(paths[2], data)]
+        if all(faults):
+            raise UnusableFileError(f"{paths[2]}: no certificate is valid now: the first one {faults[0]}")
     pairs = [(private_key, certificate)]
     return grpc.ssl_server_certificate_configuration(pairs, root_certificates=client_ca[0] if client_ca else None)
 
 
 def _parse_certificates(path: Path, data: bytes) -> list[x509.Certificate]:
+    begun, ended = data.count(_BEGIN), data.count(_END)
+    if begun > ended:  # the parser would pass over the rest
+        raise UnusableFileError(f"{path}: the file is cut short: {begun} certificates begin in it, and {ended} end")
     try:
         return x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise UnusableFileError(f"{path}: there are no certificates in PEM, or malformed ones") from error
+
+
+def _check_chain(path: Path, chain: list[x509.Certificate]) -> None:
+    """Check that each certificate is valid now, and signed by the one after it, an authority."""
+    for number, certificate in enumerate(chain, 1):
+        name = "the certificate" if number == 1 else f"certificate {number}"
+        if fault := _fault_of_validity(certificate):
+            raise UnusableFileError(f"{path}: {name} {fault}")
+    for number, (signed, authority) in enumerate(pairwise(chain), 2):
+        try:
+            signed.verify_directly_issued_by(authority)
+            constraints = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            constraints = None
+        if constraints is None or not constraints.ca:
+            raise UnusableFileError(
+                f"{path}: certificate {number} is not that of the authority that signed the one before it: put the "
+                "service's own certificate first, then those between it and its authority, in order"
+            )
+
+
+def _fault_of_validity(certificate: x509.Certificate) -> str:
+    """Return why a certificate is not valid now; "" if it is."""
+    begin, end, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
+    if end <= now:
+        return f"has expired on {end:%Y-%m-%d}"
+    return f"is not valid before {begin:%Y-%m-%d %H:%M} UTC, by this machine's clock" if begin > now else ""

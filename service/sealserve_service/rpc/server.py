@@ -5,10 +5,12 @@ whose path is not UTF-8. It would not be faster here either: SEAL's binding hold
 the arithmetic of a call.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,6 +23,7 @@ from sealserve_service.rpc.interceptor import CallInterceptor
 from sealserve_service.rpc.servicers.keys import MAX_UPLOADS, KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
 from sealserve_service.rpc.servicers.predictions import PredictionServicer
+from sealserve_service.rpc.threads import pool_threads, start_all, thread_limit
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import CONCURRENT_UPLOADS, OPEN_STREAMS, WAITING_CALLS, CallerSlots
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
@@ -32,13 +35,15 @@ from sealserve_service.tenants.authenticator import Authenticator
 
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _PUT_KEY = "/sealserve.v1.KeyService/PutKey"
-_LAST_REPLIES_SECONDS = 1.0
+_LAST_REPLIES_SECONDS, _END_SECONDS = 1.0, 1.0
 _OTHER_CALLS, _MAX_BURST = 96, 512
 _SWEEP_SECONDS = 3600.0
 # Of a call's headers. From half of this on, gRPC itself refuses some calls at random.
 _MAX_METADATA_BYTES = 16 << 10
 # Pings detect a peer that has vanished. A peer whose connection carries no call is disconnected.
 _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
+
+_logger = logging.getLogger(__name__)
 
 
 class Server:
@@ -67,13 +72,19 @@ class Server:
         # Each call may hold a message. The threads beyond the calls are for probes and watches of
         # health, and for calls that are being refused, which takes a millisecond. A burst of those
         # waits for a thread: gRPC itself would refuse the calls of others too.
-        max_calls = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
-        threads = max_calls + _OTHER_CALLS
+        wanted = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
+        threads = pool_threads(thread_limit(), settings.processes, wanted + _OTHER_CALLS)
+        max_calls = max(1, threads - _OTHER_CALLS)
+        if max_calls < wanted:
+            _logger.warning("the container's limit of threads (pids) allows %d calls at once in a process", max_calls)
+        self._pool_threads = max_calls + _OTHER_CALLS
         quota = settings.quota
         waiting_calls = CallerSlots(WAITING_CALLS, max_calls, quota)
         self._calls_in_flight = CallsInFlight(max_calls, waiting_calls)
         admission = Admission(max_held_bytes, quota, telemetry=telemetry)
-        readers = ThreadPoolExecutor(threads, "read")
+        readers, answerers = (ThreadPoolExecutor(self._pool_threads, name) for name in ("read", "call"))
+        self._pools = readers, answerers
+        self._grpc_threads = set[threading.Thread]()
         prediction = PredictionServicer(
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
         )
@@ -97,7 +108,7 @@ class Server:
         # Messages up to twice the published limit reach the servicer, which answers with a typed
         # error. For a larger message gRPC itself ends the call.
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, "call"),
+            answerers,
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.processes > 1)),
@@ -109,7 +120,7 @@ class Server:
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
             interceptors=[interceptor],
-            maximum_concurrent_rpcs=threads + _MAX_BURST,
+            maximum_concurrent_rpcs=self._pool_threads + _MAX_BURST,
         )
         # By default Watch sends while it holds the lock of all health calls. A client that does not
         # read, or that breaks off at the wrong moment, would stop the whole server.
@@ -126,32 +137,55 @@ class Server:
         reflected = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(reflected, self._server)
 
-    def start(self) -> int:
+    def start(self, heartbeat_socket: Path | None = None) -> int:
         """Listen and serve; return the port.
+
+        Args:
+            heartbeat_socket: of this machine; where to listen too.
 
         Raises:
             AddressError: the address is malformed or in use.
             UnusableFileError: the certificate or its key cannot be used.
+            NoThreadError: the system refuses the threads that the server needs.
         """
+        for pool in self._pools:
+            start_all(pool, self._pool_threads)
         try:
             port = self._listen()
         except RuntimeError as error:
             raise AddressError(
                 f"cannot listen on {self._settings.address}: it is in use, or no address of this machine"
             ) from error
+        if heartbeat_socket is not None:
+            self._server.add_insecure_port(f"unix:{heartbeat_socket}")
+        before = set(threading.enumerate())
         self._server.start()
+        self._grpc_threads = set(threading.enumerate()) - before
         if self._keys is not None:
             threading.Thread(target=self._sweep, args=(self._keys,), name="sweep", daemon=True).start()
         for service in ("", *self._services):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return port
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether gRPC's own thread lives. Without memory for a message, for one, it dies."""
+        return all(thread.is_alive() for thread in self._grpc_threads)
+
     def stop(self) -> None:
         """Refuse new work with UNAVAILABLE, let work finish within grace_seconds, then end."""
         self._calls_in_flight.stop_admitting()
         self._health.enter_graceful_shutdown()
         self._calls_in_flight.wait_until_none(self._settings.grace_seconds)
-        self._server.stop(_LAST_REPLIES_SECONDS).wait()
+        try:
+            has_ended = self._server.stop(_LAST_REPLIES_SECONDS).wait(_LAST_REPLIES_SECONDS + _END_SECONDS)
+        except RuntimeError:  # gRPC starts a thread for this
+            has_ended = False
+        if not has_ended:
+            _logger.error("gRPC has not ended within %g s", _LAST_REPLIES_SECONDS + _END_SECONDS)
+            return
+        for pool in self._pools:
+            pool.shutdown(wait=False)
 
     def _listen(self) -> int:
         settings = self._settings

@@ -29,6 +29,7 @@ _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
     errors.ItemTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.KeyStoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.ResourceUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.MalformedKeyError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,

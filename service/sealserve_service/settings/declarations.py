@@ -240,11 +240,17 @@ class Declarations(BaseModel):
     window_bytes: Bytes = _option(LIMITS, 8 << 20, "bytes of ciphertexts in flight on one stream", "N")
     max_key_bytes: Bytes = _option(LIMITS, 16 << 20, "bytes of one registered key", "N")
     key_memory_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of all keys, where they are kept in memory", "N")
-    key_cache_bytes: Bytes = _option(LIMITS, 200 << 20, "bytes of memory for keys that are ready for use", "N")
+    key_cache_bytes: Bytes = _option(
+        LIMITS,
+        200 << 20,
+        "bytes of memory for keys that are ready for use, in each process; without keys it takes some 100 MB",
+        "N",
+    )
     max_concurrent_calls: int = _option(
         LIMITS,
         256,
-        "calls that one process serves at once, if its memory allows; more are refused",
+        "calls that one process serves at once, if its memory and the container's limit of threads (pids) allow it; "
+        "more are refused. A process starts two threads for each, and up to 256 others: 720 by default",
         "N",
         gt=0,
         le=10_000,
@@ -268,4 +274,13 @@ class Declarations(BaseModel):
     )
     grace_seconds: float = _option(
         LIMITS, 20.0, "how long calls in flight may go on after SIGTERM", "SECONDS", ge=0, le=MAX_SECONDS
+    )
+    heartbeat_seconds: float = _option(
+        LIMITS,
+        30.0,
+        "a serving process that has answered none of its own calls for so long ends, and another one replaces it, with "
+        "--processes 1 whatever restarts the service; 0 for never",
+        "SECONDS",
+        ge=0,
+        le=MAX_SECONDS,
     )

@@ -10,6 +10,7 @@ that succeeded, at INFO for one that was refused, and at WARNING for one that fa
 the service. A stream has one line too, however many of its items are refused.
 """
 
+import errno
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from contextvars import ContextVar
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.message import EncodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -30,8 +32,10 @@ from sealserve.errors import (
     ModelNotFoundError,
     ParameterSetNotOfferedError,
     QuotaExceededError,
+    ResourceUnavailableError,
     ServiceError,
 )
+from sealserve.he._seal import RandomnessError
 from sealserve.protocol.item import ItemHeader
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
 from sealserve_service.telemetry.metrics import Telemetry, Work
@@ -40,7 +44,9 @@ REQUEST_ID = "x-request-id"
 UNKNOWN_METHOD = "unknown"
 SEVERAL = "several"
 MAX_NAME_CHARACTERS = 100
-_MEMORY_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+_NO_THREAD = "can't start new thread"  # CPython's text
 
 _METHODS = frozenset(
     f"/{service.full_name}/{method.name}"
@@ -49,7 +55,11 @@ _METHODS = frozenset(
     for method in service.methods
 )
 _USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_FAULTS_OF_THE_SERVICE = {InternalError.__name__, KeyStoreUnavailableError.__name__}
+_FAULTS_OF_THE_SERVICE = {
+    InternalError.__name__,
+    KeyStoreUnavailableError.__name__,
+    ResourceUnavailableError.__name__,
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -120,15 +130,19 @@ class CallRecord:
         """Count the call, or an item of it, as refused; return the error that the client may see.
 
         An error that is not a ServiceError is logged, and the client gets an InternalError that
-        names the call; or, if memory ran out, a QuotaExceededError that asks it to come again:
-        others' calls end and free theirs.
+        names the call. If memory, file descriptors or threads ran out, it gets a QuotaExceededError
+        or a ResourceUnavailableError, which asks it to come again: others' calls end and free
+        theirs.
         """
         refusal: ServiceError
         if isinstance(error, ServiceError):
             refusal = _shortened(error)
-        elif isinstance(error, MemoryError):
+        elif isinstance(error, MemoryError | EncodeError):  # protobuf's, where it gets no memory
             _logger.error("request %s failed: out of memory", self.request_id, exc_info=error)
-            refusal = QuotaExceededError("server_memory", _MEMORY_RETRY_SECONDS)
+            refusal = QuotaExceededError("server_memory", _RETRY_SECONDS)
+        elif resource := _missing_resource(error):
+            _logger.error("request %s failed: no more %s", self.request_id, resource, exc_info=error)
+            refusal = ResourceUnavailableError(resource, _RETRY_SECONDS)
         else:
             _logger.error("request %s failed", self.request_id, exc_info=error)
             refusal = InternalError(self.request_id)
@@ -185,6 +199,13 @@ class CallRecord:
             "refusals": dict(self._refusals),
         }
         return {name: fact for name, fact in facts.items() if fact not in ("", {})}
+
+
+def _missing_resource(error: Exception) -> str:
+    """Return which resource of the system an error lacks, in words; "" if it is another error."""
+    if isinstance(error, RandomnessError) or (isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR):
+        return "file descriptors"
+    return "threads" if isinstance(error, RuntimeError) and str(error) == _NO_THREAD else ""
 
 
 def _shortened(error: ServiceError) -> ServiceError:

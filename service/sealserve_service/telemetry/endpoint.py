@@ -93,6 +93,14 @@ class _Server(ThreadingHTTPServer):
         """Accept a connection, or drop it if there are as many as there may be."""
         return self._slots.acquire(blocking=False)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread, if there is one for it."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._slots.release()
+            raise
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection."""
         try:

@@ -11,7 +11,6 @@ continues its counts.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,10 +49,6 @@ class MetricsFiles:
     def remove_gauges(self) -> None:
         """Remove the values that were true only while the process lived; it has died."""
         mark_process_dead(self.number, str(self.directory))  # type: ignore[no-untyped-call]
-
-    def remove_directory(self) -> None:
-        """Remove the directory of an ended service, with the metrics of all its processes."""
-        shutil.rmtree(self.directory, ignore_errors=True)  # other processes of the service may do the same
 
 
 @dataclass(kw_only=True)

@@ -62,7 +62,9 @@ def client_host(context: grpc.ServicerContext, proxies: Sequence[Network]) -> st
 
 @functools.lru_cache(1024)
 def host_of_peer(peer: str) -> str:
-    """Return the host of ipv4:127.0.0.1:50000, or of ipv6:%5B::1%5D:50000."""
+    """Return the host of ipv4:127.0.0.1:50000, of ipv6:%5B::1%5D:50000 or of unix:PATH."""
+    if peer.startswith("unix:"):
+        return "localhost"
     return host_of(unquote(peer).partition(":")[2])
 
 

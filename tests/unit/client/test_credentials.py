@@ -65,8 +65,11 @@ def test_credentials_that_make_no_sense(fields: dict[str, Any]) -> None:
 
 def test_files_of_credentials(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
-    path.write_bytes(b"-----BEGIN CERTIFICATE-----")
-    assert pem(path) == pem(str(path)) == pem(b"-----BEGIN CERTIFICATE-----") == path.read_bytes()
+    whole = b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+    path.write_bytes(whole)
+    assert pem(path) == pem(str(path)) == pem(whole) == path.read_bytes()
+    with pytest.raises(CredentialsError, match="is cut short"):
+        pem(whole + whole[:-30])
     assert pem(None) is None
     for bad in (tmp_path / "missing", tmp_path, b"no PEM"):
         with pytest.raises(CredentialsError):

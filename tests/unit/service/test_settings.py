@@ -147,6 +147,7 @@ CASES: dict[str, Case] = {
     "idle_timeout_seconds": FROM_ZERO,
     "handshake_timeout_seconds": SECONDS,
     "grace_seconds": FROM_ZERO,
+    "heartbeat_seconds": FROM_ZERO,
 }
 
 each = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

@@ -60,3 +60,22 @@ def test_watched_files_must_be_good_at_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"bad")
     with pytest.raises(UnusableFileError, match="it is bad"):
         WatchedFiles([tmp_path / "file"], parse)
+
+
+def test_files_that_time_makes_good_are_used_then(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    is_time = True
+
+    def parse_in_time(contents: list[bytes]) -> bytes:
+        if not is_time:
+            raise UnusableFileError("it is not time yet")
+        return contents[0]
+
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    files = WatchedFiles([path], parse_in_time, interval_seconds=0)
+    is_time = False
+    path.write_bytes(b"2")
+    assert [files.read() for _ in range(3)] == [b"1"] * 3
+    assert errors(caplog) == 1
+    is_time = True
+    assert files.read() == b"2"

@@ -13,12 +13,13 @@ from sealserve.errors import (
     KeyNotFoundError,
     KeyStoreUnavailableError,
     QuotaExceededError,
+    ResourceUnavailableError,
     SealserveError,
     StaleConfigError,
     UnavailableError,
 )
 
-BUSY = (QuotaExceededError, DrainingError, KeyStoreUnavailableError)
+BUSY = (QuotaExceededError, DrainingError, KeyStoreUnavailableError, ResourceUnavailableError)
 """Errors of a service that may accept later what it refuses now. Each has a retry delay."""
 
 BROKEN = (UnavailableError, DeadlineError, IdleTimeoutError)

@@ -5,6 +5,7 @@ is wrong; 130 after an interrupt.
 """
 
 import os
+import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -62,6 +63,11 @@ def build_parser(name: str = "") -> ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    _open_standard_streams()
+    if os.getpid() == 1:
+        # The system drops signals that the first process of a container has no handler for. This
+        # one is there before large modules are imported; a command may have its own later.
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     try:
         parser = build_parser(words[0] if words else "")
         parsed = parser.parse_args(words)
@@ -85,6 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _report_failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return exit_code
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null in place of standard streams that are closed.
+
+    Otherwise a socket would get such a number, and texts would be written to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the least number that is free
+            os.set_inheritable(number, True)
+    # Python has None in place of a stream that was closed at its start.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115  # as long as the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _report_failure(text: str) -> int:

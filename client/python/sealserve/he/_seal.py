@@ -3,7 +3,7 @@
 SEAL throws C++ exceptions, which pybind11 turns into the exceptions of `ERRORS` and, where memory
 runs out, into MemoryError. Every function here maps `ERRORS` to SealError, so that a caller decides
 what a failure means without knowing what SEAL throws. A MemoryError stays one: it says nothing of
-the bytes that SEAL was given.
+the bytes that SEAL was given. For the same reason there is a RandomnessError.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,17 +54,34 @@ class SealError(SealserveError):
     """SEAL refused an operation. The text is SEAL's own: it may go into a log, never to a peer."""
 
 
+class RandomnessError(SealserveError):
+    """SEAL could not draw randomness: to do so it opens a file of the system."""
+
+
 ERRORS = (ValueError, RuntimeError, IndexError, OverflowError)
 """The exceptions that pybind11 makes of what SEAL throws, but for MemoryError."""
 
 
+_RANDOM_DEVICE = "random_device"  # begins libstdc++'s text
+_NO_RANDOMNESS = "SEAL cannot open the system's source of randomness: the process has no free file descriptor"
+
+
+def translated(error: Exception) -> SealserveError:
+    """Return the SealError or RandomnessError of one of `ERRORS`."""
+    text = str(error)
+    return RandomnessError(_NO_RANDOMNESS) if text.startswith(_RANDOM_DEVICE) else SealError(text)
+
+
 @contextmanager
 def errors() -> Iterator[None]:
-    """Map what SEAL throws in the block to SealError. This is too slow for code that runs often."""
+    """Map what SEAL throws in the block, as `translated` does.
+
+    This is too slow for code that runs often.
+    """
     try:
         yield
     except ERRORS as error:
-        raise SealError(str(error)) from error
+        raise translated(error) from error
 
 
 # A context costs milliseconds. The bound keeps a client of many models from accumulating contexts.
@@ -147,7 +164,7 @@ def load_ciphertext(built: Context, data: bytes) -> Ciphertext:
     try:
         ciphertext.load_bytes(built, data)
     except ERRORS as error:
-        raise SealError(str(error)) from error
+        raise translated(error) from error
     return ciphertext
 
 
@@ -172,7 +189,7 @@ def load_plaintext(built: Context, data: bytes) -> Plaintext:
     try:
         plaintext.load_bytes(built, data)
     except ERRORS as error:
-        raise SealError(str(error)) from error
+        raise translated(error) from error
     return plaintext
 
 
@@ -187,13 +204,14 @@ def encrypt(built: Context, encryptor: Encryptor, plaintext: bytes) -> bytes:
 
     Raises:
         SealError: a coefficient is at or above t, or there are more than N.
+        RandomnessError: the process has no free file descriptor.
     """
     loaded = Plaintext()
     try:
         loaded.load_bytes(built, plaintext)
         data: bytes = encryptor.encrypt_symmetric(loaded).to_string(_UNCOMPRESSED)
     except ERRORS as error:
-        raise SealError(str(error)) from error
+        raise translated(error) from error
     return data
 
 
@@ -208,7 +226,7 @@ def decrypt(built: Context, decryptor: Decryptor, ciphertext: bytes) -> bytes:
         loaded.load_bytes(built, ciphertext)
         data: bytes = decryptor.decrypt(loaded).to_bytes(_UNCOMPRESSED)
     except ERRORS as error:
-        raise SealError(str(error)) from error
+        raise translated(error) from error
     return data
 
 
@@ -233,7 +251,11 @@ def load_secret_key(built: Context, data: bytes) -> SecretKey:
 
 
 def generate_secret_key(built: Context) -> bytes:
-    """Generate a secret key with SEAL and serialize it."""
+    """Generate a secret key with SEAL and serialize it.
+
+    Raises:
+        RandomnessError: the process has no free file descriptor.
+    """
     with errors():
         data: bytes = KeyGenerator(built).secret_key().to_string()
     return data

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from sealserve.v1 import parameters_pb2 as sealserve_dot_v1_dot_parameters__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sealserve/v1/errors.proto\x12\x0csealserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dsealserve/v1/parameters.proto\"\xda\x07\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x31\n\x0cstale_config\x18\x02 \x01(\x0b\x32\x19.sealserve.v1.StaleConfigH\x00\x12\x36\n\x0fmodel_not_found\x18\x03 \x01(\x0b\x32\x1b.sealserve.v1.ModelNotFoundH\x00\x12\x32\n\rkey_not_found\x18\x04 \x01(\x0b\x32\x19.sealserve.v1.KeyNotFoundH\x00\x12I\n\x19parameter_set_not_offered\x18\x05 \x01(\x0b\x32$.sealserve.v1.ParameterSetNotOfferedH\x00\x12\x41\n\x14malformed_ciphertext\x18\x06 \x01(\x0b\x32!.sealserve.v1.MalformedCiphertextH\x00\x12\x35\n\x0einput_mismatch\x18\x07 \x01(\x0b\x32\x1b.sealserve.v1.InputMismatchH\x00\x12\x36\n\x0fout_of_sequence\x18\x08 \x01(\x0b\x32\x1b.sealserve.v1.OutOfSequenceH\x00\x12\x35\n\x0elimit_exceeded\x18\t \x01(\x0b\x32\x1b.sealserve.v1.LimitExceededH\x00\x12\x35\n\x0equota_exceeded\x18\n \x01(\x0b\x32\x1b.sealserve.v1.QuotaExceededH\x00\x12*\n\x08\x64raining\x18\x0b \x01(\x0b\x32\x16.sealserve.v1.DrainingH\x00\x12\x31\n\x0citem_timeout\x18\x0c \x01(\x0b\x32\x19.sealserve.v1.ItemTimeoutH\x00\x12*\n\x08internal\x18\r \x01(\x0b\x32\x16.sealserve.v1.InternalH\x00\x12\x42\n\x15key_store_unavailable\x18\x0e \x01(\x0b\x32!.sealserve.v1.KeyStoreUnavailableH\x00\x12\x33\n\rmalformed_key\x18\x0f \x01(\x0b\x32\x1a.sealserve.v1.MalformedKeyH\x00\x12\x38\n\x0funauthenticated\x18\x10 \x01(\x0b\x32\x1d.sealserve.v1.UnauthenticatedH\x00\x12;\n\x11permission_denied\x18\x11 \x01(\x0b\x32\x1e.sealserve.v1.PermissionDeniedH\x00\x12\x31\n\x0cidle_timeout\x18\x12 \x01(\x0b\x32\x19.sealserve.v1.IdleTimeoutH\x00\x42\x08\n\x06\x64\x65tail\"(\n\x0bStaleConfig\x12\x19\n\x11\x63urrent_config_id\x18\x01 \x01(\t\"\x1e\n\rModelNotFound\x12\r\n\x05model\x18\x01 \x01(\t\"\x1d\n\x0bKeyNotFound\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"U\n\x16ParameterSetNotOffered\x12$\n\x06layout\x18\x01 \x01(\x0e\x32\x14.sealserve.v1.Layout\x12\x15\n\rparameter_set\x18\x02 \x01(\t\"\xff\x01\n\x13MalformedCiphertext\x12\r\n\x05index\x18\x01 \x01(\r\x12\x38\n\x06reason\x18\x02 \x01(\x0e\x32(.sealserve.v1.MalformedCiphertext.Reason\"\x9e\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_LENGTH\x10\x01\x12\x11\n\rREASON_HEADER\x10\x02\x12\x15\n\x11REASON_PARAMETERS\x10\x03\x12\x0f\n\x0bREASON_FORM\x10\x04\x12\x16\n\x12REASON_COEFFICIENT\x10\x05\x12\x16\n\x12REASON_TRANSPARENT\x10\x06\"B\n\rInputMismatch\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\"3\n\rOutOfSequence\x12\x10\n\x08\x65xpected\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x04\"A\n\rLimitExceeded\x12\r\n\x05limit\x18\x01 \x01(\t\x12\x0f\n\x07maximum\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\"N\n\rQuotaExceeded\x12\r\n\x05quota\x18\x01 \x01(\t\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x08\x44raining\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"8\n\x0bItemTimeout\x12)\n\x06waited\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1e\n\x08Internal\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"E\n\x13KeyStoreUnavailable\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf8\x01\n\x0cMalformedKey\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.sealserve.v1.MalformedKey.Reason\"\xb4\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_UNSEEDED\x10\x07\x12\x11\n\rREASON_LENGTH\x10\x01\x12\x11\n\rREASON_DIGEST\x10\x02\x12\x11\n\rREASON_FORMAT\x10\x03\x12\x15\n\x11REASON_PARAMETERS\x10\x04\x12\x16\n\x12REASON_COEFFICIENT\x10\x05\x12\x15\n\x11REASON_DEGENERATE\x10\x06\"\x11\n\x0fUnauthenticated\"&\n\x10PermissionDenied\x12\x12\n\npermission\x18\x01 \x01(\t\"8\n\x0bIdleTimeout\x12)\n\x06waited\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sealserve/v1/errors.proto\x12\x0csealserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dsealserve/v1/parameters.proto\"\x9d\x08\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x31\n\x0cstale_config\x18\x02 \x01(\x0b\x32\x19.sealserve.v1.StaleConfigH\x00\x12\x36\n\x0fmodel_not_found\x18\x03 \x01(\x0b\x32\x1b.sealserve.v1.ModelNotFoundH\x00\x12\x32\n\rkey_not_found\x18\x04 \x01(\x0b\x32\x19.sealserve.v1.KeyNotFoundH\x00\x12I\n\x19parameter_set_not_offered\x18\x05 \x01(\x0b\x32$.sealserve.v1.ParameterSetNotOfferedH\x00\x12\x41\n\x14malformed_ciphertext\x18\x06 \x01(\x0b\x32!.sealserve.v1.MalformedCiphertextH\x00\x12\x35\n\x0einput_mismatch\x18\x07 \x01(\x0b\x32\x1b.sealserve.v1.InputMismatchH\x00\x12\x36\n\x0fout_of_sequence\x18\x08 \x01(\x0b\x32\x1b.sealserve.v1.OutOfSequenceH\x00\x12\x35\n\x0elimit_exceeded\x18\t \x01(\x0b\x32\x1b.sealserve.v1.LimitExceededH\x00\x12\x35\n\x0equota_exceeded\x18\n \x01(\x0b\x32\x1b.sealserve.v1.QuotaExceededH\x00\x12*\n\x08\x64raining\x18\x0b \x01(\x0b\x32\x16.sealserve.v1.DrainingH\x00\x12\x31\n\x0citem_timeout\x18\x0c \x01(\x0b\x32\x19.sealserve.v1.ItemTimeoutH\x00\x12*\n\x08internal\x18\r \x01(\x0b\x32\x16.sealserve.v1.InternalH\x00\x12\x42\n\x15key_store_unavailable\x18\x0e \x01(\x0b\x32!.sealserve.v1.KeyStoreUnavailableH\x00\x12\x33\n\rmalformed_key\x18\x0f \x01(\x0b\x32\x1a.sealserve.v1.MalformedKeyH\x00\x12\x38\n\x0funauthenticated\x18\x10 \x01(\x0b\x32\x1d.sealserve.v1.UnauthenticatedH\x00\x12;\n\x11permission_denied\x18\x11 \x01(\x0b\x32\x1e.sealserve.v1.PermissionDeniedH\x00\x12\x31\n\x0cidle_timeout\x18\x12 \x01(\x0b\x32\x19.sealserve.v1.IdleTimeoutH\x00\x12\x41\n\x14resource_unavailable\x18\x13 \x01(\x0b\x32!.sealserve.v1.ResourceUnavailableH\x00\x42\x08\n\x06\x64\x65tail\"(\n\x0bStaleConfig\x12\x19\n\x11\x63urrent_config_id\x18\x01 \x01(\t\"\x1e\n\rModelNotFound\x12\r\n\x05model\x18\x01 \x01(\t\"\x1d\n\x0bKeyNotFound\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"U\n\x16ParameterSetNotOffered\x12$\n\x06layout\x18\x01 \x01(\x0e\x32\x14.sealserve.v1.Layout\x12\x15\n\rparameter_set\x18\x02 \x01(\t\"\xff\x01\n\x13MalformedCiphertext\x12\r\n\x05index\x18\x01 \x01(\r\x12\x38\n\x06reason\x18\x02 \x01(\x0e\x32(.sealserve.v1.MalformedCiphertext.Reason\"\x9e\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_LENGTH\x10\x01\x12\x11\n\rREASON_HEADER\x10\x02\x12\x15\n\x11REASON_PARAMETERS\x10\x03\x12\x0f\n\x0bREASON_FORM\x10\x04\x12\x16\n\x12REASON_COEFFICIENT\x10\x05\x12\x16\n\x12REASON_TRANSPARENT\x10\x06\"B\n\rInputMismatch\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\"3\n\rOutOfSequence\x12\x10\n\x08\x65xpected\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x04\"A\n\rLimitExceeded\x12\r\n\x05limit\x18\x01 \x01(\t\x12\x0f\n\x07maximum\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\"N\n\rQuotaExceeded\x12\r\n\x05quota\x18\x01 \x01(\t\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x08\x44raining\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"8\n\x0bItemTimeout\x12)\n\x06waited\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1e\n\x08Internal\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"E\n\x13KeyStoreUnavailable\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf8\x01\n\x0cMalformedKey\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.sealserve.v1.MalformedKey.Reason\"\xb4\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_UNSEEDED\x10\x07\x12\x11\n\rREASON_LENGTH\x10\x01\x12\x11\n\rREASON_DIGEST\x10\x02\x12\x11\n\rREASON_FORMAT\x10\x03\x12\x15\n\x11REASON_PARAMETERS\x10\x04\x12\x16\n\x12REASON_COEFFICIENT\x10\x05\x12\x15\n\x11REASON_DEGENERATE\x10\x06\"\x11\n\x0fUnauthenticated\"&\n\x10PermissionDenied\x12\x12\n\npermission\x18\x01 \x01(\t\"8\n\x0bIdleTimeout\x12)\n\x06waited\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x13ResourceUnavailable\x12\x10\n\x08resource\x18\x01 \x01(\t\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,43 +35,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020com.sealserve.v1P\001Z\030sealserve/v1;sealservev1\252\002\014Sealserve.V1'
   _globals['_ERROR']._serialized_start=107
-  _globals['_ERROR']._serialized_end=1093
-  _globals['_STALECONFIG']._serialized_start=1095
-  _globals['_STALECONFIG']._serialized_end=1135
-  _globals['_MODELNOTFOUND']._serialized_start=1137
-  _globals['_MODELNOTFOUND']._serialized_end=1167
-  _globals['_KEYNOTFOUND']._serialized_start=1169
-  _globals['_KEYNOTFOUND']._serialized_end=1198
-  _globals['_PARAMETERSETNOTOFFERED']._serialized_start=1200
-  _globals['_PARAMETERSETNOTOFFERED']._serialized_end=1285
-  _globals['_MALFORMEDCIPHERTEXT']._serialized_start=1288
-  _globals['_MALFORMEDCIPHERTEXT']._serialized_end=1543
-  _globals['_MALFORMEDCIPHERTEXT_REASON']._serialized_start=1385
-  _globals['_MALFORMEDCIPHERTEXT_REASON']._serialized_end=1543
-  _globals['_INPUTMISMATCH']._serialized_start=1545
-  _globals['_INPUTMISMATCH']._serialized_end=1611
-  _globals['_OUTOFSEQUENCE']._serialized_start=1613
-  _globals['_OUTOFSEQUENCE']._serialized_end=1664
-  _globals['_LIMITEXCEEDED']._serialized_start=1666
-  _globals['_LIMITEXCEEDED']._serialized_end=1731
-  _globals['_QUOTAEXCEEDED']._serialized_start=1733
-  _globals['_QUOTAEXCEEDED']._serialized_end=1811
-  _globals['_DRAINING']._serialized_start=1813
-  _globals['_DRAINING']._serialized_end=1871
-  _globals['_ITEMTIMEOUT']._serialized_start=1873
-  _globals['_ITEMTIMEOUT']._serialized_end=1929
-  _globals['_INTERNAL']._serialized_start=1931
-  _globals['_INTERNAL']._serialized_end=1961
-  _globals['_KEYSTOREUNAVAILABLE']._serialized_start=1963
-  _globals['_KEYSTOREUNAVAILABLE']._serialized_end=2032
-  _globals['_MALFORMEDKEY']._serialized_start=2035
-  _globals['_MALFORMEDKEY']._serialized_end=2283
-  _globals['_MALFORMEDKEY_REASON']._serialized_start=2103
-  _globals['_MALFORMEDKEY_REASON']._serialized_end=2283
-  _globals['_UNAUTHENTICATED']._serialized_start=2285
-  _globals['_UNAUTHENTICATED']._serialized_end=2302
-  _globals['_PERMISSIONDENIED']._serialized_start=2304
-  _globals['_PERMISSIONDENIED']._serialized_end=2342
-  _globals['_IDLETIMEOUT']._serialized_start=2344
-  _globals['_IDLETIMEOUT']._serialized_end=2400
+  _globals['_ERROR']._serialized_end=1160
+  _globals['_STALECONFIG']._serialized_start=1162
+  _globals['_STALECONFIG']._serialized_end=1202
+  _globals['_MODELNOTFOUND']._serialized_start=1204
+  _globals['_MODELNOTFOUND']._serialized_end=1234
+  _globals['_KEYNOTFOUND']._serialized_start=1236
+  _globals['_KEYNOTFOUND']._serialized_end=1265
+  _globals['_PARAMETERSETNOTOFFERED']._serialized_start=1267
+  _globals['_PARAMETERSETNOTOFFERED']._serialized_end=1352
+  _globals['_MALFORMEDCIPHERTEXT']._serialized_start=1355
+  _globals['_MALFORMEDCIPHERTEXT']._serialized_end=1610
+  _globals['_MALFORMEDCIPHERTEXT_REASON']._serialized_start=1452
+  _globals['_MALFORMEDCIPHERTEXT_REASON']._serialized_end=1610
+  _globals['_INPUTMISMATCH']._serialized_start=1612
+  _globals['_INPUTMISMATCH']._serialized_end=1678
+  _globals['_OUTOFSEQUENCE']._serialized_start=1680
+  _globals['_OUTOFSEQUENCE']._serialized_end=1731
+  _globals['_LIMITEXCEEDED']._serialized_start=1733
+  _globals['_LIMITEXCEEDED']._serialized_end=1798
+  _globals['_QUOTAEXCEEDED']._serialized_start=1800
+  _globals['_QUOTAEXCEEDED']._serialized_end=1878
+  _globals['_DRAINING']._serialized_start=1880
+  _globals['_DRAINING']._serialized_end=1938
+  _globals['_ITEMTIMEOUT']._serialized_start=1940
+  _globals['_ITEMTIMEOUT']._serialized_end=1996
+  _globals['_INTERNAL']._serialized_start=1998
+  _globals['_INTERNAL']._serialized_end=2028
+  _globals['_KEYSTOREUNAVAILABLE']._serialized_start=2030
+  _globals['_KEYSTOREUNAVAILABLE']._serialized_end=2099
+  _globals['_MALFORMEDKEY']._serialized_start=2102
+  _globals['_MALFORMEDKEY']._serialized_end=2350
+  _globals['_MALFORMEDKEY_REASON']._serialized_start=2170
+  _globals['_MALFORMEDKEY_REASON']._serialized_end=2350
+  _globals['_UNAUTHENTICATED']._serialized_start=2352
+  _globals['_UNAUTHENTICATED']._serialized_end=2369
+  _globals['_PERMISSIONDENIED']._serialized_start=2371
+  _globals['_PERMISSIONDENIED']._serialized_end=2409
+  _globals['_IDLETIMEOUT']._serialized_start=2411
+  _globals['_IDLETIMEOUT']._serialized_end=2467
+  _globals['_RESOURCEUNAVAILABLE']._serialized_start=2469
+  _globals['_RESOURCEUNAVAILABLE']._serialized_end=2556
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Error(_message.Message):
-    __slots__ = ("message", "stale_config", "model_not_found", "key_not_found", "parameter_set_not_offered", "malformed_ciphertext", "input_mismatch", "out_of_sequence", "limit_exceeded", "quota_exceeded", "draining", "item_timeout", "internal", "key_store_unavailable", "malformed_key", "unauthenticated", "permission_denied", "idle_timeout")
+    __slots__ = ("message", "stale_config", "model_not_found", "key_not_found", "parameter_set_not_offered", "malformed_ciphertext", "input_mismatch", "out_of_sequence", "limit_exceeded", "quota_exceeded", "draining", "item_timeout", "internal", "key_store_unavailable", "malformed_key", "unauthenticated", "permission_denied", "idle_timeout", "resource_unavailable")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     STALE_CONFIG_FIELD_NUMBER: _ClassVar[int]
     MODEL_NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class Error(_message.Message):
     UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
     PERMISSION_DENIED_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
     message: str
     stale_config: StaleConfig
     model_not_found: ModelNotFound
@@ -48,7 +49,8 @@ class Error(_message.Message):
     unauthenticated: Unauthenticated
     permission_denied: PermissionDenied
     idle_timeout: IdleTimeout
-    def __init__(self, message: _Optional[str] = ..., stale_config: _Optional[_Union[StaleConfig, _Mapping]] = ..., model_not_found: _Optional[_Union[ModelNotFound, _Mapping]] = ..., key_not_found: _Optional[_Union[KeyNotFound, _Mapping]] = ..., parameter_set_not_offered: _Optional[_Union[ParameterSetNotOffered, _Mapping]] = ..., malformed_ciphertext: _Optional[_Union[MalformedCiphertext, _Mapping]] = ..., input_mismatch: _Optional[_Union[InputMismatch, _Mapping]] = ..., out_of_sequence: _Optional[_Union[OutOfSequence, _Mapping]] = ..., limit_exceeded: _Optional[_Union[LimitExceeded, _Mapping]] = ..., quota_exceeded: _Optional[_Union[QuotaExceeded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., item_timeout: _Optional[_Union[ItemTimeout, _Mapping]] = ..., internal: _Optional[_Union[Internal, _Mapping]] = ..., key_store_unavailable: _Optional[_Union[KeyStoreUnavailable, _Mapping]] = ..., malformed_key: _Optional[_Union[MalformedKey, _Mapping]] = ..., unauthenticated: _Optional[_Union[Unauthenticated, _Mapping]] = ..., permission_denied: _Optional[_Union[PermissionDenied, _Mapping]] = ..., idle_timeout: _Optional[_Union[IdleTimeout, _Mapping]] = ...) -> None: ...
+    resource_unavailable: ResourceUnavailable
+    def __init__(self, message: _Optional[str] = ..., stale_config: _Optional[_Union[StaleConfig, _Mapping]] = ..., model_not_found: _Optional[_Union[ModelNotFound, _Mapping]] = ..., key_not_found: _Optional[_Union[KeyNotFound, _Mapping]] = ..., parameter_set_not_offered: _Optional[_Union[ParameterSetNotOffered, _Mapping]] = ..., malformed_ciphertext: _Optional[_Union[MalformedCiphertext, _Mapping]] = ..., input_mismatch: _Optional[_Union[InputMismatch, _Mapping]] = ..., out_of_sequence: _Optional[_Union[OutOfSequence, _Mapping]] = ..., limit_exceeded: _Optional[_Union[LimitExceeded, _Mapping]] = ..., quota_exceeded: _Optional[_Union[QuotaExceeded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., item_timeout: _Optional[_Union[ItemTimeout, _Mapping]] = ..., internal: _Optional[_Union[Internal, _Mapping]] = ..., key_store_unavailable: _Optional[_Union[KeyStoreUnavailable, _Mapping]] = ..., malformed_key: _Optional[_Union[MalformedKey, _Mapping]] = ..., unauthenticated: _Optional[_Union[Unauthenticated, _Mapping]] = ..., permission_denied: _Optional[_Union[PermissionDenied, _Mapping]] = ..., idle_timeout: _Optional[_Union[IdleTimeout, _Mapping]] = ..., resource_unavailable: _Optional[_Union[ResourceUnavailable, _Mapping]] = ...) -> None: ...
 
 class StaleConfig(_message.Message):
     __slots__ = ("current_config_id",)
@@ -199,3 +201,11 @@ class IdleTimeout(_message.Message):
     WAITED_FIELD_NUMBER: _ClassVar[int]
     waited: _duration_pb2.Duration
     def __init__(self, waited: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class ResourceUnavailable(_message.Message):
+    __slots__ = ("resource", "retry_delay")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    retry_delay: _duration_pb2.Duration
+    def __init__(self, resource: _Optional[str] = ..., retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

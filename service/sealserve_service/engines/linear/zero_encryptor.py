@@ -50,10 +50,16 @@ class ZeroEncryptor:
     def encrypt(self) -> NDArray[np.uint64]:
         """Return a new encryption of zero, uint64 (2, data primes, N), in coefficient form.
 
-        Its noise is at most `planning.noise.zero_noise`. SEAL's exceptions are not translated:
-        only a fault of this process can raise one.
+        Its noise is at most `planning.noise.zero_noise`.
+
+        Raises:
+            SealError, RandomnessError: only a fault of this process can raise one.
         """
-        return _seal.ciphertext_residues(self._encryptor.encrypt_zero(), self._shape)
+        try:
+            zero = self._encryptor.encrypt_zero()
+        except _seal.ERRORS as error:
+            raise _seal.translated(error) from error
+        return _seal.ciphertext_residues(zero, self._shape)
 
 
 ZeroEncryptorOf = Callable[[str, str, ParameterSet], ZeroEncryptor]

@@ -93,6 +93,19 @@ def test_hits_misses_evictions_and_bytes_are_counted() -> None:
     assert keys.counts() == {"hits_total": 3, "misses_total": 7, "evictions_total": 3, "bytes": 20}
 
 
+def test_expired_keys_are_dropped_and_evict_no_others() -> None:
+    keys = Keys(max_bytes=30)
+    keys.expiry["b"] = START + timedelta(seconds=10)
+    for key_id in "cab":
+        keys.get(key_id)
+    keys.seconds = 10.0
+    keys.get("d")
+    assert keys.counts() == {"hits_total": 0, "misses_total": 4, "evictions_total": 0, "bytes": 30}
+    keys.seconds = 3600.0
+    keys.cache.drop_expired()
+    assert keys.counts()["bytes"] == 0
+
+
 def test_a_key_larger_than_the_cache_is_used_and_not_kept() -> None:
     keys = Keys(max_bytes=9)
     assert keys.get("a") == keys.get("a") == "alice's a"

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing.connection import wait
@@ -57,3 +59,29 @@ def test_handlers_are_put_back(number: signal.Signals) -> None:
         assert signal.getsignal(number) != before
     assert signal.getsignal(number) == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+HANGING = """
+import signal, threading
+from sealserve_service.process.signals import Signals
+with Signals({end_seconds}):
+    print("ready", flush=True)
+    threading.Thread(target=threading.Event().wait).start()
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    threading.Event().wait(3.0)
+"""
+
+
+@pytest.mark.parametrize(("end_seconds", "is_ended"), [(0.1, True), (None, False)])
+def test_a_process_that_does_not_end_is_ended(end_seconds: float | None, is_ended: bool) -> None:
+    code = HANGING.format(end_seconds=end_seconds)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        if is_ended:
+            assert process.wait(HANG_SECONDS) == 1
+        else:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.0)
+        process.kill()

@@ -40,6 +40,7 @@ _DETAILS: dict[str, type[ServiceError]] = {
     "unauthenticated": errors.UnauthenticatedError,
     "permission_denied": errors.PermissionDeniedError,
     "idle_timeout": errors.IdleTimeoutError,
+    "resource_unavailable": errors.ResourceUnavailableError,
     "internal": errors.InternalError,
 }
 _DETAILS_BACK = {kind: detail for detail, kind in _DETAILS.items()}
