@@ -142,8 +142,11 @@ class AsyncClient:
     async def decision_function(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
         """Score rows: (rows,) for two classes or one target, else (rows, score_count).
 
-        Raises what predict raises.
+        Raises:
+            NoSuchMethodError: the estimator has no decision_function.
+            What predict raises.
         """
+        (await self.model()).output.check_decision_function()
         output, scores = await self.scored(X, timeout_seconds=timeout_seconds)
         return output.decision_function(scores)
 

@@ -177,8 +177,11 @@ class Client:
     def decision_function(self, X: Any, *, timeout_seconds: float | None = None) -> NDArray[np.float64]:
         """Score rows: (rows,) for two classes or one target, else (rows, score_count).
 
-        Raises what predict raises.
+        Raises:
+            NoSuchMethodError: the estimator has no decision_function.
+            What predict raises.
         """
+        self.model.output.check_decision_function()
         output, scores = self._run(self._session.score(X), timeout_seconds)
         return output.decision_function(scores)
 

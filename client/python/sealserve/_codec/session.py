@@ -277,7 +277,7 @@ class Session:
 
         Raises:
             InputError: there is no such method, or rows_per_item is below 1.
-            NoSuchMethodError: the model's estimator has no probabilities.
+            NoSuchMethodError: the model's estimator has no such method.
         """
         model = yield from self.model()
         if rows_per_item is not None and rows_per_item < 1:
@@ -286,6 +286,8 @@ class Session:
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":
             model.output.check_probabilities()
+        elif method == "decision_function":
+            model.output.check_decision_function()
         codec = self.codec(rows_per_item or 1)
         if rows_per_item is None:
             rows_per_item = self._layout.default_rows_per_item if self._layout else 1

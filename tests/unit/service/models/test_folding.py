@@ -222,4 +222,10 @@ def test_a_model_of_scikit_learn_0_22(mnist_model_path: Path) -> None:
     model = fold(estimator)
     assert (model.score_count, model.feature_count) == (10, 784)
     assert model.output.classes == tuple(range(10))
-    assert_agrees(estimator, np.random.default_rng(1).uniform(size=(50, 784)))
+    images = np.random.default_rng(1).uniform(size=(50, 784))
+    scores, own = model.decision(images), estimator.decision_function(images)
+    np.testing.assert_allclose(scores, own, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(model.output.predict(scores), estimator.predict(images))
+    # liblinear trained a model a class. The installed scikit-learn takes it for one of all classes.
+    each = 1 / (1 + np.exp(-own))
+    np.testing.assert_allclose(model.output.predict_proba(scores), each / each.sum(axis=1, keepdims=True), rtol=1e-7)
