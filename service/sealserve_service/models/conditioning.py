@@ -84,7 +84,7 @@ def fault(conditions: Sequence[Condition]) -> tuple[int, str] | None:
             return index, (
                 f"{step.noise_count} of its {step.value_count} components do not vary in the training rows, and it "
                 f"divides them by rounding errors. Fit it with n_components={step.value_count - step.noise_count} or "
-                "fewer, or leave out columns that are constant or follow from others"
+                "fewer, leave out columns that are constant or follow from others, or put a StandardScaler before it"
             )
         if step.spread is None:
             continue
@@ -96,9 +96,9 @@ def fault(conditions: Sequence[Condition]) -> tuple[int, str] | None:
             )
         if reach is not None and np.any(reach > MAX_AMPLIFICATION * step.spread):
             return index, (
-                "it divides by so little that a change of the features by a millionth of their spread moves the scores "
-                "as much as the training rows do. Leave out columns that are constant or follow from others, or keep "
-                "fewer components"
+                "it or a step after it divides by so little that a change of the features by a millionth of their "
+                "spread moves the scores as much as the training rows do. Leave out columns that are constant or "
+                "follow from others, or keep fewer components"
             )
     return None
 
