@@ -82,6 +82,7 @@ class AsyncClient:
             encrypt_processes=encrypt_processes,
             expect=expect,
         )
+        self._address = address
         self._timeout_seconds = timeout_seconds
         metadata = token_metadata(credentials)
         self._connections = Connections(
@@ -89,6 +90,12 @@ class AsyncClient:
         )
         self._closing: set[asyncio.Task[None]] = set()
         self._locks = {"model": asyncio.Lock(), "key": asyncio.Lock()}
+
+    def __repr__(self) -> str:
+        return self._session.describe("AsyncClient", self._address)
+
+    def _repr_html_(self) -> str:
+        return self._session.describe_in_html("AsyncClient", self._address)
 
     async def __aenter__(self) -> Self:
         return self
@@ -231,6 +238,7 @@ class AsyncClient:
 
         Its time is that of `Client._run`.
         """
+        self._connections.check_open()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         answer: Any = None

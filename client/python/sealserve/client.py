@@ -111,11 +111,18 @@ class Client:
             encrypt_processes=encrypt_processes,
             expect=expect,
         )
+        self._address = address
         self._timeout_seconds = timeout_seconds
         self._connections = Connections(
             lambda: Methods(open_channel(address, credentials)), lambda connection: connection.channel.close()
         )
         self._locks = {"model": threading.Lock(), "key": threading.Lock()}
+
+    def __repr__(self) -> str:
+        return self._session.describe("Client", self._address)
+
+    def _repr_html_(self) -> str:
+        return self._session.describe_in_html("Client", self._address)
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +134,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections, and end the processes that encrypt.
+
+        Methods that are called later raise ClientClosedError.
 
         Save `secret_key` first to use it again.
         """
@@ -326,6 +335,7 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
+        self._connections.check_open()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         answer: Any = None

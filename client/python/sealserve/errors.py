@@ -7,6 +7,7 @@ SealserveError
 │   ├── NotFiniteError
 │   └── OutOfRangeError
 ├── NoSuchMethodError            a method that the estimator lacks (also an AttributeError)
+├── ClientClosedError            a method of a client that has been closed
 ├── CredentialsError             certificates or a token that cannot be used, or not here
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or insecure
@@ -44,6 +45,7 @@ from enum import Enum
 __all__ = [
     "CallError",
     "CiphertextFault",
+    "ClientClosedError",
     "CredentialsError",
     "DeadlineError",
     "DrainingError",
@@ -109,6 +111,13 @@ class OutOfRangeError(InputError):
 
 class NoSuchMethodError(SealserveError, AttributeError):
     """The model has no predict_proba or no decision_function, because its estimator has none."""
+
+
+class ClientClosedError(SealserveError):
+    """The client has been closed. Nothing was sent."""
+
+    def __str__(self) -> str:
+        return "the client has been closed: make another one"
 
 
 class CredentialsError(SealserveError):

@@ -6,6 +6,7 @@ A session knows the model, the keys, and the codecs that encrypt under them.
 import dataclasses
 import threading
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +31,7 @@ from sealserve.errors import (
     StaleConfigError,
 )
 from sealserve.he.layouts import LAYOUTS, Layout
+from sealserve.protocol.html_table import html_table
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
@@ -104,6 +106,18 @@ class Session:
         """End the processes that encrypt."""
         if self._encryptors:
             self._encryptors.close()
+
+    def describe(self, kind: str, address: str) -> str:
+        """Describe a client in a line, without a call: `kind` is its class."""
+        model = repr(self._known) if self._known else repr(self._model_name) if self._model_name else "no model yet"
+        return f"{kind}({address!r}, {model})"
+
+    def describe_in_html(self, kind: str, address: str) -> str:
+        """Describe a client as a table, with the model if it is known."""
+        known = self._known
+        if known is None:
+            return html_table(f"{kind} of {address}", [("model", self._model_name or "not asked for yet")])
+        return f"<p>{escape(kind)} of {escape(address)}</p>{known._repr_html_()}"
 
     # The model
 
