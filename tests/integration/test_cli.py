@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import skops.io
 from sklearn.cluster import KMeans
 
 from sealserve.cli.command import credentials
-from sealserve.cli.main import build_parser, commands, main
+from sealserve.cli.main import _EXTRAS, build_parser, commands, main
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.secret_key import SecretKey
@@ -28,7 +29,7 @@ from tests.support.command_line import fails
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.programs import serve
-from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
+from tests.support.serving import HANG_SECONDS, ROOT, linear, registered_keys, running_server, served
 
 
 @pytest.fixture
@@ -109,7 +110,9 @@ def test_the_columns_of_a_csv_file_are_checked(tmp_path: Path, capsys: pytest.Ca
         assert main(["predict", "--address", address, "--input", str(path)]) == 0
         assert float(capsys.readouterr().out) == pytest.approx(1.0, abs=1e-2)
         path.write_text("height,age\n0.25,0.5\n")
-        assert "in this order: age, height" in fails(capsys, "predict", "--address", address, "--input", path)
+        assert "in its order; they differ: in another order: number 0 is 'height', not 'age'" in fails(
+            capsys, "predict", "--address", address, "--input", path
+        )
 
 
 @pytest.mark.parametrize(
@@ -514,9 +517,40 @@ def test_a_list_of_commands_needs_no_extra() -> None:
     for name in ("serve", "inspect"):
         refused = subprocess.run([*command, name, "--help"], capture_output=True, text=True, timeout=60, check=False)
         assert refused.returncode == 1
-        assert (
-            refused.stderr == "sealserve: error: this command needs more packages: pip install 'sealserve[service]'\n"
+        assert refused.stderr == (
+            f"sealserve: error: `sealserve {name}` needs packages that are not installed, such as pydantic: "
+            "pip install 'sealserve[service]'\n"
         )
+
+
+def test_every_package_of_an_extra_is_known_by_its_module() -> None:
+    """A missing one is reported with its extra, not with a traceback."""
+    modules = {"azure-identity": "azure", "azure-storage-blob": "azure", "grpcio-reflection": "grpc_reflection"}
+    modules |= {"encrypted-inference": "encrypted", "scikit-learn": "sklearn"}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in ("ei", "service", "demo"):
+        for requirement in extras[extra]:
+            name = re.split(r"[^\w-]", requirement)[0]
+            if name != "sealserve":
+                assert _EXTRAS[modules.get(name, name.replace("-", "_"))] == extra, requirement
+
+
+def test_the_list_of_commands_says_which_need_an_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for command in commands():
+        noted = f"{command.summary} (sealserve[service])" in text
+        assert noted is (command.name in {"demo", "inspect", "serve", "tokens"}), command.name
+
+
+def test_the_demonstration_ends_with_its_summary_without_matplotlib(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['matplotlib'] = None; from sealserve.cli.main import main; "
+    command = [sys.executable, "-c", hide + "sys.exit(main(sys.argv[1:]))", "demo"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-1].startswith("rows=450 accuracy=0.9")
+    assert "no picture without matplotlib: pip install 'sealserve[demo]'" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_demonstration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

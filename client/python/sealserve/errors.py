@@ -42,6 +42,8 @@ SealserveError
 from dataclasses import dataclass
 from enum import Enum
 
+_SHOWN_NAMES = 10
+
 __all__ = [
     "CallError",
     "CiphertextFault",
@@ -202,14 +204,22 @@ class StaleConfigError(ServiceError):
 
 @dataclass(eq=False)
 class ModelNotFoundError(ServiceError):
-    """No model of that name is served."""
+    """No model of that name is served.
+
+    Attributes:
+        model: the name.
+        served: names of models that are served, where the client has asked for them.
+    """
 
     model: str
+    served = tuple[str, ...]()  # no field, as it is not the service's
 
     def __str__(self) -> str:
+        named = ", ".join(self.served[:_SHOWN_NAMES]) + (", ..." if len(self.served) > _SHOWN_NAMES else "")
         if not self.model:
-            return "name a model: the service has several models, or none"
-        return f"no model named {self.model!r} is served: list the models to see which are"
+            return f"name a model: {named or 'the service has several models, or none'}"
+        known = f"there are {named}" if named else "list the models to see which are"
+        return f"no model named {self.model!r} is served: {known}"
 
 
 @dataclass(eq=False)

@@ -24,6 +24,7 @@ from sealserve._rpc.retry import CHANGED, MAX_CHANGES
 from sealserve.errors import (
     InputError,
     KeyNotFoundError,
+    ModelNotFoundError,
     ParameterError,
     ReplyError,
     SealserveError,
@@ -36,6 +37,7 @@ from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
 from sealserve.protocol.pin import Pin
+from sealserve.protocol.text import printable
 from sealserve.protocol.wire import model_from_proto, scores_from_proto
 from sealserve.secret_key import SecretKey
 from sealserve.v1 import keys_pb2, model_pb2
@@ -147,7 +149,19 @@ class Session:
 
     def _ask_first(self) -> Operation[None]:
         if self._known is None:  # otherwise another thread has asked
-            yield from self._ask(self._model_name, is_first_contact=True)
+            try:
+                yield from self._ask(self._model_name, is_first_contact=True)
+            except ModelNotFoundError as error:
+                error.served = yield from self._served_names()
+                raise
+
+    def _served_names(self) -> Operation[tuple[str, ...]]:
+        """Return names of models that the service lists; none where it does not."""
+        try:
+            page = yield Call("list_models", model_pb2.ListModelsRequest())
+        except SealserveError:
+            return ()
+        return tuple(printable(model.name) for model in page.models)
 
     def _refresh(self, stale: StaleConfigError) -> Operation[None]:
         """Get the model again, unless another thread has."""

@@ -18,6 +18,7 @@ ENTRY_POINTS = "sealserve.commands"
 # Modules that only an extra installs, and the extra.
 _EXTRAS = {
     "azure": "service",
+    "cryptography": "service",
     "encrypted": "ei",
     "matplotlib": "demo",
     "grpc_reflection": "service",
@@ -26,6 +27,7 @@ _EXTRAS = {
     "pydantic": "service",
     "skops": "service",
     "sklearn": "service",
+    "threadpoolctl": "service",
 }
 
 
@@ -48,7 +50,7 @@ def build_parser(name: str = "") -> ArgumentParser:
     for command in commands(name):
         subparser = subparsers.add_parser(
             command.name,
-            help=command.summary,
+            help=f"{command.summary} (sealserve[{command.extra}])" if command.extra else command.summary,
             description=command.summary,
             epilog=f"example:\n{command.example}",
             formatter_class=RawDescriptionHelpFormatter,
@@ -76,10 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        module = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(module)
         if extra is None:
             raise
-        return _report_failure(f"this command needs more packages: pip install 'sealserve[{extra}]'")
+        return _report_failure(
+            f"`sealserve {words[0]}` needs packages that are not installed, such as {module}: "
+            f"pip install 'sealserve[{extra}]'"
+        )
     except SealserveError as error:
         return _report_failure(str(error))
     except OSError as error:
