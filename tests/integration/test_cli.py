@@ -63,6 +63,28 @@ def test_predicts_a_csv_file(digits_server: str, digits_model: Digits, tmp_path:
     assert written == pytest.approx(getattr(digits_model.estimator, method)(digits_model.X[:9]), abs=1e-2)
 
 
+def test_a_progress_bar_is_silent_where_stderr_is_no_terminal(
+    rows_file: Path, digits_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--address", digits_server, "--input", str(rows_file)]) == 0
+    assert re.fullmatch(r"40 rows in .* rows/s\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", [["--input-range", "-1,2"], ["--input-range=-1,2"], ["--input-range", "-.5,2"]])
+def test_a_range_may_begin_with_a_minus(words: list[str], model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model_file), *words]) == 0
+    low = words[-1].removeprefix("--input-range=").partition(",")[0]
+    assert re.search(rf"^range +{float(low):g} to 2,", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_other_words_with_a_minus_stay_flags(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--json", "-x"], ["--input-range", "--json"], ["--input-range"], ["-5"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["inspect", str(model_file), *words])
+        assert caught.value.code == 2
+    capsys.readouterr()
+
+
 def test_predictions_go_to_stdout_and_the_rest_to_stderr(
     rows_file: Path, digits_server: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -470,6 +492,12 @@ def test_keys_are_registered_shown_listed_and_deleted(
         assert len(said("list").splitlines()) == 2
         assert said("delete", ei_user.key_id) == ""
         assert json.loads(said("list", "--json")) == []
+        assert main(["keys", "list", "--address", address]) == 0
+        assert capsys.readouterr() == ("", "no key is registered: `sealserve keys register` sends one\n")
+        for nothing in ("", "x", ei_user.key_id[:-1]):
+            with pytest.raises(SystemExit):
+                main(["keys", "show", nothing, "--address", address])
+            assert f"{nothing!r} is not the id of a key, 64 hexadecimal digits" in capsys.readouterr().err
         assert "not registered" in fails(capsys, "keys", "show", ei_user.key_id, "--address", address)
         file.write_bytes(b"no key")
         assert "the key is" in fails(capsys, "keys", "register", file, "--address", address)

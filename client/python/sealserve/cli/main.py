@@ -5,6 +5,7 @@ is wrong; 130 after an interrupt.
 """
 
 import os
+import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def build_parser(name: str = "") -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = _with_negative_values(sys.argv[1:] if arguments is None else arguments)
     try:
         parser = build_parser(words[0] if words else "")
         parsed = parser.parse_args(words)
@@ -91,6 +92,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _report_failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return exit_code
+
+
+def _with_negative_values(words: Sequence[str]) -> list[str]:
+    """Join flags with values that begin with a minus, such as `--input-range -5,5`.
+
+    argparse would take -5,5 for a flag.
+    """
+    joined = list[str]()
+    for word in words:
+        if joined and re.match(r"-\.?\d", word) and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _report_failure(text: str) -> int:
