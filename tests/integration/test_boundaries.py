@@ -313,6 +313,7 @@ def test_unknown_models_are_not_found(digits_server: str, raw: RawClient) -> Non
         with pytest.raises(ModelNotFoundError) as caught:
             client.predict(np.zeros((1, 64)))
         assert caught.value.model == "nobody"
+        assert str(caught.value) == "no model named 'nobody' is served: there are digits"
         assert [model.name for model in client.models()] == ["digits"]
     with pytest.raises(grpc.RpcError) as refused:
         raw.models.GetModel(model_pb2.GetModelRequest(model="x" * 1_000_000), timeout=HANG_SECONDS)

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import skops.io
 from sklearn.cluster import KMeans
 
 from sealserve.cli.command import credentials
-from sealserve.cli.main import build_parser, commands, main
+from sealserve.cli.main import _EXTRAS, build_parser, commands, main
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.secret_key import SecretKey
@@ -28,7 +29,7 @@ from tests.support.command_line import fails
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.programs import serve
-from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
+from tests.support.serving import HANG_SECONDS, ROOT, linear, registered_keys, running_server, served
 
 
 @pytest.fixture
@@ -63,6 +64,28 @@ def test_predicts_a_csv_file(digits_server: str, digits_model: Digits, tmp_path:
         assert records.pop(0) == [str(digit) for digit in range(10)]
     written = np.array([list(map(float, row)) for row in records])
     assert written == pytest.approx(getattr(digits_model.estimator, method)(digits_model.X[:9]), abs=1e-2)
+
+
+def test_a_progress_bar_is_silent_where_stderr_is_no_terminal(
+    rows_file: Path, digits_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--address", digits_server, "--input", str(rows_file)]) == 0
+    assert re.fullmatch(r"40 rows in .* rows/s\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", [["--input-range", "-1,2"], ["--input-range=-1,2"], ["--input-range", "-.5,2"]])
+def test_a_range_may_begin_with_a_minus(words: list[str], model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model_file), *words]) == 0
+    low = words[-1].removeprefix("--input-range=").partition(",")[0]
+    assert re.search(rf"^range +{float(low):g} to 2,", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_other_words_with_a_minus_stay_flags(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--json", "-x"], ["--input-range", "--json"], ["--input-range"], ["-5"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["inspect", str(model_file), *words])
+        assert caught.value.code == 2
+    capsys.readouterr()
 
 
 def test_predictions_go_to_stdout_and_the_rest_to_stderr(
@@ -112,7 +135,9 @@ def test_the_columns_of_a_csv_file_are_checked(tmp_path: Path, capsys: pytest.Ca
         assert main(["predict", "--address", address, "--input", str(path)]) == 0
         assert float(capsys.readouterr().out) == pytest.approx(1.0, abs=1e-2)
         path.write_text("height,age\n0.25,0.5\n")
-        assert "in this order: age, height" in fails(capsys, "predict", "--address", address, "--input", path)
+        assert "in its order; they differ: in another order: number 0 is 'height', not 'age'" in fails(
+            capsys, "predict", "--address", address, "--input", path
+        )
 
 
 @pytest.mark.parametrize(
@@ -470,6 +495,12 @@ def test_keys_are_registered_shown_listed_and_deleted(
         assert len(said("list").splitlines()) == 2
         assert said("delete", ei_user.key_id) == ""
         assert json.loads(said("list", "--json")) == []
+        assert main(["keys", "list", "--address", address]) == 0
+        assert capsys.readouterr() == ("", "no key is registered: `sealserve keys register` sends one\n")
+        for nothing in ("", "x", ei_user.key_id[:-1]):
+            with pytest.raises(SystemExit):
+                main(["keys", "show", nothing, "--address", address])
+            assert f"{nothing!r} is not the id of a key, 64 hexadecimal digits" in capsys.readouterr().err
         assert "not registered" in fails(capsys, "keys", "show", ei_user.key_id, "--address", address)
         file.write_bytes(b"no key")
         assert "the key is" in fails(capsys, "keys", "register", file, "--address", address)
@@ -517,9 +548,40 @@ def test_a_list_of_commands_needs_no_extra() -> None:
     for name in ("serve", "inspect"):
         refused = subprocess.run([*command, name, "--help"], capture_output=True, text=True, timeout=60, check=False)
         assert refused.returncode == 1
-        assert (
-            refused.stderr == "sealserve: error: this command needs more packages: pip install 'sealserve[service]'\n"
+        assert refused.stderr == (
+            f"sealserve: error: `sealserve {name}` needs packages that are not installed, such as pydantic: "
+            "pip install 'sealserve[service]'\n"
         )
+
+
+def test_every_package_of_an_extra_is_known_by_its_module() -> None:
+    """A missing one is reported with its extra, not with a traceback."""
+    modules = {"azure-identity": "azure", "azure-storage-blob": "azure", "grpcio-reflection": "grpc_reflection"}
+    modules |= {"encrypted-inference": "encrypted", "scikit-learn": "sklearn"}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in ("ei", "service", "demo"):
+        for requirement in extras[extra]:
+            name = re.split(r"[^\w-]", requirement)[0]
+            if name != "sealserve":
+                assert _EXTRAS[modules.get(name, name.replace("-", "_"))] == extra, requirement
+
+
+def test_the_list_of_commands_says_which_need_an_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for command in commands():
+        noted = f"{command.summary} (sealserve[service])" in text
+        assert noted is (command.name in {"demo", "inspect", "serve", "tokens"}), command.name
+
+
+def test_the_demonstration_ends_with_its_summary_without_matplotlib(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['matplotlib'] = None; from sealserve.cli.main import main; "
+    command = [sys.executable, "-c", hide + "sys.exit(main(sys.argv[1:]))", "demo"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-1].startswith("rows=450 accuracy=0.9")
+    assert "no picture without matplotlib: pip install 'sealserve[demo]'" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_demonstration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from tests.support.serving import ROOT
 
 # From the top. A module imports only from its own package and from those further down.
 SDK = """
+    __main__
     cli
     loadtest
     client aio ei

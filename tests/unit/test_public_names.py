@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ ROOT_MODULES = {
     "secret_key_access",
 }
 PACKAGES = {"_codec", "_rpc", "_streaming", "cli", "he", "loadtest", "protocol", "row_files", "v1"}
-_HEADING = re.compile(r"^## `(sealserve\.[\w.]+)`$")
+_HEADING = re.compile(r"^## `(sealserve(?:\.\w+)*)`$")
 _ROW = re.compile(r"^\| `(\w+)` \|")
 
 
@@ -51,7 +53,7 @@ def test_every_module_in_the_root_is_on_the_page() -> None:
 
 def test_the_root_holds_the_public_modules_and_nothing_else() -> None:
     root = Path(sealserve.__file__).parent
-    assert {path.stem for path in root.glob("*.py")} == ROOT_MODULES | {"__init__"}
+    assert {path.stem for path in root.glob("*.py")} == ROOT_MODULES | {"__init__", "__main__"}
     folders = {path.name for path in root.iterdir() if path.is_dir() and any(path.glob("**/*.py"))}
     assert folders == PACKAGES
 
@@ -66,3 +68,14 @@ def test_every_public_class_of_a_module_is_exported() -> None:
             if isinstance(value, type) and value.__module__ == module and not name.startswith("_")
         }
         assert defined <= set(loaded.__all__), module
+
+
+def test_names_of_the_package_are_loaded_on_first_use() -> None:
+    program = (
+        "import sys, sealserve; print('sealserve.client' in sys.modules, 'sealserve.secret_key' in sys.modules); "
+        "print(set(sealserve.__all__) <= set(dir(sealserve)), hasattr(sealserve, 'Server')); "
+        "from sealserve import AsyncClient, Client; import sealserve.aio, sealserve.client; "
+        "print(Client is sealserve.client.Client is sealserve.Client, AsyncClient is sealserve.aio.AsyncClient)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.splitlines() == ["False False", "True False", "True True"]

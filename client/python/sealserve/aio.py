@@ -83,6 +83,7 @@ class AsyncClient:
             encrypt_processes=encrypt_processes,
             expect=expect,
         )
+        self._address = address
         self._timeout_seconds = timeout_seconds
         metadata = token_metadata(credentials)
         self._connections = Connections(
@@ -90,6 +91,12 @@ class AsyncClient:
         )
         self._closing: set[asyncio.Task[None]] = set()
         self._locks = {"model": asyncio.Lock(), "key": asyncio.Lock()}
+
+    def __repr__(self) -> str:
+        return self._session.describe("AsyncClient", self._address)
+
+    def _repr_html_(self) -> str:
+        return self._session.describe_in_html("AsyncClient", self._address)
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,7 +182,9 @@ class AsyncClient:
     ) -> NDArray[np.float64] | list[Any]:
         """Score rows: (rows,) for two classes or one target, else (rows, score_count).
 
-        Raises what predict raises.
+        Raises:
+            NoSuchMethodError: the estimator has no decision_function.
+            What predict raises.
         """
         return await self._run(self._session.predict("decision_function", X, errors), timeout_seconds)
 
@@ -281,6 +290,7 @@ class AsyncClient:
 
         Its time is that of `Client._run`.
         """
+        self._connections.check_open()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         answer: Any = None

@@ -113,11 +113,18 @@ class Client:
             encrypt_processes=encrypt_processes,
             expect=expect,
         )
+        self._address = address
         self._timeout_seconds = timeout_seconds
         self._connections = Connections(
             lambda: Methods(open_channel(address, credentials)), lambda connection: connection.channel.close()
         )
         self._locks = {"model": threading.Lock(), "key": threading.Lock()}
+
+    def __repr__(self) -> str:
+        return self._session.describe("Client", self._address)
+
+    def _repr_html_(self) -> str:
+        return self._session.describe_in_html("Client", self._address)
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +136,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections, and end the processes that encrypt.
+
+        Methods that are called later raise ClientClosedError.
 
         Save `secret_key` first to use it again.
         """
@@ -209,7 +218,9 @@ class Client:
     ) -> NDArray[np.float64] | list[Any]:
         """Score rows: (rows,) for two classes or one target, else (rows, score_count).
 
-        Raises what predict raises.
+        Raises:
+            NoSuchMethodError: the estimator has no decision_function.
+            What predict raises.
         """
         return self._run(self._session.predict("decision_function", X, errors), timeout_seconds)
 
@@ -382,6 +393,7 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
+        self._connections.check_open()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         answer: Any = None

@@ -27,7 +27,14 @@ from sealserve._rpc.channel import open_channel
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
-from sealserve.errors import InputError, KeyNotFoundError, ParameterError, ReplyError, StaleConfigError
+from sealserve.errors import (
+    ClientClosedError,
+    InputError,
+    KeyNotFoundError,
+    ParameterError,
+    ReplyError,
+    StaleConfigError,
+)
 from sealserve.he.ei_format import check_reply
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.refusal import refusal
@@ -82,6 +89,7 @@ class EIClient:
         self._methods = Methods(open_channel(address, credentials))
         self._registry = KeyRegistry(address, credentials=credentials, timeout_seconds=timeout_seconds)
         self._lock = threading.RLock()
+        self._is_closed = False
         self._model: Model | None = None
         self._key_id = key_id
         self._evaluation_keys = evaluation_keys
@@ -95,13 +103,19 @@ class EIClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Registered keys stay until they expire."""
+        """Close the connections. Registered keys stay until they expire.
+
+        Methods that are called later raise ClientClosedError.
+        """
+        self._is_closed = True
         self._methods.channel.close()
         self._registry.close()
 
     @property
     def model(self) -> Model:
         """The service's description of the model."""
+        if self._is_closed:
+            raise ClientClosedError
         with self._lock:
             if self._model is None:
                 request = model_pb2.GetModelRequest(model=self._model_name)

@@ -7,6 +7,7 @@ SealserveError
 │   ├── NotFiniteError
 │   └── OutOfRangeError
 ├── NoSuchMethodError            a method that the estimator lacks (also an AttributeError)
+├── ClientClosedError            a method of a client that has been closed
 ├── CredentialsError             certificates or a token that cannot be used, or not here
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or insecure
@@ -42,9 +43,12 @@ SealserveError
 from dataclasses import dataclass
 from enum import Enum
 
+_SHOWN_NAMES = 10
+
 __all__ = [
     "CallError",
     "CiphertextFault",
+    "ClientClosedError",
     "CredentialsError",
     "DeadlineError",
     "DrainingError",
@@ -111,6 +115,13 @@ class OutOfRangeError(InputError):
 
 class NoSuchMethodError(SealserveError, AttributeError):
     """The model has no predict_proba or no decision_function, because its estimator has none."""
+
+
+class ClientClosedError(SealserveError):
+    """The client has been closed. Nothing was sent."""
+
+    def __str__(self) -> str:
+        return "the client has been closed: make another one"
 
 
 class CredentialsError(SealserveError):
@@ -195,14 +206,22 @@ class StaleConfigError(ServiceError):
 
 @dataclass(eq=False)
 class ModelNotFoundError(ServiceError):
-    """No model of that name is served."""
+    """No model of that name is served.
+
+    Attributes:
+        model: the name.
+        served: names of models that are served, where the client has asked for them.
+    """
 
     model: str
+    served = tuple[str, ...]()  # no field, as it is not the service's
 
     def __str__(self) -> str:
+        named = ", ".join(self.served[:_SHOWN_NAMES]) + (", ..." if len(self.served) > _SHOWN_NAMES else "")
         if not self.model:
-            return "name a model: the service has several models, or none"
-        return f"no model named {self.model!r} is served: list the models to see which are"
+            return f"name a model: {named or 'the service has several models, or none'}"
+        known = f"there are {named}" if named else "list the models to see which are"
+        return f"no model named {self.model!r} is served: {known}"
 
 
 @dataclass(eq=False)

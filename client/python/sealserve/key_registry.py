@@ -19,6 +19,7 @@ from sealserve._rpc.calls import call_once
 from sealserve._rpc.channel import open_channel
 from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
+from sealserve.errors import ClientClosedError
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
 from sealserve.protocol.wire import key_from_proto
@@ -41,6 +42,7 @@ class KeyRegistry:
         self._channel = open_channel(address, credentials)
         self._stub = keys_pb2_grpc.KeyServiceStub(self._channel)
         self._timeout_seconds = timeout_seconds
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +53,8 @@ class KeyRegistry:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. Methods that are called later raise ClientClosedError."""
+        self._is_closed = True
         self._channel.close()
 
     def register(
@@ -125,7 +128,7 @@ class KeyRegistry:
             KeyNotFoundError: the key is not registered, or has expired.
         """
         request = keys_pb2.GetKeyRequest(key_id=key_id)
-        return key_from_proto(self._call(self._stub.GetKey, request).key)
+        return key_from_proto(self._call(self._stub.GetKey, request, self._timeout_seconds).key)
 
     def list(self) -> Iterator[KeyRecord]:
         """Yield the records of all keys, ordered by id.
@@ -137,7 +140,7 @@ class KeyRegistry:
         while not listing.is_complete:
             began = time.monotonic()
             request = keys_pb2.ListKeysRequest(page_token=listing.page_token)
-            page = run_with_retries(partial(call_once, self._stub.ListKeys, request), listing.seconds_left)
+            page = self._call(self._stub.ListKeys, request, listing.seconds_left)
             listing.spend(time.monotonic() - began)
             ids = [key.key_id for key in page.keys]
             listing.receive(ids, page.next_page_token, byte_count=page.ByteSize())
@@ -149,12 +152,19 @@ class KeyRegistry:
         Raises:
             KeyNotFoundError: the key is not registered, or has expired.
         """
-        self._call(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id))
+        self._call(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id), self._timeout_seconds)
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        return run_with_retries(partial(call_once, method, request), self._timeout_seconds)
+    def _call(self, method: Callable[..., Any], request: Any, seconds: float) -> Any:
+        self._check_open()
+        return run_with_retries(partial(call_once, method, request), seconds)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosedError
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
+        self._check_open()
+
         # A stream takes one round trip, as PutKey does, and also has room for evaluation keys.
         def attempt(seconds_left: float) -> Any:  # each attempt needs an iterator of its own
             return call_once(self._stub.RegisterKey, key_messages(header, data), seconds_left)

@@ -26,6 +26,7 @@ from sealserve.secret_key_access import TOKEN, SecretKeyAccess
 __all__ = ["SecretKey"]
 
 _FORMAT = "sealserve secret key 1"
+_HAS_MODES = os.name == "posix"  # Windows reports 0666 for every file
 
 
 class SecretKey:
@@ -66,13 +67,13 @@ class SecretKey:
         """Read a key that `save` wrote.
 
         Raises:
-            SecretKeyError: the file is missing, others than its owner can read it, or it holds no
-                key.
+            SecretKeyError: the file is missing, others than its owner can read it (which Windows
+                does not tell: see `save`), or it holds no key.
         """
         file = Path(path)
         try:
             mode = file.stat().st_mode & 0o777
-            if mode & 0o077:
+            if _HAS_MODES and mode & 0o077:
                 raise SecretKeyError(f"{file}: others can read it (mode {mode:04o}); run chmod 600 and rotate the key")
             fields = json.loads(file.read_bytes())
             created = datetime.fromisoformat(fields["created"])
@@ -98,6 +99,9 @@ class SecretKey:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the key to a new file that only its owner can read (mode 0600).
+
+        Windows has no modes: there the file has the access rights of its folder. Save it in a
+        folder of your user profile, which other users cannot read. `load` checks nothing there.
 
         Raises:
             SecretKeyError: the file exists (a key is never overwritten) or cannot be written.

@@ -7,11 +7,14 @@ version that was served before stays.
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sealserve.errors import SealserveError
+from sealserve.protocol.output import Label
+from sealserve.protocol.schema import Schema
+from sealserve.protocol.text import difference
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.models.errors import ModelFileError
 from sealserve_service.settings.model_source import ModelSource
@@ -53,6 +56,8 @@ class _ServedVersion(NamedTuple):
     source: ModelSource
     digest: bytes | None
     version: str
+    schema: Schema
+    classes: tuple[Label, ...]
 
 
 class ModelLibrary:
@@ -150,6 +155,8 @@ class ModelLibrary:
             _logger.error("model %s %s: %s", name, stays, text, exc_info=None if foreseen else error)
             return
         _logger.info("model %s is served: version %s", name, f"{old.version} -> {new.version}" if old else new.version)
+        if old and (changes := list(_changes(old, new))):
+            _logger.warning("model %s is another than before for its clients: %s", name, "; ".join(changes))
 
     def _drop(self, version: _ServedVersion) -> None:
         name = version.source.name
@@ -170,8 +177,21 @@ class ModelLibrary:
             raise ModelFileError(f"{source.path} was written to while it was read")
         self.models.put(served)
         self._telemetry.publish_model(source.name, served.model.version)
-        version = self._served[source.name] = _ServedVersion(source, digest, served.model.version)
+        model = served.model
+        version = _ServedVersion(source, digest, model.version, model.schema, model.output.classes)
+        self._served[source.name] = version
         return version
+
+
+def _changes(old: _ServedVersion, new: _ServedVersion) -> Iterator[str]:
+    """Say how the columns and the classes of a model have changed."""
+    before, now = old.schema, new.schema
+    if now.column_count != before.column_count:
+        yield f"its rows have {now.column_count} columns, not {before.column_count} as before"
+    if now.column_names != before.column_names:
+        yield f"its columns have other names: {difference(before.column_names, now.column_names)}"
+    if new.classes != old.classes:
+        yield f"its classes are others: {difference(old.classes, new.classes) or 'of another type'}"
 
 
 def _paths(source: ModelSource) -> list[Path]:

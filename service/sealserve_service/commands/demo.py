@@ -46,9 +46,12 @@ def run(arguments: Namespace) -> int:
             labels = client.model.output.predict(scores)
     expected, expected_scores = estimator.predict(test_x), estimator.decision_function(test_x)
     _print_table(test_y, labels, expected, scores, expected_scores)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    _draw(test_x, labels, scores, arguments.output)
-    print(f"\npicture: {arguments.output}")
+    try:
+        _draw(test_x, labels, scores, arguments.output)
+    except ModuleNotFoundError:  # matplotlib, which is for the picture only
+        _say("there is no picture without matplotlib: pip install 'sealserve[demo]'")
+    else:
+        print(f"\npicture: {arguments.output}")
     agreement = float(np.mean(labels == expected))
     print(
         f"rows={len(test_x)} accuracy={np.mean(labels == test_y):.4f} agreement={agreement:.4f} "
@@ -113,6 +116,7 @@ def _draw(images: Any, labels: Any, scores: Any, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(2, _SHOWN_ROWS, figsize=(1.7 * _SHOWN_ROWS, 4.2), layout="constrained")
     for row in range(_SHOWN_ROWS):
         top, bottom = axes[:, row]
@@ -137,4 +141,5 @@ COMMAND = Command(
     "  sealserve demo --output digits.png",
     configure,
     run,
+    extra="service",
 )

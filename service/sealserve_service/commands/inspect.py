@@ -147,4 +147,5 @@ COMMAND = Command(
     "  sealserve inspect mnist.pkl --trust-pickle --input-range 0,1 --max-score-error 0.01",
     configure,
     run,
+    extra="service",
 )

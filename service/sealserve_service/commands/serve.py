@@ -37,4 +37,5 @@ COMMAND = Command(
     "  sealserve serve --model a=a.npz --model b=b.skops --input-range a=0,1 --calibration b=rows.npy",
     configure,
     run,
+    extra="service",
 )

@@ -121,4 +121,5 @@ COMMAND = Command(
     "  sealserve tokens check identities.toml",
     configure,
     run,
+    extra="service",
 )

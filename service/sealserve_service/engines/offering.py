@@ -146,12 +146,15 @@ def engines(
 def observed_error(
     model: LinearModel, plan: Plan[Packing], grid: InputGrid, rows: NDArray[np.float64]
 ) -> ObservedError:
-    """Compare a plan's scores with the model's own on rows (rows, feature_count).
+    """Compare a plan's scores with the estimator's own on rows (rows, feature_count).
 
     That is exactly what a client would see. Encryption changes nothing: the decrypted integers
     equal this plaintext arithmetic.
+
+    Raises:
+        UnsupportedModelError: the model is not what the estimator computes.
     """
-    expected = model.decision(rows)
+    expected = model.expected_scores(rows)
     quantized, is_refused = grid.quantize(rows)
     if is_refused.any():
         raise refusal(grid, rows)

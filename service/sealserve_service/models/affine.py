@@ -28,6 +28,10 @@ class Affine:
             20,000 features would be 3.2 GB.
         offset: shape (outputs,).
         input_range: minimum and maximum of each feature, where the step knows them.
+        input_spread: how much each feature varies in the training rows, (features,), where the step
+            knows it: a standard deviation, or a width.
+        output_spread: how much each value varies in them, (outputs,), in the same measure.
+        is_noise: which values hold nothing but the rounding errors of the fit, bool (outputs,).
 
     Raises:
         ValueError: a number is not finite, or the shapes disagree.
@@ -36,6 +40,9 @@ class Affine:
     factor: NDArray[np.float64]
     offset: NDArray[np.float64]
     input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    input_spread: NDArray[np.float64] | None = None
+    output_spread: NDArray[np.float64] | None = None
+    is_noise: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.factor.shape[0] != len(self.offset):
@@ -68,7 +75,20 @@ def _standard_scaler(scaler: StandardScaler) -> Affine:
         check_limit("features", MAX_FEATURES, scaler.n_features_in_)
         factor = np.ones(scaler.n_features_in_)
     offset = -_vector(scaler.mean_) * factor if scaler.with_mean else np.zeros_like(factor)
-    return Affine(factor, offset, _standard_range(scaler))
+    if not scaler.with_std:
+        return Affine(factor, offset, _standard_range(scaler))
+    return _scaling(factor, offset, _standard_range(scaler))
+
+
+def _scaling(
+    factor: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+) -> Affine:
+    """Return the map of a scaler whose values all vary by about 1."""
+    with np.errstate(divide="ignore"):
+        spread = 1.0 / np.abs(factor)
+    return Affine(factor, offset, input_range, spread, np.ones_like(factor))
 
 
 def _standard_range(scaler: StandardScaler) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -81,32 +101,76 @@ def _standard_range(scaler: StandardScaler) -> tuple[NDArray[np.float64], NDArra
 def _min_max_scaler(scaler: MinMaxScaler) -> Affine:
     _refuse_clipping(scaler)
     seen = _vector(scaler.data_min_), _vector(scaler.data_max_)
-    return Affine(_vector(scaler.scale_), _vector(scaler.min_), seen)
+    return _scaling(_vector(scaler.scale_), _vector(scaler.min_), seen)
 
 
 def _max_abs_scaler(scaler: MaxAbsScaler) -> Affine:
     _refuse_clipping(scaler)
     reach = _vector(scaler.max_abs_)
     factor = 1.0 / _vector(scaler.scale_)
-    return Affine(factor, np.zeros_like(factor), (-reach, reach))
+    return _scaling(factor, np.zeros_like(factor), (-reach, reach))
 
 
 def _pca(pca: PCA) -> Affine:
-    factor = _matrix(pca.components_)
-    if pca.whiten:
-        # The floor is scikit-learn's own: a component without variance must not become infinite.
-        deviations = np.sqrt(pca.explained_variance_)
-        floor = np.finfo(deviations.dtype).eps
-        deviations = np.maximum(_vector(deviations), floor)
-        if len(deviations) != len(factor):
-            raise ValueError(f"{len(deviations)} variances for {len(factor)} components")
-        factor = factor / deviations[:, np.newaxis]
-    return Affine(factor, -factor @ _vector(pca.mean_))
+    components = _matrix(pca.components_)
+    variances = _variances(pca, components)
+    if not pca.whiten:
+        return _projection(components, -components @ _vector(pca.mean_), variances)
+    if variances is None:
+        raise AttributeError("it has no attribute 'explained_variance_'")
+    # The floor is scikit-learn's own: a component without variance must not become infinite.
+    deviations = np.maximum(np.sqrt(variances), np.finfo(pca.explained_variance_.dtype).eps)
+    factor = components / deviations[:, np.newaxis]
+    return Affine(
+        factor,
+        -factor @ _vector(pca.mean_),
+        input_spread=_input_spread(components, variances),
+        output_spread=np.ones(len(factor)),
+        is_noise=_is_noise(pca, variances),
+    )
+
+
+def _is_noise(pca: PCA, variances: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which components have no other variance than the rounding errors of the fit.
+
+    The eigenvalues of a covariance matrix, which are variances, have errors of about eps times the
+    largest for each feature; singular values, whose squares are variances, have as much.
+    """
+    relative = np.finfo(pca.explained_variance_.dtype).eps * max(pca.components_.shape)
+    if getattr(pca, "_fit_svd_solver", pca.svd_solver) != "covariance_eigh":
+        relative **= 2
+    is_noise: NDArray[np.bool_] = variances <= relative * variances.max(initial=0.0)
+    return is_noise
+
+
+def _variances(step: Any, components: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return the variance of each component in the training rows, None where it is not known."""
+    if getattr(step, "explained_variance_", None) is None:
+        return None
+    variances = _vector(step.explained_variance_)
+    if len(variances) != len(components):
+        raise ValueError(f"{len(variances)} variances for {len(components)} components")
+    return np.maximum(variances, 0.0)
+
+
+def _projection(
+    components: NDArray[np.float64], offset: NDArray[np.float64], variances: NDArray[np.float64] | None
+) -> Affine:
+    if variances is None:
+        return Affine(components, offset)
+    spread = _input_spread(components, variances)
+    return Affine(components, offset, input_spread=spread, output_spread=np.sqrt(variances))
+
+
+def _input_spread(components: NDArray[np.float64], variances: NDArray[np.float64]) -> NDArray[np.float64]:
+    # The components are orthogonal: the variance of a feature is the sum of its shares in theirs.
+    spread: NDArray[np.float64] = np.sqrt(variances @ np.square(components))
+    return spread
 
 
 def _truncated_svd(svd: TruncatedSVD) -> Affine:
-    factor = _matrix(svd.components_)
-    return Affine(factor, np.zeros(len(factor)))
+    components = _matrix(svd.components_)
+    return _projection(components, np.zeros(len(components)), _variances(svd, components))
 
 
 def _vector(values: Any) -> NDArray[np.float64]:

@@ -62,10 +62,18 @@ def feature_names(estimator: Any) -> tuple[str, ...]:
 
 
 def labels(estimator: Any) -> tuple[Label, ...]:
-    """Return an estimator's `classes_` as Python values."""
+    """Return an estimator's `classes_` as Python values.
+
+    Files of older scikit-learns have those of RidgeClassifier and OneVsRestClassifier, there a
+    property, in the binarizer of the labels only.
+    """
+    holder: Any = estimator
+    if "classes_" not in vars(estimator):
+        binarizers = (vars(estimator).get(name) for name in ("_label_binarizer", "label_binarizer_"))
+        holder = next((binarizer for binarizer in binarizers if binarizer is not None), estimator)
     return tuple(
         label.item() if isinstance(label, np.generic) else label
-        for label in _array(estimator.classes_, MAX_SCORES).tolist()
+        for label in _array(holder.classes_, MAX_SCORES).tolist()
     )
 
 
@@ -98,10 +106,37 @@ def _classifier(estimator: Any, score_count: int) -> Output:
 
 
 def _multinomial_classifier(estimator: Any, score_count: int) -> Output:
-    # Old one-versus-rest models, such as liblinear's, have softmax too: so does their own
-    # predict_proba from scikit-learn 1.8 on.
     link = Link.LOGISTIC if score_count == 1 else Link.SOFTMAX
     return Output(Task.CLASSIFICATION, score_count, labels(estimator), link)
+
+
+def _logistic_regression(estimator: Any, score_count: int) -> Output:
+    return Output(Task.CLASSIFICATION, score_count, labels(estimator), _trained_link(estimator, score_count))
+
+
+def _trained_link(estimator: Any, score_count: int) -> Link:
+    """Return the link of a logistic regression as it was trained.
+
+    Before scikit-learn 1.8 the parameter `multi_class` chose between one model a class and one of
+    all classes; later versions ignore it in a file, and take every model for one of all classes.
+
+    Raises:
+        ValueError: the parameter has an unknown value.
+    """
+    multi_class = getattr(estimator, "multi_class", None)
+    if multi_class == "multinomial":
+        return Link.SOFTMAX  # of one score too: those of two classes are -score and score
+    if score_count == 1:
+        return Link.LOGISTIC
+    if multi_class in ("ovr", "warn"):  # "warn" was the default before 0.22
+        return Link.OVR_LOGISTIC
+    if multi_class in ("auto", "deprecated", None):
+        # Which it was followed from the solver: liblinear fits a model a class, and so did
+        # newton-cholesky before 1.6. Then there is a number of iterations a class.
+        fits = len(np.atleast_1d(getattr(estimator, "n_iter_", 0)))
+        one_a_class = estimator.solver == "liblinear" or (estimator.solver == "newton-cholesky" and fits > 1)
+        return Link.OVR_LOGISTIC if one_a_class else Link.SOFTMAX
+    raise ValueError(f"multi_class={multi_class!r} is unknown, and its probabilities depend on it; fit it again")
 
 
 def _ridge_classifier(estimator: Any, score_count: int) -> Output:
@@ -110,17 +145,33 @@ def _ridge_classifier(estimator: Any, score_count: int) -> Output:
 
 
 def _sgd_classifier(estimator: Any, score_count: int) -> Output:
-    links = {
-        "log_loss": Link.LOGISTIC if score_count == 1 else Link.OVR_LOGISTIC,
-        "modified_huber": Link.MODIFIED_HUBER,
-    }
-    link = links.get(estimator.loss, Link.NONE)
+    loss = estimator.loss
+    if not (isinstance(loss, str) and loss in _SGD_LINKS):
+        raise ValueError(f"loss={loss!r} is unknown, and its probabilities depend on it; fit it again with another")
+    link = _SGD_LINKS[loss]
+    if link is Link.LOGISTIC and score_count > 1:
+        link = Link.OVR_LOGISTIC
     return Output(Task.CLASSIFICATION, score_count, labels(estimator), link)
 
 
+_SGD_LINKS = {
+    "log_loss": Link.LOGISTIC,
+    "log": Link.LOGISTIC,  # before scikit-learn 1.3
+    "modified_huber": Link.MODIFIED_HUBER,
+    "hinge": Link.NONE,
+    "squared_hinge": Link.NONE,
+    "perceptron": Link.NONE,
+    "squared_error": Link.NONE,
+    "squared_loss": Link.NONE,  # before scikit-learn 1.2
+    "huber": Link.NONE,
+    "epsilon_insensitive": Link.NONE,
+    "squared_epsilon_insensitive": Link.NONE,
+}
+"""The losses of SGDClassifier, with their names in older versions -> link of a single score."""
+
 LINEAR_ESTIMATORS: dict[type, Callable[[Any, int], Output]] = {
-    LogisticRegression: _multinomial_classifier,
-    LogisticRegressionCV: _multinomial_classifier,
+    LogisticRegression: _logistic_regression,
+    LogisticRegressionCV: _logistic_regression,
     RidgeClassifier: _ridge_classifier,
     RidgeClassifierCV: _ridge_classifier,
     SGDClassifier: _sgd_classifier,

@@ -3,11 +3,14 @@
 Pipelines are folded back to front, meta-estimators by recursion.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import Pipeline
@@ -15,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sealserve.protocol.output import Link, Output, Task
 from sealserve_service.models.affine import AFFINE_STEPS, Affine
+from sealserve_service.models.conditioning import Condition, fault
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.estimators import LINEAR_ESTIMATORS, feature_names, labels, linear_model
 from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
@@ -22,6 +26,8 @@ from sealserve_service.models.linear_model import LinearModel
 
 Rule = TypeVar("Rule")
 
+_REGRESSORS_THRESHOLD = 0.5
+"""Regressors of OneVsRestClassifier learn 0 and 1, and it cuts between them. Our threshold is 0."""
 _OVR_LINKS = {
     Link.NONE: Link.NONE,
     Link.LOGISTIC: Link.OVR_LOGISTIC,
@@ -40,7 +46,24 @@ def fold(estimator: object) -> LinearModel:
         UnsupportedModelError: something in it is not linear, affine, fitted or finite; the text
             names the step.
     """
-    return _fold(estimator, path="")
+    model = _fold(estimator, path="")
+    return dataclasses.replace(model, own_scores=partial(_own_scores, estimator))
+
+
+def _own_scores(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scores that scikit-learn itself computes, of shape (rows, score_count)."""
+    if type(estimator) is Pipeline:
+        *steps, (_, estimator) = _flat_steps(estimator, "")
+        for _, step in steps:
+            rows = step.transform(rows)
+        return _own_scores(estimator, rows)
+    if hasattr(estimator, "decision_function"):
+        scores = estimator.decision_function(rows)
+    elif type(estimator) is OneVsRestClassifier:
+        scores = np.hstack([_own_scores(member, rows) for member in estimator.estimators_]) - _REGRESSORS_THRESHOLD
+    else:
+        scores = estimator.predict(rows)
+    return np.asarray(scores, np.float64).reshape(len(rows), -1)
 
 
 def _fold(estimator: Any, path: str) -> LinearModel:
@@ -66,8 +89,14 @@ def _pipeline(pipeline: Pipeline, path: str) -> LinearModel:
         return model
     maps = [_affine(step, step_path) for step_path, step in steps]
     weights, intercept = model.weights, model.intercept
+    conditions = list[Condition]()
     for step_map in reversed(maps):
-        weights, intercept = step_map.fold_into(weights, intercept)
+        after, (weights, intercept) = weights, step_map.fold_into(weights, intercept)
+        conditions.append(Condition.of(step_map, after, weights))
+    if found := fault(conditions[::-1]):
+        index, reason = found
+        step_path, step = steps[index]
+        raise UnsupportedModelError(f"{_name(step, step_path)} cannot be served: it is ill-conditioned: {reason}.")
     _, first_step = steps[0]
     return LinearModel(weights, intercept, model.output, feature_names(first_step), maps[0].input_range)
 
@@ -94,15 +123,20 @@ def _one_vs_rest(estimator: OneVsRestClassifier, path: str) -> LinearModel:
     _check_both_answers_seen(estimator)
     members = _members(estimator, path)
     link = members[0].output.link
+    if link is Link.SOFTMAX and len(members) > 1:
+        raise ValueError(
+            "its estimators_ have multi_class='multinomial', for which there is no link; fit it again without it"
+        )
     if estimator.multilabel_:
         output = Output(Task.MULTILABEL, len(members), labels(estimator), link)
     elif len(members) == 1:
         output = Output(Task.CLASSIFICATION, 1, labels(estimator), link)
     else:
         output = Output(Task.CLASSIFICATION, len(members), labels(estimator), _OVR_LINKS[link], keeps_zero_rows=True)
-    # A regressor learns 0 and 1, and scikit-learn cuts between them; our threshold is 0.
-    threshold = 0.5 if members[0].output.task is Task.REGRESSION else 0.0
-    return _stacked(members, output, threshold)
+    if members[0].output.task is Task.REGRESSION:
+        output = dataclasses.replace(output, has_no_decision_function=True)
+        return _stacked(members, output, _REGRESSORS_THRESHOLD)
+    return _stacked(members, output)
 
 
 def _check_both_answers_seen(estimator: OneVsRestClassifier) -> None:
@@ -150,10 +184,7 @@ def _rule(rules: Mapping[type, Rule], estimator: object, name: str) -> Rule:
             f"{name} is a subclass of {base.__name__} and may compute something else, so it is not served. If it does "
             "not, save its weights as .npz: coef, intercept and, for a classifier, classes."
         )
-    raise UnsupportedModelError(
-        f"{name} is not supported. Supported models: {_listed(_RULES)}. Supported steps before the model: "
-        f"{_listed(AFFINE_STEPS)}, 'passthrough'."
-    )
+    raise UnsupportedModelError(f"{name} is not supported. {SUPPORTED}")
 
 
 @contextmanager
@@ -184,3 +215,8 @@ _RULES: dict[type, Callable[[Any, str], LinearModel]] = {
     MultiOutputRegressor: _multi_output,
     Pipeline: _pipeline,
 }
+
+SUPPORTED = (
+    f"Supported models: {_listed(_RULES)}. Supported steps before the model: {_listed(AFFINE_STEPS)}, 'passthrough'."
+)
+SUPPORTED_CLASSES = {kind.__name__ for kind in (*_RULES, *AFFINE_STEPS)}

@@ -1,12 +1,23 @@
 """LinearModel: `scores = W x + b`, and an `Output` that says what the scores mean."""
 
+import logging
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealserve.protocol.output import Output
+from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
+
+_logger = logging.getLogger(__name__)
+
+_MAX_FOLDING_ERROR = 1e-4
+"""Of the range of the estimator's own scores: a tenth of what the planner accepts by default."""
+_ROUNDING_ERROR = 1e-9
+"""Of the greatest score: where rows have equal scores, their range is no measure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +35,8 @@ class LinearModel:
             were none.
         input_range: minimum and maximum of each feature, two arrays of shape (feature_count,),
             where the pipeline's own first scaler knows them.
+        own_scores: rows (rows, feature_count) -> scores (rows, score_count), as the estimator
+            computes them that the model was folded from; None if there is no estimator.
 
     Raises:
         ModelTooLargeError: the weights are too many.
@@ -35,6 +48,7 @@ class LinearModel:
     output: Output
     feature_names: tuple[str, ...] = ()
     input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    own_scores: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
         check_weights(self.score_count, np.size(self.weights) // self.score_count)
@@ -64,6 +78,35 @@ class LinearModel:
             raise ValueError(f"rows have shape (rows, {self.feature_count}), not {rows.shape}")
         scores: NDArray[np.float64] = rows @ self.weights.T + self.intercept
         return scores
+
+    def expected_scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the estimator's own scores of rows, where there is an estimator: see `decision`.
+
+        Raises:
+            UnsupportedModelError: `W x + b` has other scores than the estimator.
+        """
+        folded = self.decision(rows)
+        if self.own_scores is None:
+            return folded
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of names that the rows do not have
+                own = self.own_scores(rows)
+        except Exception as fault:  # another version's estimator may lack anything
+            _logger.warning(
+                "the installed scikit-learn cannot score with the estimator, so errors are observed against its "
+                "weights: %s: %s",
+                type(fault).__name__,
+                fault,
+            )
+            return folded
+        error = np.abs(own - folded).max(axis=0)
+        if not (error <= _MAX_FOLDING_ERROR * np.ptp(own, axis=0) + _ROUNDING_ERROR * np.abs(own).max(axis=0)).all():
+            raise UnsupportedModelError(
+                "the estimator's scores of the calibration rows differ from those of the weights that it was folded "
+                "into: its steps are ill-conditioned. Leave out columns that are constant or follow from others, keep "
+                "fewer components, and fit it again"
+            )
+        return own
 
     def _check_shapes(self) -> None:
         if self.weights.ndim != 2 or self.weights.shape[0] != self.score_count or self.weights.shape[1] < 1:

@@ -32,5 +32,12 @@ def _unpickle(content: bytes, path: Path) -> object:
         raise
     except ImportError as error:
         raise ModelFileError(f"{path} needs a module that is not installed, or not in this version: {error}") from error
+    except AttributeError as error:
+        what = str(error).partition(" on <module")[0]
+        raise ModelFileError(
+            f"{path} needs something that a module does not have in this version ({what}): load it with the version "
+            "that saved it, and save what the scores need by numpy.savez('model.npz', coef=model.coef_, "
+            "intercept=model.intercept_, classes=model.classes_)"
+        ) from error
     except Exception as error:  # a pickle can raise anything
         raise ModelFileError(f"{path} is not a readable pickle: {type(error).__name__}: {error}") from error

@@ -14,9 +14,11 @@ from zipfile import ZIP_STORED, ZipFile
 
 from numpy.typing import NDArray
 
+from sealserve.protocol.text import printable
 from sealserve.row_files.npy import MAGIC, read_array
 from sealserve_service.models.archives import open_archive, read_member
 from sealserve_service.models.errors import UnsupportedModelError
+from sealserve_service.models.folding import SUPPORTED, SUPPORTED_CLASSES
 from sealserve_service.models.limits import (
     MAX_MODEL_BYTES,
     MAX_SCHEMA_BYTES,
@@ -59,6 +61,9 @@ _LOADERS = frozenset(
 _ALLOCATING = {("numpy", "void"), ("numpy", "bytes_"), ("builtins", "bytes"), ("builtins", "bytearray")}
 """Types that make so many bytes of a number."""
 
+_MODULES_OF_VALUES = {"numpy", "scipy", "builtins", "collections"}
+_KNOWN = SUPPORTED_CLASSES | {"LabelBinarizer"}
+
 
 class _Size(NamedTuple):
     values: int
@@ -90,10 +95,39 @@ def checked(content: bytes) -> bytes:
                     data = read_member(archive, name)
                     sizes[name] = _member_bytes(data)
                     uncompressed.writestr(name, data)
-    size = _Sizes(description, sizes).of(description)
+    try:
+        described = _Sizes(description, sizes)
+    except UnsupportedModelError:
+        _check_estimators(description)  # which names what holds the object
+        raise
+    size = described.of(description)
     check_limit("values in schema.json", MAX_SCHEMA_VALUES, size.values)
     check_limit("bytes", MAX_MODEL_BYTES, size.bytes)
     return copy.getvalue()
+
+
+def check_estimators(archive: bytes) -> None:
+    """Check that an archive's estimators are of supported classes.
+
+    Raises:
+        UnsupportedModelError: one is not; it is named.
+    """
+    with ZipFile(io.BytesIO(archive)) as members:
+        _check_estimators(json.loads(members.read(_SCHEMA)))
+
+
+def _check_estimators(description: Any) -> None:
+    parts = [description]
+    while parts:  # an estimator comes before its parts
+        part = parts.pop()
+        if isinstance(part, dict):
+            module, name = str(part.get("__module__")), str(part.get("__class__"))
+            is_value = module.partition(".")[0] in _MODULES_OF_VALUES
+            if part.get("__loader__") == "ObjectNode" and not is_value and name not in _KNOWN:
+                raise UnsupportedModelError(f"{printable(name)} is not linear, or not scikit-learn's own. {SUPPORTED}")
+            part = list(part.values())
+        if isinstance(part, list):
+            parts.extend(reversed(part))
 
 
 def _member_bytes(data: bytes) -> int:

@@ -11,7 +11,10 @@ from skops import io
 from sealserve_service.models.errors import ModelError, ModelFileError
 from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.skops_archive import checked
+from sealserve_service.models.skops_archive import check_estimators, checked
+
+_TRUSTED = {"numpy.bool_", "numpy.bool"}
+"""What skops does not trust and that is no more than a value."""
 
 
 def read_model(content: bytes, path: Path) -> LinearModel:
@@ -19,9 +22,9 @@ def read_model(content: bytes, path: Path) -> LinearModel:
 
     Raises:
         ModelFileError: the content is damaged, holds no estimator, or holds types that skops does
-            not trust; they are named.
+            not trust and that belong to no estimator; they are named.
         ModelTooLargeError: the file or the model passes a limit.
-        UnsupportedModelError: the estimator is not one that can be served.
+        UnsupportedModelError: the estimator, or one in it, is not one that can be served.
     """
     return load_and_fold(path, partial(_load, content, path))
 
@@ -29,13 +32,15 @@ def read_model(content: bytes, path: Path) -> LinearModel:
 def _load(content: bytes, path: Path) -> object:
     try:
         archive = checked(content)
-        untrusted = io.get_untrusted_types(data=archive)
+        untrusted = set(io.get_untrusted_types(data=archive)) - _TRUSTED
         if not untrusted:
-            return io.loads(archive)
+            return io.loads(archive, trusted=list(_TRUSTED))
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # zipfile, json and skops each have their own for a damaged file
         raise ModelFileError(f"{path} is not a readable skops file: {type(error).__name__}: {error}") from error
+    check_estimators(archive)
     raise ModelFileError(
-        f"{path} holds types that could run code: {', '.join(sorted(untrusted))}. Only scikit-learn's own are served."
+        f"{path} holds {', '.join(sorted(untrusted))}, which no linear model of scikit-learn needs: save the model "
+        "without it, or its weights by numpy.savez('model.npz', coef=..., intercept=..., classes=...)"
     )

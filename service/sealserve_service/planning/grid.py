@@ -35,6 +35,11 @@ def input_grid(
     bounds: tuple[ArrayLike, ArrayLike] | None = model.input_range
     if input_range is not None:
         bounds = input_range
+    elif rows is not None and len(rows) == 1:
+        raise InputRangeError(
+            "one calibration row gives no range: give typical rows, as many as there are, or the range of all features "
+            "with --input-range LO,HI"
+        )
     elif rows is not None:
         bounds = _rounded_outwards(rows.min(axis=0), rows.max(axis=0))
     if bounds is None:

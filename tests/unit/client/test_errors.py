@@ -19,6 +19,16 @@ def subclasses(kind: type[Exception], module: str) -> list[type[Exception]]:
     return found
 
 
+def test_a_model_that_has_to_be_named_is_named() -> None:
+    error = errors.ModelNotFoundError("")
+    assert str(error) == "name a model: the service has several models, or none"
+    error.served = ("a", "b")
+    assert str(error) == "name a model: a, b"
+    error.served = tuple(map(str, range(11)))
+    assert str(error).endswith(" 8, 9, ...")
+    assert errors.ModelNotFoundError("x").served == ()
+
+
 @pytest.mark.parametrize(("module", "root"), [(errors, SealserveError), (model_errors, ModelError)])
 def test_the_tree_in_the_docstring_has_every_error(module: object, root: type[Exception]) -> None:
     shown = re.findall(r"^[│├└─ ]*(\w+Error)\b", str(module.__doc__), re.MULTILINE)

@@ -7,6 +7,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from html import escape
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -25,6 +26,7 @@ from sealserve._rpc.retry import CHANGED, MAX_CHANGES
 from sealserve.errors import (
     InputError,
     KeyNotFoundError,
+    ModelNotFoundError,
     ParameterError,
     ReplyError,
     SealserveError,
@@ -34,10 +36,12 @@ from sealserve.errors import (
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.he.quantization import Quantized
 from sealserve.he.refusal import refusal_of_integers
+from sealserve.protocol.html_table import html_table
 from sealserve.protocol.item import EncryptedReply, RefusedRows
 from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
 from sealserve.protocol.pin import Pin
+from sealserve.protocol.text import printable
 from sealserve.protocol.wire import model_from_proto, scores_from_proto
 from sealserve.secret_key import SecretKey
 from sealserve.v1 import keys_pb2, model_pb2
@@ -121,6 +125,18 @@ class Session:
         if self._encryptors:
             self._encryptors.close()
 
+    def describe(self, kind: str, address: str) -> str:
+        """Describe a client in a line, without a call: `kind` is its class."""
+        model = repr(self._known) if self._known else repr(self._model_name) if self._model_name else "no model yet"
+        return f"{kind}({address!r}, {model})"
+
+    def describe_in_html(self, kind: str, address: str) -> str:
+        """Describe a client as a table, with the model if it is known."""
+        known = self._known
+        if known is None:
+            return html_table(f"{kind} of {address}", [("model", self._model_name or "not asked for yet")])
+        return f"<p>{escape(kind)} of {escape(address)}</p>{known._repr_html_()}"
+
     # The model
 
     def model(self) -> Operation[Model]:
@@ -149,7 +165,19 @@ class Session:
 
     def _ask_first(self) -> Operation[None]:
         if self._known is None:  # otherwise another thread has asked
-            yield from self._ask(self._model_name, is_first_contact=True)
+            try:
+                yield from self._ask(self._model_name, is_first_contact=True)
+            except ModelNotFoundError as error:
+                error.served = yield from self._served_names()
+                raise
+
+    def _served_names(self) -> Operation[tuple[str, ...]]:
+        """Return names of models that the service lists; none where it does not."""
+        try:
+            page = yield Call("list_models", model_pb2.ListModelsRequest())
+        except SealserveError:
+            return ()
+        return tuple(printable(model.name) for model in page.models)
 
     def _refresh(self, stale: StaleConfigError) -> Operation[None]:
         """Get the model again, unless another thread has."""
@@ -257,6 +285,8 @@ class Session:
         """Return the predictions of rows: see `Client.predict`."""
         if method == "predict_proba":
             (yield from self.model()).output.check_probabilities()
+        elif method == "decision_function":
+            (yield from self.model()).output.check_decision_function()
         scored, failed = yield from self._score(X, errors)
         values: NDArray[Any] = getattr(scored.output, method)(scored.scores)
         return values if errors == "raise" else [failed.get(index, value) for index, value in enumerate(values)]
@@ -328,7 +358,7 @@ class Session:
 
         Raises:
             InputError: there is no such method, or rows_per_item is below 1.
-            NoSuchMethodError: the model's estimator has no probabilities.
+            NoSuchMethodError: the model's estimator has no such method.
         """
         model = yield from self.model()
         if rows_per_item is not None and rows_per_item < 1:
@@ -337,6 +367,8 @@ class Session:
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":
             model.output.check_probabilities()
+        elif method == "decision_function":
+            model.output.check_decision_function()
         codec = self.codec(rows_per_item or 1)
         if rows_per_item is None:
             rows_per_item = self._layout.default_rows_per_item if self._layout else 1

@@ -13,7 +13,7 @@ import grpc
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION, RetryBudget
 from sealserve._rpc.status import FailedCall, typed_error
-from sealserve.errors import SealserveError
+from sealserve.errors import ClientClosedError, SealserveError
 
 C = TypeVar("C")
 
@@ -32,11 +32,17 @@ class Connections(Generic[C]):
         self._lock = threading.Lock()
         self._current: dict[int, C] = {}
         self._uses: Counter[C] = Counter()
+        self._is_closed = False
 
     @contextmanager
     def use(self, number: int) -> Iterator[C]:
-        """Use the connection of a number, which is opened if there is none."""
+        """Use the connection of a number, which is opened if there is none.
+
+        Raises:
+            ClientClosedError: `close` has been called.
+        """
         with self._lock:
+            self.check_open()
             if number not in self._current:
                 self._current[number] = self._open_one()
             connection = self._current[number]
@@ -56,12 +62,18 @@ class Connections(Generic[C]):
             self._close_unused()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and open no more."""
         with self._lock:
+            self._is_closed = True
             for connection in {*self._current.values(), *self._uses}:
                 self._close_one(connection)
             self._current.clear()
             self._uses.clear()
+
+    def check_open(self) -> None:
+        """Raise ClientClosedError if `close` has been called."""
+        if self._is_closed:
+            raise ClientClosedError
 
     def _close_unused(self) -> None:
         """Close the replaced connections that have no user."""

@@ -32,6 +32,7 @@ class Command:
         configure: adds its options.
         run: executes it and returns the exit code. `main` reports SealserveError and OSError in one
             line.
+        extra: of the package, without which the command cannot run; "" if it needs none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Command:
     example: str
     configure: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
+    extra: str = ""
 
 
 def add_service_options(parser: ArgumentParser) -> None:

@@ -1,7 +1,9 @@
 """`sealserve keys register|show|list|delete`: the keys that are registered with a service."""
 
 import json
-from argparse import ArgumentParser, Namespace
+import re
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +35,20 @@ def configure(parser: ArgumentParser) -> None:
     listing = actions.add_parser("list", help="a line for each key")
     deleting = actions.add_parser("delete", help="delete a key")
     for action in (showing, deleting):
-        action.add_argument("key_id", metavar="ID", help="64 hexadecimal digits, as `register` prints them")
+        action.add_argument(
+            "key_id", type=_key_id, metavar="ID", help="64 hexadecimal digits, as `register` prints them"
+        )
     for action, act in ((registering, _register), (showing, _show), (listing, _list), (deleting, _delete)):
         add_service_options(action)
         if action is not deleting:
             action.add_argument("--json", action="store_true", help="for programs")
         action.set_defaults(action=act)
+
+
+def _key_id(text: str) -> str:
+    if re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        return text.lower()
+    raise ArgumentTypeError(f"{text!r} is not the id of a key, 64 hexadecimal digits: `sealserve keys list` shows them")
 
 
 def run(arguments: Namespace) -> int:
@@ -72,6 +82,9 @@ def _list(registry: "KeyRegistry", arguments: Namespace) -> None:
     records = list(registry.list())
     if arguments.json:
         print(json.dumps([as_dict(record) for record in records], indent=2))
+        return
+    if not records:
+        print("no key is registered: `sealserve keys register` sends one", file=sys.stderr)
         return
     print(f"{'ID':<64} {'KIND':<22} {'PARAMETER SET':<14} {'BYTES':>10}  EXPIRES")
     for record in records:

@@ -5,6 +5,7 @@ is wrong; 130 after an interrupt.
 """
 
 import os
+import re
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -19,6 +20,7 @@ ENTRY_POINTS = "sealserve.commands"
 # Modules that only an extra installs, and the extra.
 _EXTRAS = {
     "azure": "service",
+    "cryptography": "service",
     "encrypted": "ei",
     "matplotlib": "demo",
     "grpc_reflection": "service",
@@ -27,6 +29,7 @@ _EXTRAS = {
     "pydantic": "service",
     "skops": "service",
     "sklearn": "service",
+    "threadpoolctl": "service",
 }
 
 
@@ -49,7 +52,7 @@ def build_parser(name: str = "") -> ArgumentParser:
     for command in commands(name):
         subparser = subparsers.add_parser(
             command.name,
-            help=command.summary,
+            help=f"{command.summary} (sealserve[{command.extra}])" if command.extra else command.summary,
             description=command.summary,
             epilog=f"example:\n{command.example}",
             formatter_class=RawDescriptionHelpFormatter,
@@ -62,7 +65,7 @@ def build_parser(name: str = "") -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = _with_negative_values(sys.argv[1:] if arguments is None else arguments)
     _open_standard_streams()
     if os.getpid() == 1:
         # The system drops signals that the first process of a container has no handler for. This
@@ -82,10 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        module = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(module)
         if extra is None:
             raise
-        return _report_failure(f"this command needs more packages: pip install 'sealserve[{extra}]'")
+        return _report_failure(
+            f"`sealserve {words[0]}` needs packages that are not installed, such as {module}: "
+            f"pip install 'sealserve[{extra}]'"
+        )
     except SealserveError as error:
         return _report_failure(str(error))
     except OSError as error:
@@ -107,6 +114,20 @@ def _open_standard_streams() -> None:
     # Python has None in place of a stream that was closed at its start.
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115  # as long as the process
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _with_negative_values(words: Sequence[str]) -> list[str]:
+    """Join flags with values that begin with a minus, such as `--input-range -5,5`.
+
+    argparse would take -5,5 for a flag.
+    """
+    joined = list[str]()
+    for word in words:
+        if joined and re.match(r"-\.?\d", word) and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _report_failure(text: str) -> int:

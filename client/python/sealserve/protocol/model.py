@@ -9,9 +9,11 @@ from sealserve.errors import RequirementError
 from sealserve.he.layouts import Layout
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
+from sealserve.protocol.html_table import html_table
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.output import Output
 from sealserve.protocol.schema import Schema
+from sealserve.protocol.text import counted, printable, printable_list
 
 __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer"]
 
@@ -19,6 +21,7 @@ CAPABILITIES: frozenset[str] = frozenset()
 """The capabilities of this version that a model may require. See Model.requires in model.proto."""
 
 _NAMED_REQUIREMENTS, _NAME_CHARACTERS = 3, 40  # in an error text, as a service may publish any
+_SHOWN_NAMES = 8
 _SEAL_HEADER_BYTES = 256  # at most, with its members
 
 
@@ -96,6 +99,25 @@ class Offer:
     cost: Cost
     required_key: KeyKind | None = None
 
+    def __repr__(self) -> str:
+        weights = "private" if self.private_weights else "open"
+        name = printable(self.parameters.parameter_set.name)
+        return f"Offer({name}, {weights} weights, {counted(self.rows_per_item, 'row')} an item)"
+
+    def _repr_html_(self) -> str:
+        cost = self.cost
+        rows = (
+            ("layout", self.layout.name),
+            ("parameter set", self.parameters.parameter_set.name),
+            ("weights", "private" if self.private_weights else "open"),
+            ("rows an item", f"{self.rows_per_item:,}"),
+            ("score error at most", f"{self.score_error_bound:.3g}"),
+            ("rounding of features adds at most", f"{self.input_rounding_error_bound:.3g}"),
+            ("bytes up, down", f"{cost.request_bytes:,}, {cost.reply_bytes:,}"),
+            ("server milliseconds", f"{1e3 * cost.server_seconds:.2f}"),
+        )
+        return html_table(repr(self), rows)
+
     @property
     def max_piece_bytes(self) -> int:
         """The most bytes of a piece of a reply: two polynomials and SEAL's header."""
@@ -150,6 +172,29 @@ class Model:
     offers: tuple[Offer, ...]
     limits: Limits = field(repr=False)
     requires: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Model({printable(self.name)!r}, {', '.join(self._counts())})"
+
+    def _counts(self) -> tuple[str, str, str]:
+        """Say how many columns, classes or targets, and offers there are."""
+        output = self.output
+        outcomes = counted(len(output.classes), "class") if output.classes else counted(output.score_count, "target")
+        return counted(self.schema.column_count, "column"), outcomes, counted(len(self.offers), "offer")
+
+    def _repr_html_(self) -> str:
+        columns, outcomes, _ = self._counts()
+        names = printable_list(self.schema.column_names, _SHOWN_NAMES)
+        classes = printable_list(self.output.classes, _SHOWN_NAMES)
+        rows = [
+            ("version", self.version),
+            ("task", self.output.task.value),
+            ("columns", f"{columns}: {names}" if names else columns),
+            ("predicts", f"{outcomes}: {classes}" if classes else outcomes),
+            ("probabilities", self.output.link.value),
+        ]
+        rows += [(f"offer {number}", repr(offer)) for number, offer in enumerate(self.offers[:_SHOWN_NAMES])]
+        return html_table(repr(self), rows)
 
     @property
     def unknown_requirements(self) -> tuple[str, ...]:

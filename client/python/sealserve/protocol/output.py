@@ -46,7 +46,12 @@ class Link(Enum):
     OVR_LOGISTIC = "ovr_logistic"
     """The logistic function of each class's score, divided by their sum (one versus rest)."""
     SOFTMAX = "softmax"
-    """`exp(score)` of each class, divided by their sum."""
+    """`exp(score)` of each class, divided by their sum.
+
+    A single score s of two classes stands for the scores -s and s: 1 / (1 + exp(-2 s)) for the
+    second class. Such are the probabilities of `LogisticRegression(multi_class="multinomial")` with
+    two classes, in versions of scikit-learn that have this parameter.
+    """
     MODIFIED_HUBER = "modified_huber"
     """`(clip(score, -1, 1) + 1) / 2`; several classes are divided by their sum.
 
@@ -67,6 +72,8 @@ class Output:
         keeps_zero_rows: what becomes of probabilities that are all zero when they are divided by
             their sum. Scores far below 0 give such probabilities. If true, they stay zero
             (OneVsRestClassifier). If false, they become equal shares (all other estimators).
+        has_no_decision_function: whether the estimator of a classification has none:
+            OneVsRestClassifier of regressors. It changes no prediction.
 
     Raises:
         ValueError: the fields contradict each other.
@@ -79,6 +86,7 @@ class Output:
     _: KW_ONLY
     scalar_target: bool = False
     keeps_zero_rows: bool = False
+    has_no_decision_function: bool = False
 
     def __post_init__(self) -> None:
         if self.score_count < 1:
@@ -104,11 +112,9 @@ class Output:
         """Return the scores: (rows,) for a binary classifier, (rows, score_count) otherwise.
 
         Raises:
-            NoSuchMethodError: the model is a regression, which has no decision_function in
-                scikit-learn either.
+            NoSuchMethodError: the estimator has none.
         """
-        if self.task is Task.REGRESSION:
-            raise NoSuchMethodError("a regression has no decision_function: use predict, which returns its scores")
+        self.check_decision_function()
         self._check_shape(scores)
         return scores[:, 0] if self.is_binary else scores
 
@@ -137,15 +143,27 @@ class Output:
         self._check_shape(scores)
         probabilities = _LINK_FUNCTIONS[self.link](scores)
         if self.is_binary:
+            if self.link is Link.SOFTMAX:
+                probabilities = _logistic(2.0 * scores)
             return np.hstack([1 - probabilities, probabilities])
         if self.task is Task.MULTILABEL:
             return probabilities
         return self._divided_by_sum(probabilities)
 
+    def check_decision_function(self) -> None:
+        """Raise NoSuchMethodError if scikit-learn's estimator has no decision_function either."""
+        if self.task is Task.REGRESSION:
+            raise NoSuchMethodError("a regression has no decision_function: use predict, which returns its scores")
+        if self.has_no_decision_function:
+            raise NoSuchMethodError(
+                "this classifier is made of regressors, and has no decision_function: use predict, which returns labels"
+            )
+
     def check_probabilities(self) -> None:
         """Raise NoSuchMethodError if the link is NONE."""
         if self.link is Link.NONE:
-            raise NoSuchMethodError("this model has no probabilities: use predict or decision_function")
+            other = "predict" if self.has_no_decision_function else "predict or decision_function"
+            raise NoSuchMethodError(f"this model has no probabilities: use {other}")
 
     @property
     def _class_count(self) -> int:
@@ -157,8 +175,10 @@ class Output:
     def _possible_links(self) -> tuple[Link, ...]:
         if self.task is Task.REGRESSION:
             return (Link.NONE,)
-        if self.task is Task.MULTILABEL or self.is_binary:
+        if self.task is Task.MULTILABEL:
             return Link.NONE, Link.LOGISTIC, Link.MODIFIED_HUBER
+        if self.is_binary:
+            return Link.NONE, Link.LOGISTIC, Link.SOFTMAX, Link.MODIFIED_HUBER
         return Link.NONE, Link.OVR_LOGISTIC, Link.SOFTMAX, Link.MODIFIED_HUBER
 
     def _check_shape(self, scores: NDArray[np.float64]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import FeatureCountError, FeatureNameError
-from sealserve.protocol.tables import SHOWN_NAMES, column_names, floats, is_sparse
-from sealserve.protocol.text import printable_list
+from sealserve.protocol.tables import column_names, floats, is_sparse
+from sealserve.protocol.text import difference
 
 __all__ = ["Schema"]
 
@@ -63,8 +63,8 @@ class Schema:
             FeatureNameError: they are not the model's, in the model's order.
         """
         if self.column_names and len(names) and tuple(map(str, names)) != self.column_names:
-            needed = printable_list(self.column_names, SHOWN_NAMES)
-            raise FeatureNameError(f"the columns must be, in this order: {needed}")
+            wrong = difference(self.column_names, tuple(map(str, names)))
+            raise FeatureNameError(f"the columns must be those of the model, in its order; they differ: {wrong}")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Check the shape of rows.

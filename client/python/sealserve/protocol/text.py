@@ -4,6 +4,9 @@ A hostile peer chooses the names, versions and error texts that it sends. Shown 
 could move a terminal's cursor, forge a line of a log, or reverse the order of what follows.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 MAX_NAME_CHARACTERS = 256
 """The most characters of a name that are shown."""
 
@@ -11,6 +14,7 @@ MAX_MESSAGE_CHARACTERS = 1000
 """The most characters of a text that are shown, such as the details of a gRPC status."""
 
 _CUT = "..."
+_SHOWN_NAMES = 10
 
 
 def printable(text: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
@@ -35,3 +39,33 @@ def printable_list(texts: tuple[object, ...], max_count: int) -> str:
     """
     shown = [printable(str(text)) for text in texts[:max_count]]
     return ", ".join([*shown, _CUT] if len(texts) > max_count else shown)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as "1,000 rows"."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
+def difference(expected: Sequence[object], found: Sequence[object]) -> str:
+    """Say how the found names differ from those expected, and of each kind show a few.
+
+    Args:
+        expected: names, or labels, in order.
+        found: others.
+
+    Returns:
+        such as "missing: age, income; unexpected: name"; "" if they are equal.
+    """
+    kinds = (("missing", expected, found), ("unexpected", found, expected))
+    parts = list[str]()
+    for kind, names, others in kinds:
+        left = tuple((Counter(names) - Counter(others)).elements())
+        if left:
+            parts.append(f"{kind}: {printable_list(left, _SHOWN_NAMES)}")
+    if parts:
+        return "; ".join(parts)
+    for index, (name, other) in enumerate(zip(expected, found, strict=True)):
+        if name != other:
+            return f"in another order: number {index} is {printable(str(other))!r}, not {printable(str(name))!r}"
+    return ""

@@ -75,7 +75,7 @@ class Input(_message.Message):
     def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows")
+    __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows", "has_no_decision_function")
     class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TASK_UNSPECIFIED: _ClassVar[Output.Task]
@@ -106,13 +106,15 @@ class Output(_message.Message):
     LINK_FIELD_NUMBER: _ClassVar[int]
     SCALAR_TARGET_FIELD_NUMBER: _ClassVar[int]
     KEEPS_ZERO_ROWS_FIELD_NUMBER: _ClassVar[int]
+    HAS_NO_DECISION_FUNCTION_FIELD_NUMBER: _ClassVar[int]
     task: Output.Task
     score_count: int
     classes: Classes
     link: Output.Link
     scalar_target: bool
     keeps_zero_rows: bool
-    def __init__(self, task: _Optional[_Union[Output.Task, str]] = ..., score_count: _Optional[int] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., link: _Optional[_Union[Output.Link, str]] = ..., scalar_target: _Optional[bool] = ..., keeps_zero_rows: _Optional[bool] = ...) -> None: ...
+    has_no_decision_function: bool
+    def __init__(self, task: _Optional[_Union[Output.Task, str]] = ..., score_count: _Optional[int] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., link: _Optional[_Union[Output.Link, str]] = ..., scalar_target: _Optional[bool] = ..., keeps_zero_rows: _Optional[bool] = ..., has_no_decision_function: _Optional[bool] = ...) -> None: ...
 
 class Classes(_message.Message):
     __slots__ = ("integers", "strings", "booleans", "doubles")

@@ -103,6 +103,22 @@ def test_a_regression_has_no_decision_function() -> None:
         Output(Task.REGRESSION, 1).decision_function(np.ones((1, 1)))
 
 
+def test_a_classifier_of_regressors_has_no_decision_function() -> None:
+    output = Output(Task.CLASSIFICATION, 3, (3, 5, 9), has_no_decision_function=True)
+    with pytest.raises(NoSuchMethodError, match="made of regressors, and has no decision_function: use predict"):
+        output.decision_function(np.ones((1, 3)))
+    with pytest.raises(NoSuchMethodError, match=r"no probabilities: use predict$"):
+        output.predict_proba(np.ones((1, 3)))
+    assert output.predict(np.eye(3)).tolist() == [3, 5, 9]
+
+
+@given(scores=hnp.arrays(np.float64, (5, 1), elements=st.floats(-1e6, 1e6)))
+def test_softmax_of_one_score_is_that_of_itself_and_its_opposite(scores: NDArray[np.float64]) -> None:
+    one = Output(Task.CLASSIFICATION, 1, ("no", "yes"), Link.SOFTMAX)
+    two = Output(Task.CLASSIFICATION, 2, ("no", "yes"), Link.SOFTMAX)
+    np.testing.assert_allclose(one.predict_proba(scores), two.predict_proba(np.hstack([-scores, scores])), atol=1e-15)
+
+
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 3, 1)])
 def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     for method in (MULTICLASS.predict, MULTICLASS.predict_proba, MULTICLASS.decision_function):
@@ -118,7 +134,7 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         ((Task.CLASSIFICATION, 1, (1, 2, 3)), "3 classes, but the scores decide between 2"),
         ((Task.CLASSIFICATION, 3, (1, 2)), "2 classes, but the scores decide between 3"),
         ((Task.REGRESSION, 1, (), Link.LOGISTIC), "link logistic does not fit regression"),
-        ((Task.CLASSIFICATION, 1, (0, 1), Link.SOFTMAX), "link softmax does not fit classification with 1 score"),
+        ((Task.CLASSIFICATION, 1, (0, 1), Link.OVR_LOGISTIC), "link ovr_logistic does not fit classification with 1"),
         ((Task.CLASSIFICATION, 3, (0, 1, 2), Link.LOGISTIC), "link logistic does not fit"),
         ((Task.MULTILABEL, 2, (0, 1), Link.SOFTMAX), "link softmax does not fit multilabel"),
         ((Task.CLASSIFICATION, 1, (0, "a")), "not int, str"),

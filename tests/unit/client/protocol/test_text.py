@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealserve.protocol.text import MAX_NAME_CHARACTERS, printable, printable_list
+from sealserve.protocol.text import MAX_NAME_CHARACTERS, counted, difference, printable, printable_list
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,26 @@ def test_a_list_shows_its_first_members() -> None:
     assert printable_list(("a\n", 2, True), 3) == "a\\n, 2, True"
     assert printable_list(("a", "b", "c"), 2) == "a, b, ..."
     assert printable_list((), 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "said"),
+    [
+        (("a", "b"), ("a", "b"), ""),
+        (("a", "b", "c"), ("c", "b"), "missing: a"),
+        (("a", "b"), ("b", "a", "x"), "unexpected: x"),
+        (("a",), ("a", "a"), "unexpected: a"),
+        (("a", "b\n"), ("a", "\x1b"), "missing: b\\n; unexpected: \\x1b"),
+        (("a", "b", "c"), ("a", "c", "b"), "in another order: number 1 is 'c', not 'b'"),
+        (tuple(map(str, range(20))), (), "missing: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."),
+    ],
+)
+def test_a_difference_shows_what_differs_only(expected: tuple[str, ...], found: tuple[str, ...], said: str) -> None:
+    assert difference(expected, found) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "said"), [(1, "class", "1 class"), (2, "class", "2 classes"), (1000, "row", "1,000 rows")]
+)
+def test_numbers_have_their_nouns(count: int, noun: str, said: str) -> None:
+    assert counted(count, noun) == said

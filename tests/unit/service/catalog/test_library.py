@@ -15,7 +15,9 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
+import skops.io
 from sklearn.linear_model import LinearRegression
 
 from sealserve.errors import InputError, PlanError
@@ -117,6 +119,44 @@ def test_only_what_has_changed_is_loaded(path: Path, caplog: pytest.LogCaptureFi
     ]
     shelf.settle()
     assert shelf.loaded == ["a", "b", "a"]
+
+
+def test_a_model_that_is_another_for_its_clients_says_so(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def changes(**arrays: Any) -> list[str]:
+        caplog.clear()
+        np.savez(path, **arrays)
+        shelf.library.reload()
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    shelf = of_files(path)
+    said = "model a is another than before for its clients: "
+    assert changes(coef=np.array([1.0, 2.0, 3.0]), intercept=0.5) == [
+        f"{said}its rows have 3 columns, not 2 as before",
+    ]
+    assert changes(coef=np.array([1.0, 2.0, 4.0]), intercept=0.5) == []
+    both = np.array([[1.0, 2.0], [2.0, 1.0], [0.0, 0.0]])
+    assert changes(coef=both, intercept=np.zeros(3), classes=np.array(["a", "b", "c"])) == [
+        f"{said}its rows have 2 columns, not 3 as before; its classes are others: unexpected: a, b, c"
+    ]
+    assert changes(coef=both, intercept=np.zeros(3), classes=np.array(["a", "d", "b"])) == [
+        f"{said}its classes are others: missing: c; unexpected: d"
+    ]
+    assert changes(coef=both, intercept=np.zeros(3), classes=np.array(["d", "a", "b"])) == [
+        f"{said}its classes are others: in another order: number 0 is 'd', not 'a'"
+    ]
+    assert changes(coef=both + 1, intercept=np.zeros(3), classes=np.array(["d", "a", "b"])) == []
+
+
+def test_names_of_columns_that_change_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "named.skops"
+    sources = [dataclasses.replace(FAST, name="named", path=path)]
+    for names in (["age", "income"], ["age", "rent"]):
+        rows = pd.DataFrame([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], columns=names)
+        skops.io.dump(LinearRegression().fit(rows, [0.0, 1.0, 2.0]), path)
+        if names[1] == "income":
+            shelf = Shelf(lambda: sources)
+    shelf.library.reload()
+    assert "its columns have other names: missing: income; unexpected: rent" in caplog.text
 
 
 def test_a_change_is_followed_when_the_file_stands_still(path: Path) -> None:

@@ -96,11 +96,16 @@ def assert_agrees(estimator: Any, X: Any) -> None:
         own = estimator.decision_function(X)
         assert model.output.decision_function(scores).shape == own.shape
         np.testing.assert_allclose(model.output.decision_function(scores), own, rtol=1e-9, atol=1e-9)
+    else:
+        with pytest.raises(NoSuchMethodError):
+            model.output.decision_function(scores)
     if hasattr(estimator, "predict_proba"):
         np.testing.assert_allclose(model.output.predict_proba(scores), estimator.predict_proba(X), rtol=1e-7, atol=1e-9)
     else:
         with pytest.raises(NoSuchMethodError):
             model.output.predict_proba(scores)
+    own_scores = model.expected_scores(X)
+    np.testing.assert_allclose(own_scores, scores, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("labels", BINARY_LABELS, ids=lambda labels: type(labels[0]).__name__)
@@ -156,6 +161,14 @@ def test_one_vs_rest(
     if task == "binary" and isinstance(inner, SGDRegressor):
         inner = make_pipeline(StandardScaler(), inner)  # bare, it diverges on these units
     assert_agrees(fit(OneVsRestClassifier(clone(inner)), rows, y), rows)
+
+
+def test_one_vs_rest_of_regressors_has_no_decision_function(rows: Rows, groups: Rows, fit: Any) -> None:
+    estimator = fit(OneVsRestClassifier(Ridge()), rows, groups)
+    assert not hasattr(estimator, "decision_function")
+    for fitted in (estimator, fit(make_pipeline(StandardScaler(), OneVsRestClassifier(Ridge())), rows, groups)):
+        with pytest.raises(NoSuchMethodError, match="made of regressors"):
+            fold(fitted).output.decision_function(np.ones((1, 3)))
 
 
 def test_one_vs_rest_leaves_far_rows_without_probability(rows: Rows, groups: Rows, fit: Any) -> None:
@@ -222,4 +235,10 @@ def test_a_model_of_scikit_learn_0_22(mnist_model_path: Path) -> None:
     model = fold(estimator)
     assert (model.score_count, model.feature_count) == (10, 784)
     assert model.output.classes == tuple(range(10))
-    assert_agrees(estimator, np.random.default_rng(1).uniform(size=(50, 784)))
+    images = np.random.default_rng(1).uniform(size=(50, 784))
+    scores, own = model.decision(images), estimator.decision_function(images)
+    np.testing.assert_allclose(scores, own, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(model.output.predict(scores), estimator.predict(images))
+    # liblinear trained a model a class. The installed scikit-learn takes it for one of all classes.
+    each = 1 / (1 + np.exp(-own))
+    np.testing.assert_allclose(model.output.predict_proba(scores), each / each.sum(axis=1, keepdims=True), rtol=1e-7)

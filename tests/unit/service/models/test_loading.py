@@ -1,5 +1,6 @@
 """Loading model files: what comes out is the folded estimator; what cannot come out says why."""
 
+import copy
 import hashlib
 import logging
 import pickle
@@ -14,7 +15,10 @@ import numpy as np
 import pytest
 import skops.io
 from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -55,7 +59,7 @@ def test_an_estimator_comes_out_as_its_fold(name: str, estimator: Any, tmp_path:
 def test_the_model_of_the_azure_guide(mnist_model_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         model = load_model(mnist_model_path, trust_pickle=True)
-    assert (model.score_count, model.feature_count, model.output.link) == (10, 784, Link.SOFTMAX)
+    assert (model.score_count, model.feature_count, model.output.link) == (10, 784, Link.OVR_LOGISTIC)
     assert ["0.22.1" in message for message in caplog.messages] == [True]
 
 
@@ -137,9 +141,39 @@ def test_an_unsupported_estimator_is_refused(rows: Rows, groups: NDArray[np.int6
 # skops
 
 
-def test_untrusted_types_are_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "model.skops", Warns())
-    with pytest.raises(ModelFileError, match=r"types that could run code: [\w.]*test_loading\.Warns"):
+@pytest.mark.parametrize(
+    "unsupported",
+    [
+        RandomForestClassifier(2),  # skops does not trust its trees
+        DecisionTreeClassifier(),
+        MLPClassifier((2,), max_iter=2),
+        KNeighborsClassifier(),
+        Warns(),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_an_estimator_that_is_not_linear_is_named(
+    unsupported: Any, rows: Rows, groups: NDArray[np.int64], fit: Any, tmp_path: Path
+) -> None:
+    name = type(unsupported).__name__
+    for estimator in (unsupported, make_pipeline(StandardScaler(), unsupported)):
+        path = write(tmp_path / "model.skops", fit(estimator, rows, groups))
+        with pytest.raises(
+            UnsupportedModelError, match=rf"model\.skops: .*\b{name}\b.*Supported models: Log"
+        ) as refused:
+            load_model(path, trust_pickle=False)
+        assert "sklearn." not in str(refused.value)
+
+
+def identity(values: Rows) -> Rows:
+    return values
+
+
+def test_other_types_are_named(estimator: Any, tmp_path: Path) -> None:
+    altered = copy.deepcopy(estimator)
+    altered[0].mean_ = identity
+    path = write(tmp_path / "model.skops", altered)
+    with pytest.raises(ModelFileError, match=r"holds [\w.]*test_loading\.identity, which no linear model .* needs"):
         load_model(path, trust_pickle=True)
 
 

@@ -37,7 +37,7 @@ def test_then_the_rows() -> None:
 values = st.floats(-1e300, 1e300) | st.floats(-100, 100, width=16) | st.integers(-300, 300).map(float)
 
 
-@given(rows=hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.just(2)), elements=values))
+@given(rows=hnp.arrays(np.float64, st.tuples(st.integers(2, 4), st.just(2)), elements=values))
 def test_their_range_is_rounded_outwards(rows: NDArray[np.float64]) -> None:
     grid = input_grid(PLAIN, calibration=rows)
     low, high = rows.min(axis=0), rows.max(axis=0)
@@ -47,6 +47,13 @@ def test_their_range_is_rounded_outwards(rows: NDArray[np.float64]) -> None:
     assert ((grid.maximum - grid.minimum)[width == 0] == 0).all()
     assert (low - grid.minimum <= width / 128).all()
     assert (grid.maximum - high <= width / 128).all()
+
+
+def test_one_row_gives_no_range() -> None:
+    for model in (PLAIN, SCALED):
+        with pytest.raises(InputRangeError, match=r"one calibration row gives no range: .* --input-range LO,HI"):
+            input_grid(model, calibration=ROWS[:1])
+    assert input_grid(PLAIN, calibration=ROWS[:1], input_range=(0.0, 30.0)).maximum.tolist() == [30, 30]
 
 
 def test_of_a_persons_value_the_range_tells_a_few_bits() -> None:

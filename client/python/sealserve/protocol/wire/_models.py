@@ -125,6 +125,7 @@ def _output_to_proto(output: Output) -> model_pb2.Output:
         link=f"LINK_{output.link.name}",
         scalar_target=output.scalar_target,
         keeps_zero_rows=output.keeps_zero_rows,
+        has_no_decision_function=output.has_no_decision_function,
     )
     for field, kind in (("booleans", bool), ("integers", int), ("doubles", float), ("strings", str)):
         if output.classes and isinstance(output.classes[0], kind):
@@ -150,6 +151,7 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
         link,
         scalar_target=message.scalar_target,
         keeps_zero_rows=message.keeps_zero_rows,
+        has_no_decision_function=message.has_no_decision_function,
     )
 
 

@@ -48,11 +48,9 @@ def outputs(draw: st.DrawFn) -> Output:
     labels = [st.integers(-(2**63), 2**63 - 1), numbers, texts, *([st.booleans()] if classes <= 2 else [])]
     kind = draw(st.sampled_from(labels))
     drawn: list[Any] = draw(st.lists(kind, min_size=classes, max_size=classes, unique=True))
-    link, scalar_target, keeps_zero_rows = (draw(st.sampled_from(values)) for values in (Link, FLAGS, FLAGS))
+    flags = {name: draw(st.booleans()) for name in ("scalar_target", "keeps_zero_rows", "has_no_decision_function")}
     try:
-        return Output(
-            task, score_count, tuple(drawn), link, scalar_target=scalar_target, keeps_zero_rows=keeps_zero_rows
-        )
+        return Output(task, score_count, tuple(drawn), draw(st.sampled_from(Link)), **flags)
     except ValueError:
         reject()
 

@@ -74,6 +74,7 @@ CHANGED: dict[type, dict[str, Model]] = {
         "link": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3), link=Link.SOFTMAX),
         "scalar_target": with_output(score_count=1, scalar_target=True),
         "keeps_zero_rows": with_output(keeps_zero_rows=True),
+        "has_no_decision_function": with_output(has_no_decision_function=True),
     },
     Offer: {
         "layout": with_offer(layout=LAYOUTS["column"]),
