@@ -393,7 +393,6 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
-        self._connections.check_open()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         answer: Any = None

@@ -24,6 +24,9 @@ class Connections(Generic[C]):
     Args:
         open_one: opens a connection.
         close_one: closes a connection.
+
+    Attributes:
+        is_closed: whether `close` has been called.
     """
 
     def __init__(self, open_one: Callable[[], C], close_one: Callable[[C], None]) -> None:
@@ -32,7 +35,7 @@ class Connections(Generic[C]):
         self._lock = threading.Lock()
         self._current: dict[int, C] = {}
         self._uses: Counter[C] = Counter()
-        self._is_closed = False
+        self.is_closed = False
 
     @contextmanager
     def use(self, number: int) -> Iterator[C]:
@@ -42,7 +45,8 @@ class Connections(Generic[C]):
             ClientClosedError: `close` has been called.
         """
         with self._lock:
-            self.check_open()
+            if self.is_closed:
+                raise ClientClosedError
             if number not in self._current:
                 self._current[number] = self._open_one()
             connection = self._current[number]
@@ -64,16 +68,11 @@ class Connections(Generic[C]):
     def close(self) -> None:
         """Close all connections, and open no more."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
             for connection in {*self._current.values(), *self._uses}:
                 self._close_one(connection)
             self._current.clear()
             self._uses.clear()
-
-    def check_open(self) -> None:
-        """Raise ClientClosedError if `close` has been called."""
-        if self._is_closed:
-            raise ClientClosedError
 
     def _close_unused(self) -> None:
         """Close the replaced connections that have no user."""

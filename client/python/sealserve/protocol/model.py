@@ -102,7 +102,7 @@ class Offer:
     def __repr__(self) -> str:
         weights = "private" if self.private_weights else "open"
         name = printable(self.parameters.parameter_set.name)
-        return f"Offer({name}, {weights} weights, {counted(self.rows_per_item, 'row')} an item)"
+        return f"Offer({name}, {weights} weights, {counted(self.rows_per_item, 'rows')} an item)"
 
     def _repr_html_(self) -> str:
         cost = self.cost
@@ -179,8 +179,8 @@ class Model:
     def _counts(self) -> tuple[str, str, str]:
         """Say how many columns, classes or targets, and offers there are."""
         output = self.output
-        outcomes = counted(len(output.classes), "class") if output.classes else counted(output.score_count, "target")
-        return counted(self.schema.column_count, "column"), outcomes, counted(len(self.offers), "offer")
+        outcomes = counted(len(output.classes), "classes") if output.classes else counted(output.score_count, "targets")
+        return counted(self.schema.column_count, "columns"), outcomes, counted(len(self.offers), "offers")
 
     def _repr_html_(self) -> str:
         columns, outcomes, _ = self._counts()

@@ -41,10 +41,10 @@ def printable_list(texts: tuple[object, ...], max_count: int) -> str:
     return ", ".join([*shown, _CUT] if len(texts) > max_count else shown)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, such as "1,000 rows"."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count:,} {noun if count == 1 else plural}"
+def counted(count: int, plural: str) -> str:
+    """Return a number with its noun, such as "1,000 rows" or, of the same plural, "1 row"."""
+    singular = plural.removesuffix("es" if plural.endswith("sses") else "s")
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
 def difference(expected: Sequence[object], found: Sequence[object]) -> str:

@@ -69,7 +69,8 @@ def test_a_difference_shows_what_differs_only(expected: tuple[str, ...], found: 
 
 
 @pytest.mark.parametrize(
-    ("count", "noun", "said"), [(1, "class", "1 class"), (2, "class", "2 classes"), (1000, "row", "1,000 rows")]
+    ("count", "plural", "said"),
+    [(1, "classes", "1 class"), (2, "classes", "2 classes"), (1, "rows", "1 row"), (1000, "rows", "1,000 rows")],
 )
-def test_numbers_have_their_nouns(count: int, noun: str, said: str) -> None:
-    assert counted(count, noun) == said
+def test_numbers_have_their_nouns(count: int, plural: str, said: str) -> None:
+    assert counted(count, plural) == said

@@ -137,7 +137,7 @@ def test_names_of_the_model_with_space_around_them() -> None:
 
 def test_other_names_are_refused() -> None:
     for header in ("height,age", "Age,Height", "a,b"):
-        with pytest.raises(FeatureNameError, match="in this order: age, height"):
+        with pytest.raises(FeatureNameError, match="in another order: number 0 is 'height', not 'age'"):
             read(f"{header}\n1,2\n", NAMED)
 
 

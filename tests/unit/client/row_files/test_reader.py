@@ -130,9 +130,9 @@ COLUMNS: dict[str, tuple[pa.Table, type[InputError], str]] = {
     "nothing": (table([None] * 50), InputError, "column 'height' holds null"),
     "text categories": (table(pa.array(["a"] * 50).dictionary_encode()), InputError, "holds string"),
     "a missing value": (table([*[1.0] * 30, None, *[1.0] * 19]), NotFiniteError, "row 30, column 'height' is missing"),
-    "other names": (TABLE.rename_columns(["age", "weight", "height"]), FeatureNameError, "in this order: age"),
+    "other names": (TABLE.rename_columns(["age", "weight", "height"]), FeatureNameError, "number 1 is 'weight'"),
     "a name twice": (TABLE.append_column("age", pa.array([1.0] * 50)), FeatureNameError, "2 columns are named 'age'"),
-    "too few columns": (TABLE.drop(["age"]), FeatureNameError, "in this order: age"),
+    "too few columns": (TABLE.drop(["age"]), FeatureNameError, "missing: age"),
 }
 
 
