@@ -238,7 +238,6 @@ class AsyncClient:
 
         Its time is that of `Client._run`.
         """
-        self._connections.check_open()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         answer: Any = None

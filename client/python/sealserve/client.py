@@ -135,7 +135,7 @@ class Client:
     def close(self) -> None:
         """Close the connections, and end the processes that encrypt.
 
-        Methods that are called later raise ClientClosedError.
+        Methods that need the service raise ClientClosedError from then on.
 
         Save `secret_key` first to use it again.
         """
@@ -335,7 +335,6 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
-        self._connections.check_open()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         answer: Any = None

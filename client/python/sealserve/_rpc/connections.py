@@ -42,7 +42,8 @@ class Connections(Generic[C]):
             ClientClosedError: `close` has been called.
         """
         with self._lock:
-            self.check_open()
+            if self._is_closed:
+                raise ClientClosedError
             if number not in self._current:
                 self._current[number] = self._open_one()
             connection = self._current[number]
@@ -69,11 +70,6 @@ class Connections(Generic[C]):
                 self._close_one(connection)
             self._current.clear()
             self._uses.clear()
-
-    def check_open(self) -> None:
-        """Raise ClientClosedError if `close` has been called."""
-        if self._is_closed:
-            raise ClientClosedError
 
     def _close_unused(self) -> None:
         """Close the replaced connections that have no user."""
