@@ -137,7 +137,7 @@ class Client:
     def close(self) -> None:
         """Close the connections, and end the processes that encrypt.
 
-        Methods that are called later raise ClientClosedError.
+        Methods that need the service raise ClientClosedError from then on.
 
         Save `secret_key` first to use it again.
         """

@@ -24,9 +24,6 @@ class Connections(Generic[C]):
     Args:
         open_one: opens a connection.
         close_one: closes a connection.
-
-    Attributes:
-        is_closed: whether `close` has been called.
     """
 
     def __init__(self, open_one: Callable[[], C], close_one: Callable[[C], None]) -> None:
@@ -35,7 +32,7 @@ class Connections(Generic[C]):
         self._lock = threading.Lock()
         self._current: dict[int, C] = {}
         self._uses: Counter[C] = Counter()
-        self.is_closed = False
+        self._is_closed = False
 
     @contextmanager
     def use(self, number: int) -> Iterator[C]:
@@ -45,7 +42,7 @@ class Connections(Generic[C]):
             ClientClosedError: `close` has been called.
         """
         with self._lock:
-            if self.is_closed:
+            if self._is_closed:
                 raise ClientClosedError
             if number not in self._current:
                 self._current[number] = self._open_one()
@@ -68,7 +65,7 @@ class Connections(Generic[C]):
     def close(self) -> None:
         """Close all connections, and open no more."""
         with self._lock:
-            self.is_closed = True
+            self._is_closed = True
             for connection in {*self._current.values(), *self._uses}:
                 self._close_one(connection)
             self._current.clear()
