@@ -252,9 +252,8 @@ def test_errors_are_raised_with_all_rows_or_returned_in_their_places(
     inside = np.clip(np.nan_to_num(rows, posinf=0.0), 0, 1)
     with Client(digits_server, layout=layout, timeout_seconds=HANG_SECONDS) as client:
         for method in (client.predict, client.decision_function, client.predict_proba, client.scored):
-            with pytest.raises(
-                NotFiniteError, match=rf"^row 0, feature 5 is .*; row {count - 1}, feature 7 is infinite"
-            ):
+            what = rf"^row 0, feature 5 is .*; row {count - 1}, feature 7 is infinite"
+            with pytest.raises(NotFiniteError, match=what):
                 method(rows)
             results = method(rows, errors="return")
             assert isinstance(results, list)
