@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve._codec.arguments import count_of, timeout_of
 from sealserve._codec.batches import Batch, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.listing import Listing
@@ -25,14 +26,15 @@ from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._codec.session import Session
 from sealserve._rpc.calls import send_item
-from sealserve._rpc.channel import open_channel
+from sealserve._rpc.channel import endpoint, open_channel
 from sealserve._rpc.connections import Connections, call
+from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
 from sealserve.errors import DeadlineError, SealserveError, ServiceError
-from sealserve.protocol.address import host_of, is_loopback
+from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.output import Scored
@@ -100,22 +102,25 @@ class Client:
         encrypt_processes: int = 0,
         expect: str | Path | None = None,
     ) -> None:
+        service = parse_address(address)
         self._session = Session(
             model,
             layout,
             secret_key,
             parameter_set=parameter_set,
             clip=clip,
-            seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
+            seeded=False if seeded is None and service.is_local else seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
             expect=expect,
         )
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = timeout_of(timeout_seconds)
         self._connections = Connections(
-            lambda: Methods(open_channel(address, credentials)), lambda connection: connection.channel.close()
+            lambda: Methods(open_channel(address, credentials), endpoint=endpoint(address, credentials)),
+            lambda connection: connection.channel.close(),
         )
-        self._locks = {"model": threading.Lock(), "key": threading.Lock()}
+        self._renew_locks()
+        call_in_child(self._renew_locks)
 
     def __enter__(self) -> Self:
         return self
@@ -237,7 +242,7 @@ class Client:
             SealserveError: the service refuses the client, or answers wrongly.
             What iterating over `rows` raises, after the results of the rows before.
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         batcher, model = self._run(self._session.start_stream(method, rows_per_item), seconds)
         for result in self._score_batches(batcher.batches(rows), model, seconds):
             yield from predictions(method, result)
@@ -293,8 +298,8 @@ class Client:
             StaleConfigError: the model has changed since the item was encrypted.
             SealserveError: the service refused, or cannot be reached.
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        with self._connections.use(connection) as methods:
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
+        with self._connections.use(count_of(connection, "connection", least=0)) as methods:
             return send_item(
                 methods,
                 item_requests(item),
@@ -323,7 +328,7 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         deadline = time.monotonic() + seconds
         answer: Any = None
         error: SealserveError | None = None
@@ -347,6 +352,9 @@ class Client:
                     answer = self._run_exclusively(action, deadline)
             except SealserveError as failure:
                 error = failure
+
+    def _renew_locks(self) -> None:
+        self._locks = {"model": threading.Lock(), "key": threading.Lock()}
 
     def _run_exclusively(self, action: Exclusive, deadline: float) -> Any:
         """Run an operation under its lock, until a time of time.monotonic()."""

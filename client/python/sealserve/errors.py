@@ -7,6 +7,7 @@ SealserveError
 │   ├── NotFiniteError
 │   └── OutOfRangeError
 ├── NoSuchMethodError            a method that the estimator lacks (also an AttributeError)
+├── UsageError                   a client in an event loop or a process that it cannot work in
 ├── CredentialsError             certificates or a token that cannot be used, or not here
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or insecure
@@ -80,6 +81,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnexpectedModelError",
+    "UsageError",
 ]
 
 
@@ -109,6 +111,10 @@ class OutOfRangeError(InputError):
 
 class NoSuchMethodError(SealserveError, AttributeError):
     """The model has no predict_proba or no decision_function, because its estimator has none."""
+
+
+class UsageError(SealserveError):
+    """A client is used in another event loop than its own, or in a child of its process."""
 
 
 class CredentialsError(SealserveError):

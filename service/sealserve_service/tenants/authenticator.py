@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 
 from sealserve.errors import UnauthenticatedError
-from sealserve.protocol.address import is_loopback
+from sealserve.protocol.address import UNIX, is_loopback
 from sealserve_service.tenants.caller import Network, client_host
 from sealserve_service.tenants.identities import Identities, digest_of, read_identities
 from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
@@ -87,4 +87,6 @@ def _subjects(context: grpc.ServicerContext) -> list[str]:
 
 def is_local_probe(method: str, context: grpc.ServicerContext, proxies: Sequence[Network] = ()) -> bool:
     """Whether a call needs no credentials: a probe of this machine that asks for health."""
-    return method.startswith(HEALTH) and is_loopback(client_host(context, proxies))
+    if not method.startswith(HEALTH):
+        return False
+    return context.peer().startswith(UNIX) or is_loopback(client_host(context, proxies))
