@@ -49,7 +49,8 @@ class Client:
     """Predictions of one served model.
 
     Args:
-        address: HOST:PORT of the service.
+        address: HOST:PORT of the service, or dns:///HOST:PORT, ipv4:HOST:PORT,..., ipv6:[HOST]:PORT
+            or unix:PATH. Calls are balanced over all addresses of a name or a list.
         model: the model's name; may be empty when the service has one model only.
         credentials: certificates and a token. By default there are none: the client speaks TLS to
             other machines, and plaintext to this one.
@@ -63,8 +64,8 @@ class Client:
             default it uses the offer that the service prefers for the layout.
         clip: move features outside the model's range to its nearest end. By default they are
             refused.
-        timeout_seconds: how long an answer may take, 60 seconds by default. A method's own
-            `timeout_seconds` replaces it for one call.
+        timeout_seconds: how long an answer may take, 60 seconds by default; infinity for no limit.
+            A method's own `timeout_seconds` replaces it for one call.
         connections: how many connections to open, at least 1. By default there are as many as the
             service suggests, which is one for each of its processes.
         seeded: upload ciphertexts of half the size. Encryption then takes twice the time, and the
@@ -77,11 +78,12 @@ class Client:
             `sealserve models show --save` wrote. If the service describes another, every method
             raises UnexpectedModelError, and nothing that depends on a feature is sent.
 
-    Every method raises errors of `sealserve.errors` only. Threads may share a client.
+    Every method raises errors of `sealserve.errors` only. Threads may share a client. In a forked
+    child a client opens connections of its own; a stream that was begun before the fork ends there.
 
     Raises:
-        InputError: there is no such layout, a number is too small, or `expect` is neither a digest
-            nor such a file.
+        InputError: the address is malformed, there is no such layout, a number is out of range, or
+            `expect` is neither a digest nor such a file.
         ParameterError: the model has no offer of that layout and parameter set. The first method
             that needs an offer raises it.
     """
