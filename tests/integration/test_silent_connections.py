@@ -165,11 +165,11 @@ def test_a_paused_process_costs_a_client_one_attempt(tmp_path: Path) -> None:
         paused = min(service_processes.workers(supervisor))
         os.kill(paused, signal.SIGSTOP)
         try:
-            outcomes = [predicts_in_turn(address) for _ in range(12)]
+            outcomes = [predicts_in_turn(address) for _ in range(6)]
         finally:
             os.kill(paused, signal.SIGCONT)
         assert psutil.Process(paused).is_running()
-    # A new connection leads to either process. Five in a row to the paused one: 12 in 32 times 12.
+    # A new connection leads to either process. Ten in a row to the paused one: once in 170 runs.
     assert all(any(outcome) for outcome in outcomes)
     for outcome in outcomes:
         first = outcome.index(True)
@@ -178,7 +178,7 @@ def test_a_paused_process_costs_a_client_one_attempt(tmp_path: Path) -> None:
 
 def predicts_in_turn(address: str) -> list[bool]:
     """Whether each of ten calls of one client is answered."""
-    with Client(address, timeout_seconds=1.0) as client:
+    with Client(address, timeout_seconds=2.0) as client:
         return [predicts(client) for _ in range(10)]
 
 

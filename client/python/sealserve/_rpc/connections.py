@@ -26,7 +26,7 @@ C = TypeVar("C")
 
 # How long a connection may be silent before a deadline says anything about it. It is time for a new
 # connection to open. It doubles with each that is replaced, in case none can open so quickly.
-_PATIENCE_SECONDS, _MAX_DOUBLINGS = 0.1, 6
+_PATIENCE_SECONDS, _MAX_DOUBLINGS = 0.1, 4
 
 
 class Connections(Generic[C]):
