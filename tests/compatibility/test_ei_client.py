@@ -266,7 +266,8 @@ def test_replies_that_would_end_the_process_are_refused(
     for what, bad in spoiled.items():
         pieces = [SealCiphertext(piece) if isinstance(piece, bytes) else piece for piece in bad]
         response = prediction_pb2.PredictResponse(scores=scores_to_proto(0, pieces))
-        monkeypatch.setattr(client._methods, "predict_serialized", lambda *_, response=response, **__: response)
+        with client._connections.use(0) as methods:
+            monkeypatch.setattr(methods, "predict_serialized", lambda *_, response=response, **__: response)
         with pytest.raises(ReplyError):
             print(what, client.score(ei_user.client.encrypt(digits_model.X[0])))
 

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sealserve.errors import (
     QuotaExceededError,
     UnauthenticatedError,
     UnavailableError,
+    UsageError,
 )
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.support.certificates import Authority
@@ -271,3 +273,30 @@ def test_it_follows_a_change_of_the_model() -> None:
 
     with running_server(registry) as address:
         ran(act, address)
+
+
+def test_a_client_belongs_to_one_event_loop(digits_server: str, digits_model: Digits) -> None:
+    client, row = AsyncClient(digits_server, timeout_seconds=HANG_SECONDS), digits_model.X[:1]
+
+    async def stream() -> None:
+        await collected(client.stream(row))
+
+    async def send() -> None:
+        await client.send(item)
+
+    async def encrypt() -> Any:
+        return await client.encrypt(row, keep=True)
+
+    with asyncio.Runner() as first:
+        item = first.run(encrypt())
+        assert first.run(client.predict(row)) == digits_model.estimator.predict(row)
+        for act in (lambda: client.predict(row), client.model, send, stream):
+            with asyncio.Runner() as second, pytest.raises(UsageError, match="make another"):
+                run_in_thread(lambda second=second, act=act: second.run(act()))  # type: ignore[misc]
+        assert first.run(client.predict(row)) == digits_model.estimator.predict(row)
+    asyncio.run(client.close())
+
+
+def run_in_thread(act: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result(HANG_SECONDS)

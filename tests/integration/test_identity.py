@@ -17,8 +17,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from sealserve._rpc.calls import call_once
 from sealserve._rpc.channel import open_channel
+from sealserve._rpc.connections import Connections, call
+from sealserve._rpc.methods import Methods
 from sealserve._rpc.status import typed_error
 from sealserve.client import Client
 from sealserve.credentials import Credentials
@@ -33,7 +34,7 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.wire import header_to_proto
-from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2, prediction_pb2_grpc
+from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.tenants import authenticator
 from sealserve_service.tenants.identities import new_token
@@ -287,8 +288,9 @@ def test_a_foreign_key_is_not_there(service: Service, ei_user: EIUser) -> None:
             key_id=record.key_id,
         )
         request = prediction_pb2.PredictRequest(header=header_to_proto(header), ciphertexts=ei_user.encrypt(row))
+        connections = Connections(lambda: Methods(channel), lambda _: None)
         with pytest.raises(KeyNotFoundError) as caught:
-            call_once(prediction_pb2_grpc.PredictionServiceStub(channel).Predict, request, HANG_SECONDS)
+            call(connections, "predict_serialized", request.SerializeToString(), HANG_SECONDS)
         assert_error(caught.value, KeyNotFoundError(record.key_id))
         assert isinstance(caught.value.__cause__, grpc.RpcError)
         assert caught.value.__cause__.code() is grpc.StatusCode.NOT_FOUND

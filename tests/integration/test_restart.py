@@ -113,9 +113,9 @@ def test_a_container_that_is_out_of_reach(options: list[str], ei_user: EIUser) -
         with Client(program.address, timeout_seconds=HANG_SECONDS) as client:
             assert client.predict(ROW)[0] == pytest.approx(WEIGHTS[0] @ ROW[0], abs=0.02)
         with KeyRegistry(program.address, timeout_seconds=HANG_SECONDS) as registry:
-            stub, request = registry._stub, keys_pb2.GetKeyRequest(key_id=ei_user.key_id)
-            with pytest.raises(grpc.RpcError) as caught:
-                stub.GetKey(request, timeout=HANG_SECONDS)
+            request = keys_pb2.GetKeyRequest(key_id=ei_user.key_id)
+            with registry._connections.use(0) as methods, pytest.raises(grpc.RpcError) as caught:
+                methods.get_key(request, timeout=HANG_SECONDS)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             assert isinstance(typed_error(caught.value), KeyStoreUnavailableError)
         with (

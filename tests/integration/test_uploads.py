@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
+from sealserve.credentials import Credentials
 from sealserve.errors import InputError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.telemetry.metrics import Telemetry
@@ -71,11 +72,13 @@ def test_half_size_is_the_default_for_single_rows_to_other_machines(
     server: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = {layout: received(server, ROWS[:1], layout=layout) for layout in ("row", "column")}
-    monkeypatch.setattr("sealserve.client.is_loopback", lambda host: False)
-    away = {layout: received(server, ROWS[:1], layout=layout) for layout in ("row", "column")}
+    monkeypatch.setattr("sealserve.protocol.address.is_loopback", lambda host: False)
+    plaintext = Credentials(insecure=True)
+    away = {layout: received(server, ROWS[:1], layout=layout, credentials=plaintext) for layout in ("row", "column")}
     assert away["row"] < 0.52 * full["row"]
     assert away["column"] == pytest.approx(full["column"], abs=100)
-    assert received(server, ROWS[:1], layout="row", seeded=False) == pytest.approx(full["row"], abs=100)
+    again = received(server, ROWS[:1], layout="row", seeded=False, credentials=plaintext)
+    assert again == pytest.approx(full["row"], abs=100)
 
 
 @pytest.mark.parametrize("seeded", [False, True])

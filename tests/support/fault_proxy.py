@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Self
 
 Fault = Callable[[socket.socket, int], None]
 """What is done with a client's connection, given the port of the server."""
@@ -111,7 +112,7 @@ class FaultProxy:
                 _shut(connection)
                 connection.close()
 
-    def __enter__(self) -> "FaultProxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve._codec.arguments import count_of, timeout_of
 from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.listing import Listing
@@ -29,14 +30,14 @@ from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
 from sealserve._codec.session import ErrorMode, Session
 from sealserve._rpc.calls import send_item_async
-from sealserve._rpc.channel import open_aio_channel, token_metadata
+from sealserve._rpc.channel import endpoint, open_aio_channel, token_metadata
 from sealserve._rpc.connections import Connections, call_async
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.tasks import AsyncScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import DeadlineError, SealserveError, ServiceError
-from sealserve.protocol.address import host_of, is_loopback
+from sealserve.errors import DeadlineError, SealserveError, ServiceError, UsageError
+from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.output import Scored
@@ -53,7 +54,7 @@ class AsyncClient:
     Args: those of `sealserve.client.Client`.
 
     Every method raises errors of `sealserve.errors` only. A client belongs to the event loop that
-    it is first used in; tasks may share it.
+    it is first used in; tasks may share it. In another loop its methods raise UsageError.
     """
 
     def __init__(
@@ -72,23 +73,26 @@ class AsyncClient:
         encrypt_processes: int = 0,
         expect: str | Path | None = None,
     ) -> None:
+        service = parse_address(address)
         self._session = Session(
             model,
             layout,
             secret_key,
             parameter_set=parameter_set,
             clip=clip,
-            seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
+            seeded=False if seeded is None and service.is_local else seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
             expect=expect,
         )
         self._address = address
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = timeout_of(timeout_seconds)
         metadata = token_metadata(credentials)
         self._connections = Connections(
-            lambda: Methods(open_aio_channel(address, credentials), metadata), self._close_later
+            lambda: Methods(open_aio_channel(address, credentials), metadata, endpoint=endpoint(address, credentials)),
+            self._close_later,
         )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._locks = {"model": asyncio.Lock(), "key": asyncio.Lock()}
 
@@ -108,8 +112,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections, and end the processes that encrypt: see `Client.close`."""
-        self._connections.close()
-        await asyncio.gather(*self._closing)
+        if self._loop in (None, asyncio.get_running_loop()):  # only their own loop can close connections
+            self._connections.close()
+            await asyncio.gather(*self._closing)
         await asyncio.to_thread(self._session.close)
 
     async def model(self) -> Model:
@@ -237,7 +242,7 @@ class AsyncClient:
         leaves the stream before its end must close it (`contextlib.aclosing`), so that the
         service's work on it ends, too.
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         batcher, model = await self._run(self._session.start_stream(method, rows_per_item), seconds)
         async with aclosing(self._score_batches(_batches(batcher, rows), model, seconds)) as results:
             async for result in results:
@@ -265,9 +270,10 @@ class AsyncClient:
         self, item: EncryptedItem, *, timeout_seconds: float | None = None, connection: int = 0
     ) -> EncryptedReply:
         """Send an item once, in a call of its own, and return the reply: see `Client.send`."""
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
+        self._check_loop()
         requests = await asyncio.to_thread(lambda: tuple(item_requests(item)))
-        with self._connections.use(connection) as methods:
+        with self._connections.use(count_of(connection, "connection", least=0)) as methods:
             reply = await send_item_async(
                 methods,
                 requests,
@@ -290,7 +296,8 @@ class AsyncClient:
 
         Its time is that of `Client._run`.
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        self._check_loop()
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         deadline = time.monotonic() + seconds
         answer: Any = None
         error: SealserveError | None = None
@@ -309,6 +316,14 @@ class AsyncClient:
                     answer = await self._answer(action, max(0.0, deadline - time.monotonic()))
             except SealserveError as failure:
                 error = failure
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if loop is not self._loop:
+            raise UsageError(
+                "an AsyncClient belongs to the event loop that it is first used in: make another in this loop"
+            )
 
     async def _answer(self, action: Call | Exclusive, seconds: float) -> Any:
         if isinstance(action, Call):

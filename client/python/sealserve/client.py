@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve._codec.arguments import count_of, timeout_of
 from sealserve._codec.batches import Batch, PredictionMethod, Result, predictions
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.listing import Listing
@@ -27,14 +28,15 @@ from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._codec.session import ErrorMode, Session
 from sealserve._rpc.calls import send_item
-from sealserve._rpc.channel import open_channel
+from sealserve._rpc.channel import endpoint, open_channel
 from sealserve._rpc.connections import Connections, call
+from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
 from sealserve.errors import DeadlineError, SealserveError, ServiceError
-from sealserve.protocol.address import host_of, is_loopback
+from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.output import Scored
@@ -49,7 +51,8 @@ class Client:
     """Predictions of one served model.
 
     Args:
-        address: HOST:PORT of the service.
+        address: HOST:PORT of the service, or dns:///HOST:PORT, ipv4:HOST:PORT,..., ipv6:[HOST]:PORT
+            or unix:PATH. Calls are balanced over all addresses of a name or a list.
         model: the model's name; may be empty when the service has one model only.
         credentials: certificates and a token. By default there are none: the client speaks TLS to
             other machines, and plaintext to this one.
@@ -63,8 +66,8 @@ class Client:
             default it uses the offer that the service prefers for the layout.
         clip: move features outside the model's range to its nearest end. By default they are
             refused.
-        timeout_seconds: how long an answer may take, 60 seconds by default. A method's own
-            `timeout_seconds` replaces it for one call.
+        timeout_seconds: how long an answer may take, 60 seconds by default; infinity for no limit.
+            A method's own `timeout_seconds` replaces it for one call.
         connections: how many connections to open, at least 1. By default there are as many as the
             service suggests, which is one for each of its processes.
         seeded: upload ciphertexts of half the size. Encryption then takes twice the time, and the
@@ -77,11 +80,12 @@ class Client:
             `sealserve models show --save` wrote. If the service describes another, every method
             raises UnexpectedModelError, and nothing that depends on a feature is sent.
 
-    Every method raises errors of `sealserve.errors` only. Threads may share a client.
+    Every method raises errors of `sealserve.errors` only. Threads may share a client. In a forked
+    child a client opens connections of its own; a stream that was begun before the fork ends there.
 
     Raises:
-        InputError: there is no such layout, a number is too small, or `expect` is neither a digest
-            nor such a file.
+        InputError: the address is malformed, there is no such layout, a number is out of range, or
+            `expect` is neither a digest nor such a file.
         ParameterError: the model has no offer of that layout and parameter set. The first method
             that needs an offer raises it.
     """
@@ -102,23 +106,26 @@ class Client:
         encrypt_processes: int = 0,
         expect: str | Path | None = None,
     ) -> None:
+        service = parse_address(address)
         self._session = Session(
             model,
             layout,
             secret_key,
             parameter_set=parameter_set,
             clip=clip,
-            seeded=False if seeded is None and is_loopback(host_of(address)) else seeded,
+            seeded=False if seeded is None and service.is_local else seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
             expect=expect,
         )
         self._address = address
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = timeout_of(timeout_seconds)
         self._connections = Connections(
-            lambda: Methods(open_channel(address, credentials)), lambda connection: connection.channel.close()
+            lambda: Methods(open_channel(address, credentials), endpoint=endpoint(address, credentials)),
+            lambda connection: connection.channel.close(),
         )
-        self._locks = {"model": threading.Lock(), "key": threading.Lock()}
+        self._renew_locks()
+        call_in_child(self._renew_locks)
 
     def __repr__(self) -> str:
         return self._session.describe("Client", self._address)
@@ -302,7 +309,7 @@ class Client:
         leaves the stream: let neither depend on results. A `for` loop that ends early closes the
         stream. A caller that keeps the stream closes it by itself (`contextlib.closing`).
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         batcher, model = self._run(self._session.start_stream(method, rows_per_item), seconds)
         with closing(self._score_batches(batcher.batches(rows), model, seconds)) as results:
             for result in results:
@@ -361,8 +368,8 @@ class Client:
             StaleConfigError: the model has changed since the item was encrypted.
             SealserveError: the service refused, or cannot be reached.
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        with self._connections.use(connection) as methods:
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
+        with self._connections.use(count_of(connection, "connection", least=0)) as methods:
             reply = send_item(
                 methods,
                 item_requests(item),
@@ -393,7 +400,7 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         deadline = time.monotonic() + seconds
         answer: Any = None
         error: SealserveError | None = None
@@ -417,6 +424,9 @@ class Client:
                     answer = self._run_exclusively(action, deadline)
             except SealserveError as failure:
                 error = failure
+
+    def _renew_locks(self) -> None:
+        self._locks = {"model": threading.Lock(), "key": threading.Lock()}
 
     def _run_exclusively(self, action: Exclusive, deadline: float) -> Any:
         """Run an operation under its lock, until a time of time.monotonic()."""

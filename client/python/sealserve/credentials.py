@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sealserve.errors import CredentialsError
-from sealserve.protocol.address import host_of, is_loopback
+from sealserve.protocol.address import is_local
 
 __all__ = ["Credentials", "File"]
 
@@ -66,7 +66,7 @@ class Credentials:
 
     def uses_tls(self, address: str) -> bool:
         """Tell whether to speak TLS to an address."""
-        return self._asks_for_tls or not (self.insecure or is_loopback(host_of(address)))
+        return self._asks_for_tls or not (self.insecure or is_local(address))
 
 
 def pem(file: File | None) -> bytes | None:

@@ -20,15 +20,17 @@ import numpy as np
 from encrypted.inference.eiclient import EILinearRegressionClient
 from numpy.typing import NDArray
 
+from sealserve._codec.arguments import timeout_of
 from sealserve._codec.codec import EncryptedItem, fits_a_message
 from sealserve._codec.messages import item_requests
-from sealserve._rpc.calls import call_once, send_item
-from sealserve._rpc.channel import open_channel
+from sealserve._rpc.calls import send_item
+from sealserve._rpc.channel import endpoint, open_channel
+from sealserve._rpc.connections import Connections, call
+from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
 from sealserve.errors import (
-    ClientClosedError,
     InputError,
     KeyNotFoundError,
     ParameterError,
@@ -39,6 +41,7 @@ from sealserve.he.ei_format import check_reply
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.refusal import refusal
 from sealserve.key_registry import KeyRegistry
+from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply, ItemHeader, ReplyForm, SealCiphertext
 from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.model import Model, Offer
@@ -85,14 +88,21 @@ class EIClient:
         self.client = client or EILinearRegressionClient()
         self._model_name = model
         self._clip = clip
-        self._timeout_seconds = timeout_seconds
-        self._methods = Methods(open_channel(address, credentials))
+        self._timeout_seconds = timeout_of(timeout_seconds)
+        parse_address(address)
+        self._connections = Connections(
+            lambda: Methods(open_channel(address, credentials), endpoint=endpoint(address, credentials)),
+            lambda connection: connection.channel.close(),
+        )
         self._registry = KeyRegistry(address, credentials=credentials, timeout_seconds=timeout_seconds)
-        self._lock = threading.RLock()
-        self._is_closed = False
+        self._renew_lock()
+        call_in_child(self._renew_lock)
         self._model: Model | None = None
         self._key_id = key_id
         self._evaluation_keys = evaluation_keys
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
         return self
@@ -105,21 +115,18 @@ class EIClient:
     def close(self) -> None:
         """Close the connections. Registered keys stay until they expire.
 
-        Methods that are called later raise ClientClosedError.
+        Methods that need the service raise ClientClosedError from then on.
         """
-        self._is_closed = True
-        self._methods.channel.close()
+        self._connections.close()
         self._registry.close()
 
     @property
     def model(self) -> Model:
         """The service's description of the model."""
-        if self._is_closed:
-            raise ClientClosedError
         with self._lock:
             if self._model is None:
                 request = model_pb2.GetModelRequest(model=self._model_name)
-                response = run_with_retries(partial(call_once, self._methods.get_model, request), self._timeout_seconds)
+                response = call(self._connections, "get_model", request, self._timeout_seconds)
                 model = model_from_proto(response.model)
                 model.check_requirements()
                 self._model = model
@@ -229,15 +236,16 @@ class EIClient:
         return [_encode_piece(piece) for piece in pieces]
 
     def _send(self, item: EncryptedItem, timeout_seconds: float) -> EncryptedReply:
-        return send_item(
-            self._methods,
-            item_requests(item),
-            timeout_seconds,
-            header=item.header,
-            piece_count=item.piece_count,
-            max_piece_bytes=item.max_piece_bytes,
-            in_one_message=item.fits_a_message,
-        )
+        with self._connections.use(0) as methods:
+            return send_item(
+                methods,
+                item_requests(item),
+                timeout_seconds,
+                header=item.header,
+                piece_count=item.piece_count,
+                max_piece_bytes=item.max_piece_bytes,
+                in_one_message=item.fits_a_message,
+            )
 
     def _score_rows(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
         """Score rows one by one. If the model's output changes meanwhile, score all again."""

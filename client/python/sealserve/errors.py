@@ -8,6 +8,7 @@ SealserveError
 │   └── OutOfRangeError
 ├── NoSuchMethodError            a method that the estimator lacks (also an AttributeError)
 ├── ClientClosedError            a method of a client that has been closed
+├── UsageError                   a client in an event loop or a process that it cannot work in
 ├── CredentialsError             certificates or a token that cannot be used, or not here
 ├── SecretKeyError               a key that cannot be loaded, saved, exported or used here
 ├── ParameterError               encryption parameters that are malformed or insecure
@@ -86,6 +87,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnexpectedModelError",
+    "UsageError",
 ]
 
 
@@ -122,6 +124,10 @@ class ClientClosedError(SealserveError):
 
     def __str__(self) -> str:
         return "the client has been closed: make another one"
+
+
+class UsageError(SealserveError):
+    """A client is used in another event loop than its own, or in a child of its process."""
 
 
 class CredentialsError(SealserveError):

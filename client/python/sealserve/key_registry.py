@@ -8,24 +8,26 @@ Evaluation keys and public encryption keys are not secret; secret keys are never
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from sealserve._codec.arguments import count_of, timeout_of
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import key_messages
-from sealserve._rpc.calls import call_once
-from sealserve._rpc.channel import open_channel
-from sealserve._rpc.retry import run_with_retries
+from sealserve._rpc.channel import endpoint, open_channel
+from sealserve._rpc.connections import Connections, call
+from sealserve._rpc.methods import Methods
 from sealserve.credentials import Credentials
-from sealserve.errors import ClientClosedError
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
+from sealserve.protocol.address import parse_address
 from sealserve.protocol.key_record import KeyHeader, KeyKind, KeyRecord
 from sealserve.protocol.wire import key_from_proto
-from sealserve.v1 import keys_pb2, keys_pb2_grpc
+from sealserve.v1 import keys_pb2
 
 __all__ = ["KeyRegistry"]
+
+_MAX_BYTE_COUNT = (1 << 63) - 1
 
 
 class KeyRegistry:
@@ -39,10 +41,12 @@ class KeyRegistry:
     """
 
     def __init__(self, address: str, *, credentials: Credentials | None = None, timeout_seconds: float = 60.0) -> None:
-        self._channel = open_channel(address, credentials)
-        self._stub = keys_pb2_grpc.KeyServiceStub(self._channel)
-        self._timeout_seconds = timeout_seconds
-        self._is_closed = False
+        parse_address(address)
+        self._connections = Connections(
+            lambda: Methods(open_channel(address, credentials), endpoint=endpoint(address, credentials)),
+            lambda connection: connection.channel.close(),
+        )
+        self._timeout_seconds = timeout_of(timeout_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -54,8 +58,7 @@ class KeyRegistry:
 
     def close(self) -> None:
         """Close the connection. Methods that are called later raise ClientClosedError."""
-        self._is_closed = True
-        self._channel.close()
+        self._connections.close()
 
     def register(
         self,
@@ -83,7 +86,7 @@ class KeyRegistry:
             kind=kind,
             parameter_set=parameter_set,
             byte_count=len(data),
-            ttl_seconds=ttl_seconds,
+            ttl_seconds=None if ttl_seconds is None else timeout_of(ttl_seconds, "ttl_seconds"),
         )
         return self._register(header, data)
 
@@ -115,8 +118,8 @@ class KeyRegistry:
             key_id=key_id,
             kind=kind,
             parameter_set=parameter_set,
-            byte_count=byte_count,
-            ttl_seconds=ttl_seconds,
+            byte_count=count_of(byte_count, "byte_count", least=0, most=_MAX_BYTE_COUNT),
+            ttl_seconds=None if ttl_seconds is None else timeout_of(ttl_seconds, "ttl_seconds"),
             blob_name=name,
         )
         return self._register(header, b"")
@@ -128,7 +131,7 @@ class KeyRegistry:
             KeyNotFoundError: the key is not registered, or has expired.
         """
         request = keys_pb2.GetKeyRequest(key_id=key_id)
-        return key_from_proto(self._call(self._stub.GetKey, request, self._timeout_seconds).key)
+        return key_from_proto(self._call("get_key", request).key)
 
     def list(self) -> Iterator[KeyRecord]:
         """Yield the records of all keys, ordered by id.
@@ -140,7 +143,7 @@ class KeyRegistry:
         while not listing.is_complete:
             began = time.monotonic()
             request = keys_pb2.ListKeysRequest(page_token=listing.page_token)
-            page = self._call(self._stub.ListKeys, request, listing.seconds_left)
+            page = call(self._connections, "list_keys", request, listing.seconds_left)
             listing.spend(time.monotonic() - began)
             ids = [key.key_id for key in page.keys]
             listing.receive(ids, page.next_page_token, byte_count=page.ByteSize())
@@ -152,21 +155,11 @@ class KeyRegistry:
         Raises:
             KeyNotFoundError: the key is not registered, or has expired.
         """
-        self._call(self._stub.DeleteKey, keys_pb2.DeleteKeyRequest(key_id=key_id), self._timeout_seconds)
+        self._call("delete_key", keys_pb2.DeleteKeyRequest(key_id=key_id))
 
-    def _call(self, method: Callable[..., Any], request: Any, seconds: float) -> Any:
-        self._check_open()
-        return run_with_retries(partial(call_once, method, request), seconds)
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClientClosedError
+    def _call(self, method: str, request: Any) -> Any:
+        return call(self._connections, method, request, self._timeout_seconds)
 
     def _register(self, header: KeyHeader, data: bytes) -> KeyRecord:
-        self._check_open()
-
         # A stream takes one round trip, as PutKey does, and also has room for evaluation keys.
-        def attempt(seconds_left: float) -> Any:  # each attempt needs an iterator of its own
-            return call_once(self._stub.RegisterKey, key_messages(header, data), seconds_left)
-
-        return key_from_proto(run_with_retries(attempt, self._timeout_seconds).key)
+        return key_from_proto(self._call("register_key", list(key_messages(header, data))).key)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from sealserve.protocol.address import is_loopback
+from sealserve.protocol.address import is_local, path_of
 from sealserve_service.app import model_sources
 from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.run_directory import run_directory
@@ -58,7 +58,7 @@ def run(settings: Settings) -> int:
         _logger.warning(
             "GRPC_VERBOSITY is set: gRPC writes texts of strangers to stderr, unescaped, as lines of any form"
         )
-    if not is_loopback(split_address(settings.address)[0]):
+    if not is_local(settings.address):
         _warn(settings)
 
     def announce(port: int) -> None:
@@ -92,7 +92,7 @@ def _print(line: str) -> None:
 
 
 def _with_port(address: str, port: int) -> str:
-    return f"{address.rpartition(':')[0]}:{port}"
+    return address if path_of(address) else f"{address.rpartition(':')[0]}:{port}"
 
 
 def _warn(settings: Settings) -> None:

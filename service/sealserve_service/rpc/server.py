@@ -5,6 +5,7 @@ whose path is not UTF-8. It would not be faster here either: SEAL's binding hold
 the arithmetic of a call.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from sealserve.protocol.address import path_of
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
@@ -24,6 +26,7 @@ from sealserve_service.rpc.servicers.keys import MAX_UPLOADS, KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
 from sealserve_service.rpc.servicers.predictions import PredictionServicer
 from sealserve_service.rpc.threads import pool_threads, start_all, thread_limit
+from sealserve_service.rpc.unix_socket import private_socket
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import CONCURRENT_UPLOADS, OPEN_STREAMS, WAITING_CALLS, CallerSlots
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
@@ -42,6 +45,9 @@ _SWEEP_SECONDS = 3600.0
 _MAX_METADATA_BYTES = 16 << 10
 # Pings detect a peer that has vanished. A peer whose connection carries no call is disconnected.
 _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
+# A client may ping so often, with or without calls. Clients of several languages do so every 10 s;
+# by default gRPC disconnects them after the third ping.
+_MIN_PING_SECONDS = 5
 
 _logger = logging.getLogger(__name__)
 
@@ -117,6 +123,8 @@ class Server:
                 ("grpc.server_handshake_timeout_ms", round(1000 * settings.handshake_timeout_seconds)),
                 ("grpc.keepalive_time_ms", 1000 * _PING_SECONDS),
                 ("grpc.keepalive_timeout_ms", 1000 * _PONG_SECONDS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _MIN_PING_SECONDS),
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
             ],
             interceptors=[interceptor],
@@ -138,7 +146,7 @@ class Server:
         reflection.enable_server_reflection(reflected, self._server)
 
     def start(self, heartbeat_socket: Path | None = None) -> int:
-        """Listen and serve; return the port.
+        """Listen and serve; return the port, which is without meaning for a Unix socket.
 
         Args:
             heartbeat_socket: of this machine; where to listen too.
@@ -150,8 +158,10 @@ class Server:
         """
         for pool in self._pools:
             start_all(pool, self._pool_threads)
+        path = path_of(self._settings.address)
         try:
-            port = self._listen()
+            with private_socket(path) if path else contextlib.nullcontext():
+                port = self._listen()
         except RuntimeError as error:
             raise AddressError(
                 f"cannot listen on {self._settings.address}: it is in use, or no address of this machine"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, ValidationError, model_validator
 
 from sealserve.errors import InputError
-from sealserve.protocol.address import host_of, is_loopback
+from sealserve.protocol.address import UNIX, is_local, parse_address
 from sealserve.protocol.model import Limits
 from sealserve_service.settings.declarations import Declarations
 from sealserve_service.settings.errors import AddressError, KeyStoreSettingsError
@@ -135,15 +135,26 @@ class Settings(Declarations):
         for option in ("address", "metrics_address"):
             if option == "address" or self.metrics_address:
                 try:
-                    split_address(getattr(self, option))
+                    if option == "address" and self.address.startswith(UNIX):
+                        self._check_socket()
+                    else:
+                        split_address(getattr(self, option))
                 except AddressError as error:
                     raise AddressError(f"{self.name_of(option)}: {error}") from None
-        if not (self.tls_certificate or self.insecure or is_loopback(host_of(self.address))):
+        if not (self.tls_certificate or self.insecure or is_local(self.address)):
             raise AddressError(
                 f"{self.name_of('address')}: {self.address} can be reached from other machines: serve it with "
                 "--tls-certificate and --tls-private-key, or behind a proxy that terminates TLS, with "
                 "--insecure"
             )
+
+    def _check_socket(self) -> None:
+        try:
+            parse_address(self.address)
+        except InputError as error:
+            raise AddressError(str(error)) from None
+        if self.processes > 1:
+            raise AddressError("several processes cannot share a Unix socket: serve from one, or on HOST:PORT")
 
     def _check_tls(self) -> None:
         certificate, key, client_ca = map(self.name_of, ("tls_certificate", "tls_private_key", "tls_client_ca"))

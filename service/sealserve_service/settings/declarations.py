@@ -125,7 +125,12 @@ class Declarations(BaseModel):
         le=128,
     )
 
-    address: str = _option(CALLERS, "127.0.0.1:50051", "where to listen; port 0 picks a free one", "HOST:PORT")
+    address: str = _option(
+        CALLERS,
+        "127.0.0.1:50051",
+        "where to listen; port 0 picks a free one; a Unix socket is for this user only (mode 0600)",
+        "HOST:PORT|unix:PATH",
+    )
     processes: int = _option(CALLERS, 1, "serving processes on the port", "N", ge=1, le=1024)
     tls_certificate: File | None = _option(
         CALLERS,

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve._rpc.forks import call_in_child
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.secret.encryptor import Encryptor
 
@@ -52,6 +53,12 @@ class EncryptorPool:
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
+        self._begin()
+        call_in_child(self._begin)
+
+    def _begin(self) -> None:
+        """Begin without workers. In a forked child those of the parent are not its own."""
+        processes = self.processes
         self._threads = ThreadPoolExecutor(processes, "sealserve-encrypt")
         self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
         for _ in range(processes):
@@ -66,7 +73,8 @@ class EncryptorPool:
         worker = self._idle.get()
         try:
             if worker is None:
-                if self._deaths >= _MAX_DEATHS:
+                # A daemon, such as a worker of multiprocessing.Pool, may have no children.
+                if self._deaths >= _MAX_DEATHS or multiprocessing.current_process().daemon:
                     return None
                 worker = _Worker()
             return worker.encrypt(make, block)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve._codec.arguments import MAX_PARALLEL, count_of
 from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, split
 from sealserve._codec.codec import Decrypted, EncryptedItem, RowCodec
 from sealserve._codec.encryptor_pool import EncryptorPool
@@ -22,6 +23,7 @@ from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
+from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.retry import CHANGED, MAX_CHANGES
 from sealserve.errors import (
     InputError,
@@ -98,10 +100,9 @@ class Session:
     ) -> None:
         if layout not in LAYOUT_CHOICES:
             raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUT_CHOICES)}")
-        if connections is not None and connections < 1:
-            raise InputError(f"connections must be at least 1, not {connections}")
-        if encrypt_processes < 0:
-            raise InputError(f"encrypt_processes must be at least 0, not {encrypt_processes}")
+        if connections is not None:
+            connections = count_of(connections, "connections", least=1, most=MAX_PARALLEL)
+        encrypt_processes = count_of(encrypt_processes, "encrypt_processes", least=0, most=MAX_PARALLEL)
         self._pin = None if expect is None else Pin.read(expect)
         # Under a pinned description a call with a refused row is refused before anything is sent.
         self._is_pinned = self._pin is not None
@@ -113,12 +114,16 @@ class Session:
         self._seeded = seeded
         self._connections = connections
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
-        self._lock = threading.RLock()
+        self._renew_lock()
+        call_in_child(self._renew_lock)
         self._secret_keys = [] if secret_key is None else [secret_key]  # one for each ring
         self._known: Model | None = None
         self._codecs: dict[Layout, RowCodec] = {}
         self._codecs_by_rows: dict[int, RowCodec] = {}
         self._registered_key_ids = {""}  # open weights need none
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """End the processes that encrypt."""
@@ -361,8 +366,8 @@ class Session:
             NoSuchMethodError: the model's estimator has no such method.
         """
         model = yield from self.model()
-        if rows_per_item is not None and rows_per_item < 1:
-            raise InputError(f"rows_per_item must be at least 1, not {rows_per_item}")
+        if rows_per_item is not None:
+            rows_per_item = count_of(rows_per_item, "rows_per_item", least=1)
         if method not in get_args(PredictionMethod):
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         if method == "predict_proba":

@@ -1,28 +1,15 @@
 """Calls: one attempt each, with gRPC's failures as errors of `sealserve.errors`."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import grpc
 
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.status import FailedCall, typed_error
-from sealserve.errors import ReplyError
+from sealserve.errors import DeadlineError, ReplyError
 from sealserve.protocol.item import EncryptedReply, EncryptedScores, ItemHeader
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
-
-
-def call_once(method: Callable[..., Any], request: Any, timeout_seconds: float) -> Any:
-    """Call a method that has one response.
-
-    Raises:
-        SealserveError: the call failed.
-    """
-    try:
-        return method(request, timeout=timeout_seconds)
-    except grpc.RpcError as error:
-        raise typed_error(error) from FailedCall(error)
 
 
 def send_item(
@@ -50,6 +37,8 @@ def send_item(
         ReplyError: the reply has another number of pieces, or a piece is too long.
         SealserveError: the call or the item failed.
     """
+    if timeout_seconds <= 0:
+        raise late()
     sent = _SentItem(header, piece_count, max_piece_bytes)
     counted = sent.count(requests)
     try:
@@ -63,7 +52,7 @@ def send_item(
         finally:
             call.cancel()  # an item that was refused is not sent to its end
     except grpc.RpcError as error:
-        raise typed_error(error) from FailedCall(error)
+        raise typed_error(error, methods.endpoint) from FailedCall(error)
     return sent.reply
 
 
@@ -78,6 +67,8 @@ async def send_item_async(
     in_one_message: bool,
 ) -> EncryptedReply:
     """Do what `send_item` does, for asyncio."""
+    if timeout_seconds <= 0:
+        raise late()
     sent = _SentItem(header, piece_count, max_piece_bytes)
     counted = sent.count(requests)
     try:
@@ -91,8 +82,13 @@ async def send_item_async(
         finally:
             call.cancel()
     except grpc.RpcError as error:
-        raise typed_error(error) from FailedCall(error)
+        raise typed_error(error, methods.endpoint) from FailedCall(error)
     return sent.reply
+
+
+def late() -> DeadlineError:
+    """Return the error of a call that has no time left. gRPC might still make it."""
+    return DeadlineError("the answer did not come within timeout_seconds")
 
 
 class _SentItem:

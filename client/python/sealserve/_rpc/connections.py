@@ -1,4 +1,9 @@
-"""Connections: the numbered connections of a client. A new one replaces one that is broken."""
+"""Connections: the numbered ones of a client. A new one replaces one that is broken or silent.
+
+A connection may die without a word: a router forgets it, its peer is paused. A call over it ends at
+its deadline, and so would the next. Hence a connection over which nothing has come since a call
+began is replaced when the call's deadline passes.
+"""
 
 import asyncio
 import threading
@@ -10,12 +15,18 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from sealserve._rpc.calls import late
+from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION, RetryBudget
 from sealserve._rpc.status import FailedCall, typed_error
-from sealserve.errors import ClientClosedError, SealserveError
+from sealserve.errors import ClientClosedError, DeadlineError, SealserveError, ServiceError
 
 C = TypeVar("C")
+
+# How long a connection may be silent before a deadline says anything about it. It is time for a new
+# connection to open. It doubles with each that is replaced, in case none can open so quickly.
+_PATIENCE_SECONDS, _MAX_DOUBLINGS = 0.1, 4
 
 
 class Connections(Generic[C]):
@@ -29,14 +40,29 @@ class Connections(Generic[C]):
     def __init__(self, open_one: Callable[[], C], close_one: Callable[[C], None]) -> None:
         self._open_one = open_one
         self._close_one = close_one
+        self._is_closed = False
+        self._inherited: list[C] = []
+        self._forget_all()
+        call_in_child(self._begin_child)
+
+    def _forget_all(self) -> None:
         self._lock = threading.Lock()
         self._current: dict[int, C] = {}
         self._uses: Counter[C] = Counter()
-        self._is_closed = False
+        self._silent_since: dict[C, float] = {}
+        self._silences = 0
+
+    def _begin_child(self) -> None:
+        """Leave the parent's connections alone. To close them, or to collect them, might block."""
+        self._inherited += {*self._current.values(), *self._uses}
+        self._forget_all()
 
     @contextmanager
     def use(self, number: int) -> Iterator[C]:
         """Use the connection of a number, which is opened if there is none.
+
+        If a SealserveError leaves the context and another connection may help, the next use opens
+        another.
 
         Raises:
             ClientClosedError: `close` has been called.
@@ -48,17 +74,41 @@ class Connections(Generic[C]):
                 self._current[number] = self._open_one()
             connection = self._current[number]
             self._uses[connection] += 1
+            self._silent_since.setdefault(connection, time.monotonic())
         try:
             yield connection
+            self._silent_since.pop(connection, None)
+            self._silences = 0
+        except SealserveError as error:
+            if isinstance(error, ON_ANOTHER_CONNECTION) or (
+                isinstance(error, DeadlineError) and self._has_been_silent(connection)
+            ):
+                self.replace(connection)
+            elif isinstance(error, ServiceError):
+                self.note_answer(connection)
+            raise
         finally:
             with self._lock:
                 self._uses[connection] -= 1
                 if self._current.get(number) is not connection:
                     self._close_unused()
 
+    def note_answer(self, connection: C) -> None:
+        """Note that something has come over a connection, which is alive."""
+        self._silent_since.pop(connection, None)
+        self._silences = 0
+
+    def _has_been_silent(self, connection: C) -> bool:
+        """Tell whether nothing has come over a connection for longer than is usual."""
+        since = self._silent_since.get(connection)
+        patience = _PATIENCE_SECONDS * 2 ** min(self._silences, _MAX_DOUBLINGS)
+        return since is not None and time.monotonic() - since >= patience
+
     def replace(self, connection: C) -> None:
         """Let the next use of the connection's number open another connection."""
         with self._lock:
+            if self._silent_since.pop(connection, None) is not None:
+                self._silences += 1
             self._current = {number: kept for number, kept in self._current.items() if kept is not connection}
             self._close_unused()
 
@@ -70,6 +120,7 @@ class Connections(Generic[C]):
                 self._close_one(connection)
             self._current.clear()
             self._uses.clear()
+            self._silent_since.clear()
 
     def _close_unused(self) -> None:
         """Close the replaced connections that have no user."""
@@ -102,11 +153,16 @@ def call(
     budget = RetryBudget(timeout_seconds, time.monotonic(), unanswered_seconds)
     seconds_left = timeout_seconds
     while True:
-        with connections.use(0) as connection:
-            try:
-                return getattr(connection, method)(request, timeout=seconds_left)
-            except grpc.RpcError as error:
-                failure = _handle_failure(connections, connection, error)
+        try:
+            with connections.use(0) as connection:
+                if seconds_left <= 0:
+                    raise late()
+                try:
+                    return getattr(connection, method)(request, timeout=seconds_left)
+                except grpc.RpcError as error:
+                    raise typed_error(error, connection.endpoint) from FailedCall(error)
+        except SealserveError as error:
+            failure = error
         time.sleep(budget.spend(failure))
         seconds_left = budget.seconds_left
 
@@ -122,19 +178,15 @@ async def call_async(
     budget = RetryBudget(timeout_seconds, time.monotonic(), unanswered_seconds)
     seconds_left = timeout_seconds
     while True:
-        with connections.use(0) as connection:
-            try:
-                return await getattr(connection, method)(request, timeout=seconds_left)
-            except grpc.RpcError as error:
-                failure = _handle_failure(connections, connection, error)
+        try:
+            with connections.use(0) as connection:
+                if seconds_left <= 0:
+                    raise late()
+                try:
+                    return await getattr(connection, method)(request, timeout=seconds_left)
+                except grpc.RpcError as error:
+                    raise typed_error(error, connection.endpoint) from FailedCall(error)
+        except SealserveError as error:
+            failure = error
         await asyncio.sleep(budget.spend(failure))
         seconds_left = budget.seconds_left
-
-
-def _handle_failure(connections: Connections[Methods], connection: Methods, error: grpc.RpcError) -> SealserveError:
-    """Replace the connection of a failed call if another may help, and return the typed error."""
-    failure = typed_error(error)
-    failure.__cause__ = FailedCall(error)
-    if isinstance(failure, ON_ANOTHER_CONNECTION):
-        connections.replace(connection)
-    return failure

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from sealserve._rpc.channel import Endpoint
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _SERVICE = "/sealserve.v1.PredictionService/"
@@ -18,22 +19,33 @@ class Methods:
     Args:
         channel: the connection.
         metadata: key-value pairs to send with every call.
+        endpoint: where the channel leads, for errors.
 
     Attributes:
         channel: the connection.
-        get_model, list_models, get_key: take and return messages.
+        endpoint: where it leads.
+        get_model, list_models, get_key, list_keys, delete_key: take and return messages.
         register_key: takes a sequence of messages.
         stream_predict: takes an iterator of messages; with asyncio no argument.
         predict_serialized, stream_predict_serialized: take messages that are serialized already.
     """
 
-    def __init__(self, channel: grpc.Channel | grpc.aio.Channel, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel | grpc.aio.Channel,
+        metadata: tuple[tuple[str, str], ...] = (),
+        *,
+        endpoint: Endpoint | None = None,
+    ) -> None:
         self.channel: Any = channel
+        self.endpoint = endpoint
         models, keys = model_pb2_grpc.ModelServiceStub(channel), keys_pb2_grpc.KeyServiceStub(channel)
         register = _with_metadata(keys.RegisterKey, metadata)
         self.get_model = _with_metadata(models.GetModel, metadata)
         self.list_models = _with_metadata(models.ListModels, metadata)
         self.get_key = _with_metadata(keys.GetKey, metadata)
+        self.list_keys = _with_metadata(keys.ListKeys, metadata)
+        self.delete_key = _with_metadata(keys.DeleteKey, metadata)
         self.register_key = partial(_call_with_iterator, register)
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
         self.stream_predict = _with_metadata(stub.StreamPredict, metadata)

@@ -102,7 +102,7 @@ class RetryBudget:
         if not isinstance(failure, self.retryable):
             raise failure
         if isinstance(failure, DeadlineError):
-            raise failure if self._last_failure is None else self._last_failure
+            raise _given_up(failure if self._last_failure is None else self._last_failure)
         self._last_failure = failure
         self._failures += 1
         delay = delay_seconds(failure, self._failures)
@@ -110,8 +110,19 @@ class RetryBudget:
         if isinstance(failure, UnavailableError):
             seconds = min(seconds, self.unanswered_seconds or 0.0)
         if time.monotonic() + delay >= self.began + seconds:
-            raise failure
+            raise _given_up(failure)
         return delay
+
+
+def _given_up(failure: SealserveError) -> SealserveError:
+    """Return what to raise after the last attempt.
+
+    A service refuses an item at once if its turn would come after the call's deadline. To the
+    caller this is a deadline that passed, not a quota.
+    """
+    if isinstance(failure, QuotaExceededError) and failure.quota == "deadline":
+        return DeadlineError("the answer could not come within timeout_seconds")
+    return failure
 
 
 T = TypeVar("T")

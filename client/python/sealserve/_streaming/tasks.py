@@ -196,7 +196,7 @@ class AsyncScoreStream:
             call = self._calls[slot.number] = connection.stream_predict()
             sender = asyncio.create_task(self._send(stream, call))
             try:
-                error = await self._read(stream, call)
+                error = await self._read(stream, call, connection)
                 finished = self._count(self._schedule.end_stream(stream, error, time.monotonic()))
             finally:
                 stream.has_ended = True
@@ -208,10 +208,11 @@ class AsyncScoreStream:
                 self._connections.replace(connection)
         await self._deliver(finished)
 
-    async def _read(self, stream: Stream, call: Any) -> SealserveError | None:
+    async def _read(self, stream: Stream, call: Any, connection: Methods) -> SealserveError | None:
         """Receive until the stream ends; return its error, or None if it ended without one."""
         try:
             while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
+                self._connections.note_answer(connection)
                 finished = self._schedule.receive(stream, response, time.monotonic())
                 self._changed.send()
                 if finished is not None:
@@ -219,10 +220,12 @@ class AsyncScoreStream:
                     await self._deliver(self._count([finished]))
                     self._schedule.set_reading(stream, time.monotonic(), is_read=True)
         except grpc.RpcError as error:
-            return typed_error(error)
+            return typed_error(error, connection.endpoint)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                if stream.items or stream.slot.next_batch:  # no answer: perhaps the connection is dead
+                    self._connections.replace(connection)
                 raise
             return UnavailableError("the stream had stalled")
         return None

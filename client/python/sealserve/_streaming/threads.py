@@ -8,6 +8,7 @@ ending an idle stream. A slow caller slows the readers. Through gRPC's flow cont
 the service, and in the end the source. The threads share a Schedule, which one lock guards.
 """
 
+import os
 import threading
 import time
 from collections import deque
@@ -24,7 +25,7 @@ from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
 from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
-from sealserve.errors import SealserveError, ServiceError, TransportError, UnexpectedModelError
+from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError, UnexpectedModelError
 from sealserve.protocol.model import Limits
 from sealserve.v1 import prediction_pb2
 
@@ -80,6 +81,7 @@ class ScoreStream:
             for slot in self._schedule.slots
         ]
         self._running = slots
+        self._process_id = os.getpid()  # a forked child has neither the threads nor their locks
 
     def __iter__(self) -> Generator[Result, None, None]:
         source_reader = threading.Thread(target=self._read_source, name="sealserve-source", daemon=True)
@@ -95,6 +97,8 @@ class ScoreStream:
 
     def _next_result(self) -> Result | None:
         """Wait for a result; None after the last."""
+        if os.getpid() != self._process_id:
+            raise UnavailableError("the stream ended with a fork: in the child process, begin another")
         with self._changed:
             began = time.monotonic()
             self._schedule.expect_result(began)
@@ -119,6 +123,8 @@ class ScoreStream:
                 self._calls[number].cancel()
 
     def _close(self) -> None:
+        if os.getpid() != self._process_id:
+            return
         with self._changed:
             self._is_closed = True
             calls = list(self._calls.values())
@@ -231,9 +237,10 @@ class ScoreStream:
             if is_closed:
                 call.cancel()
             for response in call:
+                self._connections.note_answer(connection)
                 self._receive(stream, response)
         except grpc.RpcError as error:
-            return typed_error(error)
+            return typed_error(error, connection.endpoint)
         except BaseException:
             call.cancel()
             raise
@@ -312,7 +319,7 @@ class ScoreStream:
         failure: SealserveError | None = None
         try:
             renewed = self._renew_batch(batch, stale)
-        except (TransportError, UnexpectedModelError):  # another batch would meet it, too
+        except (TransportError, UnavailableError, UnexpectedModelError):  # another batch would meet it, too
             raise
         except SealserveError as error:
             failure = error

@@ -113,11 +113,14 @@ def credentials(arguments: Namespace) -> "Credentials":
 
 
 def _address(text: str) -> str:
-    """Refuse a port above 65535, which gRPC would take modulo 65536."""
-    host, _, port = text.rpartition(":")
-    if text.strip() and not (host and port.isdecimal() and int(port) >= 1 << 16):
-        return text
-    raise ArgumentTypeError(f"{text!r} is not HOST:PORT, with a port below 65536")
+    from sealserve.errors import InputError
+    from sealserve.protocol.address import parse_address
+
+    try:
+        parse_address(text)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _seconds(text: str) -> float:

@@ -1,0 +1,138 @@
+"""Children forked from a process whose clients are busy: they begin anew, or say why not."""
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sealserve.aio import AsyncClient
+from sealserve.client import Client
+from sealserve.errors import UnavailableError, UsageError
+from tests.support.digits import Digits
+from tests.support.serving import HANG_SECONDS, server_process
+
+FORK = multiprocessing.get_context("fork")
+CHILD_SECONDS = 20.0
+CHILDREN = 6
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a service in a process of its own: a child of this one has none of its threads."""
+    with server_process() as (_, address):
+        yield address
+
+
+def in_child(act: Callable[[], Any]) -> Any:
+    """Return what a function returns, or the type of its error, in a forked child."""
+    ours, theirs = FORK.Pipe(duplex=False)
+
+    def run() -> None:
+        try:
+            theirs.send(act())
+        except BaseException as error:
+            theirs.send(type(error))
+
+    child = FORK.Process(target=run, daemon=True)
+    child.start()
+    try:
+        return ours.recv() if ours.poll(CHILD_SECONDS) else "hangs"
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_children_of_a_streaming_parent(address: str, digits_model: Digits) -> None:
+    rows, stop = digits_model.X[:2], threading.Event()
+    expected = digits_model.estimator.predict(rows).tolist()
+
+    def endless() -> Iterator[Any]:
+        while not stop.is_set():
+            yield from digits_model.X[:50]
+
+    with Client(address, timeout_seconds=HANG_SECONDS) as client:
+        client.predict(rows)
+        streaming = threading.Thread(target=lambda: [None for _ in client.stream(endless())], daemon=True)
+        streaming.start()
+        try:
+            answers = [
+                in_child(lambda: client.predict(rows, timeout_seconds=CHILD_SECONDS / 2).tolist())
+                for _ in range(CHILDREN)
+            ]
+        finally:
+            stop.set()
+            streaming.join(HANG_SECONDS)
+        assert answers == [expected] * CHILDREN
+        assert client.predict(rows).tolist() == expected, "the parent goes on"
+
+
+def test_a_fork_while_a_lock_is_held(address: str, digits_model: Digits) -> None:
+    """A thread of the parent holds all locks; nobody in the child would release them."""
+    rows = digits_model.X[:2]
+    with Client(address, timeout_seconds=HANG_SECONDS) as client:
+        held = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            locks: list[Any] = [client._session._lock, client._connections._lock, *client._locks.values()]
+            for lock in locks:
+                lock.acquire()
+            held[0].set()
+            held[1].wait(HANG_SECONDS)
+            for lock in locks:
+                lock.release()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held[0].wait(HANG_SECONDS)
+        try:
+            answer = in_child(lambda: client.predict(rows, timeout_seconds=CHILD_SECONDS / 2).tolist())
+            closed = in_child(client.close)
+        finally:
+            held[1].set()
+            holder.join()
+    assert answer == digits_model.estimator.predict(rows).tolist()
+    assert closed is None
+
+
+def test_a_stream_of_the_parent_ends_in_the_child(address: str, digits_model: Digits) -> None:
+    with Client(address, timeout_seconds=HANG_SECONDS) as client:
+        stream = client.stream(digits_model.X[:100])
+        next(stream)
+
+        def go_on() -> int:
+            return sum(1 for _ in stream)
+
+        assert in_child(go_on) is UnavailableError
+        assert go_on() == 99
+
+
+def test_asyncio_says_that_it_does_not_survive_a_fork(address: str, digits_model: Digits) -> None:
+    async def predict() -> Any:
+        async with AsyncClient(address, timeout_seconds=CHILD_SECONDS / 2) as client:
+            return (await client.predict(digits_model.X[:2])).tolist()
+
+    assert asyncio.run(predict()) == digits_model.estimator.predict(digits_model.X[:2]).tolist()
+    assert in_child(lambda: asyncio.run(predict())) is UsageError
+
+
+def test_processes_that_encrypt_are_the_childs_own(address: str, digits_model: Digits) -> None:
+    rows = np.tile(digits_model.X, (4, 1))
+    with Client(address, layout="column", encrypt_processes=1, timeout_seconds=HANG_SECONDS) as client:
+        expected = client.predict(rows).tolist()
+
+        def predict_and_close() -> Any:
+            with client:
+                return client.predict(rows[:300], timeout_seconds=CHILD_SECONDS / 2).tolist()
+
+        pool = client._session._encryptors
+        assert pool is not None
+        worker = pool._idle.get()  # as if the parent were using it
+        try:
+            assert in_child(predict_and_close) == expected[:300]
+        finally:
+            pool._idle.put(worker)
+        assert client.predict(rows).tolist() == expected
