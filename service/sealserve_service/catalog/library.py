@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sealserve.errors import SealserveError
+from sealserve.protocol.model import Verdict
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.models.errors import ModelFileError
 from sealserve_service.settings.model_source import ModelSource
@@ -53,6 +54,7 @@ class _ServedVersion(NamedTuple):
     source: ModelSource
     digest: bytes | None
     version: str
+    verdict: Verdict | None
 
 
 class ModelLibrary:
@@ -150,6 +152,8 @@ class ModelLibrary:
             _logger.error("model %s %s: %s", name, stays, text, exc_info=None if foreseen else error)
             return
         _logger.info("model %s is served: version %s", name, f"{old.version} -> {new.version}" if old else new.version)
+        if old and old.verdict and new.verdict and new.verdict.rank > old.verdict.rank:
+            _logger.warning("model %s: the verdict was %s and is %s now", name, old.verdict.value, new.verdict.value)
 
     def _drop(self, version: _ServedVersion) -> None:
         name = version.source.name
@@ -170,7 +174,7 @@ class ModelLibrary:
             raise ModelFileError(f"{source.path} was written to while it was read")
         self.models.put(served)
         self._telemetry.publish_model(source.name, served.model.version)
-        version = self._served[source.name] = _ServedVersion(source, digest, served.model.version)
+        version = self._served[source.name] = _ServedVersion(source, digest, served.model.version, served.model.verdict)
         return version
 
 

@@ -12,6 +12,7 @@ from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import LINEAR_ENGINES, PrivateWeights
 from sealserve_service.planning.planner import candidate_plans
+from sealserve_service.planning.score_error import CalibrationScores
 from tests.support.affine_models import affine
 from tests.support.plans import cheapest_plan
 from tests.support.serving import LIMITS, linear
@@ -75,8 +76,13 @@ def test_the_error_is_observed_on_the_operators_rows() -> None:
     plan = planned.chosen
     assert not isinstance(plan, PlanError)
     rows = np.random.default_rng(1).uniform(MODEL.grid.minimum, MODEL.grid.maximum, (7, 20))
-    observed = offering.observed_error(LINEAR, plan, MODEL.grid, rows)
+    seen = plan.model.scores(MODEL.grid.quantize(rows)) - LINEAR.decision(rows)
+    calibration = CalibrationScores.of(LINEAR, MODEL.grid, rows)
+    (planned, *_) = offering.plan_layouts(LINEAR, MODEL.grid, modes=[None], rows=calibration)
+    (engine, *_) = offering.engines("model", LINEAR, MODEL.grid, [planned])
+    observed = engine.offer.observed_error
+    assert observed is not None
     assert observed.row_count == 7
+    assert observed.score_error == pytest.approx(np.abs(seen).max())
+    assert observed.rms_score_error == pytest.approx(np.sqrt((seen**2).mean(axis=0)).max())
     assert 0 < observed.score_error <= plan.score_error_bound + plan.input_rounding_error_bound
-    (engine, *_) = offering.engines("model", LINEAR, MODEL.grid, [planned], calibration=rows)
-    assert engine.offer.observed_error == observed

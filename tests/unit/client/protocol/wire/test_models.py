@@ -13,7 +13,7 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
-from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
+from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
 from sealserve.protocol.output import Link, Output, Task
 from sealserve.protocol.schema import Schema
 from sealserve.v1 import model_pb2
@@ -81,8 +81,18 @@ def offers(draw: st.DrawFn, score_count: int) -> Offer:
         input_rounding_error_bound=draw(amounts),
         observed_error=draw(
             st.none()
-            | st.builds(ObservedError, score_error=amounts, row_count=sizes, label_agreement=st.floats(0.0, 1.0))
+            | st.builds(
+                ObservedError,
+                row_count=sizes,
+                score_error=amounts,
+                rms_score_error=amounts,
+                label_disagreement=st.floats(0.0, 1.0),
+                expected_label_disagreement=st.floats(0.0, 1.0),
+            )
         ),
+        weight_rounding_error_bound=draw(amounts),
+        expected_score_error=draw(amounts),
+        verdict=draw(st.none() | st.sampled_from(Verdict)),
         cost=draw(st.builds(Cost, request_bytes=sizes, reply_bytes=sizes, server_seconds=amounts, held_bytes=sizes)),
     )
 
