@@ -138,6 +138,7 @@ class ScoreErrors:
     Attributes:
         maximum: the largest |score - plaintext model's score|.
         rms: the root mean square of each score's error, float64 (score_count,).
+        label_rms: the same, of several classes without what their errors have in common.
         row_count: the number of rows.
         has_labels: false for a regression: the next two mean nothing then.
         other_labels: of how many rows the predicted label is not the plaintext model's.
@@ -146,6 +147,7 @@ class ScoreErrors:
 
     maximum: float
     rms: NDArray[np.float64]
+    label_rms: NDArray[np.float64]
     row_count: int
     has_labels: bool
     other_labels: int
@@ -186,13 +188,16 @@ def observe(output: Output, model: QuantizedModel, rows: CalibrationScores) -> S
     intercept = np.array([value / scale for value in model.intercept])
     in_units = (model.weights / scale).T
     count, score_count = rows.scores.shape
-    maximum, other_labels, squares = 0.0, 0, np.zeros(score_count)
+    is_centred = output.task is Task.CLASSIFICATION and score_count > 1
+    maximum, other_labels, squares, label_squares = 0.0, 0, np.zeros(score_count), np.zeros(score_count)
     pair_squares = np.zeros(0 if margins is None else len(margins.pairs))
     for part in _blocks(count, max(*model.weights.shape, len(pair_squares))):
         scores = rows.integers[part] @ in_units + intercept
         errors = scores - rows.scores[part]
         maximum = max(maximum, float(np.abs(errors).max()))
         squares += (errors**2).sum(axis=0)
+        centred = errors - errors.mean(axis=1, keepdims=True) if is_centred else errors
+        label_squares += (centred**2).sum(axis=0)
         if margins is not None:
             first, second = margins.pairs.T
             pair_squares += ((errors[:, first] - np.where(second < 0, 0.0, errors[:, second])) ** 2).sum(axis=0)
@@ -205,6 +210,7 @@ def observe(output: Output, model: QuantizedModel, rows: CalibrationScores) -> S
     return ScoreErrors(
         maximum=maximum,
         rms=np.sqrt(squares / count),
+        label_rms=np.sqrt(label_squares / count),
         row_count=count,
         has_labels=margins is not None,
         other_labels=other_labels,

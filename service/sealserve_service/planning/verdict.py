@@ -10,13 +10,17 @@ another label, for an error that is normal. The verdict is decided by the mean o
     REFUSE  beyond
 
 The rows' own labels have a say too: a word that they contradict, at 5 % significance, is not given.
+So has the spread of the scores, because rows that a model was trained with have wider margins than
+others. Of scores that are normal about their threshold, with the spread that independent features
+would give them, an error of the share e of the spread changes arctan(e) / pi of the labels. A word
+needs that share to be within ten times its limit. Where rows are fewer than twice the features,
+which lets a linear model tell almost any of them apart (Cover 1965), the limit itself applies.
 
 A regression has no labels. Its verdict compares, for each score, the root mean square of the error
 with the spread (standard deviation) of the score. So do verdicts without rows, which take features
-as uniform over the declared range, and which are UNCHECKED instead of OK. Of a score that is normal
-about its threshold, an error of the share e of its spread changes arctan(e) / pi of the labels:
+as uniform over the declared range, and which are UNCHECKED instead of OK:
 
-    OK, UNCHECKED  up to 1 % of the spread (0.3 % of such labels)
+    OK, UNCHECKED  up to 1 % of the spread (0.3 % of the labels of normal scores)
     WARN           up to a quarter (8 %)
     REFUSE         beyond
 
@@ -45,6 +49,8 @@ MIN_OK_ROWS = 200
 MAX_OK_SPREAD_SHARE = 1e-2
 MAX_WARN_SPREAD_SHARE = 0.25
 _CONFIDENCE = 1.645  # standard errors: one-sided, 95 %
+_MARGINS_OF_TRAINING = 10
+_NO_SPREAD = 1e-9  # of what the range has: one row, or equal rows
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,13 +100,22 @@ def judge(plan: Plan[Packing], model: LinearModel, grid: InputGrid, rows: Calibr
     else:
         observed = observe(model.output, plan.model, rows)
         if rows.margins is None:
-            spread = rows.scores.std(axis=0)
-            spread = np.where(spread > 0, spread, _uniform_spread(model.weights, grid))
+            spread, of_range = rows.scores.std(axis=0), _uniform_spread(model.weights, grid)
+            spread = np.where(spread > _NO_SPREAD * of_range, spread, of_range) * (of_range > 0)
             share = _largest_share(observed.rms, spread)
             grade = _of_share(share, MAX_OK_SPREAD_SHARE, MAX_WARN_SPREAD_SHARE)
             reason = f"errors are {_percent(share)} of the spread of the scores"
         else:
             grade, reason = _by_labels(observed)
+            differ = _of_normal_scores(observed, model.weights * grid.step, moments)
+            slack = 1 if observed.row_count < 2 * np.count_nonzero(moments.variance) else _MARGINS_OF_TRAINING
+            of_spread = _of_share(differ / slack, MAX_OK_DISAGREEMENT, MAX_WARN_DISAGREEMENT)
+            if of_spread.rank > grade.rank:
+                grade = of_spread
+                reason = (
+                    f"{_percent(differ)} of labels would differ if scores were normal: the margins of these rows are "
+                    "wider, as those of rows are that a model was trained with"
+                )
         reason += f", on {observed.row_count:,} calibration rows"
         verdict = grade
         if grade is Verdict.OK and observed.row_count < MIN_OK_ROWS:
@@ -181,6 +196,18 @@ def _worse(one: Verdict, other: Verdict) -> Verdict:
     return one if one.rank > other.rank else other
 
 
+def _of_normal_scores(observed: ScoreErrors, on_grid: NDArray[np.float64], moments: Moments) -> float:
+    """Return the share of labels that would differ of normal scores about their threshold.
+
+    Args:
+        observed: the errors.
+        on_grid: weights in units of the grid, (score_count, feature_count).
+        moments: of the features, which are taken as independent.
+    """
+    centred = on_grid if len(on_grid) == 1 else on_grid - on_grid.mean(axis=0)
+    return math.atan(_largest_share(observed.label_rms, np.sqrt(centred**2 @ moments.variance))) / math.pi
+
+
 def _of_share(share: float, max_ok: float, max_warn: float) -> Verdict:
     if share <= max_ok:
         return Verdict.OK
@@ -206,9 +233,11 @@ def _remedy(plan: Plan[Packing], verdict: Verdict, grade: Verdict, observed: Sco
         return ""
     if grade is Verdict.UNCHECKED:
         return f"give {MIN_OK_ROWS} typical rows or more with --calibration to have labels checked"
+    more = f"give {MIN_OK_ROWS} calibration rows or more"
     if grade is Verdict.OK:
-        return f"give {MIN_OK_ROWS} calibration rows or more"
-    ways = ["give each feature a range of its own with --calibration" if observed is None else "narrow --input-range"]
+        return more
+    ways = [] if observed is None or observed.row_count >= MIN_OK_ROWS else [more]
+    ways += ["give each feature a range of its own with --calibration" if observed is None else "narrow --input-range"]
     if plan.input_rounding_error_bound > plan.score_error_bound:
         ways.append("give a finer --input-step")
     elif plan.noise_width is not None:
