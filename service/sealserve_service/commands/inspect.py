@@ -104,6 +104,8 @@ def summary(plan: "Plan[Packing]", offer: "Offer", *, is_chosen: bool) -> dict[s
         "plain_modulus_bits": plan.parameters.plain_modulus.bit_length() - 1,
         "weight_bits": plan.weight_bits,
         "score_error_bound": plan.total_error_bound,
+        "weight_rounding_error_bound": plan.score_error_bound,
+        "input_rounding_error_bound": plan.input_rounding_error_bound,
         "rows_per_item": plan.packing.rows,
         "classes_per_polynomial": plan.packing.classes,
         "request_bytes": plan.request_bytes,

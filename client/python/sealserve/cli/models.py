@@ -92,7 +92,7 @@ def _show(client: Any, arguments: Namespace) -> None:
 def _with_pin(model: "Model") -> dict[str, Any]:
     from sealserve.protocol.pin import Pin
 
-    return {**as_dict(model), "pin": Pin.of(model).digest}
+    return {**as_dict(model), "verdict": as_dict(model.verdict), "pin": Pin.of(model).digest}
 
 
 def as_dict(value: Any) -> Any:
