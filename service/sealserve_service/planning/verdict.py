@@ -21,7 +21,7 @@ with the spread (standard deviation) of the score. So do verdicts without rows, 
 as uniform over the declared range, and which are UNCHECKED instead of OK:
 
     OK, UNCHECKED  up to 1 % of the spread (0.3 % of the labels of normal scores)
-    WARN           up to a quarter (8 %)
+    WARN           up to 30 % (9 %)
     REFUSE         beyond
 
 The limits are wide because the spread over the declared range is the upper end of what rows have.
@@ -47,7 +47,7 @@ MAX_OK_DISAGREEMENT = 5e-4
 MAX_WARN_DISAGREEMENT = 1e-2
 MIN_OK_ROWS = 200
 MAX_OK_SPREAD_SHARE = 1e-2
-MAX_WARN_SPREAD_SHARE = 0.25
+MAX_WARN_SPREAD_SHARE = 0.3
 _CONFIDENCE = 1.645  # standard errors: one-sided, 95 %
 _MARGINS_OF_TRAINING = 10
 _NO_SPREAD = 1e-9  # of what the range has: one row, or equal rows

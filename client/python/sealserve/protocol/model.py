@@ -34,8 +34,10 @@ class Verdict(Enum):
     UNCHECKED = "UNCHECKED"
     """The operator gave no rows. Errors are small against the spread that scores could have."""
     WARN = "WARN"
-    """Labels differ on up to 1 % of the rows, or there are too few rows for OK, or errors are up to
-    a quarter of the spread of the scores."""
+    """Labels differ on up to 1 % of the rows, or there are too few rows for OK.
+
+    Of a regression: errors are up to 30 % of the spread of the scores.
+    """
     REFUSE = "REFUSE"
     """More labels differ, or errors are greater; the operator serves the model regardless."""
 
