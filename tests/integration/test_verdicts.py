@@ -148,7 +148,6 @@ def test_parameter_sets_are_climbed_until_labels_stay() -> None:
     grid = input_grid(model, input_range=(-30.0, 30.0), input_step=2.0**-12)
     blind = prepare_model("model", model, grid, LIMITS).model
     judged = prepare_model("model", model, grid, LIMITS, calibration=rows).model
-    print(blind.offers[0].expected_score_error, judged.offers[0])
     assert blind.verdict is Verdict.UNCHECKED
     assert judged.verdict is Verdict.OK
     bits = [offer.parameters.parameter_set.modulus.bit_length() for offer in (blind.offers[0], judged.offers[0])]
