@@ -120,10 +120,12 @@ class CalibrationScores:
             InputError: a row is not finite, or is outside the grid's range.
         """
         integers, scores = grid.quantize(rows), model.decision(rows)
-        rounding = np.zeros(grid.feature_count)
+        mean = integers.mean(axis=0)
+        squares, rounding = np.zeros((2, grid.feature_count))
         for part in _blocks(*integers.shape):
+            squares += ((integers[part] - mean) ** 2).sum(axis=0)
             rounding += ((rows[part] - grid.minimum - grid.step * integers[part]) ** 2).sum(axis=0)
-        moments = Moments(mean=integers.mean(axis=0), variance=integers.var(axis=0), rounding=rounding / len(rows))
+        moments = Moments(mean=mean, variance=squares / len(rows), rounding=rounding / len(rows))
         is_regression = model.output.task is Task.REGRESSION
         margins = None if is_regression else Margins.of(model.output, scores)
         return cls(integers=integers, scores=scores, moments=moments, margins=margins)
