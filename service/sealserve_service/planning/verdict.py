@@ -248,4 +248,5 @@ def _remedy(plan: Plan[Packing], verdict: Verdict, grade: Verdict, observed: Sco
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    """Return a share in words; below 0.0001 % it is that, rounded up."""
+    return f"{max(100 * share, 1e-4):.2g} %"
