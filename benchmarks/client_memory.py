@@ -50,7 +50,7 @@ def measure(features: int, count: int) -> dict[str, Any]:
             Client(program.address, layout="column") as client,
         ):
             rows, samples, start = itertools.islice(endless(some), count), list[float](), time.perf_counter()
-            expected, bound = some @ weights.T, client.offer(count).score_error_bound
+            expected, bound = some @ weights.T, client.offer(count).weight_rounding_error_bound
             wrong = 0
             every = count // (2 * WARM_SHARE)
             results = client.stream(rows, method="decision_function")

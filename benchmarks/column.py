@@ -236,7 +236,7 @@ def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
         result: dict[str, Any] = {
             "parameter_set": offer.parameters.parameter_set.name,
             "rows_per_item": offer.rows_per_item,
-            "score_error_bound": offer.score_error_bound,
+            "score_error_bound": offer.weight_rounding_error_bound,
         }
         client.register_key()
         items = LoadItems(client, offer.rows_per_item, replay=1)

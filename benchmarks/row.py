@@ -88,7 +88,7 @@ def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels:
         result: dict[str, Any] = {
             "max_score_error": wanted,
             "parameter_set": offer.parameters.parameter_set.name,
-            "score_error_bound": offer.score_error_bound,
+            "score_error_bound": offer.weight_rounding_error_bound,
         }
         client.predict(rows[:20])  # warm
         result |= message_bytes(client, rows[:1])

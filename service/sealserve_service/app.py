@@ -77,8 +77,14 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
                     _logger.warning("replies to encrypted-inference clients hide no weights: see --ei-engine none")
 
         def load(source: ModelSource) -> ServedModel:
-            trust = settings.trust_pickle
-            loaded = load_source(source, trust_pickle=trust, limits=limits, ei_engine=ei_engine, private=private)
+            loaded = load_source(
+                source,
+                trust_pickle=settings.trust_pickle,
+                limits=limits,
+                ei_engine=ei_engine,
+                private=private,
+                accept_disagreement=settings.accept_disagreement,
+            )
             return_free_memory()  # planning a model takes several times the model's own memory
             return loaded
 

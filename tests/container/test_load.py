@@ -63,7 +63,7 @@ class Load:
         Raises what is neither a right score nor a refusal.
         """
         generator = np.random.default_rng(id(client))
-        bound = client.model.offers[0].score_error_bound
+        bound = client.model.offers[0].weight_rounding_error_bound
         while time.monotonic() < end:
             rows = generator.integers(0, 256, (1, FEATURES)) / 255
             try:

@@ -82,7 +82,7 @@ def test_rows_beyond_the_range_are_clipped_when_asked(digits_server: str, digits
     rows = digits_model.X[:20] * 3 - 1
     with Client(digits_server, clip=True, timeout_seconds=HANG_SECONDS) as client:
         clipped = np.clip(rows, 0, 1)
-        bound = client.model.offers[0].score_error_bound + client.model.offers[0].input_rounding_error_bound
+        bound = client.model.offers[0].score_error_bound
         assert np.abs(client.decision_function(rows) - digits_model.estimator.decision_function(clipped)).max() <= bound
         with pytest.raises(NotFiniteError):
             client.predict(np.full((1, 64), np.inf))
@@ -336,7 +336,7 @@ def test_classes_without_weights_and_columns_without_weights() -> None:
             Client(address, timeout_seconds=HANG_SECONDS) as client,
         ):
             offer = client.model.offers[0]
-            bound = offer.score_error_bound + offer.input_rounding_error_bound
+            bound = offer.score_error_bound
             assert np.abs(client.predict(rows) - model.decision(rows)).max() <= bound
 
 

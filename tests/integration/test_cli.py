@@ -166,14 +166,16 @@ def test_bad_rows_files(
 def test_lists_and_shows_models(digits_server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "--address", digits_server]) == 0
     listed = capsys.readouterr().out
-    assert re.search(r"^digits +64 +10 +classification +row-2048-54, column-2048-54$", listed, re.MULTILINE)
+    assert re.search(r"^digits +64 +10 +classification +WARN +row-2048-54, column-2048-54$", listed, re.MULTILINE)
     assert main(["models", "show", "--address", digits_server]) == 0
     shown = capsys.readouterr().out
-    for expected in ("score error bound", "proven", "input rounding adds at most", "observed score error", "weights"):
+    for expected in ("score error bound", "proven", "rounding of weights", "observed score error", "weights"):
         assert expected in shown
+    assert re.findall(r"^ *verdict +(\w+)$", shown, re.MULTILINE) == ["WARN"] * 3
     assert main(["models", "show", "digits", "--json", "--address", digits_server]) == 0
     description = json.loads(capsys.readouterr().out)
     assert description["offers"][0]["parameters"]["parameter_set"]["name"] == "row-2048-54"
+    assert description["verdict"] == description["offers"][0]["verdict"] == "WARN"
     assert main(["models", "list", "--json", "--address", digits_server]) == 0
     assert json.loads(capsys.readouterr().out) == [description]
 
@@ -279,11 +281,15 @@ def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys
     command = ["inspect", str(model_file), "--calibration", str(tmp_path / "calibration.npy"), "--weights", "open"]
     assert main(command) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"observed score error +\S+ over 300 rows, 100.00% equal labels", shown)
+    assert re.search(r"observed score error +\S+ over 300 rows, \S+ r.m.s.", shown)
+    assert re.search(r"labels that differ +0.00%, \S+ expected, over 300 rows", shown)
     assert re.search(r"^row +open +row-2048-54 .*<- served$", shown, re.MULTILINE)
     chosen = chosen_rows(command, capsys)
     assert chosen["key_bytes"] == 0
-    better = chosen_rows([*command, "--max-score-error", str(chosen["score_error_bound"] / 50)], capsys)
+    wanted = chosen["weight_rounding_error_bound"] / 50 + chosen["input_rounding_error_bound"]
+    assert wanted < chosen["score_error_bound"]
+    better = chosen_rows([*command, "--max-score-error", str(wanted)], capsys)
+    assert better["score_error_bound"] <= wanted
     assert better["weight_bits"] > chosen["weight_bits"]
     assert better["request_bytes"] + better["reply_bytes"] > chosen["request_bytes"] + chosen["reply_bytes"]
 

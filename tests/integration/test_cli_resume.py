@@ -268,4 +268,4 @@ def test_many_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: in
     column = next(offer for offer in model.model.offers if offer.layout is LAYOUTS["column"])
     for first in range(0, len(rows), 100_000):
         part = slice(first, first + 100_000)
-        assert np.abs(scores[part] - rows[part] @ weights.T).max() <= column.score_error_bound
+        assert np.abs(scores[part] - rows[part] @ weights.T).max() <= column.weight_rounding_error_bound

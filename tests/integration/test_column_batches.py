@@ -129,7 +129,7 @@ class Talk:
             self.ends[response.item_id] = error_from_proto(response.error) if end == "error" else None
             if end == "done":
                 codec, rows = self.good[response.item_id]
-                bound = codec.offer.score_error_bound + codec.offer.input_rounding_error_bound
+                bound = codec.offer.score_error_bound
                 assert np.abs(codec.decrypt(len(rows), reply) - MODEL.decision(rows)).max() <= bound
             yield response.item_id
 

@@ -23,7 +23,7 @@ SMALL = linear(RANDOM.normal(size=(2, 5)), [0.5, -2.0])
 def assert_scored(client: Client, model: LinearModel, rows: NDArray[np.float64]) -> None:
     """Predict rows and compare them with the model's own arithmetic."""
     offer = client.offer(len(rows))
-    bound = offer.score_error_bound + offer.input_rounding_error_bound
+    bound = offer.score_error_bound
     assert np.abs(client.predict(rows) - model.decision(rows)).max() <= bound
 
 
@@ -141,7 +141,7 @@ def test_a_stream_gathers_rows_into_batches() -> None:
         Client(address, timeout_seconds=HANG_SECONDS, layout="column") as client,
     ):
         results = dict(client.stream(iter(rows), rows_per_item=500))
-        bound = client.offer(500).score_error_bound + client.offer(500).input_rounding_error_bound
+        bound = client.offer(500).score_error_bound
     assert sorted(results) == list(range(len(rows)))
     assert isinstance(results[3], OutOfRangeError)
     for index, result in results.items():

@@ -59,7 +59,7 @@ def assert_complete(client: Client, results: Iterable[tuple[int, Any]], rows: ND
     assert np.array_equal(np.sort(indices), np.arange(len(rows))), "an index is missing, or came twice"
     scores = np.empty(len(rows))
     scores[list(indices)] = values
-    assert np.abs(scores - (rows @ WEIGHTS + 0.5)).max() <= client.model.offers[0].score_error_bound
+    assert np.abs(scores - (rows @ WEIGHTS + 0.5)).max() <= client.model.offers[0].weight_rounding_error_bound
 
 
 def while_disturbed(

@@ -199,7 +199,7 @@ def test_labels_are_the_estimators(digits_server: str, digits_model: Digits) -> 
         assert offer.rows_per_item > 2
         for count in (1, 2, offer.rows_per_item):
             scores = np.array(client.scores(offer, digits_model.X[:count].tolist()))
-            assert np.abs(scores - digits_model.scores[:count]).max() <= offer.score_error_bound + 1e-9
+            assert np.abs(scores - digits_model.scores[:count]).max() <= offer.weight_rounding_error_bound + 1e-9
             labels = [client.model.output.classes.integers.values[row.argmax()] for row in scores]
             assert labels == digits_model.estimator.predict(digits_model.X[:count]).tolist()
 
@@ -214,7 +214,7 @@ def test_a_batch_in_columns() -> None:
         client = alone(channel)
         offer = offer_of(client.model, parameters_pb2.LAYOUT_COLUMN)
         scores = client.scores(offer, rows.tolist())
-    assert np.abs(np.array(scores) - rows @ weights.T).max() <= offer.score_error_bound + 1e-9
+    assert np.abs(np.array(scores) - rows @ weights.T).max() <= offer.weight_rounding_error_bound + 1e-9
 
 
 def test_a_row_of_several_ciphertexts() -> None:
@@ -227,7 +227,7 @@ def test_a_row_of_several_ciphertexts() -> None:
         offer = client.model.offers[0]
         assert offer.ciphertexts_per_item > 1
         (scores,) = client.scores(offer, [row.tolist()])
-    assert np.abs(np.array(scores) - weights @ on_grid).max() <= offer.score_error_bound + 1e-9
+    assert np.abs(np.array(scores) - weights @ on_grid).max() <= offer.weight_rounding_error_bound + 1e-9
 
 
 # Against SEAL

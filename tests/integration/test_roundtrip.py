@@ -90,7 +90,7 @@ def test_classifiers_agree_with_the_estimator(zoo: str, model: str, layout: str)
         expected = estimator.decision_function(rows)
         scores = client.decision_function(rows)
         assert scores.shape == expected.shape
-        assert np.abs(scores - expected).max() <= offer.score_error_bound
+        assert np.abs(scores - expected).max() <= offer.weight_rounding_error_bound
         labels = client.predict(rows)
         np.testing.assert_array_equal(labels, estimator.predict(rows))
         assert labels.shape == estimator.predict(rows).shape
@@ -98,7 +98,7 @@ def test_classifiers_agree_with_the_estimator(zoo: str, model: str, layout: str)
             probabilities = client.predict_proba(rows)
             assert probabilities.shape == estimator.predict_proba(rows).shape
             # No link's slope is above 1; normalizing at most doubles an error.
-            bound = 2 * offer.score_error_bound
+            bound = 2 * offer.weight_rounding_error_bound
             assert np.abs(probabilities - estimator.predict_proba(rows)).max() <= bound
         else:
             with pytest.raises(NoSuchMethodError):
@@ -112,7 +112,7 @@ def test_regressors_agree_with_the_estimator(zoo: str, model: str, layout: str) 
     with client_of(zoo, model, layout=layout) as client:
         predicted = client.predict(TEST)
         assert predicted.shape == expected.shape
-        assert np.abs(predicted - expected).max() <= client.offer(len(TEST)).score_error_bound
+        assert np.abs(predicted - expected).max() <= client.offer(len(TEST)).weight_rounding_error_bound
         with pytest.raises(NoSuchMethodError):
             client.predict_proba(TEST)
 
@@ -163,7 +163,7 @@ def check(model: LinearModel, rows: NDArray[np.float64], **limits: Any) -> Clien
         client_of(address) as client,
     ):
         offer = client.model.offers[0]
-        bound = offer.score_error_bound + offer.input_rounding_error_bound
+        bound = offer.weight_rounding_error_bound + offer.input_rounding_error_bound
         expected = model.decision(rows)
         assert np.abs(client.predict(rows) - expected).max() <= bound
         assert np.abs(client.predict(rows[:1]) - expected[:1]).max() <= bound

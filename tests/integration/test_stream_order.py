@@ -44,7 +44,7 @@ def block_server() -> Iterator[str]:
 def assert_block_scores(raw: RawClient, answer: Answer, row: NDArray[np.float64]) -> None:
     offer = raw.codec.offer
     assert not isinstance(answer, ServiceError), answer
-    bound = offer.score_error_bound + offer.input_rounding_error_bound
+    bound = offer.score_error_bound
     assert np.abs(answer - BLOCK_MODEL.decision([row])).max() <= bound
 
 

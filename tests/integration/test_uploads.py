@@ -51,7 +51,7 @@ def server() -> Iterator[Counting]:
 
 def assert_right(scores: NDArray[np.float64], client: Client, rows: NDArray[np.float64]) -> None:
     """Compare scores with the plaintext model's."""
-    assert np.abs(scores - MODEL.decision(rows)).max() <= client.offer(len(rows)).score_error_bound
+    assert np.abs(scores - MODEL.decision(rows)).max() <= client.offer(len(rows)).weight_rounding_error_bound
 
 
 def received(server: Counting, rows: NDArray[np.float64], **options: Any) -> float:

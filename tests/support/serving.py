@@ -57,14 +57,15 @@ def served(
     """Prepare a fitted estimator, or a LinearModel, to be served.
 
     With keys it is served to encrypted-inference clients too. With hiding_bits, which need keys, it
-    is served in mode private, and not to those clients.
+    is served in mode private, and not to those clients. Its verdict may be any: steps are coarse.
     """
     linear = model if isinstance(model, LinearModel) else fold(model)
     grid = input_grid(linear, input_range=input_range, input_step=input_step)
     if keys is not None and hiding_bits is not None:
-        return prepare_model(name, linear, grid, limits, private=PrivateWeights(hiding_bits, keys.zero_encryptor))
+        private = PrivateWeights(hiding_bits, keys.zero_encryptor)
+        return prepare_model(name, linear, grid, limits, private=private, accept_disagreement=True)
     if keys is None:
-        return prepare_model(name, linear, grid, limits)
+        return prepare_model(name, linear, grid, limits, accept_disagreement=True)
     loaded = keys.galois_keys
     return prepare_model(
         name,
@@ -72,6 +73,7 @@ def served(
         grid,
         limits,
         ei_engine=lambda model, grid: EiSlotsEngine(model.weights, model.intercept, grid, loaded),
+        accept_disagreement=True,
     )
 
 

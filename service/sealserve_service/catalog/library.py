@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sealserve.errors import SealserveError
+from sealserve.protocol.model import Verdict
 from sealserve.protocol.output import Label
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import difference
@@ -58,6 +59,7 @@ class _ServedVersion(NamedTuple):
     version: str
     schema: Schema
     classes: tuple[Label, ...]
+    verdict: Verdict | None
 
 
 class ModelLibrary:
@@ -157,6 +159,8 @@ class ModelLibrary:
         _logger.info("model %s is served: version %s", name, f"{old.version} -> {new.version}" if old else new.version)
         if old and (changes := list(_changes(old, new))):
             _logger.warning("model %s is another than before for its clients: %s", name, "; ".join(changes))
+        if old and old.verdict and new.verdict and new.verdict.rank > old.verdict.rank:
+            _logger.warning("model %s: the verdict was %s and is %s now", name, old.verdict.value, new.verdict.value)
 
     def _drop(self, version: _ServedVersion) -> None:
         name = version.source.name
@@ -178,7 +182,7 @@ class ModelLibrary:
         self.models.put(served)
         self._telemetry.publish_model(source.name, served.model.version)
         model = served.model
-        version = _ServedVersion(source, digest, model.version, model.schema, model.output.classes)
+        version = _ServedVersion(source, digest, model.version, model.schema, model.output.classes, model.verdict)
         self._served[source.name] = version
         return version
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,15 +15,19 @@ from sealserve.errors import ModelNotFoundError, ParameterError, PlanError
 from sealserve.he.layouts import Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
-from sealserve.protocol.model import Limits, Model
+from sealserve.protocol.model import Limits, Model, Verdict
 from sealserve.protocol.schema import Schema
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
-from sealserve_service.engines.offering import PrivateWeights
+from sealserve_service.engines.offering import PlannedLayout, PrivateWeights
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.score_error import CalibrationScores
+from sealserve_service.planning.verdict import Judgement
 from sealserve_service.tenants.tenant import Tenant
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,22 +118,51 @@ def prepare_model(
     calibration: NDArray[np.float64] | None = None,
     ei_engine: EngineFactory | None = None,
     private: PrivateWeights | None = None,
+    accept_disagreement: bool = False,
 ) -> ServedModel:
-    """Plan a model, make its engines and describe it.
+    """Plan a model, make its engines and describe it. The log has the verdict and its reason.
 
     `ei_engine` makes the engine for encrypted-inference clients; without it they are not served. A
     layout that cannot take the model is left out, except the first of `LINEAR_ENGINES`. With
     `private`, the planned layouts are served in mode private; the EI layout is the same in either
-    mode.
+    mode. `calibration` is typical rows, (rows, feature_count), by which the predictions are judged.
 
     Raises:
         PlanError: no parameter set serves the model as asked, or clients would refuse its
-            description.
+            description, or the verdict is REFUSE and `accept_disagreement` is false.
+        InputError: a calibration row is out of range.
     """
     hiding_bits, keys = private or (None, find_no_key)
-    offered = offering.plan_layouts(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
-    engines = offering.engines(name, model, grid, offered, calibration=calibration, keys=keys, ei_engine=ei_engine)
-    return describe_model(name, model, grid, limits, engines)
+    offered = offering.plan_layouts(
+        model,
+        grid,
+        modes=(hiding_bits,),
+        max_score_error=max_score_error,
+        rows=None if calibration is None else CalibrationScores.of(model, grid, calibration),
+        accept_disagreement=accept_disagreement,
+    )
+    judgements = dict[Layout, Judgement]()
+    engines = offering.engines(name, model, grid, _noted(offered, judgements), keys=keys, ei_engine=ei_engine)
+    served = describe_model(name, model, grid, limits, engines)
+    _log_verdict(served, judgements)
+    return served
+
+
+def _noted(offered: Iterable[PlannedLayout], judgements: dict[Layout, Judgement]) -> Iterator[PlannedLayout]:
+    """Yield what is offered, and note each judgement: plans are freed one by one."""
+    for planned in offered:
+        if planned.judgement is not None:
+            judgements[planned.engine_type.rules.layout] = planned.judgement
+        yield planned
+
+
+def _log_verdict(served: ServedModel, judgements: dict[Layout, Judgement]) -> None:
+    """Log the worst verdict of the layouts that are offered."""
+    offered = {offer.layout for offer in served.model.offers}
+    of_offers = [(layout, judgement) for layout, judgement in judgements.items() if layout in offered]
+    layout, worst = max(of_offers, key=lambda judged: judged[1].verdict.rank)
+    level = logging.INFO if worst.verdict is Verdict.OK else logging.WARNING
+    _logger.log(level, "model %s: in layout %s the verdict is %s", served.model.name, layout.name, worst)
 
 
 def describe_model(

@@ -66,6 +66,7 @@ def load_source(
     limits: Limits,
     ei_engine: EngineFactory | None = None,
     private: PrivateWeights | None = None,
+    accept_disagreement: bool = False,
 ) -> ServedModel:
     """Load a model, choose its grid and make it ready: see prepare_model.
 
@@ -86,6 +87,7 @@ def load_source(
             calibration=calibration,
             ei_engine=ei_engine,
             private=private,
+            accept_disagreement=accept_disagreement,
         )
     except (InputRangeError, PlanError) as error:
         raise type(error)(f"{source.path}: {error}") from error

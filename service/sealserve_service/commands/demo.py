@@ -36,10 +36,12 @@ def run(arguments: Namespace) -> int:
     train_x, test_x, train_y, test_y = train_test_split(images, digits, test_size=0.25, random_state=0)
     _say(f"training a LogisticRegression on {len(train_x)} digits of 8 x 8 pixels ...")
     estimator = LogisticRegression(max_iter=5000).fit(train_x, train_y)
-    with tempfile.TemporaryDirectory() as directory, _serving(_save(estimator, directory)) as address:
+    with tempfile.TemporaryDirectory() as directory, _serving(*_save(estimator, train_x, directory)) as address:
         _say(f"a service that holds no secret key is serving it on {address}")
         with Client(address) as client:
             offer = client.model.offers[0]
+            if (verdict := client.model.verdict) is not None:
+                _say(f"its verdict on labels, by the rows of the training: {verdict.value}")
             _say(f"encrypting {len(test_x)} rows with {offer.parameters.parameter_set.name}, one call a row ...")
             client.predict(test_x[:1])
             scores, seconds = _score_one_by_one(client, test_x)
@@ -64,19 +66,23 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _save(estimator: Any, directory: str) -> Path:
+def _save(estimator: Any, rows: Any, directory: str) -> tuple[Path, Path]:
+    """Save a model, and rows that are typical for it; return the paths."""
+    import numpy as np
     import skops.io
 
-    path = Path(directory) / "digits.skops"
-    skops.io.dump(estimator, path)
-    return path
+    model, calibration = Path(directory) / "digits.skops", Path(directory) / "rows.npy"
+    skops.io.dump(estimator, model)
+    np.save(calibration, rows)
+    return model, calibration
 
 
 @contextmanager
-def _serving(model: Path) -> Iterator[str]:
+def _serving(model: Path, calibration: Path) -> Iterator[str]:
     """Run the real service on a free port and yield its address."""
     command = [sys.executable, "-m", "sealserve.cli.main", "serve", "--model", f"digits={model}"]
-    command += ["--input-range", "0,16", "--input-step", "1", "--address", "127.0.0.1:0", "--log-level", "warning"]
+    command += ["--input-range", "0,16", "--input-step", "1", "--calibration", str(calibration)]
+    command += ["--address", "127.0.0.1:0", "--log-level", "warning"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own program
         try:
             line = process.stdout.readline() if process.stdout else ""

@@ -32,16 +32,21 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print what would be served, and what else could be."""
+    """Print what would be served, what else could be, and whether predictions will be right.
+
+    The status is 1 if `sealserve serve` would refuse the model because they will not.
+    """
     from threadpoolctl import threadpool_limits
 
     from sealserve.cli.models import as_dict, describe
+    from sealserve.protocol.model import Verdict
     from sealserve_service.catalog.registry import describe_model
     from sealserve_service.catalog.sources import calibration_rows
     from sealserve_service.commands.options import settings_of
     from sealserve_service.engines import offering
     from sealserve_service.models.loading import load_model
     from sealserve_service.planning.grid import input_grid
+    from sealserve_service.planning.score_error import CalibrationScores
     from sealserve_service.settings.options import MODEL_OPTIONS
 
     settings = settings_of(arguments, MODEL_OPTIONS)
@@ -49,21 +54,34 @@ def run(arguments: Namespace) -> int:
     model = load_model(asked.path, trust_pickle=settings.trust_pickle)
     calibration = calibration_rows(asked, model)
     grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)
+    rows = None if calibration is None else CalibrationScores.of(model, grid, calibration)
     bits = settings.hiding_bits if settings.weights == "private" else None
     with threadpool_limits(1, user_api="blas"):  # as in a serving process: engines time themselves
-        modes = None, settings.hiding_bits
-        layouts = list(offering.plan_layouts(model, grid, modes=modes, max_score_error=asked.max_score_error))
+        layouts = list(
+            offering.plan_layouts(
+                model,
+                grid,
+                modes=(None, settings.hiding_bits),
+                max_score_error=asked.max_score_error,
+                rows=rows,
+                accept_disagreement=True,  # what would be refused is shown, with the reason
+            )
+        )
         offered = [planned for planned in layouts if planned.hiding_bits == bits]
-        engines = offering.engines(asked.name, model, grid, offered, calibration=calibration)
+        engines = offering.engines(asked.name, model, grid, offered)
         served = describe_model(asked.name, model, grid, settings.limits, engines).model
         plans = summaries(layouts, bits)
+    verdicts = list(map(verdict_on, offered))
     if arguments.json:
-        print(json.dumps({"model": as_dict(served), "plans": plans}, indent=2))
+        print(json.dumps({"model": as_dict(served), "plans": plans, "verdicts": verdicts}, indent=2))
     else:
         print(describe(served))
         print("\nWhat --weights and a smaller --max-score-error would cost, an item:")
         print(table(plans))
-    return 0
+        print("\nThe errors of what is served, which mode private does not publish:")
+        print(table_of_verdicts(verdicts))
+    is_refused = served.verdict is Verdict.REFUSE and not settings.accept_disagreement
+    return 1 if is_refused else 0
 
 
 def summaries(layouts: "Iterable[PlannedLayout]", served_bits: int | None) -> list[dict[str, Any]]:
@@ -85,7 +103,9 @@ def summary(plan: "Plan[Packing]", offer: "Offer", *, is_chosen: bool) -> dict[s
         "parameter_set": offer.parameters.parameter_set.name,
         "plain_modulus_bits": plan.parameters.plain_modulus.bit_length() - 1,
         "weight_bits": plan.weight_bits,
-        "score_error_bound": plan.score_error_bound,
+        "score_error_bound": plan.total_error_bound,
+        "weight_rounding_error_bound": plan.score_error_bound,
+        "input_rounding_error_bound": plan.input_rounding_error_bound,
         "rows_per_item": plan.packing.rows,
         "classes_per_polynomial": plan.packing.classes,
         "request_bytes": plan.request_bytes,
@@ -105,6 +125,57 @@ def _told_bits(plan: "Plan[Packing]") -> int | None:
         return None
     places = plan.packing.rows * plan.packing.score_count
     return math.ceil(hiding.told_bits(plan.parameters, plan.noise_width, places))
+
+
+def verdict_on(planned: "PlannedLayout") -> dict[str, Any]:
+    """Return the verdict on what a layout serves, and the figures that it rests on."""
+    from sealserve_service.planning.plan import Plan
+
+    layout, plan, judgement = planned.engine_type.rules.layout.name, planned.chosen, planned.judgement
+    if not isinstance(plan, Plan) or judgement is None:
+        return {"layout": layout, "verdict": None, "reason": str(plan), "remedy": ""}
+    observed = judgement.observed
+    return {
+        "layout": layout,
+        "verdict": judgement.verdict.value,
+        "reason": judgement.reason,
+        "remedy": judgement.remedy,
+        "score_error_bound": plan.total_error_bound,
+        "weight_rounding_error_bound": plan.score_error_bound,
+        "input_rounding_error_bound": plan.input_rounding_error_bound,
+        "expected_score_error": judgement.expected_rms,
+        "row_count": observed.row_count if observed else 0,
+        "score_error": observed.maximum if observed else None,
+        "rms_score_error": float(observed.rms.max()) if observed else None,
+        "label_disagreement": observed.other_labels / observed.row_count if observed and observed.has_labels else None,
+        "expected_label_disagreement": observed.disagreement[0] if observed and observed.has_labels else None,
+    }
+
+
+def table_of_verdicts(verdicts: list[dict[str, Any]]) -> str:
+    """Render the verdicts: a line of figures for each layout, then a line of words for each."""
+    figures = {
+        "BOUND": "score_error_bound",
+        "OF WEIGHTS": "weight_rounding_error_bound",
+        "OF FEATURES": "input_rounding_error_bound",
+        "EXPECTED": "expected_score_error",
+        "OBSERVED": "score_error",
+        "R.M.S.": "rms_score_error",
+        "LABELS": "label_disagreement",
+        "EXPECTED LABELS": "expected_label_disagreement",
+        "ROWS": "row_count",
+    }
+    pattern = "{:<6} {:>9} {:>10} {:>11} {:>9} {:>9} {:>9} {:>9} {:>15} {:>9}"
+    lines = [pattern.format("LAYOUT", *figures)]
+    for verdict in verdicts:
+        values = (verdict.get(name) for name in figures.values())
+        lines.append(pattern.format(verdict["layout"], *("-" if v is None else f"{v:.3g}" for v in values)))
+    lines.append("LABELS: the share that differs from the plaintext model's, seen and expected\n")
+    for verdict in verdicts:
+        lines.append(f"{verdict['layout']}: verdict {verdict['verdict'] or 'none'}: {verdict['reason']}")
+        if verdict["remedy"]:
+            lines.append(f"  remedy: {verdict['remedy']}")
+    return "\n".join(lines)
 
 
 _HEADINGS = ("LAYOUT", "WEIGHTS", "PARAMETER SET", "BITS", "ERROR BOUND", "ROWS", "BYTES UP", "DOWN", "MS", "TOLD BITS")

@@ -9,15 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sealserve.errors import PlanError
 from sealserve.he.layouts import Layout, Packing
 from sealserve.he.layouts.ei_slots import EI_SLOTS
 from sealserve.he.quantization import InputGrid
-from sealserve.he.refusal import refusal
-from sealserve.protocol.model import ObservedError
+from sealserve.protocol.model import Verdict
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.base import LinearEngine
@@ -27,6 +23,8 @@ from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptorOf, fin
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.planner import candidate_plans, choose
+from sealserve_service.planning.score_error import CalibrationScores
+from sealserve_service.planning.verdict import Judgement, first_good_plan, judge, within
 
 _logger = logging.getLogger(__name__)
 
@@ -50,16 +48,25 @@ class PlannedLayout:
         hiding_bits: of mode private; None for mode open.
         plans: that fit, cheapest first.
         chosen: the one of the plans to serve, or the reason why none is good enough.
+        judgement: of the chosen plan, or of the best one if its predictions were refused; None if
+            no plan fits.
     """
 
     engine_type: type[LinearEngine[Any]]
     hiding_bits: int | None
     plans: list[Plan[Packing]]
     chosen: Plan[Packing] | PlanError
+    judgement: Judgement | None
 
 
 def plan_layouts(
-    model: LinearModel, grid: InputGrid, *, modes: Iterable[int | None], max_score_error: float | None = None
+    model: LinearModel,
+    grid: InputGrid,
+    *,
+    modes: Iterable[int | None],
+    max_score_error: float | None = None,
+    rows: CalibrationScores | None = None,
+    accept_disagreement: bool = False,
 ) -> Iterator[PlannedLayout]:
     """Plan a model for every planned layout, and for each of them in every mode.
 
@@ -67,29 +74,45 @@ def plan_layouts(
         model: the model.
         grid: its input grid.
         modes: bits of hiding of mode private, None for mode open.
-        max_score_error: see `planner.choose`.
+        max_score_error: the largest acceptable total error bound; by default what `planner.choose`
+            takes.
+        rows: calibration rows, by which plans are judged; None if there are none.
+        accept_disagreement: choose a plan even if the verdict on its predictions is REFUSE.
     """
     modes = tuple(modes)
     for engine_type in LINEAR_ENGINES:
         for hiding_bits in modes:
-            yield _plan_layout(engine_type, model, grid, hiding_bits, max_score_error)
+            plans = candidate_plans(engine_type.rules, model.weights, model.intercept, grid, hiding_bits=hiding_bits)
+            judgement: Judgement | None = None
+            chosen: Plan[Packing] | PlanError
+            try:
+                acceptable = _acceptable(plans, model, grid, hiding_bits, max_score_error)
+                chosen, judgement = first_good_plan(acceptable, lambda plan: judge(plan, model, grid, rows))
+                if judgement.verdict is Verdict.REFUSE and not accept_disagreement:
+                    chosen = PlanError(f"the verdict is {judgement}")
+            except PlanError as error:
+                chosen = error
+            yield PlannedLayout(
+                engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen, judgement=judgement
+            )
 
 
-def _plan_layout(
-    engine_type: type[LinearEngine[Any]],
+def _acceptable(
+    plans: list[Plan[Packing]],
     model: LinearModel,
     grid: InputGrid,
     hiding_bits: int | None,
     max_score_error: float | None,
-) -> PlannedLayout:
-    weights = model.weights
-    plans = candidate_plans(engine_type.rules, weights, model.intercept, grid, hiding_bits=hiding_bits)
-    chosen: Plan[Packing] | PlanError
-    try:
-        chosen = choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
-    except PlanError as error:
-        chosen = error
-    return PlannedLayout(engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen)
+) -> list[Plan[Packing]]:
+    """Return the plans with a small enough error, cheapest first; at least one.
+
+    Raises:
+        PlanError: there is none.
+    """
+    if max_score_error is not None and model.weights.any() and (found := within(plans, max_score_error)):
+        return found
+    first = choose(plans, model.weights, grid, max_score_error=None, hiding_bits=hiding_bits)
+    return plans[plans.index(first) :]  # the dearer ones have smaller errors
 
 
 def engines(
@@ -98,7 +121,6 @@ def engines(
     grid: InputGrid,
     offered: Iterable[PlannedLayout],
     *,
-    calibration: NDArray[np.float64] | None = None,
     keys: ZeroEncryptorOf = find_no_key,
     ei_engine: EngineFactory | None = None,
 ) -> Iterator[Engine]:
@@ -111,7 +133,6 @@ def engines(
         model: the model.
         grid: its input grid.
         offered: of each planned layout the mode that is served.
-        calibration: typical rows, (rows, feature_count), on which the error is observed.
         keys: finds the clients' public encryption keys, for mode private.
         ei_engine: makes the engine for encrypted-inference clients; without it they are not served.
 
@@ -124,8 +145,7 @@ def engines(
         try:
             if isinstance(plan, PlanError):
                 raise plan
-            observed = None if calibration is None else observed_error(model, plan, grid, calibration)
-            engine = planned.engine_type(plan, observed, keys)
+            engine = planned.engine_type(plan, planned.judgement, keys)
         except PlanError as error:
             if is_first:
                 raise
@@ -141,29 +161,6 @@ def engines(
             _warn_of(name, EI_SLOTS, error)
         else:
             yield engine_for_ei
-
-
-def observed_error(
-    model: LinearModel, plan: Plan[Packing], grid: InputGrid, rows: NDArray[np.float64]
-) -> ObservedError:
-    """Compare a plan's scores with the estimator's own on rows (rows, feature_count).
-
-    That is exactly what a client would see. Encryption changes nothing: the decrypted integers
-    equal this plaintext arithmetic.
-
-    Raises:
-        UnsupportedModelError: the model is not what the estimator computes.
-    """
-    expected = model.expected_scores(rows)
-    quantized, is_refused = grid.quantize(rows)
-    if is_refused.any():
-        raise refusal(grid, rows)
-    scores = plan.model.scores(quantized)
-    labels, expected_labels = model.output.predict(scores), model.output.predict(expected)
-    agreement = float(np.mean(labels == expected_labels)) if model.output.classes else 0.0
-    return ObservedError(
-        score_error=float(np.abs(scores - expected).max()), row_count=len(rows), label_agreement=agreement
-    )
 
 
 def _warn_of(name: str, layout: Layout, error: PlanError) -> None:

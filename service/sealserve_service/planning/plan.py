@@ -26,6 +26,7 @@ class IntegerModel:
         score_error_bound: proven, for every row on the grid within the range, in units of the
             score.
         input_rounding_error_bound: what rounding onto the grid adds at most.
+        total_error_bound: proven, for every row within the range.
     """
 
     model: QuantizedModel
@@ -34,6 +35,10 @@ class IntegerModel:
     score_radii: tuple[int, ...]
     score_error_bound: float
     input_rounding_error_bound: float
+
+    @property
+    def total_error_bound(self) -> float:
+        return self.score_error_bound + self.input_rounding_error_bound
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,9 +105,13 @@ class Declarations(BaseModel):
     max_score_error: PerModel[Positive] = _option(
         SERVED,
         (),
-        "the largest proven score error that is acceptable; a smaller one costs more; for one model or for all",
+        "the largest proven score error that is acceptable, rounding of features included; a smaller one costs more; "
+        "for one model or for all",
         "[NAME=]E",
         unset="the planner's choice",
+    )
+    accept_disagreement: bool = _option(
+        SERVED, False, "serve a model even if the verdict on its predictions is REFUSE: they are often not its own"
     )
     weights: Annotated[Literal["private", "open"], BeforeValidator(lower_case)] = _option(
         SERVED,

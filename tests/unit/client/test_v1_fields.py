@@ -42,8 +42,12 @@ CARRIERS = {
     "Offer.score_radii": "numbers of the offer",
     "Offer.score_error_bound": "a bound",
     "Offer.input_rounding_error_bound": "a bound",
+    "Offer.weight_rounding_error_bound": "a bound",
+    "Offer.expected_score_error": "a statistic of the operator's rows",
     "ObservedError.score_error": "a statistic of the operator's rows",
-    "ObservedError.label_agreement": "a statistic of the operator's rows",
+    "ObservedError.rms_score_error": "a statistic of the operator's rows",
+    "ObservedError.label_disagreement": "a statistic of the operator's rows",
+    "ObservedError.expected_label_disagreement": "a statistic of the operator's rows",
     "Cost.server_seconds": "a time",
     "ItemDone.server_seconds": "a time",
 }

@@ -13,7 +13,9 @@ from sealserve.he.parameters import Scheme
 from sealserve.protocol.text import printable_list
 
 if TYPE_CHECKING:
-    from sealserve.protocol.model import Model, Offer
+    from collections.abc import Iterator
+
+    from sealserve.protocol.model import Model, Offer, Verdict
 
 _OPEN = "open: whoever sees a request with its reply can compute the quantized weights"
 _PRIVATE = (
@@ -24,7 +26,7 @@ _PRIVATE_FROM_HONEST_CLIENTS = (
 )
 
 _GROUNDS = {
-    Scheme.BFV: "proven, for features on the grid",
+    Scheme.BFV: "proven, rounding of features included",
     Scheme.CKKS: "estimated from the noise, which has no useful proven bound",
 }
 
@@ -63,14 +65,15 @@ def _list(client: Any, arguments: Namespace) -> None:
     if arguments.json:
         print(json.dumps([_with_pin(model) for model in models], indent=2))
         return
-    print(f"{'NAME':<20} {'FEATURES':>8} {'SCORES':>6}  {'TASK':<14} PARAMETER SETS")
+    print(f"{'NAME':<20} {'FEATURES':>8} {'SCORES':>6}  {'TASK':<14} {'VERDICT':<9} PARAMETER SETS")
     for model in models:
         sets = ", ".join(offer.parameters.parameter_set.name for offer in model.offers)
         if model.unknown_requirements:
             sets = "for a later version: update sealserve"
-        output = model.output
+        output, verdict = model.output, _word(model.verdict)
         print(
-            f"{model.name:<20} {model.schema.column_count:>8} {output.score_count:>6}  {output.task.value:<14} {sets}"
+            f"{model.name:<20} {model.schema.column_count:>8} {output.score_count:>6}  {output.task.value:<14} "
+            f"{verdict:<9} {sets}"
         )
 
 
@@ -89,7 +92,7 @@ def _show(client: Any, arguments: Namespace) -> None:
 def _with_pin(model: "Model") -> dict[str, Any]:
     from sealserve.protocol.pin import Pin
 
-    return {**as_dict(model), "pin": Pin.of(model).digest}
+    return {**as_dict(model), "verdict": as_dict(model.verdict), "pin": Pin.of(model).digest}
 
 
 def as_dict(value: Any) -> Any:
@@ -124,9 +127,10 @@ def describe(model: "Model") -> str:
         ("labels", printable_list(output.classes, 20) or "none"),
         ("features", f"{model.schema.column_count}" + (f": {names}" if names else "")),
         ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
+        ("verdict", _word(model.verdict)),
     ]
     for offer in model.offers:
-        lines += describe_offer(offer)
+        lines += describe_offer(offer, has_labels=bool(output.classes))
     limits = model.limits
     lines.append(("message at most", f"{limits.max_message_bytes:,} bytes"))
     lines.append(("in flight at most", f"{limits.window_bytes:,} bytes, {limits.max_open_items} open items a stream"))
@@ -134,22 +138,16 @@ def describe(model: "Model") -> str:
     return "\n".join(f"{name:<28} {value}" for name, value in lines)
 
 
-def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
+def describe_offer(offer: "Offer", *, has_labels: bool) -> list[tuple[str, str]]:
     """Describe an offer: pairs of a name and a value."""
     parameters, cost, rows = offer.parameters, offer.cost, offer.rows_per_item
     modulus_bits = parameters.parameter_set.modulus.bit_length()
-    observed = offer.observed_error
     return [
         ("offer", f"{offer.layout.name}, {parameters.parameter_set.name}"),
         ("  encryption", f"N {parameters.parameter_set.poly_modulus_degree}, q {modulus_bits} bits, {_numbers(offer)}"),
+        ("  verdict", _word(offer.verdict)),
         ("  score error bound", f"{offer.score_error_bound:.3g} ({_GROUNDS[parameters.scheme]})"),
-        ("  input rounding adds at most", f"{offer.input_rounding_error_bound:.3g}"),
-        (
-            "  observed score error",
-            f"{observed.score_error:.3g} over {observed.row_count:,} rows, {observed.label_agreement:.2%} equal labels"
-            if observed
-            else "unknown: no calibration rows were given",
-        ),
+        *_describe_errors(offer, has_labels),
         ("  rows an item", str(rows)),
         ("  classes a polynomial", str(offer.classes_per_polynomial)),
         ("  bytes up, down an item", f"{cost.request_bytes:,}, {cost.reply_bytes:,}"),
@@ -161,6 +159,29 @@ def describe_offer(offer: "Offer") -> list[tuple[str, str]]:
         ),
         ("  weights", _weights(offer)),
     ]
+
+
+def _describe_errors(offer: "Offer", has_labels: bool) -> "Iterator[tuple[str, str]]":
+    """Describe what is published of an offer's errors: little in mode private, nothing of CKKS."""
+    observed = offer.observed_error
+    if not offer.private_weights and offer.verdict is not None:
+        weights, inputs = offer.weight_rounding_error_bound, offer.input_rounding_error_bound
+        yield "    of which", f"rounding of weights {weights:.3g}, of features {inputs:.3g}"
+        yield "  expected score error", f"{offer.expected_score_error:.3g} r.m.s."
+    if observed is None:
+        yield "  observed score error", "unknown: no calibration rows were given"
+        return
+    rows = f"over {observed.row_count:,} rows"
+    if not offer.private_weights:
+        yield "  observed score error", f"{observed.score_error:.3g} {rows}, {observed.rms_score_error:.3g} r.m.s."
+    if has_labels:
+        share, expected = observed.label_disagreement, observed.expected_label_disagreement
+        figures = f"at most {share:.2%}" if offer.private_weights else f"{share:.2%}, {expected:.2%} expected,"
+        yield "  labels that differ", f"{figures} {rows}"
+
+
+def _word(verdict: "Verdict | None") -> str:
+    return verdict.value if verdict else "none"
 
 
 def _weights(offer: "Offer") -> str:

@@ -1,6 +1,7 @@
 """Models as clients see them. Each class mirrors the message of its name in model.proto."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from sealserve.protocol.output import Output
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import counted, printable, printable_list
 
-__all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer"]
+__all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer", "Verdict"]
 
 CAPABILITIES: frozenset[str] = frozenset()
 """The capabilities of this version that a model may require. See Model.requires in model.proto."""
@@ -25,19 +26,50 @@ _SHOWN_NAMES = 8
 _SEAL_HEADER_BYTES = 256  # at most, with its members
 
 
+class Verdict(Enum):
+    """The operator's word on whether predictions are the plaintext model's: from best to worst."""
+
+    OK = "OK"
+    """Labels differ on 0.05 % of the operator's rows at most, as far as 200 rows or more show.
+
+    Of a regression: errors are at most 1 % of the spread of the scores.
+    """
+    UNCHECKED = "UNCHECKED"
+    """The operator gave no rows. Errors are small against the spread that scores could have."""
+    WARN = "WARN"
+    """Labels differ on up to 1 % of the rows, or there are too few rows for OK.
+
+    Of a regression: errors are up to 30 % of the spread of the scores.
+    """
+    REFUSE = "REFUSE"
+    """More labels differ, or errors are greater; the operator serves the model regardless."""
+
+    @property
+    def rank(self) -> int:
+        """The place of the word: that of the best is 0."""
+        return list(Verdict).index(self)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObservedError:
     """The errors that the operator's calibration rows showed.
 
+    With private weights only row_count and label_disagreement are published; the others are 0.
+
     Attributes:
-        score_error: the largest absolute difference from the model's own score.
         row_count: the number of rows.
-        label_agreement: the share of rows with the model's own label, 0 to 1; 0 without labels.
+        score_error: the largest absolute difference from the model's own score.
+        rms_score_error: the root mean square of the difference, the greatest of all scores.
+        label_disagreement: the share of rows with another label than the model's own, 0 to 1; 0
+            without labels. With private weights it is rounded up, to 3 / row_count at least.
+        expected_label_disagreement: the share to expect of other rows like these.
     """
 
-    score_error: float
     row_count: int
-    label_agreement: float
+    score_error: float = 0.0
+    rms_score_error: float = 0.0
+    label_disagreement: float = 0.0
+    expected_label_disagreement: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +108,18 @@ class Offer:
         score_centers: one integer a score; empty for CKKS.
         score_radii: one integer a score: no integer score of a row within the range is further from
             its centre; empty for CKKS.
-        score_error_bound: the largest error of a score, for rows on the grid, in its units.
-        input_rounding_error_bound: the most that rounding onto the grid adds.
+        score_error_bound: the largest error of a score, for every row within the range, in its
+            units. With private weights it is rounded up to two binary digits, and the next three
+            are not published: they are 0.
+        weight_rounding_error_bound: the part of it that rounding weights adds, for rows on the
+            grid.
+        input_rounding_error_bound: the part of it that rounding onto the grid adds.
+        expected_score_error: the expected root mean square of the error, the greatest of all
+            scores.
         observed_error: on the operator's calibration rows; None without such rows.
         cost: of a full item.
         required_key: the kind of key that must be registered; None if none is needed.
+        verdict: on the predictions; None for CKKS, which is not judged.
     """
 
     layout: Layout
@@ -98,6 +137,9 @@ class Offer:
     observed_error: ObservedError | None
     cost: Cost
     required_key: KeyKind | None = None
+    weight_rounding_error_bound: float = 0.0
+    expected_score_error: float = 0.0
+    verdict: Verdict | None = None
 
     def __repr__(self) -> str:
         weights = "private" if self.private_weights else "open"
@@ -112,7 +154,7 @@ class Offer:
             ("weights", "private" if self.private_weights else "open"),
             ("rows an item", f"{self.rows_per_item:,}"),
             ("score error at most", f"{self.score_error_bound:.3g}"),
-            ("rounding of features adds at most", f"{self.input_rounding_error_bound:.3g}"),
+            ("verdict", self.verdict.value if self.verdict else "none"),
             ("bytes up, down", f"{cost.request_bytes:,}, {cost.reply_bytes:,}"),
             ("server milliseconds", f"{1e3 * cost.server_seconds:.2f}"),
         )
@@ -195,6 +237,12 @@ class Model:
         ]
         rows += [(f"offer {number}", repr(offer)) for number, offer in enumerate(self.offers[:_SHOWN_NAMES])]
         return html_table(repr(self), rows)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The worst verdict of the offers; None if no offer has one."""
+        verdicts = [offer.verdict for offer in self.offers if offer.verdict is not None]
+        return max(verdicts, key=lambda verdict: verdict.rank, default=None)
 
     @property
     def unknown_requirements(self) -> tuple[str, ...]:

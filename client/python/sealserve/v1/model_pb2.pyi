@@ -153,7 +153,19 @@ class DoubleLabels(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("layout", "parameters", "weights", "rows_per_item", "classes_per_polynomial", "ciphertexts_per_item", "score_scale", "score_centers", "score_radii", "score_error_bound", "input_rounding_error_bound", "observed_error", "cost", "required_key")
+    __slots__ = ("layout", "parameters", "weights", "rows_per_item", "classes_per_polynomial", "ciphertexts_per_item", "score_scale", "score_centers", "score_radii", "score_error_bound", "input_rounding_error_bound", "observed_error", "cost", "required_key", "weight_rounding_error_bound", "expected_score_error", "verdict")
+    class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERDICT_UNSPECIFIED: _ClassVar[Offer.Verdict]
+        VERDICT_OK: _ClassVar[Offer.Verdict]
+        VERDICT_UNCHECKED: _ClassVar[Offer.Verdict]
+        VERDICT_WARN: _ClassVar[Offer.Verdict]
+        VERDICT_REFUSE: _ClassVar[Offer.Verdict]
+    VERDICT_UNSPECIFIED: Offer.Verdict
+    VERDICT_OK: Offer.Verdict
+    VERDICT_UNCHECKED: Offer.Verdict
+    VERDICT_WARN: Offer.Verdict
+    VERDICT_REFUSE: Offer.Verdict
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +180,9 @@ class Offer(_message.Message):
     OBSERVED_ERROR_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_KEY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_ROUNDING_ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_SCORE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
     layout: _parameters_pb2.Layout
     parameters: _parameters_pb2.EncryptionParameters
     weights: _parameters_pb2.Weights
@@ -182,17 +197,24 @@ class Offer(_message.Message):
     observed_error: ObservedError
     cost: Cost
     required_key: _keys_pb2.KeyKind
-    def __init__(self, layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameters: _Optional[_Union[_parameters_pb2.EncryptionParameters, _Mapping]] = ..., weights: _Optional[_Union[_parameters_pb2.Weights, str]] = ..., rows_per_item: _Optional[int] = ..., classes_per_polynomial: _Optional[int] = ..., ciphertexts_per_item: _Optional[int] = ..., score_scale: _Optional[float] = ..., score_centers: _Optional[_Iterable[int]] = ..., score_radii: _Optional[_Iterable[int]] = ..., score_error_bound: _Optional[float] = ..., input_rounding_error_bound: _Optional[float] = ..., observed_error: _Optional[_Union[ObservedError, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., required_key: _Optional[_Union[_keys_pb2.KeyKind, str]] = ...) -> None: ...
+    weight_rounding_error_bound: float
+    expected_score_error: float
+    verdict: Offer.Verdict
+    def __init__(self, layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameters: _Optional[_Union[_parameters_pb2.EncryptionParameters, _Mapping]] = ..., weights: _Optional[_Union[_parameters_pb2.Weights, str]] = ..., rows_per_item: _Optional[int] = ..., classes_per_polynomial: _Optional[int] = ..., ciphertexts_per_item: _Optional[int] = ..., score_scale: _Optional[float] = ..., score_centers: _Optional[_Iterable[int]] = ..., score_radii: _Optional[_Iterable[int]] = ..., score_error_bound: _Optional[float] = ..., input_rounding_error_bound: _Optional[float] = ..., observed_error: _Optional[_Union[ObservedError, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., required_key: _Optional[_Union[_keys_pb2.KeyKind, str]] = ..., weight_rounding_error_bound: _Optional[float] = ..., expected_score_error: _Optional[float] = ..., verdict: _Optional[_Union[Offer.Verdict, str]] = ...) -> None: ...
 
 class ObservedError(_message.Message):
-    __slots__ = ("score_error", "row_count", "label_agreement")
+    __slots__ = ("score_error", "row_count", "label_disagreement", "rms_score_error", "expected_label_disagreement")
     SCORE_ERROR_FIELD_NUMBER: _ClassVar[int]
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
-    LABEL_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_DISAGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    RMS_SCORE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_LABEL_DISAGREEMENT_FIELD_NUMBER: _ClassVar[int]
     score_error: float
     row_count: int
-    label_agreement: float
-    def __init__(self, score_error: _Optional[float] = ..., row_count: _Optional[int] = ..., label_agreement: _Optional[float] = ...) -> None: ...
+    label_disagreement: float
+    rms_score_error: float
+    expected_label_disagreement: float
+    def __init__(self, score_error: _Optional[float] = ..., row_count: _Optional[int] = ..., label_disagreement: _Optional[float] = ..., rms_score_error: _Optional[float] = ..., expected_label_disagreement: _Optional[float] = ...) -> None: ...
 
 class Cost(_message.Message):
     __slots__ = ("request_bytes", "reply_bytes", "server_seconds", "held_bytes", "key_bytes")

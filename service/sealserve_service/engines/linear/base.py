@@ -18,11 +18,13 @@ from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.protocol.item import ItemHeader, Residues
 from sealserve.protocol.key_record import KeyKind
-from sealserve.protocol.model import Cost, ObservedError, Offer
+from sealserve.protocol.model import Cost, Offer
 from sealserve_service.engines.base import Scoring
+from sealserve_service.engines.linear.published_errors import published_errors
 from sealserve_service.engines.linear.rerandomizer import Rerandomize, Rerandomizer
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf, find_no_key
 from sealserve_service.planning.plan import PackingT, Plan, PlanningRules
+from sealserve_service.planning.verdict import Judgement
 
 
 class LinearScoring(Scoring, Protocol):
@@ -40,7 +42,7 @@ class LinearEngine(ABC, Generic[PackingT]):
 
     Args:
         plan: the model to score, and its parameters. It is not kept: it is as large as its model.
-        observed_error: on the operator's rows, where there are any.
+        judgement: of the plan; without it the offer has no verdict.
         keys: finds the public encryption keys that a private plan needs.
 
     Attributes:
@@ -63,7 +65,7 @@ class LinearEngine(ABC, Generic[PackingT]):
     def __init__(
         self,
         plan: Plan[PackingT],
-        observed_error: ObservedError | None = None,
+        judgement: Judgement | None = None,
         keys: ZeroEncryptorOf = find_no_key,
     ) -> None:
         self.parameter_set = plan.parameters.parameter_set
@@ -77,7 +79,7 @@ class LinearEngine(ABC, Generic[PackingT]):
             self.rerandomizer = Rerandomizer(self.parameter_set, plan.noise_width)
         self._keys = keys
         self.prepare(plan)
-        self.offer = self._describe(plan, observed_error)
+        self.offer = self._describe(plan, judgement)
 
     def begin(self, header: ItemHeader, owner: str) -> LinearScoring:
         """Begin an item of header.row_count rows.
@@ -124,7 +126,7 @@ class LinearEngine(ABC, Generic[PackingT]):
             return None
         return partial(self.rerandomizer.rerandomize, ZeroEncryptor.under_a_random_key(self.parameter_set))
 
-    def _describe(self, plan: Plan[PackingT], observed_error: ObservedError | None) -> Offer:
+    def _describe(self, plan: Plan[PackingT], judgement: Judgement | None) -> Offer:
         """Describe the plan to clients."""
         packing, is_private = plan.packing, plan.noise_width is not None
         return Offer(
@@ -137,10 +139,7 @@ class LinearEngine(ABC, Generic[PackingT]):
             ciphertexts_per_item=packing.ciphertexts,
             score_scale=plan.model.score_scale,
             score_centers=plan.score_centers,
-            score_radii=plan.score_radii,
-            score_error_bound=plan.score_error_bound,
-            input_rounding_error_bound=plan.input_rounding_error_bound,
-            observed_error=observed_error,
+            **published_errors(plan, judgement),
             cost=Cost(
                 request_bytes=packing.ciphertexts * self.format.full_bytes,
                 reply_bytes=plan.reply_bytes,

@@ -60,7 +60,7 @@ def test_scores_come_in_the_order_of_rows_and_classes(row_count: int) -> None:
     scores = CODEC.decrypt(row_count, reply_to(CODEC, quantized))
     assert scores.shape == (row_count, SCORES)
     expected = LINEAR.decision(GRID.minimum + GRID.step * quantized)
-    assert np.abs(scores - expected).max() <= OFFER.score_error_bound
+    assert np.abs(scores - expected).max() <= OFFER.weight_rounding_error_bound
 
 
 def patched(data: bytes, at: int, residue: int) -> bytes:

@@ -1,6 +1,7 @@
 """Offering: the cheapest plan that is good enough, for each layout that can take the model."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import LINEAR_ENGINES, PrivateWeights
 from sealserve_service.planning.planner import candidate_plans
+from sealserve_service.planning.score_error import CalibrationScores
 from tests.support.affine_models import affine
 from tests.support.plans import cheapest_plan
 from tests.support.serving import LIMITS, linear
@@ -19,10 +21,12 @@ from tests.support.serving import LIMITS, linear
 MODEL = affine("normal", (3, 20))
 LINEAR = linear(MODEL.weights, MODEL.intercept)
 MODES = (None, 40)
+# The grid is coarse: whatever the verdict, it is served.
+planned_layouts = partial(offering.plan_layouts, LINEAR, MODEL.grid, accept_disagreement=True)
 
 
 def test_every_layout_is_planned_in_every_mode() -> None:
-    layouts = list(offering.plan_layouts(LINEAR, MODEL.grid, modes=MODES))
+    layouts = list(planned_layouts(modes=MODES))
     assert [(planned.engine_type, planned.hiding_bits) for planned in layouts] == [
         (engine_type, bits) for engine_type in LINEAR_ENGINES for bits in MODES
     ]
@@ -38,8 +42,8 @@ def test_every_layout_is_planned_in_every_mode() -> None:
 @pytest.mark.parametrize("bits", MODES)
 def test_what_is_served_is_what_was_chosen(bits: int | None) -> None:
     private = None if bits is None else PrivateWeights(bits, find_no_key)
-    served = prepare_model("model", LINEAR, MODEL.grid, LIMITS, private=private)
-    layouts = list(offering.plan_layouts(LINEAR, MODEL.grid, modes=[bits]))
+    served = prepare_model("model", LINEAR, MODEL.grid, LIMITS, private=private, accept_disagreement=True)
+    layouts = list(planned_layouts(modes=[bits]))
     for planned, offer in zip(layouts, served.model.offers, strict=True):
         assert not isinstance(planned.chosen, PlanError)
         assert offer.layout is planned.engine_type.rules.layout
@@ -50,13 +54,13 @@ def test_what_is_served_is_what_was_chosen(bits: int | None) -> None:
 def test_a_layout_that_cannot_take_the_model_says_why_and_the_first_one_has_to(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    first, *others = offering.plan_layouts(LINEAR, MODEL.grid, modes=[None], max_score_error=0.0)
+    first, *others = planned_layouts(modes=[None], max_score_error=0.0)
     assert first.plans
     assert isinstance(first.chosen, PlanError)
     with pytest.raises(PlanError, match="within 0"):
         list(offering.engines("model", LINEAR, MODEL.grid, [first, *others]))
     assert not caplog.messages
-    (good, _) = offering.plan_layouts(LINEAR, MODEL.grid, modes=[None])
+    (good, _) = planned_layouts(modes=[None])
 
     def no_engine(*_: object) -> Engine:
         raise PlanError("too many classes")
@@ -71,12 +75,17 @@ def test_a_layout_that_cannot_take_the_model_says_why_and_the_first_one_has_to(
 
 
 def test_the_error_is_observed_on_the_operators_rows() -> None:
-    (planned, *_) = offering.plan_layouts(LINEAR, MODEL.grid, modes=[None])
+    (planned, *_) = planned_layouts(modes=[None])
     plan = planned.chosen
     assert not isinstance(plan, PlanError)
     rows = np.random.default_rng(1).uniform(MODEL.grid.minimum, MODEL.grid.maximum, (7, 20))
-    observed = offering.observed_error(LINEAR, plan, MODEL.grid, rows)
+    seen = plan.model.scores(MODEL.grid.quantize(rows).integers) - LINEAR.decision(rows)
+    calibration = CalibrationScores.of(LINEAR, MODEL.grid, rows)
+    (planned, *_) = planned_layouts(modes=[None], rows=calibration)
+    (engine, *_) = offering.engines("model", LINEAR, MODEL.grid, [planned])
+    observed = engine.offer.observed_error
+    assert observed is not None
     assert observed.row_count == 7
+    assert observed.score_error == pytest.approx(np.abs(seen).max())
+    assert observed.rms_score_error == pytest.approx(np.sqrt((seen**2).mean(axis=0)).max())
     assert 0 < observed.score_error <= plan.score_error_bound + plan.input_rounding_error_bound
-    (engine, *_) = offering.engines("model", LINEAR, MODEL.grid, [planned], calibration=rows)
-    assert engine.offer.observed_error == observed

@@ -16,10 +16,10 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.output import Output, Task
 from sealserve_service.engines import offering
-from sealserve_service.engines.offering import observed_error
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.folding import fold
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.score_error import CalibrationScores, observe
 
 Rows = NDArray[np.float64]
 SOLVERS = ("full", "covariance_eigh", "arpack", "randomized")
@@ -149,12 +149,14 @@ def test_errors_are_observed_against_the_estimator(wine: Any, fit: Any) -> None:
     grid = InputGrid.of(model.feature_count, X.min(axis=0), X.max(axis=0))
     planned = next(offering.plan_layouts(model, grid, modes=[None]))
     assert not isinstance(planned.chosen, Exception)
-    observed = observed_error(model, planned.chosen, grid, X)
-    assert 0.9 <= observed.label_agreement <= 1.0
+    calibration = CalibrationScores.of(model, grid, X)
+    np.testing.assert_array_equal(calibration.scores, model.expected_scores(X))
+    observed = observe(model.output, planned.chosen.model, calibration)
+    assert 0 <= observed.other_labels <= 0.1 * len(X)
     # Weights that are a bad fold: compared with themselves, they would have no error.
     other = dataclasses.replace(model, weights=model.weights * (1 + 1e-2))
     with pytest.raises(UnsupportedModelError, match=r"scores of the calibration rows differ .* Leave out columns"):
-        observed_error(other, planned.chosen, grid, X)
+        CalibrationScores.of(other, grid, X)
 
 
 def test_a_fold_that_is_not_its_estimator_is_refused_with_calibration_rows(

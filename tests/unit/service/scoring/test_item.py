@@ -47,7 +47,7 @@ def test_an_item_is_scored_at_once() -> None:
     response = item.score([FIRST, SECOND], None)
     scores = CODEC.decrypt(1, list(scores_from_proto(response.scores)))
     offer = SERVED.model.offers[0]
-    assert np.abs(scores - MODEL.decision(ROW)).max() <= offer.score_error_bound + offer.input_rounding_error_bound
+    assert np.abs(scores - MODEL.decision(ROW)).max() <= offer.score_error_bound
     assert response.done.server_seconds == pytest.approx(item.work.seconds)
     assert min(item.work.load_seconds, item.work.arithmetic_seconds, item.work.reply_seconds) > 0
     assert service.held_bytes == 0

@@ -78,7 +78,7 @@ def ends(table: ItemTable, *messages: Message) -> list[tuple[int, NDArray[np.flo
 def assert_scored(answer: object) -> None:
     assert isinstance(answer, np.ndarray), repr(answer)
     offer = SERVED.model.offers[0]
-    assert np.abs(answer - MODEL.decision(ROW)).max() <= offer.score_error_bound + offer.input_rounding_error_bound
+    assert np.abs(answer - MODEL.decision(ROW)).max() <= offer.score_error_bound
 
 
 @pytest.mark.parametrize(

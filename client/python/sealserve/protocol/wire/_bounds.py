@@ -101,9 +101,14 @@ def check_offer(name: str, offer: model_pb2.Offer, score_count: int) -> None:
     sizes = (cost.request_bytes, cost.reply_bytes, cost.held_bytes)
     if min(sizes) < 1 or max(*sizes, cost.key_bytes) > MAX_BYTES:
         raise ParameterError(f"{name}: its costs in bytes are zero or absurd")
-    errors = (offer.score_error_bound, offer.input_rounding_error_bound, observed.score_error)
-    if not _are_amounts((*errors, cost.server_seconds)) or not 0 <= observed.label_agreement <= 1:
-        raise ParameterError(f"{name}: an error bound or the time of the service is negative or no number")
+    bounds = (offer.score_error_bound, offer.weight_rounding_error_bound, offer.input_rounding_error_bound)
+    errors = (offer.expected_score_error, observed.score_error, observed.rms_score_error)
+    if not _are_amounts((*bounds, *errors, cost.server_seconds)):
+        raise ParameterError(f"{name}: an error or the time of the service is negative or no number")
+    if not all(0 <= share <= 1 for share in (observed.label_disagreement, observed.expected_label_disagreement)):
+        raise ParameterError(f"{name}: a share of rows is below 0, above 1 or no number")
+    if observed.row_count > MAX_BYTES:
+        raise ParameterError(f"{name}: its observed errors are of an absurd number of rows")
 
 
 def check_scores(name: str, offer: model_pb2.Offer) -> None:

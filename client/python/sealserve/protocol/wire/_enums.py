@@ -5,7 +5,8 @@ from google.protobuf.duration_pb2 import Duration
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.he.parameters import Scheme
 from sealserve.protocol.key_record import KeyKind
-from sealserve.v1 import keys_pb2, parameters_pb2
+from sealserve.protocol.model import Verdict
+from sealserve.v1 import keys_pb2, model_pb2, parameters_pb2
 
 # A hostile peer may send 2^63 seconds, for which no lock and no event loop can wait.
 _MAX_SECONDS = 1e9
@@ -25,6 +26,12 @@ _KINDS = {
 KINDS = {number: kind for kind, number in _KINDS.items()}
 
 
+_VERDICTS: dict[Verdict, model_pb2.Offer.Verdict] = {
+    verdict: getattr(model_pb2.Offer, f"VERDICT_{verdict.name}") for verdict in Verdict
+}
+VERDICTS = {number: verdict for verdict, number in _VERDICTS.items()}
+
+
 def layout_to_proto(layout: Layout | None) -> parameters_pb2.Layout:
     """Convert a layout; None becomes LAYOUT_UNSPECIFIED."""
     return _LAYOUT_NUMBERS[layout] if layout else parameters_pb2.LAYOUT_UNSPECIFIED
@@ -33,6 +40,11 @@ def layout_to_proto(layout: Layout | None) -> parameters_pb2.Layout:
 def kind_to_proto(kind: KeyKind | None) -> keys_pb2.KeyKind:
     """Convert a kind of key; None becomes KEY_KIND_UNSPECIFIED."""
     return _KINDS[kind] if kind else keys_pb2.KEY_KIND_UNSPECIFIED
+
+
+def verdict_to_proto(verdict: Verdict | None) -> model_pb2.Offer.Verdict:
+    """Convert a verdict; None becomes VERDICT_UNSPECIFIED."""
+    return _VERDICTS[verdict] if verdict else model_pb2.Offer.VERDICT_UNSPECIFIED
 
 
 def seconds(duration: Duration) -> float:

@@ -30,9 +30,11 @@ from sealserve.protocol.wire._enums import (
     LAYOUTS_BY_NUMBER,
     SCHEMES,
     SCHEMES_TO_PROTO,
+    VERDICTS,
     kind_to_proto,
     layout_to_proto,
     seconds,
+    verdict_to_proto,
 )
 from sealserve.v1 import model_pb2, parameters_pb2
 
@@ -187,6 +189,9 @@ def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
             key_bytes=offer.cost.key_bytes,
         ),
         required_key=kind_to_proto(offer.required_key),
+        weight_rounding_error_bound=offer.weight_rounding_error_bound,
+        expected_score_error=offer.expected_score_error,
+        verdict=verdict_to_proto(offer.verdict),
     )
 
 
@@ -194,7 +199,11 @@ def _observed_to_proto(observed: ObservedError | None) -> model_pb2.ObservedErro
     if observed is None:
         return None
     return model_pb2.ObservedError(
-        score_error=observed.score_error, row_count=observed.row_count, label_agreement=observed.label_agreement
+        score_error=observed.score_error,
+        row_count=observed.row_count,
+        label_disagreement=observed.label_disagreement,
+        rms_score_error=observed.rms_score_error,
+        expected_label_disagreement=observed.expected_label_disagreement,
     )
 
 
@@ -204,6 +213,7 @@ def _is_known(message: model_pb2.Offer) -> bool:
         and message.parameters.scheme in SCHEMES
         and message.weights in (parameters_pb2.WEIGHTS_OPEN, parameters_pb2.WEIGHTS_PRIVATE)
         and (not message.required_key or message.required_key in KINDS)
+        and (not message.verdict or message.verdict in VERDICTS)
     )
 
 
@@ -225,7 +235,6 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
     if not len(message.score_centers) == len(message.score_radii) == score_integers:
         raise ParameterError(f"{name}: {score_integers} score centers and radii are needed")
     check_scores(name, message)
-    observed = message.observed_error
     return Offer(
         layout=layout,
         parameters=EncryptionParameters(parameter_set, parameters.plain_modulus, scheme, parameters.ciphertext_scale),
@@ -239,11 +248,7 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
         score_radii=tuple(message.score_radii),
         score_error_bound=message.score_error_bound,
         input_rounding_error_bound=message.input_rounding_error_bound,
-        observed_error=ObservedError(
-            score_error=observed.score_error, row_count=observed.row_count, label_agreement=observed.label_agreement
-        )
-        if message.HasField("observed_error")
-        else None,
+        observed_error=_observed_from_proto(message.observed_error) if message.HasField("observed_error") else None,
         cost=Cost(
             request_bytes=message.cost.request_bytes,
             reply_bytes=message.cost.reply_bytes,
@@ -252,6 +257,19 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
             key_bytes=message.cost.key_bytes,
         ),
         required_key=KINDS.get(message.required_key),
+        weight_rounding_error_bound=message.weight_rounding_error_bound,
+        expected_score_error=message.expected_score_error,
+        verdict=VERDICTS.get(message.verdict),
+    )
+
+
+def _observed_from_proto(message: model_pb2.ObservedError) -> ObservedError:
+    return ObservedError(
+        score_error=message.score_error,
+        row_count=message.row_count,
+        label_disagreement=message.label_disagreement,
+        rms_score_error=message.rms_score_error,
+        expected_label_disagreement=message.expected_label_disagreement,
     )
 
 

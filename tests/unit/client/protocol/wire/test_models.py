@@ -13,7 +13,7 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
-from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
+from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
 from sealserve.protocol.output import Link, Output, Task
 from sealserve.protocol.schema import Schema
 from sealserve.v1 import model_pb2
@@ -79,8 +79,18 @@ def offers(draw: st.DrawFn, score_count: int) -> Offer:
         input_rounding_error_bound=draw(amounts),
         observed_error=draw(
             st.none()
-            | st.builds(ObservedError, score_error=amounts, row_count=sizes, label_agreement=st.floats(0.0, 1.0))
+            | st.builds(
+                ObservedError,
+                row_count=sizes,
+                score_error=amounts,
+                rms_score_error=amounts,
+                label_disagreement=st.floats(0.0, 1.0),
+                expected_label_disagreement=st.floats(0.0, 1.0),
+            )
         ),
+        weight_rounding_error_bound=draw(amounts),
+        expected_score_error=draw(amounts),
+        verdict=draw(st.none() | st.sampled_from(Verdict)),
         cost=draw(st.builds(Cost, request_bytes=sizes, reply_bytes=sizes, server_seconds=amounts, held_bytes=sizes)),
     )
 
@@ -156,3 +166,25 @@ def test_offers_of_tomorrow_are_left_out(part: str, field: str, number: int) -> 
     setattr(getattr(strange, path[0]) if path else strange, last, number)
     strange.parameters.poly_modulus_degree = 7  # nothing of it is looked at
     assert wire.model_from_proto(message).offers == SERVED.offers, part
+
+
+@pytest.mark.parametrize("number", [99, 2**31 - 1, -1])
+def test_offers_with_a_verdict_of_tomorrow_are_left_out(number: int) -> None:
+    message = described()
+    message.offers.add().CopyFrom(message.offers[0])
+    setattr(message.offers[-1], "verdict", number)  # noqa: B010, it is no enumerator
+    assert wire.model_from_proto(message).offers == SERVED.offers
+
+
+def test_a_model_has_the_worst_verdict_of_its_offers() -> None:
+    offer = SERVED.offers[0]
+
+    def verdict(*verdicts: Verdict | None) -> Verdict | None:
+        offers = tuple(dataclasses.replace(offer, verdict=verdict) for verdict in verdicts)
+        return dataclasses.replace(SERVED, offers=offers).verdict
+
+    assert verdict(None) is None
+    assert verdict(None, Verdict.OK) is Verdict.OK
+    assert verdict(Verdict.WARN, Verdict.OK, Verdict.UNCHECKED) is Verdict.WARN
+    assert verdict(Verdict.OK, Verdict.REFUSE, Verdict.WARN) is Verdict.REFUSE
+    assert verdict(Verdict.UNCHECKED, Verdict.OK) is Verdict.UNCHECKED

@@ -12,7 +12,7 @@ from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
 from sealserve.protocol.key_record import KeyKind
-from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
+from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
 from sealserve.protocol.output import Link, Output, Task
 from sealserve.protocol.schema import Schema
 from tests.support.serving import LIMITS, linear, served
@@ -43,7 +43,9 @@ def with_grid(**changes: Any) -> Model:
 
 
 T, RING = OFFER.parameters.plain_modulus, OFFER.parameters.parameter_set
-OBSERVED = ObservedError(score_error=0.5, row_count=10, label_agreement=0.75)
+OBSERVED = ObservedError(
+    row_count=10, score_error=0.5, rms_score_error=0.25, label_disagreement=0.75, expected_label_disagreement=0.125
+)
 
 # Every field that is published, each with a model in which it differs. A new field fails the test
 # until it is here.
@@ -91,6 +93,9 @@ CHANGED: dict[type, dict[str, Model]] = {
         "input_rounding_error_bound": with_offer(input_rounding_error_bound=0.0),
         "observed_error": with_offer(observed_error=OBSERVED),
         "required_key": with_offer(required_key=KeyKind.PUBLIC_ENCRYPTION_KEY),
+        "weight_rounding_error_bound": with_offer(weight_rounding_error_bound=OFFER.score_error_bound),
+        "expected_score_error": with_offer(expected_score_error=OFFER.score_error_bound),
+        "verdict": with_offer(verdict=Verdict.REFUSE),
     },
     ParameterSet: {
         "name": with_parameters(dataclasses.replace(RING, name="another"), T),
@@ -106,7 +111,11 @@ CHANGED: dict[type, dict[str, Model]] = {
     ObservedError: {
         "score_error": with_offer(observed_error=dataclasses.replace(OBSERVED, score_error=0.25)),
         "row_count": with_offer(observed_error=dataclasses.replace(OBSERVED, row_count=11)),
-        "label_agreement": with_offer(observed_error=dataclasses.replace(OBSERVED, label_agreement=1.0)),
+        "rms_score_error": with_offer(observed_error=dataclasses.replace(OBSERVED, rms_score_error=0.375)),
+        "label_disagreement": with_offer(observed_error=dataclasses.replace(OBSERVED, label_disagreement=1.0)),
+        "expected_label_disagreement": with_offer(
+            observed_error=dataclasses.replace(OBSERVED, expected_label_disagreement=0.0)
+        ),
     },
     Limits: {
         field.name: dataclasses.replace(SERVED, limits=dataclasses.replace(LIMITS, **{field.name: 7}))

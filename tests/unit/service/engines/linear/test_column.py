@@ -111,8 +111,14 @@ def test_what_a_client_reads(number: int) -> None:
         for p in column_plans(*model.planned)
         if p.parameters.parameter_set == LAYOUTS["column"].open_parameter_sets[number]
     ][-1]
-    wanted = plan.score_error_bound
-    served = prepare_model("model", linear(model.weights, model.intercept), model.grid, LIMITS, max_score_error=wanted)
+    served = prepare_model(
+        "model",
+        linear(model.weights, model.intercept),
+        model.grid,
+        LIMITS,
+        max_score_error=plan.total_error_bound,
+        accept_disagreement=True,
+    )
     codec, engine = RowCodec(served.model, offer=choose(served.model, 1, LAYOUTS["column"])), served.engines[1]
     assert codec.offer.parameters == plan.parameters
     rows = np.concatenate([extreme_rows(plan.model, model.grid), random_rows(model.grid, 20)])
@@ -125,7 +131,8 @@ def test_what_a_client_reads(number: int) -> None:
 
 def test_seeded_ciphertexts_among_full_ones() -> None:
     model = affine("normal", (3, 40))
-    served = prepare_model("model", linear(model.weights, model.intercept), model.grid, LIMITS)
+    regression = linear(model.weights, model.intercept)
+    served = prepare_model("model", regression, model.grid, LIMITS, accept_disagreement=True)
     codec = RowCodec(served.model, offer=choose(served.model, 1, LAYOUTS["column"]))
     rows = random_rows(model.grid, 100)
     encrypted = codec.encrypt(rows)
@@ -379,7 +386,8 @@ def test_a_batch_that_would_hold_too_much_is_not_offered(caplog: pytest.LogCaptu
         ColumnEngine(plan_of(SMALLEST, np.ones((most + 1, 1), np.int64)))
     model = affine("normal", (1000, 4))
     with caplog.at_level(logging.WARNING):
-        served = prepare_model("wide", linear(model.weights, model.intercept), model.grid, LIMITS)
+        regression = linear(model.weights, model.intercept)
+        served = prepare_model("wide", regression, model.grid, LIMITS, accept_disagreement=True)
     assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
     assert "model wide is not served in layout column: a batch with 1000 classes would hold 93 MB" in caplog.text
 
@@ -387,12 +395,14 @@ def test_a_batch_that_would_hold_too_much_is_not_offered(caplog: pytest.LogCaptu
 def test_a_model_that_only_rows_can_serve_as_asked(caplog: pytest.LogCaptureFixture) -> None:
     model = affine("normal", (10, 300))
     regression = linear(model.weights, model.intercept)
+    wanted = column_plans(*model.planned)[0].input_rounding_error_bound + 1e-6
     with caplog.at_level(logging.WARNING):
-        served = prepare_model("fine", regression, model.grid, LIMITS, max_score_error=1e-6)
+        served = prepare_model("fine", regression, model.grid, LIMITS, max_score_error=wanted, accept_disagreement=True)
     assert [offer.layout for offer in served.model.offers] == [LAYOUTS["row"]]
     assert (
-        "model fine is not served in layout column: no parameter set keeps the score error within 1e-06" in caplog.text
+        f"model fine is not served in layout column: no parameter set keeps the score error within {wanted:.3g}"
+        in caplog.text
     )
-    both = prepare_model("coarse", regression, model.grid, LIMITS)
+    both = prepare_model("coarse", regression, model.grid, LIMITS, accept_disagreement=True)
     assert [offer.layout for offer in both.model.offers] == [LAYOUTS["row"], LAYOUTS["column"]]
     assert both.model.offers[1].cost.held_bytes == 6 * 10 * SMALLEST.polynomial_bytes

@@ -98,7 +98,9 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     """The planner's choice through the SDK's own encryption and decryption."""
     model = affine("normal", (10, 200))
     regression = linear(model.weights, model.intercept)
-    served = prepare_model("model", regression, model.grid, LIMITS, max_score_error=max_score_error)
+    rounding = row_plans(*model.planned)[0].input_rounding_error_bound
+    total = None if max_score_error is None else max_score_error + rounding
+    served = prepare_model("model", regression, model.grid, LIMITS, max_score_error=total, accept_disagreement=True)
     codec, engine = RowCodec(served.model), served.engines[0]
     assert codec.offer.parameters.parameter_set.name == name
     assert isinstance(engine, RowEngine)

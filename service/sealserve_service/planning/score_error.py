@@ -1,0 +1,231 @@
+"""Errors of a plan's scores: what is expected of them, and what calibration rows show.
+
+A score's error has two parts: the rounding of features onto the grid, and the rounding of weights
+and intercept. With x = minimum + step x_int + d, the error of class k is
+
+    (W_int / s - W step)_k x_int + (b_int / s - b - W minimum)_k - W_k d
+
+`expected_rms` is its root mean square, with the parts of different features taken as independent:
+the signs of roundings are as good as random. What is known of x_int and d are their `Moments`: of
+calibration rows, or else of features that are uniform over the declared range.
+
+`observe` computes the error itself on calibration rows, against the scores of the plaintext model.
+It also computes what decides a label: for each row the margin of its label, and the root mean
+square of the error of that margin over all rows.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealserve.he.quantization import InputGrid, QuantizedModel
+from sealserve.he.refusal import refusal
+from sealserve.protocol.output import Output, Task
+from sealserve_service.models.linear_model import LinearModel
+
+_BLOCK_NUMBERS = 1 << 22  # of float64 at once, 32 MB
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Moments:
+    """What an expected error depends on: moments of the features, float64 (feature_count,).
+
+    Attributes:
+        mean: of x_int.
+        variance: of x_int.
+        rounding: the mean square of d, what rounding onto the grid takes from a feature.
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    rounding: NDArray[np.float64]
+
+    @classmethod
+    def uniform(cls, grid: InputGrid) -> "Moments":
+        """Moments of features that are uniform over the declared range."""
+        width = grid.maximum - grid.minimum
+        # A feature without levels is rounded to its minimum.
+        rounding = np.where(grid.levels > 0, grid.step**2 / 12, width**2 / 3)
+        return cls(mean=grid.levels / 2, variance=grid.levels.astype(np.float64) ** 2 / 12, rounding=rounding)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Margins:
+    """How clearly the plaintext model decides the labels of rows.
+
+    Attributes:
+        pairs: of scores, int (pairs, 2), the greater one first; (k, -1) is score k against zero.
+        pair_of: the pairs that decide each row, int (rows, decisions).
+        gaps: by how much, float64 (rows, decisions).
+    """
+
+    pairs: NDArray[np.intp]
+    pair_of: NDArray[np.intp]
+    gaps: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, output: Output, scores: NDArray[np.float64]) -> "Margins":
+        """Return the margins of scores (rows, score_count) of a classifier."""
+        count, score_count = scores.shape
+        if score_count == 1 or output.task is Task.MULTILABEL:  # each score is compared with zero
+            pairs = np.stack([np.arange(score_count), np.full(score_count, -1)], axis=1)
+            pair_of = np.broadcast_to(np.arange(score_count), scores.shape)
+            return cls(pairs=pairs, pair_of=pair_of, gaps=np.abs(scores))
+        best = scores.argmax(axis=1)
+        others = scores.copy()
+        others[np.arange(count), best] = -np.inf
+        second = others.argmax(axis=1)
+        pairs, pair_of = np.unique(np.stack([best, second], axis=1), axis=0, return_inverse=True)
+        gaps = scores[np.arange(count), best] - scores[np.arange(count), second]
+        return cls(pairs=pairs, pair_of=pair_of.reshape(count, 1), gaps=gaps[:, None])
+
+    def disagreement(self, mean_squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probability of another label for each row, float64 (rows,).
+
+        Args:
+            mean_squares: of the error of each pair's gap, (pairs,). An error is taken as normal.
+        """
+        sigma = np.sqrt(mean_squares)[self.pair_of]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.where(sigma > 0, self.gaps / sigma, np.inf)  # equal classes tie either way
+        stays = 1 - _erfc(distance / math.sqrt(2)) / 2
+        disagreement: NDArray[np.float64] = 1 - stays.prod(axis=1)
+        return disagreement
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CalibrationScores:
+    """Calibration rows on the grid, and the plaintext model's scores of them.
+
+    Attributes:
+        integers: x_int, int64 (rows, feature_count).
+        scores: of the plaintext model, float64 (rows, score_count).
+        moments: of the rows.
+        margins: of a classifier's labels; None for a regression.
+    """
+
+    integers: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    moments: Moments
+    margins: Margins | None
+
+    @classmethod
+    def of(cls, model: LinearModel, grid: InputGrid, rows: NDArray[np.float64]) -> "CalibrationScores":
+        """Score rows (rows, feature_count) by the plaintext model.
+
+        Raises:
+            InputError: a row is not finite, or is outside the grid's range.
+            UnsupportedModelError: the model is not what the estimator computes.
+        """
+        integers, is_refused = grid.quantize(rows)
+        if is_refused.any():
+            raise refusal(grid, rows)
+        scores = model.expected_scores(rows)
+        mean = integers.mean(axis=0)
+        squares, rounding = np.zeros((2, grid.feature_count))
+        for part in _blocks(*integers.shape):
+            squares += ((integers[part] - mean) ** 2).sum(axis=0)
+            rounding += ((rows[part] - grid.minimum - grid.step * integers[part]) ** 2).sum(axis=0)
+        moments = Moments(mean=mean, variance=squares / len(rows), rounding=rounding / len(rows))
+        is_regression = model.output.task is Task.REGRESSION
+        margins = None if is_regression else Margins.of(model.output, scores)
+        return cls(integers=integers, scores=scores, moments=moments, margins=margins)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScoreErrors:
+    """The errors that calibration rows show: what a client would see of them.
+
+    Encryption changes nothing: the decrypted integers equal this plaintext arithmetic.
+
+    Attributes:
+        maximum: the largest |score - plaintext model's score|.
+        rms: the root mean square of each score's error, float64 (score_count,).
+        label_rms: the same, of several classes without what their errors have in common.
+        row_count: the number of rows.
+        has_labels: false for a regression: the next two mean nothing then.
+        other_labels: of how many rows the predicted label is not the plaintext model's.
+        disagreement: the expected share of such rows, and its standard error.
+    """
+
+    maximum: float
+    rms: NDArray[np.float64]
+    label_rms: NDArray[np.float64]
+    row_count: int
+    has_labels: bool
+    other_labels: int
+    disagreement: tuple[float, float]
+
+
+def expected_rms(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    model: QuantizedModel,
+    moments: Moments,
+    *,
+    is_centred: bool = False,
+) -> NDArray[np.float64]:
+    """Return the expected root mean square of each score's error, float64 (score_count,).
+
+    Args:
+        weights: (score_count, feature_count).
+        intercept: (score_count,).
+        grid: the input grid.
+        model: the integer model.
+        moments: of the features.
+        is_centred: leave out what the errors of all classes have in common, which changes no label.
+    """
+    residual = model.weights / model.score_scale - weights * grid.step
+    base = np.array([value / model.score_scale for value in model.intercept]) - (intercept + weights @ grid.minimum)
+    if is_centred:
+        weights, residual, base = (values - values.mean(axis=0) for values in (weights, residual, base))
+    bias = base + residual @ moments.mean
+    rms: NDArray[np.float64] = np.sqrt(weights**2 @ moments.rounding + residual**2 @ moments.variance + bias**2)
+    return rms
+
+
+def observe(output: Output, model: QuantizedModel, rows: CalibrationScores) -> ScoreErrors:
+    """Compare an integer model's scores of calibration rows with those of the plaintext model."""
+    scale, margins = model.score_scale, rows.margins
+    intercept = np.array([value / scale for value in model.intercept])
+    in_units = (model.weights / scale).T
+    count, score_count = rows.scores.shape
+    is_centred = output.task is Task.CLASSIFICATION and score_count > 1
+    maximum, other_labels, squares, label_squares = 0.0, 0, np.zeros(score_count), np.zeros(score_count)
+    pair_squares = np.zeros(0 if margins is None else len(margins.pairs))
+    for part in _blocks(count, max(*model.weights.shape, len(pair_squares))):
+        scores = rows.integers[part] @ in_units + intercept
+        errors = scores - rows.scores[part]
+        maximum = max(maximum, float(np.abs(errors).max()))
+        squares += (errors**2).sum(axis=0)
+        centred = errors - errors.mean(axis=1, keepdims=True) if is_centred else errors
+        label_squares += (centred**2).sum(axis=0)
+        if margins is not None:
+            first, second = margins.pairs.T
+            pair_squares += ((errors[:, first] - np.where(second < 0, 0.0, errors[:, second])) ** 2).sum(axis=0)
+            differ = output.predict(scores) != output.predict(rows.scores[part])
+            other_labels += int(differ.reshape(len(differ), -1).any(axis=1).sum())
+    disagreement = (0.0, 0.0)
+    if margins is not None:
+        shares = margins.disagreement(pair_squares / count)
+        disagreement = float(shares.mean()), float(shares.std()) / math.sqrt(count)
+    return ScoreErrors(
+        maximum=maximum,
+        rms=np.sqrt(squares / count),
+        label_rms=np.sqrt(label_squares / count),
+        row_count=count,
+        has_labels=margins is not None,
+        other_labels=other_labels,
+        disagreement=disagreement,
+    )
+
+
+def _blocks(row_count: int, numbers_a_row: int) -> Iterator[slice]:
+    """Yield slices of rows, in order, so small that their arrays take little memory."""
+    size = max(1, _BLOCK_NUMBERS // numbers_a_row)
+    yield from (slice(first, first + size) for first in range(0, row_count, size))
