@@ -16,7 +16,7 @@ import pytest
 from sealserve.client import Client
 from sealserve_service.catalog.registry import ModelRegistry, prepare_model
 from sealserve_service.models.loading import load_model
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
 from tests.support import mnist
 from tests.support.plans import plan_column
 from tests.support.serving import HANG_SECONDS, LIMITS, running_server
@@ -31,7 +31,7 @@ def test_two_hundred_images() -> None:
         warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
         estimator = joblib.load(path)
     model = load_model(path, trust_pickle=True)
-    registry = ModelRegistry([prepare_model("mnist", model, input_grid(model, input_range=(0.0, 1.0)), LIMITS)])
+    registry = ModelRegistry([prepare_model("mnist", model, input_ranges(model, input_range=(0.0, 1.0)), LIMITS)])
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         expected = rows @ estimator.coef_.T + estimator.intercept_
         assert np.abs(client.decision_function(rows) - expected).max() <= 0.01
@@ -52,7 +52,7 @@ def test_all_images_in_columns() -> None:
         warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
         estimator = joblib.load(path)
     model = load_model(path, trust_pickle=True)
-    grid = input_grid(model, input_range=(0.0, 1.0))
+    grid = input_ranges(model, input_range=(0.0, 1.0))
     plan = plan_column(model.weights, model.intercept, grid)
     assert plan.weight_bits == 14
     integers = grid.quantize(images) @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)

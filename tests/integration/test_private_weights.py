@@ -44,7 +44,7 @@ from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.column import ColumnPlan
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.row import RowPlan
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support import mnist
@@ -529,7 +529,7 @@ def served_mnist(max_score_error: float | None, keys: RegisteredKeys) -> tuple[S
         pytest.skip("the MNIST model is not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
     model = load_model(path, trust_pickle=True)
     private = PrivateWeights(BITS, keys.zero_encryptor)
-    grid = input_grid(model, input_range=(0.0, 1.0))
+    grid = input_ranges(model, input_range=(0.0, 1.0))
     return prepare_model("mnist", model, grid, LIMITS, max_score_error=max_score_error, private=private), model
 
 

@@ -22,6 +22,7 @@ from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.tenants.tenant import Tenant
 
 
@@ -106,7 +107,7 @@ class ModelRegistry:
 def prepare_model(
     name: str,
     model: LinearModel,
-    grid: InputGrid,
+    inputs: InputRanges | InputGrid,
     limits: Limits,
     *,
     max_score_error: float | None = None,
@@ -116,6 +117,7 @@ def prepare_model(
 ) -> ServedModel:
     """Plan a model, make its engines and describe it.
 
+    `inputs` are the ranges of its features; or its grid, where the steps are given.
     `ei_engine` makes the engine for encrypted-inference clients; without it they are not served. A
     layout that cannot take the model is left out, except the first of `LINEAR_ENGINES`. With
     `private`, the planned layouts are served in mode private; the EI layout is the same in either
@@ -126,7 +128,12 @@ def prepare_model(
             description.
     """
     hiding_bits, keys = private or (None, find_no_key)
-    offered = offering.plan_layouts(model, grid, modes=(hiding_bits,), max_score_error=max_score_error)
+    layouts = offering.plan_layouts(model, inputs, modes=(hiding_bits,), max_score_error=max_score_error)
+    first = next(layouts)
+    if isinstance(first.chosen, PlanError):
+        raise first.chosen
+    grid, offered = first.chosen.grid, itertools.chain([first], layouts)
+    del first  # as large as the model: it goes before the next layout is planned
     engines = offering.engines(name, model, grid, offered, calibration=calibration, keys=keys, ei_engine=ei_engine)
     return describe_model(name, model, grid, limits, engines)
 

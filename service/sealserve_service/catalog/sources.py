@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from sealserve_service.models.errors import InputRangeError, ModelFileError, Mod
 from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.declared import read_declared_ranges
+from sealserve_service.planning.grid import DEFAULT_MARGIN, input_ranges
+from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
 
 
@@ -71,11 +74,11 @@ def load_source(
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     calibration = calibration_rows(source)
     try:
-        grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
+        ranges = source_ranges(source, model, calibration)
         return prepare_model(
             source.name,
             model,
-            grid,
+            ranges,
             limits,
             max_score_error=source.max_score_error,
             calibration=calibration,
@@ -86,8 +89,31 @@ def load_source(
         raise type(error)(f"{source.path}: {error}") from error
 
 
-def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
-    """Read the calibration rows, float64 (rows, feature_count), or None if there are none.
+def source_ranges(
+    source: ModelSource, model: LinearModel, calibration: NDArray[np.generic] | None
+) -> InputRanges:
+    """Return the ranges of a model's features, from what the operator says and the rows.
+
+    Raises:
+        InputRangeError: nothing gives a range, or what is given does not fit.
+    """
+    declared = None
+    if source.input_ranges is not None:
+        declared = read_declared_ranges(source.input_ranges, model.feature_count, model.feature_names)
+    return input_ranges(
+        model,
+        input_range=source.input_range,
+        input_step=source.input_step,
+        input_margin=DEFAULT_MARGIN if source.input_margin is None else source.input_margin,
+        declared=declared,
+        calibration=calibration,
+    )
+
+
+def calibration_rows(source: ModelSource) -> NDArray[Any] | None:
+    """Read the calibration rows, (rows, feature_count), or None if there are none.
+
+    Integers and booleans stay what they are: they declare the grid of the features.
 
     Raises:
         InputRangeError: the file is missing, too large, another than it should be, or holds no
@@ -105,7 +131,8 @@ def calibration_rows(source: ModelSource) -> NDArray[np.float64] | None:
             "read: give fewer rows"
         ) from error
     try:
-        return np.asarray(read_array(content), np.float64)
+        rows = np.asarray(read_array(content))
+        return rows if rows.dtype.kind in "biu" else rows.astype(np.float64)
     except (ValueError, TypeError) as error:  # without NumPy's text, which advises to allow pickles
         raise InputRangeError(
             f"{source.calibration} is not a .npy file of calibration rows: write the numbers with numpy.save"

@@ -26,6 +26,7 @@ from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptorOf, fin
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.planner import candidate_plans, choose
+from sealserve_service.planning.ranges import InputRanges
 
 _logger = logging.getLogger(__name__)
 
@@ -58,34 +59,56 @@ class PlannedLayout:
 
 
 def plan_layouts(
-    model: LinearModel, grid: InputGrid, *, modes: Iterable[int | None], max_score_error: float | None = None
+    model: LinearModel,
+    inputs: InputRanges | InputGrid,
+    *,
+    modes: Iterable[int | None],
+    max_score_error: float | None = None,
 ) -> Iterator[PlannedLayout]:
     """Plan a model for every planned layout, and for each of them in every mode.
 
+    A model has one grid in each mode. The first layout chooses it, and the others are planned for
+    it. A grid a layout would make private columns up to twice as exact, and clients would have to
+    quantize anew where their offer changes.
+
     Args:
         model: the model.
-        grid: its input grid.
+        inputs: the ranges of its features; or a grid, where the steps are given.
         modes: bits of hiding of mode private, None for mode open.
         max_score_error: see `planner.choose`.
     """
-    modes = tuple(modes)
+    grids: dict[int | None, InputRanges | InputGrid] = dict.fromkeys(modes, inputs)
+    center = inputs.center if isinstance(inputs, InputRanges) else None
     for engine_type in LINEAR_ENGINES:
-        for hiding_bits in modes:
-            yield _plan_layout(engine_type, model, grid, hiding_bits, max_score_error)
+        for hiding_bits in grids:
+            planned = _plan_layout(engine_type, model, grids[hiding_bits], center, hiding_bits, max_score_error)
+            if isinstance(planned.chosen, Plan):
+                grids[hiding_bits] = planned.chosen.grid
+            yield planned
+            del planned  # as large as the model: it goes before the next layout is planned
 
 
 def _plan_layout(
     engine_type: type[LinearEngine[Any]],
     model: LinearModel,
-    grid: InputGrid,
+    inputs: InputRanges | InputGrid,
+    center: NDArray[np.float64] | None,
     hiding_bits: int | None,
     max_score_error: float | None,
 ) -> PlannedLayout:
     weights = model.weights
-    plans = candidate_plans(engine_type.rules, weights, model.intercept, grid, hiding_bits=hiding_bits)
+    plans = candidate_plans(
+        engine_type.rules,
+        weights,
+        model.intercept,
+        inputs,
+        hiding_bits=hiding_bits,
+        center=center,
+        max_score_error=max_score_error,
+    )
     chosen: Plan[Packing] | PlanError
     try:
-        chosen = choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
+        chosen = choose(plans, weights, max_score_error=max_score_error, hiding_bits=hiding_bits)
     except PlanError as error:
         chosen = error
     return PlannedLayout(engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen)

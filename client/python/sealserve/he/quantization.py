@@ -13,12 +13,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
+from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OffGridError, OutOfRangeError
 
 T = TypeVar("T", bound=np.generic)
 
 DEFAULT_LEVELS = 255
 _ROWS_A_BLOCK = 32  # small enough that intermediate results stay in a core's cache
+_OFF_GRID = 1e-3  # of a step
+_FLOAT32 = 2.0**-22  # relative: four times what a number loses as a float32
 MAX_LEVELS = 2**32  # far more than any parameter set has room for, and safe in int64 arithmetic
 
 
@@ -28,15 +30,23 @@ class InputGrid:
 
     Attributes:
         minimum, maximum, step: float64, shape (feature_count,), in the features' own units.
+        keeps: bool, shape (feature_count,): whether all values of a feature lie on the grid, so
+            that rounding adds no error. A value that is off it is refused.
     """
 
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
     step: NDArray[np.float64]
+    keeps: NDArray[np.bool_]
 
     @classmethod
     def of(
-        cls, feature_count: int, minimum: ArrayLike, maximum: ArrayLike, step: ArrayLike | None = None
+        cls,
+        feature_count: int,
+        minimum: ArrayLike,
+        maximum: ArrayLike,
+        step: ArrayLike | None = None,
+        keeps: ArrayLike = False,
     ) -> "InputGrid":
         """Build a grid from one value for all features, or from one value for each feature.
 
@@ -55,9 +65,10 @@ class InputGrid:
             if step is None:
                 step = np.where(high > low, width / DEFAULT_LEVELS, 1.0)
             steps = np.broadcast_to(np.asarray(step, np.float64), (feature_count,))
+            kept = np.broadcast_to(np.asarray(keeps, np.bool_), (feature_count,))
         except ValueError:
             raise InputError(
-                f"minimum, maximum and step need one value each, or one for each of {feature_count} features"
+                f"minimum, maximum, step and keeps need one value each, or one for each of {feature_count} features"
             ) from None
         if not (np.isfinite(low).all() and np.isfinite(high).all() and np.isfinite(width).all()):
             raise InputError("the input range must be finite, and so must its width")
@@ -69,7 +80,7 @@ class InputGrid:
             too_fine = width / steps > MAX_LEVELS
         if too_fine.any():
             raise InputError("the input step is finer than a 2^32nd of the range: give a larger step")
-        return cls(*(_frozen(values) for values in (low, high, steps)))
+        return cls(_frozen(low), _frozen(high), _frozen(steps), _frozen(kept))
 
     @property
     def feature_count(self) -> int:
@@ -81,29 +92,59 @@ class InputGrid:
         """The greatest x_int of each feature, int64 (feature_count,)."""
         return np.rint((self.maximum - self.minimum) / self.step).astype(np.int64)
 
+    @cached_property
+    def least(self) -> NDArray[np.float64]:
+        """The least value of each feature that is inside: it rounds to the minimum.
+
+        A feature of one level has to be within its range, to the precision of float32: its weight
+        need not be scaled by so large a step.
+        """
+        return self.minimum - np.where(self.levels > 0, self.step / 2, _FLOAT32 * np.abs(self.minimum))
+
+    @cached_property
+    def greatest(self) -> NDArray[np.float64]:
+        """The greatest value of each feature that is inside: it rounds to the last level."""
+        last = self.minimum + (self.levels + 0.5) * self.step
+        return np.where(self.levels > 0, last, self.maximum + _FLOAT32 * np.abs(self.maximum))
+
+    def is_off(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which features (rows, feature_count) are off a grid that they should be on.
+
+        A value may be away from the grid by a 1,000th of a step, or by what it loses as a float32.
+        """
+        nearest = self.minimum + np.rint((rows - self.minimum) / self.step) * self.step
+        tolerance = np.maximum(_OFF_GRID * self.step, _FLOAT32 * np.abs(rows))
+        return self.keeps & (np.abs(rows - nearest) > tolerance)
+
     def accepted(self, rows: NDArray[np.float64], *, clip: bool = False) -> NDArray[np.float64]:
-        """Return rows (rows, feature_count) if every feature is within its range.
+        """Return rows (rows, feature_count) if every feature is within its range, and on its grid.
 
         Args:
             rows: float64.
             clip: move features outside the range to its nearest end instead of refusing them.
 
         Raises:
-            FeatureCountError, NotFiniteError, OutOfRangeError: the rows are refused. The text has
-                the place of the first feature at fault, never its value.
+            FeatureCountError, NotFiniteError, OutOfRangeError, OffGridError: the rows are refused.
+                The text has the place of the first feature at fault, never its value.
         """
         if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
         if not np.isfinite(rows).all():
             raise NotFiniteError(f"{_first_place(~np.isfinite(rows))} is NaN or infinite: replace it")
         if clip:
-            return np.clip(rows, self.minimum, self.maximum)
-        if (outside := (rows < self.minimum) | (rows > self.maximum)).any():
+            rows = np.clip(rows, self.minimum, self.maximum)
+        elif (outside := (rows < self.least) | (rows > self.greatest)).any():
             feature = np.argwhere(outside)[0, 1]
             raise OutOfRangeError(
                 f"{_first_place(outside)} is outside the model's range "
                 f"{self.minimum[feature]:g}..{self.maximum[feature]:g}: "
                 "scores have no guarantee there; scale the feature, or ask for clipping"
+            )
+        if self.keeps.any() and (off := self.is_off(rows)).any():
+            feature = np.argwhere(off)[0, 1]
+            raise OffGridError(
+                f"{_first_place(off)} is not on the model's grid, {self.minimum[feature]:g} and multiples of "
+                f"{self.step[feature]:g} above it: the model takes no value between; round the feature"
             )
         return rows
 
@@ -115,8 +156,10 @@ class InputGrid:
         accepted = self.accepted(rows, clip=clip)
         quantized = np.empty(accepted.shape, np.int64)
         for first in range(0, len(accepted), _ROWS_A_BLOCK):
-            block = accepted[first : first + _ROWS_A_BLOCK]
-            np.rint((block - self.minimum) / self.step, out=quantized[first : first + len(block)], casting="unsafe")
+            block = quantized[first : first + _ROWS_A_BLOCK]
+            features = accepted[first : first + _ROWS_A_BLOCK]
+            np.rint((features - self.minimum) / self.step, out=block, casting="unsafe")
+            np.clip(block, 0, self.levels, out=block)  # a half above the last level rounds to even
         return quantized
 
 
@@ -137,19 +180,33 @@ class QuantizedModel:
 
     @classmethod
     def of(
-        cls, weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, score_scale: float
+        cls,
+        weights: NDArray[np.float64],
+        intercept: NDArray[np.float64],
+        grid: InputGrid,
+        score_scale: float,
+        center: NDArray[np.float64] | None = None,
     ) -> "QuantizedModel":
         """Quantize float weights (score_count, feature_count) and intercepts (score_count,).
+
+        The weight of a feature that has one level is 0: its integer is always 0.
 
         Args:
             weights: in the units of the features.
             intercept: in the units of the scores.
             grid: the grid of the features.
             score_scale: s.
+            center: features (feature_count,) where the rounding of weights adds no error: the
+                intercept takes it up. The minimum by default.
         """
+        on_grid = np.where(grid.levels > 0, weights * grid.step, 0.0)
+        integers = np.rint(on_grid * score_scale)
         shifted = intercept + weights @ grid.minimum
+        if center is not None:
+            position = np.where(grid.levels > 0, (center - grid.minimum) / grid.step, 0.0)
+            shifted += (on_grid - integers / score_scale) @ position
         return cls(
-            _frozen(np.rint(weights * grid.step * score_scale).astype(np.int64)),
+            _frozen(integers.astype(np.int64)),
             tuple(round(score_scale * float(value)) for value in shifted),
             score_scale,
         )

@@ -18,7 +18,7 @@ from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.column import ColumnPlan
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.hiding import cap_bits, fits, hides, noise_width, told_bits
 from sealserve_service.planning.row import RowPlan
 from tests.support import mnist
@@ -313,7 +313,7 @@ def test_the_guides_model() -> None:
     if path is None:
         pytest.skip("the MNIST model is not at hand: SEALSERVE_DATA=DIRECTORY")
     model = load_model(path, trust_pickle=True)
-    plan = plan_row(model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0)))
+    plan = plan_row(model.weights, model.intercept, input_ranges(model, input_range=(0.0, 1.0)))
     assert plan.parameters.parameter_set.name == "row-2048-54"
     assert (plan.weight_bits, plan.packing.classes, plan.packing.rows) == (14, 2, 1)
     assert plan.score_error_bound == pytest.approx(0.0454, abs=5e-5)
@@ -438,7 +438,7 @@ def test_the_guides_model_in_mode_private() -> None:
     if path is None:
         pytest.skip("the MNIST model is not at hand: SEALSERVE_DATA=DIRECTORY")
     model = load_model(path, trust_pickle=True)
-    arguments = model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0))
+    arguments = model.weights, model.intercept, input_ranges(model, input_range=(0.0, 1.0))
 
     def chosen(plan: RowPlan | ColumnPlan) -> tuple[str, int, int]:
         return plan.parameters.parameter_set.name, plan.weight_bits, plan.packing.classes

@@ -18,7 +18,7 @@ from sealserve_service.engines.linear.column import folds
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning import planner
 from sealserve_service.planning.column import ColumnPlan
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
 from tests.support import mnist
 from tests.support.affine_models import (
     Affine,
@@ -302,6 +302,6 @@ def test_the_guides_model() -> None:
     if path is None:
         pytest.skip("the MNIST model is not at hand: SEALSERVE_DATA=DIRECTORY")
     model = load_model(path, trust_pickle=True)
-    plan = plan_column(model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0)))
+    plan = plan_column(model.weights, model.intercept, input_ranges(model, input_range=(0.0, 1.0)))
     assert (plan.parameters.parameter_set.name, plan.weight_bits) == ("column-2048-54", 14)
     assert plan.score_error_bound == pytest.approx(0.0454, abs=5e-5)
