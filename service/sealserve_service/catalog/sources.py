@@ -17,8 +17,8 @@ from sealserve_service.models.arrays import read_array
 from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
 from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
-from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
 from sealserve_service.planning.declared import read_declared_ranges
 from sealserve_service.planning.grid import DEFAULT_MARGIN, input_ranges
 from sealserve_service.planning.ranges import InputRanges
@@ -89,9 +89,7 @@ def load_source(
         raise type(error)(f"{source.path}: {error}") from error
 
 
-def source_ranges(
-    source: ModelSource, model: LinearModel, calibration: NDArray[np.generic] | None
-) -> InputRanges:
+def source_ranges(source: ModelSource, model: LinearModel, calibration: NDArray[np.generic] | None) -> InputRanges:
     """Return the ranges of a model's features, from what the operator says and the rows.
 
     Raises:

@@ -77,9 +77,8 @@ def input_ranges(
             step = np.where(is_declared | known.has_range, step, (high - low) / _BYTE)
         own_step = np.where(is_declared | (step > 0), step, 0.0)
         low, high, own_step = _aligned(low, high, own_step, origin, is_given, is_declared, rows)
-    if rows is None:  # what cannot be negative is often 0
-        center = np.where(low == 0, low, (low + high) / 2)
-    else:
+    center = np.where(low == 0, low, (low + high) / 2)  # what cannot be negative is often 0
+    if rows is not None:
         center = np.clip(rows.mean(axis=0), low, high)
     return InputRanges(
         minimum=low, maximum=high, own_step=own_step, is_declared=is_declared & (high > low), center=center
@@ -122,11 +121,11 @@ def _widened(
     low, high = minimum - reach, maximum + reach
     _, exponents = np.frexp(high - low)  # width < 2^exponent
     unit = np.ldexp(1.0, np.maximum(exponents - _UNIT_BITS, -1022))
+    below, above = np.floor(low / unit) * unit, np.ceil(high / unit) * unit
+    # An end that is tiny beside the width is 0 in units: one more unit holds it.
+    below, above = np.where(below > low, below - unit, below), np.where(above < high, above + unit, above)
     is_wide = maximum > minimum
-    return (
-        np.where(is_wide, np.floor(low / unit) * unit, minimum),
-        np.where(is_wide, np.ceil(high / unit) * unit, maximum),
-    )
+    return np.where(is_wide, below, minimum), np.where(is_wide, above, maximum)
 
 
 def _aligned(

@@ -42,7 +42,7 @@ planned for that grid: for every number of bits of the weights, s and t follow, 
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,7 +52,7 @@ from numpy.typing import NDArray
 from sealserve.errors import PlanError
 from sealserve.he.layouts import Packing
 from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, EncryptionParameters, ParameterSet
-from sealserve.he.quantization import InputGrid, QuantizedModel
+from sealserve.he.quantization import DEFAULT_LEVELS, InputGrid, QuantizedModel
 from sealserve_service.planning import hiding, noise
 from sealserve_service.planning.plan import IntegerModel, PackingT, Plan, PlanningRules
 from sealserve_service.planning.ranges import InputRanges
@@ -170,6 +170,8 @@ def _plans_with_steps(
         if hiding_bits is None:
             choices = open_steps(weights, ranges, packing, largest_sum, max_weight)
         else:
+            least_rows = _least_rows(rules, parameter_set, packing, largest_sum)
+            largest_sum = partial(largest_sum, least_rows=least_rows)
             choices = private_steps(ranges, packing, largest_sum, max_weight)
         for steps in choices:
             models = _models_with_steps(weights, intercept, ranges.center, steps, max_weight)
@@ -179,14 +181,41 @@ def _plans_with_steps(
                 break
 
 
+def _least_rows(
+    rules: PlanningRules[PackingT],
+    parameter_set: ParameterSet,
+    packing: PackingT,
+    largest_sum: Callable[[int], int],
+) -> float:
+    """Return the rows that an item of private weights should hold: a finer grid costs few of them.
+
+    A larger t tells more of a place, so that a reply may have fewer places. It may cost a quarter
+    of the rows that there are with 255 levels.
+    """
+    fitting = (
+        1 << bits
+        for bits in range(MAX_PLAIN_MODULUS_BITS - 1, 0, -1)
+        if packing.classes << bits <= DEFAULT_LEVELS * largest_sum(1 << bits)
+    )
+    if (plain_modulus := next(fitting, None)) is None:
+        return 1
+    parameters = EncryptionParameters(parameter_set, plain_modulus)
+    capped = rules.capped(packing, hiding.most_places(parameters, hiding.noise_width(parameters)))
+    return 0.75 * capped.rows if capped else 1
+
+
 def _largest_sum(
     rules: PlanningRules[PackingT],
     parameter_set: ParameterSet,
     packing: PackingT,
     hiding_bits: int | None,
     plain_modulus: int,
+    least_rows: float = 1,
 ) -> int:
-    """Return the largest A' that a packing has room for at this t; below 1 if there is none."""
+    """Return the largest A' that a packing has room for at this t; below 1 if there is none.
+
+    A t with which fewer rows would fit an item than asked for has no room either.
+    """
     if plain_modulus >= parameter_set.modulus:
         return 0
     parameters = EncryptionParameters(parameter_set, plain_modulus)
@@ -194,7 +223,7 @@ def _largest_sum(
         return noise.largest_absolute_sum(parameters)
     width = hiding.noise_width(parameters)
     capped = None if width < 0 else rules.capped(packing, hiding.most_places(parameters, width))
-    if capped is None:
+    if capped is None or capped.rows < least_rows:
         return 0
     return hiding.largest_absolute_sum(parameters, capped.rows * capped.score_count, hiding_bits)
 
@@ -221,7 +250,9 @@ def _models_with_steps(
     farthest = widest + float(np.abs(intercept + weights @ grid.minimum).max())
     peak = float(on_grid.max())
     scale = min(
-        steps.share * (t - 2) / widest if widest else 1.0, max_weight / peak if peak else 1.0, 2.0**61 / farthest if farthest else 1.0
+        steps.share * (t - 2) / widest if widest else 1.0,
+        max_weight / peak if peak else 1.0,
+        2.0**61 / farthest if farthest else 1.0,
     )
     for shrinkage in _SHRINKAGES:
         least, integers = _integer_model(weights, intercept, grid, center, scale * shrinkage)

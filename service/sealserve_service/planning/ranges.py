@@ -1,4 +1,4 @@
-"""Input ranges: of each feature its range and, where it has one, the grid that its values lie on."""
+"""Input ranges: of each feature its range and, where it has one, its own grid."""
 
 import dataclasses
 from dataclasses import dataclass

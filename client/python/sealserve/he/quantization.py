@@ -21,6 +21,7 @@ DEFAULT_LEVELS = 255
 _ROWS_A_BLOCK = 32  # small enough that intermediate results stay in a core's cache
 _OFF_GRID = 1e-3  # of a step
 _FLOAT32 = 2.0**-22  # relative: four times what a number loses as a float32
+_LEAST_FLOAT32 = 2.0**-149
 MAX_LEVELS = 2**32  # far more than any parameter set has room for, and safe in int64 arithmetic
 
 
@@ -96,16 +97,17 @@ class InputGrid:
     def least(self) -> NDArray[np.float64]:
         """The least value of each feature that is inside: it rounds to the minimum.
 
-        A feature of one level has to be within its range, to the precision of float32: its weight
-        need not be scaled by so large a step.
+        A feature of one level has to be within its range, to the precision of float32. Its step
+        says nothing of how far its values may be from there.
         """
-        return self.minimum - np.where(self.levels > 0, self.step / 2, _FLOAT32 * np.abs(self.minimum))
+        tolerance = _FLOAT32 * np.abs(self.minimum) + _LEAST_FLOAT32
+        return self.minimum - np.where(self.levels > 0, self.step / 2, tolerance)
 
     @cached_property
     def greatest(self) -> NDArray[np.float64]:
         """The greatest value of each feature that is inside: it rounds to the last level."""
         last = self.minimum + (self.levels + 0.5) * self.step
-        return np.where(self.levels > 0, last, self.maximum + _FLOAT32 * np.abs(self.maximum))
+        return np.where(self.levels > 0, last, self.maximum + _FLOAT32 * np.abs(self.maximum) + _LEAST_FLOAT32)
 
     def is_off(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which features (rows, feature_count) are off a grid that they should be on.

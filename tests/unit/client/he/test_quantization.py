@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import ArrayLike, NDArray
 
-from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
+from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OffGridError, OutOfRangeError
 from sealserve.he.quantization import DEFAULT_LEVELS, MAX_LEVELS, InputGrid, QuantizedModel
 from tests.support.affine_models import features_of
 
@@ -156,12 +156,12 @@ def test_what_is_not_finite_is_named_by_row_and_feature(value: float, clip: bool
 def test_a_single_row_has_no_number() -> None:
     """In a stream its number would not be 0."""
     with pytest.raises(OutOfRangeError, match=r"^feature 1 is outside the model's range"):
-        GRID.quantize(np.array([[0.0, -1.0, 5.0]]))
+        GRID.quantize(np.array([[0.0, -2.0, 5.0]]))
 
 
 @pytest.mark.parametrize(
     ("feature", "value", "said"),
-    [(0, 1.0000001, "-1..1"), (0, -1.5, "-1..1"), (1, -1e-300, "0..10"), (2, 5.5, "5..5"), (2, -MOST, "5..5")],
+    [(0, 1.1250001, "-1..1"), (0, -1.5, "-1..1"), (1, -1.2500001, "0..10"), (2, 5.00001, "5..5"), (2, -MOST, "5..5")],
 )
 def test_what_is_out_of_range_is_named_without_its_value(feature: int, value: float, said: str) -> None:
     rows = np.tile(GRID.minimum, (4, 1))
@@ -186,6 +186,53 @@ def test_clipping_moves_what_is_outside_to_the_nearest_end(grid: InputGrid, rows
     assert np.array_equal(quantized, grid.quantize(inside))
 
 
+@pytest.mark.parametrize(
+    ("value", "integer"),
+    [(-1.125, 0), (-1.1249, 0), (1.1249, 8), (1.125, 8), (np.float64(np.float32(1.0000001)), 8), (0.126, 5)],
+)
+def test_what_rounds_to_a_level_is_inside(value: float, integer: int) -> None:
+    (row,) = GRID.quantize(np.array([[value, 0.0, 5.0]]))
+    assert row.tolist() == [integer, 0, 0]
+
+
+@QUICK
+@given(grid=grids(), seed=st.integers(0, 1000))
+def test_a_float32_copy_of_a_row_within_the_range_is_never_refused(grid: InputGrid, seed: int) -> None:
+    rows = rows_within(grid, seed)
+    ends = np.stack([grid.minimum, grid.maximum])
+    for inside in (rows, ends):
+        quantized = grid.quantize(inside.astype(np.float32).astype(np.float64))
+        assert (quantized >= 0).all()
+        assert (quantized <= grid.levels).all()
+
+
+KEEPING = InputGrid.of(3, [0.0, -1.0, 5.0], [1.0, 1.0, 6.0], [1 / 255, 0.5, 1.0], keeps=[True, True, False])
+
+
+def test_values_on_a_declared_grid_are_exact_as_float32_too() -> None:
+    steps = np.arange(256)
+    rows = np.stack([steps / 255, np.resize([-1, -0.5, 0, 0.5, 1], 256), np.full(256, 5.3)], axis=1)
+    for exact in (rows, rows.astype(np.float32).astype(np.float64)):
+        quantized = KEEPING.quantize(exact)
+        assert (quantized[:, 0] == steps).all()
+        assert (quantized[:, 1] == np.resize(np.arange(5), 256)).all()
+
+
+@pytest.mark.parametrize(("feature", "value"), [(0, 0.002), (0, 1.0002), (1, 0.51), (1, -1.1)])
+@pytest.mark.parametrize("clip", [False, True], ids=["refusing", "clipping"])
+def test_a_value_off_a_declared_grid_is_refused(feature: int, value: float, clip: bool) -> None:
+    rows = np.tile([0.0, 0.0, 5.3], (3, 1))
+    rows[2, feature] = value
+    if clip and not KEEPING.minimum[feature] <= value <= KEEPING.maximum[feature]:
+        assert (KEEPING.quantize(rows, clip=True) <= KEEPING.levels).all()  # moved to an end, which is on the grid
+        return
+    with pytest.raises(
+        OffGridError, match=rf"^row 2, feature {feature} is not on the model's grid, .* round"
+    ) as caught:
+        KEEPING.quantize(rows, clip=clip)
+    assert f"{value:g}" not in str(caught.value)
+
+
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 4), (1, 2, 3), ()], ids=repr)
 def test_rows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(FeatureCountError, match="rows of 3 features are needed"):
@@ -204,7 +251,10 @@ def test_no_rows_are_no_integers() -> None:
 def test_integer_weights_are_the_nearest(grid: InputGrid, seed: int, bits: int) -> None:
     weights = np.random.default_rng(seed).normal(size=(2, grid.feature_count)) / grid.step
     model = QuantizedModel.of(weights, np.zeros(2), grid, 2.0**bits)
-    for got, weight, step in zip(model.weights.T, weights.T, grid.step, strict=True):
+    for got, weight, step, levels in zip(model.weights.T, weights.T, grid.step, grid.levels, strict=True):
+        if not levels:
+            assert not got.any(), "its integer is always 0"
+            continue
         assert (np.abs(got / 2.0**bits - weight * step) <= 0.5 / 2.0**bits * (1 + 1e-9)).all()
 
 
