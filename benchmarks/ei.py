@@ -20,11 +20,11 @@ from tqdm import tqdm
 from benchmarks.report import OUTPUT, described_run, render
 from sealserve.ei import EIClient
 from sealserve.he.layouts import LAYOUTS
+from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import ItemHeader, SealCiphertext
 from sealserve_service.engines.ei.keys import load_galois_keys
 from sealserve_service.engines.ei.slots import EiSlotsEngine
 from sealserve_service.models.loading import load_model
-from sealserve_service.planning.grid import input_grid
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support import mnist
 from tests.support.ei_user import EIUser
@@ -48,7 +48,7 @@ def engines(path: Path, user: EIUser, row: Any, rounds: int) -> dict[str, Any]:
     be part of its wall-clock time.
     """
     model = load_model(path, trust_pickle=True)
-    grid = input_grid(model, input_range=(0.0, 1.0))
+    grid = InputGrid.of(model.feature_count, 0.0, 1.0)
     ciphertexts = user.encrypt(row)
     loading, keys = timed(lambda: load_galois_keys(user.evaluation_keys))
     engine = EiSlotsEngine(model.weights, model.intercept, grid, lambda *_: keys)

@@ -28,7 +28,7 @@ from sealserve_service.engines.linear.rerandomizer import Rerandomizer
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.row import ROW_RULES, RowPlan
 from tests.support import mnist
 from tests.support.metrics import free_address
@@ -152,7 +152,7 @@ def hiding_ms(plan: RowPlan | ColumnPlan) -> float:
 def planned(path: Path, options: tuple[str, ...]) -> tuple[RowPlan, ColumnPlan]:
     """Plan as a service with these options does."""
     model = load_model(path, trust_pickle=True)
-    arguments = model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0))
+    arguments = model.weights, model.intercept, input_ranges(model, input_range=(0.0, 1.0))
     wanted = 0.01 if "--max-score-error=0.01" in options else None
     bits = 40 if "--weights=private" in options else None
     return (

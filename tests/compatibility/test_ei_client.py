@@ -172,7 +172,7 @@ def test_ciphertexts_of_other_keys_are_answered_with_noise(service: Service, ei_
     [
         (np.zeros(63), FeatureCountError),
         (np.full(64, np.nan), NotFiniteError),
-        (np.full(64, 1.01), OutOfRangeError),
+        (np.full(64, 1.1), OutOfRangeError),
         (["text"] * 64, InputError),
     ],
     ids=["a feature missing", "NaN", "out of range", "text"],

@@ -57,8 +57,8 @@ ROW_FAULTS: dict[str, tuple[Callable[[NDArray[np.float64]], Any], type[InputErro
     "a feature too many": (lambda row: np.append(row, 0.0), FeatureCountError, "(1, 65)"),
     "NaN": (lambda row: np.where(np.arange(64) == 7, np.nan, row), NotFiniteError, "feature 7"),
     "infinity": (lambda row: np.where(np.arange(64) == 8, np.inf, row), NotFiniteError, "feature 8"),
-    "above the range": (lambda row: np.where(np.arange(64) == 9, 1.01, row), OutOfRangeError, "feature 9"),
-    "below the range": (lambda row: np.where(np.arange(64) == 9, -0.01, row), OutOfRangeError, "feature 9"),
+    "above the range": (lambda row: np.where(np.arange(64) == 9, 1.1, row), OutOfRangeError, "feature 9"),
+    "below the range": (lambda row: np.where(np.arange(64) == 9, -0.1, row), OutOfRangeError, "feature 9"),
     "text": (lambda _: ["no number"] * 64, InputError, "numbers"),
 }
 

@@ -15,10 +15,11 @@ import pytest
 
 from sealserve.client import Client
 from sealserve_service.catalog.registry import ModelRegistry, prepare_model
+from sealserve_service.engines.offering import plan_layouts
 from sealserve_service.models.loading import load_model
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
+from sealserve_service.planning.plan import Plan
 from tests.support import mnist
-from tests.support.plans import plan_column
 from tests.support.serving import HANG_SECONDS, LIMITS, running_server
 
 
@@ -31,7 +32,7 @@ def test_two_hundred_images() -> None:
         warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
         estimator = joblib.load(path)
     model = load_model(path, trust_pickle=True)
-    registry = ModelRegistry([prepare_model("mnist", model, input_grid(model, input_range=(0.0, 1.0)), LIMITS)])
+    registry = ModelRegistry([prepare_model("mnist", model, input_ranges(model, input_range=(0.0, 1.0)), LIMITS)])
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         expected = rows @ estimator.coef_.T + estimator.intercept_
         assert np.abs(client.decision_function(rows) - expected).max() <= 0.01
@@ -52,11 +53,13 @@ def test_all_images_in_columns() -> None:
         warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
         estimator = joblib.load(path)
     model = load_model(path, trust_pickle=True)
-    grid = input_grid(model, input_range=(0.0, 1.0))
-    plan = plan_column(model.weights, model.intercept, grid)
-    assert plan.weight_bits == 14
-    integers = grid.quantize(images).integers @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)
-    registry = ModelRegistry([prepare_model("mnist", model, grid, LIMITS)])
+    ranges = input_ranges(model, input_range=(0.0, 1.0))
+    _, columns = plan_layouts(model, ranges, modes=[None])
+    plan = columns.chosen
+    assert isinstance(plan, Plan)
+    assert plan.parameters.parameter_set.name == "column-2048-54"
+    integers = plan.grid.quantize(images).integers @ plan.model.weights.T + np.array(plan.model.intercept, np.int64)
+    registry = ModelRegistry([prepare_model("mnist", model, ranges, LIMITS)])
     with (
         running_server(registry) as address,
         Client(address, layout="column", timeout_seconds=HANG_SECONDS) as client,

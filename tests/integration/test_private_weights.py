@@ -38,20 +38,19 @@ from sealserve.secret_key import SecretKey
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel, prepare_model
 from sealserve_service.engines.ei.slots import EiSlotsEngine
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
-from sealserve_service.engines.offering import PrivateWeights
+from sealserve_service.engines.offering import PrivateWeights, plan_layouts
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
-from sealserve_service.planning.column import ColumnPlan
-from sealserve_service.planning.grid import input_grid
-from sealserve_service.planning.row import RowPlan
+from sealserve_service.planning.grid import input_ranges
+from sealserve_service.planning.plan import Plan
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support import mnist
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
-from tests.support.plans import plan_column, plan_row, row_plans
+from tests.support.plans import plan_row
 from tests.support.raw import Message, RawClient, Request, as_message, assert_error, assert_scores, chunk
 from tests.support.serving import (
     HANG_SECONDS,
@@ -532,17 +531,14 @@ def served_mnist(max_score_error: float | None, keys: RegisteredKeys) -> tuple[S
         pytest.skip("the MNIST model is not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
     model = load_model(path, trust_pickle=True)
     private = PrivateWeights(BITS, keys.zero_encryptor)
-    grid = input_grid(model, input_range=(0.0, 1.0))
-    total = max_score_error
-    if total is not None:  # what weights add, and what rounding features does
-        total += row_plans(model.weights, model.intercept, grid)[0].input_rounding_error_bound
-    return prepare_model("mnist", model, grid, LIMITS, max_score_error=total, private=private), model
+    grid = input_ranges(model, input_range=(0.0, 1.0))
+    return prepare_model("mnist", model, grid, LIMITS, max_score_error=max_score_error, private=private), model
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["row", "column"])
 @pytest.mark.parametrize(
-    ("max_score_error", "row_set", "labels"), [(None, "row-4096-92", 9_990), (0.01, "row-8192-120", 9_999)]
+    ("max_score_error", "row_set", "labels"), [(None, "row-4096-92", 9_995), (0.01, "row-8192-120", 10_000)]
 )
 def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels: int, layout: str) -> None:
     """Decrypted integers are those of plaintext integer arithmetic.
@@ -553,13 +549,12 @@ def test_ten_thousand_images(max_score_error: float | None, row_set: str, labels
     if images is None:
         pytest.skip("the test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
     describe_model, model = served_mnist(max_score_error, keys)
-    arguments = model.weights, model.intercept, describe_model.model.grid
-    plan: RowPlan | ColumnPlan
+    ranges = input_ranges(model, input_range=(0.0, 1.0))
+    layouts = plan_layouts(model, ranges, modes=[BITS], max_score_error=max_score_error)
+    plan = next(planned.chosen for planned in layouts if planned.engine_type.rules.layout.name == layout)
+    assert isinstance(plan, Plan)
     if layout == "row":
-        plan = plan_row(*arguments, max_score_error=max_score_error, hiding_bits=BITS)
         assert plan.parameters.parameter_set.name == row_set
-    else:
-        plan = plan_column(*arguments, max_score_error=max_score_error, hiding_bits=BITS)
     with (
         running_server(ModelRegistry([describe_model]), keys=keys) as address,
         Client(address, layout=layout, timeout_seconds=300.0) as client,

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.errors import PlanError
+from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Offer, Verdict
 from sealserve.protocol.output import Output, Task
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel, prepare_model
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.planning.grid import input_grid
 from sealserve_service.planning.score_error import CalibrationScores
 from sealserve_service.planning.verdict import judge
 from tests.support.command_line import fails
@@ -33,7 +33,8 @@ RANDOM = np.random.default_rng(163)
 FEATURES, CLASSES = 12, 4
 WEIGHTS = RANDOM.normal(size=(CLASSES, FEATURES))
 ROWS, OTHERS = (RANDOM.uniform(-1, 1, (count, FEATURES)) for count in (2000, 1500))
-FINE, MEDIUM, COARSE = 2.0**-14, 2.0**-8, 1.0
+FINE, MEDIUM, COARSE = 2.0**-14, 2.0**-8, 1.0  # steps of a given grid
+NARROW, WIDE, WIDEST = 1.0, 1e6, 1e8  # ends of the range for which the planner chooses steps
 MODEL = LinearModel(WEIGHTS, np.zeros(CLASSES), Output(Task.CLASSIFICATION, CLASSES, tuple(range(CLASSES))))
 
 
@@ -43,8 +44,8 @@ class Files(NamedTuple):
     model: Path
     rows: Path
 
-    def options(self, step: float) -> list[str]:
-        return ["--input-range=-1,1", f"--input-step={step}", f"--calibration={self.rows}", "--weights=open"]
+    def options(self, reach: float) -> list[str]:
+        return [f"--input-range={-reach},{reach}", f"--calibration={self.rows}", "--weights=open"]
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_the_verdict_is_what_held_out_rows_show(
 
 
 def prepared(step: float, bits: int | None, keys: RegisteredKeys, **changes: Any) -> ServedModel:
-    grid = input_grid(MODEL, input_range=(-1.0, 1.0), input_step=step)
+    grid = InputGrid.of(FEATURES, -1.0, 1.0, step)
     private = None if bits is None else PrivateWeights(bits, keys.zero_encryptor)
     options: dict[str, Any] = {"calibration": ROWS, "accept_disagreement": True, "private": private} | changes
     return prepare_model("model", MODEL, grid, LIMITS, **options)
@@ -145,26 +146,26 @@ def test_parameter_sets_are_climbed_until_labels_stay() -> None:
     features = 400
     weights, rows = RANDOM.normal(size=(6, features)), RANDOM.normal(size=(4000, features)).clip(-30, 30)
     model = LinearModel(weights, np.zeros(6), Output(Task.CLASSIFICATION, 6, tuple(range(6))))
-    grid = input_grid(model, input_range=(-30.0, 30.0), input_step=2.0**-12)
+    grid = InputGrid.of(features, -30.0, 30.0, 2.0**-12)
     blind = prepare_model("model", model, grid, LIMITS).model
     judged = prepare_model("model", model, grid, LIMITS, calibration=rows).model
     assert blind.verdict is Verdict.UNCHECKED
     assert judged.verdict is Verdict.OK
     bits = [offer.parameters.parameter_set.modulus.bit_length() for offer in (blind.offers[0], judged.offers[0])]
     assert bits[0] < bits[1]
-    calibration = CalibrationScores.of(model, grid, rows)
+    calibration = CalibrationScores.of(model, rows)
     (plan, *_) = (p for p in row_plans(weights, model.intercept, grid) if p.parameters == blind.offers[0].parameters)
-    assert judge(plan, model, grid, calibration).verdict is not Verdict.OK
+    assert judge(plan, model, calibration).verdict is not Verdict.OK
 
 
 def test_a_model_whose_labels_differ_is_refused_unless_that_is_accepted(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = fails(capsys, "serve", f"--model={files.model}", *files.options(COARSE), "--address=127.0.0.1:0")
+    said = fails(capsys, "serve", f"--model={files.model}", *files.options(WIDEST), "--address=127.0.0.1:0")
     assert "REFUSE: at most" in said
-    assert "--input-step" in said
+    assert "narrow --input-range" in said
     assert "--accept-disagreement" in said
-    options = [f"--model={files.model}", *files.options(COARSE), "--accept-disagreement"]
+    options = [f"--model={files.model}", *files.options(WIDEST), "--accept-disagreement"]
     with serve(*options, log=tmp_path / "log") as program:
         (line,) = (line for line in program.said if "verdict" in line)
         assert "WARNING" in line.upper()
@@ -194,24 +195,24 @@ def test_an_error_of_a_refused_model_says_why() -> None:
 
 
 def test_inspect_ends_with_verdict_reason_and_remedy(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(files.model), *files.options(FINE)]) == 0
+    assert main(["inspect", str(files.model), *files.options(NARROW)]) == 0
     *_, row, column = capsys.readouterr().out.strip().splitlines()
     assert row.startswith("row: verdict OK: at most")
     assert column.startswith("column: verdict OK: at most")
-    assert main(["inspect", str(files.model), *files.options(COARSE)]) == 1, "serve would refuse it"
+    assert main(["inspect", str(files.model), *files.options(WIDEST)]) == 1, "serve would refuse it"
     *_, row, row_remedy, column, remedy = capsys.readouterr().out.strip().splitlines()
     assert row.startswith("row: verdict REFUSE: at most")
     assert column.startswith("column: verdict REFUSE: at most")
     assert row_remedy == remedy
     assert "--accept-disagreement" in remedy
-    assert main(["inspect", str(files.model), *files.options(COARSE), "--accept-disagreement"]) == 0
+    assert main(["inspect", str(files.model), *files.options(WIDEST), "--accept-disagreement"]) == 0
     capsys.readouterr()
 
 
 def test_inspect_has_the_figures_that_private_weights_do_not_publish(
     files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [option for option in files.options(MEDIUM) if "weights" not in option]
+    options = [option for option in files.options(WIDE) if "weights" not in option]
     assert main(["inspect", str(files.model), *options, "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
     for verdict, offer in zip(described["verdicts"], described["model"]["offers"], strict=True):
@@ -226,8 +227,7 @@ def test_inspect_has_the_figures_that_private_weights_do_not_publish(
 
 
 def test_a_reload_that_is_refused_is_a_failed_load_and_one_that_is_worse_warns(files: Files, tmp_path: Path) -> None:
-    np.save(files.rows, np.round(ROWS / MEDIUM) * MEDIUM)  # of rows on the grid nothing is lost
-    options = [f"--model={files.model}", *files.options(MEDIUM), "--log-level=info"]
+    options = [f"--model={files.model}", *files.options(NARROW), "--log-level=info"]
     with serve(*options, log=tmp_path / "log") as program:
 
         def served() -> tuple[str, Verdict | None]:
@@ -241,10 +241,10 @@ def test_a_reload_that_is_refused_is_a_failed_load_and_one_that_is_worse_warns(f
 
         version, verdict = served()
         assert verdict is Verdict.OK
-        np.save(files.rows, ROWS)
+        np.save(files.rows, ROWS * NARROW / WIDE)  # scores so small that steps decide some labels
         reload_until_it_says("the verdict was OK and is WARN now")
         assert served() == (version, Verdict.WARN)
         write(files.model, 2 * WEIGHTS)
-        np.save(files.rows, ROWS / 100)  # scores so small that the step decides the label
+        np.save(files.rows, ROWS * NARROW / WIDEST)
         reload_until_it_says("stays at version", "the verdict is REFUSE: at most")
         assert served() == (version, Verdict.WARN)

@@ -3,6 +3,7 @@
 Scores are computed exactly, in Python integers.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,12 @@ class Affine:
     def __repr__(self) -> str:  # hypothesis prints it
         minimum, maximum, step = (v.tolist() for v in (self.grid.minimum, self.grid.maximum, self.grid.step))
         return f"Affine({self.weights.tolist()}, {self.intercept.tolist()}, {minimum=}, {maximum=}, {step=})"
+
+
+def keeping(model: Affine) -> Affine:
+    """Declare that all features keep their grid, so that rounding them adds no error."""
+    keeps = np.ones(model.grid.feature_count, np.bool_)
+    return dataclasses.replace(model, grid=dataclasses.replace(model.grid, keeps=keeps))
 
 
 def _alternating(generator: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float64]:

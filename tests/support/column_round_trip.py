@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.column import ColumnPacking
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
-from sealserve.he.quantization import QuantizedModel
+from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.protocol.item import ItemHeader, Residues
@@ -33,6 +33,7 @@ def plan_of(
     return Plan(
         parameters=EncryptionParameters(parameter_set, plain_modulus),
         packing=ColumnPacking(parameter_set.poly_modulus_degree, features, scores),
+        grid=InputGrid.of(features, 0.0, 1.0),
         model=QuantizedModel(weights, tuple(intercept) or zeros, 1.0),
         weight_bits=int(np.abs(weights).max()).bit_length(),
         score_centers=zeros,

@@ -11,6 +11,7 @@ from sealserve.he.quantization import InputGrid
 from sealserve_service.planning.column import COLUMN_RULES
 from sealserve_service.planning.plan import PackingT, Plan, PlanningRules
 from sealserve_service.planning.planner import candidate_plans, choose
+from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.planning.row import ROW_RULES
 
 
@@ -18,7 +19,7 @@ def cheapest_plan(
     rules: PlanningRules[PackingT],
     weights: NDArray[np.float64],
     intercept: NDArray[np.float64],
-    grid: InputGrid,
+    inputs: InputRanges | InputGrid,
     *,
     max_score_error: float | None = None,
     hiding_bits: int | None = None,
@@ -28,8 +29,16 @@ def cheapest_plan(
 
     The arguments and errors are those of `candidate_plans` and `choose`.
     """
-    plans = candidate_plans(rules, weights, intercept, grid, hiding_bits=hiding_bits, parameter_sets=parameter_sets)
-    return choose(plans, weights, grid, max_score_error=max_score_error, hiding_bits=hiding_bits)
+    plans = candidate_plans(
+        rules,
+        weights,
+        intercept,
+        inputs,
+        hiding_bits=hiding_bits,
+        max_score_error=max_score_error,
+        parameter_sets=parameter_sets,
+    )
+    return choose(plans, weights, max_score_error=max_score_error, hiding_bits=hiding_bits)
 
 
 row_plans = partial(candidate_plans, ROW_RULES)

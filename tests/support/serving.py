@@ -29,7 +29,7 @@ from sealserve_service.keys.stores.base import KeyStore, UploadSource
 from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.models.folding import fold
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.digits import digits
@@ -60,7 +60,7 @@ def served(
     is served in mode private, and not to those clients. Its verdict may be any: steps are coarse.
     """
     linear = model if isinstance(model, LinearModel) else fold(model)
-    grid = input_grid(linear, input_range=input_range, input_step=input_step)
+    grid = input_ranges(linear, input_range=input_range, input_step=input_step)
     if keys is not None and hiding_bits is not None:
         private = PrivateWeights(hiding_bits, keys.zero_encryptor)
         return prepare_model(name, linear, grid, limits, private=private, accept_disagreement=True)

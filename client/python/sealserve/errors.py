@@ -5,6 +5,7 @@ SealserveError
 │   ├── FeatureCountError
 │   ├── FeatureNameError
 │   ├── NotFiniteError
+│   ├── OffGridError
 │   └── OutOfRangeError
 ├── NoSuchMethodError            a method that the estimator lacks (also an AttributeError)
 ├── ClientClosedError            a method of a client that has been closed
@@ -69,6 +70,7 @@ __all__ = [
     "ModelNotFoundError",
     "NoSuchMethodError",
     "NotFiniteError",
+    "OffGridError",
     "OutOfRangeError",
     "OutOfSequenceError",
     "ParameterError",
@@ -113,6 +115,10 @@ class NotFiniteError(InputError):
 
 class OutOfRangeError(InputError):
     """A feature is outside the declared range. Scores have no guarantee there."""
+
+
+class OffGridError(InputError):
+    """A feature is between two values of the grid that it is declared to be on."""
 
 
 class NoSuchMethodError(SealserveError, AttributeError):

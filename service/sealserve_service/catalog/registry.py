@@ -23,7 +23,7 @@ from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import PlannedLayout, PrivateWeights
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.planning.score_error import CalibrationScores
+from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.planning.verdict import Judgement
 from sealserve_service.tenants.tenant import Tenant
 
@@ -111,7 +111,7 @@ class ModelRegistry:
 def prepare_model(
     name: str,
     model: LinearModel,
-    grid: InputGrid,
+    inputs: InputRanges | InputGrid,
     limits: Limits,
     *,
     max_score_error: float | None = None,
@@ -122,6 +122,7 @@ def prepare_model(
 ) -> ServedModel:
     """Plan a model, make its engines and describe it. The log has the verdict and its reason.
 
+    `inputs` are the ranges of its features; or its grid, where the steps are given.
     `ei_engine` makes the engine for encrypted-inference clients; without it they are not served. A
     layout that cannot take the model is left out, except the first of `LINEAR_ENGINES`. With
     `private`, the planned layouts are served in mode private; the EI layout is the same in either
@@ -133,16 +134,24 @@ def prepare_model(
         InputError: a calibration row is out of range.
     """
     hiding_bits, keys = private or (None, find_no_key)
-    offered = offering.plan_layouts(
-        model,
-        grid,
-        modes=(hiding_bits,),
-        max_score_error=max_score_error,
-        rows=None if calibration is None else CalibrationScores.of(model, grid, calibration),
-        accept_disagreement=accept_disagreement,
-    )
     judgements = dict[Layout, Judgement]()
-    engines = offering.engines(name, model, grid, _noted(offered, judgements), keys=keys, ei_engine=ei_engine)
+    layouts = _noted(
+        offering.plan_layouts(
+            model,
+            inputs,
+            modes=(hiding_bits,),
+            max_score_error=max_score_error,
+            calibration=calibration,
+            accept_disagreement=accept_disagreement,
+        ),
+        judgements,
+    )
+    first = next(layouts)
+    if isinstance(first.chosen, PlanError):
+        raise first.chosen
+    grid, offered = first.chosen.grid, itertools.chain([first], layouts)
+    del first  # as large as the model: it goes before the next layout is planned
+    engines = offering.engines(name, model, grid, offered, keys=keys, ei_engine=ei_engine)
     served = describe_model(name, model, grid, limits, engines)
     _log_verdict(served, judgements)
     return served
@@ -154,6 +163,7 @@ def _noted(offered: Iterable[PlannedLayout], judgements: dict[Layout, Judgement]
         if planned.judgement is not None:
             judgements[planned.engine_type.rules.layout] = planned.judgement
         yield planned
+        del planned
 
 
 def _log_verdict(served: ServedModel, judgements: dict[Layout, Judgement]) -> None:

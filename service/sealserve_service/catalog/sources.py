@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,7 +23,9 @@ from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.declared import read_declared_ranges
+from sealserve_service.planning.grid import DEFAULT_MARGIN, input_ranges
+from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
 
 
@@ -77,11 +79,11 @@ def load_source(
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     try:
         calibration = calibration_rows(source, model)
-        grid = input_grid(model, input_range=source.input_range, input_step=source.input_step, calibration=calibration)
+        ranges = source_ranges(source, model, calibration)
         return prepare_model(
             source.name,
             model,
-            grid,
+            ranges,
             limits,
             max_score_error=source.max_score_error,
             calibration=calibration,
@@ -93,8 +95,30 @@ def load_source(
         raise type(error)(f"{source.path}: {error}") from error
 
 
-def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[np.float64] | None:
-    """Read the calibration rows, float64 (rows, feature_count), or None if there are none.
+def source_ranges(source: ModelSource, model: LinearModel, calibration: NDArray[np.generic] | None) -> InputRanges:
+    """Return the ranges of a model's features, from what the operator says and the rows.
+
+    Raises:
+        InputRangeError: nothing gives a range, or what is given does not fit.
+    """
+    declared = None
+    if source.input_ranges is not None:
+        declared = read_declared_ranges(source.input_ranges, model.feature_count, model.feature_names)
+    return input_ranges(
+        model,
+        input_range=source.input_range,
+        input_step=source.input_step,
+        input_margin=DEFAULT_MARGIN if source.input_margin is None else source.input_margin,
+        declared=declared,
+        calibration=calibration,
+    )
+
+
+def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[Any] | None:
+    """Read the calibration rows, (rows, feature_count), or None if there are none.
+
+    Integers and booleans stay what they are: they declare the grid of the features. All other
+    numbers become float64.
 
     Raises:
         InputRangeError: the file is missing, too large, another than it should be, or holds no rows
@@ -117,7 +141,8 @@ def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[np.floa
         ) from error
     except InputError as error:
         raise InputRangeError(f"the calibration rows in {error}") from error
-    return np.array(rows, np.float64)  # a copy, of float64 too: the content is not kept
+    # A copy, of these types too: the content is not kept.
+    return np.array(rows) if rows.dtype.kind in "biu" else np.array(rows, np.float64)
 
 
 def _check_archive(content: bytes, path: Path) -> None:

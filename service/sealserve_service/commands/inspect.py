@@ -41,33 +41,33 @@ def run(arguments: Namespace) -> int:
     from sealserve.cli.models import as_dict, describe
     from sealserve.protocol.model import Verdict
     from sealserve_service.catalog.registry import describe_model
-    from sealserve_service.catalog.sources import calibration_rows
+    from sealserve_service.catalog.sources import calibration_rows, source_ranges
     from sealserve_service.commands.options import settings_of
     from sealserve_service.engines import offering
     from sealserve_service.models.loading import load_model
-    from sealserve_service.planning.grid import input_grid
-    from sealserve_service.planning.score_error import CalibrationScores
     from sealserve_service.settings.options import MODEL_OPTIONS
 
     settings = settings_of(arguments, MODEL_OPTIONS)
     asked = settings.source(arguments.path.stem, arguments.path)
     model = load_model(asked.path, trust_pickle=settings.trust_pickle)
     calibration = calibration_rows(asked, model)
-    grid = input_grid(model, input_range=asked.input_range, input_step=asked.input_step, calibration=calibration)
-    rows = None if calibration is None else CalibrationScores.of(model, grid, calibration)
+    ranges = source_ranges(asked, model, calibration)
     bits = settings.hiding_bits if settings.weights == "private" else None
     with threadpool_limits(1, user_api="blas"):  # as in a serving process: engines time themselves
         layouts = list(
             offering.plan_layouts(
                 model,
-                grid,
+                ranges,
                 modes=(None, settings.hiding_bits),
                 max_score_error=asked.max_score_error,
-                rows=rows,
+                calibration=calibration,
                 accept_disagreement=True,  # what would be refused is shown, with the reason
             )
         )
         offered = [planned for planned in layouts if planned.hiding_bits == bits]
+        if isinstance(offered[0].chosen, PlanError):
+            raise offered[0].chosen
+        grid = offered[0].chosen.grid
         engines = offering.engines(asked.name, model, grid, offered)
         served = describe_model(asked.name, model, grid, settings.limits, engines).model
         plans = summaries(layouts, bits)

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sealserve.errors import PlanError
 from sealserve.he.layouts import Layout, Packing
 from sealserve.he.layouts.ei_slots import EI_SLOTS
@@ -23,8 +26,9 @@ from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptorOf, fin
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.planner import candidate_plans, choose
+from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.planning.score_error import CalibrationScores
-from sealserve_service.planning.verdict import Judgement, first_good_plan, judge, within
+from sealserve_service.planning.verdict import Judgement, first_good_plan, judge
 
 _logger = logging.getLogger(__name__)
 
@@ -61,58 +65,86 @@ class PlannedLayout:
 
 def plan_layouts(
     model: LinearModel,
-    grid: InputGrid,
+    inputs: InputRanges | InputGrid,
     *,
     modes: Iterable[int | None],
     max_score_error: float | None = None,
-    rows: CalibrationScores | None = None,
+    calibration: NDArray[np.generic] | None = None,
     accept_disagreement: bool = False,
 ) -> Iterator[PlannedLayout]:
     """Plan a model for every planned layout, and for each of them in every mode.
 
+    A model has one grid in each mode. The first layout chooses it, and the others are planned for
+    it. Over 29 measured models, columns with a grid of their own had errors 1.2 times smaller in
+    mode open, and 1.1 times larger in mode private: not worth a grid an offer.
+
     Args:
         model: the model.
-        grid: its input grid.
+        inputs: the ranges of its features; or a grid, where the steps are given.
         modes: bits of hiding of mode private, None for mode open.
         max_score_error: the largest acceptable total error bound; by default what `planner.choose`
             takes.
-        rows: calibration rows, by which plans are judged; None if there are none.
+        calibration: typical rows, (rows, feature_count), by which plans are judged; None if there
+            are none.
         accept_disagreement: choose a plan even if the verdict on its predictions is REFUSE.
-    """
-    modes = tuple(modes)
-    for engine_type in LINEAR_ENGINES:
-        for hiding_bits in modes:
-            plans = candidate_plans(engine_type.rules, model.weights, model.intercept, grid, hiding_bits=hiding_bits)
-            judgement: Judgement | None = None
-            chosen: Plan[Packing] | PlanError
-            try:
-                acceptable = _acceptable(plans, model, grid, hiding_bits, max_score_error)
-                chosen, judgement = first_good_plan(acceptable, lambda plan: judge(plan, model, grid, rows))
-                if judgement.verdict is Verdict.REFUSE and not accept_disagreement:
-                    chosen = PlanError(f"the verdict is {judgement}")
-            except PlanError as error:
-                chosen = error
-            yield PlannedLayout(
-                engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen, judgement=judgement
-            )
-
-
-def _acceptable(
-    plans: list[Plan[Packing]],
-    model: LinearModel,
-    grid: InputGrid,
-    hiding_bits: int | None,
-    max_score_error: float | None,
-) -> list[Plan[Packing]]:
-    """Return the plans with a small enough error, cheapest first; at least one.
 
     Raises:
-        PlanError: there is none.
+        InputError: a calibration row is refused by the grid.
+        UnsupportedModelError: the model is not what the estimator computes.
     """
-    if max_score_error is not None and model.weights.any() and (found := within(plans, max_score_error)):
-        return found
-    first = choose(plans, model.weights, grid, max_score_error=None, hiding_bits=hiding_bits)
-    return plans[plans.index(first) :]  # the dearer ones have smaller errors
+    scores = None if calibration is None else CalibrationScores.of(model, calibration)
+    grids: dict[int | None, InputRanges | InputGrid] = dict.fromkeys(modes, inputs)
+    center = inputs.center if isinstance(inputs, InputRanges) else None
+    for engine_type in LINEAR_ENGINES:
+        for hiding_bits in grids:
+            planned = _plan_layout(
+                engine_type,
+                model,
+                grids[hiding_bits],
+                center,
+                hiding_bits,
+                max_score_error,
+                scores,
+                accept_disagreement,
+            )
+            if isinstance(planned.chosen, Plan):
+                grids[hiding_bits] = planned.chosen.grid
+            yield planned
+            del planned  # as large as the model: it goes before the next layout is planned
+
+
+def _plan_layout(
+    engine_type: type[LinearEngine[Any]],
+    model: LinearModel,
+    inputs: InputRanges | InputGrid,
+    center: NDArray[np.float64] | None,
+    hiding_bits: int | None,
+    max_score_error: float | None,
+    scores: CalibrationScores | None,
+    accept_disagreement: bool,
+) -> PlannedLayout:
+    plans = candidate_plans(
+        engine_type.rules,
+        model.weights,
+        model.intercept,
+        inputs,
+        hiding_bits=hiding_bits,
+        center=center,
+        max_score_error=max_score_error,
+    )
+    judgement: Judgement | None = None
+    chosen: Plan[Packing] | PlanError
+    try:
+        first = choose(plans, model.weights, max_score_error=max_score_error, hiding_bits=hiding_bits)
+        acceptable = plans[plans.index(first) :]  # the dearer ones have smaller errors
+        chosen, judgement = first_good_plan(acceptable, lambda plan: judge(plan, model, scores))
+        if judgement.verdict is Verdict.REFUSE and not accept_disagreement:
+            chosen = PlanError(f"the verdict is {judgement}")
+    except PlanError as error:
+        chosen = error
+    return PlannedLayout(
+        engine_type=engine_type, hiding_bits=hiding_bits, plans=plans, chosen=chosen, judgement=judgement
+    )
 
 
 def engines(

@@ -15,8 +15,11 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 
 from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
 
-STANDARD_DEVIATIONS = 6.0
-"""A StandardScaler knows no extremes: its range is the mean -/+ this many of its scales."""
+STANDARD_DEVIATIONS = 5.0
+"""A StandardScaler knows no extremes: its range is the mean -/+ this many of its scales.
+
+With the default margin the published range is the mean -/+ 10 scales.
+"""
 
 
 @dataclass(frozen=True, eq=False)

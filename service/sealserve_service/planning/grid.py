@@ -1,75 +1,180 @@
-"""Input grid: the range of each feature, from the operator, from data or from the model."""
+"""Input ranges and grids of the features: from the operator, from data or from the model.
+
+Ranges are published, and the least and greatest value of a feature may belong to one person. So
+what data has given gets a margin, and is rounded outwards. It then tells two or three digits of the
+data, and usually stays the same when a model is trained again.
+"""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sealserve.errors import InputError
 from sealserve.he.quantization import InputGrid
 from sealserve_service.models.errors import InputRangeError, InputRangeMissingError
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.declared import DeclaredRanges
+from sealserve_service.planning.ranges import InputRanges
+from sealserve_service.planning.seen_steps import seen_steps
+
+DEFAULT_MARGIN = 0.5
+"""Of a range's width, at each end: about one bit of t."""
+
+_UNIT_BITS = 4
+"""Ends are multiples of the power of two that is a 16th to an 8th of the width."""
+
+_BYTE = np.iinfo(np.uint8).max
+_RANGES_OF_BYTES = ((0.0, 1.0), (0.0, float(_BYTE)))
+"""Given for all features, without rows, they are taken for those of images: a grid of k / 255, or
+of integers. Other values are rounded to it, or to a finer one, and lose no guarantee."""
 
 
-def input_grid(
+def input_ranges(
     model: LinearModel,
     *,
     input_range: tuple[float, float] | None = None,
     input_step: float | None = None,
+    input_margin: float = DEFAULT_MARGIN,
+    declared: DeclaredRanges | None = None,
     calibration: NDArray[np.generic] | None = None,
-) -> InputGrid:
-    """Return the grid on which a model's features are quantized.
+) -> InputRanges:
+    """Return the ranges of a model's features, and the grids on which their values lie.
 
     Args:
         model: its own scaler's range is the last resort.
         input_range: minimum and maximum of all features; it takes precedence over the rows.
-        input_step: distance of neighbours on the grid, for all features; by default 1/255 of each
-            feature's range.
-        calibration: typical rows, (rows, feature_count); each feature ranges over their values,
-            rounded outwards.
+        input_step: the distance of neighbours on the grid of all features. A value off the grid
+            will be refused.
+        input_margin: how far the ranges that data has given are widened at each end, as a share of
+            their width. Features of 0 and 1, booleans and bytes have natural bounds instead.
+        declared: ranges and steps of single features; they take precedence over all others.
+        calibration: typical rows, (rows, feature_count). Rows of integers or booleans declare that
+            all features are integers.
 
     Raises:
-        InputRangeMissingError: none of the three gives a range.
+        InputRangeMissingError: nothing gives a range.
         InputRangeError: range, step or rows do not fit.
     """
+    count = model.feature_count
     # Rows are checked even if they do not decide the range: the error on them is published.
-    rows = None if calibration is None else _check_rows(calibration, model.feature_count)
-    bounds: tuple[ArrayLike, ArrayLike] | None = model.input_range
-    if input_range is not None:
-        bounds = input_range
-    elif rows is not None and len(rows) == 1:
+    rows = None if calibration is None else _check_rows(calibration, count)
+    known = declared or DeclaredRanges.none(count)
+    is_given = known.has_range | (input_range is not None)
+    if rows is not None and len(rows) == 1 and not is_given.all():
         raise InputRangeError(
             "one calibration row gives no range: give typical rows, as many as there are, or the range of all features "
             "with --input-range LO,HI"
         )
-    elif rows is not None:
-        bounds = _rounded_outwards(rows.min(axis=0), rows.max(axis=0))
-    if bounds is None:
-        raise InputRangeMissingError(
-            "the range of the features is unknown: give one for all with --input-range LO,HI, or typical rows with "
-            "--calibration FILE"
-        )
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        low, high = _ranges(model, input_range, rows, calibration, input_margin)
+        low, high = np.where(known.has_range, known.minimum, low), np.where(known.has_range, known.maximum, high)
+        if (missing := np.isnan(low) & ~is_given).any():
+            raise InputRangeMissingError(_missing_text(missing, known))
+        step = np.where(known.has_step, known.step, np.nan if input_step is None else input_step)
+        is_declared = ~np.isnan(step)
+        _check_grid(count, low, high, np.where(is_declared, step, np.where(high > low, high - low, 1.0)))
+        origin = np.where(is_given, low, 0.0)
+        if rows is not None:
+            of_integers = rows is not None and calibration is not None and calibration.dtype.kind in "biu"
+            step = np.where(is_declared, step, 1.0 if of_integers else seen_steps(rows))
+            is_declared |= of_integers & (high > low)
+            origin = np.where(is_given, low, rows.min(axis=0))
+        elif input_range in _RANGES_OF_BYTES:
+            step = np.where(is_declared | known.has_range, step, (high - low) / _BYTE)
+        own_step = np.where(is_declared | (step > 0), step, 0.0)
+        low, high, own_step = _aligned(low, high, own_step, origin, is_given, is_declared, rows)
+    center = np.where(low == 0, low, (low + high) / 2)  # what cannot be negative is often 0
+    if rows is not None:
+        center = np.clip(rows.mean(axis=0), low, high)
+    return InputRanges(
+        minimum=low, maximum=high, own_step=own_step, is_declared=is_declared & (high > low), center=center
+    )
+
+
+def _ranges(
+    model: LinearModel,
+    input_range: tuple[float, float] | None,
+    rows: NDArray[np.float64] | None,
+    calibration: NDArray[np.generic] | None,
+    margin: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return minimum and maximum of each feature; NaN where nothing gives them."""
+    count = model.feature_count
+    if input_range is not None:
+        return np.full(count, float(input_range[0])), np.full(count, float(input_range[1]))
+    if rows is not None and calibration is not None:
+        if calibration.dtype == np.bool_:
+            return np.zeros(count), np.ones(count)
+        if calibration.dtype == np.uint8:
+            return np.zeros(count), np.full(count, float(_BYTE))
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        is_binary = (low == 0) & (high == 1) & ((rows == 0) | (rows == 1)).all(axis=0)
+        wide_low, wide_high = _widened(low, high, margin)
+        return np.where(is_binary, low, wide_low), np.where(is_binary, high, wide_high)
+    if model.input_range is not None:
+        return _widened(*model.input_range, margin)
+    return np.full(count, np.nan), np.full(count, np.nan)
+
+
+def _widened(
+    minimum: NDArray[np.float64], maximum: NDArray[np.float64], margin: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Widen ranges (feature_count,) by the margin, and then to multiples of a power of two.
+
+    A feature of one value has no width, and is left as it is.
+    """
+    reach = margin * (maximum - minimum)
+    low, high = minimum - reach, maximum + reach
+    _, exponents = np.frexp(high - low)  # width < 2^exponent
+    unit = np.ldexp(1.0, np.maximum(exponents - _UNIT_BITS, -1022))
+    below, above = np.floor(low / unit) * unit, np.ceil(high / unit) * unit
+    # An end that is tiny beside the width is 0 in units: one more unit holds it.
+    below, above = np.where(below > low, below - unit, below), np.where(above < high, above + unit, above)
+    is_wide = maximum > minimum
+    return np.where(is_wide, below, minimum), np.where(is_wide, above, maximum)
+
+
+def _aligned(
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    step: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    is_given: NDArray[np.bool_],
+    is_declared: NDArray[np.bool_],
+    rows: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Move the ends of ranges outwards onto the features' own grids.
+
+    Ranges that are given stay as they are. Rows that are on another grid than the one from a given
+    minimum have shown none.
+    """
+    has_step = (step > 0) & (high > low)
+    unit = np.where(has_step, step, 1.0)
+    if rows is not None:
+        shift = (rows.min(axis=0) - origin) / unit
+        has_step &= is_declared | (np.abs(shift - np.rint(shift)) <= 1e-3)
+    moves = has_step & ~is_given
+    outer_low = origin + np.floor((low - origin) / unit + 1e-9) * unit
+    outer_high = origin + np.ceil((high - origin) / unit - 1e-9) * unit
+    return np.where(moves, outer_low, low), np.where(moves, outer_high, high), np.where(has_step, step, 0.0)
+
+
+def _check_grid(count: int, low: NDArray[np.float64], high: NDArray[np.float64], step: NDArray[np.float64]) -> None:
     try:
-        return InputGrid.of(model.feature_count, *bounds, input_step)
+        InputGrid.of(count, low, high, step)
     except InputError as error:
         raise InputRangeError(str(error)) from error
 
 
-def _rounded_outwards(
-    minimum: NDArray[np.float64], maximum: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Widen ranges (feature_count,) to multiples of a 128th of their width, or of less.
-
-    Ranges are published, and the least and greatest value of a feature may belong to one person.
-    The multiple is of a power of two, so that integers stay the bounds of up to 256 integers. A
-    feature of one value has no width, and is left as it is.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
-        _, exponents = np.frexp(maximum - minimum)  # width < 2^exponent
-        unit = np.where(maximum > minimum, np.ldexp(1.0, np.maximum(exponents - 8, -1022)), 1.0)
-        # A value that is tiny beside the unit may vanish in the division.
-        lower = np.minimum(np.floor(minimum / unit) * unit, minimum)
-        upper = np.maximum(np.ceil(maximum / unit) * unit, maximum)
-    is_wide = maximum > minimum
-    return np.where(is_wide, lower, minimum), np.where(is_wide, upper, maximum)
+def _missing_text(missing: NDArray[np.bool_], known: DeclaredRanges) -> str:
+    if known.has_range.any():
+        return (
+            f"the range of {np.count_nonzero(missing)} features is unknown, the first of them feature "
+            f"{int(np.argmax(missing))}: add them to --input-ranges, or give --input-range LO,HI or --calibration"
+        )
+    return (
+        "the range of the features is unknown: give one for all with --input-range LO,HI, one for each with "
+        "--input-ranges FILE, or typical rows with --calibration FILE"
+    )
 
 
 def _check_rows(calibration: NDArray[np.generic], feature_count: int) -> NDArray[np.float64]:

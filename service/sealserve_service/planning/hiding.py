@@ -166,6 +166,19 @@ def hides(
     return score_count * largest_shift(parameter_set, absolute_sum) << hiding_bits <= 2 * width + 1
 
 
+def largest_absolute_sum(parameters: EncryptionParameters, score_count: int, hiding_bits: int) -> int:
+    """Return the largest A' that `hides` with the width of these parameters; negative if none does.
+
+    Args:
+        parameters: of the ciphertexts.
+        score_count: n, as in `hides`.
+        hiding_bits: lambda.
+    """
+    largest = ((2 * noise_width(parameters) + 1) >> hiding_bits) // score_count
+    share = largest - _fixed_shift(parameters.parameter_set)
+    return (2 * share + 1) // noise.FRESH_NOISE_TIMES_TWO
+
+
 def fits(parameters: EncryptionParameters, absolute_sum: int, width: int) -> bool:
     """Tell whether every reply with uniform noise of this width decrypts to the exact scores.
 

@@ -51,3 +51,10 @@ def is_decrypted(parameters: EncryptionParameters, noise_times_two: int) -> bool
     """Tell whether SEAL decrypts right for every noise v with 2 |v| <= noise_times_two."""
     q = parameters.parameter_set.modulus
     return q - (q >> _DIVISION_LOSS_BITS) > parameters.plain_modulus * noise_times_two
+
+
+def largest_absolute_sum(parameters: EncryptionParameters) -> int:
+    """Return the largest A' for which `is_decrypted` holds with open weights; negative if none."""
+    q = parameters.parameter_set.modulus
+    room = (q - (q >> _DIVISION_LOSS_BITS) - 1) // parameters.plain_modulus
+    return (room - 1) // FRESH_NOISE_TIMES_TWO

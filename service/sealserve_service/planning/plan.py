@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from sealserve.he.layouts import Layout, Packing
 from sealserve.he.parameters import EncryptionParameters
-from sealserve.he.quantization import QuantizedModel
+from sealserve.he.quantization import InputGrid, QuantizedModel
 
 PackingT = TypeVar("PackingT", bound=Packing)
 PackingT_co = TypeVar("PackingT_co", bound=Packing, covariant=True)
@@ -18,6 +18,7 @@ class IntegerModel:
     """A model with weights of some number of bits, and what is proven of its scores.
 
     Attributes:
+        grid: of the features; its steps were chosen for the model, or were given.
         model: the integer model.
         weight_bits: bits of the largest |W_int|.
         score_centers: one a score; a residue modulo t stands for the integer nearest to it.
@@ -25,10 +26,11 @@ class IntegerModel:
             from its centre.
         score_error_bound: proven, for every row on the grid within the range, in units of the
             score.
-        input_rounding_error_bound: what rounding onto the grid adds at most.
-        total_error_bound: proven, for every row within the range.
+        input_rounding_error_bound: what rounding onto the grid adds at most. Features that keep
+            their grid have no part in it.
     """
 
+    grid: InputGrid
     model: QuantizedModel
     weight_bits: int
     score_centers: tuple[int, ...]
@@ -38,6 +40,7 @@ class IntegerModel:
 
     @property
     def total_error_bound(self) -> float:
+        """Proven, for every row that the grid does not refuse."""
         return self.score_error_bound + self.input_rounding_error_bound
 
 

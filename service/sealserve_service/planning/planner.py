@@ -27,16 +27,23 @@ covers them.
 
 The error of a score has two parts. On the grid, score - model's score is the sum of
 (W_int / s - W step) x_int and of the intercept's rounding. Its extremes over the range are
-computed, not estimated: `score_error_bound`. (The looser closed form is (features levels + 1) /
-(2 s).) Rounding x onto the grid adds at most sum |W| step / 2: `input_rounding_error_bound`.
+computed, not estimated: `score_error_bound`. The intercept takes up the rounding of the weights at
+the centre of the features (`QuantizedModel.of`), so that about half of it is left. Rounding x onto
+the grid adds at most sum |W| step / 2: `input_rounding_error_bound`. Features that keep a grid of
+their own add nothing.
 
-More bits in the weights mean less error, a larger t and a larger A'. For each parameter set and
-each packing there is a plan of the most bits that fit, and where the layout's rules gain from fewer
-bits (see `row` and `column`) there are plans of fewer. Of all plans the planner takes the cheapest
-whose error bound is small enough.
+Steps, t and s are chosen together: `steps` says how. For each parameter set and each packing there
+is a plan of the least expected error, and where the layout's rules gain from fewer bits (see `row`
+and `column`) there are plans of fewer. Of all plans the planner takes the cheapest whose error
+bound is small enough.
+
+A model is published with one grid. The layout that is planned first chooses it, and the others are
+planned for that grid: for every number of bits of the weights, s and t follow, most bits first.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,9 +52,11 @@ from numpy.typing import NDArray
 from sealserve.errors import PlanError
 from sealserve.he.layouts import Packing
 from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, EncryptionParameters, ParameterSet
-from sealserve.he.quantization import InputGrid, QuantizedModel
+from sealserve.he.quantization import DEFAULT_LEVELS, InputGrid, QuantizedModel
 from sealserve_service.planning import hiding, noise
 from sealserve_service.planning.plan import IntegerModel, PackingT, Plan, PlanningRules
+from sealserve_service.planning.ranges import InputRanges
+from sealserve_service.planning.steps import Steps, open_steps, private_steps
 
 # Of the widest range of a class's scores. Bits are dearer in mode private, where the next set costs
 # twice as much.
@@ -59,9 +68,11 @@ def candidate_plans(
     rules: PlanningRules[PackingT],
     weights: NDArray[np.float64],
     intercept: NDArray[np.float64],
-    grid: InputGrid,
+    inputs: InputRanges | InputGrid,
     *,
     hiding_bits: int | None = None,
+    center: NDArray[np.float64] | None = None,
+    max_score_error: float | None = None,
     parameter_sets: Iterable[ParameterSet] | None = None,
 ) -> list[Plan[PackingT]]:
     """Return the plans that fit, cheapest first.
@@ -72,8 +83,11 @@ def candidate_plans(
         rules: of the layout.
         weights: (score_count, feature_count).
         intercept: (score_count,).
-        grid: the declared range.
+        inputs: the ranges of the features, whose steps are to be chosen; or a grid that is given.
         hiding_bits: lambda, at least, for mode private; None for mode open.
+        center: of a given grid, see `QuantizedModel.of`.
+        max_score_error: see `choose`. It is to be proven, so that grids that are not declared, but
+            were seen, count for nothing.
         parameter_sets: the sets to choose from; by default those of the layout and the mode.
     """
     if parameter_sets is None:
@@ -85,10 +99,15 @@ def candidate_plans(
         for parameter_set in parameter_sets
         for packing in rules.packings(parameter_set.poly_modulus_degree, feature_count, score_count)
     ]
-    models = _integer_models(weights, intercept, grid, rules.max_weight_bits)
+    if isinstance(inputs, InputGrid):
+        models = _integer_models(weights, intercept, inputs, center, rules.max_weight_bits)
+        found = _fitting_plans(rules, packings, models, hiding_bits)
+    else:
+        ranges = inputs if max_score_error is None else inputs.without_seen_grids
+        found = _plans_with_steps(rules, packings, weights, intercept, ranges, hiding_bits)
     plans: list[Plan[PackingT]] = []
-    for plan in sorted(_fitting_plans(rules, packings, models, hiding_bits), key=rules.cost):
-        if not plans or plan.score_error_bound < plans[-1].score_error_bound:
+    for plan in sorted(found, key=rules.cost):
+        if not plans or plan.total_error_bound < plans[-1].total_error_bound:
             plans.append(plan)
     return plans
 
@@ -96,7 +115,6 @@ def candidate_plans(
 def choose(
     plans: Sequence[Plan[PackingT]],
     weights: NDArray[np.float64],
-    grid: InputGrid,
     *,
     max_score_error: float | None,
     hiding_bits: int | None,
@@ -106,74 +124,201 @@ def choose(
     Args:
         plans: what `candidate_plans` has made.
         weights: (score_count, feature_count).
-        grid: the declared range.
-        max_score_error: the largest acceptable score_error_bound; by default 1/1024 of the widest
-            range of a class's scores, in mode private 1/512.
+        max_score_error: the largest acceptable total_error_bound. By default the score_error_bound
+            is at most 1/1024 of the widest range of a class's scores, in mode private 1/512.
         hiding_bits: the mode of the plans.
 
     Raises:
         PlanError: no plan is good enough; the text says how close the best one comes.
     """
-    if max_score_error is None:
-        relative = DEFAULT_RELATIVE_ERROR if hiding_bits is None else DEFAULT_PRIVATE_RELATIVE_ERROR
-        max_score_error = relative * float((np.abs(weights * grid.step) @ grid.levels).max())
-    for plan in plans:
-        if plan.score_error_bound <= max_score_error or not weights.any():
-            return plan
     if not plans:
         raise PlanError(
             "no parameter set holds this model even with 1-bit weights: its intercepts or its range of scores are too "
             "large for its weights; narrow --input-range or widen --input-step"
         )
-    best = min(plans, key=lambda plan: plan.score_error_bound)
+    if max_score_error is None:
+        grid = plans[0].grid
+        relative = DEFAULT_RELATIVE_ERROR if hiding_bits is None else DEFAULT_PRIVATE_RELATIVE_ERROR
+        max_error = relative * float((np.abs(weights * grid.step) @ grid.levels).max())
+        errors = [plan.score_error_bound for plan in plans]
+    else:
+        max_error = max_score_error
+        errors = [plan.total_error_bound for plan in plans]
+    for plan, error in zip(plans, errors, strict=True):
+        if error <= max_error or not weights.any():
+            return plan
+    error, best = min(zip(errors, plans, strict=True), key=lambda pair: pair[0])
+    rounding = f", of which {best.input_rounding_error_bound:.3g} comes from rounding features"
     raise PlanError(
-        f"no parameter set keeps the score error within {max_score_error:.3g}: the best, "
+        f"no parameter set keeps the score error within {max_error:.3g}: the best, "
         f"{best.parameters.parameter_set.name} with {best.weight_bits}-bit weights, is proven to "
-        f"{best.score_error_bound:.3g}; allow that with --max-score-error, narrow --input-range or widen --input-step"
+        f"{error:.3g}{'' if max_score_error is None else rounding}; allow that with --max-score-error, narrow "
+        "--input-range or widen --input-step"
     )
 
 
+def _plans_with_steps(
+    rules: PlanningRules[PackingT],
+    packings: list[tuple[ParameterSet, PackingT]],
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    ranges: InputRanges,
+    hiding_bits: int | None,
+) -> Iterator[Plan[PackingT]]:
+    """Yield the plans of each packing with the steps of the least expected error that fit."""
+    max_weight = 1 << rules.max_weight_bits
+    for parameter_set, packing in packings:
+        largest_sum = partial(_largest_sum, rules, parameter_set, packing, hiding_bits)
+        if hiding_bits is None:
+            choices = open_steps(weights, ranges, packing, largest_sum, max_weight)
+        else:
+            least_rows = _least_rows(rules, parameter_set, packing, largest_sum)
+            largest_sum = partial(largest_sum, least_rows=least_rows)
+            choices = private_steps(ranges, packing, largest_sum, max_weight)
+        for steps in choices:
+            models = _models_with_steps(weights, intercept, ranges.center, steps, max_weight)
+            plans = list(_fitting_plans(rules, [(parameter_set, packing)], models, hiding_bits))
+            if plans:
+                yield from plans
+                break
+
+
+def _least_rows(
+    rules: PlanningRules[PackingT],
+    parameter_set: ParameterSet,
+    packing: PackingT,
+    largest_sum: Callable[[int], int],
+) -> float:
+    """Return the rows that an item of private weights should hold: a finer grid costs few of them.
+
+    A larger t tells more of a place, so that a reply may have fewer places. It may cost a quarter
+    of the rows that there are with 255 levels.
+    """
+    fitting = (
+        1 << bits
+        for bits in range(MAX_PLAIN_MODULUS_BITS - 1, 0, -1)
+        if packing.classes << bits <= DEFAULT_LEVELS * largest_sum(1 << bits)
+    )
+    if (plain_modulus := next(fitting, None)) is None:
+        return 1
+    parameters = EncryptionParameters(parameter_set, plain_modulus)
+    capped = rules.capped(packing, hiding.most_places(parameters, hiding.noise_width(parameters)))
+    return 0.75 * capped.rows if capped else 1
+
+
+def _largest_sum(
+    rules: PlanningRules[PackingT],
+    parameter_set: ParameterSet,
+    packing: PackingT,
+    hiding_bits: int | None,
+    plain_modulus: int,
+    least_rows: float = 1,
+) -> int:
+    """Return the largest A' that a packing has room for at this t; below 1 if there is none.
+
+    A t with which fewer rows would fit an item than asked for has no room either.
+    """
+    if plain_modulus >= parameter_set.modulus:
+        return 0
+    parameters = EncryptionParameters(parameter_set, plain_modulus)
+    if hiding_bits is None:
+        return noise.largest_absolute_sum(parameters)
+    width = hiding.noise_width(parameters)
+    capped = None if width < 0 else rules.capped(packing, hiding.most_places(parameters, width))
+    if capped is None or capped.rows < least_rows:
+        return 0
+    return hiding.largest_absolute_sum(parameters, capped.rows * capped.score_count, hiding_bits)
+
+
+# Of the scale that fills t. The rounding of weights may widen the scores, or A', past what fits.
+_SHRINKAGES = (1.0, 0.99, 0.97, 0.9, 0.8, *(2.0**-bits for bits in range(1, 40)))
+
+
+def _models_with_steps(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    center: NDArray[np.float64],
+    steps: Steps,
+    max_weight: int,
+) -> Iterator[tuple[int, IntegerModel]]:
+    """Yield t and the model at the largest scale that fits t, and at smaller ones, largest first.
+
+    Neither t nor the steps depend on the scale: in mode private nothing that is published of the
+    grid may tell which scales fit.
+    """
+    grid, t = steps.grid, steps.plain_modulus
+    on_grid = np.abs(np.where(grid.levels > 0, weights * grid.step, 0.0))
+    widest = float((on_grid @ grid.levels).max())
+    farthest = widest + float(np.abs(intercept + weights @ grid.minimum).max())
+    peak = float(on_grid.max())
+    scale = min(
+        steps.share * (t - 2) / widest if widest else 1.0,
+        max_weight / peak if peak else 1.0,
+        2.0**61 / farthest if farthest else 1.0,
+    )
+    for shrinkage in _SHRINKAGES:
+        least, integers = _integer_model(weights, intercept, grid, center, scale * shrinkage)
+        if least <= t:
+            yield t, integers
+
+
 def _integer_models(
-    weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, max_bits: int
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    center: NDArray[np.float64] | None,
+    max_bits: int,
 ) -> Iterator[tuple[int, IntegerModel]]:
     """Yield t and the model at every number of bits that fits SEAL's largest t, most bits first."""
-    on_grid = weights * grid.step
-    peak = float(np.abs(on_grid).max()) or 1.0
-    widest = float((np.abs(on_grid) @ grid.levels).max())
+    on_grid = np.abs(np.where(grid.levels > 0, weights * grid.step, 0.0))
+    peak = float(on_grid.max()) or 1.0
+    widest = float((on_grid @ grid.levels).max())
     farthest = widest + float(np.abs(intercept + weights @ grid.minimum).max())
-    # A range below half a step has one level, its minimum.
-    farthest_off_grid = np.where(grid.levels > 0, grid.step / 2, grid.maximum - grid.minimum)
-    rounding = float((np.abs(weights) @ farthest_off_grid).max())
     for bits in range(max_bits, 0, -1):
         scale = 2.0**bits / peak
         # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores
         # themselves.
         if scale * widest >= 2.0**MAX_PLAIN_MODULUS_BITS or scale * farthest >= 2.0**62:
             continue
-        model = QuantizedModel.of(weights, intercept, grid, scale)
-        extremes = model.extremes(grid)
-        least = max(2, int(grid.levels.max()) + 1, *(high - low + 2 for low, high in extremes))
+        least, integers = _integer_model(weights, intercept, grid, center, scale)
         plain_modulus = 1 << (least - 1).bit_length()
-        if plain_modulus.bit_length() > MAX_PLAIN_MODULUS_BITS:
-            continue
-        centers = tuple((low + high) // 2 for low, high in extremes)
-        yield (
-            plain_modulus,
-            IntegerModel(
-                model=model,
-                weight_bits=bits,
-                score_centers=centers,
-                score_radii=tuple(high - center for (_, high), center in zip(extremes, centers, strict=True)),
-                score_error_bound=_score_error_bound(weights, intercept, grid, model),
-                input_rounding_error_bound=rounding,
-            ),
-        )
+        if plain_modulus.bit_length() <= MAX_PLAIN_MODULUS_BITS:
+            yield plain_modulus, dataclasses.replace(integers, weight_bits=bits)
+
+
+def _integer_model(
+    weights: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    grid: InputGrid,
+    center: NDArray[np.float64] | None,
+    scale: float,
+) -> tuple[int, IntegerModel]:
+    """Return the model at a scale, and the least t that wraps no score and holds every feature."""
+    model = QuantizedModel.of(weights, intercept, grid, scale, center)
+    extremes = model.extremes(grid)
+    centers = tuple((low + high) // 2 for low, high in extremes)
+    return max(2, int(grid.levels.max()) + 1, *(high - low + 2 for low, high in extremes)), IntegerModel(
+        grid=grid,
+        model=model,
+        weight_bits=int(np.abs(model.weights).max()).bit_length(),
+        score_centers=centers,
+        score_radii=tuple(high - center for (_, high), center in zip(extremes, centers, strict=True)),
+        score_error_bound=_score_error_bound(weights, intercept, grid, model),
+        input_rounding_error_bound=_input_rounding_error_bound(weights, grid),
+    )
+
+
+def _input_rounding_error_bound(weights: NDArray[np.float64], grid: InputGrid) -> float:
+    # Every value that rounds to a level is accepted, also half a step outside the range. A feature
+    # of one level is anywhere in its range, which is less than half a step.
+    farthest = np.where(grid.levels > 0, np.where(grid.keeps, 0.0, grid.step / 2), grid.maximum - grid.minimum)
+    return float((np.abs(weights) @ farthest).max())
 
 
 def _score_error_bound(
     weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, model: QuantizedModel
 ) -> float:
-    on_grid = weights * grid.step
+    on_grid = np.where(grid.levels > 0, weights * grid.step, 0.0)
     residual = model.weights / model.score_scale - on_grid
     shifted = intercept + weights @ grid.minimum
     base = np.array([b / model.score_scale for b in model.intercept]) - shifted

@@ -48,8 +48,8 @@ class Moments:
     def uniform(cls, grid: InputGrid) -> "Moments":
         """Moments of features that are uniform over the declared range."""
         width = grid.maximum - grid.minimum
-        # A feature without levels is rounded to its minimum.
-        rounding = np.where(grid.levels > 0, grid.step**2 / 12, width**2 / 3)
+        # A feature without levels becomes its minimum. One that keeps its grid is not rounded.
+        rounding = np.where(grid.levels > 0, np.where(grid.keeps, 0.0, grid.step**2 / 12), width**2 / 3)
         return cls(mean=grid.levels / 2, variance=grid.levels.astype(np.float64) ** 2 / 12, rounding=rounding)
 
 
@@ -97,43 +97,76 @@ class Margins:
         return disagreement
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class CalibrationScores:
-    """Calibration rows on the grid, and the plaintext model's scores of them.
+    """Calibration rows, and the plaintext model's scores of them.
 
     Attributes:
-        integers: x_int, int64 (rows, feature_count).
+        rows: float64 (rows, feature_count).
         scores: of the plaintext model, float64 (rows, score_count).
-        moments: of the rows.
         margins: of a classifier's labels; None for a regression.
     """
 
-    integers: NDArray[np.int64]
+    rows: NDArray[np.float64]
     scores: NDArray[np.float64]
-    moments: Moments
     margins: Margins | None
+    _last: "tuple[InputGrid, OnGrid] | None" = None
 
     @classmethod
-    def of(cls, model: LinearModel, grid: InputGrid, rows: NDArray[np.float64]) -> "CalibrationScores":
+    def of(cls, model: LinearModel, rows: NDArray[np.generic]) -> "CalibrationScores":
         """Score rows (rows, feature_count) by the plaintext model.
 
         Raises:
-            InputError: a row is not finite, or is outside the grid's range.
             UnsupportedModelError: the model is not what the estimator computes.
+        """
+        numbers = np.asarray(rows, np.float64)
+        scores = model.expected_scores(numbers)
+        is_regression = model.output.task is Task.REGRESSION
+        return cls(rows=numbers, scores=scores, margins=None if is_regression else Margins.of(model.output, scores))
+
+    def on(self, grid: InputGrid) -> "OnGrid":
+        """Put the rows on a grid. Plans of one grid come one after another: the last is kept.
+
+        Raises:
+            InputError: a row is not finite, or the grid refuses it.
+        """
+        if self._last is None or self._last[0] is not grid:
+            self._last = None  # before the next one takes as much memory
+            self._last = grid, OnGrid.of(grid, self.rows)
+        return self._last[1]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OnGrid:
+    """Rows on a grid.
+
+    Attributes:
+        integers: x_int, int64 (rows, feature_count).
+        moments: of the rows.
+    """
+
+    integers: NDArray[np.int64]
+    moments: Moments
+
+    @classmethod
+    def of(cls, grid: InputGrid, rows: NDArray[np.float64]) -> "OnGrid":
+        """Put rows (rows, feature_count) on a grid.
+
+        Raises:
+            InputError: a row is not finite, or the grid refuses it.
         """
         integers, is_refused = grid.quantize(rows)
         if is_refused.any():
             raise refusal(grid, rows)
-        scores = model.expected_scores(rows)
         mean = integers.mean(axis=0)
         squares, rounding = np.zeros((2, grid.feature_count))
         for part in _blocks(*integers.shape):
             squares += ((integers[part] - mean) ** 2).sum(axis=0)
             rounding += ((rows[part] - grid.minimum - grid.step * integers[part]) ** 2).sum(axis=0)
-        moments = Moments(mean=mean, variance=squares / len(rows), rounding=rounding / len(rows))
-        is_regression = model.output.task is Task.REGRESSION
-        margins = None if is_regression else Margins.of(model.output, scores)
-        return cls(integers=integers, scores=scores, moments=moments, margins=margins)
+        return cls(
+            integers=integers,
+            moments=Moments(mean=mean, variance=squares / len(rows), rounding=rounding / len(rows)),
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -189,8 +222,9 @@ def expected_rms(
     return rms
 
 
-def observe(output: Output, model: QuantizedModel, rows: CalibrationScores) -> ScoreErrors:
+def observe(output: Output, grid: InputGrid, model: QuantizedModel, rows: CalibrationScores) -> ScoreErrors:
     """Compare an integer model's scores of calibration rows with those of the plaintext model."""
+    integers = rows.on(grid).integers
     scale, margins = model.score_scale, rows.margins
     intercept = np.array([value / scale for value in model.intercept])
     in_units = (model.weights / scale).T
@@ -199,7 +233,7 @@ def observe(output: Output, model: QuantizedModel, rows: CalibrationScores) -> S
     maximum, other_labels, squares, label_squares = 0.0, 0, np.zeros(score_count), np.zeros(score_count)
     pair_squares = np.zeros(0 if margins is None else len(margins.pairs))
     for part in _blocks(count, max(*model.weights.shape, len(pair_squares))):
-        scores = rows.integers[part] @ in_units + intercept
+        scores = integers[part] @ in_units + intercept
         errors = scores - rows.scores[part]
         maximum = max(maximum, float(np.abs(errors).max()))
         squares += (errors**2).sum(axis=0)

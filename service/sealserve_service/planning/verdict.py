@@ -34,7 +34,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import PlanError
 from sealserve.he.layouts import Packing
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Verdict
@@ -77,16 +76,19 @@ class Judgement:
         return f"{self.verdict.value}: {self.reason}" + (f"; {self.remedy}" if self.remedy else "")
 
 
-def judge(plan: Plan[Packing], model: LinearModel, grid: InputGrid, rows: CalibrationScores | None = None) -> Judgement:
+def judge(plan: Plan[Packing], model: LinearModel, rows: CalibrationScores | None = None) -> Judgement:
     """Judge a plan of a model.
 
     Args:
         plan: the plan.
         model: the plaintext model.
-        grid: the input grid of the plan.
         rows: calibration rows; None if there are none.
+
+    Raises:
+        InputError: the plan's grid refuses a row.
     """
-    moments = Moments.uniform(grid) if rows is None else rows.moments
+    grid = plan.grid
+    moments = Moments.uniform(grid) if rows is None else rows.on(grid).moments
     arguments = model.weights, model.intercept, grid, plan.model, moments
     expected = float(expected_rms(*arguments).max())
     if rows is None:
@@ -98,7 +100,7 @@ def judge(plan: Plan[Packing], model: LinearModel, grid: InputGrid, rows: Calibr
         reason = f"without calibration rows, errors are expected to be {_percent(share)} of the spread of the scores"
         observed = None
     else:
-        observed = observe(model.output, plan.model, rows)
+        observed = observe(model.output, grid, plan.model, rows)
         if rows.margins is None:
             spread, of_range = rows.scores.std(axis=0), _uniform_spread(model.weights, grid)
             spread = np.where(spread > _NO_SPREAD * of_range, spread, of_range) * (of_range > 0)
@@ -149,24 +151,6 @@ def first_good_plan(
     if best is None:
         raise ValueError("there is no plan to choose from")
     return best
-
-
-def within(plans: Sequence[Plan[Packing]], max_score_error: float) -> list[Plan[Packing]]:
-    """Return those of a model's plans whose proven total error is small enough.
-
-    Raises:
-        PlanError: there is none; the text says how close the best one comes.
-    """
-    found = [plan for plan in plans if plan.total_error_bound <= max_score_error]
-    if plans and not found:
-        best = min(plans, key=lambda plan: plan.total_error_bound)
-        raise PlanError(
-            f"no parameter set keeps the score error within {max_score_error:.3g}: the best, "
-            f"{best.parameters.parameter_set.name} with {best.weight_bits}-bit weights, is proven to "
-            f"{best.total_error_bound:.3g}, of which {best.input_rounding_error_bound:.3g} comes from rounding "
-            "features; allow that with --max-score-error, narrow --input-range or give a finer --input-step"
-        )
-    return found
 
 
 def _by_labels(observed: ScoreErrors) -> tuple[Verdict, str]:
@@ -239,8 +223,8 @@ def _remedy(plan: Plan[Packing], verdict: Verdict, grade: Verdict, observed: Sco
     ways = [] if observed is None or observed.row_count >= MIN_OK_ROWS else [more]
     ways += ["give each feature a range of its own with --calibration" if observed is None else "narrow --input-range"]
     if plan.input_rounding_error_bound > plan.score_error_bound:
-        ways.append("give a finer --input-step")
-    elif plan.noise_width is not None:
+        ways.append("declare the grids of features that are on one, with --input-step or --input-ranges")
+    if plan.noise_width is not None:
         ways.append("serve the model with --weights open")
     if verdict is Verdict.REFUSE:
         ways.append("serve it as it is with --accept-disagreement")

@@ -38,7 +38,14 @@ class Settings(Declarations):
             processes cannot share.
     """
 
-    PER_MODEL: ClassVar = ("input_range", "input_step", "calibration", "max_score_error")
+    PER_MODEL: ClassVar = (
+        "input_range",
+        "input_ranges",
+        "input_step",
+        "input_margin",
+        "calibration",
+        "max_score_error",
+    )
 
     given_by: Mapping[str, str] = Field(default={}, repr=False)
     """Not an option: the flag or variable that gave an option, by the option's name."""

@@ -16,6 +16,7 @@ from sealserve_service.settings.values import (
     Count,
     File,
     InputRange,
+    Margin,
     ModelFile,
     Networks,
     PerModel,
@@ -88,12 +89,28 @@ class Declarations(BaseModel):
         "[NAME=]LO,HI",
         unset="that of the calibration rows, or of the model's own scaler",
     )
+    input_ranges: PerModel[File] = _option(
+        SERVED,
+        (),
+        "CSV of ranges and grids of single features, with the heading name,min,max,step; a value off a grid is "
+        "refused; for one model or for all",
+        "[NAME=]FILE",
+    )
     input_step: PerModel[Positive] = _option(
         SERVED,
         (),
-        "distance between neighbours on the features' grid; for one model or for all",
+        "distance between neighbours on the grid that all features are on; a value off it is refused; for one model "
+        "or for all",
         "[NAME=]STEP",
-        unset="1/255 of the range",
+        unset="steps that the planner chooses, and features may have any value",
+    )
+    input_margin: PerModel[Margin] = _option(
+        SERVED,
+        (),
+        "how far ranges from calibration rows or a scaler are widened at each end, as a share of their width; for one "
+        "model or for all",
+        "[NAME=]SHARE",
+        unset="0.5, except for features of 0 and 1, booleans and bytes",
     )
     calibration: PerModel[Pinned] = _option(
         SERVED,

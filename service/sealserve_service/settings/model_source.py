@@ -14,7 +14,11 @@ class ModelSource:
         path: of the model's file.
         input_range: least and greatest value of every feature; None for that of the calibration
             rows, or else of the model's own scaler.
-        input_step: distance between neighbours on the grid; None for 1/255 of the range.
+        input_step: distance between neighbours on the grid that all features are on; None for the
+            planner's choice.
+        input_margin: share of a range's width by which data's ranges are widened at each end; None
+            for the default.
+        input_ranges: a file of ranges and steps of single features; None if there is none.
         calibration: a file of typical rows; None if there is none.
         calibration_sha256: of that file, in lower-case hexadecimal digits; "" for any file.
         max_score_error: the largest acceptable error bound; None for the planner's default.
@@ -25,6 +29,8 @@ class ModelSource:
     path: Path
     input_range: tuple[float, float] | None = None
     input_step: float | None = None
+    input_margin: float | None = None
+    input_ranges: Path | None = None
     calibration: Path | None = None
     calibration_sha256: str = ""
     max_score_error: float | None = None

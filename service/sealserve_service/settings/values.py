@@ -135,6 +135,7 @@ def _path(value: object) -> object:
 File = Annotated[Path, BeforeValidator(_path)]
 Pinned = Annotated[PinnedFile, BeforeValidator(_pinned_file)]
 Positive = Annotated[float, Field(gt=0)]
+Margin = Annotated[float, Field(ge=0, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Bytes = Annotated[int, Field(gt=0, le=_MAX_BYTES)]
 Count = Annotated[int, Field(gt=0, le=10_000)]

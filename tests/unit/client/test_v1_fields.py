@@ -34,6 +34,7 @@ CARRIERS = {
     "Input.minimum": "the declared range",
     "Input.maximum": "the declared range",
     "Input.step": "the declared grid",
+    "Input.keeps": "the declared grid",
     "IntegerLabels.values": "labels of the model",
     "BooleanLabels.values": "labels of the model",
     "DoubleLabels.values": "labels of the model",

@@ -69,7 +69,11 @@ CASES: dict[str, Case] = {
         (("a", (-1.0, 2.5)),),
         {"zero,one": "LO,HI", "0": "LO,HI", "0,1,2": "LO,HI", "a=0,inf": "finite"},
     ),
+    "input_ranges": Case("r.csv", ((None, Path("r.csv")),), "a=b.csv", (("a", Path("b.csv")),)),
     "input_step": STEP,
+    "input_margin": Case(
+        "0", ((None, 0.0),), "a=1.5", (("a", 1.5),), {"-1": "at least 0", "a=wide": "a number", "2000": "at most"}
+    ),
     "calibration": Case(
         "x.npy",
         ((None, (Path("x.npy"), "")),),

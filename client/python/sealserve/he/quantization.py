@@ -22,6 +22,9 @@ DEFAULT_LEVELS = 255
 # cache, and many enough that calls of NumPy do not take most of the time.
 _ROWS_A_BLOCK = 32
 _FEATURES_A_BLOCK = 1 << 14
+_OFF_GRID = 1e-3  # of a step
+_FLOAT32 = 2.0**-22  # relative: four times what a number loses as a float32
+_LEAST_FLOAT32 = 2.0**-149
 MAX_LEVELS = 2**32  # far more than any parameter set has room for, and safe in int64 arithmetic
 
 
@@ -43,15 +46,23 @@ class InputGrid:
 
     Attributes:
         minimum, maximum, step: float64, shape (feature_count,), in the features' own units.
+        keeps: bool, shape (feature_count,): whether all values of a feature lie on the grid, so
+            that rounding adds no error. A value that is off it is refused.
     """
 
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
     step: NDArray[np.float64]
+    keeps: NDArray[np.bool_]
 
     @classmethod
     def of(
-        cls, feature_count: int, minimum: ArrayLike, maximum: ArrayLike, step: ArrayLike | None = None
+        cls,
+        feature_count: int,
+        minimum: ArrayLike,
+        maximum: ArrayLike,
+        step: ArrayLike | None = None,
+        keeps: ArrayLike = False,
     ) -> "InputGrid":
         """Build a grid from one value for all features, or from one value for each feature.
 
@@ -70,9 +81,10 @@ class InputGrid:
             if step is None:
                 step = np.where(high > low, width / DEFAULT_LEVELS, 1.0)
             steps = np.broadcast_to(np.asarray(step, np.float64), (feature_count,))
+            kept = np.broadcast_to(np.asarray(keeps, np.bool_), (feature_count,))
         except ValueError:
             raise InputError(
-                f"minimum, maximum and step need one value each, or one for each of {feature_count} features"
+                f"minimum, maximum, step and keeps need one value each, or one for each of {feature_count} features"
             ) from None
         if not (np.isfinite(low).all() and np.isfinite(high).all() and np.isfinite(width).all()):
             raise InputError("the input range must be finite, and so must its width")
@@ -84,7 +96,7 @@ class InputGrid:
             too_fine = width / steps > MAX_LEVELS
         if too_fine.any():
             raise InputError("the input step is finer than a 2^32nd of the range: give a larger step")
-        return cls(*(_frozen(values) for values in (low, high, steps)))
+        return cls(_frozen(low), _frozen(high), _frozen(steps), _frozen(kept))
 
     @property
     def feature_count(self) -> int:
@@ -97,29 +109,66 @@ class InputGrid:
         return np.rint((self.maximum - self.minimum) / self.step).astype(np.int64)
 
     @cached_property
+    def least(self) -> NDArray[np.float64]:
+        """The least value of each feature that is inside: it rounds to the minimum.
+
+        A feature of one level has to be within its range, to the precision of float32. Its step
+        says nothing of how far its values may be from there.
+        """
+        with np.errstate(under="ignore"):
+            tolerance = _FLOAT32 * np.abs(self.minimum) + _LEAST_FLOAT32
+            return self.minimum - np.where(self.levels > 0, self.step / 2, tolerance)
+
+    @cached_property
+    def greatest(self) -> NDArray[np.float64]:
+        """The greatest value of each feature that is inside: it rounds to the last level."""
+        with np.errstate(under="ignore"):
+            last = self.minimum + (self.levels + 0.5) * self.step
+            return np.where(self.levels > 0, last, self.maximum + _FLOAT32 * np.abs(self.maximum) + _LEAST_FLOAT32)
+
+    @cached_property
+    def keeps_any(self) -> bool:
+        """Whether there is a feature whose values all lie on the grid."""
+        return bool(self.keeps.any())
+
+    @cached_property
     def dummy(self) -> NDArray[np.float64]:
         """An admissible row (feature_count,), which travels in the place of a refused one."""
         return self.minimum
+
+    def is_off(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which features (rows, feature_count) are off a grid that they should be on.
+
+        A value may be away from the grid by a 1,000th of a step, or by what it loses as a float32.
+        """
+        with np.errstate(under="ignore"):  # whatever the caller has set for tiny numbers
+            nearest = self.minimum + np.rint((rows - self.minimum) / self.step) * self.step
+            tolerance = np.maximum(_OFF_GRID * self.step, _FLOAT32 * np.abs(rows))
+            return self.keeps & (np.abs(rows - nearest) > tolerance)
 
     def admissible(
         self, rows: NDArray[np.float64], *, clip: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Replace each row that the grid refuses by the dummy.
 
-        A row is refused if a feature is not finite or, unless `clip`, outside its range. The same
-        operations run whatever the values are. Therefore neither what a client sends nor when it
-        sends it depends on them. `sealserve.he.refusal` says why rows were refused.
+        A row is refused if a feature is not finite, is off a grid that it should be on or, unless
+        `clip`, is outside its range. The same operations run whatever the values are. Therefore
+        neither what a client sends nor when it sends it depends on them. `sealserve.he.refusal`
+        says why rows were refused.
 
         Args:
             rows: float64 (rows, feature_count).
             clip: move features outside the range to its nearest end instead of refusing the row.
 
         Returns:
-            The rows, each within the range, and which of them were refused, bool (rows,).
+            The rows, each of values that round to a level, and which were refused, bool (rows,).
         """
-        bounded = np.fmax(rows, self.minimum)  # of a NaN and a number, it returns the number
-        np.fmin(bounded, self.maximum, out=bounded)
+        least, greatest = (self.minimum, self.maximum) if clip else (self.least, self.greatest)
+        bounded = np.fmax(rows, least)  # of a NaN and a number, it returns the number
+        np.fmin(bounded, greatest, out=bounded)
         is_at_fault = ~np.isfinite(rows) if clip else bounded != rows
+        if self.keeps_any:  # it is public
+            is_at_fault |= self.is_off(bounded)
         is_refused: NDArray[np.bool_] = np.logical_or.reduce(is_at_fault, axis=1)
         return np.where(is_refused[:, None], self.dummy, bounded), is_refused
 
@@ -140,6 +189,7 @@ class InputGrid:
             is_refused[block] = refused
             with np.errstate(under="ignore"):  # whatever the caller has set for tiny numbers
                 np.rint((features - self.minimum) / self.step, out=integers[block], casting="unsafe")
+            np.clip(integers[block], 0, self.levels, out=integers[block])  # half a level above rounds to even
         return Quantized(integers, is_refused)
 
     def admissible_integers(self, rows: NDArray[np.integer[Any]]) -> Quantized:
@@ -166,19 +216,33 @@ class QuantizedModel:
 
     @classmethod
     def of(
-        cls, weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, score_scale: float
+        cls,
+        weights: NDArray[np.float64],
+        intercept: NDArray[np.float64],
+        grid: InputGrid,
+        score_scale: float,
+        center: NDArray[np.float64] | None = None,
     ) -> "QuantizedModel":
         """Quantize float weights (score_count, feature_count) and intercepts (score_count,).
+
+        The weight of a feature that has one level is 0: its integer is always 0.
 
         Args:
             weights: in the units of the features.
             intercept: in the units of the scores.
             grid: the grid of the features.
             score_scale: s.
+            center: features (feature_count,) where the rounding of weights adds no error: the
+                intercept takes it up. The minimum by default.
         """
+        on_grid = np.where(grid.levels > 0, weights * grid.step, 0.0)
+        integers = np.rint(on_grid * score_scale)
         shifted = intercept + weights @ grid.minimum
+        if center is not None:
+            position = np.where(grid.levels > 0, (center - grid.minimum) / grid.step, 0.0)
+            shifted += (on_grid - integers / score_scale) @ position
         return cls(
-            _frozen(np.rint(weights * grid.step * score_scale).astype(np.int64)),
+            _frozen(integers.astype(np.int64)),
             tuple(round(score_scale * float(value)) for value in shifted),
             score_scale,
         )

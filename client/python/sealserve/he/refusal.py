@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import InputError, NotFiniteError, OutOfRangeError
+from sealserve.errors import InputError, NotFiniteError, OffGridError, OutOfRangeError
 from sealserve.he.quantization import InputGrid
 
 _SHOWN = 5  # rows, and features of a row, that a text names
@@ -21,32 +21,43 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], *, clip: bool = False) -
     come from a stream, where its number is another.
 
     Returns:
-        NotFiniteError if any feature is not finite, otherwise OutOfRangeError. A text that names
-        features of both kinds says of each what it is.
+        NotFiniteError if any feature is not finite, otherwise OutOfRangeError if any is outside its
+        range, otherwise OffGridError. A text that names features of several kinds says of each what
+        it is.
     """
     not_finite = ~np.isfinite(rows)
-    outside = ((rows < grid.minimum) | (rows > grid.maximum)) & ~not_finite & (not clip)
-    is_refused = not_finite | outside
+    outside = ((rows < grid.least) | (rows > grid.greatest)) & ~not_finite & (not clip)
+    judged = np.clip(np.where(not_finite, grid.minimum, rows), grid.least, grid.greatest)
+    off = grid.is_off(np.clip(judged, grid.minimum, grid.maximum) if clip else judged) & ~not_finite & ~outside
+    is_refused = not_finite | outside | off
     refused = np.flatnonzero(is_refused.any(axis=1))
     named = [
-        ("" if len(rows) == 1 else f"row {row}, ") + _features_in_words(grid, rows[row], is_refused[row])
+        ("" if len(rows) == 1 else f"row {row}, ") + _features_in_words(grid, rows[row], off[row], is_refused[row])
         for row in refused[:_SHOWN]
     ]
     if len(refused) > _SHOWN:
         named.append(_more(len(refused) - _SHOWN, "rows"))
     if not named:
         return InputError("the rows changed while they were predicted: hand in rows that stay as they are")
-    has_not_finite, has_outside = bool(not_finite.any()), bool(outside.any())
-    is_single = np.count_nonzero(is_refused) == 1
-    advice = {
-        (True, False): "replace it" if is_single else "replace them",
-        (False, True): "scores have no guarantee there; "
-        f"scale the feature{'' if is_single else 's'}, or ask for clipping",
-        (True, True): "replace what is not finite; outside the range scores have no guarantee, "
-        "so scale the features, or ask for clipping",
-    }[has_not_finite, has_outside]
-    kind = NotFiniteError if has_not_finite else OutOfRangeError
-    return kind(f"{'; '.join(named)}: {advice}")
+    has_not_finite, has_outside, has_off = bool(not_finite.any()), bool(outside.any()), bool(off.any())
+    features = "feature" if np.count_nonzero(is_refused) == 1 else "features"
+    is_mixed = has_not_finite + has_outside + has_off > 1
+    advice = []
+    if has_not_finite:
+        them = "it" if features == "feature" else "them"
+        advice.append("replace what is not finite" if is_mixed else f"replace {them}")
+    if has_outside:
+        advice.append(
+            "outside the range scores have no guarantee, so scale the features, or ask for clipping"
+            if is_mixed
+            else f"scores have no guarantee there; scale the {features}, or ask for clipping"
+        )
+    if has_off:
+        advice.append(
+            "round what is off the grid" if is_mixed else f"the model takes no value between; round the {features}"
+        )
+    kind = NotFiniteError if has_not_finite else OutOfRangeError if has_outside else OffGridError
+    return kind(f"{'; '.join(named)}: {'; '.join(advice)}")
 
 
 def refusal_of_integers(grid: InputGrid, rows: NDArray[np.integer[Any]]) -> InputError:
@@ -58,15 +69,21 @@ def refusal_of_integers(grid: InputGrid, rows: NDArray[np.integer[Any]]) -> Inpu
     return InputError(f"{', '.join(named)}: quantized rows must be within 0..levels of the model's grid")
 
 
-def _features_in_words(grid: InputGrid, row: NDArray[np.float64], is_refused: NDArray[np.bool_]) -> str:
+def _features_in_words(
+    grid: InputGrid, row: NDArray[np.float64], off: NDArray[np.bool_], is_refused: NDArray[np.bool_]
+) -> str:
     """Return which features of a row are refused, and why."""
     refused = np.flatnonzero(is_refused)
-    named = [
-        f"feature {feature} is {'missing (NaN)' if np.isnan(row[feature]) else 'infinite'}"
-        if not np.isfinite(row[feature])
-        else f"feature {feature} is outside the model's range {grid.minimum[feature]:g}..{grid.maximum[feature]:g}"
-        for feature in refused[:_SHOWN]
-    ]
+    named = []
+    for feature in refused[:_SHOWN]:
+        minimum, maximum, step = grid.minimum[feature], grid.maximum[feature], grid.step[feature]
+        if not np.isfinite(row[feature]):
+            fault = f"is {'missing (NaN)' if np.isnan(row[feature]) else 'infinite'}"
+        elif off[feature]:
+            fault = f"is not on the model's grid, {minimum:g} and multiples of {step:g} above it"
+        else:
+            fault = f"is outside the model's range {minimum:g}..{maximum:g}"
+        named.append(f"feature {feature} {fault}")
     if len(refused) > _SHOWN:
         named.append(_more(len(refused) - _SHOWN, "features"))
     return ", ".join(named)

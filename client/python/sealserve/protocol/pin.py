@@ -19,6 +19,7 @@ The digest is the SHA-256 of an encoding that any language can write:
     uint32   the number of steps: 0
     uint32   the number of features on the grid, F
     double   F minima, then F maxima, then F steps of the grid
+    flag     F flags, whether a feature's values all lie on the grid (Input.keeps)
     text     the task: "regression", "classification" or "multilabel"
     uint32   the number of scores
     text     the link: "none", "logistic", "ovr_logistic", "softmax" or "modified_huber"
@@ -82,6 +83,7 @@ class PinnedContent:
         yield struct.pack("<2I", 0, grid.feature_count)
         for values in (grid.minimum, grid.maximum, grid.step):
             yield (values + 0.0).astype("<f8").tobytes()  # -0.0 + 0.0 is 0.0
+        yield grid.keeps.astype("<u1").tobytes()
         yield _text(output.task.value) + struct.pack("<I", output.score_count) + _text(output.link.value)
         yield struct.pack("<2?", output.scalar_target, output.keeps_zero_rows)
         yield _text(_kind(output.classes)) + struct.pack("<I", len(output.classes))
@@ -100,6 +102,7 @@ class PinnedContent:
             ("minimum", self.grid.minimum, other.grid.minimum),
             ("maximum", self.grid.maximum, other.grid.maximum),
             ("step", self.grid.step, other.grid.step),
+            ("flag that it keeps its grid", self.grid.keeps, other.grid.keeps),
         ):
             if (at_fault := np.flatnonzero(values != others)).size:
                 k = int(at_fault[0])
@@ -117,6 +120,7 @@ class PinnedContent:
                 "minimum": _folded(grid.minimum),
                 "maximum": _folded(grid.maximum),
                 "step": _folded(grid.step),
+                "keeps": _folded(grid.keeps),
             },
             "output": {
                 "task": output.task.value,
@@ -142,7 +146,7 @@ class PinnedContent:
         kind = next((kind for kind, name in _KINDS.items() if name == output["labels"]), None)
         return cls(
             Schema(int(columns["count"]), tuple(map(str, columns["names"]))),
-            InputGrid.of(int(grid["features"]), grid["minimum"], grid["maximum"], grid["step"]),
+            InputGrid.of(int(grid["features"]), grid["minimum"], grid["maximum"], grid["step"], grid["keeps"]),
             Output(
                 Task(output["task"]),
                 int(output["scores"]),
@@ -273,5 +277,6 @@ def _label(label: Label) -> bytes:
     return _text(label)
 
 
-def _folded(values: NDArray[np.float64]) -> float | list[float]:
-    return float(values[0]) if (values == values[0]).all() else values.tolist()
+def _folded(values: NDArray[Any]) -> float | list[float]:
+    folded: float | list[float] = values[0].item() if (values == values[0]).all() else values.tolist()
+    return folded

@@ -1,6 +1,7 @@
 """Quantization of features and weights: close, in range, and exact where that is promised."""
 
 import math
+import re
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import ArrayLike, NDArray
 
-from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OutOfRangeError
+from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OffGridError, OutOfRangeError
 from sealserve.he.quantization import DEFAULT_LEVELS, MAX_LEVELS, InputGrid, Quantized, QuantizedModel
 from sealserve.he.refusal import refusal
 from tests.support.affine_models import features_of
@@ -159,6 +160,8 @@ def test_a_refused_row_becomes_a_dummy_and_no_other_row_changes(
         st.floats(),
         st.sampled_from([*grid.minimum, *grid.maximum]),
         st.sampled_from([*np.nextafter(grid.minimum, -np.inf), *np.nextafter(grid.maximum, np.inf)]),
+        st.sampled_from([*grid.least, *grid.greatest]),
+        st.sampled_from([*np.nextafter(grid.least, -np.inf), *np.nextafter(grid.greatest, np.inf)]),
     )
     drawn = rows.draw(hnp.arrays(np.float64, (4, grid.feature_count), elements=near))
     quantized = grid.quantize(drawn, clip=clip)
@@ -166,7 +169,7 @@ def test_a_refused_row_becomes_a_dummy_and_no_other_row_changes(
     assert (quantized.integers <= grid.levels).all()
     for row, integers, is_refused in zip(drawn, *quantized, strict=True):
         is_finite = all(map(math.isfinite, row))
-        inside = all(low <= value <= high for low, value, high in zip(grid.minimum, row, grid.maximum, strict=True))
+        inside = all(low <= value <= high for low, value, high in zip(grid.least, row, grid.greatest, strict=True))
         assert is_refused == (not is_finite or not (inside or clip))
         if is_refused:
             assert not integers.any()
@@ -207,10 +210,13 @@ def calls_of(quantize: Callable[[], Quantized]) -> list[str]:
 
 
 @pytest.mark.parametrize("clip", [False, True], ids=["refusing", "clipping"])
-def test_no_value_changes_the_path(clip: bool) -> None:
-    good, bad, all_bad = (np.tile(GRID.minimum, (300, 1)) for _ in range(3))
-    bad[7, 0], bad[250, 2], all_bad[:] = np.nan, 1e6, np.inf
-    paths = [calls_of(lambda rows=rows: GRID.quantize(rows, clip=clip)) for rows in (good, bad, all_bad)]  # type: ignore[misc]
+@pytest.mark.parametrize("keeps", [False, True], ids=["free", "keeping"])
+def test_no_value_changes_the_path(keeps: bool, clip: bool) -> None:
+    grid = InputGrid.of(3, GRID.minimum, GRID.maximum, GRID.step, keeps)
+    good, bad, all_bad = (np.tile(grid.minimum, (300, 1)) for _ in range(3))
+    bad[7, 0], bad[250, 2], bad[251, 0], all_bad[:] = np.nan, 1e6, 0.1, np.inf
+    grid.quantize(good, clip=clip)  # what is computed once for a grid
+    paths = [calls_of(lambda rows=rows: grid.quantize(rows, clip=clip)) for rows in (good, bad, all_bad)]  # type: ignore[misc]
     assert len(paths[0]) > 5
     assert paths[0] == paths[1] == paths[2]
 
@@ -232,14 +238,14 @@ def test_what_is_not_finite_is_named_by_row_and_feature(value: float, clip: bool
 
 def test_a_single_row_has_no_number() -> None:
     """In a stream its number would not be 0."""
-    error = refusal(GRID, np.array([[0.0, -1.0, 5.0]]))
+    error = refusal(GRID, np.array([[0.0, -2.0, 5.0]]))
     assert type(error) is OutOfRangeError
     assert str(error).startswith("feature 1 is outside the model's range")
 
 
 @pytest.mark.parametrize(
     ("feature", "value", "said"),
-    [(0, 1.0000001, "-1..1"), (0, -1.5, "-1..1"), (1, -1e-300, "0..10"), (2, 5.5, "5..5"), (2, -MOST, "5..5")],
+    [(0, 1.1250001, "-1..1"), (0, -1.5, "-1..1"), (1, -1.2500001, "0..10"), (2, 5.00001, "5..5"), (2, -MOST, "5..5")],
 )
 def test_what_is_out_of_range_is_named_without_its_value(feature: int, value: float, said: str) -> None:
     rows = np.tile(GRID.minimum, (4, 1))
@@ -291,6 +297,75 @@ def test_clipping_moves_what_is_outside_to_the_nearest_end(grid: InputGrid, rows
     assert np.array_equal(quantized, grid.quantize(inside).integers)
 
 
+@pytest.mark.parametrize(
+    ("value", "integer"),
+    [(-1.125, 0), (-1.1249, 0), (1.1249, 8), (1.125, 8), (np.float64(np.float32(1.0000001)), 8), (0.126, 5)],
+)
+def test_what_rounds_to_a_level_is_inside(value: float, integer: int) -> None:
+    (row,), (is_refused,) = GRID.quantize(np.array([[value, 0.0, 5.0]]))
+    assert row.tolist() == [integer, 0, 0]
+    assert not is_refused
+
+
+@QUICK
+@given(grid=grids(), seed=st.integers(0, 1000))
+def test_a_float32_copy_of_a_row_within_the_range_is_never_refused(grid: InputGrid, seed: int) -> None:
+    rows = rows_within(grid, seed)
+    ends = np.stack([grid.minimum, grid.maximum])
+    for inside in (rows, ends):
+        quantized, is_refused = grid.quantize(inside.astype(np.float32).astype(np.float64))
+        assert not is_refused.any()
+        assert (quantized >= 0).all()
+        assert (quantized <= grid.levels).all()
+
+
+KEEPING = InputGrid.of(3, [0.0, -1.0, 5.0], [1.0, 1.0, 6.0], [1 / 255, 0.5, 1.0], keeps=[True, True, False])
+
+
+def test_values_on_a_declared_grid_are_exact_as_float32_too() -> None:
+    steps = np.arange(256)
+    rows = np.stack([steps / 255, np.resize([-1, -0.5, 0, 0.5, 1], 256), np.full(256, 5.3)], axis=1)
+    for exact in (rows, rows.astype(np.float32).astype(np.float64)):
+        quantized, is_refused = KEEPING.quantize(exact)
+        assert not is_refused.any()
+        assert (quantized[:, 0] == steps).all()
+        assert (quantized[:, 1] == np.resize(np.arange(5), 256)).all()
+
+
+@pytest.mark.parametrize(("feature", "value"), [(0, 0.002), (0, 1.0002), (1, 0.51), (1, -1.1)])
+@pytest.mark.parametrize("clip", [False, True], ids=["refusing", "clipping"])
+def test_a_value_off_a_declared_grid_is_refused(feature: int, value: float, clip: bool) -> None:
+    rows = np.tile([0.0, 0.0, 5.3], (3, 1))
+    rows[2, feature] = value
+    if clip and not KEEPING.minimum[feature] <= value <= KEEPING.maximum[feature]:
+        integers, is_refused = KEEPING.quantize(rows, clip=True)
+        assert not is_refused.any()  # moved to an end, which is on the grid
+        assert (integers <= KEEPING.levels).all()
+        return
+    integers, is_refused = KEEPING.quantize(rows, clip=clip)
+    assert is_refused.tolist() == [False, False, True]
+    assert integers[2].tolist() == [0, 0, 0], "a dummy"
+    error = refusal(KEEPING, rows, clip=clip)
+    assert type(error) is OffGridError
+    assert re.match(rf"row 2, feature {feature} is not on the model's grid, .* round the feature$", str(error))
+    assert f"{value:g}" not in str(error)
+    assert GRID.quantize(np.array([[0.1, 0.0, 5.0]])).is_refused.tolist() == [False], "of a grid that is not declared"
+
+
+def test_all_reasons_are_one_error_that_says_which_feature_has_which() -> None:
+    rows = np.array([[0.002, 0.0, 5.0], [0.0, 9.0, 5.0], [0.0, 0.0, np.inf]])
+    assert KEEPING.quantize(rows).is_refused.all()
+    error = refusal(KEEPING, rows)
+    assert type(error) is NotFiniteError
+    assert str(error) == (
+        "row 0, feature 0 is not on the model's grid, 0 and multiples of 0.00392157 above it; row 1, feature 1 is "
+        "outside the model's range -1..1; row 2, feature 2 is infinite: replace what is not finite; outside the range "
+        "scores have no guarantee, so scale the features, or ask for clipping; round what is off the grid"
+    )
+    assert type(refusal(KEEPING, rows[:2])) is OutOfRangeError
+    assert type(refusal(KEEPING, rows[:2], clip=True)) is OffGridError
+
+
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 4), (1, 2, 3), ()], ids=repr)
 def test_rows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(FeatureCountError, match="rows of 3 features are needed"):
@@ -309,7 +384,10 @@ def test_no_rows_are_no_integers() -> None:
 def test_integer_weights_are_the_nearest(grid: InputGrid, seed: int, bits: int) -> None:
     weights = np.random.default_rng(seed).normal(size=(2, grid.feature_count)) / grid.step
     model = QuantizedModel.of(weights, np.zeros(2), grid, 2.0**bits)
-    for got, weight, step in zip(model.weights.T, weights.T, grid.step, strict=True):
+    for got, weight, step, levels in zip(model.weights.T, weights.T, grid.step, grid.levels, strict=True):
+        if not levels:
+            assert not got.any(), "its integer is always 0"
+            continue
         assert (np.abs(got / 2.0**bits - weight * step) <= 0.5 / 2.0**bits * (1 + 1e-9)).all()
 
 

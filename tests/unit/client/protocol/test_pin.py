@@ -37,6 +37,7 @@ def test_the_encoding_is_the_documented_one() -> None:
             text("größe"),
             struct.pack("<I", 0),
             struct.pack("<I6d", 2, 0.0, 0.0, 1.0, 2.0, 0.5, 0.25),
+            b"\x00\x00",
             text("classification"),
             struct.pack("<I", 1),
             text("logistic"),
@@ -48,7 +49,7 @@ def test_the_encoding_is_the_documented_one() -> None:
         ]
     )
     assert CONTENT.digest == hashlib.sha256(encoded).hexdigest()
-    assert CONTENT.digest == "17df270a537395714bf9d2b290e0cda220e8b8bb0182666e4bc61344f55b1cea"
+    assert CONTENT.digest == "a900a39e83ad9fe80207ba1b9fda2613dd231953b6eca967d728b47804daa2d5"
 
 
 @st.composite

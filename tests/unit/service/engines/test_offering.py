@@ -13,7 +13,6 @@ from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import LINEAR_ENGINES, PrivateWeights
 from sealserve_service.planning.planner import candidate_plans
-from sealserve_service.planning.score_error import CalibrationScores
 from tests.support.affine_models import affine
 from tests.support.plans import cheapest_plan
 from tests.support.serving import LIMITS, linear
@@ -80,8 +79,7 @@ def test_the_error_is_observed_on_the_operators_rows() -> None:
     assert not isinstance(plan, PlanError)
     rows = np.random.default_rng(1).uniform(MODEL.grid.minimum, MODEL.grid.maximum, (7, 20))
     seen = plan.model.scores(MODEL.grid.quantize(rows).integers) - LINEAR.decision(rows)
-    calibration = CalibrationScores.of(LINEAR, MODEL.grid, rows)
-    (planned, *_) = planned_layouts(modes=[None], rows=calibration)
+    (planned, *_) = planned_layouts(modes=[None], calibration=rows)
     (engine, *_) = offering.engines("model", LINEAR, MODEL.grid, [planned])
     observed = engine.offer.observed_error
     assert observed is not None

@@ -149,14 +149,14 @@ def test_errors_are_observed_against_the_estimator(wine: Any, fit: Any) -> None:
     grid = InputGrid.of(model.feature_count, X.min(axis=0), X.max(axis=0))
     planned = next(offering.plan_layouts(model, grid, modes=[None]))
     assert not isinstance(planned.chosen, Exception)
-    calibration = CalibrationScores.of(model, grid, X)
+    calibration = CalibrationScores.of(model, X)
     np.testing.assert_array_equal(calibration.scores, model.expected_scores(X))
-    observed = observe(model.output, planned.chosen.model, calibration)
+    observed = observe(model.output, grid, planned.chosen.model, calibration)
     assert 0 <= observed.other_labels <= 0.1 * len(X)
     # Weights that are a bad fold: compared with themselves, they would have no error.
     other = dataclasses.replace(model, weights=model.weights * (1 + 1e-2))
     with pytest.raises(UnsupportedModelError, match=r"scores of the calibration rows differ .* Leave out columns"):
-        CalibrationScores.of(other, grid, X)
+        CalibrationScores.of(other, X)
 
 
 def test_a_fold_that_is_not_its_estimator_is_refused_with_calibration_rows(

@@ -109,7 +109,7 @@ def test_standard_scaler_tells_six_deviations(with_mean: bool, rows: Rows, group
     found = input_range([StandardScaler(with_mean=with_mean)], rows, groups, fit)
     assert found is not None
     deviations = np.where(rows.std(axis=0) < 1e-12, 1.0, rows.std(axis=0))  # a constant feature has scale 1
-    np.testing.assert_allclose(found, rows.mean(axis=0) + np.array([[-6.0], [6.0]]) * deviations)
+    np.testing.assert_allclose(found, rows.mean(axis=0) + np.array([[-5.0], [5.0]]) * deviations)
 
 
 @pytest.mark.parametrize(

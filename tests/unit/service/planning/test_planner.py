@@ -18,7 +18,7 @@ from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.column import ColumnPlan
-from sealserve_service.planning.grid import input_grid
+from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.hiding import cap_bits, fits, hides, noise_width, told_bits
 from sealserve_service.planning.row import RowPlan
 from tests.support import mnist
@@ -28,6 +28,7 @@ from tests.support.affine_models import (
     affine_models,
     extreme_rows,
     integer_scores,
+    keeping,
     random_rows,
     tightest,
 )
@@ -244,7 +245,7 @@ def test_plans_are_sorted_and_none_is_beaten(model: Affine) -> None:
 def test_no_packing_is_overlooked(shape: tuple[int, int]) -> None:
     model = affine("normal", shape)
     plans = row_plans(*model.planned)
-    peak = float(np.abs(model.weights * model.grid.step).max())
+    peak = float(np.abs(model.weights * model.grid.step)[:, model.grid.levels > 0].max())
     for parameter_set in LAYOUTS["row"].open_parameter_sets:
         N = parameter_set.poly_modulus_degree
         for classes in range(1, min(shape[0], max(1, N // shape[1])) + 1):
@@ -263,7 +264,7 @@ def test_no_packing_is_overlooked(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_cheapest_plan_with_the_wanted_error_is_chosen(shape: tuple[int, int]) -> None:
-    model = affine("normal", shape)
+    model = keeping(affine("normal", shape))
     plans = row_plans(*model.planned)
     for number, plan in enumerate(plans):
         chosen = plan_row(*model.planned, max_score_error=plan.score_error_bound)
@@ -274,7 +275,7 @@ def test_the_cheapest_plan_with_the_wanted_error_is_chosen(shape: tuple[int, int
 
 
 def test_an_error_that_is_out_of_reach() -> None:
-    model = affine("normal", (10, 784))
+    model = keeping(affine("normal", (10, 784)))
     best = row_plans(*model.planned)[-1]
     with pytest.raises(PlanError) as refused:
         plan_row(*model.planned, max_score_error=np.nextafter(best.score_error_bound, 0))
@@ -313,10 +314,13 @@ def test_the_guides_model() -> None:
     if path is None:
         pytest.skip("the MNIST model is not at hand: SEALSERVE_DATA=DIRECTORY")
     model = load_model(path, trust_pickle=True)
-    plan = plan_row(model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0)))
-    assert plan.parameters.parameter_set.name == "row-2048-54"
-    assert (plan.weight_bits, plan.packing.classes, plan.packing.rows) == (14, 2, 1)
-    assert plan.score_error_bound == pytest.approx(0.0454, abs=5e-5)
+    given = plan_row(model.weights, model.intercept, InputGrid.of(model.feature_count, 0.0, 1.0))
+    assert given.score_error_bound == pytest.approx(0.0454, abs=5e-5)
+    planned = plan_row(model.weights, model.intercept, input_ranges(model, input_range=(0.0, 1.0)))
+    for plan in (given, planned):
+        assert plan.parameters.parameter_set.name == "row-2048-54"
+        assert (plan.weight_bits, plan.packing.classes, plan.packing.rows) == (14, 2, 1)
+        assert cost(plan) == 114_768
 
 
 # Mode private
@@ -438,13 +442,17 @@ def test_the_guides_model_in_mode_private() -> None:
     if path is None:
         pytest.skip("the MNIST model is not at hand: SEALSERVE_DATA=DIRECTORY")
     model = load_model(path, trust_pickle=True)
-    arguments = model.weights, model.intercept, input_grid(model, input_range=(0.0, 1.0))
+    arguments = model.weights, model.intercept, InputGrid.of(model.feature_count, 0.0, 1.0)
 
     def chosen(plan: RowPlan | ColumnPlan) -> tuple[str, int, int]:
         return plan.parameters.parameter_set.name, plan.weight_bits, plan.packing.classes
 
+    free = model.weights, model.intercept, input_ranges(model, input_range=(0.0, 1.0))
+    assert chosen(plan_row(*free, hiding_bits=40)) == ("row-4096-92", 12, 5)
+    wanted = plan_row(*free, hiding_bits=40, max_score_error=0.01)
+    assert (wanted.parameters.parameter_set.name, wanted.packing.classes) == ("row-8192-120", 10)
+    assert wanted.total_error_bound <= 0.01
     assert chosen(plan_row(*arguments, hiding_bits=40)) == ("row-4096-92", 11, 5)
-    assert chosen(plan_row(*arguments, hiding_bits=40, max_score_error=0.01)) == ("row-8192-120", 24, 10)
     assert chosen(plan_column(*arguments, hiding_bits=40)) == ("column-8192-120", 17, 1)
     assert [chosen(plan)[:2] for plan in column_plans(*arguments, hiding_bits=40)] == [
         ("column-4096-92", 6),

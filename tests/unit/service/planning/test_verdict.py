@@ -19,6 +19,7 @@ from sealserve.protocol.model import Verdict
 from sealserve.protocol.output import Output, Task
 from sealserve_service.models.folding import fold
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.planner import choose
 from sealserve_service.planning.row import RowPlan
 from sealserve_service.planning.score_error import CalibrationScores, Margins, Moments, expected_rms, observe
 from sealserve_service.planning.verdict import (
@@ -27,7 +28,6 @@ from sealserve_service.planning.verdict import (
     Judgement,
     first_good_plan,
     judge,
-    within,
 )
 from tests.support.plans import plan_row, row_plans
 from tests.support.serving import linear
@@ -52,8 +52,8 @@ def planned(model: LinearModel, grid: InputGrid) -> RowPlan:
 
 
 def judged(model: LinearModel, grid: InputGrid, rows: Rows | None = None) -> Judgement:
-    calibration = None if rows is None else CalibrationScores.of(model, grid, rows)
-    return judge(planned(model, grid), model, grid, calibration)
+    calibration = None if rows is None else CalibrationScores.of(model, rows)
+    return judge(planned(model, grid), model, calibration)
 
 
 # What decides a label, and what is expected of it
@@ -87,10 +87,10 @@ def test_an_error_that_all_classes_share_changes_no_label() -> None:
     common, own = RANDOM.normal(size=30), 1e-3 * RANDOM.normal(size=(3, 30))
     grid, rows = InputGrid.of(30, -5.0, 5.0, 1 / 16), RANDOM.normal(size=(2000, 30)).clip(-5, 5)
     shared = classifier(common + own)
-    calibration = CalibrationScores.of(shared, grid, rows)
+    calibration = CalibrationScores.of(shared, rows)
     margins, errors = calibration.margins, rounded_scores(shared, grid, rows) - shared.decision(rows)
     assert margins is not None
-    mean, _ = observe(shared.output, planned(shared, grid).model, calibration).disagreement
+    mean, _ = observe(shared.output, grid, planned(shared, grid).model, calibration).disagreement
     each = float(margins.disagreement(np.full(len(margins.pairs), 2 * (errors**2).mean())).mean())
     seen = float((rounded_scores(shared, grid, rows).argmax(axis=1) != shared.decision(rows).argmax(axis=1)).mean())
     assert mean == pytest.approx(seen, rel=0.2)
@@ -108,19 +108,19 @@ def test_the_expected_error_is_that_of_uniform_features() -> None:
     for plan in row_plans(model.weights, model.intercept, grid):
         arguments = model.weights, model.intercept, grid, plan.model
         errors = plan.model.scores(grid.quantize(rows).integers) - model.decision(rows)
-        observed = observe(model.output, plan.model, CalibrationScores.of(model, grid, rows))
+        observed = observe(model.output, grid, plan.model, CalibrationScores.of(model, rows))
         assert observed.rms == pytest.approx(np.sqrt((errors**2).mean(axis=0)))
         assert observed.maximum == pytest.approx(np.abs(errors).max())
         assert observed.maximum <= plan.total_error_bound
         assert expected_rms(*arguments, Moments.uniform(grid)) == pytest.approx(observed.rms, rel=0.1)
-        moments = CalibrationScores.of(model, grid, rows).moments
+        moments = CalibrationScores.of(model, rows).on(grid).moments
         assert expected_rms(*arguments, moments) == pytest.approx(observed.rms, rel=0.1)
 
 
 def test_features_on_the_grid_have_no_rounding_error_to_expect() -> None:
     model, grid = classifier(RANDOM.normal(size=(3, 20))), InputGrid.of(20, 0.0, 1.0, 1 / 16)
     rows = RANDOM.integers(0, 17, (500, 20)) / 16
-    assert CalibrationScores.of(model, grid, rows).moments.rounding.max() < 1e-20
+    assert CalibrationScores.of(model, rows).on(grid).moments.rounding.max() < 1e-20
     assert judged(model, grid, rows).expected_rms < judged(model, grid).expected_rms / 10
 
 
@@ -167,13 +167,13 @@ def test_fewer_than_two_hundred_rows_are_never_ok() -> None:
 def test_labels_that_rows_have_seen_to_differ_count() -> None:
     """Errors that are rare and large: their root mean square says little."""
     model, grid = classifier(np.array([[1.0]])), InputGrid.of(1, -4.0, 4.0, 1e-6)
-    calibration = CalibrationScores.of(model, grid, RANDOM.uniform(1, 2, (4000, 1)))
+    calibration = CalibrationScores.of(model, RANDOM.uniform(1, 2, (4000, 1)))
     scores = calibration.scores.copy()
     scores[:200] *= -1e-3  # the plaintext model has another label, and is not sure of it
     margins = Margins.of(model.output, scores)
     odd = dataclasses.replace(calibration, scores=scores, margins=margins)
-    assert judge(planned(model, grid), model, grid, calibration).verdict is Verdict.OK
-    contradicted = judge(planned(model, grid), model, grid, odd)
+    assert judge(planned(model, grid), model, calibration).verdict is Verdict.OK
+    contradicted = judge(planned(model, grid), model, odd)
     assert contradicted.observed is not None
     assert contradicted.observed.other_labels == 200
     assert contradicted.verdict is Verdict.REFUSE
@@ -226,11 +226,11 @@ def test_parameter_sets_are_climbed_until_labels_stay() -> None:
     weights, rows = RANDOM.normal(size=(4, 400)), RANDOM.normal(size=(2000, 400)).clip(-6, 6)
     model, grid = classifier(weights), InputGrid.of(400, -6.0, 6.0, 12 / 2**15)
     plans = row_plans(model.weights, model.intercept, grid)
-    calibration = CalibrationScores.of(model, grid, rows)
-    judgements = [judge(plan, model, grid, calibration) for plan in plans]
+    calibration = CalibrationScores.of(model, rows)
+    judgements = [judge(plan, model, calibration) for plan in plans]
     assert judgements[0].verdict is not Verdict.OK
     first = next(number for number, judgement in enumerate(judgements) if judgement.verdict is Verdict.OK)
-    chosen, judgement = first_good_plan(plans, lambda plan: judge(plan, model, grid, calibration))
+    chosen, judgement = first_good_plan(plans, lambda plan: judge(plan, model, calibration))
     assert chosen is plans[first]
     assert judgement.verdict is Verdict.OK
 
@@ -241,7 +241,7 @@ def test_where_none_is_ok_the_cheapest_of_the_best_word_is_taken() -> None:
     plans = row_plans(model.weights, model.intercept, grid)
     words = [Verdict.REFUSE, *[Verdict.WARN] * (len(plans) - 1)]
     assert len(plans) > 2
-    some = judge(plans[0], model, grid)
+    some = judge(plans[0], model)
     by_plan = {
         id(plan): dataclasses.replace(some, verdict=word, grade=word) for plan, word in zip(plans, words, strict=True)
     }
@@ -257,9 +257,10 @@ def test_the_bound_that_an_operator_asks_for_includes_the_rounding_of_features()
     assert len(plans) > 1
     for number, plan in enumerate(plans):
         assert plan.total_error_bound == plan.score_error_bound + rounding
-        assert within(plans, plan.total_error_bound) == plans[number:]
+        chosen = choose(plans, model.weights, max_score_error=plan.total_error_bound, hiding_bits=None)
+        assert chosen is plans[number]
     with pytest.raises(PlanError, match=r"of which .* comes from rounding features.*--input-step"):
-        within(plans, rounding / 2)
+        choose(plans, model.weights, max_score_error=rounding / 2, hiding_bits=None)
 
 
 # What held-out rows say
@@ -310,10 +311,10 @@ def test_held_out_rows_agree_with_the_verdict(name: str) -> None:
     words = set()
     for levels in (7, 255, 2**12, 2**16, 2**20):
         grid = InputGrid.of(model.feature_count, low, high, np.where(high > low, (high - low) / levels, 1.0))
-        calibration, integers = CalibrationScores.of(model, grid, rows), grid.quantize(other).integers
+        calibration, integers = CalibrationScores.of(model, rows), grid.quantize(other).integers
         for bits in (None, 40):
             for plan in row_plans(model.weights, model.intercept, grid, hiding_bits=bits):
-                word = judge(plan, model, grid, calibration).grade
+                word = judge(plan, model, calibration).grade
                 words.add(word)
                 labels = model.output.predict(plan.model.scores(integers))
                 differ = int((labels != model.output.predict(model.decision(other))).sum())

@@ -51,6 +51,7 @@ def model_to_proto(model: Model) -> model_pb2.Model:
             minimum=_folded(model.grid.minimum),
             maximum=_folded(model.grid.maximum),
             step=_folded(model.grid.step),
+            keeps=map(bool, _folded(model.grid.keeps)) if model.grid.keeps.any() else (),
         ),
         output=_output_to_proto(model.output),
         offers=[_offer_to_proto(offer) for offer in model.offers],
@@ -84,7 +85,11 @@ def model_from_proto(message: model_pb2.Model) -> Model:
     score_count = message.output.score_count
     try:
         grid = InputGrid.of(
-            feature_count, *(_unfolded(v) for v in (message.input.minimum, message.input.maximum, message.input.step))
+            feature_count,
+            _unfolded(message.input.minimum),
+            _unfolded(message.input.maximum),
+            _unfolded(message.input.step),
+            keeps=_unfolded(message.input.keeps) if message.input.keeps else False,
         )
         output = _output_from_proto(message.output)
     except ValueError as error:
@@ -273,7 +278,7 @@ def _observed_from_proto(message: model_pb2.ObservedError) -> ObservedError:
     )
 
 
-def _folded(values: NDArray[np.float64]) -> list[float]:
+def _folded(values: NDArray[np.float64] | NDArray[np.bool_]) -> list[float]:
     """Return one value if all are equal, otherwise one a feature."""
     return list(map(float, values[:1] if (values == values[0]).all() else values))
 
