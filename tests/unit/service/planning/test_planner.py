@@ -229,6 +229,10 @@ def cost(plan: RowPlan) -> int:
     return plan.request_bytes + plan.reply_bytes
 
 
+def without_scores(plan: RowPlan) -> int:
+    return plan.request_bytes + plan.packing.polynomials * plan.parameters.parameter_set.polynomial_bytes
+
+
 @settings(deadline=None, max_examples=50)
 @any_model
 def test_plans_are_sorted_and_none_is_beaten(model: Affine) -> None:
@@ -259,7 +263,8 @@ def test_no_packing_is_overlooked(shape: tuple[int, int]) -> None:
                     dataclasses.replace(tried, model=QuantizedModel.of(*model.planned, 2.0 ** (bits - 1) / peak)),
                 )
             )
-            assert any(cost(plan) <= cost(tried) and plan.weight_bits >= bits for plan in plans)
+            # A score takes 8 bytes of a reply: a packing of fewer rows is no cheaper for that.
+            assert any(without_scores(plan) <= without_scores(tried) and plan.weight_bits >= bits for plan in plans)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -68,6 +68,7 @@ CHANGED: dict[type, dict[str, Model]] = {
         "minimum": with_grid(minimum=np.nextafter(SERVED.grid.minimum, -1)),
         "maximum": with_grid(maximum=np.nextafter(SERVED.grid.maximum, 2)),
         "step": with_grid(step=np.nextafter(SERVED.grid.step, 1)),
+        "keeps": with_grid(keeps=~SERVED.grid.keeps),
     },
     Output: {
         "task": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3)),

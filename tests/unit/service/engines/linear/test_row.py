@@ -104,7 +104,7 @@ def test_what_a_client_reads(max_score_error: float | None, name: str) -> None:
     codec, engine = RowCodec(served.model), served.engines[0]
     assert codec.offer.parameters.parameter_set.name == name
     assert isinstance(engine, RowEngine)
-    quantized = plan_row(*model.planned, max_score_error=max_score_error).model
+    quantized = plan_row(*model.planned, max_score_error=total).model
     rows = np.concatenate([extreme_rows(quantized, model.grid), random_rows(model.grid, 20)])
     capacity = codec.offer.rows_per_item
     for item in (rows[first : first + capacity] for first in range(0, len(rows), capacity)):
