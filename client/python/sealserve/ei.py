@@ -31,6 +31,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import run_with_retries
 from sealserve.credentials import Credentials
 from sealserve.errors import (
+    ClientClosedError,
     InputError,
     KeyNotFoundError,
     ParameterError,
@@ -95,6 +96,7 @@ class EIClient:
             lambda connection: connection.channel.close(),
         )
         self._registry = KeyRegistry(address, credentials=credentials, timeout_seconds=timeout_seconds)
+        self._is_closed = False
         self._renew_lock()
         call_in_child(self._renew_lock)
         self._model: Model | None = None
@@ -115,14 +117,17 @@ class EIClient:
     def close(self) -> None:
         """Close the connections. Registered keys stay until they expire.
 
-        Methods that need the service raise ClientClosedError from then on.
+        Methods that are called later raise ClientClosedError.
         """
+        self._is_closed = True
         self._connections.close()
         self._registry.close()
 
     @property
     def model(self) -> Model:
         """The service's description of the model."""
+        if self._is_closed:
+            raise ClientClosedError
         with self._lock:
             if self._model is None:
                 request = model_pb2.GetModelRequest(model=self._model_name)
