@@ -25,7 +25,9 @@ from sealserve_service.catalog import sources
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.catalog.sources import load_source
 from sealserve_service.models.errors import InputRangeError, UnsupportedModelError
+from sealserve_service.models.folding import fold
 from sealserve_service.models.loading import load_model
+from sealserve_service.planning.grid import input_ranges
 from sealserve_service.settings.model_source import ModelSource
 from tests.support.command_line import fails
 from tests.support.serving import HANG_SECONDS, LIMITS, running_server, served
@@ -299,8 +301,9 @@ def test_calibration_rows_come_from_any_file(name: str, tmp_path: Path) -> None:
     writers[name]()
     source = ModelSource("people", tmp_path / "model.joblib", calibration=path)
     grid = load_source(source, trust_pickle=True, limits=LIMITS).model.grid
-    np.testing.assert_array_equal(grid.minimum, ROWS.min())
-    np.testing.assert_array_equal(grid.maximum, ROWS.max())
+    expected = input_ranges(fold(ESTIMATOR), calibration=ROWS.to_numpy())
+    np.testing.assert_array_equal(grid.minimum, expected.minimum)
+    np.testing.assert_array_equal(grid.maximum, expected.maximum)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.npz", "a.npy"])
@@ -326,7 +329,7 @@ def test_calibration_rows_of_any_kind_are_pinned_and_read_once(
     with monkeypatch.context() as watched:
         watched.setattr(Path, "open", opening)
         grid = load_source(source, trust_pickle=True, limits=LIMITS).model.grid
-    np.testing.assert_array_equal(grid.maximum, ROWS.max())
+    np.testing.assert_array_equal(grid.maximum, input_ranges(fold(ESTIMATOR), calibration=ROWS.to_numpy()).maximum)
     assert opened.count(path) == 1
     path.write_bytes(path.read_bytes() + b"0,0,0\n")
     with pytest.raises(InputRangeError, match=r"is not the file it should be: its SHA-256 is"):

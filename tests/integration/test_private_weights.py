@@ -453,7 +453,8 @@ def test_a_reload_leaves_keys_alone_and_items_their_engine(
         assert isinstance(next(stream.answers)[1], StaleConfigError)
         rows = np.round(digits_model.X[:3] * 4) / 4
         scores = client.predict(rows)
-        plan = plan_row(doubled.weights, doubled.intercept, client.model.grid, hiding_bits=BITS)
+        ranges = input_ranges(doubled, input_range=(0.0, 1.0), input_step=1 / 4)
+        plan = plan_row(doubled.weights, doubled.intercept, ranges, hiding_bits=BITS)
         assert plan.parameters == client.model.offers[0].parameters
         assert np.abs(scores - doubled.decision(rows)).max() <= plan.score_error_bound
         assert client.model.offers[0].parameters != old.offers[0].parameters
