@@ -1,6 +1,6 @@
 """Planned steps make scores many times more exact than steps of 1/255 of each range.
 
-All 30 cases: `python -m tests.unit.service.planning.test_accuracy`.
+All 30 cases: `python -m tests.unit.service.planning.test_planner_accuracy`.
 """
 
 import math
