@@ -21,17 +21,26 @@ from sealserve._codec.codec import Decrypted, RowCodec
 from sealserve.client import Client
 from sealserve.errors import OutOfRangeError, ReplyError
 from sealserve.he.layouts import LAYOUTS
+from sealserve.he.quantization import InputGrid
 from sealserve.protocol.item import EncryptedScores, Residues
 from sealserve.secret_key import SecretKey
+from sealserve_service.catalog.registry import prepare_model
 from tests.support.recording_service import Sent, accepted, described, recording_service, refused, scaled
-from tests.support.serving import HANG_SECONDS, linear, served
+from tests.support.serving import HANG_SECONDS, LIMITS, linear
 
 FEATURES = 1100  # more than half of a polynomial, so that each item has one row
 LEVELS = 4
 STOP_SECONDS = 0.25  # how long the service waits for a client to stop
 GENERATOR = np.random.default_rng(151)
 MODEL = described(
-    served("line", linear(GENERATOR.normal(size=(1, FEATURES))), input_step=1 / (LEVELS - 1)).model, layout="row"
+    prepare_model(
+        "line",
+        linear(GENERATOR.normal(size=(1, FEATURES))),
+        InputGrid.of(FEATURES, 0.0, 1.0, 1 / (LEVELS - 1)),  # of values between, too
+        LIMITS,
+        accept_disagreement=True,
+    ).model,
+    layout="row",
 )
 (OFFER,) = MODEL.offers
 N = OFFER.parameters.parameter_set.poly_modulus_degree

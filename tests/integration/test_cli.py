@@ -286,7 +286,7 @@ def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys
     assert re.search(r"^row +open +row-2048-54 .*<- served$", shown, re.MULTILINE)
     chosen = chosen_rows(command, capsys)
     assert chosen["key_bytes"] == 0
-    wanted = chosen["score_error_bound"] / 50
+    wanted = chosen["score_error_bound"] / 5000
     better = chosen_rows([*command, "--max-score-error", str(wanted)], capsys)
     assert better["score_error_bound"] <= wanted
     assert better["request_bytes"] + better["reply_bytes"] > chosen["request_bytes"] + chosen["reply_bytes"]
