@@ -55,7 +55,7 @@ PROXY = "ipv4:10.1.2.3:4000"
         (PROXY, ["::ffff:198.51.100.7"], "198.51.100.7"),
         ("ipv6:%5B2001:db8:1::5%5D:4000", ["198.51.100.7"], "198.51.100.7"),
         ("ipv6:%5B::ffff:10.1.2.3%5D:4000", ["198.51.100.7"], "198.51.100.7"),
-        ("unix:/tmp/socket", ["198.51.100.7"], ""),
+        ("unix:/tmp/socket", ["198.51.100.7"], "localhost"),
         ("", ["198.51.100.7"], ""),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_network_of_ipv6_is_one_caller() -> None:
 
 
 def test_no_tenant_is_named_like_an_address() -> None:
-    assert name("unix:/tmp/socket") == "address "
+    assert name("unix:/tmp/socket") == "address localhost"
     assert name("ipv4:192.0.2.1:4000") == "address 192.0.2.1"
 
 
