@@ -32,16 +32,25 @@ class CallsInFlight:
         self.count = 0
         self._on_stop: list[Callable[[], None]] = []
 
-    def check(self) -> None:
-        """Check that a call would be admitted now.
+    def check_running(self) -> None:
+        """Check that calls are still admitted.
 
         A unary call is checked before its request is read, which takes time, and again by `admit`.
 
         Raises:
             DrainingError: the server stops.
-            QuotaExceededError: there are too many calls.
         """
         if self.stopping.is_set():
+            raise DrainingError(RETRY_SECONDS)
+
+    def check(self) -> None:
+        """Check that a call would be admitted now.
+
+        Raises:
+            DrainingError: the server stops.
+            QuotaExceededError: there are too many calls.
+        """
+        if self.stopping.is_set():  # without a call of its own: every call comes this way
             raise DrainingError(RETRY_SECONDS)
         if self.count + self._waiting_calls.held_count >= self._max_calls:
             raise QuotaExceededError("concurrent_calls", RETRY_SECONDS)
