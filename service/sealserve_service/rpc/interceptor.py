@@ -107,6 +107,9 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             call = self._begin(method, context)
             try:
+                # Asked here, since a check of its own would lengthen the way of every row.
+                if checks and self._calls_in_flight.stopping.is_set():
+                    self._calls_in_flight.check()
                 for check in checks:
                     check()
                 if handler.request_streaming:

@@ -91,10 +91,9 @@ class Server:
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
         )
         timeout_seconds = settings.limits.item_timeout_seconds
-        may_begin = self._calls_in_flight.check_running
         checks: dict[str, Sequence[Callable[[], None]]] = {
-            _PREDICT: (may_begin, partial(admission.check_wait, prediction.predict_engines)),
-            _PUT_KEY: (KeyServicer.check_permission, may_begin),
+            _PREDICT: (partial(admission.check_wait, prediction.predict_engines),),
+            _PUT_KEY: (KeyServicer.check_permission,),
         }
         interceptor = CallInterceptor(
             telemetry,

@@ -32,25 +32,16 @@ class CallsInFlight:
         self.count = 0
         self._on_stop: list[Callable[[], None]] = []
 
-    def check_running(self) -> None:
-        """Check that calls are still admitted.
+    def check(self) -> None:
+        """Check that a call would be admitted now.
 
         A unary call is checked before its request is read, which takes time, and again by `admit`.
 
         Raises:
             DrainingError: the server stops.
-        """
-        if self.stopping.is_set():
-            raise DrainingError(RETRY_SECONDS)
-
-    def check(self) -> None:
-        """Check that a call would be admitted now.
-
-        Raises:
-            DrainingError: the server stops.
             QuotaExceededError: there are too many calls.
         """
-        if self.stopping.is_set():  # without a call of its own: every call comes this way
+        if self.stopping.is_set():
             raise DrainingError(RETRY_SECONDS)
         if self.count + self._waiting_calls.held_count >= self._max_calls:
             raise QuotaExceededError("concurrent_calls", RETRY_SECONDS)
