@@ -31,14 +31,14 @@ WINDOW = Response(window=prediction_pb2.Window(max_bytes_in_flight=1 << 30))
 Predict = Callable[..., Any]
 
 
-def with_client(address: str, rows: Any, model: str = "") -> Any:
-    with Client(address, model=model, layout="row", timeout_seconds=SECONDS, connections=1) as client:
+def with_client(address: str, rows: Any, model: str = "", seconds: float = SECONDS) -> Any:
+    with Client(address, model=model, layout="row", timeout_seconds=seconds, connections=1) as client:
         return client.predict(rows)
 
 
-def with_async_client(address: str, rows: Any, model: str = "") -> Any:
+def with_async_client(address: str, rows: Any, model: str = "", seconds: float = SECONDS) -> Any:
     async def predict() -> Any:
-        async with AsyncClient(address, model=model, layout="row", timeout_seconds=SECONDS, connections=1) as client:
+        async with AsyncClient(address, model=model, layout="row", timeout_seconds=seconds, connections=1) as client:
             return await client.predict(rows)
 
     return asyncio.run(predict())
@@ -250,7 +250,7 @@ def test_a_reply_fills_no_memory(extra: int, predict: Predict) -> None:
             time.sleep(0.01)
 
     with running_hostile(StreamPredict=stream) as (_, address), pytest.raises(errors.ReplyError):
-        predict(address, ROWS)
+        predict(address, ROWS, seconds=HANG_SECONDS)
     assert len(sent) < 1000
 
 

@@ -111,6 +111,7 @@ store = with_connection_string({connection_string!r}, {container!r})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["filesystem", "azure"])
 def test_uploads_of_eight_processes(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     store: KeyStore

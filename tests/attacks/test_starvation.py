@@ -169,7 +169,8 @@ def test_a_probe_is_answered_while_there_is_no_room(digits_model: Digits, tmp_pa
         http2.connected(service.address, HANG_SECONDS) as connection,
     ):
         request = clinic.request(digits_model.X[0])
-        connection.sendall(service.opening(PREDICT, SLOTS))
+        # More than there are slots: those that arrive while the clinic has one are refused.
+        connection.sendall(service.opening(PREDICT, 2 * SLOTS))
         wait_until(lambda: refusal(lambda: clinic.predict(request)) is not None)
         probe = health_pb2_grpc.HealthStub(channel).Check
         assert probe(health_pb2.HealthCheckRequest(), timeout=HANG_SECONDS).status == SERVING

@@ -341,7 +341,10 @@ def arrow_files(address: str, table: pa.Table, data: st.DataObject, model: str, 
 CHECKS = [text_of_any_kind, text_that_is_right, text_with_one_fault, json_lines, array_files, arrow_files]
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(4000, marks=pytest.mark.long)])
+COUNTS = [15, pytest.param(60, marks=pytest.mark.slow), pytest.param(4000, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: str(check.__name__))
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of headers that NumPy takes for those of Python 2
 def test_predictions_are_of_all_records_or_of_none(address: str, check: Any, count: int) -> None:

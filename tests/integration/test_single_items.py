@@ -207,9 +207,7 @@ def test_rows_out_of_range_are_dummies(client: Client, digits_model: Digits) -> 
     rows[1, 3], rows[2, 4] = 2.0, np.nan
     for keep in (False, True):
         reply = client.send(client.encrypt(rows, keep=keep))
-        with pytest.raises(
-            NotFiniteError, match=r"row 1, feature 3 is outside .*; row 2, feature 4 is missing \(NaN\)"
-        ):
+        with pytest.raises(NotFiniteError, match=r"row 1, feature 3 is outside .*; row 2, feature 4 is missing"):
             client.decrypt(reply)
 
 

@@ -31,7 +31,8 @@ ROUNDING_DEVIATION = math.sqrt(1 / 12)
 TERNARY_DEVIATION = math.sqrt(2 / 3)
 """Of a uniform coefficient -1, 0 or 1."""
 
-_MIN_BLOCK, _MAX_BLOCK = 60, 3000
+_MIN_BLOCK = 60
+_MAX_BLOCK = 3000
 _SAMPLE_COUNTS = 40
 """How many values of m are tried, from 2/5 of the samples to all of them."""
 

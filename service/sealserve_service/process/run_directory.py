@@ -17,7 +17,8 @@ from pathlib import Path
 from sealserve.errors import SealserveError
 
 PREFIX = "sealserve-run-"
-_LOCK, _NEW_LOCK = "lock", "lock.new"
+_LOCK = "lock"
+_NEW_LOCK = "lock.new"
 # Of a directory in which a socket's path has its place in a sockaddr_un, 108 bytes.
 _MAX_PATH_BYTES = 76
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sealserve_service.watched_files import UnusableFileError, WatchedFiles
 
-_BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_END = b"-----END CERTIFICATE-----"
 
 
 def server_credentials(certificate: Path, private_key: Path, client_ca: Path | None) -> grpc.ServerCredentials:

@@ -32,7 +32,8 @@ from sealserve_service.tenants.tenant import Tenant, current_tenant
 # Probes of this machine have few calls at a time, and short ones. They do not count as calls in
 # flight, since a service that has no room for more calls is still alive.
 _PROBES = Caller(Tenant("", models=frozenset()), "probes")
-_MAX_PROBES, _PROBE_SECONDS = 32, 2.0
+_MAX_PROBES = 32
+_PROBE_SECONDS = 2.0
 # Watches of health last as long as their clients like, and each holds a thread. They have slots of
 # their own, so that they take none from other streams.
 _MAX_WATCHES = 32
@@ -106,6 +107,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             call = self._begin(method, context)
             try:
+                # Asked here, since a check of its own would lengthen the way of every row.
                 if checks and self._calls_in_flight.stopping.is_set():
                     self._calls_in_flight.check()
                 for check in checks:

@@ -38,8 +38,10 @@ from sealserve_service.tenants.authenticator import Authenticator
 
 _PREDICT = "/sealserve.v1.PredictionService/Predict"
 _PUT_KEY = "/sealserve.v1.KeyService/PutKey"
-_LAST_REPLIES_SECONDS, _END_SECONDS = 1.0, 1.0
-_OTHER_CALLS, _MAX_BURST = 96, 512
+_LAST_REPLIES_SECONDS = 1.0
+_END_SECONDS = 1.0
+_OTHER_CALLS = 96
+_MAX_BURST = 512
 _SWEEP_SECONDS = 3600.0
 # Of a call's headers. From half of this on, gRPC itself refuses some calls at random.
 _MAX_METADATA_BYTES = 16 << 10

@@ -15,7 +15,9 @@ from sealserve.errors import QuotaExceededError
 from sealserve_service.tenants.caller import Caller
 from sealserve_service.tenants.quota import Quota
 
-WAITING_CALLS, OPEN_STREAMS, CONCURRENT_UPLOADS = "waiting_calls", "open_streams", "concurrent_uploads"
+WAITING_CALLS = "waiting_calls"
+OPEN_STREAMS = "open_streams"
+CONCURRENT_UPLOADS = "concurrent_uploads"
 RETRY_SECONDS = 1.0
 _CALLERS_SHARE = 4
 # Of a client on a slow link, even when there is no free slot.

@@ -112,7 +112,6 @@ class RowCodec:
     Attributes:
         public_key: the key to register before the first item; b"" where the weights are open.
         key_id: the id of the public key; "" where there is none.
-        max_piece_bytes: the most bytes of a polynomial pair of a reply.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or the offer
@@ -148,7 +147,6 @@ class RowCodec:
         self._decryptor = Decryptor(parameters, exported)
         self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""
         self.key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
-        self.max_piece_bytes = self.offer.max_piece_bytes
         # Every item has as many ciphertexts and pieces of a reply, whatever its number of rows.
         self._item_bytes = self._packing.ciphertexts * self._encryptor.ciphertext_bytes
         self._fits_a_message = fits_a_message(self._item_bytes, self.offer, model.limits)
@@ -175,7 +173,7 @@ class RowCodec:
             ciphertexts=_Ciphertexts(self._encryptor, self._packing, quantized_rows),
             byte_count=self._item_bytes,
             piece_count=self._packing.polynomials,
-            max_piece_bytes=self.max_piece_bytes,
+            max_piece_bytes=self.offer.max_piece_bytes,
             fits_a_message=self._fits_a_message,
             max_message_bytes=self.model.limits.max_message_bytes,
         )

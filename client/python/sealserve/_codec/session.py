@@ -104,8 +104,6 @@ class Session:
             connections = count_of(connections, "connections", least=1, most=MAX_PARALLEL)
         encrypt_processes = count_of(encrypt_processes, "encrypt_processes", least=0, most=MAX_PARALLEL)
         self._pin = None if expect is None else Pin.read(expect)
-        # Under a pinned description a call with a refused row is refused before anything is sent.
-        self._is_pinned = self._pin is not None
         self._model_name = model_name
         self._layout = LAYOUTS.get(layout)
         self._parameter_set = parameter_set
@@ -288,10 +286,8 @@ class Session:
 
     def predict(self, method: PredictionMethod, X: Any, errors: ErrorMode) -> Operation[NDArray[Any] | list[Any]]:
         """Return the predictions of rows: see `Client.predict`."""
-        if method == "predict_proba":
-            (yield from self.model()).output.check_probabilities()
-        elif method == "decision_function":
-            (yield from self.model()).output.check_decision_function()
+        if method != "predict":  # which every estimator has
+            (yield from self.model()).output.check_method(method)
         scored, failed = yield from self._score(X, errors)
         values: NDArray[Any] = getattr(scored.output, method)(scored.scores)
         return values if errors == "raise" else [failed.get(index, value) for index, value in enumerate(values)]
@@ -334,7 +330,8 @@ class Session:
             )
         codec = self._codecs_by_rows.get(row_count) or self.codec(row_count)
         quantized, rows_per_item = codec.quantize(rows), codec.offer.rows_per_item
-        if self._is_pinned and errors == "raise" and quantized.is_refused.any():
+        # The user has looked at a pinned description: its ranges ask for nothing.
+        if self._pin is not None and errors == "raise" and quantized.is_refused.any():
             raise codec.refusal(rows)
         if codec.key_id not in self._registered_key_ids:
             yield from self._register(codec)
@@ -370,10 +367,7 @@ class Session:
             rows_per_item = count_of(rows_per_item, "rows_per_item", least=1)
         if method not in get_args(PredictionMethod):
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
-        if method == "predict_proba":
-            model.output.check_probabilities()
-        elif method == "decision_function":
-            model.output.check_decision_function()
+        model.output.check_method(method)
         codec = self.codec(rows_per_item or 1)
         if rows_per_item is None:
             rows_per_item = self._layout.default_rows_per_item if self._layout else 1
@@ -454,7 +448,7 @@ class Session:
     def _item(
         self, codec: RowCodec, quantized: Quantized, error: Callable[[], InputError], *, keep: bool
     ) -> EncryptedItem:
-        if self._is_pinned and quantized.is_refused.any():
+        if self._pin is not None and quantized.is_refused.any():
             raise error()
         item = codec.encrypt(quantized.integers)
         requests = tuple(item_requests(item)) if keep else ()

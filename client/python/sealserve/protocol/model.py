@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer", "Verdict"]
 CAPABILITIES: frozenset[str] = frozenset()
 """The capabilities of this version that a model may require. See Model.requires in model.proto."""
 
-_NAMED_REQUIREMENTS, _NAME_CHARACTERS = 3, 40  # in an error text, as a service may publish any
+# In an error text, as a service may publish any.
+_NAMED_REQUIREMENTS = 3
+_NAME_CHARACTERS = 40
 _SHOWN_NAMES = 8
 _SEAL_HEADER_BYTES = 256  # at most, with its members
 
@@ -160,7 +163,7 @@ class Offer:
         )
         return html_table(repr(self), rows)
 
-    @property
+    @cached_property
     def max_piece_bytes(self) -> int:
         """The most bytes of a piece of a reply: two polynomials and SEAL's header."""
         return 2 * self.parameters.parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES

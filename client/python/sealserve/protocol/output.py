@@ -150,6 +150,17 @@ class Output:
             return probabilities
         return self._divided_by_sum(probabilities)
 
+    def check_method(self, method: str) -> None:
+        """Raise NoSuchMethodError if scikit-learn's estimator has no such method either.
+
+        Args:
+            method: "predict", "decision_function" or "predict_proba".
+        """
+        if method == "predict_proba":
+            self.check_probabilities()
+        elif method == "decision_function":
+            self.check_decision_function()
+
     def check_decision_function(self) -> None:
         """Raise NoSuchMethodError if scikit-learn's estimator has no decision_function either."""
         if self.task is Task.REGRESSION:

@@ -50,8 +50,12 @@ TIMEOUT_SECONDS = 5.0
 _RETRIES = 1
 _RETRY_DELAY_SECONDS = 1
 _METADATA_NAME = "record"
-_KEYS, _UPLOADS, _LOCKS = "keys", "uploads", "locks"
-_LEAST_LEASE_SECONDS, _LONGEST_LEASE_SECONDS = 15, 60  # that Azure grants
+_KEYS = "keys"
+_UPLOADS = "uploads"
+_LOCKS = "locks"
+# The leases that Azure grants.
+_LEAST_LEASE_SECONDS = 15
+_LONGEST_LEASE_SECONDS = 60
 _POLL_SECONDS = 0.05
 # An attempt is repeated if another writer of the same key was faster.
 _MAX_ATTEMPTS = 20

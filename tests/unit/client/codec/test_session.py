@@ -22,6 +22,7 @@ from sealserve.errors import (
     StaleConfigError,
 )
 from sealserve.protocol.item import EncryptedReply, ItemHeader
+from sealserve.protocol.pin import Pin
 from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_to_proto
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
 from sealserve_service.catalog.registry import ServedModel
@@ -150,8 +151,7 @@ def test_a_refused_row_is_sent_as_a_dummy(value: float) -> None:
 
 @pytest.mark.parametrize("value", [2.0, np.nan])
 def test_under_a_pinned_description_a_refused_row_is_not_sent_unless_errors_are_returned(value: float) -> None:
-    service, session = Service(OPEN), session_of()
-    session._is_pinned = True
+    service, session = Service(OPEN), session_of(expect=Pin.of(OPEN.model).digest)
     rows = [[0.25, 0.5, 1.0], [0.0, 0.0, value]]
     for operation in (
         lambda: session.predict("predict", rows, "raise"),

@@ -135,10 +135,17 @@ def test_names_of_the_model_with_space_around_them() -> None:
     assert read("age, height\n1,2\n3,4\n", Schema(2, ("age", " height"))) == ROWS
 
 
-def test_other_names_are_refused() -> None:
-    for header in ("height,age", "Age,Height", "a,b"):
-        with pytest.raises(FeatureNameError, match="in another order: number 0 is 'height', not 'age'"):
-            read(f"{header}\n1,2\n", NAMED)
+@pytest.mark.parametrize(
+    ("header", "difference"),
+    [
+        ("height,age", "in another order: number 0 is 'height', not 'age'"),
+        ("Age,Height", "missing: age, height; unexpected: Age, Height"),
+        ("a,b", "missing: age, height; unexpected: a, b"),
+    ],
+)
+def test_other_names_are_refused(header: str, difference: str) -> None:
+    with pytest.raises(FeatureNameError, match=difference):
+        read(f"{header}\n1,2\n", NAMED)
 
 
 WIDE = "id,height,2019,age\nx7,2,0,1\nx8,4,,3\n"
