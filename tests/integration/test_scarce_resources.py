@@ -28,8 +28,11 @@ STREAMS = 20
 GRACE_SECONDS = 2
 OLD_POOLS = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from sealserve_service.rpc import server
-server.start_all = lambda pool, count: None
+class Lazy(ThreadPoolExecutor):
+    def start(self): pass
+server.CallThreads = Lazy
 if sys.argv.pop(1) == "unnoticed":
     server.Server.is_serving = True
 from sealserve.cli.main import main

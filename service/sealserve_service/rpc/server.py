@@ -9,7 +9,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from sealserve_service.rpc.interceptor import CallInterceptor
 from sealserve_service.rpc.servicers.keys import MAX_UPLOADS, KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
 from sealserve_service.rpc.servicers.predictions import PredictionServicer
-from sealserve_service.rpc.threads import pool_threads, start_all, thread_limit
+from sealserve_service.rpc.threads import CallThreads, pool_threads, thread_limit
 from sealserve_service.rpc.unix_socket import private_socket
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import CONCURRENT_UPLOADS, OPEN_STREAMS, WAITING_CALLS, CallerSlots
@@ -90,7 +89,7 @@ class Server:
         waiting_calls = CallerSlots(WAITING_CALLS, max_calls, quota)
         self._calls_in_flight = CallsInFlight(max_calls, waiting_calls)
         admission = Admission(max_held_bytes, quota, telemetry=telemetry)
-        readers, answerers = (ThreadPoolExecutor(self._pool_threads, name) for name in ("read", "call"))
+        readers, answerers = (CallThreads(self._pool_threads, name) for name in ("read", "call"))
         self._pools = readers, answerers
         self._grpc_threads = set[threading.Thread]()
         prediction = PredictionServicer(
@@ -116,7 +115,7 @@ class Server:
         # Messages up to twice the published limit reach the servicer, which answers with a typed
         # error. For a larger message gRPC itself ends the call.
         self._server = grpc.server(
-            answerers,
+            answerers,  # type: ignore[arg-type]  # it only submits
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
                 ("grpc.so_reuseport", int(settings.processes > 1)),
@@ -159,7 +158,7 @@ class Server:
             NoThreadError: the system refuses the threads that the server needs.
         """
         for pool in self._pools:
-            start_all(pool, self._pool_threads)
+            pool.start()
         path = path_of(self._settings.address)
         try:
             with private_socket(path) if path else contextlib.nullcontext():

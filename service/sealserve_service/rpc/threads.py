@@ -8,8 +8,13 @@ a system that has no room for them says so at start.
 
 import resource
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 from sealserve.errors import SealserveError
 
@@ -22,8 +27,25 @@ _BASE_BYTES = 400 << 20  # of address space: Python, its libraries, and a small 
 _PIDS_LIMITS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
 
 
+T = TypeVar("T")
+
+
 class NoThreadError(SealserveError):
     """The system refuses the threads that a server needs; the text says what to do."""
+
+
+class _Task(NamedTuple):
+    future: Future[Any]
+    function: Callable[[], Any]
+
+    def run(self) -> None:
+        if self.future.set_running_or_notify_cancel():
+            try:
+                result = self.function()
+            except BaseException as error:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(result)
 
 
 def thread_limit(files: tuple[Path, ...] = _PIDS_LIMITS) -> int | None:
@@ -43,26 +65,76 @@ def pool_threads(limit: int | None, processes: int, wanted: int) -> int:
     return max(1, min(wanted, (limit // processes - _OTHER_THREADS) // 2))
 
 
-def start_all(pool: ThreadPoolExecutor, thread_count: int) -> None:
-    """Start all threads of a new pool, so that its `submit` starts none.
+class CallThreads(Executor):
+    """A pool whose idle threads are woken in the order last in, first out.
 
-    Raises:
-        NoThreadError: the system refuses a thread.
+    The pool of the standard library wakes the thread that has been idle longest. Calls that come
+    one by one would go round all threads, and each would find its stack, and the memory that the
+    allocator keeps for its thread, outside the processor's caches.
     """
-    go_on = threading.Event()
-    before = threading.stack_size(STACK_BYTES)
-    try:
-        for _ in range(thread_count):  # each task occupies a thread, so that the next one needs another
-            pool.submit(go_on.wait)
-    except (RuntimeError, MemoryError) as error:
-        raise NoThreadError(
-            f"the system refuses a thread: a serving process has two pools of {thread_count} threads, and needs "
-            f"{2 * thread_count * STACK_BYTES >> 20} MB of address space for them; give it more threads (pids) or "
-            "address space, or lower --max-concurrent-calls"
-        ) from error
-    finally:
-        threading.stack_size(before)
-        go_on.set()
+
+    def __init__(self, thread_count: int, name: str) -> None:
+        self._thread_count = thread_count
+        self._name = name
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[_Task | None]] = []  # of each idle thread, where it gets a task
+        self._waiting: deque[_Task] = deque()
+        self._is_shut_down = False
+
+    def start(self) -> None:
+        """Start all threads, so that `submit` starts none.
+
+        Raises:
+            NoThreadError: the system refuses a thread. Those that did start end.
+        """
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            for number in range(self._thread_count):
+                threading.Thread(target=self._run, name=f"{self._name}_{number}", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            self.shutdown(wait=False)
+            raise NoThreadError(
+                f"the system refuses a thread: a serving process has two pools of {self._thread_count} threads, and "
+                f"needs {2 * self._thread_count * STACK_BYTES >> 20} MB of address space for them; give it more "
+                "threads (pids) or address space, or lower --max-concurrent-calls"
+            ) from error
+        finally:
+            threading.stack_size(before)
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run a function on an idle thread, or on the first that becomes idle."""
+        task = _Task(Future(), partial(function, *args, **kwargs))
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("the pool takes no more tasks: it is shut down")
+            if not self._idle:
+                self._waiting.append(task)
+                return task.future
+            thread = self._idle.pop()
+        thread.put(task)
+        return task.future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and end each thread when it has none. It waits for no thread."""
+        with self._lock:
+            self._is_shut_down = True
+            while self._idle:
+                self._idle.pop().put(None)
+
+    def _run(self) -> None:
+        tasks = SimpleQueue[_Task | None]()
+        while True:
+            with self._lock:
+                task = self._waiting.popleft() if self._waiting else None
+                if task is None:
+                    if self._is_shut_down:
+                        return
+                    self._idle.append(tasks)
+            task = task or tasks.get()
+            if task is None:
+                return
+            task.run()
+            del task  # what a call held is freed before the next one
 
 
 def check_address_space() -> None:
