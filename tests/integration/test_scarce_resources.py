@@ -215,7 +215,16 @@ def test_a_supervisor_survives_when_no_process_can_be_started(model: str, tmp_pa
 def test_too_little_address_space_is_one_line_at_start(model: str, megabytes: int) -> None:
     limit: Callable[[], None] = lambda: _limit_address_space(megabytes << 20)  # noqa: E731
     result = subprocess.run(
-        [sys.executable, "-m", "sealserve.cli.main", "serve", model, "--input-range=0,1", "--address=127.0.0.1:0"],
+        [
+            sys.executable,
+            "-m",
+            "sealserve.cli.main",
+            "serve",
+            "--log-level=error",
+            model,
+            "--input-range=0,1",
+            "--address=127.0.0.1:0",
+        ],
         preexec_fn=limit,
         capture_output=True,
         text=True,
