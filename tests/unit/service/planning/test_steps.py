@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sealserve.he.layouts import LAYOUTS, Packing
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
-from sealserve.he.quantization import MAX_LEVELS
+from sealserve.he.quantization import MAX_LEVELS, InputGrid
 from sealserve_service.planning import hiding, noise, planner
 from sealserve_service.planning.column import COLUMN_RULES, MAX_WEIGHT_BITS
 from sealserve_service.planning.plan import Plan, PlanningRules
@@ -174,6 +174,29 @@ def published_grids(model: Ranged, layout: str, parameter_set: ParameterSet) -> 
         )
         for plan in plans
     }
+
+
+@pytest.mark.parametrize(("scores", "features"), [(1, 13), (1, 100), (3, 13), (3, 40), (10, 64), (20, 30), (4, 25)])
+def test_a_finer_grid_of_private_weights_costs_no_row(scores: int, features: int) -> None:
+    """Of an item: a larger t tells more of a place. Only labels that ask for it may cost rows."""
+    random = np.random.default_rng([scores, features])
+    unknown = np.zeros(features)
+    ranges = InputRanges(
+        minimum=unknown,
+        maximum=unknown + 1,
+        own_step=unknown,
+        is_declared=np.zeros(features, bool),
+        center=unknown + 0.5,
+    )
+    weights = random.normal(size=(scores, features))
+    sets = LAYOUTS["row"].private_parameter_sets[:1]
+    plans = row_plans(weights, np.zeros(scores), ranges, hiding_bits=40, parameter_sets=sets)
+    rows = [plan.packing.rows for plan in plans if plan.packing.classes == plans[0].packing.classes]
+    usual = plan_row(weights, np.zeros(scores), InputGrid.of(features, 0.0, 1.0), hiding_bits=40, parameter_sets=sets)
+    assert plans[0].packing.classes == usual.packing.classes
+    assert plans[0].packing.rows >= usual.packing.rows
+    assert min(rows) >= 0.7 * usual.packing.rows
+    assert plans[0].total_error_bound < usual.total_error_bound / 2
 
 
 def test_private_plans_of_permuted_and_rescaled_weights_publish_the_same_t_and_steps() -> None:
