@@ -38,6 +38,8 @@ TAILS = {
     "prices in cents",
 }
 """More than 0.1 % of rows are expected to be out of range. All others are OK in either mode."""
+NOT_IN_COLUMNS = {"1,000 classes"}
+"""A batch would hold too much memory."""
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -66,8 +68,10 @@ def assert_verdicts_hold(case: AccuracyCase, mode: str) -> None:
         private=None if hiding_bits is None else PrivateWeights(hiding_bits, keys.zero_encryptor),
         accept_disagreement=True,
     )
+    layouts = [offer.layout.name for offer in served.model.offers]
+    assert layouts == (["row"] if case.name in NOT_IN_COLUMNS else ["row", "column"])
     with running_server(ModelRegistry([served]), keys=keys) as address:
-        for layout in ("row", "column"):
+        for layout in layouts:
             with Client(address, layout=layout, timeout_seconds=PATIENCE) as client:
                 answers = client.predict(case.held_out, errors="return")
                 verdict = client.offer(len(case.held_out)).verdict

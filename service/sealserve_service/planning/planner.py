@@ -34,8 +34,9 @@ their own add nothing. `total_error_bound` is the greatest sum of both parts tha
 
 Steps, t and s are chosen together: `steps` says how. For each parameter set and each packing there
 is a plan of the least expected error, and where the layout's rules gain from fewer bits (see `row`
-and `column`) there are plans of fewer. Of all plans the planner takes the cheapest whose error
-bound is small enough.
+and `column`) there are plans of fewer. In mode private a larger t may leave an item fewer rows:
+there is one plan that costs no row, and one that may cost a quarter of them. Of all plans the
+planner takes the cheapest whose error bound is small enough.
 
 A model is published with one grid. The layout that is planned first chooses it, and the others are
 planned for that grid: for every number of bits of the weights, s and t follow, most bits first.
