@@ -15,12 +15,14 @@ import pytest
 
 from sealserve.client import Client
 from sealserve_service.catalog.registry import ModelRegistry, prepare_model
-from sealserve_service.engines.offering import plan_layouts
+from sealserve_service.engines.offering import PrivateWeights, plan_layouts
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.plan import Plan
 from tests.support import mnist
-from tests.support.serving import HANG_SECONDS, LIMITS, running_server
+from tests.support.serving import HANG_SECONDS, LIMITS, registered_keys, running_server
+
+MODES = {"open": None, "private": 40}
 
 
 def test_two_hundred_images() -> None:
@@ -76,6 +78,61 @@ def test_all_images_in_columns() -> None:
     expected = estimator.classes_[(images @ estimator.coef_.T + estimator.intercept_).argmax(axis=1)]
     np.testing.assert_array_equal(estimator.classes_[scores.argmax(axis=1)], expected)
     np.testing.assert_array_equal(labels, expected[:5])
+
+
+PROMISES = {
+    # mode, layout, --max-score-error -> of 10,000 labels, so many are the estimator's at least
+    ("open", "row", None): 10_000,
+    ("open", "column", None): 10_000,
+    ("private", "row", None): 9_995,
+    ("private", "column", None): 9_995,
+    ("private", "row", 0.01): 10_000,
+    ("private", "column", 0.01): 10_000,
+}
+
+
+@pytest.mark.parametrize(("mode", "max_score_error"), [("open", None), ("private", None), ("private", 0.01)])
+def test_labels_of_all_images_on_the_grid(mode: str, max_score_error: float | None) -> None:
+    """In plaintext arithmetic, which decrypted integers equal."""
+    path, images = mnist.find(mnist.MODEL), mnist.images()
+    if path is None or images is None:
+        pytest.skip("the MNIST model or its test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
+    model = load_model(path, trust_pickle=True)
+    ranges = input_ranges(model, input_range=(0.0, 1.0))
+    for planned in plan_layouts(model, ranges, modes=[MODES[mode]], max_score_error=max_score_error):
+        plan = planned.chosen
+        assert isinstance(plan, Plan)
+        integers = plan.grid.quantize(images).integers.astype(np.float64) @ plan.model.weights.T.astype(np.float64)
+        scores = (integers + np.array(plan.model.intercept, np.float64)) / plan.model.score_scale
+        right = np.count_nonzero(scores.argmax(axis=1) == model.decision(images).argmax(axis=1))
+        assert right >= PROMISES[mode, planned.engine_type.rules.layout.name, max_score_error]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("mode", "layout", "max_score_error"), PROMISES)
+def test_labels_of_all_images(mode: str, layout: str, max_score_error: float | None) -> None:
+    path, images = mnist.find(mnist.MODEL), mnist.images()
+    if path is None or images is None:
+        pytest.skip("the MNIST model or its test images are not at hand: `make data`, or SEALSERVE_DATA=DIRECTORY")
+    model, keys, hiding_bits = load_model(path, trust_pickle=True), registered_keys(), MODES[mode]
+    served = prepare_model(
+        "mnist",
+        model,
+        input_ranges(model, input_range=(0.0, 1.0)),
+        LIMITS,
+        max_score_error=max_score_error,
+        private=None if hiding_bits is None else PrivateWeights(hiding_bits, keys.zero_encryptor),
+    )
+    with (
+        running_server(ModelRegistry([served]), keys=keys) as address,
+        Client(address, layout=layout, timeout_seconds=3600.0) as client,
+    ):
+        labels = client.predict(images)
+        assert max_score_error is None or client.offer(len(images)).score_error_bound <= 1.5 * max_score_error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pickled by scikit-learn 0.22
+        expected = joblib.load(path).predict(images)
+    assert np.count_nonzero(labels == expected) >= PROMISES[mode, layout, max_score_error]
 
 
 CONTENT = b"\0\0\x08\x02" + bytes([0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(6))

@@ -6,6 +6,7 @@ own; nothing is fetched.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,39 @@ from sealserve_service.models.linear_model import LinearModel
 
 Rows = NDArray[Any]
 
+NAMES = (
+    "breast cancer, raw",
+    "breast cancer",
+    "wine, raw",
+    "iris",
+    "digits",
+    "diabetes",
+    "housing",
+    "20 classes",
+    "log-normal",
+    "timestamps",
+    "census",
+    "1,000 classes",
+    "5,000 features",
+    "near ties",
+    "2,000 one-hot",
+    "heavy tails",
+    "units from 1e-9 to 1e9",
+    "counts",
+    "a constant with weight 10,000",
+    "shares of 100 words",
+    "weighted words",
+    "answers from 1 to 5",
+    "collinear",
+    "min-max scaled",
+    "prices in cents",
+    "skewed amounts",
+    "flags and scores",
+    "temperatures",
+    "far from zero",
+)
+"""Of the cases, in their order."""
+
 
 @dataclass(frozen=True, eq=False)
 class AccuracyCase:
@@ -28,17 +62,22 @@ class AccuracyCase:
 
     Attributes:
         name: of the case.
-        model: the model.
+        make_model: makes the model, which may take seconds.
         calibration: rows that the operator has.
         held_out: rows of clients.
         input_range: what the operator gave so far; None for the calibration rows.
     """
 
     name: str
-    model: LinearModel
+    make_model: Callable[[], LinearModel]
     calibration: Rows
     held_out: Rows
     input_range: tuple[float, float] | None = None
+
+    @cached_property
+    def model(self) -> LinearModel:
+        """The model."""
+        return self.make_model()
 
 
 def _fitted(
@@ -47,15 +86,18 @@ def _fitted(
     order = np.random.default_rng(0).permutation(len(rows))
     count = int(len(rows) * 0.6)
     seen, unseen = order[:count], order[count:]
-    estimator.fit(rows[seen], targets[seen])
-    return AccuracyCase(name, fold(estimator), rows[seen], rows[unseen], input_range)
+
+    def make_model() -> LinearModel:
+        return fold(estimator.fit(rows[seen], targets[seen]))
+
+    return AccuracyCase(name, make_model, rows[seen], rows[unseen], input_range)
 
 
 def _given(name: str, weights: Rows, intercept: Rows, rows: Rows) -> AccuracyCase:
     classes = tuple(range(max(2, len(weights))))
     model = LinearModel(weights, intercept, Output(Task.CLASSIFICATION, len(weights), classes))
     half = len(rows) // 2
-    return AccuracyCase(name, model, rows[:half], rows[half:])
+    return AccuracyCase(name, lambda: model, rows[:half], rows[half:])
 
 
 def _scaled(**options: Any) -> Any:

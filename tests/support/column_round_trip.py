@@ -40,6 +40,7 @@ def plan_of(
         score_radii=zeros,
         score_error_bound=0.0,
         input_rounding_error_bound=0.0,
+        total_error_bound=0.0,
     )
 
 

@@ -92,9 +92,11 @@ def plan_layouts(
         InputError: a calibration row is refused by the grid.
         UnsupportedModelError: the model is not what the estimator computes.
     """
-    scores = None if calibration is None else CalibrationScores.of(model, calibration)
+    center, outside_share = (inputs.center, inputs.outside_share) if isinstance(inputs, InputRanges) else (None, 0.0)
+    scores = None
+    if calibration is not None:
+        scores = CalibrationScores.of(model, calibration, outside_share=outside_share)
     grids: dict[int | None, InputRanges | InputGrid] = dict.fromkeys(modes, inputs)
-    center = inputs.center if isinstance(inputs, InputRanges) else None
     for engine_type in LINEAR_ENGINES:
         for hiding_bits in grids:
             planned = _plan_layout(

@@ -32,7 +32,8 @@ class Affine:
         offset: shape (outputs,).
         input_range: minimum and maximum of each feature, where the step knows them.
         input_spread: how much each feature varies in the training rows, (features,), where the step
-            knows it: a standard deviation, or a width.
+            knows it: a standard deviation, or a width. Units may be any: those of scalers are
+            compared with nothing.
         output_spread: how much each value varies in them, (outputs,), in the same measure.
         is_noise: which values hold nothing but the rounding errors of the fit, bool (outputs,).
 
@@ -167,8 +168,11 @@ def _projection(
 
 def _input_spread(components: NDArray[np.float64], variances: NDArray[np.float64]) -> NDArray[np.float64]:
     # The components are orthogonal: the variance of a feature is the sum of its shares in theirs.
-    spread: NDArray[np.float64] = np.sqrt(variances @ np.square(components))
-    return spread
+    spread = np.sqrt(variances @ np.square(components))
+    # What is a rounding error of the fit beside the others is no spread. Other rows may vary there.
+    greatest = spread.max(initial=0.0)
+    usual: NDArray[np.float64] = np.where(spread > np.finfo(np.float64).eps * greatest, spread, greatest)
+    return usual
 
 
 def _truncated_svd(svd: TruncatedSVD) -> Affine:

@@ -66,7 +66,7 @@ class Condition(NamedTuple):
         worst_value = int(np.argmax(sizes.max(axis=0) * np.abs(step.offset)))
         return cls(
             None if step.output_spread is None else np.linalg.norm(sizes * step.output_spread, axis=1),
-            None if step.input_spread is None else np.abs(before) @ _usual(step.input_spread),
+            None if step.input_spread is None else np.abs(before) @ step.input_spread,
             rounding_error,
             worst_value,
             int(is_noise.sum()),
@@ -101,10 +101,3 @@ def fault(conditions: Sequence[Condition]) -> tuple[int, str] | None:
                 "follow from others, or keep fewer components"
             )
     return None
-
-
-def _usual(spread: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Take the greatest spread for features without one: other rows may vary in them."""
-    greatest = spread.max(initial=0.0)
-    usual: NDArray[np.float64] = np.where(spread > _EPS * greatest, spread, greatest)
-    return usual

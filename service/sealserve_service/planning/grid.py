@@ -22,6 +22,11 @@ DEFAULT_MARGIN = 0.5
 _UNIT_BITS = 4
 """Ends are multiples of the power of two that is a 16th to an 8th of the width."""
 
+_NATURALLY_BOUND = (np.bool_, np.uint8)
+"""Types whose rows are in range, whatever they are."""
+
+_BLOCK_NUMBERS = 1 << 22  # of float64 at once, 32 MB
+
 _BYTE = np.iinfo(np.uint8).max
 _RANGES_OF_BYTES = ((0.0, 1.0), (0.0, float(_BYTE)))
 """Given for all features, without rows, they are taken for those of images: a grid of k / 255, or
@@ -82,11 +87,18 @@ def input_ranges(
             step = np.where(is_declared | known.has_range, step, (high - low) / _BYTE)
         own_step = np.where(is_declared | (step > 0), step, 0.0)
         low, high, own_step = _aligned(low, high, own_step, origin, is_given, is_declared, rows)
-    center = np.where(low == 0, low, (low + high) / 2)  # what cannot be negative is often 0
-    if rows is not None:
+    center, outside_share = np.where(low == 0, low, (low + high) / 2), 0.0  # what cannot be negative is often 0
+    if rows is not None and calibration is not None:
         center = np.clip(rows.mean(axis=0), low, high)
+        if calibration.dtype not in _NATURALLY_BOUND:
+            outside_share = _outside_share(rows[:, ~is_given], input_margin)
     return InputRanges(
-        minimum=low, maximum=high, own_step=own_step, is_declared=is_declared & (high > low), center=center
+        minimum=low,
+        maximum=high,
+        own_step=own_step,
+        is_declared=is_declared & (high > low),
+        center=center,
+        outside_share=outside_share,
     )
 
 
@@ -131,6 +143,25 @@ def _widened(
     below, above = np.where(below > low, below - unit, below), np.where(above < high, above + unit, above)
     is_wide = maximum > minimum
     return np.where(is_wide, below, minimum), np.where(is_wide, above, maximum)
+
+
+def _outside_share(rows: NDArray[np.float64], margin: float) -> float:
+    """Return the share of rows that are outside the ranges which all other rows would give.
+
+    That is what to expect of rows that have given no range. Only the least and the greatest value
+    of a feature can be outside.
+    """
+    count, features = rows.shape
+    outside: set[int] = set()
+    size = max(1, _BLOCK_NUMBERS // count)
+    for first in range(0, features if count > 2 else 0, size):
+        for block in (rows[:, first : first + size], -rows[:, first : first + size]):
+            columns, last = np.arange(block.shape[1]), block.argmax(axis=0)
+            others = block.copy()
+            others[last, columns] = others[last - 1, columns]
+            _, high = _widened(others.min(axis=0), others.max(axis=0), margin)
+            outside.update(last[block[last, columns] > high].tolist())
+    return float(len(outside) / count)
 
 
 def _aligned(

@@ -27,7 +27,10 @@ class IntegerModel:
         score_error_bound: proven, for every row on the grid within the range, in units of the
             score.
         input_rounding_error_bound: what rounding onto the grid adds at most. Features that keep
-            their grid have no part in it.
+            their grid have no part in it: a value that is off it by its tolerance, as a float32
+            is, stands for the value on the grid.
+        total_error_bound: proven, for every row that the grid does not refuse. It is the greatest
+            sum of the two that a score has, and at most the sum of the greatest ones.
     """
 
     grid: InputGrid
@@ -37,11 +40,7 @@ class IntegerModel:
     score_radii: tuple[int, ...]
     score_error_bound: float
     input_rounding_error_bound: float
-
-    @property
-    def total_error_bound(self) -> float:
-        """Proven, for every row that the grid does not refuse."""
-        return self.score_error_bound + self.input_rounding_error_bound
+    total_error_bound: float
 
 
 @dataclass(frozen=True, kw_only=True)

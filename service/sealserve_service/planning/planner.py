@@ -30,18 +30,20 @@ The error of a score has two parts. On the grid, score - model's score is the su
 computed, not estimated: `score_error_bound`. The intercept takes up the rounding of the weights at
 the centre of the features (`QuantizedModel.of`), so that about half of it is left. Rounding x onto
 the grid adds at most sum |W| step / 2: `input_rounding_error_bound`. Features that keep a grid of
-their own add nothing.
+their own add nothing. `total_error_bound` is the greatest sum of both parts that a score has.
 
 Steps, t and s are chosen together: `steps` says how. For each parameter set and each packing there
 is a plan of the least expected error, and where the layout's rules gain from fewer bits (see `row`
-and `column`) there are plans of fewer. Of all plans the planner takes the cheapest whose error
-bound is small enough.
+and `column`) there are plans of fewer. In mode private a larger t may leave an item fewer rows:
+there is one plan that costs no row, and one that may cost a quarter of them. Of all plans the
+planner takes the cheapest whose error bound is small enough.
 
 A model is published with one grid. The layout that is planned first chooses it, and the others are
 planned for that grid: for every number of bits of the weights, s and t follow, most bits first.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -106,9 +108,12 @@ def candidate_plans(
         ranges = inputs if max_score_error is None else inputs.without_seen_grids
         found = _plans_with_steps(rules, packings, weights, intercept, ranges, hiding_bits)
     plans: list[Plan[PackingT]] = []
+    least = math.inf
     for plan in sorted(found, key=rules.cost):
-        if not plans or plan.total_error_bound < plans[-1].total_error_bound:
+        bounds = plan.score_error_bound + plan.input_rounding_error_bound
+        if bounds < least:
             plans.append(plan)
+            least = bounds
     return plans
 
 
@@ -170,29 +175,35 @@ def _plans_with_steps(
     for parameter_set, packing in packings:
         largest_sum = partial(_largest_sum, rules, parameter_set, packing, hiding_bits)
         if hiding_bits is None:
-            choices = open_steps(weights, ranges, packing, largest_sum, max_weight)
+            searched = [open_steps(weights, ranges, packing, largest_sum, max_weight)]
         else:
-            least_rows = _least_rows(rules, parameter_set, packing, largest_sum)
-            largest_sum = partial(largest_sum, least_rows=least_rows)
-            choices = private_steps(ranges, packing, largest_sum, max_weight)
-        for steps in choices:
-            models = _models_with_steps(weights, intercept, ranges.center, steps, max_weight)
-            plans = list(_fitting_plans(rules, [(parameter_set, packing)], models, hiding_bits))
-            if plans:
-                yield from plans
-                break
+            rows = _usual_rows(rules, parameter_set, packing, largest_sum)
+            searched = [
+                private_steps(ranges, packing, partial(largest_sum, least_rows=share * rows), max_weight)
+                for share in _SHARES_OF_ROWS
+            ]
+        for choices in searched:
+            for steps in choices:
+                models = _models_with_steps(weights, intercept, ranges.center, steps, max_weight)
+                plans = list(_fitting_plans(rules, [(parameter_set, packing)], models, hiding_bits))
+                if plans:
+                    yield from plans
+                    break
 
 
-def _least_rows(
+_SHARES_OF_ROWS = (1.0, 0.75)
+"""Of the usual rows of an item, so many have to be left by a finer grid: one plan for each."""
+
+
+def _usual_rows(
     rules: PlanningRules[PackingT],
     parameter_set: ParameterSet,
     packing: PackingT,
     largest_sum: Callable[[int], int],
-) -> float:
-    """Return the rows that an item of private weights should hold: a finer grid costs few of them.
+) -> int:
+    """Return the rows that an item of private weights holds with 255 levels.
 
-    A larger t tells more of a place, so that a reply may have fewer places. It may cost a quarter
-    of the rows that there are with 255 levels.
+    A larger t tells more of a place, so that a reply may have fewer places, and an item fewer rows.
     """
     fitting = (
         1 << bits
@@ -203,7 +214,7 @@ def _least_rows(
         return 1
     parameters = EncryptionParameters(parameter_set, plain_modulus)
     capped = rules.capped(packing, hiding.most_places(parameters, hiding.noise_width(parameters)))
-    return 0.75 * capped.rows if capped else 1
+    return capped.rows if capped else 1
 
 
 def _largest_sum(
@@ -297,27 +308,32 @@ def _integer_model(
     model = QuantizedModel.of(weights, intercept, grid, scale, center)
     extremes = model.extremes(grid)
     centers = tuple((low + high) // 2 for low, high in extremes)
+    of_weights, of_inputs = _score_errors(weights, intercept, grid, model), _input_rounding_errors(weights, grid)
     return max(2, int(grid.levels.max()) + 1, *(high - low + 2 for low, high in extremes)), IntegerModel(
         grid=grid,
         model=model,
         weight_bits=int(np.abs(model.weights).max()).bit_length(),
         score_centers=centers,
         score_radii=tuple(high - center for (_, high), center in zip(extremes, centers, strict=True)),
-        score_error_bound=_score_error_bound(weights, intercept, grid, model),
-        input_rounding_error_bound=_input_rounding_error_bound(weights, grid),
+        score_error_bound=float(of_weights.max()),
+        input_rounding_error_bound=float(of_inputs.max()),
+        total_error_bound=float((of_weights + of_inputs).max()),
     )
 
 
-def _input_rounding_error_bound(weights: NDArray[np.float64], grid: InputGrid) -> float:
+def _input_rounding_errors(weights: NDArray[np.float64], grid: InputGrid) -> NDArray[np.float64]:
+    """Return what rounding onto the grid adds to each score at most, (score_count,)."""
     # Every value that rounds to a level is accepted, also half a step outside the range. A feature
     # of one level is anywhere in its range, which is less than half a step.
     farthest = np.where(grid.levels > 0, np.where(grid.keeps, 0.0, grid.step / 2), grid.maximum - grid.minimum)
-    return float((np.abs(weights) @ farthest).max())
+    added: NDArray[np.float64] = np.abs(weights) @ farthest
+    return added
 
 
-def _score_error_bound(
+def _score_errors(
     weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, model: QuantizedModel
-) -> float:
+) -> NDArray[np.float64]:
+    """Return a bound on the error of each score of rows on the grid, (score_count,)."""
     on_grid = np.where(grid.levels > 0, weights * grid.step, 0.0)
     residual = model.weights / model.score_scale - on_grid
     shifted = intercept + weights @ grid.minimum
@@ -327,7 +343,8 @@ def _score_error_bound(
     # What float64 itself may lose here and in the model's own scores.
     magnitude = np.abs(on_grid) @ grid.levels + np.abs(weights) @ np.abs(grid.minimum) + np.abs(intercept)
     slack = np.finfo(np.float64).eps * (grid.feature_count + 4) * magnitude
-    return float((np.maximum(high, -low) + slack).max())
+    errors: NDArray[np.float64] = np.maximum(high, -low) + slack
+    return errors
 
 
 def _fitting_plans(

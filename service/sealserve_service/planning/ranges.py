@@ -24,6 +24,8 @@ class InputRanges:
             Of other grids rows have been seen, and further values may be off them.
         center: where the rounding of weights adds no error: the mean of the calibration rows;
             without rows the middle of the range, or 0 where the range begins there.
+        outside_share: the share of clients' rows that is expected to be out of range, where
+            calibration rows have given the ranges.
     """
 
     minimum: NDArray[np.float64]
@@ -31,6 +33,7 @@ class InputRanges:
     own_step: NDArray[np.float64]
     is_declared: NDArray[np.bool_]
     center: NDArray[np.float64]
+    outside_share: float = 0.0
 
     @cached_property
     def width(self) -> NDArray[np.float64]:

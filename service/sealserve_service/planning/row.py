@@ -1,7 +1,8 @@
 """The row layout's rules of planning: the fewest bytes of a request and its reply.
 
 For each parameter set and each number of polynomials of the reply there is one plan, that of the
-most bits: fewer bits make nothing cheaper.
+most bits: fewer bits make nothing cheaper. In mode private fewer bits may leave room for more rows,
+so that there are up to two.
 
 In mode private a polynomial pair of the reply may keep so many places only (see `hiding`). Of a
 packing with more, rows are left out; if one row has more, the packing has no plan, and packings of
@@ -39,11 +40,20 @@ def _capped(packing: RowPacking, places: int) -> RowPacking | None:
     return dataclasses.replace(packing, max_rows=rows) if rows else None
 
 
+def _cost(plan: RowPlan) -> tuple[float, ...]:
+    """Return bytes of an item, as if it held all rows that fit; then rows, then the error.
+
+    Of plans that differ in nothing but the rows that they leave out, more rows are cheaper.
+    """
+    full = dataclasses.replace(plan, packing=dataclasses.replace(plan.packing, max_rows=None))
+    return full.request_bytes + full.reply_bytes, -plan.packing.rows, plan.score_error_bound
+
+
 ROW_RULES = PlanningRules(
     layout=ROW,
     max_weight_bits=40,  # float64 weights have no more to give
     packings=_packings,
-    cost=lambda plan: (plan.request_bytes + plan.reply_bytes, plan.score_error_bound),
+    cost=_cost,
     capped=_capped,
     gains_from_fewer_bits=lambda plan: False,
 )

@@ -105,15 +105,17 @@ class CalibrationScores:
         rows: float64 (rows, feature_count).
         scores: of the plaintext model, float64 (rows, score_count).
         margins: of a classifier's labels; None for a regression.
+        outside_share: of other rows like these, the share that is expected to be out of range.
     """
 
     rows: NDArray[np.float64]
     scores: NDArray[np.float64]
     margins: Margins | None
+    outside_share: float = 0.0
     _last: "tuple[InputGrid, OnGrid] | None" = None
 
     @classmethod
-    def of(cls, model: LinearModel, rows: NDArray[np.generic]) -> "CalibrationScores":
+    def of(cls, model: LinearModel, rows: NDArray[np.generic], *, outside_share: float = 0.0) -> "CalibrationScores":
         """Score rows (rows, feature_count) by the plaintext model.
 
         Raises:
@@ -122,7 +124,8 @@ class CalibrationScores:
         numbers = np.asarray(rows, np.float64)
         scores = model.expected_scores(numbers)
         is_regression = model.output.task is Task.REGRESSION
-        return cls(rows=numbers, scores=scores, margins=None if is_regression else Margins.of(model.output, scores))
+        margins = None if is_regression else Margins.of(model.output, scores)
+        return cls(rows=numbers, scores=scores, margins=margins, outside_share=outside_share)
 
     def on(self, grid: InputGrid) -> "OnGrid":
         """Put the rows on a grid. Plans of one grid come one after another: the last is kept.

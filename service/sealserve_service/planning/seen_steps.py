@@ -3,12 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he.quantization import grid_tolerance, is_off_grid
+
 _COMMON = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 255, 0.1, 0.01, 0.001)
 """Steps that are tried, the widest ones first; the one that the columns suggest is tried too."""
-
-# How far a value may be from its grid: as the client tells what is off a declared one.
-_OFF_GRID = 1e-3  # of a step
-_FLOAT32 = 2.0**-22  # of the value
+_SAME = 1e-3  # of a step: how far steps may differ that are taken for one
 _SEARCHED_VALUES = 1 << 23
 _LEAST_VALUES = 4  # of a feature, that make a grid other than that of integers plausible
 _LEVELS_A_VALUE = 20  # of which one was seen at least
@@ -33,7 +32,7 @@ def seen_steps(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     comes_again = (distinct >= 2) & (2 * distinct <= len(searched))
     step = np.zeros(rows.shape[1])
     for candidate in _COMMON + _suggested(least_gap[comes_again & (distinct >= _LEAST_VALUES)]):
-        open_ones = np.flatnonzero(comes_again & (step == 0) & (width >= candidate * (1 - _OFF_GRID)))
+        open_ones = np.flatnonzero(comes_again & (step == 0) & (width >= candidate * (1 - _SAME)))
         is_plausible = (distinct[open_ones] >= _LEAST_VALUES) | (candidate == 1.0)
         is_plausible &= width[open_ones] <= _LEVELS_A_VALUE * distinct[open_ones] * candidate
         tried = open_ones[is_plausible]
@@ -47,14 +46,12 @@ def _suggested(least_gaps: NDArray[np.float64]) -> tuple[float, ...]:
     if not least_gaps.size:
         return ()
     middle = float(np.median(least_gaps))
-    shared = np.abs(least_gaps - middle) <= _OFF_GRID * middle
+    shared = np.abs(least_gaps - middle) <= _SAME * middle
     return (middle,) if 2 * np.count_nonzero(shared) > least_gaps.size else ()
 
 
 def _is_on(values: NDArray[np.float64], step: float) -> NDArray[np.bool_]:
     """Tell which columns of values (rows, features) lie on a grid from their least value."""
-    least = values.min(axis=0)
-    off = np.abs(values - least - np.rint((values - least) / step) * step)
-    tolerance = np.maximum(_OFF_GRID * step, _FLOAT32 * np.abs(values))
-    result: NDArray[np.bool_] = (off <= tolerance).all(axis=0) & (tolerance.max(axis=0) <= 0.1 * step)
+    is_fine = grid_tolerance(np.abs(values).max(axis=0), step) <= 0.1 * step
+    result: NDArray[np.bool_] = is_fine & ~is_off_grid(values, values.min(axis=0), step).any(axis=0)
     return result

@@ -137,14 +137,8 @@ class InputGrid:
         return self.minimum
 
     def is_off(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which features (rows, feature_count) are off a grid that they should be on.
-
-        A value may be away from the grid by a 1,000th of a step, or by what it loses as a float32.
-        """
-        with np.errstate(under="ignore"):  # whatever the caller has set for tiny numbers
-            nearest = self.minimum + np.rint((rows - self.minimum) / self.step) * self.step
-            tolerance = np.maximum(_OFF_GRID * self.step, _FLOAT32 * np.abs(rows))
-            return self.keeps & (np.abs(rows - nearest) > tolerance)
+        """Tell which features (rows, feature_count) are off a grid that they should be on."""
+        return self.keeps & is_off_grid(rows, self.minimum, self.step)
 
     def admissible(
         self, rows: NDArray[np.float64], *, clip: bool = False
@@ -267,6 +261,28 @@ class QuantizedModel:
         integers = (quantized_rows @ self.weights.T).astype(object) + np.array(self.intercept, object)
         scores: NDArray[np.float64] = (integers / self.score_scale).astype(np.float64)
         return scores
+
+
+def is_off_grid(
+    values: NDArray[np.float64], origin: NDArray[np.float64], step: NDArray[np.float64] | float
+) -> NDArray[np.bool_]:
+    """Tell which values (rows, features) are on none of the points origin + integer * step.
+
+    They may be away from it by their tolerance.
+    """
+    with np.errstate(under="ignore"):  # whatever the caller has set for tiny numbers
+        nearest = origin + np.rint((values - origin) / step) * step
+        is_off: NDArray[np.bool_] = np.abs(values - nearest) > grid_tolerance(np.abs(values), step)
+        return is_off
+
+
+def grid_tolerance(sizes: NDArray[np.float64], step: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Return how far values of these absolute sizes may be from a grid that they should be on.
+
+    It is a 1,000th of a step, or what a value loses as a float32.
+    """
+    tolerance: NDArray[np.float64] = np.maximum(_OFF_GRID * step, _FLOAT32 * sizes)
+    return tolerance
 
 
 def _frozen(values: NDArray[T]) -> NDArray[T]:

@@ -42,6 +42,7 @@ class Verdict(Enum):
     WARN = "WARN"
     """Labels differ on up to 1 % of the rows, or there are too few rows for OK.
 
+    Or more than 0.1 % of rows like them are expected to be out of range.
     Of a regression: errors are up to 30 % of the spread of the scores.
     """
     REFUSE = "REFUSE"

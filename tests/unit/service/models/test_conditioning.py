@@ -130,6 +130,18 @@ def test_what_is_well_conditioned_is_served(steps: list[Any], fit: Any) -> None:
             np.testing.assert_array_equal(model.output.predict(scores), pipeline.predict(rows))
 
 
+def test_units_of_any_size_are_well_conditioned_behind_a_scaler(fit: Any) -> None:
+    """A feature that varies by a billionth varies as much as any: a scaler takes units away."""
+    random = np.random.default_rng(0)
+    rows, units = random.normal(size=(500, 6)), 10.0 ** np.array([-9, -4, 0, 2, 7, 9])
+    labels = rows @ random.normal(size=6) > 0
+    for scaler in (StandardScaler(), MinMaxScaler()):
+        pipeline = fit(classified(scaler), rows * units, labels)
+        np.testing.assert_allclose(
+            fold(pipeline).decision(rows * units)[:, 0], pipeline.decision_function(rows * units)
+        )
+
+
 def test_weights_that_a_model_itself_makes_huge_are_left_to_the_planner(wine: Any, fit: Any) -> None:
     X, y = wine
     nearly = np.hstack([X, X[:, :1] + 1e-9 * np.random.default_rng(0).normal(size=(len(X), 1))])

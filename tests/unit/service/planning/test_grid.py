@@ -87,6 +87,46 @@ def test_natural_bounds_have_no_margin() -> None:
     assert ranges.is_declared.all()
 
 
+def test_rows_out_of_range_are_foretold_by_leaving_each_row_out() -> None:
+    random = np.random.default_rng(8)
+    rows = random.standard_t(1.5, (300, 2)) * [1e-9, 1e9]
+    outside = 0
+    for left_out in range(len(rows)):
+        others = input_ranges(PLAIN, calibration=np.delete(rows, left_out, axis=0))
+        outside += bool(((rows[left_out] < others.minimum) | (rows[left_out] > others.maximum)).any())
+    assert outside > 1
+    assert input_ranges(PLAIN, calibration=rows).outside_share == outside / len(rows)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_so_many_rows_are_out_of_range_as_was_foretold(margin: float) -> None:
+    random = np.random.default_rng(9)
+    foretold, seen = 0.0, 0.0
+    for _ in range(50):
+        ranges = input_ranges(PLAIN, calibration=random.standard_t(1.5, (300, 2)), input_margin=margin)
+        others = random.standard_t(1.5, (3000, 2))
+        foretold += ranges.outside_share
+        seen += float(((others < ranges.minimum) | (others > ranges.maximum)).any(axis=1).mean())
+    assert 50 * 1e-3 < foretold == pytest.approx(seen, rel=0.3)
+
+
+def test_a_value_that_one_row_has_of_two_is_foretold_to_be_out_of_range() -> None:
+    """The other rows would have made it a constant."""
+    rows = np.zeros((400, 2))
+    rows[7, 0] = 1.0
+    assert input_ranges(PLAIN, calibration=rows).outside_share == 1 / 400
+    rows[9, 0] = 1.0
+    assert input_ranges(PLAIN, calibration=rows).outside_share == 0
+
+
+def test_rows_within_a_range_that_they_did_not_give_foretell_nothing() -> None:
+    heavy = np.random.default_rng(8).standard_t(1.5, (300, 2)).clip(-1e6, 1e6)
+    assert input_ranges(PLAIN, calibration=heavy).outside_share > 0
+    assert input_ranges(PLAIN, calibration=heavy, input_range=(-1e6, 1e6)).outside_share == 0
+    assert input_ranges(PLAIN, calibration=(heavy > 5).astype(np.uint8)).outside_share == 0
+    assert input_ranges(SCALED).outside_share == 0
+
+
 # Grids of features' own
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import re
 from collections import defaultdict
 
@@ -277,6 +278,16 @@ def test_the_cheapest_plan_with_the_wanted_error_is_chosen(shape: tuple[int, int
         if number:
             chosen = plan_row(*model.planned, max_score_error=np.nextafter(plans[number - 1].score_error_bound, 0))
             assert chosen.score_error_bound == plan.score_error_bound
+
+
+def test_the_total_error_is_that_of_one_score() -> None:
+    """A score that only its features' rounding moves, and one that only its weights' does."""
+    grid = InputGrid.of(2, 0.0, [10.0, 1000.0], 1.0, keeps=[False, True])
+    plan = row_plans(np.array([[1.0, 0.0], [0.0, math.pi / 4]]), np.zeros(2), grid)[0]
+    assert plan.input_rounding_error_bound == pytest.approx(0.5)
+    both = plan.score_error_bound + plan.input_rounding_error_bound
+    assert plan.score_error_bound > 1e-6
+    assert plan.input_rounding_error_bound <= plan.total_error_bound < both - plan.score_error_bound / 2
 
 
 def test_an_error_that_is_out_of_reach() -> None:

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sealserve.he.layouts import LAYOUTS, Packing
-from sealserve.he.parameters import EncryptionParameters
-from sealserve.he.quantization import MAX_LEVELS
-from sealserve_service.planning import hiding, noise
-from sealserve_service.planning.column import MAX_WEIGHT_BITS
-from sealserve_service.planning.plan import Plan
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
+from sealserve.he.quantization import MAX_LEVELS, InputGrid
+from sealserve_service.planning import hiding, noise, planner
+from sealserve_service.planning.column import COLUMN_RULES, MAX_WEIGHT_BITS
+from sealserve_service.planning.plan import Plan, PlanningRules
 from sealserve_service.planning.planner import _absolute_sum
 from sealserve_service.planning.ranges import InputRanges
+from sealserve_service.planning.row import ROW_RULES
 from tests.support.plans import column_plans, plan_row, row_plans
 
+RULES: dict[str, PlanningRules[Any]] = {"row": ROW_RULES, "column": COLUMN_RULES}
 LAYOUT_PLANS: dict[str, Any] = {"row": row_plans, "column": column_plans}
 MODES = {"open": None, "private": 40}
 
@@ -151,17 +153,50 @@ def disguised(model: Ranged, random: np.random.Generator) -> Ranged:
 @settings(deadline=None, max_examples=15)
 @given(ranged_models, st.sampled_from(list(LAYOUT_PLANS)), st.integers(0, 1000))
 def test_private_steps_depend_on_no_weight(model: Ranged, layout: str, seed: int) -> None:
+    """Nor does t: each set and packing gets the same one, with the same steps."""
     other = disguised(model, np.random.default_rng(seed))
     for parameter_set in LAYOUTS[layout].private_parameter_sets:
-        plans = [
-            LAYOUT_PLANS[layout](m.weights, m.intercept, m.ranges, hiding_bits=40, parameter_sets=[parameter_set])
-            for m in (model, other)
-        ]
-        by_packing = [{(p.parameters.plain_modulus, p.packing.classes): p.grid for p in found} for found in plans]
-        for key in by_packing[0].keys() & by_packing[1].keys():
-            one, two = (grids[key] for grids in by_packing)
-            for name in ("minimum", "maximum", "step", "keeps"):
-                np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+        one, two = (published_grids(m, layout, parameter_set) for m in (model, other))
+        assert one == two
+
+
+def published_grids(model: Ranged, layout: str, parameter_set: ParameterSet) -> set[tuple[Any, ...]]:
+    """What is published of the grid with each packing of private weights, good or not."""
+    rules = RULES[layout]
+    shape = model.weights.shape[::-1]
+    packings = [(parameter_set, packing) for packing in rules.packings(parameter_set.poly_modulus_degree, *shape)]
+    plans = planner._plans_with_steps(rules, packings, model.weights, model.intercept, model.ranges, 40)
+    return {
+        (
+            plan.parameters.plain_modulus,
+            plan.packing,
+            *(getattr(plan.grid, name).tobytes() for name in ("minimum", "maximum", "step", "keeps")),
+        )
+        for plan in plans
+    }
+
+
+@pytest.mark.parametrize(("scores", "features"), [(1, 13), (1, 100), (3, 13), (3, 40), (10, 64), (20, 30), (4, 25)])
+def test_a_finer_grid_of_private_weights_costs_no_row(scores: int, features: int) -> None:
+    """Of an item: a larger t tells more of a place. Only labels that ask for it may cost rows."""
+    random = np.random.default_rng([scores, features])
+    unknown = np.zeros(features)
+    ranges = InputRanges(
+        minimum=unknown,
+        maximum=unknown + 1,
+        own_step=unknown,
+        is_declared=np.zeros(features, bool),
+        center=unknown + 0.5,
+    )
+    weights = random.normal(size=(scores, features))
+    sets = LAYOUTS["row"].private_parameter_sets[:1]
+    plans = row_plans(weights, np.zeros(scores), ranges, hiding_bits=40, parameter_sets=sets)
+    rows = [plan.packing.rows for plan in plans if plan.packing.classes == plans[0].packing.classes]
+    usual = plan_row(weights, np.zeros(scores), InputGrid.of(features, 0.0, 1.0), hiding_bits=40, parameter_sets=sets)
+    assert plans[0].packing.classes == usual.packing.classes
+    assert plans[0].packing.rows >= usual.packing.rows
+    assert min(rows) >= 0.7 * usual.packing.rows
+    assert plans[0].total_error_bound < usual.total_error_bound / 2
 
 
 def test_private_plans_of_permuted_and_rescaled_weights_publish_the_same_t_and_steps() -> None:

@@ -164,6 +164,25 @@ def test_fewer_than_two_hundred_rows_are_never_ok() -> None:
     assert judged(model, grid, rows[:1]).verdict is Verdict.WARN
 
 
+def test_rows_that_will_be_refused_are_no_better_than_a_warning() -> None:
+    """They get no wrong label, so that they are no reason to refuse the model."""
+    model, rows = classifier(np.array([[1.0, -1.0]])), RANDOM.normal(size=(1000, 2)).clip(-4, 4)
+    words = {}
+    for step in (1e-6, 1e-2, 1.0):
+        plan = planned(model, InputGrid.of(2, -4.0, 4.0, step))
+        for share in (0.001, 0.0011):
+            calibration = CalibrationScores.of(model, rows, outside_share=share)
+            words[step, share] = judge(plan, model, calibration)
+    fine, coarse = words[1e-6, 0.0011], words[1.0, 0.0011]
+    assert words[1e-6, 0.001].verdict is Verdict.OK
+    assert (fine.verdict, fine.grade) == (Verdict.WARN, Verdict.OK)
+    assert "0.11 % of rows like these are expected to be refused as out of range" in fine.reason
+    assert fine.remedy == "widen the ranges with --input-margin or --input-ranges"
+    assert words[1e-2, 0.0011].verdict is Verdict.WARN
+    assert coarse.verdict is Verdict.REFUSE
+    assert "--input-margin" not in coarse.remedy, "that would make labels worse"
+
+
 def test_labels_that_rows_have_seen_to_differ_count() -> None:
     """Errors that are rare and large: their root mean square says little."""
     model, grid = classifier(np.array([[1.0]])), InputGrid.of(1, -4.0, 4.0, 1e-6)
@@ -256,7 +275,7 @@ def test_the_bound_that_an_operator_asks_for_includes_the_rounding_of_features()
     rounding = plans[0].input_rounding_error_bound
     assert len(plans) > 1
     for number, plan in enumerate(plans):
-        assert plan.total_error_bound == plan.score_error_bound + rounding
+        assert max(plan.score_error_bound, rounding) <= plan.total_error_bound <= plan.score_error_bound + rounding
         chosen = choose(plans, model.weights, max_score_error=plan.total_error_bound, hiding_bits=None)
         assert chosen is plans[number]
     with pytest.raises(PlanError, match=r"of which .* comes from rounding features.*--input-step"):
