@@ -19,7 +19,7 @@ from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning import hiding, lattice
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.row import ROW_RULES, RowPlan
-from tests.support.affine_models import Integers, affine
+from tests.support.affine_models import Integers, affine, keeping
 from tests.support.item_round_trip import RoundTrip, zero_encryptor
 from tests.support.plans import cheapest_plan, plan_column
 from tests.support.spelling_key import SpellingKey
@@ -95,7 +95,7 @@ def row_plan(*, is_capped: bool) -> RowPlan:
     """A model of 64 classes and 8 features: its windows fill a polynomial of 4096 coefficients."""
     rules = ROW_RULES if is_capped else UNCAPPED_RULES
     sets = LAYOUTS["row"].private_parameter_sets[:1]
-    model = affine("normal", (64, 8))
+    model = keeping(affine("normal", (64, 8)))
     return cheapest_plan(rules, *model.planned, max_score_error=0.05, hiding_bits=HIDING_BITS, parameter_sets=sets)
 
 

@@ -24,6 +24,7 @@ from sealserve.protocol.wire import header_to_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf
+from sealserve_service.planning.grid import input_ranges
 from tests.support.affine_models import Integers, affine
 from tests.support.chosen_keys import UncheckedZeroEncryptor, encryptors_of, monomial, seeded_key, unseeded_key
 from tests.support.item_round_trip import RoundTrip
@@ -145,7 +146,8 @@ def test_over_a_socket(as_before: bool, monkeypatch: pytest.MonkeyPatch) -> None
     if as_before:
         monkeypatch.setattr(keys, "zero_encryptor", KEYS["unseeded, as before"][0])
     service = served("model", model, keys=keys, hiding_bits=HIDING_BITS)
-    plan = plan_row(model.weights, model.intercept, service.model.grid, hiding_bits=HIDING_BITS)
+    ranges = input_ranges(model, input_range=(0.0, 1.0))  # as `served` has them
+    plan = plan_row(model.weights, model.intercept, ranges, hiding_bits=HIDING_BITS)
     packed = plan.packing.pack_weights(plan.model.weights)[:, 0, : plan.packing.classes * SHAPE[1]]
     with (
         running_server(ModelRegistry([service]), keys=keys) as address,

@@ -71,7 +71,7 @@ def test_megabytes_that_come_and_go_are_not_asked_for_anew() -> None:
 
 @contextlib.contextmanager
 def served(directory: Path, weights: NDArray[np.float64]) -> Iterator[Program]:
-    """Serve weights (classes, features), with the score error of the cheapest parameter sets."""
+    """Serve weights (classes, features), whatever the score error is."""
     path = directory / f"model-{weights.shape[1]}.npz"
     np.savez(path, coef=weights, intercept=np.zeros(len(weights)), classes=np.arange(len(weights)))
     with serve(f"--model={path}", "--input-range=0,1", "--max-score-error=1e6") as program:
@@ -85,7 +85,8 @@ def test_what_loading_a_model_took_goes_back(tmp_path: Path) -> None:
     with served(tmp_path, small) as program:
         least = program.resident_bytes
     with served(tmp_path, large) as program:
-        assert program.resident_bytes - least < 5 * large.nbytes
+        # In a ring of 4096, which errors ask for here, SEAL holds one more than in one of 2048.
+        assert program.resident_bytes - least < 7 * large.nbytes
 
 
 def test_threads_share_one_arena(tmp_path: Path) -> None:

@@ -196,8 +196,8 @@ def test_a_reply_that_is_not_whole_is_no_answer(client: Client) -> None:
 
 
 def test_an_item_of_more_than_a_message_is_streamed() -> None:
-    model = linear(np.ones((2, 9000)))
-    settings = with_limits(max_message_bytes=100_000)
+    model = linear(np.ones((2, 40_000)))
+    settings = with_limits(max_message_bytes=150_000)
     with (
         running_server(ModelRegistry([served("wide", model, limits=settings.limits)]), settings) as address,
         Client(address, timeout_seconds=HANG_SECONDS) as client,

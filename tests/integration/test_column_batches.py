@@ -43,6 +43,7 @@ from tests.support.serving import HANG_SECONDS, SETTINGS, linear, running_server
 RANDOM = np.random.default_rng(3)
 FEATURES = 12
 MODEL = linear(RANDOM.normal(size=(2, FEATURES)), [1.0, -1.0])
+TEN_CLASSES = linear(RANDOM.normal(size=(10, FEATURES)))  # its rows have a smaller t than columns
 SET = LAYOUTS["column"].open_parameter_sets[0]
 N, (PRIME,) = SET.poly_modulus_degree, SET.primes
 RESIDUES = 113  # where they begin
@@ -88,11 +89,12 @@ def server() -> Iterator[Served]:
 def serving(**limits: float) -> Iterator[Served]:
     """Run a server of the model with some limits changed."""
     settings, telemetry = with_limits(**limits) if limits else SETTINGS, Telemetry()
-    registry = ModelRegistry([served("model", MODEL, limits=settings.limits)])
+    models = {"model": MODEL, "ten classes": TEN_CLASSES}
+    registry = ModelRegistry(served(name, model, limits=settings.limits) for name, model in models.items())
     with (
         running_server(registry, settings, telemetry=telemetry) as address,
-        RawClient(address, layout=LAYOUTS["column"]) as columns,
-        RawClient(address, layout=LAYOUTS["row"]) as rows,
+        RawClient(address, "model", layout=LAYOUTS["column"]) as columns,
+        RawClient(address, "model", layout=LAYOUTS["row"]) as rows,
     ):
         yield Served(address, telemetry, columns, rows)
 
@@ -325,10 +327,11 @@ def test_a_batch_of_another_configuration(server: Served) -> None:
 
 def test_a_row_sent_as_a_batch(server: Served) -> None:
     """Ciphertexts of the row layout under a header of columns."""
-    row, batch = server.rows.request(RANDOM.random(FEATURES)), server.columns.request(RANDOM.random((5, FEATURES)))
+    batch = server.columns.request(RANDOM.random((5, FEATURES)))
+    with RawClient(server.address, "ten classes", layout=LAYOUTS["row"]) as raw:
+        row, t = raw.request(RANDOM.random(FEATURES)), raw.codec.offer.parameters.plain_modulus
+    assert t != server.columns.codec.offer.parameters.plain_modulus, "then it would be no fault"
     batch.ciphertexts[0] = row.ciphertexts[0]
-    same_t = server.rows.codec.offer.parameters.plain_modulus == server.columns.codec.offer.parameters.plain_modulus
-    assert not same_t, "then it would be no fault"
     answers = amidst(server, one_by_one(batch, 3))
     assert_error(answers[3], MalformedCiphertextError(PARAMETERS, 0))
 

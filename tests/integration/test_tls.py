@@ -177,6 +177,7 @@ def test_a_new_certificate_is_served_while_a_stream_is_open(
         stream.send(raw.item(1, X[0]))
         assert_scores(next(stream.answers)[1], scores[0])
 
+        caplog.clear()
         (tmp_path / "server.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
         assert predicts(address, digits_model, TRUSTING)
         theirs = THEIRS.issue("service.example.org")
