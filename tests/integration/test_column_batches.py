@@ -399,7 +399,7 @@ def test_a_client_that_vanishes_in_the_middle_of_batches(server: Served) -> None
         yield from halves
         sent.wait(HANG_SECONDS)
 
-    with RawClient(server.address, layout=LAYOUTS["column"]) as vanishing:
+    with RawClient(server.address, "model", layout=LAYOUTS["column"]) as vanishing:
         call = vanishing.predictions.StreamPredict(stream(), timeout=HANG_SECONDS)
         server.wait_until({"held_bytes": 5 * HELD_BYTES, "items_in_flight": 5})
         assert call.is_active()
