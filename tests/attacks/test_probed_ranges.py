@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve._codec.codec import RowCodec
-from sealserve._rpc.retry import MAX_CHANGES
 from sealserve.client import Client
 from sealserve.errors import SealserveError, StaleConfigError
 from sealserve.he.quantization import InputGrid, Quantized
@@ -23,6 +22,7 @@ from tests.support.serving import HANG_SECONDS, linear, served
 FEATURES = 3
 MODEL = described(served("line", linear(np.ones((1, FEATURES)))).model, layout="row")
 CALLS = 8
+CHANGES = 4  # in each call
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def bits_read(value: float) -> tuple[float, list[Event]]:
         def answer(sent: Sent) -> Answer:
             found.continue_with(is_lower=True)  # the client has sent, so that its row is not refused
             service.model = found.description
-            if sent.number == MAX_CHANGES:
+            if sent.number == CHANGES:
                 return accepted(service.model, sent)
             return StaleConfigError(service.model.config_id)
 
@@ -84,7 +84,7 @@ def bits_read(value: float) -> tuple[float, list[Event]]:
             client = Client(service.address, timeout_seconds=HANG_SECONDS)
             with client, contextlib.suppress(SealserveError):
                 client.predict(row)
-            if len(service.sent) <= MAX_CHANGES:
+            if len(service.sent) <= CHANGES:
                 found.continue_with(is_lower=False)
             trace += service.trace
     is_right = found.low <= value <= found.high

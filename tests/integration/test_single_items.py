@@ -258,12 +258,13 @@ def test_a_model_that_changes_between_items() -> None:
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
         item = client.encrypt(X[:1])
         reply = client.send(item)
+        scores = client.decrypt(reply).scores
         registry.put(new)
         with pytest.raises(StaleConfigError):
             client.send(item)
         client.predict(X[:1])  # gets the model again
-        with pytest.raises(StaleConfigError):
-            client.decrypt(reply)
+        np.testing.assert_array_equal(client.decrypt(reply).scores, scores, "as it was encrypted")
+        assert np.abs(client.decrypt(client.send(client.encrypt(X[:1]))).scores - scores).min() > 0.01
 
 
 # Asyncio
