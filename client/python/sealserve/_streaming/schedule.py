@@ -133,9 +133,12 @@ class Schedule:
     @staticmethod
     def change(stream: Stream, pending: PendingBatch) -> ServiceError | None:
         """Return why a batch must be made anew for a stream before it is sent, or None."""
-        if stream.config_id not in ("", pending.batch.codec.model.config_id):
+        if not stream.config_id:
+            return pending.stale
+        if stream.config_id != pending.batch.codec.model.config_id:
             return StaleConfigError(stream.config_id)
-        return pending.stale
+        # What the replica of another stream has named is of no concern here.
+        return None if isinstance(pending.stale, StaleConfigError) else pending.stale
 
     def renew(self, stream: Stream, batches: Sequence[Batch]) -> list[FinishedBatch]:
         """Replace the stale next batch of a stream by the batches that were made of its rows.

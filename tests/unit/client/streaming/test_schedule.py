@@ -472,6 +472,23 @@ def test_each_stream_gets_batches_of_the_version_that_its_replica_serves() -> No
         schedule.begin_item(streams[1], 0.0)
 
 
+def test_a_batch_that_another_replica_refused_is_sent_as_it_is_to_one_that_serves_its_version() -> None:
+    schedule = schedule_of(0, slots=2)
+    streams = list[Stream]()
+    for slot, other in enumerate(("old", "new")):
+        schedule.add(of_config(slot, other), 0.0)
+        streams.append(opened(schedule, slot))
+    for stream, named_here, other in zip(streams, ("new", "old"), ("old", "new"), strict=True):
+        ((item_id, index),) = sent(schedule, stream).items()
+        assert schedule.receive(stream, refused(item_id, errors.StaleConfigError(named_here)), 0.0) is None
+        schedule.assign(streams[1 - index].slot, 0.0)
+    assert [stream.slot.next_batch is not None for stream in streams] == [True, True]
+    crossed = [stream.slot.next_batch.batch.codec.model.config_id for stream in streams if stream.slot.next_batch]
+    assert crossed == [stream.config_id for stream in streams]
+    for stream in streams:
+        assert list(sent(schedule, stream)) == [2]
+
+
 def test_a_batch_is_made_anew_once_where_nobody_describes_what_a_replica_names() -> None:
     """A replica names what no other one knows: the batch is sent as it can be made."""
     schedule = schedule_of(0)
