@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve._codec.codec import RowCodec
+from sealserve._streaming.schedule import Schedule
 from sealserve.client import Client
 from sealserve.errors import SealserveError, StaleConfigError
 from sealserve.he.quantization import InputGrid, Quantized
@@ -27,7 +28,11 @@ CHANGES = 4  # in each call
 
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients refuse rows as they did: before anything is sent."""
+    """Let clients refuse rows as they did: before anything is sent.
+
+    A stream did not note the configuration that the service has named either: it sent each row in
+    vain first.
+    """
     quantize = RowCodec.quantize
 
     def refuse(self: RowCodec, rows: NDArray[np.float64]) -> Quantized:
@@ -37,6 +42,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
         return quantized
 
     monkeypatch.setattr(RowCodec, "quantize", refuse)
+    monkeypatch.setattr(Schedule, "change", staticmethod(lambda stream, pending: pending.stale))
 
 
 def with_range(model: Model, low: float, high: float, config_id: str) -> Model:
@@ -103,8 +109,8 @@ def test_a_client_tells_nothing_about_a_feature() -> None:
     assert traces[0][1] == traces[1][1] == traces[2][1]
 
 
-def binary_features_read(features: NDArray[np.float64]) -> list[int]:
-    """Read a binary feature of many rows in one stream.
+def binary_features_read(features: NDArray[np.float64]) -> tuple[list[int], list[str]]:
+    """Read a binary feature of many rows in one stream; return what was read, and what was sent.
 
     All rows are made for the first description. The service calls it stale, and describes a range
     that refuses ones. A row that comes again has a zero.
@@ -126,15 +132,18 @@ def binary_features_read(features: NDArray[np.float64]) -> list[int]:
     with recording_service(first, answer) as service, Client(service.address, timeout_seconds=HANG_SECONDS) as client:
         results = dict(client.stream(rows))
     assert len(results) == len(rows)
-    return found
+    return found, [sent.header.config_id for sent in service.sent]
 
 
 @pytest.mark.usefixtures("refusing")
 def test_a_client_that_refuses_tells_a_feature_of_every_row_of_a_stream() -> None:
     features = np.random.default_rng(7).integers(0, 2, 120).astype(np.float64)
-    assert binary_features_read(features) == features.tolist()
+    assert binary_features_read(features)[0] == features.tolist()
 
 
 def test_a_client_tells_no_feature_of_a_stream() -> None:
     features = np.random.default_rng(7).integers(0, 2, 120).astype(np.float64)
-    assert binary_features_read(features) == [0] * 120
+    for rows in (features, 1.0 - features):
+        found, sent = binary_features_read(rows)
+        assert set(found) == {0}
+        assert sent == ["first"] + ["zeros"] * 120, "each row, whatever its feature"
