@@ -61,7 +61,6 @@ ErrorMode = Literal["raise", "return"]
 
 _ERROR_MODES = get_args(ErrorMode)
 _MAX_ROW_COUNTS = 1024  # numbers of rows whose codec is kept
-_MAX_ASKED = 2  # replicas in a row, for a configuration that one of them has named
 
 
 class _ScoredRows(NamedTuple):
@@ -198,8 +197,8 @@ class Session:
     def _follow(self, stale: StaleConfigError) -> Operation[Configuration]:
         """Return the configuration that a replica names, which is the current one from then on.
 
-        If it is not known, the service is asked for it. If replicas answer that serve another one
-        only, that one is returned.
+        If it is not known, the service is asked for it. If a replica answers that serves another
+        one only, that one is returned.
         """
         with self._lock:
             known = self._configurations.use(stale.current_config_id)
@@ -207,13 +206,9 @@ class Session:
 
     def _ask_for(self, config_id: str) -> Operation[Configuration]:
         with self._lock:
-            found = self._configurations.use(config_id)  # another thread may have asked
-        for _ in range(_MAX_ASKED):
-            if found is not None and found.model.config_id == config_id:
-                break
-            # By its name: the service may have several models by now.
-            found = yield from self._ask(self._current.model.name, config_id)
-        return found or self._current
+            known = self._configurations.use(config_id)  # another thread may have asked
+        # By its name: the service may have several models by now.
+        return known or (yield from self._ask(self._current.model.name, config_id))
 
     def _ask(self, name: str, config_id: str = "", *, is_first_contact: bool = False) -> Operation[Configuration]:
         request = model_pb2.GetModelRequest(model=name, config_id=config_id)

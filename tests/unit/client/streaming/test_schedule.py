@@ -478,7 +478,7 @@ def test_a_batch_that_another_replica_refused_is_sent_as_it_is_to_one_that_serve
     for slot, other in enumerate(("old", "new")):
         schedule.add(of_config(slot, other), 0.0)
         streams.append(opened(schedule, slot))
-    for stream, named_here, other in zip(streams, ("new", "old"), ("old", "new"), strict=True):
+    for stream, named_here in zip(streams, ("new", "old"), strict=True):
         ((item_id, index),) = sent(schedule, stream).items()
         assert schedule.receive(stream, refused(item_id, errors.StaleConfigError(named_here)), 0.0) is None
         schedule.assign(streams[1 - index].slot, 0.0)
