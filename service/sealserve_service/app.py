@@ -88,7 +88,18 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
             return_free_memory()  # planning a model takes several times the model's own memory
             return loaded
 
-        library = ModelLibrary(lambda: model_sources(settings), load, telemetry)
+        if settings.previous and settings.weights == "open":
+            _logger.warning(
+                "%s: the weights of previous versions are open too, whatever they were before",
+                settings.name_of("previous"),
+            )
+        library = ModelLibrary(
+            lambda: model_sources(settings),
+            load,
+            telemetry,
+            previous=settings.previous_models,
+            keep_seconds=settings.keep_previous_seconds,
+        )
         reloader = Reloader(library, _LOOK_SECONDS if settings.watch else None)
         closing.callback(reloader.close)
         yield build_server(settings, library.models, keys, telemetry), reloader

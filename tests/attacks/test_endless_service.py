@@ -6,6 +6,7 @@ behaviour (`messages_count`) the client waits until the service gives up.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 
 from sealserve import errors
+from sealserve._codec import configurations, session
+from sealserve._codec.session import Session
+from sealserve._streaming import schedule
 from sealserve._streaming.schedule import Schedule
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.protocol import wire
-from sealserve.v1 import errors_pb2, prediction_pb2
+from sealserve.v1 import errors_pb2, model_pb2, prediction_pb2
 from tests.support.hostile_service import Method, abort, description, running_hostile
 
 SECONDS = 0.6
@@ -214,6 +218,70 @@ def test_a_model_that_changes_without_end_is_an_error(detail: str, rows: Any, pr
         predict(address, rows)
     assert len(service.headers) <= 25 * 6, "an item is sent five times in each of five attempts"
     assert len(service.calls) < 200
+
+
+def naming_new_ones_without_end() -> dict[str, Any]:
+    """A service whose every answer names a configuration that it has never named before.
+
+    It gives up after four hundred.
+    """
+    numbers, described = itertools.count(), description()
+
+    def describe(request: Any, context: grpc.ServicerContext) -> Any:
+        response = model_pb2.GetModelResponse(model=described)
+        response.model.config_id = request.config_id or f"{next(numbers)}"
+        return response
+
+    def stale(context: grpc.ServicerContext) -> errors_pb2.Error:
+        if (number := next(numbers)) > 400:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the service gave up")
+        return errors_pb2.Error(stale_config=errors_pb2.StaleConfig(current_config_id=f"{number}"))
+
+    def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Response]:
+        yield WINDOW
+        for request in requests:
+            if request.HasField("header"):
+                yield Response(item_id=request.item_id, error=stale(context))
+
+    return {
+        "GetModel": describe,
+        "StreamPredict": stream,
+        "Predict": lambda request, context: abort(context, "stale", stale(context)),
+    }
+
+
+@pytest.fixture(params=[False, True], ids=["the product", "without bounds"])
+def has_no_bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A client that keeps all descriptions and makes no pauses: the switch to worse behaviour."""
+    if request.param:
+        monkeypatch.setattr(configurations, "MAX_CONFIGURATIONS", 10**9)
+        monkeypatch.setattr(schedule, "change_delay_seconds", lambda changes: 0.0)
+        monkeypatch.setattr(session, "change_delay_seconds", lambda changes: 0.0)
+    return bool(request.param)
+
+
+@BOTH
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["streams", "a call"])
+def test_configurations_that_are_named_at_will_fill_no_memory_and_end(
+    rows: Any, predict: Predict, has_no_bounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, make = list[Session](), Session.__init__
+
+    def kept(self: Session, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        clients.append(self)
+
+    monkeypatch.setattr(Session, "__init__", kept)
+    ends = errors.CallError if has_no_bounds else (errors.StaleConfigError, errors.DeadlineError)
+    with running_hostile(**naming_new_ones_without_end()) as (service, address), pytest.raises(ends):
+        predict(address, rows, seconds=HANG_SECONDS if has_no_bounds else 1.0 if len(rows) > 1 else 3.0)
+    (client,) = clients
+    assert len(client._secret_keys) == 1
+    assert len(service.headers) > 8
+    assert (len(client.versions) > 8) == has_no_bounds
+    if not has_no_bounds:
+        items = -(-len(rows) // 512)
+        assert len(service.headers) <= 25 * 2 * items, "in each of two attempts, ever more slowly"
 
 
 @BOTH

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve._codec.codec import RowCodec
-from sealserve._rpc.retry import MAX_CHANGES
+from sealserve._streaming.schedule import Schedule
 from sealserve.client import Client
 from sealserve.errors import SealserveError, StaleConfigError
 from sealserve.he.quantization import InputGrid, Quantized
@@ -23,11 +23,16 @@ from tests.support.serving import HANG_SECONDS, linear, served
 FEATURES = 3
 MODEL = described(served("line", linear(np.ones((1, FEATURES)))).model, layout="row")
 CALLS = 8
+CHANGES = 4  # in each call
 
 
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients refuse rows as they did: before anything is sent."""
+    """Let clients refuse rows as they did: before anything is sent.
+
+    A stream did not note the configuration that the service has named either: it sent each row in
+    vain first.
+    """
     quantize = RowCodec.quantize
 
     def refuse(self: RowCodec, rows: NDArray[np.float64]) -> Quantized:
@@ -37,6 +42,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
         return quantized
 
     monkeypatch.setattr(RowCodec, "quantize", refuse)
+    monkeypatch.setattr(Schedule, "change", staticmethod(lambda stream, pending: pending.stale))
 
 
 def with_range(model: Model, low: float, high: float, config_id: str) -> Model:
@@ -76,7 +82,7 @@ def bits_read(value: float) -> tuple[float, list[Event]]:
         def answer(sent: Sent) -> Answer:
             found.continue_with(is_lower=True)  # the client has sent, so that its row is not refused
             service.model = found.description
-            if sent.number == MAX_CHANGES:
+            if sent.number == CHANGES:
                 return accepted(service.model, sent)
             return StaleConfigError(service.model.config_id)
 
@@ -84,7 +90,7 @@ def bits_read(value: float) -> tuple[float, list[Event]]:
             client = Client(service.address, timeout_seconds=HANG_SECONDS)
             with client, contextlib.suppress(SealserveError):
                 client.predict(row)
-            if len(service.sent) <= MAX_CHANGES:
+            if len(service.sent) <= CHANGES:
                 found.continue_with(is_lower=False)
             trace += service.trace
     is_right = found.low <= value <= found.high
@@ -103,8 +109,8 @@ def test_a_client_tells_nothing_about_a_feature() -> None:
     assert traces[0][1] == traces[1][1] == traces[2][1]
 
 
-def binary_features_read(features: NDArray[np.float64]) -> list[int]:
-    """Read a binary feature of many rows in one stream.
+def binary_features_read(features: NDArray[np.float64]) -> tuple[list[int], list[str]]:
+    """Read a binary feature of many rows in one stream; return what was read, and what was sent.
 
     All rows are made for the first description. The service calls it stale, and describes a range
     that refuses ones. A row that comes again has a zero.
@@ -126,15 +132,18 @@ def binary_features_read(features: NDArray[np.float64]) -> list[int]:
     with recording_service(first, answer) as service, Client(service.address, timeout_seconds=HANG_SECONDS) as client:
         results = dict(client.stream(rows))
     assert len(results) == len(rows)
-    return found
+    return found, [sent.header.config_id for sent in service.sent]
 
 
 @pytest.mark.usefixtures("refusing")
 def test_a_client_that_refuses_tells_a_feature_of_every_row_of_a_stream() -> None:
     features = np.random.default_rng(7).integers(0, 2, 120).astype(np.float64)
-    assert binary_features_read(features) == features.tolist()
+    assert binary_features_read(features)[0] == features.tolist()
 
 
 def test_a_client_tells_no_feature_of_a_stream() -> None:
     features = np.random.default_rng(7).integers(0, 2, 120).astype(np.float64)
-    assert binary_features_read(features) == [0] * 120
+    for rows in (features, 1.0 - features):
+        found, sent = binary_features_read(rows)
+        assert set(found) == {0}
+        assert sent == ["first"] + ["zeros"] * 120, "each row, whatever its feature"

@@ -125,6 +125,13 @@ class Faults:
             grid = InputGrid.of(FEATURES, 0.0, 0.5 if sent.number == 0 else 1e-9)
             self.service.model = dataclasses.replace(model, grid=grid, config_id=f"config {sent.number}")
             return StaleConfigError(self.service.model.config_id)
+        if self.fault == "two versions" and sent.number < 9:
+            # Two that it names in turn, then one that it has never named before.
+            model = self.service.model
+            grid = InputGrid.of(FEATURES, 0.0, 0.5 if sent.number % 2 else 1e-9)
+            config_id = "another" if sent.number == 8 else f"config {sent.number % 2}"
+            self.service.model = dataclasses.replace(model, grid=grid, config_id=config_id)
+            return StaleConfigError(config_id)
         if self.fault == "denied" and sent.number == 2:
             return grpc.StatusCode.PERMISSION_DENIED
         if self.fault == "key lost" and sent.number == 1:
@@ -191,7 +198,7 @@ def refuse_before_sending(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RowCodec, "quantize", refusing)
 
 
-BOTH = ("broken", "stale")
+BOTH = ("broken", "stale", "two versions")
 CASES = [
     *((call, "row", "none", False, OPEN) for call in CALLS),
     *((call, "row", fault, False, OPEN) for call in ("predict, a row", "predict, items") for fault in BOTH),
@@ -233,6 +240,8 @@ ASYNC_CASES = [
     ("predict, a row", "stale"),
     ("predict, items", "broken"),
     ("stream, array", "stale"),
+    ("predict, a row", "two versions"),
+    ("stream, array", "two versions"),
 ]
 
 

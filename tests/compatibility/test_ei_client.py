@@ -129,6 +129,27 @@ def test_a_model_that_changes_between_two_rows_labels_all_rows_alike(ei_user: EI
         np.testing.assert_array_equal(client.predict(X[:3]), new.predict(X[:3]))
 
 
+@pytest.mark.parametrize("keeps_previous", [False, True], ids=["one each", "previous too"])
+def test_no_row_fails_while_replicas_serve_two_versions(ei_user: EIUser, keeps_previous: bool) -> None:
+    keys, rows = registered_keys(), RANDOM.random((20, 2))
+    old, new = (linear([weights]) for weights in ([1.0, 2.0], [3.0, -1.0]))
+    before, after = (served("line", model, keys=keys) for model in (old, new))
+    registries = [ModelRegistry([before]), ModelRegistry([])]
+    registries[1].put(after, before if keeps_previous else None, 3600.0)
+    with (
+        running_server(registries[0], keys=keys) as first,
+        running_server(registries[1], keys=keys) as second,
+        connected(f"ipv4:{first},{second}", ei_user, "line") as client,
+    ):
+        scores = np.concatenate([client.predict(row[None]) for row in rows] + [client.predict(rows)]).ravel()
+    expected = np.concatenate([rows, rows])
+    errors = [np.abs(scores - model.decision(expected).ravel()) for model in (old, new)]
+    assert np.minimum(*errors).max() < 1e-3
+    if keeps_previous:
+        assert max(errors[0].max(), errors[1].max()) > 0.1
+        assert min(error[2:].max() for error in errors) < 1e-3, "after one retry it keeps to one version"
+
+
 def test_rows_of_several_ciphertexts(service: Service, ei_user: EIUser) -> None:
     row = RANDOM.random((1, WIDE.feature_count))
     with connected(service.address, ei_user, "wide") as client:

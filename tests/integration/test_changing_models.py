@@ -1,8 +1,9 @@
 """A model that changes while it is served: clients follow, once."""
 
+import dataclasses
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from sealserve.client import Client
-from sealserve.errors import StaleConfigError
+from sealserve.errors import DeadlineError, StaleConfigError
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.tenants.tenant import Tenant
 from tests.support.digits import Digits
@@ -23,12 +24,12 @@ RANDOM = np.random.default_rng(4)
 class RestlessRegistry(ModelRegistry):
     """A registry that goes on to the next version of its only model at every look."""
 
-    def __init__(self, *versions: ServedModel) -> None:
-        super().__init__(versions[:1])
-        self._versions = itertools.cycle(versions[1:] + versions[:1])
+    def __init__(self, versions: Iterable[ServedModel]) -> None:
+        self._versions = iter(versions)
+        super().__init__([next(self._versions)])
 
-    def get(self, name: str, tenant: Tenant) -> ServedModel:
-        found = super().get(name, tenant)
+    def get(self, name: str, tenant: Tenant, config_id: str = "") -> ServedModel:
+        found = super().get(name, tenant, config_id)
         self.put(next(self._versions))
         return found
 
@@ -43,7 +44,7 @@ class UnevenRegistry(ModelRegistry):
         super().__init__(found[:1])
         self._found = list(found)
 
-    def get(self, name: str, tenant: Tenant) -> ServedModel:
+    def get(self, name: str, tenant: Tenant, config_id: str = "") -> ServedModel:
         return self._found.pop(0) if len(self._found) > 1 else self._found[0]
 
 
@@ -128,11 +129,23 @@ def test_a_client_without_a_name_keeps_to_the_model_it_has(versions: Versions) -
         assert client.predict(row) == new.predict(row)
 
 
-def test_a_model_that_changes_again_is_an_error_and_not_a_loop(versions: Versions) -> None:
-    third = served("model", versions.old, input_step=1 / 64)
-    registry = RestlessRegistry(*versions.models, third)
+def test_versions_that_take_turns_are_followed(versions: Versions) -> None:
+    old, new, models = versions
+    third = served("model", old, input_step=1 / 64)
+    registry, row = RestlessRegistry(itertools.cycle([*models, third])), [[0.75, 0.5]]
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
-        with pytest.raises(StaleConfigError):
+        labels = {client.predict(row)[0] for _ in range(10)}
+    assert labels <= {old.predict(row)[0], new.predict(row)[0]}
+
+
+def test_a_model_that_changes_without_end_is_an_error_and_not_a_loop(versions: Versions) -> None:
+    first = versions.models[0]
+    registry = RestlessRegistry(
+        dataclasses.replace(first, model=dataclasses.replace(first.model, config_id=str(number)))
+        for number in itertools.count()
+    )
+    with running_server(registry) as address, Client(address, timeout_seconds=1.0) as client:
+        with pytest.raises((StaleConfigError, DeadlineError)):  # whichever the time ends in
             client.predict([[0.5, 0.5]])
         ((_, result),) = client.stream([[0.5, 0.5]])
         assert isinstance(result, StaleConfigError)

@@ -256,14 +256,16 @@ def test_a_model_that_changes_between_items() -> None:
     old, new = (served("model", LogisticRegression().fit(X, X[:, column] > 0.5)) for column in (0, 1))
     registry = ModelRegistry([old])
     with running_server(registry) as address, Client(address, timeout_seconds=HANG_SECONDS) as client:
-        item = client.encrypt(X[:1])
+        row = np.array([[0.9, 0.1]])
+        item = client.encrypt(row)
         reply = client.send(item)
+        scores = client.decrypt(reply).scores
         registry.put(new)
         with pytest.raises(StaleConfigError):
             client.send(item)
-        client.predict(X[:1])  # gets the model again
-        with pytest.raises(StaleConfigError):
-            client.decrypt(reply)
+        client.predict(row)  # gets the model again
+        np.testing.assert_array_equal(client.decrypt(reply).scores, scores, "as it was encrypted")
+        assert np.abs(client.decrypt(client.send(client.encrypt(row))).scores - scores).min() > 0.5
 
 
 # Asyncio

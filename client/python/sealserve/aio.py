@@ -12,6 +12,7 @@ the loop. The warnings of `sealserve.client` about secret keys and scores apply 
 
 import asyncio
 import dataclasses
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
@@ -27,7 +28,7 @@ from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, p
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
-from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
+from sealserve._codec.operation import Call, Exclusive, Finished, Operation, Pause, ScoreBatches, advance
 from sealserve._codec.session import ErrorMode, Session
 from sealserve._rpc.calls import send_item_async
 from sealserve._rpc.channel import endpoint, open_aio_channel, token_metadata
@@ -120,6 +121,11 @@ class AsyncClient:
     async def model(self) -> Model:
         """Return the service's description of the model."""
         return await self._run(self._session.model())
+
+    @property
+    def versions(self) -> tuple[Model, ...]:
+        """The descriptions of the model that the client has met: see `Client.versions`."""
+        return self._session.versions
 
     async def secret_key(self) -> SecretKey:
         """Return the secret key in use for single rows."""
@@ -244,7 +250,8 @@ class AsyncClient:
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         batcher, model = await self._run(self._session.start_stream(method, rows_per_item), seconds)
-        async with aclosing(self._score_batches(_batches(batcher, rows), model, seconds)) as results:
+        streams = self._session.stream_count(model.limits)
+        async with aclosing(self._score_batches(_batches(batcher, rows), model, streams, seconds)) as results:
             async for result in results:
                 for prediction in predictions(method, result):
                     yield prediction
@@ -298,7 +305,7 @@ class AsyncClient:
         """
         self._check_loop()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
-        deadline = time.monotonic() + seconds
+        deadline, changes_end = time.monotonic() + seconds, math.inf
         answer: Any = None
         error: SealserveError | None = None
         while True:
@@ -309,9 +316,13 @@ class AsyncClient:
             answer = error = None
             try:
                 if isinstance(action, ScoreBatches):
-                    async with aclosing(self._score_batches(_each(action.batches), action.model, seconds)) as results:
+                    batches = self._score_batches(_each(action.batches), action.model, action.streams, seconds)
+                    async with aclosing(batches) as results:
                         answer = [result async for result in results]
                     deadline = time.monotonic() + seconds
+                elif isinstance(action, Pause):
+                    changes_end = min(changes_end, time.monotonic() + seconds)
+                    await asyncio.sleep(action.within(min(deadline, changes_end) - time.monotonic()))
                 else:
                     answer = await self._answer(action, max(0.0, deadline - time.monotonic()))
             except SealserveError as failure:
@@ -340,14 +351,12 @@ class AsyncClient:
             lock.release()
 
     async def _score_batches(
-        self, batches: AsyncIterator[Batch], model: Model, seconds: float
+        self, batches: AsyncIterator[Batch], model: Model, streams: int, seconds: float
     ) -> AsyncGenerator[Result, None]:
-        slots = self._session.stream_count(model.limits)
-
         async def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return await self._run(self._session.renew(batch, changed), seconds)
 
-        stream = AsyncScoreStream(self._connections, slots, batches, model.limits, renew, seconds)
+        stream = AsyncScoreStream(self._connections, streams, batches, model.limits, renew, seconds)
         async with aclosing(stream.__aiter__()) as results:
             async for result in results:
                 yield result

@@ -9,6 +9,7 @@ Do not send scores, errors or decisions to retry back to the service's operator:
 """
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from sealserve._codec.batches import Batch, PredictionMethod, Result, prediction
 from sealserve._codec.codec import EncryptedItem
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests
-from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
+from sealserve._codec.operation import Call, Exclusive, Operation, Pause, ScoreBatches
 from sealserve._codec.session import ErrorMode, Session
 from sealserve._rpc.calls import send_item
 from sealserve._rpc.channel import endpoint, open_channel
@@ -155,6 +156,14 @@ class Client:
     def model(self) -> Model:
         """The service's description of the model."""
         return self._run(self._session.model())
+
+    @property
+    def versions(self) -> tuple[Model, ...]:
+        """The descriptions of the model that the client has met, the latest last; at most 8.
+
+        There are several after a change, or while replicas of the service serve several versions.
+        """
+        return self._session.versions
 
     @property
     def secret_key(self) -> SecretKey:
@@ -311,7 +320,8 @@ class Client:
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         batcher, model = self._run(self._session.start_stream(method, rows_per_item), seconds)
-        with closing(self._score_batches(batcher.batches(rows), model, seconds)) as results:
+        streams = self._session.stream_count(model.limits)
+        with closing(self._score_batches(batcher.batches(rows), model, streams, seconds)) as results:
             for result in results:
                 yield from predictions(method, result)
 
@@ -388,7 +398,8 @@ class Client:
             InputError: rows of the item were refused. The text names them.
             ReplyError: the reply fails a check, or is to an item of another client. Nothing of it
                 is kept.
-            StaleConfigError: the model has changed since the item was encrypted.
+            StaleConfigError: the item was encrypted for a description that the client no longer
+                has.
         """
         return self._session.decrypt(reply)
 
@@ -401,7 +412,7 @@ class Client:
         time is that without progress.
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
-        deadline = time.monotonic() + seconds
+        deadline, changes_end = time.monotonic() + seconds, math.inf
         answer: Any = None
         error: SealserveError | None = None
         while True:
@@ -417,9 +428,13 @@ class Client:
                     unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds_left
                     answer = call(self._connections, action.method, action.request, seconds_left, unanswered)
                 elif isinstance(action, ScoreBatches):
-                    with closing(self._score_batches(iter(action.batches), action.model, seconds)) as results:
+                    batches = self._score_batches(iter(action.batches), action.model, action.streams, seconds)
+                    with closing(batches) as results:
                         answer = list(results)
                     deadline = time.monotonic() + seconds
+                elif isinstance(action, Pause):
+                    changes_end = min(changes_end, time.monotonic() + seconds)
+                    time.sleep(action.within(min(deadline, changes_end) - time.monotonic()))
                 else:
                     answer = self._run_exclusively(action, deadline)
             except SealserveError as failure:
@@ -438,10 +453,10 @@ class Client:
         finally:
             lock.release()
 
-    def _score_batches(self, batches: Iterator[Batch], model: Model, seconds: float) -> Generator[Result, None, None]:
-        slots = self._session.stream_count(model.limits)
-
+    def _score_batches(
+        self, batches: Iterator[Batch], model: Model, streams: int, seconds: float
+    ) -> Generator[Result, None, None]:
         def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return self._run(self._session.renew(batch, changed), seconds)
 
-        return ScoreStream(self._connections, slots, batches, model.limits, renew, seconds).__iter__()
+        return ScoreStream(self._connections, streams, batches, model.limits, renew, seconds).__iter__()

@@ -10,7 +10,9 @@ should use `sealserve.client.Client`, which is much faster, is exact, and needs 
 
 import base64
 import binascii
+import itertools
 import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -28,7 +30,7 @@ from sealserve._rpc.channel import endpoint, open_channel
 from sealserve._rpc.connections import Connections, call
 from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.retry import run_with_retries
+from sealserve._rpc.retry import change_delay_seconds, goes_on, run_with_retries
 from sealserve.credentials import Credentials
 from sealserve.errors import (
     ClientClosedError,
@@ -47,6 +49,7 @@ from sealserve.protocol.item import EncryptedReply, ItemHeader, ReplyForm, SealC
 from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.output import Output
+from sealserve.protocol.pin import Pin
 from sealserve.protocol.wire import header_to_proto, model_from_proto
 from sealserve.v1 import model_pb2
 
@@ -100,6 +103,7 @@ class EIClient:
         self._renew_lock()
         call_in_child(self._renew_lock)
         self._model: Model | None = None
+        self._config_id = ""  # that a replica has named
         self._key_id = key_id
         self._evaluation_keys = evaluation_keys
 
@@ -130,7 +134,7 @@ class EIClient:
             raise ClientClosedError
         with self._lock:
             if self._model is None:
-                request = model_pb2.GetModelRequest(model=self._model_name)
+                request = model_pb2.GetModelRequest(model=self._model_name, config_id=self._config_id)
                 response = call(self._connections, "get_model", request, self._timeout_seconds)
                 model = model_from_proto(response.model)
                 model.check_requirements()
@@ -182,6 +186,9 @@ class EIClient:
     def score(self, ciphertexts: Sequence[str]) -> list[str]:
         """Score one row. If the service has lost the keys, register them again and retry once.
 
+        If the model has changed, or replicas of the service serve two versions of it, retry until
+        timeout_seconds are over.
+
         Args:
             ciphertexts: what the client's `encrypt` returns: base64 strings.
 
@@ -198,23 +205,36 @@ class EIClient:
             data = [base64.b64decode(text, validate=True) for text in ciphertexts]
         except (binascii.Error, ValueError, TypeError) as error:
             raise InputError("ciphertexts must be base64 strings, as `encrypt` returns them") from error
-        try:
-            return self._request_scores(data)
-        except KeyNotFoundError:
-            with self._lock:
-                self._key_id = ""
-        except StaleConfigError:
-            with self._lock:
-                self._model = None
-        return self._request_scores(data)
+        return self._score(data)[1]
+
+    def _score(self, ciphertexts: list[bytes]) -> tuple[Model, list[str]]:
+        """Score one row; return the scores and the description that they are of."""
+        began, lost_key = time.monotonic(), False
+        for changes in itertools.count():
+            model, delay = self.model, change_delay_seconds(changes + 1)
+            try:
+                return model, self._request_scores(model, ciphertexts)
+            except KeyNotFoundError:
+                if lost_key:
+                    raise
+                lost_key = True
+                with self._lock:
+                    self._key_id = ""
+            except StaleConfigError as stale:
+                if time.monotonic() + delay >= began + self._timeout_seconds:
+                    raise
+                if goes_on(changes):
+                    with self._lock:
+                        self._model, self._config_id = None, stale.current_config_id
+            time.sleep(delay)
+        raise AssertionError("the loop returns or raises")
 
     def _register_missing_keys(self) -> str:
         """Register the keys unless they are registered, and return their id."""
         with self._lock:
             return self._key_id or self.register_keys().key_id
 
-    def _request_scores(self, ciphertexts: list[bytes]) -> list[str]:
-        model = self.model
+    def _request_scores(self, model: Model, ciphertexts: list[bytes]) -> list[str]:
         offer = _offer(model)
         header = ItemHeader(
             model=model.name,
@@ -253,14 +273,14 @@ class EIClient:
             )
 
     def _score_rows(self, X: Any) -> tuple[Output, NDArray[np.float64]]:
-        """Score rows one by one. If the model's output changes meanwhile, score all again."""
+        """Score rows one by one. If what rows or scores mean changes meanwhile, score all again."""
         for _ in range(_ATTEMPTS):
             model = self.model
             features = model.features(model.schema.rows(X))
             rows, is_refused = model.grid.admissible(features, clip=self._clip)
-            replies = [self.score(self.client.encrypt(row)) for row in rows]
-            scores = [self.client.decrypt(reply) for reply in replies]
-            if self.model.output == model.output:
+            replies = [self._score([base64.b64decode(text) for text in self.client.encrypt(row)]) for row in rows]
+            scores = [self.client.decrypt(reply) for _, reply in replies]
+            if all(used is model or Pin.of(used).digest == Pin.of(model).digest for used, _ in replies):
                 if is_refused.any():
                     raise refusal(model.grid, features, clip=self._clip)
                 return model.output, np.reshape(scores, (len(rows), model.output.score_count))

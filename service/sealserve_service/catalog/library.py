@@ -3,15 +3,20 @@
 A file is known by its stat and, when that has changed, by its digest: a model whose files have the
 same content as before is not loaded again. A model that cannot be loaded is reported once, and the
 version that was served before stays.
+
+The version that another one replaces may be served beside it for a while, for the sake of clients
+that meet both while replicas change one after the other. No more than two versions of a model are
+in memory: the previous one goes before another is loaded.
 """
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sealserve.errors import SealserveError
+from sealserve.errors import InputError, SealserveError
 from sealserve.protocol.model import Verdict
 from sealserve.protocol.output import Label
 from sealserve.protocol.schema import Schema
@@ -70,12 +75,15 @@ class ModelLibrary:
             raises SealserveError.
         load: makes a model ready; raises SealserveError.
         telemetry: reports which versions are served; by default the library has its own.
+        previous: the sources of versions to serve beside those of the same name from the start.
+        keep_seconds: how long a previous version is served, after the start or after a change.
 
     Attributes:
         models: the models that are served now.
 
     Raises:
         SealserveError: list_sources or load raised it: at the start every model has to be good.
+        InputError: a previous version is of a model that is not served.
     """
 
     def __init__(
@@ -83,8 +91,13 @@ class ModelLibrary:
         list_sources: Callable[[], Sequence[ModelSource]],
         load: Callable[[ModelSource], ServedModel],
         telemetry: Telemetry | None = None,
+        *,
+        previous: Sequence[ModelSource] = (),
+        keep_seconds: float = 0.0,
     ) -> None:
         self._telemetry = telemetry or Telemetry()
+        self._keep_seconds = keep_seconds
+        self._previous_until: dict[str, float] = {}
         self._list_sources = list_sources
         self._load = load
         self.models = ModelRegistry([])
@@ -93,6 +106,10 @@ class ModelLibrary:
         for source in list_sources():
             files = self._tried[source.name] = _Files.of(source)
             self._serve(files, files.digest())
+        for source in previous:
+            if source.name not in self._served:
+                raise InputError(f"{source.path} is to be the previous version of {source.name}, which is not served")
+            self._put(self.models.versions(source.name)[0], self._read(_Files.of(source)))
         self._seen: dict[str, _Files] | str = dict(self._tried)
         self._reported = ""
 
@@ -124,6 +141,16 @@ class ModelLibrary:
                 if is_still and files != self._tried.get(name):
                     self._renew(name, files)
 
+    def end_previous(self) -> float | None:
+        """Stop serving the previous versions whose time is over.
+
+        Return in how many seconds the time of the next one is; None if there is none.
+        """
+        now = time.monotonic()
+        for name in [name for name, until in self._previous_until.items() if until <= now]:
+            self._end_previous(name)
+        return min((until - now for until in self._previous_until.values()), default=None)
+
     def _look(self) -> dict[str, _Files] | str:
         """Return the states of files by model name; the error's text if models cannot be listed."""
         try:
@@ -148,6 +175,7 @@ class ModelLibrary:
         if old and digest and (old.source, old.digest) == (files.source, digest):
             _logger.info("model %s has not changed: version %s", name, old.version)
             return
+        self._end_previous(name)
         try:
             new = self._serve(files, digest)
         except Exception as error:
@@ -165,26 +193,46 @@ class ModelLibrary:
     def _drop(self, version: _ServedVersion) -> None:
         name = version.source.name
         self.models.drop(name)
+        self._previous_until.pop(name, None)
         self._telemetry.unpublish_model(name)
         del self._served[name]
         _logger.info("model %s is served no longer: %s is gone", name, version.source.path)
 
     def _serve(self, files: _Files, digest: bytes | None) -> _ServedVersion:
-        """Load a model and serve it.
-
-        Raises:
-            ModelFileError: a file has changed in the meantime: half of what was read may be old.
-        """
-        source = files.source
-        served = self._load(source)
-        if _Files.of(source) != files:
-            raise ModelFileError(f"{source.path} was written to while it was read")
-        self.models.put(served)
+        """Load a model and serve it."""
+        source, served = files.source, self._read(files)
+        self._put(served, self.models.versions(source.name)[0] if source.name in self._served else None)
         self._telemetry.publish_model(source.name, served.model.version)
         model = served.model
         version = _ServedVersion(source, digest, model.version, model.schema, model.output.classes, model.verdict)
         self._served[source.name] = version
         return version
+
+    def _read(self, files: _Files) -> ServedModel:
+        """Load a model.
+
+        Raises:
+            ModelFileError: a file has changed in the meantime: half of what was read may be old.
+        """
+        served = self._load(files.source)
+        if _Files.of(files.source) != files:
+            raise ModelFileError(f"{files.source.path} was written to while it was read")
+        return served
+
+    def _put(self, served: ServedModel, previous: ServedModel | None) -> None:
+        """Serve a version of a model, and another one beside it if such are kept."""
+        name, seconds = served.model.name, self._keep_seconds
+        self.models.put(served, previous if seconds else None, seconds)
+        if (kept := self.models.versions(name)[1]) is not None:
+            self._previous_until[name] = time.monotonic() + seconds
+            _logger.info("model %s: version %s is served too, for %g s", name, kept.model.version, seconds)
+
+    def _end_previous(self, name: str) -> None:
+        if self._previous_until.pop(name, None) is not None:
+            current, previous = self.models.versions(name)
+            self.models.put(current)
+            if previous is not None:
+                _logger.info("model %s: version %s is served no longer", name, previous.model.version)
 
 
 def _changes(old: _ServedVersion, new: _ServedVersion) -> Iterator[str]:

@@ -4,9 +4,11 @@ import dataclasses
 import hashlib
 import itertools
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,15 @@ class ServedModel:
         """Return the engine of an offer, or None."""
         return self._engines.get((layout, parameter_set))
 
+    @property
+    def is_private(self) -> bool:
+        """Whether it is served in mode private."""
+        return any(engine.offer.private_weights for engine in self.engines)
+
+    def for_tenant(self, tenant: Tenant) -> "ServedModel":
+        """What a tenant finds of the model."""
+        return self if tenant.may_use_private_columns else self.without_private_columns
+
     @cached_property
     def without_private_columns(self) -> "ServedModel":
         """What a tenant finds of the model that may not use private columns.
@@ -60,50 +71,89 @@ class ServedModel:
         return {(e.offer.layout, e.offer.parameters.parameter_set.name): e for e in self.engines}
 
 
+class _Versions(NamedTuple):
+    """The versions of a model that are served: the current one and, until a time, the previous one.
+
+    The time is one of time.monotonic().
+    """
+
+    current: ServedModel
+    previous: ServedModel | None = None
+    previous_until: float = 0.0
+
+
 class ModelRegistry:
     """Served models by name. One thread may change them while others look them up.
 
     A request looks its model up once and keeps what it has found: an old model is freed with its
     last request.
+
+    Beside the current version of a model its previous version may be served for a while. It is
+    found by its config_id only, by those who may use the model, and as long as the model is served.
     """
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         # The dictionary is never changed, only replaced: a reader takes it once.
-        self._models = {served.model.name: served for served in sorted(models, key=lambda served: served.model.name)}
+        self._models = {
+            served.model.name: _Versions(served) for served in sorted(models, key=lambda served: served.model.name)
+        }
 
-    def put(self, served: ServedModel) -> None:
-        """Serve a model from now on, in place of the one of the same name if there is one."""
-        models = self._models | {served.model.name: served}
-        self._models = dict(sorted(models.items()))
+    def put(self, served: ServedModel, previous: ServedModel | None = None, previous_seconds: float = 0.0) -> None:
+        """Serve a model from now on, in place of the versions of the same name that there are.
+
+        Args:
+            served: the current version.
+            previous: another version to serve too, unless clients see no difference. It is not
+                served if its mode is another: a change of mode holds for all that is served.
+            previous_seconds: how long to serve it.
+        """
+        name, versions = served.model.name, _Versions(served)
+        is_other = previous is not None and previous.model.config_id != served.model.config_id
+        if previous is not None and is_other and previous.is_private == served.is_private:
+            versions = _Versions(served, previous, time.monotonic() + previous_seconds)
+        self._models = dict(sorted((self._models | {name: versions}).items()))
 
     def drop(self, name: str) -> None:
-        """Stop serving the model of that name."""
-        self._models = {key: served for key, served in self._models.items() if key != name}
+        """Stop serving the model of that name, its previous version too."""
+        self._models = {key: versions for key, versions in self._models.items() if key != name}
 
-    def get(self, name: str, tenant: Tenant) -> ServedModel:
+    def versions(self, name: str) -> tuple[ServedModel, ServedModel | None]:
+        """Return the current and the previous version of a model that is served."""
+        current, previous, _ = self._models[name]
+        return current, previous
+
+    def get(self, name: str, tenant: Tenant, config_id: str = "") -> ServedModel:
         """Return the model of that name; for an empty name, the only model that the tenant may use.
+
+        That is the previous version if config_id is its own, and otherwise the current version.
 
         Raises:
             ModelNotFoundError: there is no such model that the tenant may use.
         """
-        if not name:
-            of_tenant = list(itertools.islice(self.after("", tenant), 2))
-            if len(of_tenant) == 1:
-                return of_tenant[0]
-        served = self._models.get(name)
-        if served is None or not tenant.may_use(name):
+        models = self._models
+        if not name and len(usable := list(itertools.islice(filter(tenant.may_use, models), 2))) == 1:
+            (name,) = usable
+        versions = models.get(name)
+        if versions is None or not tenant.may_use(name):
             raise ModelNotFoundError(name)
-        return served if tenant.may_use_private_columns else served.without_private_columns
+        current = versions.current if tenant.may_use_private_columns else versions.current.without_private_columns
+        if versions.previous is None or current.model.config_id == config_id:
+            return current
+        previous = versions.previous.for_tenant(tenant)
+        is_asked_for = previous.model.config_id == config_id and time.monotonic() < versions.previous_until
+        return previous if is_asked_for else current
 
     def engines(self) -> Iterator[Engine]:
-        """Yield the engines of all models."""
-        return itertools.chain.from_iterable(served.engines for served in self._models.values())
+        """Yield the engines of all models, those of previous versions too."""
+        for current, previous, _ in self._models.values():
+            yield from current.engines
+            yield from previous.engines if previous else ()
 
     def after(self, name: str, tenant: Tenant) -> Iterator[ServedModel]:
         """Yield the models that the tenant may use, in order of names, after the given name."""
         return (
-            served if tenant.may_use_private_columns else served.without_private_columns
-            for key, served in self._models.items()
+            versions.current.for_tenant(tenant)
+            for key, versions in self._models.items()
             if key > name and tenant.may_use(key)
         )
 

@@ -1,4 +1,7 @@
-"""Reloader: the thread that loads models again, on request or when their files change."""
+"""Reloader: the thread that loads models again, on request or when their files change.
+
+It also ends previous versions when their time is over.
+"""
 
 import threading
 
@@ -36,8 +39,10 @@ class Reloader:
 
     def _run(self) -> None:
         while True:
-            if not self._wake.wait(self._interval_seconds):
-                self._library.follow()
+            waits = (self._interval_seconds, self._library.end_previous())
+            if not self._wake.wait(min((seconds for seconds in waits if seconds is not None), default=None)):
+                if self._interval_seconds is not None:
+                    self._library.follow()
                 continue
             self._wake.clear()
             if self._is_closed:

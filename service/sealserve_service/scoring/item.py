@@ -40,7 +40,7 @@ class ScoringItem:
     """
 
     def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant, admission: Admission) -> None:
-        served = models.get(header.model, tenant)
+        served = models.get(header.model, tenant, header.config_id)
         if header.config_id != served.model.config_id:
             raise StaleConfigError(served.model.config_id)
         engine = served.engine(header.layout, header.parameter_set)

@@ -25,6 +25,8 @@ from sealserve_service.settings.values import (
 )
 from sealserve_service.tenants.quota import Quota
 
+_KEPT_SECONDS = 3600.0
+
 
 class Settings(Declarations):
     """Everything that a serving process is told: checked, frozen, and picklable.
@@ -80,6 +82,18 @@ class Settings(Declarations):
         return tuple(self.source(file.name, folder / file.path, file.sha256) for file in self.model)
 
     @property
+    def previous_models(self) -> tuple[ModelSource, ...]:
+        """The previous versions that are named."""
+        folder = self.model_folder or Path()
+        return tuple(self.source(file.name, folder / file.path, file.sha256) for file in self.previous)
+
+    @property
+    def keep_previous_seconds(self) -> float:
+        """How long a previous version is served beside the new one."""
+        unset = _KEPT_SECONDS if self.previous else 0.0
+        return unset if self.keep_previous is None else self.keep_previous
+
+    @property
     def served_folder(self) -> ModelFolder | None:
         """The folder whose models are served; None where models are named, or no folder is."""
         if self.model or self.model_folder is None:
@@ -105,8 +119,8 @@ class Settings(Declarations):
             InputError: one does not.
         """
         known = set(names)
-        for option in self.PER_MODEL:
-            for name, _ in getattr(self, option):
+        for option in (*self.PER_MODEL, "previous"):
+            for name, *_ in getattr(self, option):
                 if name is not None and name not in known:
                     raise InputError(f"{self.name_of(option)} names {name!r}, but no model is served under that name")
 
@@ -173,6 +187,7 @@ class Settings(Declarations):
             raise InputError(f"{self.name_of('insecure')} means plaintext, {certificate} means TLS: choose one")
 
     def _check_models(self) -> None:
+        self._check_previous()
         if not self.model:
             return  # those of a folder are known when it is read
         names = [file.name for file in self.model]
@@ -181,6 +196,13 @@ class Settings(Declarations):
                 f"{self.name_of('model')}: two models have the same name: give one another, with --model NAME=PATH"
             )
         self.check_names(names)
+
+    def _check_previous(self) -> None:
+        option, names = self.name_of("previous"), [file.name for file in self.previous]
+        if len(set(names)) < len(names):
+            raise InputError(f"{option}: a model has one previous version: name one file for each model")
+        if names and not self.keep_previous_seconds:
+            raise InputError(f"{self.name_of('keep_previous')}: 0 seconds leave {option} without effect: leave out one")
 
     def _check_key_store(self) -> None:
         name, location = self.name_of("key_store"), self.key_store

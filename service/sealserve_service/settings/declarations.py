@@ -75,6 +75,24 @@ class Declarations(BaseModel):
         "DIRECTORY",
         variable="AZUREML_MODEL_DIR",
     )
+    previous: tuple[Annotated[ModelFile, BeforeValidator(model_file)], ...] = _option(
+        MODELS,
+        (),
+        "the file of the version of a model that other replicas still serve, while they are replaced one after the "
+        "other; this service answers clients of either version. The previous one is served with the same options and "
+        "in the same mode, and ends with its model; repeatable",
+        "NAME=PATH[@sha256:HEX]",
+    )
+    keep_previous: float | None = _option(
+        MODELS,
+        None,
+        "how long a previous version is served beside the new one: that of --previous after the start, and the one "
+        "that is replaced after a reload. It takes the memory of a second model",
+        "SECONDS",
+        unset="3600 with --previous, otherwise 0",
+        ge=0,
+        le=MAX_SECONDS,
+    )
     watch: bool = _option(
         MODELS,
         False,

@@ -60,6 +60,14 @@ CASES: dict[str, Case] = {
         {"b.npz@sha256:12": "64 hexadecimal digits", "@sha256:": "PATH"},
     ),
     "model_folder": FILE,
+    "previous": Case(
+        "a=x/b.npz",
+        (("a", Path("x/b.npz"), ""),),
+        f"b=c.npz@sha256:{DIGEST.upper()}",
+        (("b", Path("c.npz"), DIGEST),),
+        {"a=b.npz@sha256:12": "64 hexadecimal digits", "a=@sha256:": "PATH"},
+    ),
+    "keep_previous": FROM_ZERO,
     "watch": SWITCH,
     "trust_pickle": SWITCH,
     "input_range": Case(
@@ -354,6 +362,9 @@ def test_the_connection_string_is_in_no_text() -> None:
         ({"tls_certificate": "x", "tls_private_key": "y", "insecure": True}, InputError, "choose one"),
         ({"model": ("a.npz", "x/a.npz")}, InputError, "same name"),
         ({"model": ("a.npz",), "input_range": ("nix=0,1",)}, InputError, "--input-range names 'nix'"),
+        ({"model": ("a.npz",), "previous": ("b=a.npz",)}, InputError, "--previous names 'b'"),
+        ({"previous": ("a=x.npz", "a=y.npz")}, InputError, "one file for each model"),
+        ({"previous": ("a=x.npz",), "keep_previous": 0.0}, InputError, "--keep-previous: 0 seconds"),
         ({"address": "nowhere"}, AddressError, "HOST:PORT"),
         ({"address": "192.0.2.1:7"}, AddressError, "other machines"),
         ({"metrics_address": "nowhere"}, AddressError, "--metrics-address"),
@@ -395,6 +406,22 @@ def test_models_are_relative_to_the_model_folder() -> None:
     settings = read_settings({"model": ["a.npz", "b=/b.npz"]}, {"AZUREML_MODEL_DIR": "/models"})
     assert [(model.name, str(model.path)) for model in settings.models] == [("a", "/models/a.npz"), ("b", "/b.npz")]
     assert settings.served_folder is None
+
+
+def test_a_previous_version_is_served_as_its_model_is() -> None:
+    settings = Settings(
+        model=("a=new.npz",), previous=(f"a=old.npz@sha256:{DIGEST}",), model_folder="/models", input_range=("a=0,2",)
+    )
+    (previous,) = settings.previous_models
+    assert (previous.name, str(previous.path), previous.sha256) == ("a", "/models/old.npz", DIGEST)
+    assert previous.input_range == settings.models[0].input_range == (0.0, 2.0)
+
+
+def test_previous_versions_are_kept_for_as_long_as_they_are_told_or_an_hour_after_the_start() -> None:
+    assert Settings().keep_previous_seconds == 0.0
+    assert Settings(previous=("a=x.npz",)).keep_previous_seconds == 3600.0
+    assert Settings(previous=("a=x.npz",), keep_previous=5).keep_previous_seconds == 5.0
+    assert Settings(keep_previous=5).keep_previous_seconds == 5.0
 
 
 def test_what_is_said_of_the_models_of_a_folder() -> None:

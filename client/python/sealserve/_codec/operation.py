@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
 from sealserve._codec.batches import Batch
+from sealserve.errors import ServiceError
 from sealserve.protocol.model import Model
 
 T = TypeVar("T")
@@ -33,10 +34,40 @@ class ScoreBatches(NamedTuple):
 
     The answer comes when the last result does. Therefore no part of a call is left unsent because
     of what a reply decrypts to.
+
+    Attributes:
+        batches: the batches.
+        model: the description of the model that they are encrypted for.
+        streams: how many streams to open at a time.
     """
 
     batches: list[Batch]
     model: Model
+    streams: int
+
+
+class Pause(NamedTuple):
+    """Wait before rows are sent again that have met a change.
+
+    Changes in a row have as much time as an answer, from the first of them on.
+
+    Attributes:
+        seconds: how long to wait.
+        change: the last change, which is raised if the time is over.
+    """
+
+    seconds: float
+    change: ServiceError
+
+    def within(self, seconds_left: float) -> float:
+        """Return how long to wait.
+
+        Raises:
+            ServiceError: the change, if that would take all the seconds that are left.
+        """
+        if self.seconds >= seconds_left:
+            raise self.change
+        return self.seconds
 
 
 class Exclusive(NamedTuple):
@@ -46,7 +77,7 @@ class Exclusive(NamedTuple):
     operation: "Operation[Any]"
 
 
-Action = Union[Call, ScoreBatches, Exclusive]  # noqa: UP007  # Exclusive refers to it
+Action = Union[Call, ScoreBatches, Pause, Exclusive]  # noqa: UP007  # Exclusive refers to it
 Operation = Generator[Action, Any, T]
 
 

@@ -4,7 +4,9 @@ A session knows the model, the keys, and the codecs that encrypt under them.
 """
 
 import dataclasses
+import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
@@ -18,13 +20,14 @@ from numpy.typing import NDArray
 from sealserve._codec.arguments import MAX_PARALLEL, count_of
 from sealserve._codec.batches import Batch, Batcher, PredictionMethod, Result, split
 from sealserve._codec.codec import Decrypted, EncryptedItem, RowCodec
+from sealserve._codec.configurations import MAX_CONFIGURATIONS, Configuration, Configurations
 from sealserve._codec.encryptor_pool import EncryptorPool
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
-from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
+from sealserve._codec.operation import Call, Exclusive, Operation, Pause, ScoreBatches
 from sealserve._rpc.forks import call_in_child
-from sealserve._rpc.retry import CHANGED, MAX_CHANGES
+from sealserve._rpc.retry import CHANGED, change_delay_seconds, goes_on
 from sealserve.errors import (
     InputError,
     KeyNotFoundError,
@@ -35,7 +38,7 @@ from sealserve.errors import (
     ServiceError,
     StaleConfigError,
 )
-from sealserve.he.layouts import LAYOUTS, Layout
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import Quantized
 from sealserve.he.refusal import refusal_of_integers
 from sealserve.protocol.html_table import html_table
@@ -115,9 +118,7 @@ class Session:
         self._renew_lock()
         call_in_child(self._renew_lock)
         self._secret_keys = [] if secret_key is None else [secret_key]  # one for each ring
-        self._known: Model | None = None
-        self._codecs: dict[Layout, RowCodec] = {}
-        self._codecs_by_rows: dict[int, RowCodec] = {}
+        self._configurations = Configurations()
         self._registered_key_ids = {""}  # open weights need none
 
     def _renew_lock(self) -> None:
@@ -130,23 +131,34 @@ class Session:
 
     def describe(self, kind: str, address: str) -> str:
         """Describe a client in a line, without a call: `kind` is its class."""
-        model = repr(self._known) if self._known else repr(self._model_name) if self._model_name else "no model yet"
+        known = self._configurations.current
+        model = repr(known.model) if known else repr(self._model_name) if self._model_name else "no model yet"
         return f"{kind}({address!r}, {model})"
 
     def describe_in_html(self, kind: str, address: str) -> str:
         """Describe a client as a table, with the model if it is known."""
-        known = self._known
+        known = self._configurations.current
         if known is None:
             return html_table(f"{kind} of {address}", [("model", self._model_name or "not asked for yet")])
-        return f"<p>{escape(kind)} of {escape(address)}</p>{known._repr_html_()}"
+        return f"<p>{escape(kind)} of {escape(address)}</p>{known.model._repr_html_()}"
 
     # The model
 
     def model(self) -> Operation[Model]:
         """Return the service's description of the model. Only the first call asks for it."""
-        if self._known is None:
+        return (yield from self._configuration()).model
+
+    @property
+    def versions(self) -> tuple[Model, ...]:
+        """The descriptions of the model that are known: see `Client.versions`."""
+        with self._lock:
+            return self._configurations.models
+
+    def _configuration(self) -> Operation[Configuration]:
+        """Return the configuration to encrypt for."""
+        if self._configurations.current is None:
             yield Exclusive("model", self._ask_first())
-        return self._known_model
+        return self._current
 
     def list_models(self, listing: Listing) -> Operation[list[Model]]:
         """Return the next page of the models that the service lists."""
@@ -161,13 +173,13 @@ class Session:
         return list(map(model_from_proto, page.models))
 
     @property
-    def _known_model(self) -> Model:
-        if self._known is None:
+    def _current(self) -> Configuration:
+        if self._configurations.current is None:
             raise AssertionError("the service has not been asked for the model yet")
-        return self._known
+        return self._configurations.current
 
     def _ask_first(self) -> Operation[None]:
-        if self._known is None:  # otherwise another thread has asked
+        if self._configurations.current is None:  # otherwise another thread has asked
             try:
                 yield from self._ask(self._model_name, is_first_contact=True)
             except ModelNotFoundError as error:
@@ -182,18 +194,25 @@ class Session:
             return ()
         return tuple(printable(model.name) for model in page.models)
 
-    def _refresh(self, stale: StaleConfigError) -> Operation[None]:
-        """Get the model again, unless another thread has."""
-        yield Exclusive("model", self._ask_again(stale))
+    def _follow(self, stale: StaleConfigError) -> Operation[Configuration]:
+        """Return the configuration that a replica names, which is the current one from then on.
 
-    def _ask_again(self, stale: StaleConfigError) -> Operation[None]:
-        known = self._known_model
-        if known.config_id != stale.current_config_id:
-            # By its name: the service may have several models by now.
-            yield from self._ask(known.name)
+        If it is not known, the service is asked for it. If a replica answers that serves another
+        one only, that one is returned.
+        """
+        with self._lock:
+            known = self._configurations.use(stale.current_config_id)
+        return known or (yield Exclusive("model", self._ask_for(stale.current_config_id)))
 
-    def _ask(self, name: str, *, is_first_contact: bool = False) -> Operation[None]:
-        response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
+    def _ask_for(self, config_id: str) -> Operation[Configuration]:
+        with self._lock:
+            known = self._configurations.use(config_id)  # another thread may have asked
+        # By its name: the service may have several models by now.
+        return known or (yield from self._ask(self._current.model.name, config_id))
+
+    def _ask(self, name: str, config_id: str = "", *, is_first_contact: bool = False) -> Operation[Configuration]:
+        request = model_pb2.GetModelRequest(model=name, config_id=config_id)
+        response = yield Call("get_model", request, is_first_contact)
         model = model_from_proto(response.model)
         if name and model.name != name:
             raise ParameterError(f"the service described model {model.name!r} in place of {name!r}")
@@ -201,9 +220,7 @@ class Session:
         if self._pin is not None:
             self._pin.check(model)
         with self._lock:  # the secret keys stay, as offers of the new model may use them
-            self._known = model
-            self._codecs.clear()
-            self._codecs_by_rows.clear()
+            return self._configurations.add(model)
 
     def stream_count(self, limits: Limits) -> int:
         """Return how many streams to open at a time, each on a connection of its own."""
@@ -212,44 +229,46 @@ class Session:
     # Codecs and their keys
 
     def codec(self, row_count: int) -> RowCodec:
-        """Return the codec for so many rows.
+        """Return the codec for so many rows, for the current description of the model.
 
         Raises:
             ParameterError, SecretKeyError: the model has no offer for them.
         """
-        if (known := self._codecs_by_rows.get(row_count)) is not None:
+        return self._codec_of(self._current, row_count)
+
+    def _codec_of(self, configuration: Configuration, row_count: int) -> RowCodec:
+        if (known := configuration.codecs_by_rows.get(row_count)) is not None:
             return known
         with self._lock:
             offer = choose(
-                self._known_model,
+                configuration.model,
                 row_count,
                 self._layout,
                 parameter_set=self._parameter_set,
                 secret_key=self._given_key,
             )
-            if (codec := self._codecs.get(offer.layout)) is None:
+            if (codec := configuration.codecs.get(offer.layout)) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
                 seeded = offer.layout.seeded_by_default if self._seeded is None else self._seeded
                 codec = RowCodec(
-                    self._known_model,
+                    configuration.model,
                     key,
                     offer=offer,
                     clip=self._clip,
                     seeded=seeded,
                     encryptors=self._encryptors,
                 )
-                self._codecs[offer.layout] = codec
+                configuration.codecs[offer.layout] = codec
                 if key is None:
                     self._secret_keys.append(codec.secret_key)
-            if len(self._codecs_by_rows) >= _MAX_ROW_COUNTS:
-                self._codecs_by_rows.clear()
-            self._codecs_by_rows[row_count] = codec
+            if len(configuration.codecs_by_rows) >= _MAX_ROW_COUNTS:
+                configuration.codecs_by_rows.clear()
+            configuration.codecs_by_rows[row_count] = codec
             return codec
 
     def codec_of_model(self, row_count: int) -> Operation[RowCodec]:
         """Return the codec for so many rows, once the model is known."""
-        yield from self.model()
-        return self.codec(row_count)
+        return self._codec_of((yield from self._configuration()), row_count)
 
     def register_key(self, row_count: int) -> Operation[None]:
         """Register the public encryption key that items of so many rows need, if they need one."""
@@ -300,7 +319,7 @@ class Session:
         return [failed.get(index, Scored(scored.output, row[None])) for index, row in enumerate(scored.scores)]
 
     def _score(self, X: Any, errors: ErrorMode) -> Operation[_ScoredRows]:
-        """Score rows, all by one configuration of the model. If it changes, score them again.
+        """Score rows. If the model changes, or replicas serve several versions, score them again.
 
         Raises:
             InputError: `errors` is neither "raise" nor "return".
@@ -308,18 +327,28 @@ class Session:
         """
         if errors not in _ERROR_MODES:
             raise InputError(f"errors={errors!r} is not 'raise' or 'return'")
-        for changes in range(MAX_CHANGES + 1):
-            model = self._known or (yield from self.model())
+        configuration = self._configurations.current or (yield from self._configuration())
+        tried = deque[str](maxlen=MAX_CONFIGURATIONS)
+        for changes in itertools.count():
             try:
-                return (yield from self._score_once(model, X, errors))
+                return (yield from self._score_once(configuration, X, errors, is_repeated=changes > 0))
             except CHANGED as error:
-                if changes == MAX_CHANGES:
-                    raise
                 changed = error
-            yield from self._follow(changed, len(model.schema.rows(X)))
+            yield Pause(change_delay_seconds(changes + 1), changed)
+            if not isinstance(changed, StaleConfigError):
+                codec = self._codec_of(configuration, len(configuration.model.schema.rows(X)))
+                yield from self._register_again(codec)
+                continue
+            tried.append(configuration.model.config_id)
+            if changed.current_config_id not in tried or goes_on(changes):
+                tried.append(changed.current_config_id)
+                configuration = yield from self._follow(changed)
         raise AssertionError("the loop returns or raises")
 
-    def _score_once(self, model: Model, X: Any, errors: ErrorMode) -> Operation[_ScoredRows]:
+    def _score_once(
+        self, configuration: Configuration, X: Any, errors: ErrorMode, *, is_repeated: bool
+    ) -> Operation[_ScoredRows]:
+        model = configuration.model
         rows = model.schema.rows(X)
         row_count = len(rows)
         if row_count == 0:
@@ -328,7 +357,7 @@ class Session:
             raise ParameterError(
                 f"{row_count} rows of {model.output.score_count} scores are too many to return at once: use stream"
             )
-        codec = self._codecs_by_rows.get(row_count) or self.codec(row_count)
+        codec = configuration.codecs_by_rows.get(row_count) or self._codec_of(configuration, row_count)
         quantized, rows_per_item = codec.quantize(rows), codec.offer.rows_per_item
         # The user has looked at a pinned description: its ranges ask for nothing.
         if self._pin is not None and errors == "raise" and quantized.is_refused.any():
@@ -345,15 +374,10 @@ class Session:
                     return _ScoredRows(Scored(codec.model.output, decrypted.scores), {})
                 results = [Result(Batch(0, rows, codec, *quantized), decrypted)]
                 return self.join_scores(rows, results, errors)
-        results = yield ScoreBatches(list(split(rows, quantized, codec, rows_per_item)), codec.model)
+        # Two streams may reach replicas of two versions, whose labels differ. One stream does not.
+        streams = 1 if is_repeated else self.stream_count(model.limits)
+        results = yield ScoreBatches(list(split(rows, quantized, codec, rows_per_item)), model, streams)
         return self.join_scores(rows, results, errors)
-
-    def _follow(self, changed: ServiceError, row_count: int) -> Operation[None]:
-        """Get the model again, or register the key again, whichever the error asks for."""
-        if isinstance(changed, StaleConfigError):
-            yield from self._refresh(changed)
-        else:
-            yield from self._register_again(self.codec(row_count))
 
     def start_stream(self, method: PredictionMethod, rows_per_item: int | None) -> Operation[tuple[Batcher, Model]]:
         """Return the batcher of a stream's rows and the model, once the key is registered.
@@ -362,13 +386,14 @@ class Session:
             InputError: there is no such method, or rows_per_item is below 1.
             NoSuchMethodError: the model's estimator has no such method.
         """
-        model = yield from self.model()
+        configuration = yield from self._configuration()
+        model = configuration.model
         if rows_per_item is not None:
             rows_per_item = count_of(rows_per_item, "rows_per_item", least=1)
         if method not in get_args(PredictionMethod):
             raise InputError(f"{method!r} is not predict, decision_function or predict_proba")
         model.output.check_method(method)
-        codec = self.codec(rows_per_item or 1)
+        codec = self._codec_of(configuration, rows_per_item or 1)
         if rows_per_item is None:
             rows_per_item = self._layout.default_rows_per_item if self._layout else 1
         batcher = Batcher(self.codec, rows_per_item)
@@ -376,15 +401,14 @@ class Session:
         return batcher, model
 
     def renew(self, batch: Batch, changed: ServiceError) -> Operation[Sequence[Batch]]:
-        """Make a batch anew after the service's configuration changed, or after it lost the key.
+        """Make a batch anew for a replica of another configuration, or after it lost the key.
 
-        The new configuration may need more items for the rows, or have another schema.
+        The other configuration may need more items for the rows, or have another schema.
         """
         if not isinstance(changed, StaleConfigError):
             yield from self._register_again(batch.codec)
             return [batch]
-        yield from self._refresh(changed)
-        codec = self.codec(len(batch.rows))
+        codec = self._codec_of((yield from self._follow(changed)), len(batch.rows))
         batcher = Batcher(lambda _: codec, None, first_index=batch.first_index)
         batches = list(batcher.batches(batch.rows))
         yield from self._register(codec)
@@ -410,7 +434,7 @@ class Session:
                 raise error
         outputs = [batch.codec.model.output for batch, _ in in_order]
         if outputs.count(outputs[0]) < len(outputs):
-            raise StaleConfigError(self._known_model.config_id)
+            raise StaleConfigError(self._current.model.config_id)
         scores = [
             outcome.scores
             if isinstance(outcome, Decrypted) and outcome.is_plausible
@@ -430,18 +454,19 @@ class Session:
 
     def encrypt(self, X: Any, *, keep: bool) -> Operation[EncryptedItem]:
         """Return an item of rows: see `Client.encrypt`."""
-        model = yield from self.model()
-        rows = model.schema.rows(X)
-        codec = self.codec(len(rows))
+        configuration = yield from self._configuration()
+        rows = configuration.model.schema.rows(X)
+        codec = self._codec_of(configuration, len(rows))
         _check_row_count(codec, len(rows))
         return self._item(codec, codec.quantize(rows), partial(codec.refusal, rows), keep=keep)
 
     def encrypt_quantized(self, rows: NDArray[np.int64], *, keep: bool) -> Operation[EncryptedItem]:
         """Return an item of rows on the grid: see `Client.encrypt_quantized`."""
-        grid = (yield from self.model()).grid
+        configuration = yield from self._configuration()
+        grid = configuration.model.grid
         if not isinstance(rows, np.ndarray) or rows.shape[1:] != grid.minimum.shape or rows.dtype.kind not in "iu":
             raise InputError(f"quantized rows must be an array of integers of shape (rows, {grid.feature_count})")
-        codec = self.codec(len(rows))
+        codec = self._codec_of(configuration, len(rows))
         _check_row_count(codec, len(rows))
         return self._item(codec, grid.admissible_integers(rows), partial(refusal_of_integers, grid, rows), keep=keep)
 
@@ -456,11 +481,12 @@ class Session:
 
     def decrypt(self, reply: EncryptedReply) -> Scored:
         """Decrypt the reply to an item: see `Client.decrypt`."""
-        if self._known is None:  # this client has encrypted nothing
+        if (current := self._configurations.current) is None:  # this client has encrypted nothing
             raise ReplyError
-        codec = self._codecs.get(reply.header.layout) if reply.header.layout else None
-        if codec is None or codec.model.config_id != reply.header.config_id:
-            raise StaleConfigError(self._known.config_id)
+        known = self._configurations.find(reply.header.config_id)
+        codec = known.codecs.get(reply.header.layout) if known and reply.header.layout else None
+        if codec is None:
+            raise StaleConfigError(current.model.config_id)
         refused = reply.refused
         places = None if refused is None else refused.places
         scores, is_plausible = codec.read(reply.header.row_count, reply.scores, places)

@@ -34,9 +34,6 @@ The item succeeds once it is made anew, or once the key is registered again.
 ON_ANOTHER_CONNECTION = (UnavailableError, DrainingError)
 """Errors after which to use another connection, which may reach another process of the service."""
 
-MAX_CHANGES = 4
-"""How often a client retries an item after changes: not all processes change at one instant."""
-
 FIRST_CONTACT_SECONDS = 1.0
 """How long to try to reach a service that has never answered: enough for one process to end."""
 
@@ -46,6 +43,9 @@ _BREAK_SECONDS = 0.05
 _MAX_GROWN_SECONDS = 2.0
 _GROWTH = 1.5
 _MAX_EXPONENT = 30
+# A change is no overload: another attempt may succeed at once.
+_FREE_CHANGES = 2
+_CHANGE_SECONDS = 0.002
 
 
 def delay_seconds(error: SealserveError | None, failures: int) -> float:
@@ -59,6 +59,32 @@ def delay_seconds(error: SealserveError | None, failures: int) -> float:
         least = max(_BREAK_SECONDS, error.retry_delay_seconds)
         return max(least, min(least * growth, _MAX_GROWN_SECONDS)) * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
     return min(_BREAK_SECONDS * growth, _MAX_GROWN_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
+
+
+def change_delay_seconds(changes: int) -> float:
+    """Return how long to wait after so many changes in a row that one item has met.
+
+    There is no delay after the first two: a model has changed, or replicas of a service serve two
+    versions of it. From the third change on the delays grow, so that a service that never agrees
+    with its own descriptions is asked ever less often.
+    """
+    if changes <= _FREE_CHANGES:
+        return 0.0
+    growth = _GROWTH ** min(changes - _FREE_CHANGES - 1, _MAX_EXPONENT)
+    return min(_CHANGE_SECONDS * growth, _MAX_GROWN_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
+
+
+def goes_on(changes: int) -> bool:
+    """Tell whether to go to the configuration that a replica names, though it was tried before.
+
+    The other choice is to stay with the present one. Replicas that take turns could always answer
+    for the other one: the client goes to the new version when the old replica has its turn. The
+    choices are those of the Thue-Morse sequence, which keeps step with no order of turns.
+
+    Args:
+        changes: how many changes came before.
+    """
+    return changes.bit_count() % 2 == 0
 
 
 @dataclass

@@ -9,17 +9,30 @@ happens to an item that the service was too busy for, that arrived too slowly, o
 configuration has changed. After a broken stream, or an item that was late or met a busy service,
 the slot pauses, and then begins again with one item at a time. While all slots pause, no new batch
 is taken from the source.
+
+While a service is updated, the streams may lead to replicas with two versions of a model. A stream
+notes the configuration that its replica names. A batch of another one is made anew before it is
+sent on that stream.
 """
 
+import dataclasses
 import heapq
 from collections import deque
 from collections.abc import Sequence
 
 from sealserve._codec.batches import Batch, FinishedBatch
 from sealserve._codec.offers import MAX_REPLY_BYTES
-from sealserve._rpc.retry import BROKEN, BUSY, CHANGED, MAX_CHANGES, delay_seconds
+from sealserve._rpc.retry import BROKEN, BUSY, CHANGED, change_delay_seconds, delay_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
-from sealserve.errors import DeadlineError, DrainingError, ItemTimeoutError, ReplyError, SealserveError
+from sealserve.errors import (
+    DeadlineError,
+    DrainingError,
+    ItemTimeoutError,
+    ReplyError,
+    SealserveError,
+    ServiceError,
+    StaleConfigError,
+)
 from sealserve.protocol.model import Limits
 from sealserve.protocol.wire import error_from_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
@@ -117,6 +130,16 @@ class Schedule:
             return None
         return pending if stream.has_room(pending.batch, self._max_items) else None
 
+    @staticmethod
+    def change(stream: Stream, pending: PendingBatch) -> ServiceError | None:
+        """Return why a batch must be made anew for a stream before it is sent, or None."""
+        if not stream.config_id:
+            return pending.stale
+        if stream.config_id != pending.batch.codec.model.config_id:
+            return StaleConfigError(stream.config_id)
+        # What the replica of another stream has named is of no concern here.
+        return None if isinstance(pending.stale, StaleConfigError) else pending.stale
+
     def renew(self, stream: Stream, batches: Sequence[Batch]) -> list[FinishedBatch]:
         """Replace the stale next batch of a stream by the batches that were made of its rows.
 
@@ -125,10 +148,13 @@ class Schedule:
         pending = stream.slot.next_batch
         if stream.has_ended or pending is None:  # the batch waits again, and another slot will renew it
             return []
-        stream.slot.next_batch = None
-        for batch in batches:
-            if batch.error is None:
-                self._requeue(PendingBatch(batch, pending.failures, pending.failing_since, pending.changes))
+        renewed = [dataclasses.replace(pending, batch=batch, stale=None) for batch in batches if batch.error is None]
+        # The first stays: another slot might make it anew once more, for its own replica.
+        stream.slot.next_batch = renewed[0] if renewed else None
+        for each in renewed[1:]:
+            self._requeue(each)
+        if stream.config_id:  # if nobody describes the configuration that the replica names, another one is tried
+            stream.config_id = batches[0].codec.model.config_id
         return [FinishedBatch(batch, batch.error) for batch in batches if batch.error is not None]
 
     def fail(self, stream: Stream, error: SealserveError) -> list[FinishedBatch]:
@@ -273,10 +299,9 @@ class Schedule:
         self, stream: Stream, pending: PendingBatch, error: SealserveError, now: float
     ) -> FinishedBatch | None:
         """Retry an item that failed, after a pause where the service asks for one, or finish it."""
-        if isinstance(error, CHANGED) and pending.changes < MAX_CHANGES:
-            pending.changes += 1
-            pending.stale = error
-            self._requeue(pending)
+        if isinstance(error, StaleConfigError):
+            stream.config_id = error.current_config_id
+        if isinstance(error, CHANGED) and self._retry_changed(stream.slot, pending, error, now):
             return None
         if isinstance(error, (*BUSY, ItemTimeoutError)):
             stream.is_draining |= isinstance(error, DrainingError)
@@ -284,6 +309,18 @@ class Schedule:
             return self._retry(pending, error, now)
         self._record_progress(stream, now)
         return FinishedBatch(pending.batch, error)
+
+    def _retry_changed(self, slot: Slot, pending: PendingBatch, change: ServiceError, now: float) -> bool:
+        """Let a batch wait until it is made anew, unless its changes have taken too long."""
+        pending.changing_since = pending.changing_since if pending.changes else now
+        pending.changes += 1
+        delay = change_delay_seconds(pending.changes)
+        if now + delay >= pending.changing_since + self._timeout_seconds:
+            return False
+        pending.stale = self._last_failure = change
+        slot.paused_until = max(slot.paused_until, now + delay)
+        self._requeue(pending)
+        return True
 
     def _retry(self, pending: PendingBatch, error: SealserveError, now: float) -> FinishedBatch | None:
         """Let a batch wait for another attempt, or finish it if it has failed too often."""

@@ -19,6 +19,7 @@ class PendingBatch:
         failures: how often it has failed temporarily.
         failing_since: the time of its first failure.
         changes: how often it met a change of the model or a lost key.
+        changing_since: the time of the first of them.
         stale: the last such error, if the batch must be made anew because of it.
     """
 
@@ -26,6 +27,7 @@ class PendingBatch:
     failures: int = 0
     failing_since: float = 0.0
     changes: int = 0
+    changing_since: float = 0.0
     stale: ServiceError | None = None
 
 
@@ -76,6 +78,8 @@ class Stream:
         is_read: whether its messages are being read.
         has_ended: whether nothing more can be sent.
         is_draining: whether the service's process is stopping, so that no more items are sent.
+        config_id: the configuration that the replica at its end has named; "" while it has named
+            none.
         items: the open items, by id.
     """
 
@@ -87,6 +91,7 @@ class Stream:
         self.is_read = True
         self.has_ended = False
         self.is_draining = False
+        self.config_id = ""
         self.items: dict[int, OpenItem] = {}
         self._last_id = 0
         self._held_bytes = 0

@@ -242,8 +242,8 @@ class AsyncScoreStream:
                 self._wake_source_reader()
                 if pending is None:
                     last_sent = await self._wait_to_send(stream, call, last_sent)
-                elif pending.stale is not None:
-                    await self._renew(stream, pending.batch, pending.stale)
+                elif (change := self._schedule.change(stream, pending)) is not None:
+                    await self._renew(stream, pending.batch, change)
                 else:
                     await self._send_item(stream, call, pending)
                     last_sent = time.monotonic()

@@ -268,8 +268,8 @@ class ScoreStream:
                     if time.monotonic() - last_sent >= (self._keep_alive_seconds or float("inf")):
                         last_sent = time.monotonic()
                         yield KEEP_ALIVE
-                elif pending.stale is not None:
-                    self._renew(stream, pending.batch, pending.stale)
+                elif (change := self._schedule.change(stream, pending)) is not None:
+                    self._renew(stream, pending.batch, change)
                 else:
                     yield from self._encrypt_item(stream, pending)
                     last_sent = time.monotonic()

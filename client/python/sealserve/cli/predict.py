@@ -243,8 +243,11 @@ class PredictionRun:
         print(f"{count:,} rows in {seconds:.1f} s: {count / seconds:,.0f} rows/s", file=sys.stderr)
 
     def _has_same_classes(self) -> bool:
-        """Return whether the predictions still mean what they did when the run began."""
-        return self._client.model.output == self._output
+        """Return whether all predictions mean what they did when the run began.
+
+        While replicas serve several versions, some rows may have been predicted by each of them.
+        """
+        return all(model.output == self._output for model in self._client.versions)
 
 
 def _traffic(row_count: int, offer: "Offer") -> str:

@@ -17,8 +17,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self._models = models
 
     def GetModel(self, request: model_pb2.GetModelRequest, context: ServicerContext) -> model_pb2.GetModelResponse:
-        """Get one model."""
-        served = self._models.get(request.model, current_tenant.get())
+        """Get one model, in the version that the request asks for if that is served."""
+        served = self._models.get(request.model, current_tenant.get(), request.config_id)
         return model_pb2.GetModelResponse(model=model_to_proto(served.model))
 
     def ListModels(

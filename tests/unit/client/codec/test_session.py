@@ -1,6 +1,7 @@
 """The operations of a client, their actions performed by hand: what is asked for, and when."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,8 @@ import pytest
 
 from sealserve._codec.batches import Batch, Result
 from sealserve._codec.codec import Decrypted, RowCodec
-from sealserve._codec.operation import Call, Exclusive, Finished, Operation, ScoreBatches, advance
+from sealserve._codec.operation import Call, Exclusive, Finished, Operation, Pause, ScoreBatches, advance
 from sealserve._codec.session import Session
-from sealserve._rpc.retry import MAX_CHANGES
 from sealserve.errors import (
     InputError,
     InternalError,
@@ -23,7 +23,7 @@ from sealserve.errors import (
 )
 from sealserve.protocol.item import EncryptedReply, ItemHeader
 from sealserve.protocol.pin import Pin
-from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_to_proto
+from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_from_proto, scores_to_proto
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
 from sealserve_service.catalog.registry import ServedModel
 from sealserve_service.tenants.tenant import ANONYMOUS
@@ -54,13 +54,19 @@ class Service:
     Attributes:
         model: what is served.
         calls: the methods that were called, in order.
+        described: the requests for a description.
         failures: errors of the next predictions.
         has_key: whether a registered key is there.
+        pauses: how long it was asked to wait, in order.
+        seconds: how long it waits in all.
     """
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, seconds: float = 60.0) -> None:
         self.model = model
+        self.pauses: list[float] = []
+        self.seconds = seconds
         self.calls: list[str] = []
+        self.described: list[model_pb2.GetModelRequest] = []
         self.failures: list[SealserveError] = []
         self.has_key = False
 
@@ -72,6 +78,8 @@ class Service:
             try:
                 if isinstance(step, Exclusive):
                     answer = self.run(step.operation)
+                elif isinstance(step, Pause):
+                    self.pauses.append(step.within(self.seconds - sum(self.pauses)))
                 elif isinstance(step, ScoreBatches):
                     answer = self._score_batches(step)
                 else:
@@ -83,13 +91,17 @@ class Service:
     def _call(self, call: Call) -> Any:
         self.calls.append(call.method)
         methods: dict[str, Callable[[Any], Any]] = {
-            "get_model": lambda _: model_pb2.GetModelResponse(model=model_to_proto(self.model.model)),
+            "get_model": self._get_model,
             "get_key": self._get_key,
             "register_key": self._register_key,
-            "predict_serialized": self._predict,
+            "predict_serialized": self.predict,
         }
         assert call.is_first_contact == (self.calls == ["get_model"])
         return methods[call.method](call.request)
+
+    def _get_model(self, request: model_pb2.GetModelRequest) -> model_pb2.GetModelResponse:
+        self.described.append(request)
+        return model_pb2.GetModelResponse(model=model_to_proto(self.model.model))
 
     def _get_key(self, request: keys_pb2.GetKeyRequest) -> keys_pb2.GetKeyResponse:
         if not self.has_key:
@@ -101,7 +113,7 @@ class Service:
         self.has_key = True
         return keys_pb2.RegisterKeyResponse()
 
-    def _predict(self, request: bytes) -> prediction_pb2.PredictResponse:
+    def predict(self, request: bytes) -> prediction_pb2.PredictResponse:
         if self.failures:
             raise self.failures.pop(0)
         message = prediction_pb2.PredictRequest.FromString(request)
@@ -199,16 +211,77 @@ def test_another_thread_may_have_asked_meanwhile() -> None:
     assert service.calls == ["get_model"] + 3 * ["predict_serialized"], "the session has that configuration already"
 
 
-@pytest.mark.parametrize("changes", [MAX_CHANGES, MAX_CHANGES + 1])
-def test_so_many_changes_are_followed_and_no_more(changes: int) -> None:
+def test_changes_are_followed_with_growing_pauses_until_the_time_is_over() -> None:
     service, session = Service(OPEN), session_of()
-    service.failures = [StaleConfigError("another") for _ in range(changes)]
-    if changes > MAX_CHANGES:
-        with pytest.raises(StaleConfigError):
-            scores(service, session)
-    else:
+    service.failures = [StaleConfigError("another") for _ in range(40)]
+    assert scores(service, session) == pytest.approx(0.25, abs=0.05)
+    assert service.calls.count("predict_serialized") == 41
+    assert len(service.pauses) == 40
+    assert service.pauses[:2] == [0.0, 0.0]
+    assert 0.0 < service.pauses[2] < 0.01 < 0.5 < max(service.pauses)
+
+    service.seconds = 5.0 + sum(service.pauses)
+    service.failures = [KeyNotFoundError("lost") if number % 2 else StaleConfigError("x") for number in range(400)]
+    with pytest.raises((StaleConfigError, KeyNotFoundError)):
         scores(service, session)
-    assert service.calls.count("get_model") == 1 + MAX_CHANGES
+    assert 10 < len(service.pauses) - 40 < 40
+
+
+def test_a_configuration_that_is_known_is_not_asked_for_again() -> None:
+    service, session = Service(OPEN), session_of()
+    for model in (OPEN, CHANGED, OPEN, CHANGED):
+        service.model = model
+        scores(service, session)
+    assert service.calls.count("get_model") == 2
+    assert [model.config_id for model in session.versions] == [OPEN.model.config_id, CHANGED.model.config_id]
+
+
+def test_the_configuration_that_a_replica_names_is_asked_for() -> None:
+    service, session = Service(OPEN), session_of()
+    scores(service, session)
+    assert [request.config_id for request in service.described] == [""]
+    service.model = CHANGED
+    scores(service, session)
+    assert [request.config_id for request in service.described] == ["", CHANGED.model.config_id]
+
+
+def test_replicas_that_take_turns_answer_at_the_third_attempt_at_the_latest() -> None:
+    service, session = Service(OPEN), session_of()
+    turns = itertools.cycle([OPEN, CHANGED])
+    predict = service.predict
+
+    def take_turns(request: bytes) -> prediction_pb2.PredictResponse:
+        service.model = next(turns)
+        return predict(request)
+
+    service.predict = take_turns  # type: ignore[method-assign]
+    for _ in range(20):
+        before = service.calls.count("predict_serialized")
+        scores(service, session)
+        assert service.calls.count("predict_serialized") - before <= 3
+
+
+def test_no_more_than_eight_configurations_are_known() -> None:
+    """And one secret key: a service that names new ones without end fills no memory."""
+    service, session = Service(OPEN), session_of()
+    for number in range(50):
+        model = dataclasses.replace(OPEN.model, config_id=f"{number}")
+        service.model = dataclasses.replace(OPEN, model=model)
+        scores(service, session)
+    assert [model.config_id for model in session.versions] == [f"{number}" for number in range(42, 50)]
+    assert len(session._secret_keys) == 1
+
+
+def test_a_reply_is_decrypted_as_it_was_encrypted_while_versions_change() -> None:
+    service, session = Service(OPEN), session_of()
+    item = service.run(session.encrypt(ROWS, keep=True))
+    response = service._call(Call("predict_serialized", item.requests[0]))
+    service.model = CHANGED
+    scores(service, session)
+    reply = EncryptedReply(
+        header=item.header, scores=scores_from_proto(response.scores), request_bytes=0, reply_bytes=0, server_seconds=0
+    )
+    assert session.decrypt(reply).scores[0, 0] == pytest.approx(0.25, abs=0.05)
 
 
 def test_a_key_is_registered_once_and_before_the_first_item() -> None:

@@ -1,5 +1,6 @@
 """Where each of many batches is, and what a failure changes: no threads, sockets or clock."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 from sealserve import errors
 from sealserve._codec.batches import Batch, FinishedBatch
 from sealserve._codec.codec import RowCodec
-from sealserve._rpc.retry import MAX_CHANGES
 from sealserve._streaming.schedule import Schedule
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.protocol.model import Limits
@@ -97,9 +97,15 @@ def stalled(schedule: Schedule, now: float) -> list[int]:
 def sent(schedule: Schedule, stream: Stream, now: float = 0.0) -> dict[int, int]:
     """Send all that may be sent: the first index of each item."""
     items = dict[int, int]()
-    while (pending := sendable(schedule, stream, now)) is not None and pending.stale is None:
+    while (pending := sendable(schedule, stream, now)) is not None and schedule.change(stream, pending) is None:
         items[schedule.begin_item(stream, now)] = pending.batch.first_index
     return items
+
+
+def named(change: errors.ServiceError | None) -> str:
+    """The configuration for which a batch is to be made anew."""
+    assert isinstance(change, errors.StaleConfigError)
+    return change.current_config_id
 
 
 def refused(item_id: int, error: errors.SealserveError) -> Response:
@@ -357,7 +363,7 @@ def test_a_stale_batch_is_renewed_before_it_is_sent_again() -> None:
     assert schedule.receive(stream, refused(1, STALE), 0.0) is None
     pending = sendable(schedule, stream, 0.0)
     assert pending is not None
-    assert isinstance(pending.stale, errors.StaleConfigError)
+    assert named(schedule.change(stream, pending)) == "new"
     row_refused = Batch.of_unsent_row(0, CODEC, errors.InputError("of another width by now"))
     ends = schedule.renew(stream, [row_refused, batch(7), batch(8)])
     assert [end.reply for end in ends] == [row_refused.error]
@@ -389,19 +395,125 @@ def test_a_renewal_that_comes_after_its_streams_end_is_made_elsewhere() -> None:
     assert pending.stale is not None
 
 
-def test_a_model_that_changes_all_the_time_is_an_error() -> None:
+def next_change(schedule: Schedule, stream: Stream, now: float) -> FinishedBatch | None:
+    """Send the only batch, which meets a change; make it anew if it is to be sent again."""
+    ((item_id, _),) = sent(schedule, stream, now).items()
+    end = schedule.receive(stream, refused(item_id, STALE), now)
+    if end is None:
+        schedule.assign(stream.slot, LONG)
+        assert stream.slot.next_batch is not None
+        assert named(schedule.change(stream, stream.slot.next_batch)) == "new"
+        assert schedule.renew(stream, [batch(0)]) == []
+    return end
+
+
+def test_a_model_that_changes_all_the_time_is_an_error_when_the_time_is_over() -> None:
     schedule = schedule_of(1)
     stream = opened(schedule)
-    ends = list[FinishedBatch | None]()
-    for _ in range(MAX_CHANGES + 1):
+    now, pauses, end = 0.0, list[float](), None
+    while end is None:
+        end = next_change(schedule, stream, now)
+        pauses.append(max(0.0, stream.slot.paused_until - now))
+        now = max(now, stream.slot.paused_until)
+    assert isinstance(end.reply, errors.StaleConfigError)
+    assert pauses[:2] == [0.0, 0.0], "replicas may just change one after the other"
+    assert all(0.001 <= pause <= 3.0 for pause in pauses[2:-1])
+    assert pauses[-2] > 20 * pauses[2], "they grow"
+    assert TIMEOUT - 3.0 <= now <= TIMEOUT
+    assert len(pauses) > 10
+
+
+def test_another_change_that_comes_late_has_time_too() -> None:
+    """The time of the changes of an item begins with the first of them, not with the stream."""
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    assert next_change(schedule, stream, 3 * TIMEOUT) is None
+    assert next_change(schedule, stream, 3.9 * TIMEOUT) is None
+    assert next_change(schedule, stream, 4.1 * TIMEOUT) is not None
+
+
+# Replicas of two versions
+
+
+def of_config(index: int, config_id: str) -> Batch:
+    made = batch(index)
+    codec = copy.copy(CODEC)
+    codec.model = dataclasses.replace(CODEC.model, config_id=config_id)
+    return dataclasses.replace(made, codec=codec)
+
+
+def test_each_stream_gets_batches_of_the_version_that_its_replica_serves() -> None:
+    schedule = schedule_of(0, slots=2)
+    for index in range(2):
+        schedule.add(of_config(index, "old"), 0.0)
+    streams = [opened(schedule, slot) for slot in range(2)]
+    for stream in streams:
         ((item_id, _),) = sent(schedule, stream).items()
-        ends.append(schedule.receive(stream, refused(item_id, STALE), 0.0))
-        if ends[-1] is None:
-            assert sendable(schedule, stream, 0.0) is not None
-            assert schedule.renew(stream, [batch(0)]) == []
-    assert ends[:-1] == [None] * MAX_CHANGES
-    assert ends[-1] is not None
-    assert isinstance(ends[-1].reply, errors.StaleConfigError)
+        if stream is streams[1]:
+            assert schedule.receive(stream, refused(item_id, errors.StaleConfigError("new")), 0.0) is None
+        else:
+            assert schedule.receive(stream, done(item_id), 0.0) is not None
+    pending = sendable(schedule, streams[1], 0.0)
+    assert pending is not None
+    assert named(schedule.change(streams[1], pending)) == "new"
+    schedule.renew(streams[1], [of_config(1, "new")])
+    assert sent(schedule, streams[1]) == {2: 1}
+    for index in (2, 3):
+        schedule.add(of_config(index, "old"), 0.0)
+    assert list(sent(schedule, streams[0]).values()) == [2, 3], "its replica has named none"
+    for index in (4, 5):
+        schedule.add(of_config(index, "old"), 0.0)
+    for index in (4, 5):
+        pending = sendable(schedule, streams[1], 0.0)
+        assert pending is not None
+        assert named(schedule.change(streams[1], pending)) == "new", "before it is sent in vain"
+        schedule.renew(streams[1], [of_config(index, "new")])
+        assert schedule.sendable(streams[1], 0.0), "it stays for this stream"
+        schedule.begin_item(streams[1], 0.0)
+
+
+def test_a_batch_that_another_replica_refused_is_sent_as_it_is_to_one_that_serves_its_version() -> None:
+    schedule = schedule_of(0, slots=2)
+    streams = list[Stream]()
+    for slot, other in enumerate(("old", "new")):
+        schedule.add(of_config(slot, other), 0.0)
+        streams.append(opened(schedule, slot))
+    for stream, named_here in zip(streams, ("new", "old"), strict=True):
+        ((item_id, index),) = sent(schedule, stream).items()
+        assert schedule.receive(stream, refused(item_id, errors.StaleConfigError(named_here)), 0.0) is None
+        schedule.assign(streams[1 - index].slot, 0.0)
+    assert [stream.slot.next_batch is not None for stream in streams] == [True, True]
+    crossed = [stream.slot.next_batch.batch.codec.model.config_id for stream in streams if stream.slot.next_batch]
+    assert crossed == [stream.config_id for stream in streams]
+    for stream in streams:
+        assert list(sent(schedule, stream)) == [2]
+
+
+def test_a_batch_is_made_anew_once_where_nobody_describes_what_a_replica_names() -> None:
+    """A replica names what no other one knows: the batch is sent as it can be made."""
+    schedule = schedule_of(0)
+    schedule.add(of_config(0, "old"), 0.0)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    schedule.receive(stream, refused(1, errors.StaleConfigError("unheard of")), 0.0)
+    pending = sendable(schedule, stream, 0.0)
+    assert pending is not None
+    assert schedule.change(stream, pending) is not None
+    schedule.renew(stream, [of_config(0, "old")])
+    assert sent(schedule, stream) == {2: 0}
+
+
+def test_a_lost_key_is_registered_whatever_version_the_replica_serves() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    sent(schedule, stream)
+    lost = errors.KeyNotFoundError("id")
+    assert schedule.receive(stream, refused(1, lost), 0.0) is None
+    pending = sendable(schedule, stream, 0.0)
+    assert pending is not None
+    assert isinstance(schedule.change(stream, pending), errors.KeyNotFoundError)
+    schedule.renew(stream, [pending.batch])
+    assert sent(schedule, stream) == {2: 0}
 
 
 # Time

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -24,12 +25,14 @@ from sealserve.errors import InputError, PlanError
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.catalog.library import ModelLibrary
 from sealserve_service.catalog.registry import ServedModel
+from sealserve_service.catalog.reloader import Reloader
 from sealserve_service.catalog.sources import folder_sources, load_source
 from sealserve_service.models.errors import InputRangeError, ModelFileError
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.serving import LIMITS
+from tests.support.waiting import wait_until
 
 FAST = ModelSource("", Path(), input_range=(0.0, 1.0), input_step=1 / 16, max_score_error=1.0)
 TICKS = itertools.count()
@@ -453,6 +456,120 @@ def test_an_old_engine_lives_as_long_as_its_last_item(path: Path) -> None:
     assert old() is not None
     del scoring
     assert old() is None
+
+
+# Previous versions
+
+
+def kept(path: Path, keep_seconds: float, previous: Sequence[ModelSource] = ()) -> tuple[ModelLibrary, list[int]]:
+    """A library that keeps previous versions, and how many were in memory at each load."""
+    alive, counts = weakref.WeakSet[Any](), list[int]()
+
+    def load(source: ModelSource) -> ServedModel:
+        counts.append(len(alive))
+        loaded = load_source(source, trust_pickle=False, limits=LIMITS)
+        alive.add(loaded.engines[0])
+        return loaded
+
+    source = dataclasses.replace(FAST, name=path.stem, path=path)
+    return ModelLibrary(lambda: [source], load, previous=previous, keep_seconds=keep_seconds), counts
+
+
+def ids(library: ModelLibrary) -> tuple[str, str]:
+    current, previous = library.models.versions("a")
+    return current.model.config_id, previous.model.config_id if previous else ""
+
+
+def test_the_version_that_is_replaced_is_kept_and_no_other(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    library, counts = kept(path, 3600.0)
+    seen = [ids(library)[0]]
+    with caplog.at_level(logging.INFO):
+        for slope in (3.0, 5.0, 7.0):
+            write(path, slope)
+            library.reload()
+            assert ids(library)[1] == seen[-1]
+            seen.append(ids(library)[0])
+    assert len(set(seen)) == 4
+    assert counts == [0, 1, 1, 1], "no more than two versions are in memory while another is loaded"
+    assert "is served too, for 3600 s" in caplog.text
+    assert "is served no longer" in caplog.text
+    os.utime(path)
+    library.reload()
+    assert ids(library)[1] == seen[-2], "nothing has changed"
+
+
+def test_without_time_none_is_kept(path: Path) -> None:
+    library, _ = kept(path, 0.0)
+    write(path, 3.0)
+    library.reload()
+    assert ids(library)[1] == ""
+    assert library.end_previous() is None
+
+
+def test_a_version_that_is_kept_is_freed_when_its_time_is_over(path: Path) -> None:
+    library, _ = kept(path, 0.2)
+    old = weakref.ref(library.models.versions("a")[0].engines[0])
+    write(path, 3.0)
+    library.reload()
+    seconds = library.end_previous()
+    assert seconds is not None
+    assert 0.0 < seconds <= 0.2
+    assert old() is not None
+    time.sleep(seconds)
+    assert library.end_previous() is None
+    assert old() is None
+    assert ids(library)[1] == ""
+
+
+def test_the_thread_that_reloads_ends_previous_versions_by_itself(path: Path) -> None:
+    for interval in (None, 60.0):
+        write(path, 1.0)
+        library, _ = kept(path, 0.3)
+        old = weakref.ref(library.models.versions("a")[0].engines[0])
+        reloader = Reloader(library, interval)
+        write(path, 3.0)
+        reloader.reload()
+        wait_until(lambda library=library: ids(library)[1] != "")  # type: ignore[misc]
+        wait_until(lambda old=old: old() is None)  # type: ignore[misc]
+        reloader.close()
+
+
+def test_a_broken_file_ends_the_previous_version_and_no_other(path: Path) -> None:
+    """It went before the file was loaded, so that there was room for it."""
+    library, _ = kept(path, 3600.0)
+    write(path, 3.0)
+    library.reload()
+    current = ids(library)[0]
+    path.write_bytes(b"no model")
+    library.reload()
+    assert ids(library) == (current, "")
+
+
+def test_a_fresh_library_serves_the_previous_version_from_the_start(path: Path) -> None:
+    before, _ = kept(path, 0.0)
+    write(old := path.with_name("old.npz"), 1.0)
+    write(path, 3.0)
+    source = dataclasses.replace(FAST, name="a", path=old)
+    library, _ = kept(path, 3600.0, [source])
+    assert ids(library)[1] == ids(before)[0]
+    write(path, 5.0)
+    library.reload()
+    assert ids(library)[1] != ids(before)[0], "it is followed by the one that is replaced"
+
+
+def test_a_previous_version_is_loaded_by_the_same_rules(path: Path) -> None:
+    write(old := path.with_name("old.npz"), 1.0)
+    source = dataclasses.replace(FAST, name="a", path=old)
+    for faulty, error, text in (
+        (dataclasses.replace(source, sha256="0" * 64), ModelFileError, "SHA-256"),
+        (dataclasses.replace(source, path=path.with_name("missing.npz")), ModelFileError, "missing"),
+        (dataclasses.replace(source, max_score_error=1e-30), PlanError, "old"),
+        (dataclasses.replace(source, name="b"), InputError, "not served"),
+    ):
+        with pytest.raises(error, match=text):
+            kept(path, 3600.0, [faulty])
+    library, _ = kept(path, 3600.0, [dataclasses.replace(source, path=path)])
+    assert ids(library)[1] == "", "the same version twice needs no memory"
 
 
 def test_an_error_names_the_file_of_its_model(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Configurations: the descriptions of one model that a client knows, with the codecs for each.
+
+While a service is updated, some of its replicas serve the old version of a model and some the new
+one. A client that knows both needs no call to go from one to the other.
+"""
+
+from dataclasses import dataclass, field
+
+from sealserve._codec.codec import RowCodec
+from sealserve.he.layouts import Layout
+from sealserve.protocol.model import Model
+
+MAX_CONFIGURATIONS = 8
+"""How many descriptions are known. A hostile service could name new ones without end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Configuration:
+    """A description of the model, and the codecs that have been made for it.
+
+    Attributes:
+        model: the description.
+        codecs: by their layouts.
+        codecs_by_rows: by numbers of rows.
+    """
+
+    model: Model
+    codecs: dict[Layout, RowCodec] = field(default_factory=dict)
+    codecs_by_rows: dict[int, RowCodec] = field(default_factory=dict)
+
+
+class Configurations:
+    """The configurations that a client knows, by their ids. One thread at a time may change them.
+
+    Attributes:
+        current: the one to encrypt for; None until the service has described the model.
+    """
+
+    def __init__(self) -> None:
+        self.current: Configuration | None = None
+        self._known: dict[str, Configuration] = {}  # in the order of their last use
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The descriptions, in the order of their last use."""
+        return tuple(known.model for known in self._known.values())
+
+    def find(self, config_id: str) -> Configuration | None:
+        """Return the configuration of an id; None if it is not known."""
+        return self._known.get(config_id)
+
+    def use(self, config_id: str) -> Configuration | None:
+        """Make the configuration of an id the current one, and return it.
+
+        Return None if it is not known; the current one stays then.
+        """
+        if (known := self._known.pop(config_id, None)) is not None:
+            self.current = self._known[config_id] = known
+        return known
+
+    def add(self, model: Model) -> Configuration:
+        """Make a description the current one, in place of the one that was used least recently.
+
+        What is known of an id stays, with its codecs: an id names one description.
+        """
+        if (known := self.use(model.config_id)) is not None:
+            return known
+        if len(self._known) >= MAX_CONFIGURATIONS:
+            del self._known[next(iter(self._known))]
+        self.current = self._known[model.config_id] = Configuration(model)
+        return self.current
