@@ -35,7 +35,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import DeadlineError, SealserveError, ServiceError
+from sealserve.errors import ClientClosedError, DeadlineError, SealserveError, ServiceError
 from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -144,9 +144,8 @@ class Client:
     def close(self) -> None:
         """Close the connections, and end the processes that encrypt.
 
-        Methods that need the service raise ClientClosedError from then on.
-
-        Save `secret_key` first to use it again.
+        All methods and properties raise ClientClosedError from then on. Save `secret_key` first to
+        use it again, and keep `model` if you need it.
         """
         self._connections.close()
         self._session.close()
@@ -381,8 +380,20 @@ class Client:
             )
         return dataclasses.replace(reply, refused=item.refused)
 
-    def decrypt(self, reply: EncryptedReply) -> Scored:
+    @overload
+    def decrypt(self, reply: EncryptedReply, *, errors: Literal["raise"] = "raise") -> Scored: ...
+
+    @overload
+    def decrypt(self, reply: EncryptedReply, *, errors: Literal["return"]) -> list[Any]: ...
+
+    def decrypt(self, reply: EncryptedReply, *, errors: ErrorMode = "raise") -> Scored | list[Any]:
         """Decrypt the reply to an item of this client.
+
+        Args:
+            reply: what `send` returned.
+            errors: "raise" an error if a row has no score. Or "return" a list, which has for each
+                row its `Scored`, of one row, or its error: that the row was refused, or that the
+                reply fails a check.
 
         Raises:
             InputError: rows of the item were refused. The text names them.
@@ -390,7 +401,9 @@ class Client:
                 is kept.
             StaleConfigError: the model has changed since the item was encrypted.
         """
-        return self._session.decrypt(reply)
+        if self._connections.is_closed:
+            raise ClientClosedError
+        return self._session.decrypt(reply, errors)
 
     # Operations
 
@@ -400,6 +413,8 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
+        if self._connections.is_closed:
+            raise ClientClosedError
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         deadline = time.monotonic() + seconds
         answer: Any = None

@@ -153,8 +153,8 @@ class InputGrid:
 
         A row is refused if a feature is not finite, is off a grid that it should be on or, unless
         `clip`, is outside its range. The same operations run whatever the values are. Therefore
-        neither what a client sends nor when it sends it depends on them. `sealserve.he.refusal`
-        says why rows were refused.
+        neither what a client sends nor when it sends it depends on them. The error that says why
+        rows were refused (`protocol.refusal`) is composed later.
 
         Args:
             rows: float64 (rows, feature_count).

@@ -73,5 +73,5 @@ class Schema:
             FeatureCountError: it is not (rows, column_count).
         """
         if shape[1:] != (self.column_count,):
-            advice = ": pass a single row x as x.reshape(1, -1)" if len(shape) == 1 else ""
+            advice = ": pass a single row x as x.reshape(1, -1), or a Series x as [x]" if len(shape) == 1 else ""
             raise FeatureCountError(f"rows of {self.column_count} features are needed, the shape is {shape}{advice}")

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 MAX_NAME_CHARACTERS = 256
 """The most characters of a name that are shown."""
 
+MAX_COLUMN_CHARACTERS = 64
+"""The most characters of a column's name that an error shows: it may name many columns."""
+
 MAX_MESSAGE_CHARACTERS = 1000
 """The most characters of a text that are shown, such as the details of a gRPC status."""
 
@@ -28,6 +31,32 @@ def printable(text: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
     if not head.isprintable():
         head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
     return head if len(head) <= max_characters else head[: max_characters - len(_CUT)] + _CUT
+
+
+def quoted(text: str, max_characters: int = MAX_COLUMN_CHARACTERS) -> str:
+    """Return a text between quotes, with quotes and what is not printable in it escaped.
+
+    It cannot end its own quotation and forge the words after it. A text that is longer than
+    `max_characters`, without its quotes, is cut and ends in "...".
+    """
+    literal = repr(text[: max_characters + 1])
+    quote, shown = literal[0], literal[1:-1]
+    if len(shown) > max_characters:
+        shown = shown[: max_characters - len(_CUT)] + _CUT
+    return f"{quote}{shown}{quote}"
+
+
+def feature_in_words(number: int, column: str | int | None = None) -> str:
+    """Return a feature as every error names it, such as "column 'mean radius' (feature 3)".
+
+    Args:
+        number: of the feature, from 0.
+        column: the name of its column; or its number in a file that has no names; None if there is
+            nothing but the number of the feature.
+    """
+    if column is None:
+        return f"feature {number}"
+    return f"column {quoted(column) if isinstance(column, str) else column} (feature {number})"
 
 
 def printable_list(texts: tuple[object, ...], max_count: int) -> str:

@@ -124,12 +124,32 @@ def table(values: Any, kind: Any = None) -> pa.Table:
 
 
 COLUMNS: dict[str, tuple[pa.Table, type[InputError], str]] = {
-    "text": (table(["1"] * 50), InputError, "column 'height' holds string"),
-    "dates": (table([0] * 50, pa.timestamp("us")), InputError, r"column 'height' holds timestamp\[us\]"),
-    "lists": (table([[1.0]] * 50), InputError, "column 'height' holds list"),
-    "nothing": (table([None] * 50), InputError, "column 'height' holds null"),
+    "text": (table(["1"] * 50), InputError, r"column 'height' \(feature 1\) holds string, not numbers"),
+    "dates": (table([0] * 50, pa.timestamp("us")), InputError, r"column 'height' \(feature 1\) holds timestamp\[us\]"),
+    "lists": (table([[1.0]] * 50), InputError, r"column 'height' \(feature 1\) holds list"),
+    "nothing": (table([None] * 50), InputError, r"column 'height' \(feature 1\) holds null"),
     "text categories": (table(pa.array(["a"] * 50).dictionary_encode()), InputError, "holds string"),
-    "a missing value": (table([*[1.0] * 30, None, *[1.0] * 19]), NotFiniteError, "row 30, column 'height' is missing"),
+    "a missing value": (
+        table([*[1.0] * 30, None, *[1.0] * 19]),
+        NotFiniteError,
+        r"row 30, column 'height' \(feature 1\) is missing \(null\): fill",
+    ),
+    "two of text": (
+        TABLE.set_column(0, "age", pa.array(["1"] * 50)).set_column(2, "weight", pa.array([b"1"] * 50)),
+        InputError,
+        r"column 'age' \(feature 0\) holds string, column 'weight' \(feature 2\) holds binary, not numbers",
+    ),
+    "two missing values": (
+        table([*[1.0] * 30, None, *[1.0] * 18, None]),
+        NotFiniteError,
+        r"row 30, column 'height' \(feature 1\) is missing \(null\); row 49, column 'height'",
+    ),
+    "a missing category": (
+        table(pa.DictionaryArray.from_arrays([0] * 49 + [1], [1.0, None])),
+        NotFiniteError,
+        "row 49, column 'height'",
+    ),
+    "a missing flag": (table([True, None] * 25), NotFiniteError, "row 9, column 'height' .*; and 20 more values"),
     "other names": (TABLE.rename_columns(["age", "weight", "height"]), FeatureNameError, "number 1 is 'weight'"),
     "a name twice": (TABLE.append_column("age", pa.array([1.0] * 50)), FeatureNameError, "2 columns are named 'age'"),
     "too few columns": (TABLE.drop(["age"]), FeatureNameError, "missing: age"),
