@@ -142,10 +142,12 @@ def _stacked(rows: list[Any], words: Callable[[int], str]) -> NDArray[Any]:
         return values
     # NumPy has made all values text if one is, or has said nothing of where it is. Objects are
     # looked at, and no more: of the nanoseconds of dates NumPy makes integers.
+    text = ""
     with contextlib.suppress(TypeError, ValueError, RuntimeError):
         objects = np.asarray(rows, object)
-        if objects.ndim == _DIMENSIONS and (text := _faults_in_words(objects, words)):
-            raise InputError(f"{text}: {_ADVICE}") from fault
+        text = _faults_in_words(objects, words) if objects.ndim == _DIMENSIONS else ""
+    if text:
+        raise InputError(f"{text}: {_ADVICE}") from fault
     raise fault if isinstance(fault, InputError) else InputError(_NO_ROWS) from fault
 
 

@@ -91,7 +91,7 @@ def test_all_faults_are_counted_and_the_first_are_named() -> None:
         "line 2, column 'height' (feature 1) is not a number; line 3, column 'age' (feature 0) is missing: "
         "fill in what is missing, or leave its row out; write numbers such as 1.5 or -2e3"
     )
-    with pytest.raises(NotFiniteError, match=r"line 5, [^;]*; and 15 more values: fill in[^;]*$"):
+    with pytest.raises(NotFiniteError, match=r"; line 6, [^;]*; and 15 more values: fill in[^;]*$"):
         read("".join(["1\n", *[","] * 20]).replace(",", "NA\n"), ONE)
     with pytest.raises(InputError, match=r"^line 2, feature 1 is not a number: write numbers[^;]*$"):
         read("1,2\n3,x\n")

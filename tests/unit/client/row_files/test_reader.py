@@ -145,7 +145,7 @@ COLUMNS: dict[str, tuple[pa.Table, type[InputError], str]] = {
         r"row 30, column 'height' \(feature 1\) is missing \(null\); row 49, column 'height'",
     ),
     "a missing category": (
-        table(pa.DictionaryArray.from_arrays([0] * 49 + [1], [1.0, None])),
+        table(pa.array([*[1.0] * 49, None]).dictionary_encode()),
         NotFiniteError,
         "row 49, column 'height'",
     ),
@@ -166,6 +166,13 @@ def test_columns_that_are_no_numbers_are_named(kind: str, name: str, tmp_path: P
         feather.write_feather(columns, tmp_path / name)
     with pytest.raises(error, match=rf"rows\.\w+: .*{text}"):
         RowsFile(tmp_path / name).read(NAMED)
+
+
+def test_a_null_among_the_values_of_a_dictionary_is_missing(tmp_path: Path) -> None:
+    weights = pa.DictionaryArray.from_arrays([0] * 49 + [1], [1.0, None])
+    feather.write_feather(table(weights), tmp_path / "rows.arrow")
+    with pytest.raises(NotFiniteError, match=r"row 49, column 'height' \(feature 1\) is missing"):
+        RowsFile(tmp_path / "rows.arrow").read(NAMED)
 
 
 def test_columns_of_other_numbers(tmp_path: Path) -> None:
