@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve.protocol.output import Output, Task
-from sealserve.protocol.refusal import Faults
+from sealserve.protocol.refusal import RefusedFeatures
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.linear_model import LinearModel
 
@@ -162,8 +162,8 @@ class OnGrid:
         integers, is_refused = grid.quantize(rows)
         if is_refused.any():
             raise InputRangeError(
-                f"calibration rows do not fit what is declared: {Faults.of(grid, rows).in_words(names)}: declare other "
-                "ranges or steps, or leave the rows out"
+                f"calibration rows do not fit what is declared: {RefusedFeatures.of(grid, rows).in_words(names)}: "
+                "declare other ranges or steps, or leave the rows out"
             )
         mean = integers.mean(axis=0)
         squares, rounding = np.zeros((2, grid.feature_count))

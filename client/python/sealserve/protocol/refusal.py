@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError, NotFiniteError, OffGridError, OutOfRangeError
 from sealserve.he.quantization import InputGrid
-from sealserve.protocol.text import feature_in_words
+from sealserve.protocol.text import feature_in_words, rows_in_words
 
-_SHOWN = 5  # rows, and features of a row, that a text names
+_Kind = tuple[NDArray[np.bool_], Callable[[int], str]]
+
+_SHOWN = 5  # features that a text names, and rows of each
 _CLIPPING = "pass clip=True (--clip) to predict another row instead, moved to the nearest end of the range"
 
 
 @dataclass(frozen=True, eq=False)
-class Faults:
+class RefusedFeatures:
     """What a grid refuses of rows, and why.
 
     Attributes:
@@ -36,7 +38,7 @@ class Faults:
     off: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, grid: InputGrid, rows: NDArray[np.float64], *, clip: bool = False) -> "Faults":
+    def of(cls, grid: InputGrid, rows: NDArray[np.float64], *, clip: bool = False) -> "RefusedFeatures":
         """Find the faults of rows (rows, feature_count)."""
         not_finite = ~np.isfinite(rows)
         outside = ((rows < grid.least) | (rows > grid.greatest)) & ~not_finite & (not clip)
@@ -50,22 +52,24 @@ class Faults:
         return self.not_finite | self.outside | self.off
 
     def in_words(self, names: Sequence[str]) -> str:
-        """Name the first refused rows and features, each with its fault, but never a value.
+        """Name the first refused features, each with its fault and its rows, but never a value.
 
         A single row has no number: it may come from a stream, where its number is another.
 
         Args:
             names: of the features' columns; empty if they have none.
         """
-        return _places_in_words(self.is_refused, names, self._fault)
-
-    def _fault(self, row: int, feature: int) -> str:
-        minimum, maximum, step = (values[feature] for values in (self.grid.minimum, self.grid.maximum, self.grid.step))
-        if self.not_finite[row, feature]:
-            return "is missing (NaN)" if np.isnan(self.rows[row, feature]) else "is infinite"
-        if self.off[row, feature]:
-            return f"is not on the model's grid, {minimum:g} and multiples of {step:g} above it"
-        return f"is outside the model's range {minimum:g}..{maximum:g}"
+        grid, is_missing = self.grid, np.isnan(self.rows)
+        kinds: list[_Kind] = [
+            (is_missing, lambda _: "is missing (NaN)"),
+            (self.not_finite & ~is_missing, lambda _: "is infinite"),
+            (self.outside, lambda k: f"is outside the model's range {grid.minimum[k]:g}..{grid.maximum[k]:g}"),
+            (
+                self.off,
+                lambda k: f"is not on the model's grid, {grid.minimum[k]:g} and multiples of {grid.step[k]:g} above it",
+            ),
+        ]
+        return _in_words(kinds, names)
 
 
 def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (), *, clip: bool = False) -> InputError:
@@ -82,7 +86,7 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (
         range, otherwise OffGridError. A text that names features of several kinds says of each what
         it is.
     """
-    faults = Faults.of(grid, rows, clip=clip)
+    faults = RefusedFeatures.of(grid, rows, clip=clip)
     refused_count = np.count_nonzero(faults.is_refused)
     if not refused_count:
         return InputError("the rows changed while they were predicted: hand in rows that stay as they are")
@@ -111,33 +115,29 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (
 def refusal_of_integers(grid: InputGrid, rows: NDArray[np.integer[Any]], names: Sequence[str] = ()) -> InputError:
     """Compose the error of rows of integers (rows, feature_count), at least one of them refused."""
     is_refused = (rows < 0) | (rows > grid.levels)
-    places = _places_in_words(is_refused, names, lambda _, feature: f"is not within 0..{grid.levels[feature]}")
+    places = _in_words([(is_refused, lambda k: f"is not within 0..{grid.levels[k]}")], names)
     return InputError(f"{places}: quantized rows must be within 0..levels of the model's grid")
 
 
-def _places_in_words(is_refused: NDArray[np.bool_], names: Sequence[str], fault: Callable[[int, int], str]) -> str:
-    """Name the first refused rows, and of each its first refused features.
+def _in_words(kinds: Sequence[_Kind], names: Sequence[str]) -> str:
+    """Name the first features at fault, in the order of their first rows.
 
     Args:
-        is_refused: bool (rows, feature_count).
+        kinds: which features (rows, feature_count) have a kind of fault, and what it is of each.
         names: of the features' columns; empty if they have none.
-        fault: says of a row's feature what is wrong with it.
     """
+    found = list[tuple[int, int, int]]()
+    for kind, (is_at_fault, _) in enumerate(kinds):
+        features = np.flatnonzero(is_at_fault.any(axis=0))
+        first_rows = is_at_fault[:, features].argmax(axis=0)
+        found += zip(first_rows.tolist(), features.tolist(), [kind] * len(features), strict=True)
+    found.sort()
     named = list[str]()
-    refused = np.flatnonzero(is_refused.any(axis=1)).tolist()
-    for row in refused[:_SHOWN]:
-        features = np.flatnonzero(is_refused[row]).tolist()
-        shown = [
-            f"{feature_in_words(feature, names[feature] if names else None)} {fault(row, feature)}"
-            for feature in features[:_SHOWN]
-        ]
-        if len(features) > _SHOWN:
-            shown.append(_more(len(features) - _SHOWN, "features"))
-        named.append(("" if len(is_refused) == 1 else f"row {row}, ") + ", ".join(shown))
-    if len(refused) > _SHOWN:
-        named.append(_more(len(refused) - _SHOWN, "rows"))
+    for _, feature, kind in found[:_SHOWN]:
+        is_at_fault, fault = kinds[kind]
+        rows = np.flatnonzero(is_at_fault[:, feature])
+        where = "" if len(is_at_fault) == 1 else f"{rows_in_words(rows[:_SHOWN].tolist(), len(rows))}, "
+        named.append(f"{where}{feature_in_words(feature, names[feature] if names else None)} {fault(feature)}")
+    if hidden := len({feature for _, feature, _ in found} - {feature for _, feature, _ in found[:_SHOWN]}):
+        named.append(f"and {hidden:,} more {'feature' if hidden == 1 else 'features'}")
     return "; ".join(named)
-
-
-def _more(count: int, things: str) -> str:
-    return f"and {count:,} more {things if count > 1 else things.removesuffix('s')}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import FeatureCountError, FeatureNameError
+from sealserve.errors import FeatureCountError, FeatureNameError, InputError
 from sealserve.protocol.tables import column_names, floats, is_sparse
 from sealserve.protocol.text import difference
 
@@ -51,8 +51,13 @@ class Schema:
         else:
             if is_sparse(X):  # before it becomes an array
                 self.check_shape(X.shape)
-            rows = floats(X, self.column_names)
-            self.check_names(column_names(X))
+            names = column_names(X)
+            try:
+                rows = floats(X, self.column_names)
+            except InputError:
+                self.check_names(names)  # refused in any case: other columns explain it best
+                raise
+            self.check_names(names)
         self.check_shape(rows.shape)
         return rows
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import FeatureNameError, InputError
+from sealserve.protocol.faults import Faults
 from sealserve.protocol.text import difference, feature_in_words, quoted
 
-_SHOWN = 5  # values, or columns, that an error names
+_SHOWN = 5  # columns that an error names
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_, Decimal, Fraction)
 _MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")  # of Python, pandas and NumPy
 _KINDS = {"c": "complex numbers", "M": "dates", "m": "time differences", "S": "bytes", "U": "text", "V": "records"}
@@ -157,9 +158,12 @@ def _check_columns(dtypes: Iterable[Any], words: Callable[[int], str]) -> None:
     Raises:
         InputError: they are none of numbers. The text names them.
     """
-    if wrong := [(column, dtype) for column, dtype in enumerate(dtypes) if not _may_be_numbers(dtype)]:
+    wrong = [(column, dtype) for column, dtype in enumerate(dtypes) if not _may_be_numbers(dtype)]
+    if wrong:
         named = [f"{words(column)} holds {_KINDS.get(dtype.kind, str(dtype))}" for column, dtype in wrong[:_SHOWN]]
-        raise InputError(f"{_listed(named, len(wrong), 'columns')}, not numbers: {_ADVICE}")
+        if len(wrong) > _SHOWN:
+            named.append(f"and {len(wrong) - _SHOWN:,} more")
+        raise InputError(f"{', '.join(named)}, not numbers: {_ADVICE}")
 
 
 def _dense(matrix: Any) -> NDArray[Any]:
@@ -197,9 +201,13 @@ def _row(row: Any, names: Sequence[str]) -> Any:
 
 def _faults_in_words(values: NDArray[Any], words: Callable[[int], str]) -> str:
     """Name the values of an array of objects that are no numbers; "" if there are none."""
-    faults = [(position, fault) for position, value in np.ndenumerate(values) if (fault := _fault(value))]
-    named = [f"{_place(position, values.shape, words)} {fault}" for position, fault in faults[:_SHOWN]]
-    return _listed(named, len(faults), "values")
+    faults = Faults("row" if values.ndim == _DIMENSIONS and len(values) > 1 else "")
+    for position, value in np.ndenumerate(values):
+        if fault := _fault(value):
+            faults.add(
+                position[0] if position else 0, words(position[1]) if values.ndim == _DIMENSIONS else "a value", fault
+            )
+    return faults.in_words()
 
 
 def _fault(value: Any) -> str:
@@ -215,14 +223,6 @@ def _fault(value: Any) -> str:
     return ""
 
 
-def _place(position: Sequence[int], shape: tuple[int, ...], words: Callable[[int], str]) -> str:
-    """Return a position in words: its row, unless there is one only, and its column."""
-    if len(position) != _DIMENSIONS:
-        return "a value"
-    row, column = position
-    return words(column) if shape[0] == 1 else f"row {row}, {words(column)}"
-
-
 def _column_in_words(names: Sequence[str], column: int) -> str:
     return feature_in_words(column, names[column] if column < len(names) else None)
 
@@ -230,9 +230,3 @@ def _column_in_words(names: Sequence[str], column: int) -> str:
 def _label_in_words(label: str, names: Sequence[str]) -> str:
     """Return the label of a Series in words: its place in the Series says nothing."""
     return feature_in_words(list(names).index(label), label) if label in names else f"column {quoted(label)}"
-
-
-def _listed(named: Sequence[str], count: int, things: str) -> str:
-    """Return the places that are named, and how many more there are."""
-    more = f"; and {count - len(named):,} more {things}" if count > len(named) else ""
-    return "; ".join(named) + more

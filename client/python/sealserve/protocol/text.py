@@ -18,6 +18,7 @@ MAX_MESSAGE_CHARACTERS = 1000
 
 _CUT = "..."
 _SHOWN_NAMES = 10
+_SHOWN_ROWS = 5
 
 
 def printable(text: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
@@ -59,15 +60,34 @@ def feature_in_words(number: int, column: str | int | None = None) -> str:
     return f"column {quoted(column) if isinstance(column, str) else column} (feature {number})"
 
 
+def rows_in_words(numbers: Sequence[int], count: int, noun: str = "row") -> str:
+    """Return rows as errors name them, such as "row 3" or "rows 3, 4, 7 and 20 more".
+
+    Args:
+        numbers: of the first rows.
+        count: of all rows.
+        noun: what a row is called, such as "line".
+    """
+    shown = ", ".join(map(str, numbers[:_SHOWN_ROWS]))
+    more = f" and {count - _SHOWN_ROWS:,} more" if count > _SHOWN_ROWS else ""
+    return f"{noun if count == 1 else f'{noun}s'} {shown}{more}"
+
+
 def printable_list(texts: tuple[object, ...], max_count: int) -> str:
     """Return the first texts with commas between them, each printable, and "..." if there are more.
+
+    A text that has a comma itself, or that could not be seen, is quoted.
 
     Args:
         texts: such as the labels of a model, or the names of its columns.
         max_count: how many of them to show.
     """
-    shown = [printable(str(text)) for text in texts[:max_count]]
+    shown = [_unmistakable(printable(str(text))) for text in texts[:max_count]]
     return ", ".join([*shown, _CUT] if len(texts) > max_count else shown)
+
+
+def _unmistakable(text: str) -> str:
+    return repr(text) if "," in text or text != text.strip() or not text else text
 
 
 def counted(count: int, plural: str) -> str:

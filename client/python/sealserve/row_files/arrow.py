@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError
 from sealserve.row_files.columns import Columns
-from sealserve.row_files.faults import Faults
+from sealserve.row_files.faults import FileFaults
 
 _MISSING_EXTRA = "Parquet and Arrow files need one more package: pip install 'sealserve[parquet]'"
 _FILE_MAGIC = b"ARROW1"
@@ -71,7 +71,7 @@ def _read(what: str, open_batches: Any, columns: Columns, max_bytes: float) -> N
         positions = _positions(schema, columns)
         words = partial(_in_words, columns, schema.names, positions)
         _check_types([schema.field(position) for position in positions], words)
-        blocks, count, faults = list[NDArray[np.float64]](), 0, Faults()
+        blocks, count, faults = list[NDArray[np.float64]](), 0, FileFaults("row")
         for batch in batches:
             if 8 * len(positions) * (count + batch.num_rows) > max_bytes:
                 raise InputError(f"the file holds more than {max_bytes:,} bytes of numbers: give fewer rows")
@@ -79,7 +79,7 @@ def _read(what: str, open_batches: Any, columns: Columns, max_bytes: float) -> N
             if any(column.null_count for column in chosen):
                 is_null = np.stack([column.is_null().to_numpy(zero_copy_only=False) for column in chosen], axis=1)
                 for row, feature in np.argwhere(is_null).tolist():
-                    faults.add(f"row {count + row}, {words(feature)}", "is missing (null)", is_missing=True)
+                    faults.add_missing(count + row, words(feature), "is missing (null)")
             else:
                 blocks.append(_block(chosen, batch.num_rows))
             count += batch.num_rows

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import FeatureCountError, InputError
 from sealserve.row_files.columns import Columns, is_number
-from sealserve.row_files.faults import Faults
+from sealserve.row_files.faults import FileFaults
 
 _MISSING = {"", "?", "-", "na", "n/a", "<na>", "none", "null", "nil"}
 
@@ -42,7 +42,7 @@ def read_delimited(lines: Iterable[str], delimiter: str, columns: Columns, heade
     names = columns.spelled(first) if _has_header(first, columns, header) else []
     positions = columns.positions(names, len(first))
     take = _taker(positions, len(first))
-    values, faults = array("d"), Faults()
+    values, faults = array("d"), FileFaults("line")
     try:
         for number, record in records if names else chain([(first_number, first)], records):
             if len(record) != len(first) or record == [""]:
@@ -57,8 +57,8 @@ def read_delimited(lines: Iterable[str], delimiter: str, columns: Columns, heade
             except ValueError:
                 for feature, (field, position) in enumerate(zip(fields, positions, strict=True)):
                     if fault := _fault(field):
-                        place = f"line {number}, {columns.in_words(feature, position, names)}"
-                        faults.add(place, fault, is_missing=_is_missing(field))
+                        add = faults.add_missing if _is_missing(field) else faults.add
+                        add(number, columns.in_words(feature, position, names), fault)
     except InputError:
         faults.raise_if_any()  # they come before
         raise

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError
 from sealserve.row_files.columns import Columns
-from sealserve.row_files.faults import Faults
+from sealserve.row_files.faults import FileFaults
 
 
 def read_json_lines(lines: Iterable[str], columns: Columns) -> NDArray[np.float64]:
@@ -24,7 +24,7 @@ def read_json_lines(lines: Iterable[str], columns: Columns) -> NDArray[np.float6
         InputError: a line is blank or not JSON, a value is not a number, lines have different
             names or lengths, or the columns do not fit.
     """
-    values, faults = array("d"), Faults()
+    values, faults = array("d"), FileFaults("line")
     positions, names, width, count = list[int](), list[str](), 0, 0
     try:
         for count, line in enumerate(lines, 1):
@@ -38,8 +38,8 @@ def read_json_lines(lines: Iterable[str], columns: Columns) -> NDArray[np.float6
             fields = [row[name] for name in names] if isinstance(row, dict) else row
             for feature, position in enumerate(positions):
                 if fault := _fault(field := fields[position]):
-                    place = f"line {count}, {columns.in_words(feature, position, names)}"
-                    faults.add(place, fault, is_missing=field is None)
+                    add = faults.add_missing if field is None else faults.add
+                    add(count, columns.in_words(feature, position, names), fault)
                 else:
                     values.append(float(field))
     except InputError:

@@ -72,11 +72,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "date objects": (with_value(datetime.date(2020, 1, 1)), "of type date"),
     "a frame's dates": (
         framed(pd.to_datetime(["2020-01-01"] * 3)),
-        r"row 0, column 'weight' \(feature 2\) is of type Timestamp",
+        r"rows 0, 1, 2, column 'weight' \(feature 2\) is of type Timestamp",
     ),
     "a frame of dates": (
         FRAME.astype("datetime64[ns]"),
-        r"^column 'age' \(feature 0\) holds dates; column 'height' \(feature 1\) holds dates; .*, not numbers: ",
+        r"^column 'age' \(feature 0\) holds dates, column 'height' \(feature 1\) holds dates, .*, not numbers: ",
     ),
     "a frame with a complex column": (
         framed([1j, 2, 3]),
@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a signalling decimal": (with_value(Decimal("sNaN")), "^row 1, feature 2 is too large, or no number"),
     "all of text": (
         ROWS.astype(str).astype(object),
-        "row 1, feature 1 is of type str, not a number; and 4 more values",
+        "rows 0, 1, 2, feature 1 is of type str, not a number",
     ),
     "ragged": ([[1.0], [1.0, 2.0]], "all of one length"),
     "sparse and complex": (scipy.sparse.csr_array(ROWS.astype(complex)), "complex numbers"),

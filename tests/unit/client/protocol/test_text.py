@@ -15,6 +15,7 @@ from sealserve.protocol.text import (
     printable,
     printable_list,
     quoted,
+    rows_in_words,
 )
 
 
@@ -61,6 +62,7 @@ def test_a_list_shows_its_first_members() -> None:
     assert printable_list(("a\n", 2, True), 3) == "a\\n, 2, True"
     assert printable_list(("a", "b", "c"), 2) == "a, b, ..."
     assert printable_list((), 2) == ""
+    assert printable_list(("Smith, John", "", " a", "b"), 9) == "'Smith, John', '', ' a', b"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,12 @@ def test_a_quoted_text_ends_where_it_seems_to(text: str, most: int) -> None:
         assert shown == repr(text)
     else:
         assert inside.endswith("...")
+
+
+def test_rows_are_named_up_to_a_limit() -> None:
+    assert rows_in_words([3], 1) == "row 3"
+    assert rows_in_words([3, 4], 2, "line") == "lines 3, 4"
+    assert rows_in_words(range(9), 1234) == "rows 0, 1, 2, 3, 4 and 1,229 more"
 
 
 @pytest.mark.parametrize(

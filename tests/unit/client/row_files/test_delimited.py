@@ -89,10 +89,15 @@ def test_all_faults_are_counted_and_the_first_are_named() -> None:
         read("age,height\n1,x\n,2\n3,4\n", NAMED)
     assert str(caught.value) == (
         "line 2, column 'height' (feature 1) is not a number; line 3, column 'age' (feature 0) is missing: "
-        "fill in what is missing, or leave its row out; write numbers such as 1.5 or -2e3"
+        "fill in what is missing, or leave its row out; write numbers such as 1.5 or -2e3, and 1 and 0 for true and "
+        "false"
     )
-    with pytest.raises(NotFiniteError, match=r"; line 6, [^;]*; and 15 more values: fill in[^;]*$"):
-        read("".join(["1\n", *[","] * 20]).replace(",", "NA\n"), ONE)
+    with pytest.raises(NotFiniteError, match=r"^lines 2, 3, 4, 5, 6 and 15 more, feature 0 is missing: fill in[^;]*$"):
+        read("1\n" + "NA\n" * 20, ONE)
+    with pytest.raises(InputError, match=r"line 2, feature 4 is not a number; and 15 more columns: "):
+        read(",".join("1" * 20) + "\n" + ",".join("x" * 20) + "\n", Schema(20))
+    with pytest.raises(InputError, match="1 and 0 for true and false"):
+        read("1,2\n3,True\n")
     with pytest.raises(InputError, match=r"^line 2, feature 1 is not a number: write numbers[^;]*$"):
         read("1,2\n3,x\n")
 

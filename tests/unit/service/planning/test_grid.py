@@ -204,7 +204,7 @@ def test_features_that_the_file_does_not_name_need_a_range(tmp_path: Path) -> No
         ("name,min,max,unit\nage,0,1,y\n", "heading"),
         ("name,min,max\nage,0\n", "line 2 has 2 fields"),
         ("name,min,max\nage,0,1\nage,0,1\n", "line 3 is of column 'age', named before"),
-        ("name,min,max\nh\x1b,0,1\n", r"line 2 is of column 'h\\x1b', which the model does not have: it has age, inc"),
+        ("name,min,max\nh\x1b,0,1\n", r"line 2 is of column 'h\\x1b', which the model does not have: it has age, 'inc"),
         ("name,min,max\nage,0,many\n", r"line 2, column 'age' \(feature 0\): a field is no number"),
         ("name,min,max\nflag,0,inf\n", r"line 2, column 'flag' \(feature 2\): a number is not finite"),
         ("name,min,max\nage,0,\n", r"line 2, column 'age' \(feature 0\): one end of a range is there"),
