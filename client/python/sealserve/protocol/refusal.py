@@ -17,7 +17,7 @@ from sealserve.protocol.text import feature_in_words, rows_in_words
 _Kind = tuple[NDArray[np.bool_], Callable[[int], str]]
 
 _SHOWN = 5  # features that a text names, and rows of each
-_CLIPPING = "pass clip=True (--clip) to predict another row instead, moved to the nearest end of the range"
+_CLIPPING = "pass clip=True (--clip) for the prediction at the nearest end of the range, which may be another"
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ GRID = InputGrid.of(3, [-1.0, 0.0, 5.0], [1.0, 10.0, 5.0], [0.25, 2.5, 1.0])  # 
 KEEPING = InputGrid.of(3, [0.0, -1.0, 5.0], [1.0, 1.0, 6.0], [1 / 255, 0.5, 1.0], keeps=[True, True, False])
 NAMES = ("mean radius", "it's", "\x1b[2J\n")
 MOST = np.finfo(np.float64).max
-CLIPPING = "pass clip=True (--clip) to predict another row instead, moved to the nearest end of the range"
+CLIPPING = "pass clip=True (--clip) for the prediction at the nearest end of the range, which may be another"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -147,7 +147,7 @@ def test_integers_off_the_levels_are_named(dtype: Any) -> None:
     assert type(error) is InputError
     assert str(error) == (
         "row 1, column 'mean radius' (feature 0) is not within 0..8; row 1, column '\\x1b[2J\\n' (feature 2) is not "
-        'within 0..0; row 2, column "it\'s" (feature 1) is not within 0..4: quantized rows must be within 0..levels of the '
-        "model's grid"
+        'within 0..0; row 2, column "it\'s" (feature 1) is not within 0..4: quantized rows must be within 0..levels of '
+        "the model's grid"
     )
     assert str(refusal_of_integers(GRID, rows[2:])).startswith("feature 1 is not within 0..4: ")
