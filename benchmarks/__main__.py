@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report import FIRST, OUTPUT
+from tests.support import mnist
 
 Job = tuple[str, ...]  # a module of this package, and its options
 
@@ -27,26 +28,31 @@ class Part:
         usual: options so that all take ten minutes on two cores.
         full: options where time does not matter.
         quick: options to see that it works.
+        data: the files that it cannot do without, by name.
     """
 
     about: str
     usual: Sequence[str] = ()
     full: Sequence[str] = ()
     quick: Sequence[str] = ()
+    data: Sequence[str] = ()
 
 
+MNIST = (mnist.IMAGES, mnist.LABELS, mnist.MODEL)
 PARTS = {
-    "row": Part("single rows: where their time goes, and the labels of all of MNIST", quick=["--rows=40"]),
+    "row": Part("single rows: where their time goes, and the labels of all of MNIST", quick=["--rows=40"], data=MNIST),
     "uploads": Part("full and seeded ciphertexts, and the links on which seeding pays", quick=["--calls=10"]),
-    "column": Part("batches: the service beside one of plaintext rows", quick=["--turns=1", "--seconds=0.2"]),
+    "column": Part(
+        "batches: the service beside one of plaintext rows", quick=["--turns=1", "--seconds=0.2"], data=MNIST
+    ),
     "client_memory": Part(
         "what a client holds in memory while it streams", usual=["--share=0.25"], quick=["--share=0.05"]
     ),
-    "private": Part("private weights beside open ones"),
-    "ei": Part("encrypted-inference clients: our engine beside EIServer", quick=["--rounds=1"]),
-    "overload": Part("four times more requests than can be answered", quick=["--calls=25", "--seconds=2"]),
+    "private": Part("private weights beside open ones", data=MNIST),
+    "ei": Part("encrypted-inference clients: our engine beside EIServer", quick=["--rounds=1"], data=MNIST),
+    "overload": Part("four times more requests than can be answered", quick=["--calls=25", "--seconds=2"], data=MNIST),
     "hostile": Part("one tenant beside peers that send what they should not", quick=["--calls=20"]),
-    "peers": Part("every other system beside ours, by turns", full=["--concrete-ml"], quick=["--quick"]),
+    "peers": Part("every other system beside ours, by turns", full=["--concrete-ml"], quick=["--quick"], data=MNIST),
     "scaling": Part(
         "how time grows with features, classes, rows, clients",
         usual=["--axes=rows", "--patience=15"],  # longer ones are on the same straight line
@@ -77,6 +83,38 @@ def run(jobs: Sequence[Job], which: str = "") -> None:
         if code := subprocess.run(command, check=False).returncode:
             sys.exit(f"\n{name} has failed, with exit code {code}; what it says is above. Alone: {' '.join(command)}")
         print(f"\n{name} took {time.monotonic() - start:.0f} s", flush=True)
+
+
+def with_data(names: Sequence[str]) -> list[str]:
+    """Fetch the data that parts need. Return the parts that have theirs, and say which are skipped.
+
+    Raises:
+        SystemExit: no part is left.
+    """
+    needed = dict.fromkeys(file for name in names for file in PARTS[name].data)
+    reasons = {file: reason for file in needed if (reason := _want_of(file))}
+    lacking = {name: [file for file in PARTS[name].data if file in reasons] for name in names}
+    for file, reason in reasons.items():
+        print(f"{file} is not here: {reason}", file=sys.stderr)
+    for name, files in lacking.items():
+        if files:
+            print(f"{name} is skipped: it needs {', '.join(files)}", file=sys.stderr, flush=True)
+    if not (left := [name for name, files in lacking.items() if not files]):
+        sys.exit("no part is left: run `make data`, or set SEALSERVE_DATA to the folder of these files")
+    return left
+
+
+def _want_of(file: str) -> str:
+    """Return why a file is not here; "" if it is, perhaps because it has been fetched now."""
+    if mnist.find(file) is not None:
+        return ""
+    if file not in mnist.SHA256:
+        return "nothing has it for download; set SEALSERVE_DATA to the folder that has it"
+    try:
+        mnist.provide(file)
+    except mnist.DataError as error:
+        return str(error).replace("\n", "; ")
+    return ""
 
 
 def put_aside(names: Iterable[str]) -> None:
@@ -114,7 +152,7 @@ def main() -> None:
         command_line.error("--profile goes alone")
     if unknown := set(arguments.parts) - PARTS.keys():
         command_line.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
-    names = list(dict.fromkeys(arguments.parts or PARTS))
+    names = [] if arguments.profile else with_data(list(dict.fromkeys(arguments.parts or PARTS)))
     pace = "full" if arguments.full else "quick" if arguments.quick else "usual"
     jobs: list[Job] = [(name, *getattr(PARTS[name], pace)) for name in names]
     began, start = time.time(), time.monotonic()

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 
 import grpc
 import numpy as np
+import pandas as pd
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2
@@ -28,10 +29,13 @@ from sealserve.cli.predictions_table import write_table
 from sealserve.client import Client
 from sealserve.errors import SealserveError, ServiceError
 from sealserve.key_registry import KeyRegistry
-from sealserve.protocol.text import printable
+from sealserve.protocol.schema import Schema
+from sealserve.protocol.text import printable, quoted
 from sealserve.protocol.wire import error_to_proto
 from sealserve.v1 import errors_pb2, keys_pb2, model_pb2, prediction_pb2
 from tests.support.hostile_service import Method, abort, description, running_hostile
+from tests.support.recording_service import accepted, described, recording_service
+from tests.support.serving import HANG_SECONDS, linear, served
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\nsealserve: error: forged\n\u202egnp\u2028\x9b31m\x00\u200b"
 KEY_ID = "a" * 64
@@ -138,6 +142,72 @@ def test_every_error_of_an_item_is_harmless(name: str) -> None:
     assert isinstance(error, SealserveError)
     assert_harmless(str(error))
     assert_harmless("".join(traceback.format_exception(error)))
+
+
+# Columns, which errors of rows name
+
+
+@pytest.fixture
+def quoted_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old behaviour: a name between quotes is shown as it comes."""
+
+    def unchanged(text: str, max_characters: int = 0) -> str:
+        return f"'{text}'"
+
+    monkeypatch.setattr(quoted, "__code__", unchanged.__code__)
+
+
+FORGED = HOSTILE + "' (feature 0) is right; row 7, column 'b"
+BAD_ROWS: dict[str, Any] = {
+    "out of range": [[0.5, 9.0]],
+    "infinite": [[np.inf, 0.5]],
+    "missing, of many rows": np.full((2000, 2), np.nan),
+    "text": [[0.5, "x"]],
+    "too large": [[10**400, 0.5]],
+    "a frame of text": pd.DataFrame([["x", 0.5]]),
+    "a series of text": [pd.Series(["x", 0.5], index=[FORGED, FORGED + "2"])],
+    "a series of other labels": [pd.Series([0.5, 0.5])],
+    "a frame of other names": pd.DataFrame([[0.5, 0.5]]),
+}
+
+
+def errors_of_rows(rows: Any) -> list[SealserveError]:
+    """Every error that a client raises or returns for rows of a model with hostile names."""
+    served_model = served("line", linear(np.ones((1, 2)))).model
+    model = dataclasses.replace(described(served_model, layout="row"), schema=Schema(2, (FORGED, FORGED + "2")))
+    found = list[SealserveError]()
+    with (
+        recording_service(model, lambda sent: accepted(model, sent)) as service,
+        Client(service.address, layout="row", timeout_seconds=HANG_SECONDS) as client,
+    ):
+        for act in (
+            lambda: client.predict(rows),
+            lambda: client.decrypt(client.send(client.encrypt(rows[: client.offer().rows_per_item]))),
+        ):
+            with pytest.raises(SealserveError) as caught:
+                act()
+            assert isinstance(caught.value, SealserveError)
+            found.append(caught.value)
+        found += [result for _, result in client.stream(rows) if isinstance(result, SealserveError)]
+    return found
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_names_of_columns_in_errors_are_harmless(kind: str) -> None:
+    found = errors_of_rows(BAD_ROWS[kind])
+    assert len(found) >= 3
+    for text in {*map(str, found), "".join(traceback.format_exception(found[0]))}:
+        assert_harmless(text)
+    if "of other" not in kind:
+        assert all("column " in str(error) for error in found)
+        assert not any("row 7, column 'b'" in str(error) for error in found)
+
+
+@pytest.mark.usefixtures("quoted_as_it_is")
+def test_names_of_columns_did_pass_it_on_when_they_were_shown_as_they_are() -> None:
+    for error in errors_of_rows(BAD_ROWS["out of range"]):
+        assert HOSTILE in str(error)
+        assert "row 7, column 'b" in str(error)
 
 
 # The command line

@@ -77,9 +77,15 @@ def as_regression(message: model_pb2.Model) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[model_pb2.Model], object], str]] = {
-    "a wider range": (lambda m: put(m.input.maximum, [1.0, 2.0]), "the maximum of feature 1 is 2.0, not 1.0"),
-    "a narrower range": (lambda m: put(m.input.minimum, [0.5, 0.0]), "the minimum of feature 0 is 0.5, not 0.0"),
-    "another step": (lambda m: put(m.input.step, [0.5]), "the step of feature 0 is 0.5"),
+    "a wider range": (
+        lambda m: put(m.input.maximum, [1.0, 2.0]),
+        r"the maximum of column 'size' \(feature 1\) is 2.0, not 1.0",
+    ),
+    "a narrower range": (
+        lambda m: put(m.input.minimum, [0.5, 0.0]),
+        r"the minimum of column 'age' \(feature 0\) is 0.5, not 0.0",
+    ),
+    "another step": (lambda m: put(m.input.step, [0.5]), r"the step of column 'age' \(feature 0\) is 0.5"),
     "columns exchanged": (lambda m: put(m.input.feature_names, ["size", "age"]), "column 0 is 'size', not 'age'"),
     "no column names": (lambda m: put(m.input.feature_names, []), "no names of columns"),
     "labels exchanged": (
@@ -162,7 +168,7 @@ def test_a_model_that_changes_in_the_middle(*, is_pinned: bool, rows: Any, saved
 
     with running_hostile(GetModel=get_model, **stale_for_ever()) as (service, address):
         if is_pinned:
-            with pytest.raises(errors.UnexpectedModelError, match="the maximum of feature 1"):
+            with pytest.raises(errors.UnexpectedModelError, match=r"the maximum of column 'size' \(feature 1\)"):
                 predict(address, rows, expect=saved)
             assert {header.config_id for header in service.headers} == {labelled().config_id}
         else:

@@ -32,6 +32,7 @@ from sealserve.client import Client
 from sealserve.errors import KeyNotFoundError, ReplyError, SealserveError, StaleConfigError
 from sealserve.he.quantization import InputGrid, Quantized
 from sealserve.protocol.model import Model
+from sealserve.protocol.schema import Schema
 from tests.support.recording_service import (
     Answer,
     Event,
@@ -49,7 +50,9 @@ Rows = NDArray[np.float64]
 
 FEATURES = 3
 RANDOM = np.random.default_rng(15)
-OPEN = served("line", linear(np.ones((2, FEATURES)))).model
+# Errors name columns by the service's own words, which are as long as they may be.
+NAMES = tuple(f"{number}\x1b\n'\"\u202e" * 300 for number in range(FEATURES))
+OPEN = dataclasses.replace(served("line", linear(np.ones((2, FEATURES)))).model, schema=Schema(FEATURES, NAMES))
 PRIVATE = served("line", linear(np.ones((2, FEATURES))), keys=registered_keys(), hiding_bits=20).model
 GOOD = RANDOM.random((16, FEATURES))
 
@@ -67,14 +70,14 @@ async def _all_of(client: AsyncClient, rows: Any, **options: Any) -> None:
         pass
 
 
-async def _sent_by(client: AsyncClient, rows: Rows) -> None:
+async def _sent_by(client: AsyncClient, rows: Rows, errors: Any = "raise") -> None:
     await client.register_key()
-    await client.decrypt(await client.send(await client.encrypt(rows)))
+    await client.decrypt(await client.send(await client.encrypt(rows)), errors=errors)
 
 
-def _sent(client: Client, rows: Rows) -> None:
+def _sent(client: Client, rows: Rows, errors: Any = "raise") -> None:
     client.register_key()
-    client.decrypt(client.send(client.encrypt(rows)))
+    client.decrypt(client.send(client.encrypt(rows)), errors=errors)
 
 
 CALLS: dict[str, Callable[[Client, Model, Callable[[Rows], Rows]], Any]] = {
@@ -88,6 +91,7 @@ CALLS: dict[str, Callable[[Client, Model, Callable[[Rows], Rows]], Any]] = {
     "stream, array": lambda client, _, spoil: list(client.stream(spoil(GOOD[:6]))),
     "stream, items of two": lambda client, _, spoil: list(client.stream(iter(spoil(GOOD[:6])), rows_per_item=2)),
     "send": lambda client, _, spoil: _sent(client, spoil(GOOD)),
+    "send, returning errors": lambda client, _, spoil: _sent(client, spoil(GOOD), "return"),
 }
 ASYNC_CALLS: dict[str, Callable[[AsyncClient, Model, Callable[[Rows], Rows]], Any]] = {
     "predict, a row": lambda client, _, spoil: client.predict(spoil(GOOD[:1])),
@@ -95,6 +99,7 @@ ASYNC_CALLS: dict[str, Callable[[AsyncClient, Model, Callable[[Rows], Rows]], An
     "stream, array": lambda client, _, spoil: _all_of(client, spoil(GOOD[:6])),
     "stream, items of two": lambda client, _, spoil: _all_of(client, iter(spoil(GOOD[:6])), rows_per_item=2),
     "send": lambda client, _, spoil: _sent_by(client, spoil(GOOD)),
+    "send, returning errors": lambda client, _, spoil: _sent_by(client, spoil(GOOD), "return"),
 }
 
 

@@ -49,6 +49,50 @@ def test_without_names_all_are_run(monkeypatch: pytest.MonkeyPatch, capfd: pytes
     assert "[1 of 1] uploads --calls=3" in capfd.readouterr().out
 
 
+@pytest.fixture
+def without_data(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """MNIST is not here, and nothing has it. Returns the names of the files that are asked for."""
+    asked = list[str]()
+
+    def provide(name: str) -> str:
+        asked.append(name)
+        raise mnist.DataError(f"no network\n{name}")
+
+    monkeypatch.setattr(mnist, "find", lambda _: None)
+    monkeypatch.setattr(mnist, "provide", provide)
+    return asked
+
+
+def test_parts_that_lack_their_data_are_skipped_and_the_others_run(
+    without_data: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "column", "uploads", "peers", "--quick")
+    captured = capfd.readouterr()
+    assert without_data == [mnist.IMAGES, mnist.LABELS]
+    assert f"{mnist.IMAGES} is not here: no network; {mnist.IMAGES}\n" in captured.err
+    for name in ("column", "peers"):
+        assert f"{name} is skipped: it needs {mnist.IMAGES}, {mnist.LABELS}, {mnist.MODEL}\n" in captured.err
+    assert "[1 of 1] uploads --calls=10" in captured.out
+    with pytest.raises(SystemExit, match="no part is left: run `make data`"):
+        run(monkeypatch, "column", "--quick")
+
+
+@pytest.mark.usefixtures("without_data")
+def test_data_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = list[str]()
+    monkeypatch.setattr(mnist, "provide", fetched.append)
+    monkeypatch.setattr(mnist, "find", lambda name: Path(name) if name == mnist.MODEL else None)
+    assert benchmarks.with_data(["row", "uploads"]) == ["row", "uploads"]
+    assert fetched == [mnist.IMAGES, mnist.LABELS]
+
+
+def test_parts_say_which_data_they_need() -> None:
+    """A part that reads MNIST would end the run where it is not."""
+    for name, part in benchmarks.PARTS.items():
+        reads = "mnist.images()" in (ROOT / f"benchmarks/{name}.py").read_text()
+        assert part.data == (benchmarks.MNIST if reads else ())
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     any(mnist.find(name) is None for name in (mnist.IMAGES, mnist.LABELS, mnist.MODEL)),

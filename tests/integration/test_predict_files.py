@@ -366,7 +366,7 @@ def test_a_small_file_does_not_hold_many_calibration_rows(
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("a.csv", "age,height,weight\n1,2,\n", "line 2, column 'weight' is missing"),
+        ("a.csv", "age,height,weight\n1,2,\n", r"line 2, column 'weight' \(feature 2\) is missing"),
         ("a.csv", "", "the file is empty"),
         ("a.txt", "1,2,3\n", "its suffix is of no format"),
         ("a.parquet", "no table", "not a readable Parquet file"),

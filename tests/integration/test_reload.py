@@ -94,8 +94,9 @@ def test_clients_follow_a_model_that_is_changed_by_sighup(tmp_path: Path, proces
         for _ in range(4 * processes):
             with Client(program.address, timeout_seconds=HANG_SECONDS) as client:
                 assert is_slope(client.predict(ROW), 2.0)
-                assert client.model.version != before.version
-        assert lines(program, f"version {before.version} -> {client.model.version}")
+                now = client.model
+                assert now.version != before.version
+        assert lines(program, f"version {before.version} -> {now.version}")
 
         for _ in range(300):
             program.process.send_signal(signal.SIGHUP)

@@ -22,6 +22,7 @@ from sealserve.errors import (
     OutOfRangeError,
     QuotaExceededError,
 )
+from sealserve.protocol.model import Model
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.models.linear_model import LinearModel
 from tests.support.digits import Digits
@@ -152,10 +153,10 @@ def test_threads_share_a_client(client: Client, digits_model: Digits) -> None:
 # Shapes
 
 
-def check(model: LinearModel, rows: NDArray[np.float64], **limits: Any) -> Client:
+def check(model: LinearModel, rows: NDArray[np.float64], **limits: Any) -> Model:
     """Predict rows, together and one by one, through a server of the model.
 
-    Returns the client, closed.
+    Returns the server's description of it.
     """
     settings = with_limits(**limits)
     with (
@@ -167,34 +168,34 @@ def check(model: LinearModel, rows: NDArray[np.float64], **limits: Any) -> Clien
         expected = model.decision(rows)
         assert np.abs(client.predict(rows) - expected).max() <= bound
         assert np.abs(client.predict(rows[:1]) - expected[:1]).max() <= bound
-        return client
+        return client.model
 
 
 def test_one_feature() -> None:
-    client = check(linear([[3.0], [-2.0]], [1.0, 5.0]), RANDOM.random((7, 1)))
-    assert client.model.offers[0].rows_per_item > 7
+    described = check(linear([[3.0], [-2.0]], [1.0, 5.0]), RANDOM.random((7, 1)))
+    assert described.offers[0].rows_per_item > 7
 
 
 def test_full_items_and_rows_left_over() -> None:
     model = linear(RANDOM.normal(size=(2, 30)))
-    client = check(model, RANDOM.random((100, 30)))
-    assert 1 < client.model.offers[0].rows_per_item < 100
+    described = check(model, RANDOM.random((100, 30)))
+    assert 1 < described.offers[0].rows_per_item < 100
 
 
 def test_a_thousand_classes_come_in_several_groups() -> None:
-    client = check(linear(RANDOM.normal(size=(1000, 500))), RANDOM.random((3, 500)))
-    assert client.model.offers[0].cost.reply_bytes > client.model.limits.max_message_bytes
+    described = check(linear(RANDOM.normal(size=(1000, 500))), RANDOM.random((3, 500)))
+    assert described.offers[0].cost.reply_bytes > described.limits.max_message_bytes
 
 
 def test_eighty_thousand_features_go_in_several_chunks() -> None:
-    client = check(linear(RANDOM.normal(size=(2, 80_000))), RANDOM.random((3, 80_000)))
-    assert client.model.offers[0].cost.request_bytes > 1 << 20
+    described = check(linear(RANDOM.normal(size=(2, 80_000))), RANDOM.random((3, 80_000)))
+    assert described.offers[0].cost.request_bytes > 1 << 20
 
 
 def test_items_longer_than_a_message_and_than_the_window() -> None:
     limits = {"max_message_bytes": 100_000, "window_bytes": 150_000}
-    client = check(linear(RANDOM.normal(size=(10, 20_000))), RANDOM.random((4, 20_000)), **limits)
-    assert client.model.offers[0].cost.request_bytes > limits["window_bytes"]
+    described = check(linear(RANDOM.normal(size=(10, 20_000))), RANDOM.random((4, 20_000)), **limits)
+    assert described.offers[0].cost.request_bytes > limits["window_bytes"]
 
 
 # Streams

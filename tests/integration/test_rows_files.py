@@ -10,7 +10,7 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pyarrow import feather, parquet
 
 from sealserve.cli.main import main
+from sealserve.row_files.formats import SUFFIXES
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.support.serving import linear, running_server, served
 
@@ -95,7 +96,26 @@ def assert_right_or_refused(ran: Ran, rows: NDArray[Any] | None) -> None:
 FIELDS = st.one_of(
     VALUES.map(str),
     st.sampled_from(
-        ["", " ", "NA", "nan", "inf", "1e999", "1_0", "0,5", "0.5 ", "\u0661", "0x1", "1j", "#", "# 1", "x", '"', "\0"]
+        [
+            "",
+            " ",
+            "NA",
+            "nan",
+            "0" * 140_000,
+            "inf",
+            "1e999",
+            "1_0",
+            "0,5",
+            "0.5 ",
+            "\u0661",
+            "0x1",
+            "1j",
+            "#",
+            "# 1",
+            "x",
+            '"',
+            "\0",
+        ]
     ),
     st.sampled_from([*NAMES, "id", "2020", "\ufeff0.5", "0.5\n", "0.5;0.5", "0.5\t0.5", "True", "-0.0", "2"]),
     st.text(max_size=3),
@@ -141,7 +161,32 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return content[:start] + draw(st.binary(max_size=4)) + content[end:]
 
 
-def rows_of_text(content: bytes, delimiter: str, model: str) -> NDArray[np.float64] | None:
+@dataclass(frozen=True)
+class Choice:
+    """What a user says of a file of text: whether it has a header, and which columns to use."""
+
+    header: bool | None = None
+    columns: tuple[str, ...] = ()
+    index: str = ""
+
+    @property
+    def options(self) -> list[str]:
+        """The options of `sealserve predict`."""
+        header = [] if self.header is None else ["--header" if self.header else "--no-header"]
+        columns = ["--columns", ",".join(self.columns)] if self.columns else []
+        return [*header, *columns, *(["--index-column", self.index] if self.index else [])]
+
+
+NO_CHOICE = Choice()
+CHOICES = st.builds(
+    Choice,
+    st.sampled_from([None, None, True, False]),
+    st.sampled_from([(), (), (), ("0", "1", "2"), ("3", "1", "2"), NAMES, ("age", "1", "2"), ("id",), NAMES[::-1]]),
+    st.sampled_from(["", "", "", "0", "3", "id", "age", "7"]),
+)
+
+
+def rows_of_text(content: bytes, delimiter: str, model: str, choice: Choice = NO_CHOICE) -> NDArray[np.float64] | None:
     """Read what a file of text says, strictly and slowly; None if it says no rows for sure."""
     try:
         text = content.decode("utf-8-sig")
@@ -150,19 +195,72 @@ def rows_of_text(content: bytes, delimiter: str, model: str) -> NDArray[np.float
         return None
     if not records or len({*map(len, records)}) != 1:
         return None
-    names = [cell.strip() for cell in records[0]]
-    positions = [0, 1, 2]
-    if not any(map(is_number, names)) or (model == "named" and set(NAMES) <= set(names)):
-        records.pop(0)
-        if model == "named":
-            positions = [names.index(name) for name in NAMES] if set(NAMES) <= set(names) else []
-    if records and len(records[0]) < 3:
-        return None
+    first = [cell.strip() for cell in records[0]]
+    names = first if has_names(first, model, choice) else []
     try:
-        rows = [[float(record[position]) for position in positions] for record in records]
-    except ValueError:
+        positions = positions_in(names, len(first), model, choice)
+        rows = [[float(record[position]) for position in positions] for record in records[bool(names) :]]
+    except (ValueError, IndexError):
         return None
-    return np.array(rows).reshape(-1, 3) if positions else None
+    return np.array(rows).reshape(-1, 3) if len(positions) == len(NAMES) else None
+
+
+def has_names(first: list[str], model: str, choice: Choice) -> bool:
+    """Whether the first record is a header: said, or all the model's names, or no number."""
+    if choice.header is not None:
+        return choice.header
+    wanted = choice.columns or (NAMES if model == "named" else ())
+    if wanted and set(wanted) <= set(first) and not all(map(is_number, wanted)):
+        return True
+    cells = [cell for position, cell in enumerate(first) if str(position) != choice.index]
+    if choice.columns:
+        cells = [first[int(c)] for c in choice.columns if c.isdecimal() and int(c) < len(first)] or first
+    return not any(map(is_number, cells))
+
+
+def positions_in(names: list[str], width: int, model: str, choice: Choice) -> list[int]:
+    """The positions of the model's columns. ValueError: they are others, or are not there."""
+    if choice.columns:
+        positions = [position_of(column, names, width) for column in choice.columns]
+    else:
+        positions = list(range(width))
+        if choice.index:
+            positions.remove(position_of(choice.index, names, width))
+    found = tuple(names[position] for position in positions) if names else ()
+    if model == "named" and names and found != NAMES:
+        if choice.columns or not set(NAMES) < set(found):
+            raise ValueError(found)
+        positions = [position_of(name, names, width) for name in NAMES]
+    return positions
+
+
+def position_of(column: str, names: list[str], width: int) -> int:
+    if names.count(column) > 1 or (column not in names and not (column.isdecimal() and int(column) < width)):
+        raise ValueError(column)
+    return names.index(column) if column in names else int(column)
+
+
+def rows_of_json(content: bytes, model: str) -> NDArray[np.float64] | None:
+    """Read what JSON lines say; None if they say no rows for sure."""
+    try:
+        lines = io.StringIO(content.decode("utf-8-sig"), newline=None).readlines()
+        parsed = [json.loads(line) for line in lines]
+        keys = NAMES if model == "named" or not isinstance(parsed[0], dict) else tuple(parsed[0])
+        listed = [[row[key] for key in keys] if isinstance(row, dict) else row for row in parsed]
+        return np.array(listed, float).reshape(len(parsed), 3)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
+        return None
+
+
+def rows_of_arrays(content: bytes) -> NDArray[np.float64] | None:
+    """Read what NumPy reads of a .npy or .npz file; None if that is no rows within the range."""
+    try:
+        found = np.load(io.BytesIO(content))
+        if isinstance(found, np.lib.npyio.NpzFile):
+            found = found["X" if "X" in found.files else found.files[0]]
+    except Exception:  # of zipfile, zlib, and NumPy
+        return None
+    return in_range(found)
 
 
 def is_number(text: str) -> bool:
@@ -181,14 +279,27 @@ MODELS = st.sampled_from(["plain", "named"])
 OUTPUTS = st.sampled_from(["file", "stdout", "stdin"])
 
 
-@given(file=texts(), encoding=ENCODINGS, data=st.data(), model=MODELS, output=OUTPUTS)
+@given(
+    file=texts(),
+    encoding=ENCODINGS,
+    data=st.data(),
+    choice=st.one_of(st.just(NO_CHOICE), CHOICES),
+    model=MODELS,
+    output=OUTPUTS,
+)
 def text_of_any_kind(
-    address: str, file: tuple[str, str], encoding: str, data: st.DataObject, model: str, output: str
+    address: str,
+    file: tuple[str, str],
+    encoding: str,
+    data: st.DataObject,
+    choice: Choice,
+    model: str,
+    output: str,
 ) -> None:
     name, text = file
     content = data.draw(damaged(text.encode(encoding, "replace")))
-    ran = predict(address, model, name, content, output)
-    assert_right_or_refused(ran, rows_of_text(content, "\t" if name == "rows.tsv" else ",", model))
+    ran = predict(address, model, name, content, output, *choice.options)
+    assert_right_or_refused(ran, rows_of_text(content, "\t" if name == "rows.tsv" else ",", model, choice))
 
 
 @given(
@@ -248,13 +359,7 @@ JSON_ROWS = st.one_of(
 def json_lines(address: str, rows: list[Any], encoding: str, data: st.DataObject, model: str, output: str) -> None:
     content = data.draw(damaged("".join(f"{json.dumps(row)}\n" for row in rows).encode(encoding)))
     ran = predict(address, model, "rows.jsonl", content, output)
-    expected = None
-    with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, OverflowError):
-        parsed = [json.loads(line) for line in content.decode("utf-8-sig").splitlines()]
-        keys = NAMES if model == "named" or not isinstance(parsed[0], dict) else tuple(parsed[0])
-        listed = [[row[key] for key in keys] if isinstance(row, dict) else row for row in parsed]
-        expected = np.array(listed, float).reshape(len(parsed), 3)
-    assert_right_or_refused(ran, expected)
+    assert_right_or_refused(ran, rows_of_json(content, model))
 
 
 @st.composite
@@ -285,11 +390,7 @@ def array_files(address: str, array: NDArray[Any], data: st.DataObject, model: s
     (np.savez if is_npz else np.save)(file, array)
     content = data.draw(damaged(file.getvalue()))
     ran = predict(address, model, "rows.npz" if is_npz else "rows.npy", content, output)
-    expected = None
-    with contextlib.suppress(Exception):
-        found = np.load(io.BytesIO(content))
-        expected = in_range(found[found.files[0]] if is_npz else found)
-    assert_right_or_refused(ran, expected)
+    assert_right_or_refused(ran, rows_of_arrays(content))
     if content == file.getvalue() and in_range(array) is not None:
         assert ran.code == 0
 
@@ -338,7 +439,89 @@ def arrow_files(address: str, table: pa.Table, data: st.DataObject, model: str, 
         assert_right_or_refused(ran, None)
 
 
-CHECKS = [text_of_any_kind, text_that_is_right, text_with_one_fault, json_lines, array_files, arrow_files]
+def written(write: Callable[[Any, Any], None], rows: Any) -> bytes:
+    file = io.BytesIO()
+    write(file, rows)
+    return file.getvalue()
+
+
+# Files of one format, which may have the suffix of another.
+WHOLE = [
+    written(np.save, np.zeros((2, 3))),
+    written(np.save, np.array([["a", "b", "c"]])),
+    written(np.save, np.zeros((2, 3), object)),
+    written(np.savez_compressed, np.zeros((2, 3))),
+    written(lambda file, rows: np.savez(file, X=rows, y=np.zeros(2)), np.zeros((2, 3))),
+    written(lambda file, rows: np.savez(file, a=rows, b=rows), np.zeros((2, 3))),
+    written(lambda file, rows: feather.write_feather(rows, file), pa.table({name: [0.5, 1.0] for name in NAMES})),
+    written(lambda file, rows: parquet.write_table(rows, file), pa.table({name: [0.5, 1.0] for name in NAMES})),
+    written(lambda file, rows: parquet.write_table(rows, file), pa.table({})),
+    b"age,height,weight\n0,0.5,1\n",
+    b"[0, 0.5, 1]\n",
+    b"PK\x05\x06" + bytes(18),  # an empty archive
+]
+# What fields, lines, brackets and quotes without an end are made of.
+PIECES = [
+    b"",
+    b'"',
+    b'""',
+    b"\0",
+    b",",
+    b"0",
+    b"0,",
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b" ",
+    b"[",
+    b"[0,0,0]\n",
+    b"{",
+    b"\xff",
+    b"\xef\xbb\xbf",
+]
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> bytes:
+    """Draw any bytes: noise, pieces many times, marks with nothing between, or a whole file."""
+    piece = st.tuples(st.sampled_from(PIECES), st.sampled_from([1, 2, 3, 200, 200_000]))
+    return draw(
+        st.one_of(
+            st.binary(max_size=300),
+            st.lists(piece, max_size=3).map(
+                lambda drawn: b"".join(part * (count if len(part) < 5 else 1) for part, count in drawn)
+            ),
+            st.text("\"\n\r,\t ;\0'#", max_size=30).flatmap(lambda text: ENCODINGS.map(text.encode)),
+            st.sampled_from(WHOLE).flatmap(damaged),
+        )
+    )
+
+
+@given(content=contents(), suffix=st.sampled_from(sorted(SUFFIXES)), model=MODELS, output=OUTPUTS)
+def bytes_of_any_kind(address: str, content: bytes, suffix: str, model: str, output: str) -> None:
+    kind = SUFFIXES[suffix]
+    ran = predict(address, model, f"rows.{kind}" if output == "stdin" else f"rows{suffix}", content, output)
+    if kind in ("csv", "tsv"):
+        assert_right_or_refused(ran, rows_of_text(content, "\t" if kind == "tsv" else ",", model))
+    elif kind == "jsonl":
+        assert_right_or_refused(ran, rows_of_json(content, model))
+    elif kind in ("npy", "npz"):
+        assert_right_or_refused(ran, rows_of_arrays(content))
+    elif ran.code == 0:  # whole, or with a byte that does not matter or has changed a value
+        assert len(ran.output.split()) == 2
+    else:
+        assert_right_or_refused(ran, None)
+
+
+CHECKS = [
+    text_of_any_kind,
+    text_that_is_right,
+    text_with_one_fault,
+    json_lines,
+    array_files,
+    arrow_files,
+    bytes_of_any_kind,
+]
 
 
 COUNTS = [15, pytest.param(60, marks=pytest.mark.slow), pytest.param(4000, marks=pytest.mark.long)]

@@ -16,11 +16,13 @@ from sealserve.errors import (
     InputError,
     KeyNotFoundError,
     NotFiniteError,
+    OutOfRangeError,
     ParameterError,
     ReplyError,
     StaleConfigError,
     TransportError,
 )
+from sealserve.protocol.item import Residues
 from sealserve.protocol.output import Scored
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.support.digits import Digits
@@ -196,7 +198,7 @@ def test_rows_that_are_not_on_the_grid_are_dummies(client: Client, dtype: type[n
     assert item.refused is not None
     assert item.refused.places.tolist() == [False, True, False]
     reply = client.send(item)
-    with pytest.raises(InputError, match="row 1: quantized rows must be within"):
+    with pytest.raises(InputError, match=r"^row 1, feature 5 is not within 0\.\.16: quantized rows must be within"):
         client.decrypt(reply)
     rows[1, 5] = 16
     assert client.decrypt(client.send(client.encrypt_quantized(rows))).scores.shape == (3, 10)
@@ -209,6 +211,52 @@ def test_rows_out_of_range_are_dummies(client: Client, digits_model: Digits) -> 
         reply = client.send(client.encrypt(rows, keep=keep))
         with pytest.raises(NotFiniteError, match=r"row 1, feature 3 is outside .*; row 2, feature 4 is missing"):
             client.decrypt(reply)
+
+
+def is_refused(result: Any) -> bool:
+    return isinstance(result, InputError)
+
+
+def test_errors_of_an_items_rows_are_returned(client: Client, digits_model: Digits) -> None:
+    rows = digits_model.X[:3].copy()
+    rows[0, 3], rows[2, 4] = 2.0, np.nan
+    reply = client.send(client.encrypt(rows))
+    out_of_range, sound, missing = client.decrypt(reply, errors="return")
+    assert_scored(sound, Digits(digits_model.estimator, digits_model.X[1:], digits_model.scores[1:]), 1)
+    assert sound.scores.shape == (1, 10)
+    assert isinstance(out_of_range, OutOfRangeError)
+    assert str(out_of_range).startswith("feature 3 is outside")
+    assert isinstance(missing, NotFiniteError)
+    assert str(missing) == "feature 4 is missing (NaN): replace it"
+    quantized = np.zeros((2, 64), np.int64)
+    quantized[1, 3] = 99
+    results = client.decrypt(client.send(client.encrypt_quantized(quantized)), errors="return")
+    assert list(map(is_refused, results)) == [False, True]
+    assert len(client.decrypt(client.send(client.encrypt(rows[:1])), errors="return")) == 1
+
+
+def test_errors_of_a_spoiled_reply_are_returned(client: Client, digits_model: Digits) -> None:
+    """Each row has its own: that it was refused, or else that nothing of the reply is kept."""
+    rows = digits_model.X[:3].copy()
+    rows[1, 3] = 2.0
+    reply = client.send(client.encrypt(rows))
+    pairs = [piece for piece in reply.scores if isinstance(piece, Residues)]
+    noise = [Residues(bytes(RANDOM.permuted(np.frombuffer(pair.c0, np.uint8))), pair.c1) for pair in pairs]
+    for scores in ([], [*reply.scores, *reply.scores], noise):
+        spoiled = dataclasses.replace(reply, scores=scores)
+        found = client.decrypt(spoiled, errors="return")
+        assert list(map(type, found)) == [ReplyError, OutOfRangeError, ReplyError]
+    header = dataclasses.replace(reply.header, config_id="another")
+    with pytest.raises(StaleConfigError):
+        client.decrypt(dataclasses.replace(reply, header=header), errors="return")
+    with pytest.raises(InputError, match="is not 'raise' or 'return'"):
+        client.decrypt(reply, errors="ignore")  # type: ignore[call-overload]
+
+
+def test_an_item_and_its_refused_rows_show_no_feature(client: Client, digits_model: Digits) -> None:
+    item = client.encrypt(np.full((2, 64), 0.123456))
+    assert item.refused is not None
+    assert "123456" not in repr(item) + repr(item.refused) + repr(client.send(item))
 
 
 def test_rows_that_no_item_holds(digits_server: str, digits_model: Digits) -> None:
@@ -283,6 +331,10 @@ def test_the_same_with_asyncio(private_server: str, digits_model: Digits) -> Non
             item = await client.encrypt_quantized(quantized)
             assert_scored(await client.decrypt(await client.send(item, connection=1)), digits_model, 1)
             assert_scored(await client.scored(digits_model.X[:5]), digits_model, 5)
+            reply = await client.send(await client.encrypt([*digits_model.X[:1], [2.0] * 64]))
+            sound, refused = await client.decrypt(reply, errors="return")
+            assert_scored(sound, digits_model, 1)
+            assert isinstance(refused, OutOfRangeError)
         name = (await _offer(private_server, "column")).parameters.parameter_set.name
         async with AsyncClient(private_server, parameter_set=name, timeout_seconds=HANG_SECONDS) as client:
             assert (await client.offer()).layout.name == "column"

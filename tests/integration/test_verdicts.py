@@ -170,7 +170,7 @@ def test_a_model_whose_labels_differ_is_refused_unless_that_is_accepted(
     with serve(*options, log=tmp_path / "log") as program:
         (line,) = (line for line in program.said if "verdict" in line)
         assert "WARNING" in line.upper()
-        assert "model model: in layout" in line
+        assert re.search(r"model model: \d+ columns, \d+ classes; offers row \(row-\S+\), .*; in layout", line)
         assert "the verdict is REFUSE: at most" in line
         with Client(program.address, timeout_seconds=HANG_SECONDS) as client:
             assert client.model.verdict is Verdict.REFUSE
@@ -186,7 +186,8 @@ def test_the_log_has_the_verdict_on_each_model(caplog: pytest.LogCaptureFixture)
     said = [(record.levelname, record.getMessage()) for record in caplog.records if "verdict" in record.getMessage()]
     assert [level for level, _ in said] == ["INFO", "WARNING", "WARNING"]
     for (_, text), word in zip(said, ("OK", "WARN", "UNCHECKED"), strict=True):
-        assert f"the verdict is {word}: " in text
+        assert text.startswith(f"model model: {FEATURES} columns, {CLASSES} classes; offers row (row-")
+        assert f"; in layout row the verdict is {word}: " in text
     assert "--calibration" in said[2][1]
 
 

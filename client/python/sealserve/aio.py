@@ -37,7 +37,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.tasks import AsyncScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import DeadlineError, SealserveError, ServiceError, UsageError
+from sealserve.errors import ClientClosedError, DeadlineError, SealserveError, ServiceError, UsageError
 from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -292,9 +292,17 @@ class AsyncClient:
             )
         return dataclasses.replace(reply, refused=item.refused)
 
-    async def decrypt(self, reply: EncryptedReply) -> Scored:
+    @overload
+    async def decrypt(self, reply: EncryptedReply, *, errors: Literal["raise"] = "raise") -> Scored: ...
+
+    @overload
+    async def decrypt(self, reply: EncryptedReply, *, errors: Literal["return"]) -> list[Any]: ...
+
+    async def decrypt(self, reply: EncryptedReply, *, errors: ErrorMode = "raise") -> Scored | list[Any]:
         """Decrypt the reply to an item of this client: see `Client.decrypt`."""
-        return await asyncio.to_thread(self._session.decrypt, reply)
+        if self._connections.is_closed:
+            raise ClientClosedError
+        return await asyncio.to_thread(self._session.decrypt, reply, errors)
 
     # Operations
 
@@ -304,6 +312,8 @@ class AsyncClient:
         Its time is that of `Client._run`.
         """
         self._check_loop()
+        if self._connections.is_closed:
+            raise ClientClosedError
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         deadline, changes_end = time.monotonic() + seconds, math.inf
         answer: Any = None

@@ -36,7 +36,7 @@ from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
-from sealserve.errors import DeadlineError, SealserveError, ServiceError
+from sealserve.errors import ClientClosedError, DeadlineError, SealserveError, ServiceError
 from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply
 from sealserve.protocol.model import Model, Offer
@@ -145,9 +145,8 @@ class Client:
     def close(self) -> None:
         """Close the connections, and end the processes that encrypt.
 
-        Methods that need the service raise ClientClosedError from then on.
-
-        Save `secret_key` first to use it again.
+        All methods and properties raise ClientClosedError from then on. Save `secret_key` first to
+        use it again, and keep `model` if you need it.
         """
         self._connections.close()
         self._session.close()
@@ -391,8 +390,20 @@ class Client:
             )
         return dataclasses.replace(reply, refused=item.refused)
 
-    def decrypt(self, reply: EncryptedReply) -> Scored:
+    @overload
+    def decrypt(self, reply: EncryptedReply, *, errors: Literal["raise"] = "raise") -> Scored: ...
+
+    @overload
+    def decrypt(self, reply: EncryptedReply, *, errors: Literal["return"]) -> list[Any]: ...
+
+    def decrypt(self, reply: EncryptedReply, *, errors: ErrorMode = "raise") -> Scored | list[Any]:
         """Decrypt the reply to an item of this client.
+
+        Args:
+            reply: what `send` returned.
+            errors: "raise" an error if a row has no score. Or "return" a list, which has for each
+                row its `Scored`, of one row, or its error: that the row was refused, or that the
+                reply fails a check.
 
         Raises:
             InputError: rows of the item were refused. The text names them.
@@ -401,7 +412,9 @@ class Client:
             StaleConfigError: the item was encrypted for a description that the client no longer
                 has.
         """
-        return self._session.decrypt(reply)
+        if self._connections.is_closed:
+            raise ClientClosedError
+        return self._session.decrypt(reply, errors)
 
     # Operations
 
@@ -411,6 +424,8 @@ class Client:
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
         time is that without progress.
         """
+        if self._connections.is_closed:
+            raise ClientClosedError
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_of(timeout_seconds)
         deadline, changes_end = time.monotonic() + seconds, math.inf
         answer: Any = None

@@ -42,7 +42,6 @@ from sealserve.errors import (
 )
 from sealserve.he.ei_format import check_reply
 from sealserve.he.layouts import LAYOUTS
-from sealserve.he.refusal import refusal
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.address import parse_address
 from sealserve.protocol.item import EncryptedReply, ItemHeader, ReplyForm, SealCiphertext
@@ -50,6 +49,7 @@ from sealserve.protocol.key_record import KeyRecord
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.output import Output
 from sealserve.protocol.pin import Pin
+from sealserve.protocol.refusal import refusal
 from sealserve.protocol.wire import header_to_proto, model_from_proto
 from sealserve.v1 import model_pb2
 
@@ -282,7 +282,7 @@ class EIClient:
             scores = [self.client.decrypt(reply) for _, reply in replies]
             if all(used is model or Pin.of(used).digest == Pin.of(model).digest for used, _ in replies):
                 if is_refused.any():
-                    raise refusal(model.grid, features, clip=self._clip)
+                    raise refusal(model.grid, features, model.feature_names, clip=self._clip)
                 return model.output, np.reshape(scores, (len(rows), model.output.score_count))
         raise StaleConfigError(self.model.config_id)
 

@@ -19,6 +19,7 @@ from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
 from sealserve.protocol.model import Limits, Model, Verdict
 from sealserve.protocol.schema import Schema
+from sealserve.protocol.text import counted
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.ei.factory import EngineFactory
@@ -181,7 +182,7 @@ def prepare_model(
     Raises:
         PlanError: no parameter set serves the model as asked, or clients would refuse its
             description, or the verdict is REFUSE and `accept_disagreement` is false.
-        InputError: a calibration row is out of range.
+        InputRangeError: a calibration row is out of range.
     """
     hiding_bits, keys = private or (None, find_no_key)
     judgements = dict[Layout, Judgement]()
@@ -203,7 +204,7 @@ def prepare_model(
     del first  # as large as the model: it goes before the next layout is planned
     engines = offering.engines(name, model, grid, offered, keys=keys, ei_engine=ei_engine)
     served = describe_model(name, model, grid, limits, engines)
-    _log_verdict(served, judgements)
+    _log_model(served, judgements)
     return served
 
 
@@ -216,13 +217,23 @@ def _noted(offered: Iterable[PlannedLayout], judgements: dict[Layout, Judgement]
         del planned
 
 
-def _log_verdict(served: ServedModel, judgements: dict[Layout, Judgement]) -> None:
-    """Log the worst verdict of the layouts that are offered."""
-    offered = {offer.layout for offer in served.model.offers}
-    of_offers = [(layout, judgement) for layout, judgement in judgements.items() if layout in offered]
+def _log_model(served: ServedModel, judgements: dict[Layout, Judgement]) -> None:
+    """Log a line: the model's size, its offers, and the worst verdict of their layouts."""
+    model = served.model
+    offers = ", ".join(f"{offer.layout.name} ({offer.parameters.parameter_set.name})" for offer in model.offers)
+    layouts = {offer.layout for offer in model.offers}
+    of_offers = [(layout, judgement) for layout, judgement in judgements.items() if layout in layouts]
     layout, worst = max(of_offers, key=lambda judged: judged[1].verdict.rank)
-    level = logging.INFO if worst.verdict is Verdict.OK else logging.WARNING
-    _logger.log(level, "model %s: in layout %s the verdict is %s", served.model.name, layout.name, worst)
+    _logger.log(
+        logging.INFO if worst.verdict is Verdict.OK else logging.WARNING,
+        "model %s: %s, %s; offers %s; in layout %s the verdict is %s",
+        model.name,
+        counted(model.schema.column_count, "columns"),
+        model.output.outcomes_in_words,
+        offers,
+        layout.name,
+        worst,
+    )
 
 
 def describe_model(

@@ -18,7 +18,7 @@ from sealserve_service.catalog.registry import ServedModel, prepare_model
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.archives import open_archive
-from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
+from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError, UnsupportedModelError
 from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.models.linear_model import LinearModel
@@ -91,7 +91,7 @@ def load_source(
             private=private,
             accept_disagreement=accept_disagreement,
         )
-    except (InputRangeError, PlanError) as error:
+    except (InputRangeError, UnsupportedModelError, PlanError) as error:
         raise type(error)(f"{source.path}: {error}") from error
 
 

@@ -89,7 +89,7 @@ def plan_layouts(
         accept_disagreement: choose a plan even if the verdict on its predictions is REFUSE.
 
     Raises:
-        InputError: a calibration row is refused by the grid.
+        InputRangeError: a calibration row is refused by the grid.
         UnsupportedModelError: the model is not what the estimator computes.
     """
     center, outside_share = (inputs.center, inputs.outside_share) if isinstance(inputs, InputRanges) else (None, 0.0)

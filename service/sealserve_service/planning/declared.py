@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.protocol.text import feature_in_words, printable_list, quoted
 from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
 from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 
+_SHOWN = 10  # names that a text lists
 _HEADINGS = ("name", "min", "max", "step")
 
 
@@ -61,11 +63,16 @@ def read_declared_ranges(path: Path, feature_count: int, feature_names: tuple[st
         text = read_file(path, "", MAX_CALIBRATION_BYTES).decode("utf-8-sig")
         found = np.full((3, feature_count), np.nan)
         places = {name: place for place, name in enumerate(feature_names or map(str, range(feature_count)))}
+        named = set[str]()
         for number, fields in _lines(text):
-            place = places.pop(fields["name"], None)
-            if place is None:
-                raise ValueError(f"line {number} names a feature that the model does not have, or one named before")
-            found[:, place] = _numbers(number, fields)
+            name = fields["name"] if fields["name"] in places else fields["name"].strip()
+            if name not in places or name in named:
+                fault = "named before" if name in named else "which the model does not have"
+                raise ValueError(f"line {number} is of column {quoted(name)}, {fault}{_names_in_words(feature_names)}")
+            named.add(name)
+            place = places[name]
+            feature = feature_in_words(place, name if feature_names else None)
+            found[:, place] = _numbers(f"line {number}, {feature}:", fields)
     except (ModelFileError, ModelTooLargeError) as error:
         raise InputRangeError(f"the ranges cannot be read: {error}") from error
     except (ValueError, csv.Error) as error:
@@ -87,14 +94,19 @@ def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
         yield reader.line_num, dict(zip(headings, fields, strict=True))
 
 
-def _numbers(number: int, fields: dict[str, str]) -> tuple[float, float, float]:
+def _names_in_words(names: tuple[str, ...]) -> str:
+    """Return which names there are, in words."""
+    return f": it has {printable_list(names, _SHOWN)}" if names else ": it has no names, so write numbers from 0"
+
+
+def _numbers(place: str, fields: dict[str, str]) -> tuple[float, float, float]:
     """Return minimum, maximum and step; NaN for what is not given."""
     try:
         low, high, step = (float(text) if (text := fields.get(key, "").strip()) else None for key in _HEADINGS[1:])
     except ValueError:
-        raise ValueError(f"line {number} has a field that is no number") from None
+        raise ValueError(f"{place} a field is no number") from None
     if not all(value is None or np.isfinite(value) for value in (low, high, step)):
-        raise ValueError(f"line {number} has a number that is not finite")
+        raise ValueError(f"{place} a number is not finite")
     if (low is None) != (high is None):
-        raise ValueError(f"line {number} has one end of a range: give both, or none")
+        raise ValueError(f"{place} one end of a range is there: give both, or none")
     return tuple(np.nan if value is None else value for value in (low, high, step))  # type: ignore[return-value]

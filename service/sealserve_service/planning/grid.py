@@ -5,11 +5,14 @@ what data has given gets a margin, and is rounded outwards. It then tells two or
 data, and usually stays the same when a model is trained again.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import InputError
 from sealserve.he.quantization import InputGrid
+from sealserve.protocol.text import feature_in_words
 from sealserve_service.models.errors import InputRangeError, InputRangeMissingError
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.declared import DeclaredRanges
@@ -27,6 +30,7 @@ _NATURALLY_BOUND = (np.bool_, np.uint8)
 
 _BLOCK_NUMBERS = 1 << 22  # of float64 at once, 32 MB
 
+_SHOWN = 5  # features, or values, that a text names
 _BYTE = np.iinfo(np.uint8).max
 _RANGES_OF_BYTES = ((0.0, 1.0), (0.0, float(_BYTE)))
 """Given for all features, without rows, they are taken for those of images: a grid of k / 255, or
@@ -59,9 +63,9 @@ def input_ranges(
         InputRangeMissingError: nothing gives a range.
         InputRangeError: range, step or rows do not fit.
     """
-    count = model.feature_count
+    count, names = model.feature_count, model.feature_names
     # Rows are checked even if they do not decide the range: the error on them is published.
-    rows = None if calibration is None else _check_rows(calibration, count)
+    rows = None if calibration is None else _check_rows(calibration, count, names)
     known = declared or DeclaredRanges.none(count)
     is_given = known.has_range | (input_range is not None)
     if rows is not None and len(rows) == 1 and not is_given.all():
@@ -73,10 +77,10 @@ def input_ranges(
         low, high = _ranges(model, input_range, rows, calibration, input_margin)
         low, high = np.where(known.has_range, known.minimum, low), np.where(known.has_range, known.maximum, high)
         if (missing := np.isnan(low) & ~is_given).any():
-            raise InputRangeMissingError(_missing_text(missing, known))
+            raise InputRangeMissingError(_missing_text(missing, known, names))
         step = np.where(known.has_step, known.step, np.nan if input_step is None else input_step)
         is_declared = ~np.isnan(step)
-        _check_grid(count, low, high, np.where(is_declared, step, np.where(high > low, high - low, 1.0)))
+        _check_grid(low, high, np.where(is_declared, step, np.where(high > low, high - low, 1.0)), names)
         origin = np.where(is_given, low, 0.0)
         if rows is not None:
             of_integers = rows is not None and calibration is not None and calibration.dtype.kind in "biu"
@@ -189,18 +193,36 @@ def _aligned(
     return np.where(moves, outer_low, low), np.where(moves, outer_high, high), np.where(has_step, step, 0.0)
 
 
-def _check_grid(count: int, low: NDArray[np.float64], high: NDArray[np.float64], step: NDArray[np.float64]) -> None:
+def _check_grid(
+    low: NDArray[np.float64], high: NDArray[np.float64], step: NDArray[np.float64], names: Sequence[str]
+) -> None:
     try:
-        InputGrid.of(count, low, high, step)
+        InputGrid.of(len(low), low, high, step)
     except InputError as error:
-        raise InputRangeError(str(error)) from error
+        raise InputRangeError(_grid_fault(low, high, step, names) or str(error)) from error
 
 
-def _missing_text(missing: NDArray[np.bool_], known: DeclaredRanges) -> str:
+def _grid_fault(
+    low: NDArray[np.float64], high: NDArray[np.float64], step: NDArray[np.float64], names: Sequence[str]
+) -> str:
+    """Return what is wrong with the first features that no grid takes, a text for each fault."""
+    features = dict[str, list[int]]()
+    for feature in range(len(low)):
+        try:
+            InputGrid.of(1, low[feature], high[feature], step[feature])
+        except InputError as error:
+            features.setdefault(str(error), []).append(feature)
+    of_all = len(low)
+    return "; ".join(
+        fault if len(found) == of_all else f"{_listed(found, names)}: {fault}" for fault, found in features.items()
+    )
+
+
+def _missing_text(missing: NDArray[np.bool_], known: DeclaredRanges, names: Sequence[str]) -> str:
     if known.has_range.any():
         return (
-            f"the range of {np.count_nonzero(missing)} features is unknown, the first of them feature "
-            f"{int(np.argmax(missing))}: add them to --input-ranges, or give --input-range LO,HI or --calibration"
+            f"the range of {_listed(np.flatnonzero(missing).tolist(), names)} is unknown: add it to --input-ranges, "
+            "or give --input-range LO,HI or --calibration"
         )
     return (
         "the range of the features is unknown: give one for all with --input-range LO,HI, one for each with "
@@ -208,13 +230,24 @@ def _missing_text(missing: NDArray[np.bool_], known: DeclaredRanges) -> str:
     )
 
 
-def _check_rows(calibration: NDArray[np.generic], feature_count: int) -> NDArray[np.float64]:
+def _check_rows(calibration: NDArray[np.generic], feature_count: int, names: Sequence[str]) -> NDArray[np.float64]:
     if calibration.ndim != 2 or calibration.shape[1] != feature_count or not len(calibration):
         raise InputRangeError(f"calibration rows have shape (rows, {feature_count}), not {calibration.shape}")
     if calibration.dtype.kind not in "biuf":
         raise InputRangeError(f"calibration rows are numbers, not {calibration.dtype}")
     rows = calibration.astype(np.float64)
-    if not np.isfinite(rows).all():
-        row, feature = np.argwhere(~np.isfinite(rows))[0]
-        raise InputRangeError(f"calibration rows are finite; row {row} is not, at feature {feature}")
+    if not (is_finite := np.isfinite(rows)).all():
+        places = np.argwhere(~is_finite)
+        named = [f"row {row}, {_listed([feature], names)}" for row, feature in places[:_SHOWN].tolist()]
+        more = f"; and {len(places) - _SHOWN:,} more values" if len(places) > _SHOWN else ""
+        raise InputRangeError(
+            f"calibration values are missing or infinite: {'; '.join(named)}{more}: replace them, or leave the rows out"
+        )
     return rows
+
+
+def _listed(features: Sequence[int], names: Sequence[str]) -> str:
+    """Name the first of some features."""
+    named = [feature_in_words(feature, names[feature] if names else None) for feature in features[:_SHOWN]]
+    more = f" and {len(features) - _SHOWN:,} more" if len(features) > _SHOWN else ""
+    return ", ".join(named) + more

@@ -15,15 +15,16 @@ square of the error of that margin over all rows.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.quantization import InputGrid, QuantizedModel
-from sealserve.he.refusal import refusal
 from sealserve.protocol.output import Output, Task
+from sealserve.protocol.refusal import RefusedFeatures
+from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.linear_model import LinearModel
 
 _BLOCK_NUMBERS = 1 << 22  # of float64 at once, 32 MB
@@ -106,12 +107,14 @@ class CalibrationScores:
         scores: of the plaintext model, float64 (rows, score_count).
         margins: of a classifier's labels; None for a regression.
         outside_share: of other rows like these, the share that is expected to be out of range.
+        names: of the features' columns; empty if they have none.
     """
 
     rows: NDArray[np.float64]
     scores: NDArray[np.float64]
     margins: Margins | None
     outside_share: float = 0.0
+    names: tuple[str, ...] = ()
     _last: "tuple[InputGrid, OnGrid] | None" = None
 
     @classmethod
@@ -125,17 +128,23 @@ class CalibrationScores:
         scores = model.expected_scores(numbers)
         is_regression = model.output.task is Task.REGRESSION
         margins = None if is_regression else Margins.of(model.output, scores)
-        return cls(rows=numbers, scores=scores, margins=margins, outside_share=outside_share)
+        return cls(
+            rows=numbers,
+            scores=scores,
+            margins=margins,
+            outside_share=outside_share,
+            names=model.feature_names,
+        )
 
     def on(self, grid: InputGrid) -> "OnGrid":
         """Put the rows on a grid. Plans of one grid come one after another: the last is kept.
 
         Raises:
-            InputError: a row is not finite, or the grid refuses it.
+            InputRangeError: a row is not finite, or the grid refuses it.
         """
         if self._last is None or self._last[0] is not grid:
             self._last = None  # before the next one takes as much memory
-            self._last = grid, OnGrid.of(grid, self.rows)
+            self._last = grid, OnGrid.of(grid, self.rows, self.names)
         return self._last[1]
 
 
@@ -152,15 +161,18 @@ class OnGrid:
     moments: Moments
 
     @classmethod
-    def of(cls, grid: InputGrid, rows: NDArray[np.float64]) -> "OnGrid":
-        """Put rows (rows, feature_count) on a grid.
+    def of(cls, grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = ()) -> "OnGrid":
+        """Put rows (rows, feature_count) on a grid. `names` are those of the features' columns.
 
         Raises:
-            InputError: a row is not finite, or the grid refuses it.
+            InputRangeError: a row is not finite, or the grid refuses it.
         """
         integers, is_refused = grid.quantize(rows)
         if is_refused.any():
-            raise refusal(grid, rows)
+            raise InputRangeError(
+                f"calibration rows do not fit what is declared: {RefusedFeatures.of(grid, rows).in_words(names)}: "
+                "declare other ranges or steps, or leave the rows out"
+            )
         mean = integers.mean(axis=0)
         squares, rounding = np.zeros((2, grid.feature_count))
         for part in _blocks(*integers.shape):

@@ -91,7 +91,7 @@ def judge(plan: Plan[Packing], model: LinearModel, rows: CalibrationScores | Non
         rows: calibration rows; None if there are none.
 
     Raises:
-        InputError: the plan's grid refuses a row.
+        InputRangeError: the plan's grid refuses a row.
     """
     grid = plan.grid
     moments = Moments.uniform(grid) if rows is None else rows.on(grid).moments

@@ -134,7 +134,11 @@ class Batcher:
         if is_table(rows):
             yield from self._batches_of_table(rows)
             return
-        for row in rows:
+        try:
+            each = iter(rows)
+        except TypeError as error:
+            raise InputError(f"{type(rows).__name__} is not iterable: pass a table, or rows one by one") from error
+        for row in each:
             yield from self.add(row)
         yield from self.flush()
 

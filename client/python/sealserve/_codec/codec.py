@@ -15,12 +15,12 @@ from sealserve.errors import InputError, ParameterError, ReplyError
 from sealserve.he import _seal
 from sealserve.he.layouts import Packing
 from sealserve.he.quantization import Quantized
-from sealserve.he.refusal import refusal
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.protocol.item import EncryptedScores, ItemHeader, RefusedRows, ReplyForm, Residues
 from sealserve.protocol.model import Limits, Model, Offer
+from sealserve.protocol.refusal import refusal
 from sealserve.protocol.wire import header_to_proto
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
@@ -162,7 +162,7 @@ class RowCodec:
 
     def refusal(self, rows: NDArray[np.float64]) -> InputError:
         """Compose the error of rows (rows, column_count), at least one of which is refused."""
-        return refusal(self.model.grid, self.model.features(rows), clip=self._clip)
+        return refusal(self.model.grid, self.model.features(rows), self.model.feature_names, clip=self._clip)
 
     def encrypt(self, quantized_rows: NDArray[np.int64]) -> EncryptedItem:
         """Return an item of rows (1..rows_per_item, feature_count) on the model's grid."""

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from html import escape
 from operator import attrgetter
@@ -40,12 +40,12 @@ from sealserve.errors import (
 )
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import Quantized
-from sealserve.he.refusal import refusal_of_integers
 from sealserve.protocol.html_table import html_table
 from sealserve.protocol.item import EncryptedReply, RefusedRows
 from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
 from sealserve.protocol.pin import Pin
+from sealserve.protocol.refusal import refusal_of_integers
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire import model_from_proto, scores_from_proto
 from sealserve.secret_key import SecretKey
@@ -326,7 +326,7 @@ class Session:
             What `join_scores` raises.
         """
         if errors not in _ERROR_MODES:
-            raise InputError(f"errors={errors!r} is not 'raise' or 'return'")
+            raise _unknown_mode(errors)
         configuration = self._configurations.current or (yield from self._configuration())
         tried = deque[str](maxlen=MAX_CONFIGURATIONS)
         for changes in itertools.count():
@@ -458,7 +458,9 @@ class Session:
         rows = configuration.model.schema.rows(X)
         codec = self._codec_of(configuration, len(rows))
         _check_row_count(codec, len(rows))
-        return self._item(codec, codec.quantize(rows), partial(codec.refusal, rows), keep=keep)
+        quantized = codec.quantize(rows)
+        refused = RefusedRows(places=quantized.is_refused, rows=rows, compose=codec.refusal)
+        return self._item(codec, quantized, refused, keep=keep)
 
     def encrypt_quantized(self, rows: NDArray[np.int64], *, keep: bool) -> Operation[EncryptedItem]:
         """Return an item of rows on the grid: see `Client.encrypt_quantized`."""
@@ -468,33 +470,50 @@ class Session:
             raise InputError(f"quantized rows must be an array of integers of shape (rows, {grid.feature_count})")
         codec = self._codec_of(configuration, len(rows))
         _check_row_count(codec, len(rows))
-        return self._item(codec, grid.admissible_integers(rows), partial(refusal_of_integers, grid, rows), keep=keep)
+        quantized = grid.admissible_integers(rows)
+        compose = partial(refusal_of_integers, grid, names=configuration.model.feature_names)
+        refused = RefusedRows(places=quantized.is_refused, rows=rows, compose=compose)
+        return self._item(codec, quantized, refused, keep=keep)
 
-    def _item(
-        self, codec: RowCodec, quantized: Quantized, error: Callable[[], InputError], *, keep: bool
-    ) -> EncryptedItem:
-        if self._pin is not None and quantized.is_refused.any():
-            raise error()
+    def _item(self, codec: RowCodec, quantized: Quantized, refused: RefusedRows, *, keep: bool) -> EncryptedItem:
+        if self._pin is not None and refused.places.any():
+            raise refused.error()
         item = codec.encrypt(quantized.integers)
         requests = tuple(item_requests(item)) if keep else ()
-        return dataclasses.replace(item, requests=requests, refused=RefusedRows(quantized.is_refused, error))
+        return dataclasses.replace(item, requests=requests, refused=refused)
 
-    def decrypt(self, reply: EncryptedReply) -> Scored:
+    def decrypt(self, reply: EncryptedReply, errors: ErrorMode) -> Scored | list[Any]:
         """Decrypt the reply to an item: see `Client.decrypt`."""
+        if errors not in _ERROR_MODES:
+            raise _unknown_mode(errors)
         if (current := self._configurations.current) is None:  # this client has encrypted nothing
             raise ReplyError
         known = self._configurations.find(reply.header.config_id)
         codec = known.codecs.get(reply.header.layout) if known and reply.header.layout else None
         if codec is None:
             raise StaleConfigError(current.model.config_id)
-        refused = reply.refused
-        places = None if refused is None else refused.places
-        scores, is_plausible = codec.read(reply.header.row_count, reply.scores, places)
+        refused, output, row_count = reply.refused, codec.model.output, reply.header.row_count
+        try:
+            decrypted = codec.read(row_count, reply.scores, None if refused is None else refused.places)
+        except ReplyError:
+            if errors == "raise":
+                raise
+            decrypted = Decrypted(np.zeros((row_count, output.score_count)), is_plausible=False)
+        if errors == "return":
+            failed = {} if refused is None else refused.errors()
+            of_sound_rows = (
+                Scored(output, row[None]) if decrypted.is_plausible else ReplyError() for row in decrypted.scores
+            )
+            return [failed.get(place, result) for place, result in enumerate(of_sound_rows)]
         if refused is not None and refused.places.any():
             raise refused.error()
-        if not is_plausible:
+        if not decrypted.is_plausible:
             raise ReplyError
-        return Scored(codec.model.output, scores)
+        return Scored(output, decrypted.scores)
+
+
+def _unknown_mode(errors: str) -> InputError:
+    return InputError(f"errors={errors!r} is not 'raise' or 'return'")
 
 
 def _check_row_count(codec: RowCodec, row_count: int) -> None:

@@ -35,12 +35,15 @@ class Connections(Generic[C]):
     Args:
         open_one: opens a connection.
         close_one: closes a connection.
+
+    Attributes:
+        is_closed: whether `close` has been called.
     """
 
     def __init__(self, open_one: Callable[[], C], close_one: Callable[[C], None]) -> None:
         self._open_one = open_one
         self._close_one = close_one
-        self._is_closed = False
+        self.is_closed = False
         self._inherited: list[C] = []
         self._forget_all()
         call_in_child(self._begin_child)
@@ -68,7 +71,7 @@ class Connections(Generic[C]):
             ClientClosedError: `close` has been called.
         """
         with self._lock:
-            if self._is_closed:
+            if self.is_closed:
                 raise ClientClosedError
             if number not in self._current:
                 self._current[number] = self._open_one()
@@ -115,7 +118,7 @@ class Connections(Generic[C]):
     def close(self) -> None:
         """Close all connections, and open no more."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
             for connection in {*self._current.values(), *self._uses}:
                 self._close_one(connection)
             self._current.clear()

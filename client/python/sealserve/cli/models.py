@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.he.parameters import Scheme
-from sealserve.protocol.text import printable_list
+from sealserve.protocol.text import printable_list, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,8 @@ _PRIVATE_FROM_HONEST_CLIENTS = (
     "private, promised against clients that keep to the protocol only: any other may compute all weights from one batch"
 )
 
+_MOST_RANGES = 30  # features whose ranges are shown one by one
+_NAME_COLUMNS = 23  # of a feature's name
 _GROUNDS = {
     Scheme.BFV: "proven, rounding of features included",
     Scheme.CKKS: "estimated from the noise, which has no useful proven bound",
@@ -127,6 +129,7 @@ def describe(model: "Model") -> str:
         ("labels", printable_list(output.classes, 20) or "none"),
         ("features", f"{model.schema.column_count}" + (f": {names}" if names else "")),
         ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
+        *_describe_ranges(model),
         ("verdict", _word(model.verdict)),
     ]
     for offer in model.offers:
@@ -136,6 +139,17 @@ def describe(model: "Model") -> str:
     lines.append(("in flight at most", f"{limits.window_bytes:,} bytes, {limits.max_open_items} open items a stream"))
     lines.append(("connections", f"{limits.suggested_connections} suggested"))
     return "\n".join(f"{name:<28} {value}" for name, value in lines)
+
+
+def _describe_ranges(model: "Model") -> "Iterator[tuple[str, str]]":
+    """Describe the range of each feature, where they differ and are few."""
+    grid = model.grid
+    if grid.feature_count > _MOST_RANGES or len({*zip(grid.minimum, grid.maximum, grid.step, strict=True)}) == 1:
+        return
+    for feature, name in enumerate(model.feature_names):
+        low, high, step = grid.minimum[feature], grid.maximum[feature], grid.step[feature]
+        kept = ", no values between" if grid.keeps[feature] else ""
+        yield f"  {quoted(name, _NAME_COLUMNS)}", f"{low:g}..{high:g}, step {step:g}{kept}"
 
 
 def describe_offer(offer: "Offer", *, has_labels: bool) -> list[tuple[str, str]]:

@@ -90,7 +90,8 @@ def run(arguments: Namespace) -> int:
         if output is None:
             prediction_run.print_all()
         elif arguments.resume and prediction_run.is_finished(output, file.path):
-            print(f"{output} is finished: nothing to do; without --resume it is written anew", file=sys.stderr)
+            why = f"it has a prediction for each of {len(rows):,} rows, and is newer than {file.path}"
+            print(f"{output} is finished: nothing to do; {why}; without --resume it is written anew", file=sys.stderr)
         else:
             begun_with = origin(file, client.model) | {"clipping": arguments.clip}
             prediction_run.write(output, begun_with, resume=arguments.resume)

@@ -110,21 +110,26 @@ class InputGrid:
 
     @cached_property
     def least(self) -> NDArray[np.float64]:
-        """The least value of each feature that is inside: it rounds to the minimum.
+        """The least value of each feature that is inside.
 
-        A feature of one level has to be within its range, to the precision of float32. Its step
-        says nothing of how far its values may be from there.
+        It rounds to the minimum, or is off it by no more than a float32 may be. Of a feature with 0
+        levels the step says nothing of how far its values may be from there.
         """
         with np.errstate(under="ignore"):
             tolerance = _FLOAT32 * np.abs(self.minimum) + _LEAST_FLOAT32
-            return self.minimum - np.where(self.levels > 0, self.step / 2, tolerance)
+            return self.minimum - np.maximum(np.where(self.levels > 0, self.step / 2, 0.0), tolerance)
 
     @cached_property
     def greatest(self) -> NDArray[np.float64]:
-        """The greatest value of each feature that is inside: it rounds to the last level."""
+        """The greatest value of each feature that is inside.
+
+        It rounds to the last level, or is off the maximum by no more than a float32 may be. The
+        last level may be half a step below the maximum.
+        """
         with np.errstate(under="ignore"):
+            tolerance = _FLOAT32 * np.abs(self.maximum) + _LEAST_FLOAT32
             last = self.minimum + (self.levels + 0.5) * self.step
-            return np.where(self.levels > 0, last, self.maximum + _FLOAT32 * np.abs(self.maximum) + _LEAST_FLOAT32)
+            return np.maximum(np.where(self.levels > 0, last, self.maximum), self.maximum + tolerance)
 
     @cached_property
     def keeps_any(self) -> bool:
@@ -147,8 +152,8 @@ class InputGrid:
 
         A row is refused if a feature is not finite, is off a grid that it should be on or, unless
         `clip`, is outside its range. The same operations run whatever the values are. Therefore
-        neither what a client sends nor when it sends it depends on them. `sealserve.he.refusal`
-        says why rows were refused.
+        neither what a client sends nor when it sends it depends on them. The error that says why
+        rows were refused (`protocol.refusal`) is composed later.
 
         Args:
             rows: float64 (rows, feature_count).

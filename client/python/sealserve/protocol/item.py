@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,16 +71,27 @@ EncryptedScores = Residues | SealCiphertext
 """A piece of a reply: one polynomial pair, with the scores of some rows and classes."""
 
 
-class RefusedRows(NamedTuple):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RefusedRows:
     """The rows of an item that were refused. Dummies travel in their place.
 
     Attributes:
         places: bool (rows,), true where a row was refused.
-        error: composes the error that says which rows were refused, and why.
+        rows: of the item, as the caller handed them in.
+        compose: composes the error of rows, at least one of which was refused.
     """
 
     places: NDArray[np.bool_]
-    error: Callable[[], InputError]
+    rows: NDArray[Any] = field(repr=False)
+    compose: Callable[[NDArray[Any]], InputError] = field(repr=False)
+
+    def error(self) -> InputError:
+        """Compose the error that says which rows of the item were refused, and why."""
+        return self.compose(self.rows)
+
+    def errors(self) -> dict[int, InputError]:
+        """Compose the errors of the refused rows, each by its place in the item."""
+        return {place: self.compose(self.rows[place : place + 1]) for place in np.flatnonzero(self.places).tolist()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,9 +224,8 @@ class Model:
 
     def _counts(self) -> tuple[str, str, str]:
         """Say how many columns, classes or targets, and offers there are."""
-        output = self.output
-        outcomes = counted(len(output.classes), "classes") if output.classes else counted(output.score_count, "targets")
-        return counted(self.schema.column_count, "columns"), outcomes, counted(len(self.offers), "offers")
+        columns = counted(self.schema.column_count, "columns")
+        return columns, self.output.outcomes_in_words, counted(len(self.offers), "offers")
 
     def _repr_html_(self) -> str:
         columns, outcomes, _ = self._counts()
@@ -262,6 +261,14 @@ class Model:
         if unknown := self.unknown_requirements:
             named = ", ".join(repr(name[:_NAME_CHARACTERS]) for name in unknown[:_NAMED_REQUIREMENTS])
             raise RequirementError(f"model {self.name!r} requires {named}, which this version lacks: update sealserve")
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the features' columns; empty if they have none.
+
+        Without published steps the features are the columns.
+        """
+        return self.schema.column_names
 
     def features(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute features (rows, grid.feature_count) from rows (rows, schema.column_count).

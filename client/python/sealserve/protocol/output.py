@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import NoSuchMethodError
+from sealserve.protocol.text import counted
 
 __all__ = ["Label", "Link", "Output", "Scored", "Task"]
 
@@ -102,6 +103,11 @@ class Output:
                 f"{len(self.classes)} classes, but the scores decide between {self._class_count}: give a label for each"
             )
         _check_labels(self.classes)
+
+    @property
+    def outcomes_in_words(self) -> str:
+        """How many classes or, of a regression, targets there are."""
+        return counted(len(self.classes), "classes") if self.classes else counted(self.score_count, "targets")
 
     @property
     def is_binary(self) -> bool:

@@ -46,7 +46,7 @@ from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Model
 from sealserve.protocol.output import Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
-from sealserve.protocol.text import printable
+from sealserve.protocol.text import MAX_NAME_CHARACTERS, feature_in_words, quoted
 
 __all__ = ["Pin", "PinnedContent"]
 
@@ -106,7 +106,8 @@ class PinnedContent:
         ):
             if (at_fault := np.flatnonzero(values != others)).size:
                 k = int(at_fault[0])
-                return f"the {what} of feature {k} is {others[k]!s}, not {values[k]!s}"
+                feature = feature_in_words(k, expected.column_names[k] if k < len(expected.column_names) else None)
+                return f"the {what} of {feature} is {others[k]!s}, not {values[k]!s}"
         return _output_difference(self.output, other.output)
 
     def to_json(self) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _first_name(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
     if not expected or not found:
         return "it has names of columns, and was expected to have none" if found else "it has no names of columns"
     k = next(k for k in range(len(expected)) if expected[k] != found[k])
-    return f"column {k} is {printable(found[k])!r}, not {printable(expected[k])!r}"
+    return f"column {k} is {_whole(found[k])}, not {_whole(expected[k])}"
 
 
 def _output_difference(expected: Output, found: Output) -> str:
@@ -253,8 +254,13 @@ def _output_difference(expected: Output, found: Output) -> str:
             return f"the {what} is {other}, not {value}"
     for k, (label, other_label) in enumerate(zip(expected.classes, found.classes, strict=True)):
         if label != other_label:
-            return f"label {k} is {printable(str(other_label))!r}, not {printable(str(label))!r}"
+            return f"label {k} is {_whole(str(other_label))}, not {_whole(str(label))}"
     return ""
+
+
+def _whole(text: str) -> str:
+    """Quote a text at greater length than elsewhere: it may differ from another at its end only."""
+    return quoted(text, MAX_NAME_CHARACTERS)
 
 
 def _kind(classes: tuple[Label, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import FeatureCountError, FeatureNameError
+from sealserve.errors import FeatureCountError, FeatureNameError, InputError
 from sealserve.protocol.tables import column_names, floats, is_sparse
 from sealserve.protocol.text import difference
 
@@ -51,8 +51,13 @@ class Schema:
         else:
             if is_sparse(X):  # before it becomes an array
                 self.check_shape(X.shape)
-            rows = floats(X, self.column_names)
-            self.check_names(column_names(X))
+            names = column_names(X)
+            try:
+                rows = floats(X, self.column_names)
+            except InputError:
+                self.check_names(names)  # refused in any case: other columns explain it best
+                raise
+            self.check_names(names)
         self.check_shape(rows.shape)
         return rows
 
@@ -73,5 +78,5 @@ class Schema:
             FeatureCountError: it is not (rows, column_count).
         """
         if shape[1:] != (self.column_count,):
-            advice = ": pass a single row x as x.reshape(1, -1)" if len(shape) == 1 else ""
+            advice = ": pass a single row x as x.reshape(1, -1), or a Series x as [x]" if len(shape) == 1 else ""
             raise FeatureCountError(f"rows of {self.column_count} features are needed, the shape is {shape}{advice}")

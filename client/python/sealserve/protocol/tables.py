@@ -5,24 +5,28 @@ these is imported: a table is known by its attributes. Values are real numbers, 
 are refused. Nothing else is cast: an imaginary part would be lost, a date would be scored.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import FeatureNameError, InputError
-from sealserve.protocol.text import printable_list
+from sealserve.protocol.faults import Faults
+from sealserve.protocol.text import difference, feature_in_words, quoted
 
-SHOWN_NAMES = 100
-"""Names of columns that an error lists."""
+_SHOWN = 5  # columns that an error names
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_, Decimal, Fraction)
 _MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")  # of Python, pandas and NumPy
 _KINDS = {"c": "complex numbers", "M": "dates", "m": "time differences", "S": "bytes", "U": "text", "V": "records"}
 _MAX_DENSE_BYTES = 1 << 30
-_TOO_LARGE = "a value is too large, or no number: it is beyond float64"
+_DIMENSIONS = 2
+_NO_ROWS = "the rows must be a two-dimensional array of numbers, all of one length"
+_ADVICE = "pass the numbers that the model was trained on"
 
 
 def is_table(X: Any) -> bool:
@@ -59,9 +63,12 @@ def check_numbers(dtype: np.dtype[Any]) -> None:
     Raises:
         InputError: it is not.
     """
-    if dtype.kind not in "biufO":
-        found = _KINDS.get(dtype.kind, str(dtype))
-        raise InputError(f"the rows hold {found}, not numbers: pass the numbers that the model was trained on")
+    if not _may_be_numbers(dtype):
+        raise InputError(f"the rows hold {_KINDS.get(dtype.kind, str(dtype))}, not numbers: {_ADVICE}")
+
+
+def _may_be_numbers(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "O") in "biufO"  # types of other libraries than NumPy have no kind
 
 
 def floats(X: Any, names: Sequence[str] = ()) -> NDArray[np.float64]:
@@ -77,24 +84,86 @@ def floats(X: Any, names: Sequence[str] = ()) -> NDArray[np.float64]:
         InputError: a value is no real number or is too large, rows have different lengths, or a
             sparse matrix is too large for an array.
     """
+    own_names = column_names(X)
+    words = partial(_column_in_words, own_names or tuple(names))
     if is_sparse(X):
-        values = _dense(X)
-    elif isinstance(X, np.ma.MaskedArray):
-        values = _unmasked(X)
-    else:
-        try:
-            values = np.asarray([_row(row, names) for row in X] if isinstance(X, list | tuple) else X)
-        except OverflowError as error:
-            raise InputError(_TOO_LARGE) from error
-        except InputError:
-            raise
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError("the rows must be a two-dimensional array of numbers, all of one length") from error
+        return _floats(_dense(X), words)
+    if isinstance(X, np.ma.MaskedArray):
+        return _floats(_unmasked(X), words)
+    if isinstance(X, list | tuple):
+        return _floats(_stacked([_row(row, names) for row in X], words), words)
+    try:
+        values = np.asarray(X)
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(_NO_ROWS) from error
+    if own_names and not _may_be_numbers(values.dtype):
+        _check_columns(getattr(X, "dtypes", ()), words)
+    return _floats(values, words)
+
+
+def _floats(values: NDArray[Any], words: Callable[[int], str]) -> NDArray[np.float64]:
+    """Return an array of any type as float64, if its values are numbers.
+
+    Args:
+        values: of any shape.
+        words: returns a column in words.
+
+    Raises:
+        InputError: a value is no real number, or too large.
+    """
     check_numbers(values.dtype)
-    if values.dtype.kind == "O":
-        return _floats_of_objects(values, column_names(X) or tuple(names))
-    with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite, and is refused as such
-        return values.astype(np.float64, copy=False)
+    if values.dtype.kind != "O":
+        with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite, and is refused as such
+            return values.astype(np.float64, copy=False)
+    kinds = set(map(type, values.ravel().tolist()))
+    if missing := {kind for kind in kinds if kind.__name__ in _MISSING}:
+        is_missing = np.array([type(value) in missing for value in values.ravel().tolist()], np.bool_)
+        values = np.where(is_missing.reshape(values.shape), np.nan, values)
+    try:
+        if all(issubclass(kind, _NUMBERS) for kind in kinds - missing):
+            return values.astype(np.float64)
+    except (OverflowError, ValueError):
+        pass
+    raise InputError(f"{_faults_in_words(values, words)}: {_ADVICE}")
+
+
+def _stacked(rows: list[Any], words: Callable[[int], str]) -> NDArray[Any]:
+    """Return a sequence of rows as an array of numbers, or of objects.
+
+    Raises:
+        InputError: a value is no real number or is too large, or rows have different lengths.
+    """
+    fault: Exception
+    try:
+        values = np.asarray(rows)
+        check_numbers(values.dtype)
+    except (InputError, OverflowError, TypeError, ValueError, RuntimeError) as error:
+        fault = error
+    else:
+        return values
+    # NumPy has made all values text if one is, or has said nothing of where it is. Objects are
+    # looked at, and no more: of the nanoseconds of dates NumPy makes integers.
+    text = ""
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        objects = np.asarray(rows, object)
+        text = _faults_in_words(objects, words) if objects.ndim == _DIMENSIONS else ""
+    if text:
+        raise InputError(f"{text}: {_ADVICE}") from fault
+    raise fault if isinstance(fault, InputError) else InputError(_NO_ROWS) from fault
+
+
+def _check_columns(dtypes: Iterable[Any], words: Callable[[int], str]) -> None:
+    """Check the types of a table's columns, if it has a type for each.
+
+    Raises:
+        InputError: they are none of numbers. The text names them.
+    """
+    wrong = [(column, dtype) for column, dtype in enumerate(dtypes) if not _may_be_numbers(dtype)]
+    if wrong:
+        named = [f"{words(column)} holds {_KINDS.get(dtype.kind, str(dtype))}" for column, dtype in wrong[:_SHOWN]]
+        if len(wrong) > _SHOWN:
+            named.append(f"and {len(wrong) - _SHOWN:,} more")
+        raise InputError(f"{', '.join(named)}, not numbers: {_ADVICE}")
 
 
 def _dense(matrix: Any) -> NDArray[Any]:
@@ -121,33 +190,43 @@ def _row(row: Any, names: Sequence[str]) -> Any:
         return _unmasked(row)
     if not (names and getattr(row, "ndim", 0) == 1 and hasattr(row, "iloc")):
         return row
-    values = floats(row.to_numpy())  # all of them, before the service says which it wants
     labels = list(map(str, row.index))
-    if any(labels.count(name) != 1 for name in names):
-        needed = printable_list(tuple(names), SHOWN_NAMES)
-        raise FeatureNameError(f"the labels of a Series must be, each once: {needed}")
+    # All values, before the service says which it wants.
+    values = _floats(row.to_numpy()[None], lambda column: _label_in_words(labels[column], names))[0]
+    wanted = set(names)
+    if wrong := difference(sorted(names), sorted(label for label in labels if label in wanted)):
+        raise FeatureNameError(f"the labels of a Series must be the model's columns, each once; {wrong}")
     return values[[labels.index(name) for name in names]]
 
 
-def _floats_of_objects(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:
-    kinds = set(map(type, values.ravel().tolist()))
-    if missing := {kind for kind in kinds if kind.__name__ in _MISSING}:
-        is_missing = np.array([type(value) in missing for value in values.ravel().tolist()], np.bool_)
-        values = np.where(is_missing.reshape(values.shape), np.nan, values)
-    if not all(issubclass(kind, _NUMBERS) for kind in kinds - missing):
-        position, value = next(item for item in np.ndenumerate(values) if not isinstance(item[1], _NUMBERS))
-        place, kind = _place(position, values.shape, names), type(value).__name__
-        raise InputError(f"{place} is of type {kind}, not a number: pass the numbers that the model was trained on")
+def _faults_in_words(values: NDArray[Any], words: Callable[[int], str]) -> str:
+    """Name the values of an array of objects that are no numbers; "" if there are none."""
+    faults = Faults("row" if values.ndim == _DIMENSIONS and len(values) > 1 else "")
+    for position, value in np.ndenumerate(values):
+        if fault := _fault(value):
+            faults.add(
+                position[0] if position else 0, words(position[1]) if values.ndim == _DIMENSIONS else "a value", fault
+            )
+    return faults.in_words()
+
+
+def _fault(value: Any) -> str:
+    """Say why a value is no number; "" if it is one, or is missing."""
+    if type(value).__name__ in _MISSING:
+        return ""
+    if not isinstance(value, _NUMBERS):
+        return f"is of type {type(value).__name__}, not a number"
     try:
-        return values.astype(np.float64)
-    except (OverflowError, ValueError) as error:  # 10**400; the decimal sNaN
-        raise InputError(_TOO_LARGE) from error
+        float(value)
+    except (OverflowError, ValueError):  # 10**400; the decimal sNaN
+        return "is too large, or no number: it is beyond float64"
+    return ""
 
 
-def _place(position: Sequence[int], shape: tuple[int, ...], names: Sequence[str]) -> str:
-    """Return a position in words: its row, unless there is one only, and its column."""
-    if len(position) != 2:
-        return "a value"
-    row, column = position
-    feature = f"column {names[column]!r}" if len(names) == shape[1] else f"feature {column}"
-    return feature if shape[0] == 1 else f"row {row}, {feature}"
+def _column_in_words(names: Sequence[str], column: int) -> str:
+    return feature_in_words(column, names[column] if column < len(names) else None)
+
+
+def _label_in_words(label: str, names: Sequence[str]) -> str:
+    """Return the label of a Series in words: its place in the Series says nothing."""
+    return feature_in_words(list(names).index(label), label) if label in names else f"column {quoted(label)}"

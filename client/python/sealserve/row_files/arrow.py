@@ -1,17 +1,20 @@
 """Arrow: Parquet files, and files and streams of Arrow's IPC format, read by pyarrow."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import InputError, NotFiniteError
+from sealserve.errors import InputError
 from sealserve.row_files.columns import Columns
+from sealserve.row_files.faults import FileFaults
 
 _MISSING_EXTRA = "Parquet and Arrow files need one more package: pip install 'sealserve[parquet]'"
 _FILE_MAGIC = b"ARROW1"
+_SHOWN = 5  # columns that a text names
 
 
 def check_pyarrow() -> None:
@@ -66,16 +69,25 @@ def _read(what: str, open_batches: Any, columns: Columns, max_bytes: float) -> N
     try:
         schema, batches = open_batches()
         positions = _positions(schema, columns)
-        blocks, count = list[NDArray[np.float64]](), 0
+        words = partial(_in_words, columns, schema.names, positions)
+        _check_types([schema.field(position) for position in positions], words)
+        blocks, count, faults = list[NDArray[np.float64]](), 0, FileFaults("row")
         for batch in batches:
             if 8 * len(positions) * (count + batch.num_rows) > max_bytes:
                 raise InputError(f"the file holds more than {max_bytes:,} bytes of numbers: give fewer rows")
-            blocks.append(_block(batch, positions, count))
+            chosen = [_decoded(batch.column(position)) for position in positions]
+            if any(column.null_count for column in chosen):
+                is_null = np.stack([column.is_null().to_numpy(zero_copy_only=False) for column in chosen], axis=1)
+                for row, feature in np.argwhere(is_null).tolist():
+                    faults.add_missing(count + row, words(feature), "is missing (null)")
+            else:
+                blocks.append(_block(chosen, batch.num_rows))
             count += batch.num_rows
     except InputError:
         raise
     except Exception as error:  # pyarrow has its own, and OSError and ValueError too, for a damaged file
         raise InputError(f"the file is not a readable {what} file") from error
+    faults.raise_if_any()
     return np.concatenate(blocks) if blocks else np.empty((0, len(positions)))
 
 
@@ -88,25 +100,46 @@ def _positions(schema: Any, columns: Columns) -> list[int]:
     return [kept[position] for position in columns.positions(names, len(names))]
 
 
-def _block(batch: Any, positions: Sequence[int], first_row: int) -> NDArray[np.float64]:
-    block = np.empty((batch.num_rows, len(positions)))
-    for feature, position in enumerate(positions):
-        block[:, feature] = _floats(batch.column(position), batch.schema.field(position), first_row)
-    return block
+def _in_words(columns: Columns, names: Sequence[str], positions: Sequence[int], feature: int) -> str:
+    return columns.in_words(feature, positions[feature], names)
 
 
-def _floats(column: Any, field: Any, first_row: int) -> NDArray[Any]:
+def _check_types(fields: Sequence[Any], words: Callable[[int], str]) -> None:
+    """Check the types of columns.
+
+    Args:
+        fields: of the columns of the model, in its order.
+        words: returns a feature in words.
+
+    Raises:
+        InputError: some are not of numbers. The text names them.
+    """
     import pyarrow as pa
 
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    kind = column.type
-    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        if not pa.types.is_decimal(kind):
-            raise InputError(f"column {field.name!r} holds {kind}, not numbers: choose other columns")
-        column = column.cast(pa.float64())
-    if column.null_count:
-        row = first_row + column.is_null().index(pa.scalar(True)).as_py()
-        raise NotFiniteError(f"row {row}, column {field.name!r} is missing (null): fill it in, or leave the row out")
-    floats: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return floats
+    wrong = list[str]()
+    for feature, field in enumerate(fields):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        is_number = pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if not (is_number or pa.types.is_decimal(kind)):
+            wrong.append(f"{words(feature)} holds {kind}")
+    if wrong:
+        more = f", and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
+        raise InputError(f"{', '.join(wrong[:_SHOWN])}{more}, not numbers: choose other columns")
+
+
+def _decoded(column: Any) -> Any:
+    """Return a column as its values: a dictionary may have a null among them."""
+    import pyarrow as pa
+
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _block(columns: Sequence[Any], row_count: int) -> NDArray[np.float64]:
+    """Return columns of numbers, without nulls, as rows."""
+    import pyarrow as pa
+
+    block = np.empty((row_count, len(columns)))
+    for feature, column in enumerate(columns):
+        numbers = column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
+        block[:, feature] = numbers.to_numpy(zero_copy_only=False)
+    return block

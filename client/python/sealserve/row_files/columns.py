@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sealserve.errors import FeatureNameError, InputError
 from sealserve.protocol.schema import Schema
+from sealserve.protocol.text import feature_in_words
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,20 @@ class Columns:
         if self.index and not positions:
             raise InputError("no column is left: the file has only the one that --index-column names")
         return positions
+
+    def in_words(self, feature: int, position: int, names: Sequence[str]) -> str:
+        """Return a feature in words: by its column's name in the file, or else in the model.
+
+        Args:
+            feature: its number.
+            position: of its column in the file.
+            names: of the file's columns; empty if it has none.
+        """
+        if names:
+            return feature_in_words(feature, names[position])
+        if feature < len(self.schema.column_names):
+            return feature_in_words(feature, self.schema.column_names[feature])
+        return feature_in_words(feature, None if feature == position else position)
 
     def are_named_in(self, cells: Sequence[str]) -> bool:
         """Return whether cells are names: the model's, or names that were chosen."""

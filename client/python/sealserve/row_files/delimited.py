@@ -12,8 +12,9 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import FeatureCountError, InputError, NotFiniteError
+from sealserve.errors import FeatureCountError, InputError
 from sealserve.row_files.columns import Columns, is_number
+from sealserve.row_files.faults import FileFaults
 
 _MISSING = {"", "?", "-", "na", "n/a", "<na>", "none", "null", "nil"}
 
@@ -41,20 +42,27 @@ def read_delimited(lines: Iterable[str], delimiter: str, columns: Columns, heade
     names = columns.spelled(first) if _has_header(first, columns, header) else []
     positions = columns.positions(names, len(first))
     take = _taker(positions, len(first))
-    values = array("d")
-    for number, record in records if names else chain([(first_number, first)], records):
-        if len(record) != len(first) or record == [""]:
-            raise InputError(f"line {number} {_shape_fault(record, len(first))}")
-        fields, text = take(record), "".join(record)
-        try:
-            # float() reads 1_000 and the digits of other scripts, other readers of the file do not.
-            if text.isascii() and "_" not in text:
-                values.extend(map(float, fields))
-            else:
-                values.extend(map(_number, fields))
-        except ValueError as error:
-            labels = [f"column {names[position]!r}" if names else f"column {position}" for position in positions]
-            raise _fault(fields, labels, number) from error
+    values, faults = array("d"), FileFaults("line")
+    try:
+        for number, record in records if names else chain([(first_number, first)], records):
+            if len(record) != len(first) or record == [""]:
+                raise InputError(f"line {number} {_shape_fault(record, len(first))}")
+            fields, text = take(record), "".join(record)
+            try:
+                # float() reads 1_000 and the digits of other scripts. Other readers do not.
+                if text.isascii() and "_" not in text:
+                    values.extend(map(float, fields))
+                else:
+                    values.extend(map(_number, fields))
+            except ValueError:
+                for feature, (field, position) in enumerate(zip(fields, positions, strict=True)):
+                    if fault := _fault(field):
+                        add = faults.add_missing if _is_missing(field) else faults.add
+                        add(number, columns.in_words(feature, position, names), fault)
+    except InputError:
+        faults.raise_if_any()  # they come before
+        raise
+    faults.raise_if_any()
     if not values and header is None and not columns.are_named_in(names):
         raise InputError("the file has one line, without a number: if it is a header, it has no rows")
     return np.frombuffer(values, np.float64).reshape(-1, len(positions))
@@ -130,14 +138,11 @@ def _number(field: str) -> float:
     raise ValueError(field)
 
 
-def _fault(fields: Sequence[str], labels: Sequence[str], number: int) -> InputError:
-    """Return the error of a line's first field that is no number. The text leaves the field out."""
-    for field, label in zip(fields, labels, strict=True):
-        if _is_missing(field):
-            return NotFiniteError(f"line {number}, {label} is missing: fill it in, or leave the row out")
-        if not is_number(field) or not field.isascii() or "_" in field:
-            return InputError(f"line {number}, {label} is not a number")
-    raise AssertionError("a field is at fault")
+def _fault(field: str) -> str:
+    """Say why a field is no number; "" if it is one."""
+    if _is_missing(field):
+        return "is missing"
+    return "" if is_number(field) and field.isascii() and "_" not in field else "is not a number"
 
 
 def _shape_fault(record: list[str], width: int) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import InputError, NotFiniteError
+from sealserve.errors import InputError
 from sealserve.row_files.columns import Columns
+from sealserve.row_files.faults import FileFaults
 
 
 def read_json_lines(lines: Iterable[str], columns: Columns) -> NDArray[np.float64]:
@@ -23,19 +24,28 @@ def read_json_lines(lines: Iterable[str], columns: Columns) -> NDArray[np.float6
         InputError: a line is blank or not JSON, a value is not a number, lines have different
             names or lengths, or the columns do not fit.
     """
-    values = array("d")
+    values, faults = array("d"), FileFaults("line")
     positions, names, width, count = list[int](), list[str](), 0, 0
-    for count, line in enumerate(lines, 1):
-        row = _parsed(line, count)
-        row_names = list(row) if isinstance(row, dict) else []
-        if count == 1:
-            names, width = row_names, len(row)
-            positions = columns.positions(names, width, any_order=True)
-        if len(row) != width or set(row_names) != set(names):
-            raise InputError(f"line {count} has other {'names' if row_names or names else 'values'} than line 1")
-        fields = [row[name] for name in names] if isinstance(row, dict) else row
-        for position in positions:
-            values.append(_number(fields[position], count, names[position] if names else position))
+    try:
+        for count, line in enumerate(lines, 1):
+            row = _parsed(line, count)
+            row_names = list(row) if isinstance(row, dict) else []
+            if count == 1:
+                names, width = row_names, len(row)
+                positions = columns.positions(names, width, any_order=True)
+            if len(row) != width or set(row_names) != set(names):
+                raise InputError(f"line {count} has other {'names' if row_names or names else 'values'} than line 1")
+            fields = [row[name] for name in names] if isinstance(row, dict) else row
+            for feature, position in enumerate(positions):
+                if fault := _fault(field := fields[position]):
+                    add = faults.add_missing if field is None else faults.add
+                    add(count, columns.in_words(feature, position, names), fault)
+                else:
+                    values.append(float(field))
+    except InputError:
+        faults.raise_if_any()  # they come before
+        raise
+    faults.raise_if_any()
     if not count:
         raise InputError("the file is empty")
     return np.frombuffer(values, np.float64).reshape(count, len(positions))
@@ -53,16 +63,17 @@ def _parsed(line: str, number: int) -> Any:
     return row
 
 
-def _number(value: Any, number: int, column: str | int) -> float:
-    place = f"line {number}, column {column!r}"
+def _fault(value: Any) -> str:
+    """Say why a value is no number; "" if it is one."""
     if value is None:
-        raise NotFiniteError(f"{place} is missing (null): fill it in, or leave the row out")
+        return "is missing (null)"
     if not isinstance(value, int | float):
-        raise InputError(f"{place} is not a number")
+        return "is not a number"
     try:
-        return float(value)
-    except OverflowError as error:
-        raise InputError(f"{place} is too large") from error
+        float(value)
+    except OverflowError:
+        return "is too large"
+    return ""
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

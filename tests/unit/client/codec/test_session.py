@@ -22,6 +22,7 @@ from sealserve.errors import (
     StaleConfigError,
 )
 from sealserve.protocol.item import EncryptedReply, ItemHeader
+from sealserve.protocol.output import Scored
 from sealserve.protocol.pin import Pin
 from sealserve.protocol.wire import header_from_proto, model_to_proto, scores_from_proto, scores_to_proto
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
@@ -171,7 +172,7 @@ def test_under_a_pinned_description_a_refused_row_is_not_sent_unless_errors_are_
         lambda: session.encrypt(rows, keep=False),
         lambda: session.encrypt_quantized(np.full((1, 3), 10**6), keep=False),
     ):
-        with pytest.raises(InputError, match=r"^row"):
+        with pytest.raises(InputError, match=r"^(row 1, feature 2|feature 0) is "):
             service.run(operation())
     assert service.calls == ["get_model"]
     assert isinstance(service.run(session.predict("predict", rows, "return"))[1], InputError)
@@ -281,7 +282,9 @@ def test_a_reply_is_decrypted_as_it_was_encrypted_while_versions_change() -> Non
     reply = EncryptedReply(
         header=item.header, scores=scores_from_proto(response.scores), request_bytes=0, reply_bytes=0, server_seconds=0
     )
-    assert session.decrypt(reply).scores[0, 0] == pytest.approx(0.25, abs=0.05)
+    decrypted = session.decrypt(reply, "raise")
+    assert isinstance(decrypted, Scored)
+    assert decrypted.scores[0, 0] == pytest.approx(0.25, abs=0.05)
 
 
 def test_a_key_is_registered_once_and_before_the_first_item() -> None:
@@ -399,4 +402,4 @@ def test_a_reply_to_another_client_is_refused() -> None:
     )
     reply = EncryptedReply(header=header, scores=[], request_bytes=0, reply_bytes=0, server_seconds=0.0)
     with pytest.raises(ReplyError):
-        session_of().decrypt(reply)
+        session_of().decrypt(reply, "raise")

@@ -65,27 +65,51 @@ def framed(values: Any) -> pd.DataFrame:
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "complex": (ROWS.astype(complex), "complex numbers"),
-    "complex without an imaginary part, in a list": ([[1.0, 2.0, 3 + 0j]], "complex numbers"),
+    "complex without an imaginary part, in a list": ([[1.0, 2.0, 3 + 0j]], "^feature 2 is of type complex"),
     "complex object": (with_value(1j), "row 1, feature 2 is of type complex"),
     "dates": (ROWS.astype("datetime64[s]"), "dates"),
     "time differences": (ROWS.astype("timedelta64[s]"), "time differences"),
     "date objects": (with_value(datetime.date(2020, 1, 1)), "of type date"),
-    "a frame's dates": (framed(pd.to_datetime(["2020-01-01"] * 3)), "row 0, column 'weight' is of type Timestamp"),
-    "a frame of dates": (FRAME.astype("datetime64[ns]"), "dates"),
-    "text of digits": ([["1", "2", "3"]], "text"),
-    "bytes of digits": ([[b"1", b"2", b"3"]], "bytes"),
+    "a frame's dates": (
+        framed(pd.to_datetime(["2020-01-01"] * 3)),
+        r"rows 0, 1, 2, column 'weight' \(feature 2\) is of type Timestamp",
+    ),
+    "a frame of dates": (
+        FRAME.astype("datetime64[ns]"),
+        r"^column 'age' \(feature 0\) holds dates, column 'height' \(feature 1\) holds dates, .*, not numbers: ",
+    ),
+    "a frame with a complex column": (
+        framed([1j, 2, 3]),
+        r"^column 'weight' \(feature 2\) holds complex numbers, not numbers: ",
+    ),
+    "a list of arrays of dates": (list(ROWS.astype("datetime64[ns]")), "dates"),
+    "a list of numbers and dates": ([[1.0, 2.0, np.datetime64("2020-01-01")]], "^feature 2 is of type datetime64"),
+    "text of digits": ([["1", "2", "3"]], "^feature 0 is of type str, not a number; feature 1 is of type str"),
+    "bytes of digits": ([[b"1", b"2", b"3"]], "^feature 0 is of type bytes"),
+    "one text in a list": ([[1.0, 2.0, 3.0], [1.0, "2", 3.0]], "^row 1, feature 1 is of type str, not a number: "),
+    "a list of texts": (["1", "2"], "the rows hold text, not numbers"),
     "text among numbers": (ROWS.astype(str), "text"),
     "text object": (with_value("1.5"), "row 1, feature 2 is of type str"),
-    "text in a frame": (framed(["1", "2", "3"]), "column 'weight' is of type str"),
-    "text categories": (framed(pd.Categorical(["a", "b", "a"])), "column 'weight' is of type str"),
+    "text in a frame": (framed(["1", "2", "3"]), r"column 'weight' \(feature 2\) is of type str"),
+    "text categories": (framed(pd.Categorical(["a", "b", "a"])), r"column 'weight' \(feature 2\) is of type str"),
     "a set": (with_value({1.0}), "of type set"),
     "records": (np.zeros(3, [("age", float)]), "records"),
-    "a number of 401 digits": (with_value(10**400), "too large"),
-    "a number of 401 digits among floats": ([[1.0, 2.0, 10**400]], "too large"),
-    "a signalling decimal": (with_value(Decimal("sNaN")), "no number"),
+    "a number of 401 digits": (with_value(10**400), "^row 1, feature 2 is too large"),
+    "a number of 401 digits among floats": ([[1.0, 2.0, 10**400]], "^feature 2 is too large"),
+    "a signalling decimal": (with_value(Decimal("sNaN")), "^row 1, feature 2 is too large, or no number"),
+    "all of text": (
+        ROWS.astype(str).astype(object),
+        "rows 0, 1, 2, feature 1 is of type str, not a number",
+    ),
     "ragged": ([[1.0], [1.0, 2.0]], "all of one length"),
     "sparse and complex": (scipy.sparse.csr_array(ROWS.astype(complex)), "complex numbers"),
 }
+
+
+def test_a_text_in_rows_of_a_model_with_names_is_named_by_them() -> None:
+    for rows in ([[1.0, "x", 2.0]], FRAME.assign(height="x").iloc[:1]):
+        with pytest.raises(InputError, match=r"^column 'height' \(feature 1\) is of type str, not a number: pass"):
+            NAMED.rows(rows)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -120,8 +144,9 @@ def test_missing_values_are_nan(kind: str) -> None:
 
 @pytest.mark.parametrize("row", [ROWS[0], ROWS[0].tolist(), pd.Series(ROWS[0])], ids=["array", "list", "Series"])
 def test_a_single_row_says_how_to_pass_it(row: Any) -> None:
-    with pytest.raises(FeatureCountError, match=r"x\.reshape\(1, -1\)"):
+    with pytest.raises(FeatureCountError, match=r"x\.reshape\(1, -1\), or a Series x as \[x\]"):
         PLAIN.rows(row)
+    np.testing.assert_array_equal(PLAIN.rows([row]), ROWS[:1])
 
 
 def test_a_series_is_matched_by_its_labels() -> None:
@@ -130,10 +155,28 @@ def test_a_series_is_matched_by_its_labels() -> None:
     np.testing.assert_array_equal(PLAIN.rows([row for _, row in FRAME.iterrows()]), ROWS)
 
 
-@pytest.mark.parametrize("labels", [["age", "height", "Weight"], ["age", "age", "height"], [0, 1, 2]])
-def test_a_series_with_other_labels_is_refused(labels: list[Any]) -> None:
-    with pytest.raises(FeatureNameError, match="age, height, weight"):
+@pytest.mark.parametrize(
+    ("labels", "difference"),
+    [
+        (["age", "height", "Weight"], "missing: weight"),
+        (["age", "age", "height"], "missing: weight; unexpected: age"),
+        ([0, 1, 2], "missing: age, height, weight"),
+    ],
+)
+def test_a_series_with_other_labels_is_refused_with_the_difference_only(labels: list[Any], difference: str) -> None:
+    with pytest.raises(FeatureNameError) as caught:
         NAMED.rows([pd.Series(ROWS[0], index=labels)])
+    assert str(caught.value) == f"the labels of a Series must be the model's columns, each once; {difference}"
+
+
+def test_a_label_is_named_by_the_place_of_its_column_in_the_model() -> None:
+    row = FRAME.astype(object).iloc[0][["weight", "height", "age"]]
+    row["weight"], row["more"] = "text", 10**400
+    with pytest.raises(InputError) as caught:
+        NAMED.rows([row])
+    assert str(caught.value).startswith(
+        "column 'weight' (feature 2) is of type str, not a number; column 'more' is too large, or no number"
+    )
 
 
 @pytest.mark.parametrize("names", [(), *itertools.permutations(NAMES, 2), NAMES])

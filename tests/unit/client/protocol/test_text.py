@@ -1,10 +1,22 @@
 """Texts of the other side: what is shown of them moves no cursor and forges no line."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealserve.protocol.text import MAX_NAME_CHARACTERS, counted, difference, printable, printable_list
+from sealserve.protocol.text import (
+    MAX_COLUMN_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    counted,
+    difference,
+    feature_in_words,
+    printable,
+    printable_list,
+    quoted,
+    rows_in_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +62,7 @@ def test_a_list_shows_its_first_members() -> None:
     assert printable_list(("a\n", 2, True), 3) == "a\\n, 2, True"
     assert printable_list(("a", "b", "c"), 2) == "a, b, ..."
     assert printable_list((), 2) == ""
+    assert printable_list(("Smith, John", "", " a", "b"), 9) == "'Smith, John', '', ' a', b"
 
 
 @pytest.mark.parametrize(
@@ -74,3 +87,41 @@ def test_a_difference_shows_what_differs_only(expected: tuple[str, ...], found: 
 )
 def test_numbers_have_their_nouns(count: int, plural: str, said: str) -> None:
     assert counted(count, plural) == said
+
+
+@given(
+    text=st.text(st.one_of(st.sampled_from("'\"\\\n"), st.characters(exclude_categories=()))), most=st.integers(4, 40)
+)
+def test_a_quoted_text_ends_where_it_seems_to(text: str, most: int) -> None:
+    shown = quoted(text, most)
+    assert shown.isprintable()
+    assert len(shown) <= most + 2
+    quote, inside = shown[0], shown[1:-1]
+    assert shown[-1] == quote
+    assert quote not in re.sub(r"\\.", "", inside), "a quote inside is escaped"
+    if len(repr(text)) <= most + 2:
+        assert shown == repr(text)
+    else:
+        assert inside.endswith("...")
+
+
+def test_rows_are_named_up_to_a_limit() -> None:
+    assert rows_in_words([3], 1) == "row 3"
+    assert rows_in_words([3, 4], 2, "line") == "lines 3, 4"
+    assert rows_in_words(range(9), 1234) == "rows 0, 1, 2, 3, 4 and 1,229 more"
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (None, "feature 3"),
+        (7, "column 7 (feature 3)"),
+        ("mean radius", "column 'mean radius' (feature 3)"),
+        ("", "column '' (feature 3)"),
+        ("x' (feature 0) is right", 'column "x\' (feature 0) is right" (feature 3)'),
+        ("\x1b[2J\u202e", "column '\\x1b[2J\\u202e' (feature 3)"),
+        ("x" * 10**6, f"column '{'x' * (MAX_COLUMN_CHARACTERS - 3)}...' (feature 3)"),
+    ],
+)
+def test_a_feature_has_one_form(column: str | int | None, words: str) -> None:
+    assert feature_in_words(3, column) == words

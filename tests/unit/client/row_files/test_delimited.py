@@ -57,14 +57,14 @@ def test_every_record_is_a_row(text: str) -> None:
         ("1,2\n3,4,5\n", "line 2 has 3 fields, line 1 has 2"),
         ("1,2\n3,4,\n", "line 2 has 3 fields"),
         ('"a\nb",c\n1,2\n3\n', "line 4 has 1 fields"),
-        ("1,2\n# 3,4\n", "line 2, column 0 is not a number"),
-        ("age,height\n1,2\n3,tall\n", "line 3, column 'height' is not a number"),
-        ("1,2\n3,1_000\n", "line 2, column 1 is not a number"),
-        ("1,2\n3,\uff14\n", "line 2, column 1 is not a number"),
-        ("1,2\n3,2020-01-01\n", "line 2, column 1 is not a number"),
-        ("1,2\n3,1j\n", "line 2, column 1 is not a number"),
-        ('1,2\n3,"4,5"\n', "line 2, column 1 is not a number"),
-        ("1,2\n3,4\0\n", "line 2, column 1 is not a number"),
+        ("1,2\n# 3,4\n", "line 2, feature 0 is not a number"),
+        ("age,height\n1,2\n3,tall\n", r"line 3, column 'height' \(feature 1\) is not a number"),
+        ("1,2\n3,1_000\n", "line 2, feature 1 is not a number"),
+        ("1,2\n3,\uff14\n", "line 2, feature 1 is not a number"),
+        ("1,2\n3,2020-01-01\n", "line 2, feature 1 is not a number"),
+        ("1,2\n3,1j\n", "line 2, feature 1 is not a number"),
+        ('1,2\n3,"4,5"\n', "line 2, feature 1 is not a number"),
+        ("1,2\n3,4\0\n", "line 2, feature 1 is not a number"),
         ('1,2\n3,"4\n', "line 2: unexpected end of data"),
         ('1,2\n3,"4"5\n', "line 2: ',' expected after '\"'"),
         ("1,2\n3," + "4" * 200_000 + "\n", "line 2: field larger than field limit"),
@@ -80,8 +80,57 @@ def test_a_fault_is_named_by_its_line(text: str, fault: str) -> None:
 
 @pytest.mark.parametrize("field", ["", '""', " ", "NA", "N/A", "null", "None", "?", "-", "<NA>"])
 def test_a_missing_value_is_named_as_such(field: str) -> None:
-    with pytest.raises(NotFiniteError, match="line 3, column 'height' is missing"):
+    with pytest.raises(NotFiniteError, match=r"line 3, column 'height' \(feature 1\) is missing"):
         read(f"age,height\n1,2\n3,{field}\n")
+
+
+def test_all_faults_are_counted_and_the_first_are_named() -> None:
+    with pytest.raises(NotFiniteError) as caught:
+        read("age,height\n1,x\n,2\n3,4\n", NAMED)
+    assert str(caught.value) == (
+        "line 2, column 'height' (feature 1) is not a number; line 3, column 'age' (feature 0) is missing: "
+        "fill in what is missing, or leave its row out; write numbers such as 1.5 or -2e3, and 1 and 0 for true and "
+        "false"
+    )
+    with pytest.raises(NotFiniteError, match=r"^lines 2, 3, 4, 5, 6 and 15 more, feature 0 is missing: fill in[^;]*$"):
+        read("1\n" + "NA\n" * 20, ONE)
+    with pytest.raises(InputError, match=r"line 2, feature 4 is not a number; and 15 more columns: "):
+        read(",".join("1" * 20) + "\n" + ",".join("x" * 20) + "\n", Schema(20))
+    with pytest.raises(InputError, match="1 and 0 for true and false"):
+        read("1,2\n3,True\n")
+    with pytest.raises(InputError, match=r"^line 2, feature 1 is not a number: write numbers[^;]*$"):
+        read("1,2\n3,x\n")
+
+
+@pytest.mark.parametrize("rest", ["3\n", "\n", '3,"4\n'])
+def test_faults_before_a_line_of_another_shape_come_first(rest: str) -> None:
+    with pytest.raises(InputError, match=r"^line 2, feature 1 is not a number"):
+        read(f"1,2\n3,x\n{rest}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "choice", "place"),
+    [
+        (NAMED, {}, "column 'height' (feature 1)"),
+        (NAMED, {"index": "0"}, "column 'height' (feature 1)"),
+        (PLAIN, {"index": "0"}, "column 2 (feature 1)"),
+        (PLAIN, {"chosen": ("2", "0")}, "column 2 (feature 0)"),
+        (PLAIN, {}, "feature 1"),
+    ],
+)
+def test_a_file_without_names_has_those_of_the_model(schema: Schema, choice: Any, place: str) -> None:
+    text = "1,2,3\n4,5,x\n" if choice else "1,2\n3,x\n"
+    with pytest.raises(InputError) as caught:
+        read(text, schema, header=False, **choice)
+    assert str(caught.value).startswith(f"line 2, {place} is not a number")
+
+
+def test_names_of_a_file_are_quoted_and_cut() -> None:
+    name = "\x1b[2J' (feature 0) is right" + "x" * 1000
+    with pytest.raises(InputError) as caught:
+        read(f'a,"{name}"\n1,\n')
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize(
@@ -103,14 +152,14 @@ def test_a_first_line_that_may_be_either_is_refused_until_it_is_said(text: str) 
     records = text.count("\n")
     if records == 2:
         assert read(text, header=True) == [[1.0, 2.0]]
-    with pytest.raises(InputError, match="line 1, column"):
+    with pytest.raises(InputError, match=r"line 1, feature \d is (missing|not a number)"):
         read(text, header=False)
 
 
 @pytest.mark.parametrize("text", ["\ufeff1\n2\n", "1_0\n2\n", "$5\n2\n", "5%\n2\n", "\u0661\n2\n", "1;2\n2\n"])
 def test_a_number_that_is_ill_written_is_no_header(text: str) -> None:
     """It would be lost, and the other rows would have the predictions of their neighbours."""
-    with pytest.raises(InputError, match="line 1, column 0 is not a number"):
+    with pytest.raises(InputError, match="line 1, feature 0 is not a number"):
         read(text, ONE)
 
 

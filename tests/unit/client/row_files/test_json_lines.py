@@ -37,8 +37,8 @@ def test_objects_are_matched_by_name_whatever_their_order() -> None:
         ("[1]", "line 2 has other values"),
         ("[1, 2, 3]", "line 2 has other values"),
         ('{"a": 1, "b": 2}', "line 2 has other names"),
-        ('["1", 2]', "line 2, column 0 is not a number"),
-        ("[1, [2]]", "line 2, column 1 is not a number"),
+        ('["1", 2]', "line 2, feature 0 is not a number"),
+        ("[1, [2]]", "line 2, feature 1 is not a number"),
         ("[1, 2", "line 2 is not JSON"),
         ("[1, 2] [3, 4]", "line 2 is not JSON"),
         ("[NaN, 2]", "NaN and Infinity are no JSON"),
@@ -46,7 +46,7 @@ def test_objects_are_matched_by_name_whatever_their_order() -> None:
         ('{"a": 1, "a": 2}', "a name occurs twice"),
         ("1", "neither an array"),
         ("[]", "neither an array"),
-        (f"[1, 1{'0' * 400}]", "line 2, column 1 is too large"),
+        (f"[1, 1{'0' * 400}]", "line 2, feature 1 is too large"),
         (f"[1, 1{'0' * 5000}]", "line 2 is not JSON"),
         ("[" * 100_000, "nested too deeply"),
     ],
@@ -57,7 +57,17 @@ def test_a_fault_is_named_by_its_line(line: str, fault: str) -> None:
 
 
 def test_null_is_missing_and_no_lines_are_no_file() -> None:
-    with pytest.raises(NotFiniteError, match="line 1, column 'height' is missing"):
+    with pytest.raises(NotFiniteError, match=r"line 1, column 'height' \(feature 1\) is missing"):
         read('{"age": 1, "height": null}')
     with pytest.raises(InputError, match="the file is empty"):
         read()
+
+
+def test_all_faults_are_named_by_the_names_of_the_file_or_the_model() -> None:
+    with pytest.raises(NotFiniteError) as caught:
+        read("[1, 2]", "[null, true]", '["x", 3]', "[1]", schema=NAMED)
+    assert str(caught.value).startswith(
+        "line 2, column 'age' (feature 0) is missing (null); line 3, column 'age' (feature 0) is not a number: "
+    )
+    with pytest.raises(InputError, match=r"^line 1, column 'b\\n' \(feature 1\) is not a number: write"):
+        read('{"a": 1, "b\\n": "2"}')

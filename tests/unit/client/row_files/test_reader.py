@@ -124,12 +124,32 @@ def table(values: Any, kind: Any = None) -> pa.Table:
 
 
 COLUMNS: dict[str, tuple[pa.Table, type[InputError], str]] = {
-    "text": (table(["1"] * 50), InputError, "column 'height' holds string"),
-    "dates": (table([0] * 50, pa.timestamp("us")), InputError, r"column 'height' holds timestamp\[us\]"),
-    "lists": (table([[1.0]] * 50), InputError, "column 'height' holds list"),
-    "nothing": (table([None] * 50), InputError, "column 'height' holds null"),
+    "text": (table(["1"] * 50), InputError, r"column 'height' \(feature 1\) holds string, not numbers"),
+    "dates": (table([0] * 50, pa.timestamp("us")), InputError, r"column 'height' \(feature 1\) holds timestamp\[us\]"),
+    "lists": (table([[1.0]] * 50), InputError, r"column 'height' \(feature 1\) holds list"),
+    "nothing": (table([None] * 50), InputError, r"column 'height' \(feature 1\) holds null"),
     "text categories": (table(pa.array(["a"] * 50).dictionary_encode()), InputError, "holds string"),
-    "a missing value": (table([*[1.0] * 30, None, *[1.0] * 19]), NotFiniteError, "row 30, column 'height' is missing"),
+    "a missing value": (
+        table([*[1.0] * 30, None, *[1.0] * 19]),
+        NotFiniteError,
+        r"row 30, column 'height' \(feature 1\) is missing \(null\): fill",
+    ),
+    "two of text": (
+        TABLE.set_column(0, "age", pa.array(["1"] * 50)).set_column(2, "weight", pa.array([b"1"] * 50)),
+        InputError,
+        r"column 'age' \(feature 0\) holds string, column 'weight' \(feature 2\) holds binary, not numbers",
+    ),
+    "two missing values": (
+        table([*[1.0] * 30, None, *[1.0] * 18, None]),
+        NotFiniteError,
+        r"rows 30, 49, column 'height' \(feature 1\) is missing \(null\): ",
+    ),
+    "a missing category": (
+        table(pa.array([*[1.0] * 49, None]).dictionary_encode()),
+        NotFiniteError,
+        "row 49, column 'height'",
+    ),
+    "a missing flag": (table([True, None] * 25), NotFiniteError, "rows 1, 3, 5, 7, 9 and 20 more, column 'height'"),
     "other names": (TABLE.rename_columns(["age", "weight", "height"]), FeatureNameError, "number 1 is 'weight'"),
     "a name twice": (TABLE.append_column("age", pa.array([1.0] * 50)), FeatureNameError, "2 columns are named 'age'"),
     "too few columns": (TABLE.drop(["age"]), FeatureNameError, "missing: age"),
@@ -146,6 +166,13 @@ def test_columns_that_are_no_numbers_are_named(kind: str, name: str, tmp_path: P
         feather.write_feather(columns, tmp_path / name)
     with pytest.raises(error, match=rf"rows\.\w+: .*{text}"):
         RowsFile(tmp_path / name).read(NAMED)
+
+
+def test_a_null_among_the_values_of_a_dictionary_is_missing(tmp_path: Path) -> None:
+    weights = pa.DictionaryArray.from_arrays([0] * 49 + [1], [1.0, None])
+    feather.write_feather(table(weights), tmp_path / "rows.arrow")
+    with pytest.raises(NotFiniteError, match=r"row 49, column 'height' \(feature 1\) is missing"):
+        RowsFile(tmp_path / "rows.arrow").read(NAMED)
 
 
 def test_columns_of_other_numbers(tmp_path: Path) -> None:

@@ -228,7 +228,10 @@ def test_features_without_names_go_by_number(tmp_path: Path) -> None:
 
 def test_features_that_the_file_does_not_name_need_a_range(tmp_path: Path) -> None:
     file = declared(tmp_path, "name,min,max\nage,0,120\n")
-    with pytest.raises(InputRangeMissingError, match="of 2 features is unknown, the first of them feature 1"):
+    with pytest.raises(
+        InputRangeMissingError,
+        match=r"the range of column 'income, net' \(feature 1\), column 'flag' \(feature 2\) is unknown",
+    ):
         input_ranges(NAMED, declared=file)
     assert input_ranges(NAMED, declared=file, input_range=(0, 9)).maximum.tolist() == [120, 9, 9]
 
@@ -240,11 +243,11 @@ def test_features_that_the_file_does_not_name_need_a_range(tmp_path: Path) -> No
         ("age,0,1\n", "heading"),
         ("name,min,max,unit\nage,0,1,y\n", "heading"),
         ("name,min,max\nage,0\n", "line 2 has 2 fields"),
-        ("name,min,max\nage,0,1\nage,0,1\n", "line 3 names a feature"),
-        ("name,min,max\nheight,0,1\n", "line 2 names a feature"),
-        ("name,min,max\nage,0,many\n", "line 2 has a field that is no number"),
-        ("name,min,max\nage,0,inf\n", "line 2 has a number that is not finite"),
-        ("name,min,max\nage,0,\n", "line 2 has one end of a range"),
+        ("name,min,max\nage,0,1\nage,0,1\n", "line 3 is of column 'age', named before"),
+        ("name,min,max\nh\x1b,0,1\n", r"line 2 is of column 'h\\x1b', which the model does not have: it has age, 'inc"),
+        ("name,min,max\nage,0,many\n", r"line 2, column 'age' \(feature 0\): a field is no number"),
+        ("name,min,max\nflag,0,inf\n", r"line 2, column 'flag' \(feature 2\): a number is not finite"),
+        ("name,min,max\nage,0,\n", r"line 2, column 'age' \(feature 0\): one end of a range is there"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_line(tmp_path: Path, text: str, reason: str) -> None:
@@ -258,6 +261,23 @@ def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 
 # Refusals
+
+
+def test_each_feature_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    file = declared(tmp_path, 'name,min,max,step\nage,1,0,\n"income, net",3,2,1\nflag,0,1,1e-30\n')
+    with pytest.raises(InputRangeError) as caught:
+        input_ranges(NAMED, declared=file)
+    assert str(caught.value) == (
+        "column 'age' (feature 0), column 'income, net' (feature 1): the input range is empty, a maximum is below its "
+        "minimum: exchange the two; column 'flag' (feature 2): the input step is finer than a 2^32nd of the range: "
+        "give a larger step"
+    )
+    with pytest.raises(InputRangeError, match=r"^the input range is empty"):
+        input_ranges(NAMED, input_range=(1, 0))
+    rows = np.zeros((9, 3))
+    rows[2:, 1] = np.nan
+    with pytest.raises(InputRangeError, match=r"row 2, column 'income, net' \(feature 1\); .*; and 2 more values: "):
+        input_ranges(NAMED, calibration=rows)
 
 
 def test_without_a_range_the_error_says_how_to_give_one() -> None:
@@ -291,8 +311,8 @@ def test_a_range_or_step_that_is_none_is_refused(options: dict[str, Any]) -> Non
         (np.empty((0, 2)), r"not \(0, 2\)"),
         (np.array([["a", "b"]]), "are numbers, not <U1"),
         (np.array([[1.0, None]]), "are numbers, not object"),
-        (np.array([[1.0, 2.0], [1.0, np.nan]]), "finite; row 1 is not, at feature 1"),
-        (np.array([[np.inf, 2.0]]), "finite; row 0 is not, at feature 0"),
+        (np.array([[1.0, 2.0], [1.0, np.nan]]), "missing or infinite: row 1, feature 1: replace"),
+        (np.array([[np.inf, 2.0]]), "missing or infinite: row 0, feature 0: replace"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
