@@ -51,7 +51,7 @@ check: setup ## check style, types and protos, and that the generated code match
 # The tools have an environment of their own, as those of the audit have. A notebook also runs the service in it.
 DOCS := build/docs
 docs: docs-tools ## build the site of the documentation in build/site; dead links fail
-	$(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 	@echo "open build/site/index.html, or run $(DOCS)/bin/mkdocs serve"
 
 .PHONY: docs-tools notebook-tools

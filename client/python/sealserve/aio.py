@@ -189,7 +189,7 @@ class AsyncClient:
 
         Raises:
             NoSuchMethodError: the estimator has no decision_function.
-            What predict raises.
+            SealserveError: what `predict` raises.
         """
         return await self._run(self._session.predict("decision_function", X, errors), timeout_seconds)
 
@@ -210,7 +210,7 @@ class AsyncClient:
 
         Raises:
             NoSuchMethodError: the estimator has no probabilities.
-            What predict raises.
+            SealserveError: what `predict` raises.
         """
         return await self._run(self._session.predict("predict_proba", X, errors), timeout_seconds)
 
