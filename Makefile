@@ -64,6 +64,7 @@ $(DOCS)/.installed: requirements-docs.lock
 notebook-tools: $(DOCS)/.serves
 $(DOCS)/.serves: $(DOCS)/.installed requirements-service.lock
 	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-service.lock
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 BASELINE := protos/baseline.binpb

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,9 @@ def printed(path: Path) -> list[str]:
 def test_it_prints_what_is_saved_in_it(tmp_path: Path) -> None:
     if not (ROOT / "build/docs/.serves").exists():
         pytest.skip("what runs notebooks is not installed: `make notebook-tools`")
-    path = f"{ROOT / 'client/python'}:{ROOT / 'service'}"
     done = subprocess.run(
         [str(PYTHON), "-m", "tests.support.notebook", str(NOTEBOOK), str(tmp_path / "done.ipynb")],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=SECONDS,

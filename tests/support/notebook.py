@@ -1,7 +1,7 @@
 """Runs a notebook and saves it with its output.
 
-`build/docs/bin/python -m tests.support.notebook [FROM [TO]]`, with sealserve in PYTHONPATH; without
-arguments, the notebook of the documentation.
+`build/docs/bin/python -m tests.support.notebook [FROM [TO]]`, after `make notebook-tools`. Without
+arguments it is the notebook of the documentation.
 """
 
 import sys
