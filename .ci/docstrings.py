@@ -6,7 +6,7 @@ from typing import Any
 import griffe
 
 _SESSION = re.compile(r"^(?:(?:>>>|\.\.\.)(?: .*)?(?:\n|$))+", re.MULTILINE)
-_DRAWING = re.compile(r"^.*\n(?:[├│└].*(?:\n|$))+", re.MULTILINE)
+_DRAWING = re.compile(r"^.*\n(?: *[├│└].*(?:\n|$))+", re.MULTILINE)
 
 
 class Blocks(griffe.Extension):  # type: ignore[misc]  # griffe is not installed where types are checked

@@ -120,7 +120,11 @@ def test_a_page_that_lies_is_found(command: str, output: str, is_true: bool, tmp
 
 def test_blocks_of_python_share_names_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second, third = 'title="one.py"\nprint(50051)', '\nfrom pathlib import Path\nx = Path("one.py").read_text()', "\nassert x"
+    first, second, third = (
+        'title="one.py"\nprint(50051)',
+        '\nfrom pathlib import Path\nx = Path("one.py").read_text()',
+        "\nassert x",
+    )
     page = f"```python {first}\n```\n```python{second}\n```\n```python{third}\n```\n"
     with page_run(tmp_path) as run:
         run.run(blocks_of(page))
