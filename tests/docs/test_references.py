@@ -1,8 +1,10 @@
 """What the pages name exists: options, variables, metrics, errors and names of the SDK."""
 
+import ast
 import re
 from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -83,3 +85,44 @@ def test_the_classes_that_are_served_are_on_their_page() -> None:
     assert set(INLINE.findall(table)) & SUPPORTED_CLASSES == SUPPORTED_CLASSES
     classes = {name for row in table.splitlines() if row.startswith("| ") for name in INLINE.findall(row)}
     assert classes - {'"passthrough"'} == SUPPORTED_CLASSES
+
+
+HOLE = "\0"
+VALUES = {
+    "0.22": HOLE,
+    "1.9": HOLE,
+    "FILE": HOLE,
+    "'x'": HOLE,
+    "in plaintext": HOLE,
+    "with TLS": HOLE,
+    "-4..32": f"{HOLE}..{HOLE}",
+}
+"""What stands for a value in a text that a page quotes."""
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """The texts in a module, with holes where values go."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value.replace("%s", HOLE)
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values)
+
+
+def test_texts_that_are_quoted_exist() -> None:
+    sources = [*(ROOT / "client/python/sealserve").rglob("*.py"), *(ROOT / "service/sealserve_service").rglob("*.py")]
+    known = "\n".join(text for path in sources for text in texts_of(path))
+    page = PAGES["troubleshooting.md"]
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    lines = [line for line in page.splitlines() if re.match("`.* the model's ", line)]
+    quoted = [text for cell in cells + [line.partition(". ")[0] for line in lines] for text in INLINE.findall(cell)]
+    quoted = [text for text in quoted if text not in {"Connection refused", "sealserve: command not found"}]
+    assert len(quoted) > 15
+    missing = []
+    for text in quoted:
+        pattern = text
+        for value, hole in VALUES.items():
+            pattern = pattern.replace(value, hole)
+        if pattern.strip(HOLE + " ") not in known:
+            missing.append(text)
+    assert missing == []
