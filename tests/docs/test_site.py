@@ -92,6 +92,14 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     assert [path for path in site.glob("**/*.html") if loaded.search(path.read_text())] == []
 
 
+def test_what_pages_load_is_there(site: Path) -> None:
+    page = (site / "index.html").read_text()
+    scripts_and_images = re.findall(r'<(?:script|img)[^>]* src="([^"#?]+)', page)
+    named = {*scripts_and_images, *re.findall(r'<link rel="stylesheet" href="([^"#?]+)', page)}
+    assert {"site.css", "how_it_works.svg"} <= named
+    assert [name for name in named if not (site / name).exists()] == []
+
+
 DAMAGE = {
     "docs/keys.md": ("[a](lost-1.md) [b](ranges.md#lost-2) [c](#lost-3)", "lost-1", "lost-2", "lost-3"),
     "SECURITY.md": ("[a](docs/lost-4.md) [b](/docs/lost-5.md)", "lost-4", "lost-5"),
