@@ -9,7 +9,7 @@ PROTOS := $(sort $(wildcard protos/sealserve/v1/*.proto))
 SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-long check protos freeze-protos lock bench bench-full bench-twice bench-profile \
+.PHONY: help setup demo test test-slow test-long check docs protos freeze-protos lock bench bench-full bench-twice bench-profile \
 	bench-publish data audit sbom azurite image push-image podman deploy-aci smoke-aci delete-aci clean
 
 help: ## list the targets
@@ -31,10 +31,10 @@ demo: setup ## train, serve, encrypt, score and decrypt scikit-learn's digits
 test: setup azurite ## the test suite: less than ten minutes
 	$(BIN)/pytest
 
-test-slow: setup azurite ## fuzzing, fault and container tests: less than forty minutes
+test-slow: setup azurite docs-tools ## fuzzing, fault and container tests: less than forty minutes
 	$(BIN)/pytest -m 'slow and not long'
 
-test-long: setup azurite ## soaks, large property runs, other tools' environments: hours, and not run by CI
+test-long: setup azurite notebook-tools ## soaks, large property runs, other tools' environments: hours, and not run by CI
 	$(BIN)/pytest -m long
 
 check: setup ## check style, types and protos, and that the generated code matches the protos
@@ -48,6 +48,25 @@ check: setup ## check style, types and protos, and that the generated code match
 	@$(MAKE) --no-print-directory protos OUT=build/protos
 	diff -r -x __pycache__ $(GENERATED) build/protos/sealserve/v1
 
+# The tools have an environment of their own, as those of the audit have. A notebook also runs the service in it.
+DOCS := build/docs
+docs: docs-tools ## build the site of the documentation in build/site; dead links fail
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+	@echo "open build/site/index.html, or run $(DOCS)/bin/mkdocs serve"
+
+.PHONY: docs-tools notebook-tools
+docs-tools: $(DOCS)/.installed
+$(DOCS)/.installed: requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $@
+
+notebook-tools: $(DOCS)/.serves
+$(DOCS)/.serves: $(DOCS)/.installed requirements-service.lock
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-service.lock
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
 BASELINE := protos/baseline.binpb
 freeze-protos: setup ## make the present protos the baseline that later ones must not break
 	$(BIN)/buf build protos --exclude-source-info --output $(BASELINE)
@@ -59,16 +78,17 @@ protos: setup ## generate the Python code from the protos
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock'
-lock: ## resolve the locks again: for development, for the image, for building the project, for auditing
+lock: ## resolve the locks again: for development, the image, building the project, auditing, the documentation
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) --extra dev --output-file requirements.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --extra service --extra ei --output-file requirements-service.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
 	$(COMPILE) -c requirements.lock --group audit --output-file requirements-audit.lock
+	$(COMPILE) -c requirements.lock --group docs --output-file requirements-docs.lock
 
 # The tools have an environment of their own: what they need is not what is developed or served with.
 AUDIT := build/audit
-LOCKS := requirements-build.lock requirements-service.lock requirements.lock requirements-audit.lock
+LOCKS := requirements-build.lock requirements-service.lock requirements.lock requirements-audit.lock requirements-docs.lock
 $(AUDIT)/.installed: requirements-audit.lock
 	$(PYTHON) -m venv $(AUDIT)
 	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock

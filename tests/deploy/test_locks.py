@@ -42,6 +42,20 @@ def test_the_tools_of_the_audit_are_nobody_elses() -> None:
         assert not tools & {package.partition(" ")[0] for package in pins(name)}
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-audit.lock", *LOCKS])
+def test_the_tools_of_the_documentation_are_nobody_elses() -> None:
+    tools = {"mkdocs", "mkdocs-material", "mkdocstrings-python", "nbclient", "nbconvert"}
+    assert tools <= {package.partition(" ")[0] for package in pins("requirements-docs.lock")}
+    for name in ("requirements.lock", *LOCKS):
+        assert not tools & {package.partition(" ")[0] for package in pins(name)}
+
+
+def test_the_notebook_runs_with_what_is_tested() -> None:
+    """The environment of the documentation's tools gets what the service needs, too."""
+    tested, tools = pins("requirements.lock"), pins("requirements-docs.lock")
+    common = {package for package in tools if package in tested}
+    assert {package for package in common if tools[package][0] != tested[package][0]} == set()
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-audit.lock", "requirements-docs.lock", *LOCKS])
 def test_no_lock_names_an_index(name: str) -> None:
     assert not re.search(r"://|--(?:extra-)?index|--find-links", (ROOT / name).read_text())

@@ -13,7 +13,8 @@ COLUMNS = 100
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 URL = re.compile(r"https?://\S+")
 GENERATED = ROOT / "docs/benchmarks.md"
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("deploy/**/*.md"))]
+FOLDERS = ("", "docs/", "deploy/**/", "examples/")
+DOCUMENTS = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}*.md"))]
 PROTOS = sorted(ROOT.glob("protos/sealserve/v1/*.proto"))
 
 

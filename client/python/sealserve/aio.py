@@ -195,7 +195,7 @@ class AsyncClient:
 
         Raises:
             NoSuchMethodError: the estimator has no decision_function.
-            What predict raises.
+            SealserveError: what `predict` raises.
         """
         return await self._run(self._session.predict("decision_function", X, errors), timeout_seconds)
 
@@ -216,7 +216,7 @@ class AsyncClient:
 
         Raises:
             NoSuchMethodError: the estimator has no probabilities.
-            What predict raises.
+            SealserveError: what `predict` raises.
         """
         return await self._run(self._session.predict("predict_proba", X, errors), timeout_seconds)
 

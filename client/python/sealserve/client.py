@@ -235,7 +235,7 @@ class Client:
 
         Raises:
             NoSuchMethodError: the estimator has no decision_function.
-            What predict raises.
+            SealserveError: what `predict` raises.
         """
         return self._run(self._session.predict("decision_function", X, errors), timeout_seconds)
 
@@ -256,7 +256,7 @@ class Client:
 
         Raises:
             NoSuchMethodError: the estimator has no probabilities.
-            What predict raises.
+            SealserveError: what `predict` raises.
         """
         return self._run(self._session.predict("predict_proba", X, errors), timeout_seconds)
 
@@ -311,7 +311,7 @@ class Client:
             TransportError, QuotaExceededError, DrainingError, KeyStoreUnavailableError: there was
                 no progress for timeout_seconds.
             SealserveError: the service refuses the client, or answers wrongly.
-            What iterating over `rows` raises, after the results of the rows before.
+            Exception: what iterating over `rows` raises, after the results of the rows before.
 
         The service can see when the caller takes results, if it takes them slowly, and when it
         leaves the stream: let neither depend on results. A `for` loop that ends early closes the

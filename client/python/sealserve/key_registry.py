@@ -112,7 +112,7 @@ class KeyRegistry:
 
         Raises:
             KeyNotFoundError: there is no such blob, or the service has no container.
-            What `register` raises.
+            SealserveError: what `register` raises.
         """
         header = KeyHeader(
             key_id=key_id,
