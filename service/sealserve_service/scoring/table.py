@@ -23,6 +23,7 @@ from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import RETRY_SECONDS
 from sealserve_service.scoring.item import ScoringItem, check_message_bytes
 from sealserve_service.scoring.score_groups import grouped
+from sealserve_service.scoring.turns import Waiter
 from sealserve_service.telemetry.call_record import CallRecord
 from sealserve_service.tenants.tenant import Tenant
 
@@ -39,6 +40,7 @@ class ItemTable:
         limits: the bounds of what one client may send.
         admission: the bounds of what is under way in this process.
         call: the record of the stream's call.
+        waiter: the stream's call, too.
 
     Attributes:
         tenant: the tenant of the items that begin from now on.
@@ -48,9 +50,16 @@ class ItemTable:
     """
 
     def __init__(
-        self, models: ModelRegistry, tenant: Tenant, limits: Limits, admission: Admission, call: CallRecord
+        self,
+        models: ModelRegistry,
+        tenant: Tenant,
+        limits: Limits,
+        admission: Admission,
+        call: CallRecord,
+        waiter: Waiter,
     ) -> None:
         self._call = call
+        self._waiter = waiter
         self._models = models
         self._admission = admission
         self.tenant = tenant
@@ -128,7 +137,7 @@ class ItemTable:
         header = header_from_proto(message.header)
         self._call.begin_item(header)
         try:
-            item = ScoringItem(header, self._models, self.tenant, self._admission)
+            item = ScoringItem(header, self._models, self.tenant, self._admission, self._waiter)
         except BaseException:
             self._call.end_item()
             raise

@@ -12,6 +12,7 @@ from sealserve.protocol.wire import scores_from_proto
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.item import ScoringItem
+from sealserve_service.scoring.turns import CallEnd, Waiter
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.raw import assert_error
@@ -34,7 +35,7 @@ class Service:
         self.admission = Admission(max_bytes, telemetry=self.telemetry)
 
     def item(self) -> ScoringItem:
-        return ScoringItem(ITEM.header, ModelRegistry([SERVED]), ANONYMOUS, self.admission)
+        return ScoringItem(ITEM.header, ModelRegistry([SERVED]), ANONYMOUS, self.admission, Waiter("alice", CallEnd().call_back))
 
     @property
     def held_bytes(self) -> float | None:
