@@ -27,20 +27,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.report import OUTPUT, described_run, render
+from benchmarks.report import OUTPUT, described_run, percent, render
 from benchmarks.scaling import CLASSES, FEATURES, RandomModel
 from sealserve._rpc.retry import BUSY, delay_seconds
 from sealserve._rpc.status import typed_error
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
-from sealserve.errors import SealserveError
 from sealserve.loadtest.items import random_rows
 from sealserve.v1 import prediction_pb2
 from tests.support.programs import Program
@@ -50,9 +49,12 @@ CALLERS = 1, 8, 64, 256
 THREADS, TASKS = (1, 8, 64, 256), (8, 64, 500)
 FAIR_CALLERS, FAIR_MAX_WAIT_SECONDS = 64, 2.0
 OVERLOAD = 4.0
-ROUNDS = 3
+_IN_FLIGHT = 1000
 _WARM_UP_SECONDS = 0.5
 _STREAM = "/sealserve.v1.PredictionService/StreamPredict"
+
+T = TypeVar("T")
+Load = Callable[[Program, int, float], dict[str, float]]
 
 
 @contextlib.contextmanager
@@ -78,7 +80,7 @@ def served(mode: str, *options: str) -> Iterator[Program]:
         yield program
 
 
-def replayed(program: Program, seconds: float, *options: str) -> dict[str, Any]:
+def replayed(program: Program, seconds: float, *options: str) -> dict[str, float]:
     """Run `sealserve bench --replay` and return its figures."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "figures.json"
@@ -95,12 +97,12 @@ def replayed(program: Program, seconds: float, *options: str) -> dict[str, Any]:
     }
 
 
-def calls(program: Program, callers: int, seconds: float) -> dict[str, Any]:
+def calls(program: Program, callers: int, seconds: float) -> dict[str, float]:
     """Load the service with callers of rows, each in a call of its own."""
     return replayed(program, seconds, f"--concurrency={callers}")
 
 
-def streams(program: Program, callers: int, seconds: float) -> dict[str, Any]:
+def streams(program: Program, callers: int, seconds: float) -> dict[str, float]:
     """Load the service with callers that have a stream each, and one row on it at a time."""
     with Client(program.address, layout="row") as client:
         client.register_key()
@@ -211,20 +213,184 @@ def tasks_of_a_client(program: Program, count: int, seconds: float) -> float:
     return asyncio.run(run())
 
 
+def in_rounds(
+    cases: Sequence[T], rounds: int, measure: Callable[[T], dict[str, float]], title: str
+) -> dict[T, dict[str, float]]:
+    """Measure cases by turns, in rounds; return the medians of their figures."""
+    several = defaultdict[T, list[dict[str, float]]](list)
+    for case in tqdm([*cases] * rounds, desc=title, unit="load", leave=False, file=sys.stderr):
+        several[case].append(measure(case))
+    return {
+        case: {name: median(figures[name] for figures in found) for name in found[0]} for case, found in several.items()
+    }
+
+
 def closed(rounds: int, seconds: float, most: int) -> dict[str, Any]:
-    """Measure callers who ask again and again, by mode, kind and number."""
+    """Measure callers who ask again and again: by mode and kind, and by their number."""
     found: dict[str, Any] = {}
     for mode in MODES:
         with served(mode) as program:
             for kind, load in (("calls", calls), ("streams", streams)):
-                measured = in_rounds(
-                    [n for n in CALLERS if n <= most],
-                    rounds,
-                    lambda count, program=program, load=load: _with_processor_time(program, load, count, seconds),
-                    f"{mode} {kind}",
-                )
-                found[f"{mode}, {kind}"] = {
-                    count: {name: median(figures[name] for figures in several) for name in several[0]}
-                    for count, several in measured.items()
-                }
+
+                def measure(count: int, load: Load = load, program: Program = program) -> dict[str, float]:
+                    before = program.cpu_seconds
+                    figures = load(program, count, seconds)
+                    used = (program.cpu_seconds - before) / (seconds + _WARM_UP_SECONDS)
+                    return figures | {"cpu_ms": 1e3 * used / figures["answered"]}
+
+                title = f"{mode} rows, {kind}"
+                found[title] = in_rounds([count for count in CALLERS if count <= most], rounds, measure, title)
     return found
+
+
+def fair(rounds: int, seconds: float, most: int) -> dict[str, Any]:
+    """Measure the p99 of callers who are never refused, beside their fair share."""
+    found: dict[str, Any] = {}
+    callers = min(FAIR_CALLERS, most)
+    for mode in MODES:
+        with served(mode, f"--max-wait={FAIR_MAX_WAIT_SECONDS}") as program:
+            for kind, load in (("calls", calls), ("streams", streams)):
+
+                def measure(count: int, load: Load = load, program: Program = program) -> dict[str, float]:
+                    figures = load(program, count, seconds)
+                    share = 1e3 * count / figures["answered"]
+                    return {"share_ms": share, "p99_ms": figures["p99_ms"], "ratio": figures["p99_ms"] / share}
+
+                found[f"{mode} rows, {kind}"] = in_rounds([callers], rounds, measure, f"{mode} {kind}, fair")[callers]
+    return found
+
+
+def overloaded(rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure four times as many rows as are answered by turns with 8 callers."""
+    found: dict[str, Any] = {}
+    for mode in MODES:
+        with served(mode) as program:
+
+            def measure(_: str, program: Program = program) -> dict[str, float]:
+                capacity = calls(program, 8, seconds)["answered"]
+                figures = replayed(program, seconds, f"--rate={OVERLOAD * capacity}", f"--in-flight={_IN_FLIGHT}")
+                return figures | {"capacity": capacity, "share": figures["answered"] / capacity}
+
+            found[f"{mode} rows"] = in_rounds([mode], rounds, measure, f"{mode} rows, overload")[mode]
+    return found
+
+
+def clients(rounds: int, seconds: float, most: int) -> dict[str, Any]:
+    """Measure threads and tasks that share a client, by their number."""
+    found: dict[str, Any] = {}
+    for mode in MODES:
+        with served(mode) as program:
+            for kind, load, counts in (
+                ("threads of a Client", threads_of_a_client, THREADS),
+                ("tasks of an AsyncClient", tasks_of_a_client, TASKS),
+            ):
+
+                def measure(
+                    count: int, load: Callable[..., float] = load, program: Program = program
+                ) -> dict[str, float]:
+                    return {"answered": load(program, count, seconds)}
+
+                title = f"{mode} rows, {kind}"
+                found[title] = in_rounds([count for count in counts if count <= most], rounds, measure, title)
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """Render the parts that were measured."""
+    return "\n\n".join(render(_ROWS[part](found)) for part, found in result.items())
+
+
+def _closed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("who ask again at once", "callers", "answered/s", "of the best", "refused/s", "CPU ms an answer", "p99, ms")
+    ]
+    for title, by_count in found.items():
+        best = max(figures["answered"] for figures in by_count.values())
+        rows += [
+            (
+                title,
+                str(count),
+                f"{figures['answered']:.0f}",
+                percent(figures["answered"] / best),
+                f"{figures['refused']:.0f}",
+                f"{figures['cpu_ms']:.2f}",
+                f"{figures['p99_ms']:.0f}",
+            )
+            for count, figures in by_count.items()
+        ]
+    return rows
+
+
+def _fair_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    head = f"{FAIR_CALLERS} callers who may wait for {FAIR_MAX_WAIT_SECONDS:g} s", "fair share, ms", "p99, ms", "ratio"
+    return [
+        head,
+        *(
+            (title, f"{figures['share_ms']:.0f}", f"{figures['p99_ms']:.0f}", f"{figures['ratio']:.2f}")
+            for title, figures in found.items()
+        ),
+    ]
+
+
+def _open_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        ("four times what is answered", "capacity/s", "answered/s", "of capacity", "p99, ms", "p99 of refusals, ms"),
+        *(
+            (
+                title,
+                f"{figures['capacity']:.0f}",
+                f"{figures['answered']:.0f}",
+                percent(figures["share"]),
+                f"{figures['p99_ms']:.0f}",
+                f"{figures['refusal_p99_ms']:.0f}",
+            )
+            for title, figures in found.items()
+        ),
+    ]
+
+
+def _client_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("who share a client", "number", "rows/s", "of the best")]
+    for title, by_count in found.items():
+        best = max(figures["answered"] for figures in by_count.values())
+        rows += [
+            (title, str(count), f"{figures['answered']:.0f}", percent(figures["answered"] / best))
+            for count, figures in by_count.items()
+        ]
+    return rows
+
+
+_ROWS: dict[str, Callable[[dict[str, Any]], list[tuple[str, ...]]]] = {
+    "closed": _closed_rows,
+    "fair": _fair_rows,
+    "open": _open_rows,
+    "client": _client_rows,
+}
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "closed": lambda asked: closed(asked.rounds, asked.seconds, asked.most),
+    "fair": lambda asked: fair(asked.rounds, asked.seconds, asked.most),
+    "open": lambda asked: overloaded(asked.rounds, asked.seconds),
+    "client": lambda asked: clients(asked.rounds, asked.seconds, asked.most),
+}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.callers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which (all)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each load (%(default)g)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is repeated (%(default)s)")
+    parser.add_argument("--most", type=int, default=500, metavar="N", help="no more callers than that")
+    asked = parser.parse_args()
+    result = {part: PARTS[part](asked) for part in asked.parts}
+    (OUTPUT / "callers.json").write_text(json.dumps(described_run() | {"callers": result}, indent=2) + "\n")
+    print(table(result))
+    print(f"written: {OUTPUT / 'callers.json'}")
+
+
+if __name__ == "__main__":
+    main()

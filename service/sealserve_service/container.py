@@ -28,8 +28,9 @@ def core_count(cpu_max: Path = _CPU_MAX, quota: Path = _CPU_QUOTA, period: Path 
     They are those of its CPU affinity, and no more than the CPU quota of its container is worth.
 
     Args:
-        cpu_max: quota and period in one file, as of cgroup v2.
-        quota, period: the same as of cgroup v1.
+        cpu_max: the file of quota and period of cgroup v2.
+        quota: that of the quota of cgroup v1.
+        period: that of its period.
     """
     allowed = len(os.sched_getaffinity(0))
     for files in ((cpu_max,), (quota, period)):
@@ -40,4 +41,3 @@ def core_count(cpu_max: Path = _CPU_MAX, quota: Path = _CPU_QUOTA, period: Path 
         if microseconds > 0:  # cgroup v1 writes -1 if there is no quota
             return max(1, min(allowed, microseconds // of_microseconds))
     return allowed
-

@@ -165,9 +165,10 @@ class Admission:
         Raises:
             QuotaExceededError: an item of any of them would have to wait for too long.
         """
-        wanted = [self.turns[holds_gil] for holds_gil in {engine.holds_gil for engine in engines()}]
-        if wanted and all(turns.makes_wait(caller.name) for turns in wanted):
-            raise wanted[0].refusal(caller.name)
+        if self.turns[True].makes_wait(caller.name):
+            wanted = [self.turns[holds_gil] for holds_gil in {engine.holds_gil for engine in engines()}]
+            if wanted and all(turns.makes_wait(caller.name) for turns in wanted):
+                raise wanted[0].refusal(caller.name)
 
     def _bucket(self, user: str, name: str, capacity: float, now: float) -> Bucket:
         """Return the bucket of a tenant or an address; a new one is full. The lock is held."""
@@ -181,4 +182,3 @@ class Admission:
             self._usage = {name: usage for name, usage in self._usage.items() if usage.byte_count}
             self.charged_in_vain &= self._usage.keys()
         return self._usage.setdefault(user, _Usage())
-

@@ -48,7 +48,7 @@ class CallEnd:
         self._action: Callable[[], None] | None = None
 
     def call_back(self, action: Callable[[], None]) -> bool:
-        """Have `action` called at the end instead of the one before; false if the end was before."""
+        """Have `action` called at the end, and no other; return false if the end was before."""
         self._action = action
         return not self._is_over
 
@@ -112,6 +112,7 @@ class Turns:
         self._lock = threading.Lock()
         self._running = set[_Turn]()
         self._waiting: list[tuple[float, int, _Turn]] = []  # a heap, by start and order of arrival
+        self._waiting_seconds = 0.0
         self._arrivals = 0
         self._now = 0.0  # the time that only turns advance
         self._ends: dict[str, float] = {}  # in that time, of the last item of each caller
@@ -170,6 +171,7 @@ class Turns:
             else:
                 turn.may_go_on.acquire()
                 self._arrivals += 1
+                self._waiting_seconds += seconds
                 heapq.heappush(self._waiting, (start, self._arrivals, turn))
                 waits = True
         try:
@@ -192,9 +194,12 @@ class Turns:
                         self._ends.clear()
 
     def _wait(self, turn: _Turn, waiter: Waiter) -> None:
-        with self._telemetry.items_waiting.track_inprogress():
+        self._telemetry.items_waiting.inc()
+        try:
             if waiter.call_back(partial(self._give_up, turn)):
                 turn.may_go_on.acquire()
+        finally:
+            self._telemetry.items_waiting.dec()
         if turn.began == math.inf:
             raise CallOverError
 
@@ -205,18 +210,20 @@ class Turns:
                 turn.may_go_on.release()
 
     def _remove(self, turn: _Turn) -> bool:
-        """Take a turn out of those that wait; return whether it was among them. The lock is held."""
+        """Take a turn out of those that wait, if it is among them, and say so. The lock is held."""
         others = [entry for entry in self._waiting if entry[-1] is not turn]
         has_waited = len(others) < len(self._waiting)
         if has_waited:
             heapq.heapify(others)
             self._waiting = others
+            self._waiting_seconds -= turn.seconds
         return has_waited
 
     def _begin_next(self) -> None:
         """Begin the next turn. The lock is held, a slot is free, and a turn waits."""
         self._now, _, turn = heapq.heappop(self._waiting)
         self.free_slots -= 1
+        self._waiting_seconds -= turn.seconds
         self._running.add(turn)
         turn.began = self._clock()
         turn.may_go_on.release()
@@ -226,9 +233,12 @@ class Turns:
         if self.free_slots:
             return 0.0
         now, start = self._clock(), max(self._now, self._ends.get(caller, 0.0))
-        running = sum(max(0.0, turn.seconds - (now - turn.began)) for turn in self._running)
-        before = sum(turn.seconds for other_start, _, turn in self._waiting if other_start <= start)
-        return (running + before) / self._slot_count
+        seconds = self._waiting_seconds
+        for turn in self._running:
+            seconds += max(0.0, turn.seconds - (now - turn.began))
+        if self._ends.keys() != {caller}:  # the items of one caller are all before its next one
+            seconds -= sum(turn.seconds for other_start, _, turn in self._waiting if other_start > start)
+        return seconds / self._slot_count
 
     def _refusal(self, quota: str, caller: str) -> QuotaExceededError:
         """Return an error that says when to come back. The lock is held."""

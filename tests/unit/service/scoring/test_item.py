@@ -35,7 +35,9 @@ class Service:
         self.admission = Admission(max_bytes, telemetry=self.telemetry)
 
     def item(self) -> ScoringItem:
-        return ScoringItem(ITEM.header, ModelRegistry([SERVED]), ANONYMOUS, self.admission, Waiter("alice", CallEnd().call_back))
+        return ScoringItem(
+            ITEM.header, ModelRegistry([SERVED]), ANONYMOUS, self.admission, Waiter("alice", CallEnd().call_back)
+        )
 
     @property
     def held_bytes(self) -> float | None:

@@ -2,9 +2,11 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,7 +73,7 @@ class Process:
         self._pool.shutdown()
 
     def wants(self, name: str, caller: str = "alice", **how: Any) -> "Future[None]":
-        """Have an item ask for its turn, in a thread, and return once it has it, waits or failed."""
+        """Have an item ask for its turn, in a thread; return once it has it, waits or failed."""
         self._ends[name] = threading.Event()
         before = self.waiting
         call_back = how.pop("call_back", CallEnd().call_back)
@@ -148,11 +150,11 @@ def test_callers_share_time_and_not_items() -> None:
             process.wants(name, "of long items", engine=Engine(0.03))
         for number in range(1, 7):
             process.wants(f"short {number}", "of short items")
-        order = ["first"]
-        while len(order) < 9:
-            process._ends[order[-1]].set()
-            wait_until(lambda: len(process.begun) > len(order))
-            order = list(process.begun)
+        for _ in range(8):
+            before = len(process.begun)
+            process.end(process.begun[-1])
+            wait_until(lambda before=before: len(process.begun) > before)  # type: ignore[misc]
+        order = process.begun
         assert order.index("long 2") == 5, order  # beside three short ones, which take as long as a long one
 
 
@@ -229,8 +231,7 @@ def test_refused_items_of_a_caller_come_back_one_after_the_other() -> None:
             process.wants(str(number), "greedy")
         delays = [process.turns.refusal("greedy").retry_delay_seconds for _ in range(10)]
         assert delays[0] == MIN_RETRY_SECONDS
-        steps = [later - earlier for earlier, later in zip(delays, delays[1:], strict=False)]
-        assert min(steps) == pytest.approx(0.02)
+        assert min(later - earlier for earlier, later in pairwise(delays)) == pytest.approx(0.02)
         for _ in range(1000):
             last = process.turns.refusal("greedy").retry_delay_seconds
         assert last == MAX_RETRY_SECONDS
@@ -325,7 +326,7 @@ def turn(process: Process, seconds: float = 0.0, **how: Any) -> Iterator[None]:
 
 def test_whatever_happens_every_slot_is_free_in_the_end() -> None:
     """Items of several callers end, fail, are refused and leave, in any order."""
-    turns = Turns(2, 0.05, Telemetry(), __import__("time").monotonic)
+    turns = Turns(2, 0.05, Telemetry(), time.monotonic)
     engine, failures = Engine(0.001), list[BaseException]()
 
     def use(seed: int) -> None:
@@ -335,7 +336,9 @@ def test_whatever_happens_every_slot_is_free_in_the_end() -> None:
             timer = threading.Timer(chance.random() * 0.002, end.happen)
             timer.start()
             try:
-                with turns.take(engine, Waiter(f"caller {seed % 3}", end.call_back), may_wait_long=chance.random() < 0.5):
+                with turns.take(
+                    engine, Waiter(f"caller {seed % 3}", end.call_back), may_wait_long=chance.random() < 0.5
+                ):
                     if chance.random() < 0.2:
                         raise ValueError
             except (ValueError, CallOverError, QuotaExceededError):
