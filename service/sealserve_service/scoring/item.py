@@ -21,12 +21,15 @@ from sealserve.protocol.wire import reply_form_number, scores_to_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.score_groups import GROUP_BYTES
 from sealserve_service.scoring.turns import Waiter
 from sealserve_service.telemetry.metrics import Work
 from sealserve_service.tenants.tenant import Tenant
 
 # The form in which engines of a scheme reply.
 _REPLY_FORMS = {Scheme.BFV: ReplyForm.RESIDUES, Scheme.CKKS: ReplyForm.SEAL_CIPHERTEXT}
+# An item of a stream that takes longer lets others have their turn between its parts.
+_SHORT_SECONDS = 0.05
 
 
 class ScoringItem:
@@ -82,12 +85,24 @@ class ScoringItem:
         """Whether the last ciphertext has arrived."""
         return self.received == self.offer.ciphertexts_per_item
 
-    def score(self, ciphertexts: Sequence[bytes], seconds_left: float | None) -> prediction_pb2.PredictResponse:
-        """Score all ciphertexts of the item in one turn that comes soon; see Turns.take.
+    def has_one_turn(self, first_index: int, ciphertexts: Sequence[bytes]) -> bool:
+        """Whether a chunk is a whole item, and a short one: it takes one turn from chunk to reply.
+
+        A longer item takes a turn for each chunk and each piece of its reply.
+        """
+        cost, is_whole = self.offer.cost, len(ciphertexts) == self.offer.ciphertexts_per_item
+        is_short = cost.server_seconds <= _SHORT_SECONDS and cost.reply_bytes <= GROUP_BYTES
+        return first_index == self.received == 0 and is_whole and is_short
+
+    def score(
+        self, ciphertexts: Sequence[bytes], seconds_left: float | None = None, *, may_wait_long: bool = False
+    ) -> tuple[prediction_pb2.ScoreGroup, prediction_pb2.ItemDone]:
+        """Score all ciphertexts of the item in one turn; see Turns.take.
 
         Args:
             ciphertexts: all of them.
             seconds_left: until the client's deadline, if it has one.
+            may_wait_long: whether the item may wait for its turn for any time.
 
         Raises:
             InputMismatchError, MalformedCiphertextError: the item has failed.
@@ -100,7 +115,7 @@ class ScoringItem:
         admission, work = self._admission, self.work
         admission.hold(self._tenant, self.offer.cost.held_bytes)
         try:
-            with self._turns.take(self.engine, self._waiter, seconds_left):
+            with self._turns.take(self.engine, self._waiter, seconds_left, may_wait_long=may_wait_long):
                 start = time.perf_counter()
                 self._scoring.add(ciphertexts)
                 loaded = time.perf_counter()
@@ -114,7 +129,7 @@ class ScoringItem:
         # As `done` has it, without another call on the way of a single row.
         seconds = scored - start
         told = math.ldexp(1.0, math.frexp(seconds)[1]) if self.offer.private_weights else seconds
-        return prediction_pb2.PredictResponse(scores=group, done=prediction_pb2.ItemDone(server_seconds=told))
+        return group, prediction_pb2.ItemDone(server_seconds=told)
 
     def add(self, first_index: int, ciphertexts: Sequence[bytes]) -> None:
         """Take a chunk.

@@ -71,9 +71,9 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             reply_bytes = item.offer.cost.reply_bytes
             if reply_bytes > limits.max_message_bytes:
                 raise LimitExceededError("max_message_bytes", limits.max_message_bytes, reply_bytes)
-            response = item.score(ciphertexts, context.time_remaining())
+            group, done = item.score(ciphertexts, context.time_remaining())
         call.count_scored(item.work)
-        return response
+        return prediction_pb2.PredictResponse(scores=group, done=done)
 
     def StreamPredict(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
