@@ -1,7 +1,6 @@
 """A worker: a serving process, the program's own or one of several under a supervisor."""
 
 import contextlib
-import gc
 import logging
 import multiprocessing
 import os
@@ -115,16 +114,6 @@ def serve(
     ):
         port = server.start(heartbeat_socket)
         reserve_address_space()
-        x = os.environ.get("X_GC", "")
-        if "f" in x:
-            gc.collect()
-            gc.freeze()
-        if "o" in x:
-            gc.disable()
-        if "t" in x:
-            gc.set_threshold(10000, 10, 10)
-        if "s" in x:
-            sys.setswitchinterval(float(x.split("s")[1]) / 1000)
         announce(port)
         sentinels = [] if parent_sentinel is None else [parent_sentinel]
         while True:
