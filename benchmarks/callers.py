@@ -385,7 +385,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each load (%(default)g)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is repeated (%(default)s)")
     parser.add_argument("--most", type=int, default=500, metavar="N", help="no more callers than that")
+    parser.add_argument("--quick", action="store_true", help="one short round: only check that all parts work")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.seconds, asked.rounds, asked.most = 1.0, 1, 8
     result = {part: PARTS[part](asked) for part in asked.parts}
     (OUTPUT / "callers.json").write_text(json.dumps(described_run() | {"callers": result}, indent=2) + "\n")
     print(table(result))

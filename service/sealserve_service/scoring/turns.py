@@ -31,7 +31,7 @@ MIN_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 5.0
 """The longest delay that is due to other refusals, and not to the items before."""
 # Between two returns of one caller. A refusal takes up to half a millisecond of a core.
-RETURN_SECONDS = 0.016
+RETURN_SECONDS = 0.025
 _MAX_RETURNS = 1000
 _LEARNING_RATE = 0.1
 
