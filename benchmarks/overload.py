@@ -19,10 +19,11 @@ import grpc
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.report import OUTPUT, described_run, render
+from benchmarks.report import OUTPUT, described_run, percent, render
 from sealserve.ei import EIClient
 from sealserve.protocol.item import ItemHeader
 from sealserve.protocol.wire import header_to_proto
+from sealserve_service.scoring.admission import DEFAULT_MAX_WAIT_SECONDS
 from tests.support import mnist
 from tests.support.ei_user import EIUser
 from tests.support.programs import serve
@@ -112,6 +113,9 @@ def measure(calls: int, seconds: float) -> dict[str, Any]:
         "accepted_p99_ms": 1e3 * float(accepted_p99),
         "ratio": float(accepted_p99 / p99),
         "refused_p95_ms": 1e3 * float(np.quantile(refused, 0.95)),
+        "refused_p99_ms": 1e3 * float(np.quantile(refused, 0.99)),
+        "share_of_capacity": len(accepted) / seconds * float(np.median(unloaded)),
+        "items_beyond_max_wait": (float(accepted_p99) - DEFAULT_MAX_WAIT_SECONDS) / float(np.median(unloaded)),
     }
 
 
@@ -133,6 +137,12 @@ def table(result: dict[str, Any]) -> str:
         ("the latter over the former", f"{result['ratio']:.2f}"),
         ("p95 of refusals, ms", f"{result['refused_p95_ms']:.0f}"),
     ]
+    if "share_of_capacity" in result:  # results that were published before it do not have it
+        rows += [
+            ("p99 of refusals, ms", f"{result['refused_p99_ms']:.0f}"),
+            ("accepted, of what is answered one after the other", percent(result["share_of_capacity"])),
+            ("p99 of the accepted beyond --max-wait, in items", f"{result['items_beyond_max_wait']:.1f}"),
+        ]
     return render(rows)
 
 

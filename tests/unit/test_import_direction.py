@@ -42,7 +42,7 @@ SERVICE = """
     models
     tenants
     telemetry
-    watched_files allocator
+    watched_files allocator container
 """
 ROOTS = {"sealserve": ROOT / "client/python/sealserve", "sealserve_service": ROOT / "service/sealserve_service"}
 FLOORS = {

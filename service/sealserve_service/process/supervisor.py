@@ -18,11 +18,13 @@ from pathlib import Path
 
 from sealserve.protocol.address import is_local, path_of
 from sealserve_service.app import model_sources
+from sealserve_service.container import core_count
 from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.run_directory import run_directory
 from sealserve_service.process.signals import STOP, Signals
 from sealserve_service.process.worker import StartError, Worker, published_metrics, serve_alone
 from sealserve_service.settings import Settings
+from sealserve_service.settings.declarations import AUTO
 from sealserve_service.settings.errors import AddressError
 from sealserve_service.settings.values import split_address
 from sealserve_service.telemetry.endpoint import SharedMetrics
@@ -64,9 +66,10 @@ def run(settings: Settings) -> int:
     def announce(port: int) -> None:
         _print(f"serving {', '.join(names)} on {_with_port(settings.address, port)}")
 
-    publishes_shared = settings.processes > 1 and settings.metrics_address
+    settings = _with_processes(settings)
+    publishes_shared = settings.process_count > 1 and settings.metrics_address
     with run_directory(is_needed=bool(publishes_shared)) as directory:
-        if settings.processes == 1:
+        if settings.process_count == 1:
             serve_alone(settings, announce, directory)
         else:
             with (
@@ -93,6 +96,18 @@ def _print(line: str) -> None:
 
 def _with_port(address: str, port: int) -> str:
     return address if path_of(address) else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _with_processes(settings: Settings) -> Settings:
+    """Say how many processes serve if that is left to the service, and return settings with it."""
+    if settings.processes != AUTO:
+        return settings
+    count, reason = settings.process_count, settings.needs_one_process
+    if reason:
+        _logger.info("1 serving process (--processes auto): %s", reason)
+    else:
+        _logger.info("%d serving processes (--processes auto), for %d cores", count, core_count())
+    return settings.with_changes(processes=count)
 
 
 def _warn(settings: Settings) -> None:
@@ -128,7 +143,7 @@ def _reserved_port(address: str) -> Iterator[int]:
 
 
 class _Supervisor:
-    """Keeps settings.processes workers alive.
+    """Keeps settings.process_count workers alive.
 
     Args:
         settings: the workers'.
@@ -160,7 +175,7 @@ class _Supervisor:
 
     def _start_all(self) -> bool:
         """Start the workers and wait until they listen; false if a signal to stop came first."""
-        self._workers = [self._start(number) for number in range(self._settings.processes)]
+        self._workers = [self._start(number) for number in range(self._settings.process_count)]
         while waiting := [worker for worker in self._workers if not worker.is_ready]:
             readable = self._wait([worker.started for worker in waiting])
             if readable is None:
@@ -179,10 +194,10 @@ class _Supervisor:
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 _logger.error("process %s died (exit code %s)", worker.process.pid, worker.process.exitcode)
                 self._remove(worker)
-            while len(self._workers) < self._settings.processes:
+            while len(self._workers) < self._settings.process_count:
                 if self._wait([], backoff_seconds) is None:
                     return
-                numbers = set(range(self._settings.processes)) - {worker.number for worker in self._workers}
+                numbers = set(range(self._settings.process_count)) - {worker.number for worker in self._workers}
                 replacement = None
                 try:
                     replacement = self._start(min(numbers))

@@ -55,6 +55,8 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         admission: is charged for calls that bring nothing.
         checks: by unary method, functions that raise a ServiceError while calls are to be refused
             unread.
+        wait_checks: by unary method, functions that do so for a caller whose items would wait for
+            too long.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         open_streams: CallerSlots,
         admission: Admission,
         checks: Mapping[str, Sequence[Callable[[], None]]],
+        wait_checks: Mapping[str, Callable[[Caller], None]],
     ) -> None:
         self._telemetry = telemetry
         self._authenticator = authenticator
@@ -82,6 +85,7 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         self._watches = CallerSlots(OPEN_STREAMS, _MAX_WATCHES, Quota())
         self._admission = admission
         self._checks = checks
+        self._wait_checks = wait_checks
         self._wrapped: dict[str, Any] = {}
 
     def intercept_service(
@@ -102,16 +106,20 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
         return wrapped
 
     def _wrap_single_reply(self, method: str, handler: Any) -> Any:
-        checks, decode, encode = self._checks.get(method, ()), handler.request_deserializer, handler.response_serializer
+        decode, encode = handler.request_deserializer, handler.response_serializer
+        checks, check_wait, turns = self._checks.get(method, ()), self._wait_checks.get(method), self._admission.turns
+        is_checked = method in self._checks or check_wait is not None
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             call = self._begin(method, context)
             try:
                 # Asked here, since a check of its own would lengthen the way of every row.
-                if checks and self._calls_in_flight.stopping.is_set():
+                if is_checked and self._calls_in_flight.stopping.is_set():
                     self._calls_in_flight.check()
                 for check in checks:
                     check()
+                if check_wait is not None and not turns[True].free_slots:
+                    check_wait(current_caller.get())
                 if handler.request_streaming:
                     reply = handler.stream_unary(_messages(stream, decode, call), context)
                 else:

@@ -8,7 +8,6 @@ the arithmetic of a call.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +18,18 @@ from grpc_reflection.v1alpha import reflection
 from sealserve.protocol.address import path_of
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
+from sealserve_service.container import core_count, memory_limit_bytes
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.rpc.interceptor import CallInterceptor
 from sealserve_service.rpc.servicers.keys import MAX_UPLOADS, KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
-from sealserve_service.rpc.servicers.predictions import PredictionServicer
+from sealserve_service.rpc.servicers.predictions import PredictionServicer, unary_engines
 from sealserve_service.rpc.threads import CallThreads, pool_threads, thread_limit
 from sealserve_service.rpc.unix_socket import private_socket
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import CONCURRENT_UPLOADS, OPEN_STREAMS, WAITING_CALLS, CallerSlots
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
-from sealserve_service.scoring.memory import memory_limit_bytes, work_bytes
+from sealserve_service.scoring.memory import work_bytes
 from sealserve_service.settings import Settings
 from sealserve_service.settings.errors import AddressError
 from sealserve_service.telemetry.metrics import Telemetry
@@ -75,12 +75,12 @@ class Server:
         self.telemetry = telemetry
         self._settings = settings
         self._keys = keys
-        max_held_bytes = work_bytes(memory_limit_bytes(), settings.processes)
+        max_held_bytes = work_bytes(memory_limit_bytes(), settings.process_count)
         # Each call may hold a message. The threads beyond the calls are for probes and watches of
         # health, and for calls that are being refused, which takes a millisecond. A burst of those
         # waits for a thread: gRPC itself would refuse the calls of others too.
         wanted = min(settings.max_concurrent_calls, max_held_bytes // settings.limits.max_message_bytes)
-        threads = pool_threads(thread_limit(), settings.processes, wanted + _OTHER_CALLS)
+        threads = pool_threads(thread_limit(), settings.process_count, wanted + _OTHER_CALLS)
         max_calls = max(1, threads - _OTHER_CALLS)
         if max_calls < wanted:
             _logger.warning("the container's limit of threads (pids) allows %d calls at once in a process", max_calls)
@@ -88,7 +88,13 @@ class Server:
         quota = settings.quota
         waiting_calls = CallerSlots(WAITING_CALLS, max_calls, quota)
         self._calls_in_flight = CallsInFlight(max_calls, waiting_calls)
-        admission = Admission(max_held_bytes, quota, telemetry=telemetry)
+        admission = Admission(
+            max_held_bytes,
+            quota,
+            max_wait_seconds=settings.max_wait,
+            core_count=max(1, core_count() // settings.process_count),
+            telemetry=telemetry,
+        )
         readers, answerers = (CallThreads(self._pool_threads, name) for name in ("read", "call"))
         self._pools = readers, answerers
         self._grpc_threads = set[threading.Thread]()
@@ -96,10 +102,7 @@ class Server:
             models, authenticator, settings.limits, self._calls_in_flight, admission, readers
         )
         timeout_seconds = settings.limits.item_timeout_seconds
-        checks: dict[str, Sequence[Callable[[], None]]] = {
-            _PREDICT: (partial(admission.check_wait, prediction.predict_engines),),
-            _PUT_KEY: (KeyServicer.check_permission,),
-        }
+        check_wait = partial(admission.check_wait, partial(unary_engines, models, settings.limits))
         interceptor = CallInterceptor(
             telemetry,
             authenticator,
@@ -110,7 +113,8 @@ class Server:
             waiting_calls,
             CallerSlots(OPEN_STREAMS, max_calls, quota),
             admission,
-            checks,
+            {_PUT_KEY: (KeyServicer.check_permission,)},
+            {_PREDICT: check_wait},
         )
         # Messages up to twice the published limit reach the servicer, which answers with a typed
         # error. For a larger message gRPC itself ends the call.
@@ -118,7 +122,7 @@ class Server:
             answerers,  # type: ignore[arg-type]  # it only submits
             options=[
                 ("grpc.max_receive_message_length", 2 * settings.limits.max_message_bytes),
-                ("grpc.so_reuseport", int(settings.processes > 1)),
+                ("grpc.so_reuseport", int(settings.process_count > 1)),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.server_handshake_timeout_ms", round(1000 * settings.handshake_timeout_seconds)),

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from sealserve import errors
 from sealserve.protocol.wire import error_to_proto
+from sealserve_service.scoring.turns import CallOverError
 from sealserve_service.telemetry.call_record import REQUEST_ID, CallRecord
 
 _CODES: dict[type[errors.ServiceError], grpc.StatusCode] = {
@@ -49,6 +50,8 @@ def fail(context: grpc.ServicerContext, call: CallRecord, error: Exception) -> N
     """
     if isinstance(error, grpc.RpcError) and not context.is_active():  # the client has broken off
         raise error
+    if isinstance(error, CallOverError):  # nobody gets this status
+        context.abort(grpc.StatusCode.CANCELLED, "")
     code: grpc.StatusCode | None = context.code()  # type: ignore[attr-defined]  # missing in the stubs
     text, metadata = "", tuple(context.trailing_metadata() or ())
     was_aborted = code is not None

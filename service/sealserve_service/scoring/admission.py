@@ -1,39 +1,30 @@
 """The admission of work: quotas of tenants, and the memory and time of this process.
 
-Work that has room is admitted, and other work is refused at once.
+Work that has room is admitted, or waits for a short time. Other work is refused at once. `turns`
+has the order in which items are computed, and what is refused because it would wait for too long.
+Streams are held back by flow control instead: what the service does not read waits on the client's
+side.
 
-One item is scored at a time: SEAL's binding holds the GIL through its arithmetic, so that a second
-thread would only make both items late. A new item therefore waits for all work that was admitted
-before it. A call with one item is refused when this wait is longer than half of the item's own time
-on an idle server, and longer than MIN_WAIT_SECONDS. An admitted call is answered in about one and a
-half times the time of an idle server, however many calls arrive. Streams are held back by flow
-control instead: what the service does not read waits on the client's side.
-
-Reading and decoding a call that is then refused delays the item that has its turn. So a call is
-refused before its request is read while no engine would let an item wait. While some engine would,
-a call is refused only when its request tells which engine it asks for.
+To read and decode a call that is then refused takes time from the items that are computed. So a
+call is refused before its request is read while items of every engine would wait for too long. Only
+the request tells which engine it asks for.
 """
 
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 from sealserve.errors import QuotaExceededError
 from sealserve_service.engines.base import Engine
 from sealserve_service.scoring.bucket import Bucket
+from sealserve_service.scoring.turns import MIN_RETRY_SECONDS, Turns
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.caller import Caller
 from sealserve_service.tenants.quota import Quota
 from sealserve_service.tenants.tenant import Tenant
 
-MIN_WAIT_SECONDS = 0.01
-# A refused client tries again, and each refusal takes time too: it is told to wait this long.
-MIN_RETRY_SECONDS = 0.1
-_LEARNING_RATE = 0.1
+DEFAULT_MAX_WAIT_SECONDS = 0.1
 _NO_QUOTA = Quota()
 _REQUESTS = "requests_per_minute"
 # The usage of so many tenants is remembered. Beyond that, tenants without bytes in flight are
@@ -55,11 +46,15 @@ class Admission:
     Args:
         max_bytes: of the ciphertexts of all items in flight.
         quota: of tenants that have none of their own.
+        max_wait_seconds: how long an item may wait for its turn.
+        core_count: of this process.
         clock: returns the time in seconds; for tests.
         telemetry: the metrics; by default the admission has its own.
 
     Attributes:
         charged_in_vain: the names of the callers for whom `check_requests` may raise.
+        turns: those of items that hold the GIL while they are computed (True), of which there is
+            one at a time, and those of other items (False), of which there is one on each core.
     """
 
     def __init__(
@@ -67,6 +62,8 @@ class Admission:
         max_bytes: int,
         quota: Quota = _NO_QUOTA,
         *,
+        max_wait_seconds: float = DEFAULT_MAX_WAIT_SECONDS,
+        core_count: int = 1,
         clock: Callable[[], float] = time.monotonic,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -76,12 +73,12 @@ class Admission:
         self._clock = clock
         self._lock = threading.Lock()
         self._byte_count = 0
-        self._backlog_seconds = 0.0
-        self._seconds: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
         self._usage: dict[str, _Usage] = {}
         self.charged_in_vain = set[str]()
-        self._turn = threading.Lock()  # held by the thread that scores
-        self._now = (0.0, 0.0)  # when the item that has its turn began, and how long it is expected to take
+        self.turns = {
+            holds_gil: Turns(1 if holds_gil else core_count, max_wait_seconds, self._telemetry, clock)
+            for holds_gil in (True, False)
+        }
 
     def charge(self, tenant: Tenant, row_count: int) -> None:
         """Charge a tenant for an item of so many rows.
@@ -160,83 +157,18 @@ class Admission:
             self._byte_count -= byte_count
             self._telemetry.held_bytes.set(self._byte_count)
 
-    def check_wait(self, engines: Callable[[], Iterable[Engine]]) -> None:
-        """Check that an item of at least one engine could still have its turn soon.
+    def check_wait(self, engines: Callable[[], Iterable[Engine]], caller: Caller) -> None:
+        """Check that an item of a caller and of at least one engine could have its turn soon.
 
         Nothing is charged or held.
 
         Raises:
             QuotaExceededError: an item of any of them would have to wait for too long.
         """
-        if not self._backlog_seconds:
-            return
-        with self._lock:
-            wait = self._wait_seconds()
-            if wait > MIN_WAIT_SECONDS and not any(wait <= self._longest_wait(engine) for engine in engines()):
-                raise _busy("server_seconds", wait)
-
-    @contextmanager
-    def turn(self, engine: Engine, seconds_left: float | None = None, *, may_wait_long: bool = False) -> Iterator[None]:
-        """Wait for the turn of an item, or of a part of it, and have the turn in the context.
-
-        Args:
-            engine: scores the item; tells how long that takes.
-            seconds_left: until its client's deadline, if it has one.
-            may_wait_long: whether it waits however long it takes, as the items of streams do.
-
-        Raises:
-            QuotaExceededError: it may not wait so long, or it would end after its deadline.
-        """
-        if not engine.holds_gil:
-            yield
-            return
-        with self._lock:
-            seconds = self._seconds.get(engine, engine.offer.cost.server_seconds)
-            wait = self._wait_seconds() if self._backlog_seconds else 0.0
-            if wait > MIN_WAIT_SECONDS and not may_wait_long and wait > self._longest_wait(engine):
-                raise _busy("server_seconds", wait)
-            if seconds_left is not None and wait + seconds > seconds_left:
-                raise _busy("deadline", wait)
-            self._backlog_seconds += seconds
-        try:
-            if not self._turn.acquire(blocking=False):
-                with self._telemetry.items_waiting.track_inprogress():
-                    self._turn.acquire()
-            self._now = (self._clock(), seconds)
-            try:
-                yield
-            finally:
-                self._now = (0.0, 0.0)
-                self._turn.release()
-        finally:
-            with self._lock:
-                self._backlog_seconds -= seconds
-
-    def learn(self, engine: Engine, seconds: float) -> None:
-        """Adjust the expected time of an engine's items to the time that one has taken."""
-        with self._lock:
-            expected = self._seconds.get(engine, engine.offer.cost.server_seconds)
-            self._seconds[engine] = expected + _LEARNING_RATE * (seconds - expected)
-
-    def _wait_seconds(self) -> float:
-        """Return how long the next item would wait.
-
-        That is the backlog, less the time that the current item has had its turn.
-        """
-        began, seconds = self._now
-        return self._backlog_seconds - min(self._clock() - began, seconds)
-
-    def _longest_wait(self, engine: Engine) -> float:
-        """Return how many seconds an item may wait; an item that needs no turn never waits.
-
-        That is half of the time that an item takes now, but not more than half of the time that it
-        was measured to take while the process did nothing else. Otherwise a slow spell would let
-        the next items wait longer, and so it would last.
-        """
-        if not engine.holds_gil:
-            return math.inf
-        seconds = self._seconds.get(engine, engine.offer.cost.server_seconds)
-        return max(min(seconds, engine.offer.cost.server_seconds) / 2, MIN_WAIT_SECONDS)
+        if self.turns[True].makes_wait(caller.name):
+            wanted = [self.turns[holds_gil] for holds_gil in {engine.holds_gil for engine in engines()}]
+            if wanted and all(turns.makes_wait(caller.name) for turns in wanted):
+                raise wanted[0].refusal(caller.name)
 
     def _bucket(self, user: str, name: str, capacity: float, now: float) -> Bucket:
         """Return the bucket of a tenant or an address; a new one is full. The lock is held."""
@@ -250,7 +182,3 @@ class Admission:
             self._usage = {name: usage for name, usage in self._usage.items() if usage.byte_count}
             self.charged_in_vain &= self._usage.keys()
         return self._usage.setdefault(user, _Usage())
-
-
-def _busy(quota: str, wait: float) -> QuotaExceededError:
-    return QuotaExceededError(quota, max(2 * wait, MIN_RETRY_SECONDS))

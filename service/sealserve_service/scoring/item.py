@@ -21,11 +21,15 @@ from sealserve.protocol.wire import reply_form_number, scores_to_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.score_groups import GROUP_BYTES
+from sealserve_service.scoring.turns import Waiter
 from sealserve_service.telemetry.metrics import Work
 from sealserve_service.tenants.tenant import Tenant
 
 # The form in which engines of a scheme reply.
 _REPLY_FORMS = {Scheme.BFV: ReplyForm.RESIDUES, Scheme.CKKS: ReplyForm.SEAL_CIPHERTEXT}
+# An item of a stream that takes longer lets others have their turn between its parts.
+_SHORT_SECONDS = 0.05
 
 
 class ScoringItem:
@@ -39,7 +43,9 @@ class ScoringItem:
         QuotaExceededError: the tenant has used up its quota.
     """
 
-    def __init__(self, header: ItemHeader, models: ModelRegistry, tenant: Tenant, admission: Admission) -> None:
+    def __init__(
+        self, header: ItemHeader, models: ModelRegistry, tenant: Tenant, admission: Admission, waiter: Waiter
+    ) -> None:
         served = models.get(header.model, tenant, header.config_id)
         if header.config_id != served.model.config_id:
             raise StaleConfigError(served.model.config_id)
@@ -69,6 +75,8 @@ class ScoringItem:
         self.received = 0
         self._tenant = tenant
         self._admission = admission
+        self._waiter = waiter
+        self._turns = admission.turns[engine.holds_gil]
         admission.charge(tenant, header.row_count)
         self._scoring = engine.begin(header, tenant.name)
 
@@ -77,24 +85,37 @@ class ScoringItem:
         """Whether the last ciphertext has arrived."""
         return self.received == self.offer.ciphertexts_per_item
 
-    def score(self, ciphertexts: Sequence[bytes], seconds_left: float | None) -> prediction_pb2.PredictResponse:
-        """Score all ciphertexts of the item in one turn that comes soon; see Admission.turn.
+    def has_one_turn(self, first_index: int, ciphertexts: Sequence[bytes]) -> bool:
+        """Whether a chunk is a whole item, and a short one: it takes one turn from chunk to reply.
+
+        A longer item takes a turn for each chunk and each piece of its reply.
+        """
+        cost, is_whole = self.offer.cost, len(ciphertexts) == self.offer.ciphertexts_per_item
+        is_short = cost.server_seconds <= _SHORT_SECONDS and cost.reply_bytes <= GROUP_BYTES
+        return first_index == self.received == 0 and is_whole and is_short
+
+    def score(
+        self, ciphertexts: Sequence[bytes], seconds_left: float | None = None, *, may_wait_long: bool = False
+    ) -> tuple[prediction_pb2.ScoreGroup, prediction_pb2.ItemDone]:
+        """Score all ciphertexts of the item in one turn; see Turns.take.
 
         Args:
             ciphertexts: all of them.
             seconds_left: until the client's deadline, if it has one.
+            may_wait_long: whether the item may wait for its turn for any time.
 
         Raises:
             InputMismatchError, MalformedCiphertextError: the item has failed.
             QuotaExceededError: there is no room for the item, or it would have to wait for too
                 long.
+            CallOverError: the call ended while the item waited.
         """
         if len(ciphertexts) != self.offer.ciphertexts_per_item:
             raise InputMismatchError("ciphertexts", self.offer.ciphertexts_per_item, len(ciphertexts))
         admission, work = self._admission, self.work
         admission.hold(self._tenant, self.offer.cost.held_bytes)
         try:
-            with admission.turn(self.engine, seconds_left):
+            with self._turns.take(self.engine, self._waiter, seconds_left, may_wait_long=may_wait_long):
                 start = time.perf_counter()
                 self._scoring.add(ciphertexts)
                 loaded = time.perf_counter()
@@ -103,13 +124,12 @@ class ScoringItem:
                 group = scores_to_proto(0, scores)
                 work.reply_seconds = time.perf_counter() - scored
             work.load_seconds, work.arithmetic_seconds = loaded - start, scored - loaded
-            admission.learn(self.engine, scored - start)
         finally:
             admission.release(self._tenant, self.offer.cost.held_bytes)
         # As `done` has it, without another call on the way of a single row.
         seconds = scored - start
         told = math.ldexp(1.0, math.frexp(seconds)[1]) if self.offer.private_weights else seconds
-        return prediction_pb2.PredictResponse(scores=group, done=prediction_pb2.ItemDone(server_seconds=told))
+        return group, prediction_pb2.ItemDone(server_seconds=told)
 
     def add(self, first_index: int, ciphertexts: Sequence[bytes]) -> None:
         """Take a chunk.
@@ -126,7 +146,7 @@ class ScoringItem:
         if not self.held_bytes:  # all at once: two items that wait for each other's room would wait for ever
             self._admission.hold(self._tenant, self.offer.cost.held_bytes)
             self.held_bytes = self.offer.cost.held_bytes
-        with self._admission.turn(self.engine, may_wait_long=True):
+        with self._turns.take(self.engine, self._waiter, part="chunk", may_wait_long=True):
             start = time.perf_counter()
             self._scoring.add(ciphertexts)
             self.work.load_seconds += time.perf_counter() - start
@@ -136,14 +156,13 @@ class ScoringItem:
         """Yield the pieces of the reply; other items have their turn between two pieces."""
         pieces = iter(self._scoring.finish())
         while True:
-            with self._admission.turn(self.engine, may_wait_long=True):
+            with self._turns.take(self.engine, self._waiter, part="piece", may_wait_long=True):
                 start = time.perf_counter()
                 piece = next(pieces, None)
                 self.work.arithmetic_seconds += time.perf_counter() - start
             if piece is None:
                 break
             yield piece
-        self._admission.learn(self.engine, self.work.seconds)
 
     def group(self, first_index: int, scores: Sequence[EncryptedScores]) -> prediction_pb2.ScoreGroup:
         """Make a message of pieces of the reply."""

@@ -23,6 +23,7 @@ from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import RETRY_SECONDS
 from sealserve_service.scoring.item import ScoringItem, check_message_bytes
 from sealserve_service.scoring.score_groups import grouped
+from sealserve_service.scoring.turns import Waiter
 from sealserve_service.telemetry.call_record import CallRecord
 from sealserve_service.tenants.tenant import Tenant
 
@@ -39,6 +40,7 @@ class ItemTable:
         limits: the bounds of what one client may send.
         admission: the bounds of what is under way in this process.
         call: the record of the stream's call.
+        waiter: the stream's call, too.
 
     Attributes:
         tenant: the tenant of the items that begin from now on.
@@ -48,9 +50,16 @@ class ItemTable:
     """
 
     def __init__(
-        self, models: ModelRegistry, tenant: Tenant, limits: Limits, admission: Admission, call: CallRecord
+        self,
+        models: ModelRegistry,
+        tenant: Tenant,
+        limits: Limits,
+        admission: Admission,
+        call: CallRecord,
+        waiter: Waiter,
     ) -> None:
         self._call = call
+        self._waiter = waiter
         self._models = models
         self._admission = admission
         self.tenant = tenant
@@ -91,7 +100,11 @@ class ItemTable:
         try:
             item = self._begin(message) if message.HasField("header") else self._opened(item_id)
             if message.HasField("chunk"):
-                self._add(item, message.chunk)
+                ciphertexts = self._checked(item, message.chunk)
+                if item.has_one_turn(message.chunk.first_index, ciphertexts):
+                    yield self._score(item_id, item, ciphertexts)
+                    return
+                item.add(message.chunk.first_index, ciphertexts)
             if item.is_complete:
                 yield from self._finish(item_id, item)
         except Exception as error:
@@ -128,7 +141,7 @@ class ItemTable:
         header = header_from_proto(message.header)
         self._call.begin_item(header)
         try:
-            item = ScoringItem(header, self._models, self.tenant, self._admission)
+            item = ScoringItem(header, self._models, self.tenant, self._admission, self._waiter)
         except BaseException:
             self._call.end_item()
             raise
@@ -146,14 +159,22 @@ class ItemTable:
             raise OutOfSequenceError(self._least_free_id, item_id)
         return self._open[item_id]
 
-    def _add(self, item: ScoringItem, chunk: prediction_pb2.Chunk) -> None:
+    def _checked(self, item: ScoringItem, chunk: prediction_pb2.Chunk) -> list[bytes]:
+        """Return the ciphertexts of a chunk, for which there is room in the window."""
         ciphertexts = list(chunk.ciphertexts)
         check_message_bytes(ciphertexts, self._limits)
         held = sum(other.held_bytes for other in self._open.values())
         in_flight = held + item.offer.cost.held_bytes - item.held_bytes
         if held > item.held_bytes and in_flight > self._limits.window_bytes:
             raise LimitExceededError("window_bytes", self._limits.window_bytes, in_flight)
-        item.add(chunk.first_index, ciphertexts)
+        return ciphertexts
+
+    def _score(self, item_id: int, item: ScoringItem, ciphertexts: list[bytes]) -> prediction_pb2.StreamPredictResponse:
+        """Score a short item, which is whole, and return its only answer."""
+        group, done = item.score(ciphertexts, may_wait_long=True)
+        self._forget(item_id)
+        self._call.count_scored(item.work)
+        return prediction_pb2.StreamPredictResponse(item_id=item_id, scores=group, done=done)
 
     def _finish(self, item_id: int, item: ScoringItem) -> Iterator[prediction_pb2.StreamPredictResponse]:
         last: prediction_pb2.ScoreGroup | None = None

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError, model_validator
 from sealserve.errors import InputError
 from sealserve.protocol.address import UNIX, is_local, parse_address
 from sealserve.protocol.model import Limits
-from sealserve_service.settings.declarations import Declarations
+from sealserve_service.container import PROCESS_BYTES, core_count, memory_limit_bytes
+from sealserve_service.settings.declarations import AUTO, Declarations
 from sealserve_service.settings.errors import AddressError, KeyStoreSettingsError
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
 from sealserve_service.settings.values import (
@@ -125,6 +126,29 @@ class Settings(Declarations):
                     raise InputError(f"{self.name_of(option)} names {name!r}, but no model is served under that name")
 
     @property
+    def process_count(self) -> int:
+        """The number of serving processes; with "auto", one for each core if they may be several.
+
+        The memory of the container may have room for fewer.
+        """
+        if self.processes != AUTO:
+            return self.processes
+        if self.needs_one_process:
+            return 1
+        limit = memory_limit_bytes()
+        return core_count() if limit is None else max(1, min(core_count(), limit // PROCESS_BYTES))
+
+    @property
+    def needs_one_process(self) -> str:
+        """Why several processes could not serve what one can; "" if they could."""
+        if self.address.startswith(UNIX):
+            return "several processes cannot share a Unix socket"
+        needs_keys = self.weights == "private" or self.served_ei_engine != "none"
+        if self.key_store == "memory" or (not self.key_store and needs_keys):
+            return "keys in memory cannot be shared: name a directory or an Azure Blob container with --key-store"
+        return ""
+
+    @property
     def max_key_ttl_seconds(self) -> float:
         """How long a key is kept at most."""
         return self.key_days * 86_400
@@ -148,7 +172,7 @@ class Settings(Declarations):
             item_timeout_seconds=self.item_timeout_seconds,
             window_bytes=self.window_bytes,
             max_key_bytes=self.max_key_bytes,
-            suggested_connections=self.processes,
+            suggested_connections=self.process_count,
             idle_timeout_seconds=self.idle_timeout_seconds,
         )
 
@@ -174,7 +198,7 @@ class Settings(Declarations):
             parse_address(self.address)
         except InputError as error:
             raise AddressError(str(error)) from None
-        if self.processes > 1:
+        if self.process_count > 1:
             raise AddressError("several processes cannot share a Unix socket: serve from one, or on HOST:PORT")
 
     def _check_tls(self) -> None:
@@ -208,7 +232,7 @@ class Settings(Declarations):
         name, location = self.name_of("key_store"), self.key_store
         if fault := fault_of_key_store(location):
             raise KeyStoreSettingsError(f"{name}: {fault}")
-        if location == "memory" and self.processes > 1:
+        if location == "memory" and self.process_count > 1:
             raise KeyStoreSettingsError(
                 f"{name}: in memory each of several processes would have keys of its own; name a directory, an Azure "
                 "Blob container, or none"
@@ -218,7 +242,7 @@ class Settings(Declarations):
                 f"{name}: {location} needs SEALSERVE_KEY_STORE_CONNECTION_STRING, which is not set; with a managed "
                 "identity, name https://ACCOUNT.blob.core.windows.net/CONTAINER instead"
             )
-        if self.weights == "private" and (location == "none" or (not location and self.processes > 1)):
+        if self.weights == "private" and (location == "none" or (not location and self.process_count > 1)):
             giver = name if location else self.name_of("processes")
             raise KeyStoreSettingsError(
                 f"{giver}: private weights need clients' public encryption keys, and a store for them: name a "

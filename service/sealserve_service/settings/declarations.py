@@ -22,12 +22,14 @@ from sealserve_service.settings.values import (
     PerModel,
     Pinned,
     Positive,
+    ProcessCount,
     Seconds,
     lower_case,
     model_file,
     with_host,
 )
 
+AUTO: Literal["auto"] = "auto"
 MODELS = "models"
 SERVED = "how models are served"
 CALLERS = "the address, and who may call"
@@ -170,7 +172,13 @@ class Declarations(BaseModel):
         "where to listen; port 0 picks a free one; a Unix socket is for this user only (mode 0600)",
         "HOST:PORT|unix:PATH",
     )
-    processes: int = _option(CALLERS, 1, "serving processes on the port", "N", ge=1, le=1024)
+    processes: Annotated[ProcessCount | Literal["auto"], BeforeValidator(lower_case)] = _option(
+        CALLERS,
+        AUTO,
+        "serving processes on the port; auto: one for each core that the container has, by CPU affinity and quota, if "
+        "they share a key store or need none, and otherwise 1",
+        "N|auto",
+    )
     tls_certificate: File | None = _option(
         CALLERS,
         None,
@@ -298,6 +306,15 @@ class Declarations(BaseModel):
         "N",
         gt=0,
         le=10_000,
+    )
+    max_wait: float = _option(
+        LIMITS,
+        0.1,
+        "how long a row may wait for its turn; what would wait for longer is refused at once. The items of streams "
+        "wait on, and hold back what comes after them",
+        "SECONDS",
+        ge=0,
+        le=MAX_SECONDS,
     )
     item_timeout_seconds: Seconds = _option(
         LIMITS,

@@ -63,7 +63,7 @@ class Option:
             metavar=extra["metavar"],
             help=field.description or "",
             default=extra["unset"] or (default if has_plain_default else ""),
-            choices=_choices(field.annotation),
+            choices=() if extra["metavar"] else _choices(field.annotation),
             is_switch=field.annotation is bool,
             is_repeatable=get_origin(field.annotation) is tuple,
         )

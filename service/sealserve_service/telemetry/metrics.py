@@ -27,6 +27,7 @@ MODEL_INFO = "sealserve_model_info"
 
 _PREFIX = "sealserve_"
 _CALL_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_WAIT_SECONDS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,13 @@ class Telemetry:
 
         self.items_in_flight = self._gauge("items_in_flight", "Items that have begun and not ended.")
         self.items_waiting = self._gauge(
-            "items_waiting", "Items that are waiting for their turn: one is scored at a time."
+            "items_waiting", "Items that are waiting for their turn: as many are scored at a time as there are cores."
+        )
+        self.wait_seconds = Histogram(
+            f"{_PREFIX}wait_seconds",
+            "How long items, or parts of items of streams, waited for their turn.",
+            buckets=_WAIT_SECONDS,
+            registry=self.registry,
         )
         self.held_bytes = self._gauge("held_bytes", "Bytes of the ciphertexts of items in flight.")
         self._items = self._counter("items", "Items scored.", "model", "layout")

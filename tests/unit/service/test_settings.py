@@ -100,7 +100,7 @@ CASES: dict[str, Case] = {
         "[::1]:8",
         {"nowhere": "HOST:PORT", "127.0.0.1:65536": "65536", ":7": "HOST:PORT", "0.0.0.0:7": "--insecure"},
     ),
-    "processes": Case("3", 3, "2", 2, {"0": "at least 1", "many": "a whole number", "9999": "at most"}, OPEN),
+    "processes": Case("3", 3, "Auto", "auto", {"0": "at least 1", "many": "a whole number", "9999": "at most"}, OPEN),
     "tls_certificate": FILE._replace(beside={"SEALSERVE_TLS_PRIVATE_KEY": "k"}),
     "tls_private_key": FILE._replace(beside={"SEALSERVE_TLS_CERTIFICATE": "c"}),
     "tls_client_ca": FILE._replace(beside=CERTIFICATE),
@@ -156,6 +156,7 @@ CASES: dict[str, Case] = {
     "key_memory_bytes": SIZE,
     "key_cache_bytes": SIZE,
     "max_concurrent_calls": COUNT,
+    "max_wait": FROM_ZERO,
     "item_timeout_seconds": SECONDS,
     "idle_timeout_seconds": FROM_ZERO,
     "handshake_timeout_seconds": SECONDS,
@@ -303,10 +304,11 @@ def test_defaults() -> None:
     settings = Settings()
     assert (settings.address, settings.processes, settings.weights, settings.hiding_bits) == (
         "127.0.0.1:50051",
-        1,
+        "auto",
         "private",
         40,
     )
+    assert settings.max_wait == 0.1
     assert (settings.log_level, settings.log_format, settings.metrics_address) == ("info", "text", "")
     assert settings.max_key_ttl_seconds == 30 * 86_400
     assert (settings.key_memory_bytes, settings.key_cache_bytes) == (200 << 20, 200 << 20)
@@ -320,7 +322,7 @@ def test_defaults() -> None:
 
 def test_only_who_reads_settings_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEALSERVE_PROCESSES", "many")
-    assert Settings().processes == 1
+    assert Settings().processes == "auto"
     with pytest.raises(OptionError, match="SEALSERVE_PROCESSES"):
         read_settings({}, os.environ)
 
@@ -339,6 +341,39 @@ def test_settings_are_frozen_picklable_and_copied_with_checks() -> None:
         copy.with_changes(processes=0)
     with pytest.raises(OptionError, match="there is no option prozesse"):
         copy.with_changes(prozesse=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"key_store": "./keys"}, ""),
+        ({"key_store": "https://a.blob.core.windows.net/keys"}, ""),
+        ({"weights": "open", "ei_engine": "none"}, ""),
+        ({"weights": "open", "key_store": "none"}, ""),
+        ({}, "keys in memory"),
+        ({"weights": "open"}, "keys in memory"),  # of encrypted-inference clients
+        ({"key_store": "memory"}, "keys in memory"),
+        ({"key_store": "./keys", "address": "unix:/run/sealserve.sock"}, "a Unix socket"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("cores", "memory_bytes", "count"), [(1, None, 1), (6, None, 6), (6, 2 << 30, 6), (6, 1 << 30, 3), (6, 1 << 28, 1)]
+)
+def test_processes_are_one_a_core_if_they_can_share_what_they_need(
+    values: dict[str, Any],
+    reason: str,
+    cores: int,
+    memory_bytes: int | None,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sealserve_service.settings.core_count", lambda: cores)
+    monkeypatch.setattr("sealserve_service.settings.memory_limit_bytes", lambda: memory_bytes)
+    settings = Settings(**values)
+    assert settings.process_count == settings.limits.suggested_connections == (1 if reason else count)
+    assert reason in settings.needs_one_process
+    assert bool(settings.needs_one_process) is bool(reason)
+    assert settings.with_changes(processes=1).process_count == 1
 
 
 def test_the_connection_string_is_in_no_text() -> None:

@@ -19,7 +19,7 @@ def open_key_store(settings: Settings) -> tuple[KeyStore | None, UploadSource | 
     Raises:
         KeyStoreSettingsError: the store cannot be opened.
     """
-    location = settings.key_store or ("memory" if settings.processes == 1 else "none")
+    location = settings.key_store or ("memory" if settings.process_count == 1 else "none")
     if location == "none":
         return None, None
     if location == "memory":

@@ -21,6 +21,7 @@ from sealserve_service.scoring.caller_slots import RETRY_SECONDS
 from sealserve_service.scoring.calls_in_flight import CallsInFlight
 from sealserve_service.scoring.item import ScoringItem, check_message_bytes
 from sealserve_service.scoring.table import ItemTable
+from sealserve_service.scoring.turns import CallEnd, Waiter
 from sealserve_service.telemetry.call_record import current_call
 from sealserve_service.tenants.authenticator import Authenticator
 from sealserve_service.tenants.caller import current_caller
@@ -55,13 +56,6 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._calls_in_flight = calls_in_flight
         self._readers = readers
 
-    def predict_engines(self) -> Iterator[Engine]:
-        """Yield the engines whose items a client may send to Predict."""
-        # The cost counts full ciphertexts, and seeded ones are half as long. Items that are longer
-        # than that fit into no message.
-        longest = 2 * self._limits.max_message_bytes
-        return (engine for engine in self._models.engines() if engine.offer.cost.request_bytes <= longest)
-
     def Predict(
         self, request: prediction_pb2.PredictRequest, context: ServicerContext
     ) -> prediction_pb2.PredictResponse:
@@ -72,13 +66,14 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             call.begin_item(header)
             ciphertexts = list(request.ciphertexts)
             check_message_bytes(ciphertexts, limits)
-            item = ScoringItem(header, self._models, current_tenant.get(), self._admission)
+            waiter = Waiter(current_caller.get().name, context.add_callback)
+            item = ScoringItem(header, self._models, current_tenant.get(), self._admission, waiter)
             reply_bytes = item.offer.cost.reply_bytes
             if reply_bytes > limits.max_message_bytes:
                 raise LimitExceededError("max_message_bytes", limits.max_message_bytes, reply_bytes)
-            response = item.score(ciphertexts, context.time_remaining())
+            group, done = item.score(ciphertexts, context.time_remaining())
         call.count_scored(item.work)
-        return response
+        return prediction_pb2.PredictResponse(scores=group, done=done)
 
     def StreamPredict(
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext
@@ -87,7 +82,13 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         with self._calls_in_flight.admit():
             window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
             yield prediction_pb2.StreamPredictResponse(window=window)
-            table = ItemTable(self._models, current_tenant.get(), self._limits, self._admission, current_call.get())
+            end = CallEnd()
+            if not context.add_callback(end.happen):
+                end.happen()
+            waiter = Waiter(current_caller.get().name, end.call_back)
+            table = ItemTable(
+                self._models, current_tenant.get(), self._limits, self._admission, current_call.get(), waiter
+            )
             try:
                 with closing(table):
                     yield from self._answers(requests, context, table)
@@ -121,6 +122,14 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 table.tenant = self._authenticator.authenticate(context)
                 yield from table.receive(message)
         raise DrainingError(RETRY_SECONDS)
+
+
+def unary_engines(models: ModelRegistry, limits: Limits) -> Iterator[Engine]:
+    """Yield the engines whose items a client may send to Predict."""
+    # The cost counts full ciphertexts, and seeded ones are half as long. Items that are longer than
+    # that fit into no message.
+    longest = 2 * limits.max_message_bytes
+    return (engine for engine in models.engines() if engine.offer.cost.request_bytes <= longest)
 
 
 def _seconds_left(table: ItemTable) -> float | None:

@@ -1,10 +1,6 @@
-"""Admission: quotas of tenants, room for bytes, and a wait that is short or refused."""
+"""Admission: quotas of tenants, room for bytes, and calls that are refused unread."""
 
 import dataclasses
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +9,8 @@ import pytest
 from sealserve.errors import QuotaExceededError
 from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.base import Scoring
-from sealserve_service.scoring.admission import MIN_RETRY_SECONDS, Admission
+from sealserve_service.scoring.admission import Admission
+from sealserve_service.scoring.turns import CallEnd, Waiter
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.caller import Caller
 from sealserve_service.tenants.quota import Quota
@@ -47,15 +44,13 @@ class Clock:
         return self.now
 
 
+WAITER = Waiter("alice", CallEnd().call_back)
+
+
 def refusal(action: Any) -> QuotaExceededError:
     with pytest.raises(QuotaExceededError) as caught:
         action()
     return caught.value
-
-
-def enter(context: Any) -> Any:
-    with context:
-        return None
 
 
 def test_a_minutes_worth_of_rows_and_then_as_time_goes_by() -> None:
@@ -114,134 +109,47 @@ def test_bytes_are_held_and_let_go() -> None:
     admission.hold(ALICE, 40)
 
 
-def test_one_item_waits_for_the_second_half_of_another_and_the_next_is_refused() -> None:
-    clock, engine = Clock(), Engine(0.5)
-    admission = Admission(GIB, clock=clock)
-    with ThreadPoolExecutor(1) as pool:
-        with admission.turn(engine, None):
-            error = refusal(lambda: enter(admission.turn(engine, None)))
-            assert (error.quota, error.retry_delay_seconds) == ("server_seconds", 1.0)
-            clock.now += 0.3
-            waiting = pool.submit(enter, admission.turn(engine, None))
-            while admission._backlog_seconds < 1.0:
-                pass
-            error = refusal(lambda: enter(admission.turn(engine, None)))
-            assert error.retry_delay_seconds == pytest.approx(1.4)
-            assert not waiting.done()
-        waiting.result(10)
-    enter(admission.turn(engine, None))
-    assert admission._backlog_seconds == pytest.approx(0.0)
-
-
-def test_short_items_may_wait_for_each_other_a_little() -> None:
-    admission, engine = Admission(GIB, clock=Clock()), Engine(0.0025)
-    with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
-        stack.enter_context(admission.turn(engine, None))
-        waiting = [pool.submit(enter, admission.turn(engine, None)) for _ in range(4)]
-        while admission._backlog_seconds < 0.01249:
-            pass
-        assert refusal(lambda: enter(admission.turn(engine, None))).retry_delay_seconds == MIN_RETRY_SECONDS
-        stack.close()
-        for future in waiting:
-            future.result(10)
-
-
-def test_a_slow_spell_lets_nobody_wait_longer() -> None:
-    clock, engine = Clock(), Engine(0.5)
-    admission = Admission(GIB, clock=clock)
-    for _ in range(200):
-        admission.learn(engine, 2.0)
-    with admission.turn(engine, None):
-        clock.now += 1.7
-        refusal(lambda: enter(admission.turn(engine, None)))
-
-
-def test_a_call_is_refused_unread_while_no_item_would_be_let_wait() -> None:
-    clock, engine, slower = Clock(), Engine(0.5), Engine(0.9)
-    admission = Admission(GIB, clock=clock)
-    admission.check_wait(lambda: [engine])
-    with admission.turn(engine, None):
-        error = refusal(lambda: admission.check_wait(lambda: [engine, slower]))
-        assert (error.quota, error.retry_delay_seconds) == ("server_seconds", 1.0)
-        clock.now += 0.1
-        admission.check_wait(lambda: [engine, slower])  # it may be for the slower one
-        assert refusal(lambda: admission.check_wait(lambda: [engine])).retry_delay_seconds == pytest.approx(0.8)
-        clock.now += 0.2
-        admission.check_wait(lambda: [engine])
-    admission.check_wait(lambda: [engine])
-
-
-def test_no_call_is_refused_unread_that_may_need_no_turn() -> None:
-    admission, engine = Admission(GIB, clock=Clock()), Engine(0.5)
-    with admission.turn(engine, None):
-        refusal(lambda: admission.check_wait(lambda: [engine]))
-        admission.check_wait(lambda: [engine, Elsewhere(0.001)])
-
-
-def test_short_items_are_not_refused_unread_while_they_may_wait_a_little() -> None:
-    admission, engine = Admission(GIB, clock=Clock()), Engine(0.0025)
-    with admission.turn(engine, None):
-        admission.check_wait(lambda: [engine])
-
-
-def test_a_deadline_that_cannot_be_met_is_refused_early() -> None:
-    clock, engine = Clock(), Engine(0.5)
-    admission = Admission(GIB, clock=clock)
-    assert refusal(lambda: enter(admission.turn(engine, 0.4))).quota == "deadline"
-    enter(admission.turn(engine, 0.6))
-    with admission.turn(engine, 0.6):
-        clock.now += 0.3
-        assert refusal(lambda: enter(admission.turn(engine, 0.6))).quota == "deadline"
-
-
-def test_streams_wait_and_are_counted() -> None:
-    admission, engine, held = Admission(GIB, clock=Clock()), Engine(0.5), threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        with admission.turn(engine, may_wait_long=True):
-            waiting = pool.submit(enter, admission.turn(engine, may_wait_long=True))
-            while admission._backlog_seconds < 1.0:
-                pass
-            assert refusal(lambda: enter(admission.turn(engine, None))).quota == "server_seconds"
-            assert not held.is_set()
-        waiting.result(10)
-    enter(admission.turn(engine, None))
-
-
-def test_who_waits_and_what_is_held_is_counted() -> None:
+def test_what_is_held_is_counted() -> None:
     telemetry = Telemetry()
-    admission, engine = Admission(GIB, telemetry=telemetry), Engine(0.5)
-
-    def measured(name: str) -> float | None:
-        return telemetry.registry.get_sample_value(f"sealserve_{name}")
-
-    with ThreadPoolExecutor(2) as pool:
-        with admission.turn(engine, may_wait_long=True):
-            assert measured("items_waiting") == 0
-            waiting = [pool.submit(enter, admission.turn(engine, may_wait_long=True)) for _ in range(2)]
-            end = time.monotonic() + 10
-            while measured("items_waiting") != 2:
-                assert time.monotonic() < end
-        for future in waiting:
-            future.result(10)
-    assert measured("items_waiting") == 0
+    admission = Admission(GIB, telemetry=telemetry)
     admission.hold(ALICE, 60)
     admission.hold(BOB, 40)
-    assert measured("held_bytes") == 100
+    assert telemetry.registry.get_sample_value("sealserve_held_bytes") == 100
     admission.release(ALICE, 60)
-    assert measured("held_bytes") == 40
+    assert telemetry.registry.get_sample_value("sealserve_held_bytes") == 40
 
 
-def test_what_is_computed_elsewhere_takes_no_turn() -> None:
-    admission = Admission(GIB)
-    with admission.turn(Engine(0.5), None), admission.turn(Elsewhere(100.0), 0.1):
-        assert admission._backlog_seconds == pytest.approx(0.5)
+def test_a_call_is_refused_unread_while_items_of_every_engine_would_wait_for_too_long() -> None:
+    admission, engine, elsewhere = Admission(GIB, clock=Clock()), Engine(0.5), Elsewhere(0.5)
+    caller = Caller(ALICE, "alice")
+    admission.check_wait(lambda: [engine], caller)
+    with admission.turns[True].take(engine, WAITER):
+        error = refusal(lambda: admission.check_wait(lambda: [engine], caller))
+        assert (error.quota, error.retry_delay_seconds) == ("server_seconds", 0.45)
+        admission.check_wait(lambda: [engine, elsewhere], caller)
+        with admission.turns[False].take(elsewhere, WAITER):
+            refusal(lambda: admission.check_wait(lambda: [engine, elsewhere], caller))
+            refusal(lambda: admission.check_wait(lambda: [elsewhere], caller))
+        admission.check_wait(lambda: [elsewhere], caller)
 
 
-def test_the_time_an_item_takes_is_learnt() -> None:
-    admission, engine = Admission(GIB), Engine(1.0)
-    for _ in range(200):
-        admission.learn(engine, 0.01)
-    enter(admission.turn(engine, 0.02))
+def test_without_engines_nothing_is_refused_unread() -> None:
+    admission = Admission(GIB, clock=Clock())
+    with admission.turns[True].take(Engine(0.5), WAITER):
+        admission.check_wait(list, Caller(ALICE, "alice"))
+
+
+def test_items_that_do_not_hold_the_gil_have_a_turn_for_each_core() -> None:
+    admission = Admission(GIB, core_count=3)
+    with admission.turns[True].take(Engine(0.5), WAITER):
+        assert admission.turns[True].free_slots == 0
+        assert admission.turns[False].free_slots == 3
+
+
+def test_the_longest_wait_is_the_operators() -> None:
+    admission, engine = Admission(GIB, clock=Clock(), max_wait_seconds=2.0), Engine(0.5)
+    with admission.turns[True].take(engine, WAITER):
+        admission.check_wait(lambda: [engine], Caller(ALICE, "alice"))
 
 
 def test_calls_in_vain_are_charged_to_their_caller() -> None:

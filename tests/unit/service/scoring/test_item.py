@@ -12,6 +12,7 @@ from sealserve.protocol.wire import scores_from_proto
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.item import ScoringItem
+from sealserve_service.scoring.turns import CallEnd, Waiter
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.raw import assert_error
@@ -34,7 +35,9 @@ class Service:
         self.admission = Admission(max_bytes, telemetry=self.telemetry)
 
     def item(self) -> ScoringItem:
-        return ScoringItem(ITEM.header, ModelRegistry([SERVED]), ANONYMOUS, self.admission)
+        return ScoringItem(
+            ITEM.header, ModelRegistry([SERVED]), ANONYMOUS, self.admission, Waiter("alice", CallEnd().call_back)
+        )
 
     @property
     def held_bytes(self) -> float | None:
@@ -44,11 +47,11 @@ class Service:
 def test_an_item_is_scored_at_once() -> None:
     service = Service()
     item = service.item()
-    response = item.score([FIRST, SECOND], None)
-    scores = CODEC.decrypt(1, list(scores_from_proto(response.scores)))
+    group, done = item.score([FIRST, SECOND])
+    scores = CODEC.decrypt(1, list(scores_from_proto(group)))
     offer = SERVED.model.offers[0]
     assert np.abs(scores - MODEL.decision(ROW)).max() <= offer.score_error_bound
-    assert response.done.server_seconds == pytest.approx(item.work.seconds)
+    assert done.server_seconds == pytest.approx(item.work.seconds)
     assert min(item.work.load_seconds, item.work.arithmetic_seconds, item.work.reply_seconds) > 0
     assert service.held_bytes == 0
 
@@ -73,7 +76,8 @@ def test_with_private_weights_its_seconds_are_coarse(is_private: bool, seconds: 
 def test_with_private_weights_an_item_at_once_has_coarse_seconds_too() -> None:
     item = Service().item()
     item.offer = dataclasses.replace(item.offer, private_weights=True)
-    told = item.score([FIRST, SECOND], None).done.server_seconds
+    _, done = item.score([FIRST, SECOND])
+    told = done.server_seconds
     assert math.frexp(told)[0] == 0.5, "a power of two"
     assert told / 2 <= item.work.seconds < told
 
@@ -82,7 +86,7 @@ def test_with_private_weights_an_item_at_once_has_coarse_seconds_too() -> None:
 def test_an_item_has_all_its_ciphertexts(ciphertexts: list[bytes]) -> None:
     service = Service()
     with pytest.raises(InputMismatchError) as caught:
-        service.item().score(ciphertexts, None)
+        service.item().score(ciphertexts)
     assert_error(caught.value, InputMismatchError("ciphertexts", 2, len(ciphertexts)))
     assert service.held_bytes == 0
 
@@ -90,14 +94,14 @@ def test_an_item_has_all_its_ciphertexts(ciphertexts: list[bytes]) -> None:
 def test_an_item_that_fails_holds_nothing() -> None:
     service = Service()
     with pytest.raises(MalformedCiphertextError):
-        service.item().score([FIRST, SECOND[:-1]], None)
+        service.item().score([FIRST, SECOND[:-1]])
     assert service.held_bytes == 0
-    service.item().score([FIRST, SECOND], None)
+    service.item().score([FIRST, SECOND])
 
 
 def test_an_item_without_room_or_time_is_refused() -> None:
     with pytest.raises(QuotaExceededError) as caught:
-        Service(max_bytes=100).item().score([FIRST, SECOND], None)
+        Service(max_bytes=100).item().score([FIRST, SECOND])
     assert caught.value.quota == "server_bytes"
     service = Service()
     with pytest.raises(QuotaExceededError) as caught:

@@ -24,6 +24,7 @@ from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.table import ItemTable
+from sealserve_service.scoring.turns import CallEnd, Waiter
 from sealserve_service.telemetry.call_record import CallRecord
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
@@ -42,10 +43,14 @@ LIMITED = with_limits(
     max_open_items=2, window_bytes=4 * len(FIRST), item_timeout_seconds=10.0, idle_timeout_seconds=0.0
 ).limits
 
+WAITER = Waiter("alice", CallEnd().call_back)
+
 
 @pytest.fixture
 def table() -> ItemTable:
-    return ItemTable(ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Admission(1 << 30), CallRecord("", Telemetry()))
+    return ItemTable(
+        ModelRegistry([SERVED]), ANONYMOUS, LIMITED, Admission(1 << 30), CallRecord("", Telemetry()), WAITER
+    )
 
 
 def begin(item_id: int) -> Message:
@@ -143,7 +148,9 @@ def test_a_cancel_beside_a_header_cancels(table: ItemTable) -> None:
 def test_the_window_fails_the_item_that_overfills_it() -> None:
     """An item counts with all that it will hold from its first chunk on, and not before."""
     limits = with_limits(window_bytes=4 * len(FIRST) - 1).limits
-    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), CallRecord("", Telemetry()))
+    table = ItemTable(
+        ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), CallRecord("", Telemetry()), WAITER
+    )
     answers = ends(table, begin(1), begin(2), begin(3), first(1), first(2), second(2), second(1), first(3), second(3))
     assert [item_id for item_id, _ in answers] == [2, 1, 3]
     assert_error(answers[0][1], LimitExceededError("window_bytes", limits.window_bytes, 4 * len(FIRST)))
@@ -188,7 +195,9 @@ def test_a_long_item_has_the_time_that_a_slow_link_takes(monkeypatch: pytest.Mon
 
 def test_a_stream_is_idle_only_without_open_items_and_messages() -> None:
     limits = with_limits(item_timeout_seconds=10.0, idle_timeout_seconds=5.0).limits
-    table = ItemTable(ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), CallRecord("", Telemetry()))
+    table = ItemTable(
+        ModelRegistry([SERVED]), ANONYMOUS, limits, Admission(1 << 30), CallRecord("", Telemetry()), WAITER
+    )
     silent_until = table.next_deadline
     assert silent_until is not None
     assert silent_until <= time.monotonic() + 5
