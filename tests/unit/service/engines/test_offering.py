@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from sealserve.errors import PlanError
+from sealserve.protocol.model import Verdict
 from sealserve_service.catalog.registry import prepare_model
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import LINEAR_ENGINES, PrivateWeights
+from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.planner import candidate_plans
 from tests.support.affine_models import affine
 from tests.support.plans import cheapest_plan
@@ -71,6 +73,18 @@ def test_a_layout_that_cannot_take_the_model_says_why_and_the_first_one_has_to(
         "model model is not served in layout column",
         "model model is not served in layout ei-slots",
     ]
+
+
+def test_rows_out_of_range_count_in_every_layout() -> None:
+    """The second layout is planned for the first one's grid, and the ranges are the same."""
+    rows = np.random.default_rng(2).standard_t(1.2, (400, 20))
+    end = float(np.abs(rows).max())
+    for given, word in ((None, Verdict.WARN), ((-end, end), Verdict.OK)):
+        ranges = input_ranges(LINEAR, calibration=rows, input_range=given)
+        layouts = list(offering.plan_layouts(LINEAR, ranges, modes=MODES, calibration=rows))
+        judgements = [planned.judgement for planned in layouts if planned.judgement is not None]
+        assert [judgement.verdict for judgement in judgements] == [word] * len(layouts)
+        assert all(("out of range" in judgement.reason) is (word is Verdict.WARN) for judgement in judgements)
 
 
 def test_the_error_is_observed_on_the_operators_rows() -> None:

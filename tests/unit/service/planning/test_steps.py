@@ -195,8 +195,11 @@ def test_a_finer_grid_of_private_weights_costs_no_row(scores: int, features: int
     usual = plan_row(weights, np.zeros(scores), InputGrid.of(features, 0.0, 1.0), hiding_bits=40, parameter_sets=sets)
     assert plans[0].packing.classes == usual.packing.classes
     assert plans[0].packing.rows >= usual.packing.rows
-    assert min(rows) >= 0.7 * usual.packing.rows
     assert plans[0].total_error_bound < usual.total_error_bound / 2
+    # Where rows are left out, there is a plan of up to a quarter fewer, for those who ask for more.
+    if 3 < usual.packing.rows < dataclasses.replace(usual.packing, max_rows=None).rows:
+        assert 0.75 * rows[0] <= rows[1] < rows[0]
+        assert plans[1].total_error_bound < 0.6 * plans[0].total_error_bound
 
 
 def test_private_plans_of_permuted_and_rescaled_weights_publish_the_same_t_and_steps() -> None:
