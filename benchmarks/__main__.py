@@ -51,9 +51,6 @@ PARTS = {
     "private": Part("private weights beside open ones", data=MNIST),
     "ei": Part("encrypted-inference clients: our engine beside EIServer", quick=["--rounds=1"], data=MNIST),
     "overload": Part("four times more requests than can be answered", quick=["--calls=25", "--seconds=2"], data=MNIST),
-    "callers": Part(
-        "what many callers are answered, and how long they wait", usual=["--rounds=1", "--seconds=3"], quick=["--quick"]
-    ),
     "hostile": Part("one tenant beside peers that send what they should not", quick=["--calls=20"]),
     "peers": Part("every other system beside ours, by turns", full=["--concrete-ml"], quick=["--quick"], data=MNIST),
     "scaling": Part(
@@ -63,6 +60,7 @@ PARTS = {
     ),
 }
 OTHERS = """other programs, each with --help:
+  python -m benchmarks.callers   what many callers are answered, and how long they wait
   python -m benchmarks.soak      memory, descriptors and threads of a service under mixed load
   python -m benchmarks.walk      the calls and changes of file of one prediction, counted
   python -m benchmarks.publish   the results of a run into README and docs"""

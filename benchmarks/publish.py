@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
-    callers,
     client_memory,
     column,
     curves,
@@ -66,7 +65,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "scaling": ("How it scales", curves.table),
     "uploads": ("Full and seeded uploads", uploads.table),
     "overload": ("Overload", overload.table),
-    "callers": ("Many callers", callers.table),
     "hostile": ("Hostile peers", hostile.table),
     "client_memory": ("A client's memory", client_memory.table),
     "repeat": ("Measured twice", repeat.table),
