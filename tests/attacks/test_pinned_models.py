@@ -24,25 +24,25 @@ from sealserve.v1 import errors_pb2, model_pb2, prediction_pb2
 from tests.support.command_line import fails
 from tests.support.hostile_service import abort, description, running_hostile
 
-SECONDS = 20.0
+ENOUGH: dict[str, Any] = {"timeout_seconds": 20.0}
 ROWS = np.full((3000, 2), 0.5)
 Response = prediction_pb2.StreamPredictResponse
 STALE = errors_pb2.Error(stale_config=errors_pb2.StaleConfig(current_config_id="changed"))
 
 
 def with_client(address: str, rows: Any, **options: Any) -> Any:
-    with Client(address, layout="row", timeout_seconds=SECONDS, connections=1, **options) as client:
+    with Client(address, layout="row", connections=1, **ENOUGH | options) as client:
         return client.predict(rows)
 
 
 def with_stream(address: str, rows: Any, **options: Any) -> Any:
-    with Client(address, layout="row", timeout_seconds=SECONDS, connections=1, **options) as client:
+    with Client(address, layout="row", connections=1, **ENOUGH | options) as client:
         return list(client.stream(rows, rows_per_item=1000))
 
 
 def with_async_client(address: str, rows: Any, **options: Any) -> Any:
     async def predict() -> Any:
-        async with AsyncClient(address, layout="row", timeout_seconds=SECONDS, connections=1, **options) as client:
+        async with AsyncClient(address, layout="row", connections=1, **ENOUGH | options) as client:
             return await client.predict(rows)
 
     return asyncio.run(predict())
@@ -174,8 +174,8 @@ def test_a_model_that_changes_in_the_middle(*, is_pinned: bool, rows: Any, saved
         else:
             outcome: Any = None
             try:
-                outcome = predict(address, rows)
-            except errors.StaleConfigError as error:
+                outcome = predict(address, rows, timeout_seconds=1.0)
+            except (errors.StaleConfigError, errors.DeadlineError) as error:
                 outcome = error
             assert outcome is not None
             assert "changed" in {header.config_id for header in service.headers}, "it follows, and sends"

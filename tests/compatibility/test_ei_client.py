@@ -131,7 +131,7 @@ def test_a_model_that_changes_between_two_rows_labels_all_rows_alike(ei_user: EI
 
 @pytest.mark.parametrize("keeps_previous", [False, True], ids=["one each", "previous too"])
 def test_no_row_fails_while_replicas_serve_two_versions(ei_user: EIUser, keeps_previous: bool) -> None:
-    keys, rows = registered_keys(), RANDOM.random((20, 2))
+    keys, rows = registered_keys(), RANDOM.random((8, 2))
     old, new = (linear([weights]) for weights in ([1.0, 2.0], [3.0, -1.0]))
     before, after = (served("line", model, keys=keys) for model in (old, new))
     registries = [ModelRegistry([before]), ModelRegistry([])]

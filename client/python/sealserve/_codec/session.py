@@ -27,7 +27,7 @@ from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
 from sealserve._codec.operation import Call, Exclusive, Operation, Pause, ScoreBatches
 from sealserve._rpc.forks import call_in_child
-from sealserve._rpc.retry import CHANGED, change_delay_seconds, goes_on
+from sealserve._rpc.retry import CHANGED, MAX_LOSSES, change_delay_seconds, goes_on
 from sealserve.errors import (
     InputError,
     KeyNotFoundError,
@@ -328,11 +328,14 @@ class Session:
         if errors not in _ERROR_MODES:
             raise _unknown_mode(errors)
         configuration = self._configurations.current or (yield from self._configuration())
-        tried = deque[str](maxlen=MAX_CONFIGURATIONS)
+        tried, losses = deque[str](maxlen=MAX_CONFIGURATIONS), 0
         for changes in itertools.count():
             try:
                 return (yield from self._score_once(configuration, X, errors, is_repeated=changes > 0))
             except CHANGED as error:
+                losses += isinstance(error, KeyNotFoundError)
+                if losses > MAX_LOSSES:
+                    raise
                 changed = error
             yield Pause(change_delay_seconds(changes + 1), changed)
             if not isinstance(changed, StaleConfigError):

@@ -34,6 +34,9 @@ The item succeeds once it is made anew, or once the key is registered again.
 ON_ANOTHER_CONNECTION = (UnavailableError, DrainingError)
 """Errors after which to use another connection, which may reach another process of the service."""
 
+MAX_LOSSES = 4
+"""How often an item is sent again because the service has lost its key."""
+
 FIRST_CONTACT_SECONDS = 1.0
 """How long to try to reach a service that has never answered: enough for one process to end."""
 

@@ -22,12 +22,13 @@ from collections.abc import Sequence
 
 from sealserve._codec.batches import Batch, FinishedBatch
 from sealserve._codec.offers import MAX_REPLY_BYTES
-from sealserve._rpc.retry import BROKEN, BUSY, CHANGED, change_delay_seconds, delay_seconds
+from sealserve._rpc.retry import BROKEN, BUSY, CHANGED, MAX_LOSSES, change_delay_seconds, delay_seconds
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import (
     DeadlineError,
     DrainingError,
     ItemTimeoutError,
+    KeyNotFoundError,
     ReplyError,
     SealserveError,
     ServiceError,
@@ -311,11 +312,15 @@ class Schedule:
         return FinishedBatch(pending.batch, error)
 
     def _retry_changed(self, slot: Slot, pending: PendingBatch, change: ServiceError, now: float) -> bool:
-        """Let a batch wait until it is made anew, unless its changes have taken too long."""
+        """Let a batch wait until it is made anew.
+
+        Return False if its changes have taken too long, or its key was lost too often.
+        """
         pending.changing_since = pending.changing_since if pending.changes else now
         pending.changes += 1
+        pending.losses += isinstance(change, KeyNotFoundError)
         delay = change_delay_seconds(pending.changes)
-        if now + delay >= pending.changing_since + self._timeout_seconds:
+        if pending.losses > MAX_LOSSES or now + delay >= pending.changing_since + self._timeout_seconds:
             return False
         pending.stale = self._last_failure = change
         slot.paused_until = max(slot.paused_until, now + delay)

@@ -20,6 +20,7 @@ class PendingBatch:
         failing_since: the time of its first failure.
         changes: how often it met a change of the model or a lost key.
         changing_since: the time of the first of them.
+        losses: how often the key was lost.
         stale: the last such error, if the batch must be made anew because of it.
     """
 
@@ -28,6 +29,7 @@ class PendingBatch:
     failing_since: float = 0.0
     changes: int = 0
     changing_since: float = 0.0
+    losses: int = 0
     stale: ServiceError | None = None
 
 

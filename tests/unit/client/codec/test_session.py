@@ -12,6 +12,7 @@ from sealserve._codec.batches import Batch, Result
 from sealserve._codec.codec import Decrypted, RowCodec
 from sealserve._codec.operation import Call, Exclusive, Finished, Operation, Pause, ScoreBatches, advance
 from sealserve._codec.session import Session
+from sealserve._rpc.retry import MAX_LOSSES
 from sealserve.errors import (
     InputError,
     InternalError,
@@ -222,10 +223,23 @@ def test_changes_are_followed_with_growing_pauses_until_the_time_is_over() -> No
     assert 0.0 < service.pauses[2] < 0.01 < 0.5 < max(service.pauses)
 
     service.seconds = 5.0 + sum(service.pauses)
-    service.failures = [KeyNotFoundError("lost") if number % 2 else StaleConfigError("x") for number in range(400)]
-    with pytest.raises((StaleConfigError, KeyNotFoundError)):
+    service.failures = [StaleConfigError("x") for _ in range(400)]
+    with pytest.raises(StaleConfigError):
         scores(service, session)
     assert 10 < len(service.pauses) - 40 < 40
+
+
+@pytest.mark.parametrize("losses", [MAX_LOSSES, MAX_LOSSES + 1])
+def test_a_key_is_registered_again_so_often_and_no_more(losses: int) -> None:
+    service, session = Service(OPEN), session_of()
+    service.failures = [KeyNotFoundError("lost") for _ in range(losses)]
+    service.failures.insert(1, StaleConfigError("x"))
+    if losses > MAX_LOSSES:
+        with pytest.raises(KeyNotFoundError):
+            scores(service, session)
+    else:
+        scores(service, session)
+    assert service.calls.count("get_key") == MAX_LOSSES
 
 
 def test_a_configuration_that_is_known_is_not_asked_for_again() -> None:

@@ -11,6 +11,7 @@ import pytest
 from sealserve import errors
 from sealserve._codec.batches import Batch, FinishedBatch
 from sealserve._codec.codec import RowCodec
+from sealserve._rpc.retry import MAX_LOSSES
 from sealserve._streaming.schedule import Schedule
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.protocol.model import Limits
@@ -430,6 +431,24 @@ def test_another_change_that_comes_late_has_time_too() -> None:
     assert next_change(schedule, stream, 3 * TIMEOUT) is None
     assert next_change(schedule, stream, 3.9 * TIMEOUT) is None
     assert next_change(schedule, stream, 4.1 * TIMEOUT) is not None
+
+
+def test_a_key_that_is_lost_all_the_time_is_an_error() -> None:
+    schedule = schedule_of(1)
+    stream = opened(schedule)
+    now, ends = 0.0, list[FinishedBatch | None]()
+    while not any(ends):
+        ((item_id, _),) = sent(schedule, stream, now).items()
+        ends.append(schedule.receive(stream, refused(item_id, errors.KeyNotFoundError("id")), now))
+        now = max(now, stream.slot.paused_until)
+        if ends[-1] is None:
+            schedule.assign(stream.slot, now)
+            assert stream.slot.next_batch is not None
+            assert isinstance(schedule.change(stream, stream.slot.next_batch), errors.KeyNotFoundError)
+            schedule.renew(stream, [batch(0)])
+    assert len(ends) == MAX_LOSSES + 1
+    assert ends[-1] is not None
+    assert isinstance(ends[-1].reply, errors.KeyNotFoundError)
 
 
 # Replicas of two versions
