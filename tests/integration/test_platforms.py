@@ -1,7 +1,9 @@
 """The SDK where POSIX is not: Windows has no fcntl, resource, pwd or os.fork, and no modes."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from sealserve.he.layouts import LAYOUTS
 from sealserve.secret_key import SecretKey
 from tests.support.digits import Digits
-from tests.support.serving import HANG_SECONDS
+from tests.support.serving import HANG_SECONDS, ROOT
 
 # Everything goes before the first import of the SDK. An import of a missing module raises.
 PROGRAM = """
@@ -63,6 +65,19 @@ def test_what_is_taken_away_is_missed() -> None:
             [sys.executable, "-c", begin + line], capture_output=True, text=True, timeout=HANG_SECONDS, check=False
         )
         assert result.returncode == 1
+
+
+def test_readme_and_classifiers_name_the_same_platforms() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    classifiers = "\n".join(project["classifiers"])
+    said = " ".join((ROOT / "README.md").read_text().split("The SDK runs on ")[1].split("\n\n")[0].split())
+    versions = re.findall(r"^Programming Language :: Python :: (3\.\d+)$", classifiers, re.MULTILINE)
+    assert project["requires-python"] == f">={versions[0]}"
+    assert said.startswith(f"Python {versions[0]} to {versions[-1]} where SEAL's binding has wheels")
+    systems = {"MacOS": "macOS on arm64", "Microsoft :: Windows": "Windows", "POSIX :: Linux": "Linux on x86-64"}
+    assert set(re.findall(r"^Operating System :: (.*)$", classifiers, re.MULTILINE)) == systems.keys()
+    assert all(system in said for system in systems.values())
+    assert "There are none for Linux on arm64." in said
 
 
 @pytest.mark.parametrize("module", ["sealserve", "sealserve.cli.main"])
