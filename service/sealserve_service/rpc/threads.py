@@ -38,15 +38,6 @@ class _Task(NamedTuple):
     future: Future[Any]
     function: Callable[[], Any]
 
-    def run(self) -> None:
-        if self.future.set_running_or_notify_cancel():
-            try:
-                result = self.function()
-            except BaseException as error:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(result)
-
 
 def thread_limit(files: tuple[Path, ...] = _PIDS_LIMITS) -> int | None:
     """Return how many threads and processes this container may have; None if there is no limit."""
@@ -133,7 +124,11 @@ class CallThreads(Executor):
             task = task or tasks.get()
             if task is None:
                 return
-            task.run()
+            if task.future.set_running_or_notify_cancel():
+                try:
+                    task.future.set_result(task.function())
+                except BaseException as error:
+                    task.future.set_exception(error)
             del task  # what a call held is freed before the next one
 
 
