@@ -32,8 +32,7 @@ class Affine:
         offset: shape (outputs,).
         input_range: minimum and maximum of each feature, where the step knows them.
         input_spread: how much each feature varies in the training rows, (features,), where the step
-            knows it: a standard deviation, or a width. Units may be any: those of scalers are
-            compared with nothing.
+            knows it: a standard deviation, or a width. Features may have quite different units.
         output_spread: how much each value varies in them, (outputs,), in the same measure.
         is_noise: which values hold nothing but the rounding errors of the fit, bool (outputs,).
 
