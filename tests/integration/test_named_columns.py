@@ -215,6 +215,19 @@ def test_what_the_operator_gives_names_the_column(
     assert command == "inspect" or str(model) in said
 
 
+@pytest.mark.parametrize("rows", [None, 3, np.array(1.0)], ids=repr)
+def test_what_is_no_iterable_of_rows_is_an_input_error(rows: Any, address: str) -> None:
+    async def stream() -> None:
+        async with AsyncClient(address, model="people", timeout_seconds=HANG_SECONDS) as client:
+            await anext(client.stream(rows))
+
+    with Client(address, model="people", timeout_seconds=HANG_SECONDS) as client:
+        for act in (lambda: list(client.stream(rows)), lambda: asyncio.run(stream())):
+            error = raised_by(act)
+            assert isinstance(error, InputError)
+            assert "is not iterable: pass a table" in str(error)
+
+
 def test_all_rows_and_columns_are_named_up_to_a_limit(address: str) -> None:
     rows = np.full((30, 3), 7.0)
     with Client(address, model="people", timeout_seconds=HANG_SECONDS) as client:

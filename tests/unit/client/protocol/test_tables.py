@@ -179,6 +179,14 @@ def test_a_label_is_named_by_the_place_of_its_column_in_the_model() -> None:
     )
 
 
+def test_of_a_frame_with_other_columns_the_difference_is_said_whatever_they_hold() -> None:
+    wide = FRAME.assign(customer="C1", when=pd.Timestamp("2020-01-01"))
+    with pytest.raises(FeatureNameError, match=r"they differ: unexpected: customer, when$"):
+        NAMED.rows(wide)
+    with pytest.raises(InputError, match=r"^rows 0, 1, 2, column 'customer' \(feature 3\) is of type str"):
+        Schema(5).rows(wide)
+
+
 @pytest.mark.parametrize("names", [(), *itertools.permutations(NAMES, 2), NAMES])
 def test_no_choice_of_names_tells_which_value_is_no_number(names: tuple[str, ...]) -> None:
     """A row with a text is refused, whatever columns a service says that its model has."""
