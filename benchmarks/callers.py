@@ -49,7 +49,7 @@ CALLERS = 1, 8, 64, 256
 THREADS, TASKS = (1, 8, 64, 256), (8, 64, 500)
 FAIR_CALLERS, FAIR_MAX_WAIT_SECONDS = 64, 2.0
 OVERLOAD = 4.0
-_IN_FLIGHT = 1000
+_IN_FLIGHT = 256
 _WARM_UP_SECONDS = 0.5
 _STREAM = "/sealserve.v1.PredictionService/StreamPredict"
 

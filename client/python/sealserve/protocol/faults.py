@@ -19,10 +19,10 @@ class Faults:
     """The faults that were found in rows. All are counted, and the first are named.
 
     Args:
-        noun: what a row is called, such as "line"; "" for a single row, which has no number.
+        noun: what rows are called, such as "lines"; "" for a single row, which has no number.
     """
 
-    def __init__(self, noun: str = "row") -> None:
+    def __init__(self, noun: str = "rows") -> None:
         self._noun = noun
         self._found: dict[tuple[str, str], _Rows] = {}
 
@@ -47,5 +47,5 @@ class Faults:
         ]
         shown = {column for column, _ in list(self._found)[:_SHOWN]}
         if hidden := len({column for column, _ in self._found} - shown):
-            named.append(f"and {hidden:,} more {'column' if hidden == 1 else 'columns'}")
+            named.append(f"and {hidden:,} more columns".removesuffix("s" if hidden == 1 else ""))
         return "; ".join(named)

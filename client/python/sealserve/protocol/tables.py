@@ -201,7 +201,7 @@ def _row(row: Any, names: Sequence[str]) -> Any:
 
 def _faults_in_words(values: NDArray[Any], words: Callable[[int], str]) -> str:
     """Name the values of an array of objects that are no numbers; "" if there are none."""
-    faults = Faults("row" if values.ndim == _DIMENSIONS and len(values) > 1 else "")
+    faults = Faults("rows" if values.ndim == _DIMENSIONS and len(values) > 1 else "")
     for position, value in np.ndenumerate(values):
         if fault := _fault(value):
             faults.add(

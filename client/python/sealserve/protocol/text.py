@@ -60,17 +60,17 @@ def feature_in_words(number: int, column: str | int | None = None) -> str:
     return f"column {quoted(column) if isinstance(column, str) else column} (feature {number})"
 
 
-def rows_in_words(numbers: Sequence[int], count: int, noun: str = "row") -> str:
+def rows_in_words(numbers: Sequence[int], count: int, noun: str = "rows") -> str:
     """Return rows as errors name them, such as "row 3" or "rows 3, 4, 7 and 20 more".
 
     Args:
         numbers: of the first rows.
         count: of all rows.
-        noun: what a row is called, such as "line".
+        noun: what rows are called, such as "lines".
     """
     shown = ", ".join(map(str, numbers[:_SHOWN_ROWS]))
     more = f" and {count - _SHOWN_ROWS:,} more" if count > _SHOWN_ROWS else ""
-    return f"{noun if count == 1 else f'{noun}s'} {shown}{more}"
+    return f"{noun.removesuffix('s') if count == 1 else noun} {shown}{more}"
 
 
 def printable_list(texts: tuple[object, ...], max_count: int) -> str:

@@ -71,7 +71,7 @@ def _read(what: str, open_batches: Any, columns: Columns, max_bytes: float) -> N
         positions = _positions(schema, columns)
         words = partial(_in_words, columns, schema.names, positions)
         _check_types([schema.field(position) for position in positions], words)
-        blocks, count, faults = list[NDArray[np.float64]](), 0, FileFaults("row")
+        blocks, count, faults = list[NDArray[np.float64]](), 0, FileFaults("rows")
         for batch in batches:
             if 8 * len(positions) * (count + batch.num_rows) > max_bytes:
                 raise InputError(f"the file holds more than {max_bytes:,} bytes of numbers: give fewer rows")

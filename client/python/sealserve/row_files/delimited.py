@@ -42,7 +42,7 @@ def read_delimited(lines: Iterable[str], delimiter: str, columns: Columns, heade
     names = columns.spelled(first) if _has_header(first, columns, header) else []
     positions = columns.positions(names, len(first))
     take = _taker(positions, len(first))
-    values, faults = array("d"), FileFaults("line")
+    values, faults = array("d"), FileFaults("lines")
     try:
         for number, record in records if names else chain([(first_number, first)], records):
             if len(record) != len(first) or record == [""]:

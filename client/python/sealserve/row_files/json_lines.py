@@ -24,7 +24,7 @@ def read_json_lines(lines: Iterable[str], columns: Columns) -> NDArray[np.float6
         InputError: a line is blank or not JSON, a value is not a number, lines have different
             names or lengths, or the columns do not fit.
     """
-    values, faults = array("d"), FileFaults("line")
+    values, faults = array("d"), FileFaults("lines")
     positions, names, width, count = list[int](), list[str](), 0, 0
     try:
         for count, line in enumerate(lines, 1):

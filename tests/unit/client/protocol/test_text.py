@@ -107,7 +107,7 @@ def test_a_quoted_text_ends_where_it_seems_to(text: str, most: int) -> None:
 
 def test_rows_are_named_up_to_a_limit() -> None:
     assert rows_in_words([3], 1) == "row 3"
-    assert rows_in_words([3, 4], 2, "line") == "lines 3, 4"
+    assert rows_in_words([3, 4], 2, "lines") == "lines 3, 4"
     assert rows_in_words(range(9), 1234) == "rows 0, 1, 2, 3, 4 and 1,229 more"
 
 
