@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class ModelServiceStub:
     """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
-    a model once and keep it. Get it again after a StaleConfig error.
+    a model once and keep it. After a StaleConfig error get the configuration that it names.
 
     sealserve.v1 grows by additions. Ignore a field that you do not know. Leave out an offer with an
     enumerator that you do not know. Refuse a model with a task or link that you do not know, or that
@@ -55,7 +55,7 @@ class ModelServiceStub:
 
 class ModelServiceServicer:
     """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
-    a model once and keep it. Get it again after a StaleConfig error.
+    a model once and keep it. After a StaleConfig error get the configuration that it names.
 
     sealserve.v1 grows by additions. Ignore a field that you do not know. Leave out an offer with an
     enumerator that you do not know. Refuse a model with a task or link that you do not know, or that
@@ -101,7 +101,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
     """Tells a client everything that it needs to quantize and encrypt features and to read scores. Get
-    a model once and keep it. Get it again after a StaleConfig error.
+    a model once and keep it. After a StaleConfig error get the configuration that it names.
 
     sealserve.v1 grows by additions. Ignore a field that you do not know. Leave out an offer with an
     enumerator that you do not know. Refuse a model with a task or link that you do not know, or that
