@@ -578,6 +578,7 @@ def test_the_list_of_commands_says_which_need_an_extra(capsys: pytest.CaptureFix
         assert noted is (command.name in {"demo", "inspect", "serve", "tokens"}), command.name
 
 
+@pytest.mark.slow
 def test_the_demonstration_ends_with_its_summary_without_matplotlib(tmp_path: Path) -> None:
     hide = "import sys; sys.modules['matplotlib'] = None; from sealserve.cli.main import main; "
     command = [sys.executable, "-c", hide + "sys.exit(main(sys.argv[1:]))", "demo"]

@@ -127,7 +127,7 @@ def streamed_async(address: str, rows: Rows) -> Any:
 Predict = Callable[[str, Rows], Any]
 UNARY: list[Predict] = [one_by_one, one_by_one_async, from_threads]
 STREAMED: list[Predict] = [streamed, streamed_async]
-in_both_modes = pytest.mark.parametrize("mode", MODES)
+in_both_modes = pytest.mark.parametrize("mode", ["open", pytest.param("private", marks=pytest.mark.slow)])
 kept_or_not = pytest.mark.parametrize("keeps_previous", [False, True], ids=["one each", "previous too"])
 
 
@@ -242,7 +242,7 @@ def put(path: Path, weights: tuple[float, ...]) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-@pytest.mark.parametrize("weights", ["open", "private"])
+@pytest.mark.parametrize("weights", ["open", pytest.param("private", marks=pytest.mark.slow)])
 def test_fresh_replicas_serve_the_previous_version(tmp_path: Path, weights: str) -> None:
     """They are told its file. The clients of old replicas need no retry, the others one."""
     old, new, log = tmp_path / "old.npz", tmp_path / "new.npz", tmp_path / "log"

@@ -209,6 +209,7 @@ def test_keys_that_are_no_keys(good: Request, processes: EIServerProcesses, keys
         dataclasses.replace(good, keys=BAD_KEYS[keys]).score(processes)
 
 
+@pytest.mark.slow
 def test_limits_of_time(ei_user: EIUser, good: Request) -> None:
     """Of three requests for one process, the first hangs.
 
