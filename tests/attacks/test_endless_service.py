@@ -134,6 +134,7 @@ def test_the_clients_own_messages_are_no_progress(stream: Method, predict: Predi
 
 @BOTH
 @pytest.mark.usefixtures("messages_count")
+@pytest.mark.slow
 def test_it_kept_a_client_waiting_when_it_was_progress(predict: Predict) -> None:
     with (
         running_hostile(StreamPredict=trickling(TRICKLES["empty messages"])) as (_, address),

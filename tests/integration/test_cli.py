@@ -292,6 +292,7 @@ def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys
     assert better["request_bytes"] + better["reply_bytes"] > chosen["request_bytes"] + chosen["reply_bytes"]
 
 
+@pytest.mark.slow
 def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["inspect", str(model_file), "--input-range", "0,1", "--input-step", "0.0625", "--weights", "private"]
     plans = inspected(command, capsys)

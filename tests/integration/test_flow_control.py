@@ -211,6 +211,7 @@ def test_a_slow_caller_slows_everything(digits_model: Digits, connections: int) 
         eventually(lambda: gauges(telemetry) == (0, 0))
 
 
+@pytest.mark.slow
 def test_a_slow_caller_slows_everything_in_asyncio(digits_model: Digits) -> None:
     settings = with_limits(max_open_items=10)
 

@@ -263,6 +263,7 @@ def test_fresh_replicas_serve_the_previous_version(tmp_path: Path, weights: str)
     assert is_warned == (weights == "open")
 
 
+@pytest.mark.slow
 def test_a_previous_version_ends_when_its_time_is_over(tmp_path: Path) -> None:
     path, log = tmp_path / "line.npz", tmp_path / "log"
     put(path, OLD)
