@@ -1,9 +1,11 @@
 """The publisher of results: a run of `make bench` -> docs/benchmarks.json -> README, docs, plots.
 
 With --render only the latter step, from the docs/benchmarks.json that is there. A test does the
-same and compares.
+same and compares. With names of longer programs, which `make bench` does not run, the results of
+those and of nothing else.
 
-docs/benchmarks.json: {"commit", "machine", "versions", "parts": {name of the part: its results}}.
+docs/benchmarks.json: {"commit", "machine", "versions", "parts": {name of the part: its results},
+"apart": {name of the program: its report, with a commit, a machine and versions of its own}}.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    callers,
     client_memory,
     column,
     curves,
@@ -25,6 +28,7 @@ from benchmarks import (
     private,
     repeat,
     row,
+    soak,
     uploads,
 )
 from benchmarks.report import OUTPUT, render
@@ -69,6 +73,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "client_memory": ("A client's memory", client_memory.table),
     "repeat": ("Measured twice", repeat.table),
 }
+# Longer programs, which are run apart.
+APART: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "callers": ("Many callers", callers.table),
+    "soak": ("Mixed load for long", soak.table),
+}
 PLOTS: dict[str, Callable[[Any, Path], None]] = {
     "peers": lambda found, path: peers.plot(found["systems"], path),
     "scaling": curves.plot,
@@ -77,6 +86,18 @@ PLOTS: dict[str, Callable[[Any, Path], None]] = {
 
 class PublishError(Exception):
     """The results make no whole, or a file has no place for them."""
+
+
+def measured(path: Path) -> dict[str, Any]:
+    """Read a report.
+
+    Raises:
+        PublishError: it was measured at no commit.
+    """
+    report: dict[str, Any] = json.loads(path.read_text())
+    if not report["commit"] or report["commit"].endswith("-dirty"):
+        raise PublishError(f"{path} was measured at no commit: commit, and measure anew")
+    return report
 
 
 def merged(files: Iterable[Path]) -> dict[str, Any]:
@@ -88,12 +109,10 @@ def merged(files: Iterable[Path]) -> dict[str, Any]:
     """
     whole: dict[str, Any] = {}
     for path in sorted(files):
-        report = json.loads(path.read_text())
+        report = measured(path)
         description = {name: report.pop(name) for name in DESCRIPTION}
         if whole and description != {name: whole[name] for name in DESCRIPTION}:
             raise PublishError(f"{path} was measured on another machine or version than the rest: `make bench` anew")
-        if not description["commit"] or description["commit"].endswith("-dirty"):
-            raise PublishError(f"{path} was measured at no commit: commit, and `make bench` anew")
         whole |= description
         whole.setdefault("parts", {})[path.stem] = report[path.stem]
     if not whole:
@@ -102,14 +121,14 @@ def merged(files: Iterable[Path]) -> dict[str, Any]:
 
 
 def machine(results: dict[str, Any]) -> str:
-    """Say where the results were measured, and with which versions."""
+    """Say where results were measured, and with which versions."""
     found, versions = (
         results["machine"],
         ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
     )
     return (
         f"Measured at commit {results['commit'] or 'unknown'} on {found['cores']} shared cores ({found['processor']}), "
-        f"{found['memory_gb']} GB, loopback, one client: medians of one run. {versions}."
+        f"{found['memory_gb']} GB, loopback. {versions}."
     )
 
 
@@ -164,7 +183,8 @@ All systems score the same model on MNIST's test images: the Azure ML guide's ow
 They are asked by turns, because a machine that others use too is faster at one time and slower at another. Figures are
 medians. Ratios are those of lower deciles, because a disturbance only ever adds time. Services are processes of their
 own, which are asked over gRPC on loopback. No system has more than one thread for a product. Every parameter set has
-128 bits of security by the table of homomorphicencryption.org. Quote the ratios, which depend on the machine least.
+128 bits of security by the table of homomorphicencryption.org. Where nothing else is said, one client asks, and figures
+are medians of one run. Quote the ratios, which depend on the machine least.
 """.strip()
 
 
@@ -176,6 +196,9 @@ def document(results: dict[str, Any]) -> str:
             said += [f"## {title}", table(results["parts"][name])]
             if name in PLOTS:
                 said.append(f"![{title}](benchmarks_{name}.png)")
+    for name, (title, table) in APART.items():
+        if report := results.get("apart", {}).get(name):
+            said += [f"## {title}", f"`python -m benchmarks.{name}`. {machine(report)}", table(report[name])]
     return "\n\n".join(map(wrapped, said)) + "\n"
 
 
@@ -196,12 +219,22 @@ def main() -> None:
     """Merge and render."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--render", action="store_true", help="from the docs/benchmarks.json that is there")
+    parser.add_argument("apart", nargs="*", metavar="PROGRAM", help=f"only results of {' or '.join(APART)}")
     arguments = parser.parse_args()
     try:
+        if unknown := set(arguments.apart) - APART.keys():
+            raise PublishError(f"no such programs: {', '.join(sorted(unknown))}")
         if not arguments.render:
-            parts = (OUTPUT / f"{name}.json" for name in SECTIONS)
-            results = merged(path for path in parts if path.exists())
-            RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+            before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            apart = before.get("apart", {})
+            for name in arguments.apart:
+                report = measured(OUTPUT / f"{name}.json")
+                apart[name] = {key: report[key] for key in (*DESCRIPTION, name)}
+            if arguments.apart:
+                results = before
+            else:
+                results = merged(path for name in SECTIONS if (path := OUTPUT / f"{name}.json").exists())
+            RESULTS.write_text(json.dumps(results | {"apart": apart}, indent=2) + "\n")
         results = json.loads(RESULTS.read_text())
         README.write_text(with_section(README.read_text(), readme_section(results)))
         DOCUMENT.write_text(document(results))

@@ -134,8 +134,8 @@ def summary(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure(minutes: float, options: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Serve, load, and sample."""
+def measure(minutes: float, options: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Serve, load, and sample; returns the result and the samples."""
     weights = np.random.default_rng(0).normal(size=(CLASSES, FEATURES))
     done, ended = Counter[str](), threading.Event()
     with tempfile.TemporaryDirectory() as directory:
@@ -159,13 +159,8 @@ def measure(minutes: float, options: tuple[str, ...] = ()) -> dict[str, Any]:
             if program.process.poll() is not None:
                 raise SealserveError("the service has ended")
             log_bytes = log.stat().st_size
-    return {
-        "minutes": minutes,
-        "done": dict(done),
-        "log_bytes": log_bytes,
-        "quantities": summary(samples),
-        "samples": samples,
-    }
+    result = {"minutes": minutes, "done": dict(done), "log_bytes": log_bytes, "quantities": summary(samples)}
+    return result, samples
 
 
 def table(result: dict[str, Any]) -> str:
@@ -184,8 +179,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="how long (%(default)g)")
     arguments = parser.parse_args()
     report = described_run()
-    result = measure(arguments.minutes)
-    (OUTPUT / "soak.json").write_text(json.dumps(report | {"soak": result}, indent=2) + "\n")
+    result, samples = measure(arguments.minutes)
+    (OUTPUT / "soak.json").write_text(json.dumps(report | {"soak": result, "samples": samples}, indent=2) + "\n")
     print(table(result))
     print(f"written: {OUTPUT / 'soak.json'}")
 

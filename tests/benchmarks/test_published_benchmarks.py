@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import overload, private, publish, repeat
+from benchmarks import callers, overload, private, publish, repeat
 from benchmarks.publish import BEGIN, END, PublishError
 from benchmarks.report import render, undisturbed
 
@@ -163,6 +163,29 @@ def test_the_document_says_how_far_apart_two_runs_are() -> None:
     assert "## Measured twice" in said
     assert '2 of 2 ratios agree within 15 %. The farthest apart, by 10 %, is "a: b".' in said
     assert "Measured twice" not in publish.document(DESCRIPTION | {"parts": {"overload": OVERLOAD}})
+
+
+def test_programs_that_are_run_apart_say_where_and_leave_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RESULTS", "DOCUMENT", "README"):
+        monkeypatch.setattr(publish, name, tmp_path / name)
+    monkeypatch.setattr(publish, "OUTPUT", tmp_path)
+    publish.RESULTS.write_text(json.dumps(DESCRIPTION | {"parts": {"overload": OVERLOAD}}))
+    publish.README.write_text(f"{BEGIN}\n{END}\n")
+    fair = {"fair": {"private calls": {"share_ms": 300.0, "p99_ms": 330.0, "ratio": 1.1}}}
+    part(tmp_path, "callers", fair, commit="abd")
+    for arguments in (["callers"], ["--render"]):
+        monkeypatch.setattr("sys.argv", ["publish", *arguments])
+        publish.main()
+        said = publish.DOCUMENT.read_text()
+        assert "## Many callers" in said
+        assert "Measured at commit abd" in said
+        assert callers.table(fair) in said
+        assert said.startswith(publish.document(DESCRIPTION | {"parts": {"overload": OVERLOAD}}))
+    monkeypatch.setattr("sys.argv", ["publish", "overload"])
+    with pytest.raises(SystemExit, match="no such programs: overload"):
+        publish.main()
 
 
 @pytest.mark.parametrize("commit", ["", "abc-dirty"])
