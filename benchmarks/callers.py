@@ -71,7 +71,11 @@ def on_core(core: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def served(mode: str, *options: str) -> Iterator[Program]:
-    """Serve the model from one process, on a core of its own; what follows runs on another one."""
+    """Serve the model from one process, on a core of its own; what follows runs on another one.
+
+    All callers have one address, and stand for tenants of their own: as many streams may be open.
+    """
+    options = (*options, "--max-concurrent-calls=512", "--open-streams=512")
     with contextlib.ExitStack() as closing:
         with on_core(0):
             model = RandomModel.of(FEATURES, CLASSES)
