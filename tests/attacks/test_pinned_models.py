@@ -76,10 +76,18 @@ def as_regression(message: model_pb2.Model) -> None:
     message.output.task = model_pb2.Output.TASK_REGRESSION
 
 
+def as_group(message: model_pb2.Model) -> None:
+    put(message.input.step, [1.0])
+    put(message.input.keeps, [True])
+    put(message.input.group, [1, 1])
+    put(message.input.exactly_one, [True])
+
+
 CHANGES: dict[str, tuple[Callable[[model_pb2.Model], object], str]] = {
     "a wider range": (lambda m: put(m.input.maximum, [1.0, 2.0]), "the maximum of feature 1 is 2.0, not 1.0"),
     "a narrower range": (lambda m: put(m.input.minimum, [0.5, 0.0]), "the minimum of feature 0 is 0.5, not 0.0"),
     "another step": (lambda m: put(m.input.step, [0.5]), "the step of feature 0 is 0.5"),
+    "a group of features": (as_group, "the flag that it keeps its grid of feature 0 is True"),
     "columns exchanged": (lambda m: put(m.input.feature_names, ["size", "age"]), "column 0 is 'size', not 'age'"),
     "no column names": (lambda m: put(m.input.feature_names, []), "no names of columns"),
     "labels exchanged": (

@@ -46,7 +46,8 @@ def input_ranges(
             will be refused.
         input_margin: how far the ranges that data has given are widened at each end, as a share of
             their width. Features of 0 and 1, booleans and bytes have natural bounds instead.
-        declared: ranges and steps of single features; they take precedence over all others.
+        declared: ranges and steps of single features, and groups of them; they take precedence over
+            all others.
         calibration: typical rows, (rows, feature_count). Rows of integers or booleans declare that
             all features are integers.
 
@@ -86,7 +87,12 @@ def input_ranges(
     if rows is not None:
         center = np.clip(rows.mean(axis=0), low, high)
     return InputRanges(
-        minimum=low, maximum=high, own_step=own_step, is_declared=is_declared & (high > low), center=center
+        minimum=low,
+        maximum=high,
+        own_step=own_step,
+        is_declared=is_declared & (high > low),
+        center=center,
+        constraints=known.constraints,
     )
 
 

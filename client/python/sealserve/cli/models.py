@@ -127,6 +127,7 @@ def describe(model: "Model") -> str:
         ("labels", printable_list(output.classes, 20) or "none"),
         ("features", f"{model.schema.column_count}" + (f": {names}" if names else "")),
         ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
+        *([("groups", f"{len(grid.constraints.checked.exactly_one):,} of features")] if grid.has_groups else []),
         ("verdict", _word(model.verdict)),
     ]
     for offer in model.offers:
