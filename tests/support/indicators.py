@@ -63,7 +63,9 @@ def _of_leaves(reached: Rows, values: list[Rows], intercept: Rows, scores: Rows)
     """
     intercept = intercept + sum(value[:, -1] for value in values)
     weights = np.hstack([value[:, :-1] - value[:, -1:] for value in values])
-    rows = np.hstack([leaf[:, None] == np.arange(value.shape[1] - 1) for leaf, value in zip(reached.T, values)])
+    rows = np.hstack(
+        [leaf[:, None] == np.arange(value.shape[1] - 1) for leaf, value in zip(reached.T, values, strict=True)]
+    )
     group = np.repeat(np.arange(1, len(values) + 1), [value.shape[1] - 1 for value in values])
     ranges = indicator_ranges(rows, group, np.zeros(len(values), np.bool_))
     return Indicators(weights, intercept, rows.astype(np.float64), scores, ranges)
@@ -126,11 +128,11 @@ def boosting(trees: int = 100, leaves: int = 31, classes: int = 2) -> Indicators
 
 
 def categories(sizes: tuple[int, ...] = (9, 16, 7, 42), *, drop: str | None = None, classes: int = 2) -> Indicators:
-    """One-hot columns before a LogisticRegression; exactly one of each is set, unless one is dropped."""
+    """One-hot columns before a LogisticRegression: exactly one is set, or one is dropped."""
     random = np.random.default_rng(3)
     X = np.stack([random.integers(0, size, 4000) for size in sizes], axis=1)
     effects = [random.normal(0, 1, size) for size in sizes]
-    value = sum(effect[column] for effect, column in zip(effects, X.T)) + random.normal(0, 1, len(X))
+    value = sum(effect[column] for effect, column in zip(effects, X.T, strict=True)) + random.normal(0, 1, len(X))
     encoder = OneHotEncoder(drop=drop, sparse_output=False).fit(X)
     y = np.digitize(value, np.quantile(value, np.arange(1, classes) / classes))
     rows = encoder.transform(X)

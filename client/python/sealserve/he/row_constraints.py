@@ -187,7 +187,7 @@ class RowConstraints:
         return least, greatest
 
     def in_common(self, at_maximum: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return what can be taken off the features of each exactly-one group, and added to all rows.
+        """Return what can be taken off the features of exactly-one groups, and added to all rows.
 
         It is the median of the group's v_j, which leaves the least sum of |v_j|. Exactly one of the
         features counts: the sum of a row stays the same if the median is added to it.

@@ -52,7 +52,7 @@ def test_the_encoding_is_the_documented_one() -> None:
         ]
     )
     assert CONTENT.digest == hashlib.sha256(encoded).hexdigest()
-    assert CONTENT.digest == "a900a39e83ad9fe80207ba1b9fda2613dd231953b6eca967d728b47804daa2d5"
+    assert CONTENT.digest == "f82cdedc18c52c5ecbc7482f0d39f60830a2c06658d78aa10afd535c2d7bd0ef"
 
 
 @st.composite

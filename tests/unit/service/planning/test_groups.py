@@ -5,7 +5,7 @@ All tables and ensembles, before and after: `python -m tests.unit.service.planni
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -22,7 +22,8 @@ from sealserve_service.planning import hiding, noise
 from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.planner import _absolute_sum
 from sealserve_service.planning.ranges import InputRanges
-from tests.support.indicators import ENSEMBLES, TABLES, Indicators
+from sealserve_service.planning.score_error import Moments, OnGrid, expected_rms
+from tests.support.indicators import ENSEMBLES, TABLES, Indicators, indicator_ranges, random_forest
 from tests.support.plans import column_plans, plan_column, plan_row, row_plans
 
 LAYOUT_PLANS: dict[str, Any] = {"row": row_plans, "column": column_plans}
@@ -42,7 +43,7 @@ KINDS = ("free", "declared", "at most one", "exactly one", "norm", "signed norm"
 
 
 def constrained(random: np.random.Generator, kinds: list[tuple[str, int]], scores: int) -> Constrained:
-    """A model with parts of so many features each: several groups and norms, of features of any order."""
+    """A model with parts of so many features each, in any order: several groups and norms."""
     low, high, own, group, exact, norms = [], [], [], [], [], []
     for kind, size in kinds:
         first = len(low)
@@ -121,8 +122,9 @@ def worst_row(plan: Plan[Packing], slopes: NDArray[np.float64], off: NDArray[np.
         inner = np.clip(inner, grid.minimum[members], grid.maximum[members])
         if off.any():  # where rounding moves them by half a step
             levels = np.floor((inner - grid.minimum[members]) / grid.step[members])
-            inner = grid.minimum[members] + grid.step[members] * np.maximum(levels - 1 + 0.5 + off[members] * 0.01, 0)
+            inner = grid.minimum[members] + grid.step[members] * np.maximum(levels - 0.5 + off[members] * 0.01, 0)
             inner = np.clip(inner, grid.minimum[members], grid.maximum[members])
+            inner = inner * min(1.0, bound / (np.linalg.norm(inner) or 1.0))
         while sum(Fraction(float(x)) ** 2 for x in inner) > Fraction(bound) ** 2:
             inner = inner * (1 - 2.0**-40)
         row[members] = inner
@@ -242,3 +244,175 @@ def assert_better(model: Indicators, bits: int | None, gain: float) -> None:
 @pytest.mark.parametrize("name", list(TABLES))
 def test_tables_of_categories(name: str, mode: str) -> None:
     assert_better(TABLES[name](), MODES[mode], 10)
+
+
+def assert_cheaper(model: Indicators, bits: int | None, wanted: float) -> None:
+    """For the same proven error an item takes fewer bytes, because a smaller set has room."""
+    ungrouped = dataclasses.replace(model.ranges, constraints=RowConstraints())
+    before, after = (planned(model, ranges, bits, max_score_error=wanted) for ranges in (ungrouped, model.ranges))
+    assert max(before.total_error_bound, after.total_error_bound) <= wanted
+    assert item_bytes(after) < item_bytes(before)
+    assert after.parameters.parameter_set.modulus < before.parameters.parameter_set.modulus
+
+
+def small_forest() -> Indicators:
+    return random_forest(30, 6)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_a_small_forest(mode: str) -> None:
+    model = small_forest()
+    np.testing.assert_allclose(model.rows @ model.weights.T + model.intercept, model.scores, atol=1e-12)
+    assert_better(model, MODES[mode], 3600)
+    assert_cheaper(model, MODES[mode], 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("name", list(ENSEMBLES))
+def test_ensembles(name: str, mode: str) -> None:
+    model = ENSEMBLES[name]()
+    np.testing.assert_allclose(model.rows @ model.weights.T + model.intercept, model.scores, atol=1e-9)
+    assert_better(model, MODES[mode], 3600)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_columns_gain_too(mode: str) -> None:
+    model = small_forest()
+    before, after = (
+        plan_column(model.weights, model.intercept, ranges, hiding_bits=MODES[mode])
+        for ranges in (without_groups(model.ranges), model.ranges)
+    )
+    assert before.total_error_bound >= 3600 * after.total_error_bound
+    assert item_bytes(after) <= item_bytes(before)
+
+
+def errors_of(plan: Plan[Packing], model: Indicators, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The root mean square of each score's error on rows."""
+    errors = plan.model.scores(plan.grid.quantize(rows).integers) - (rows @ model.weights.T + model.intercept)
+    return np.sqrt((errors**2).mean(axis=0))
+
+
+def expected(plan: Plan[Packing], model: Indicators, moments: Moments) -> NDArray[np.float64]:
+    return expected_rms(model.weights, model.intercept, plan.grid, plan.model, moments)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_the_expected_error_of_independent_groups_is_the_error(mode: str) -> None:
+    """Of rows whose groups are independent; of features that were taken as such it was another."""
+    random = np.random.default_rng(5)
+    for exact in (False, True):
+        sizes = np.array([2, 5, 30, 12])
+        shares = [random.dirichlet(np.full(size + (not exact), 0.4)) for size in sizes]
+        chosen = [random.choice(len(share), 20_000, p=share) for share in shares]
+        rows = np.hstack(
+            [np.eye(len(share))[one][:, :size] for one, share, size in zip(chosen, shares, sizes, strict=True)]
+        )
+        ranges = indicator_ranges(rows, np.repeat(np.arange(1, 5), sizes), np.full(4, exact))
+        weights = 5.0 * exact + random.normal(size=(3, len(rows[0])))
+        model = Indicators(weights, np.zeros(3), rows, rows @ weights.T, ranges)
+        plan = planned(model, ranges, MODES[mode])
+        moments = OnGrid.of(plan.grid, rows).moments
+        np.testing.assert_allclose(expected(plan, model, moments), errors_of(plan, model, rows), rtol=0.05)
+        independent = dataclasses.replace(moments, constraints=RowConstraints())
+        assert (np.abs(expected(plan, model, independent) / errors_of(plan, model, rows) - 1) > 0.1).any()
+        # Uniform moments, on rows that are as often of one category as of any other.
+        equal = np.hstack(
+            [np.eye(size + (not exact))[random.integers(0, size + (not exact), 20_000)][:, :size] for size in sizes]
+        )
+        np.testing.assert_allclose(
+            expected(plan, model, Moments.uniform(plan.grid)), errors_of(plan, model, equal), rtol=0.05
+        )
+        spread = np.sqrt(Moments.uniform(plan.grid).variances(weights * plan.grid.step))
+        np.testing.assert_allclose(spread, (equal @ weights.T).std(axis=0), rtol=0.05)
+
+
+def test_the_expected_error_of_an_ensemble_is_close_to_what_its_rows_show() -> None:
+    """Trees see the same features, so that their leaves are not independent."""
+    model = small_forest()
+    plan = planned(model, model.ranges, 40)
+    moments = OnGrid.of(plan.grid, model.rows).moments
+    shown = errors_of(plan, model, model.rows)
+    assert (0.5 * shown <= expected(plan, model, moments)).all()
+    assert (expected(plan, model, moments) <= 2 * shown).all()
+
+
+def words(
+    random: np.random.Generator, bound: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], InputRanges]:
+    """Texts by tf-idf: 800 words, rows of norm 1."""
+    rows = random.poisson(0.02, (300, 800)) * random.lognormal(0, 0.5, 800)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    norms = [Norm(np.arange(800), bound)] if bound else []
+    unknown = np.zeros(800)
+    ranges = InputRanges(
+        minimum=unknown,
+        maximum=np.ones(800),
+        own_step=unknown,
+        is_declared=np.zeros(800, np.bool_),
+        center=rows.mean(axis=0),
+        constraints=RowConstraints.of(800, norms=norms),
+    )
+    return rows, random.normal(size=(2, 800)), ranges
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_texts_of_norm_one(mode: str) -> None:
+    """The range of scores is that of the norm, and errors fall with it."""
+    errors, spans = [], []
+    for bound in (None, 1.0):
+        rows, weights, ranges = words(np.random.default_rng(4), bound)
+        plan = plan_row(weights, np.zeros(2), ranges, hiding_bits=MODES[mode])
+        integers, is_refused = plan.grid.quantize(rows)
+        assert not is_refused.any()
+        scores, exact = plan.model.scores(integers), rows @ weights.T
+        assert np.abs(scores - exact).max() <= plan.total_error_bound
+        errors.append(float(np.sqrt(((scores - exact) ** 2).mean(axis=0)).max()))
+        spans.append(2 * max(plan.score_radii) / plan.model.score_scale)
+    assert spans[0] > 8 * spans[1]
+    assert errors[0] > 1.5 * errors[1]
+
+
+def test_without_constraints_nothing_changes() -> None:
+    """A group that holds a single feature of 0 and 1, of which at most one is set, says nothing."""
+    random = np.random.default_rng(6)
+    flags = InputRanges(
+        minimum=np.zeros(20),
+        maximum=np.ones(20),
+        own_step=np.ones(20),
+        is_declared=np.ones(20, np.bool_),
+        center=np.full(20, 0.5),
+    )
+    single = dataclasses.replace(flags, constraints=RowConstraints.of(20, np.arange(1, 21), np.zeros(20, np.bool_)))
+    weights = random.normal(size=(2, 20))
+    for bits in MODES.values():
+        one, other = (plan_row(weights, np.zeros(2), ranges, hiding_bits=bits) for ranges in (flags, single))
+        assert one.score_radii == pytest.approx(other.score_radii, rel=0.5)
+        assert one.parameters.parameter_set == other.parameters.parameter_set
+        assert single.equal_weights_range == 20
+
+
+def main() -> None:
+    """Print what groups change, of every table and ensemble."""
+    print(f"{'':28} {'':7} {'parameter set':14} {'t':>5} {'classes':>7} {'bytes':>9} {'on grid':>9} {'rounding':>9}")
+    for name, make in {**TABLES, **ENSEMBLES}.items():
+        model = make()
+        declared = dataclasses.replace(model.ranges, constraints=RowConstraints())
+        choices = {"seen": without_groups(model.ranges), "declared": declared, "groups": model.ranges}
+        for (mode, bits), wanted, (what, ranges) in itertools.product(MODES.items(), (None, 1e-4), choices.items()):
+            asked = "" if wanted is None else f"{wanted:g}"
+            row = f"{name:28} {mode:7} {what:8} {asked:6}"
+            try:
+                plan = planned(model, ranges, bits, max_score_error=wanted)
+            except PlanError as error:
+                print(row, str(error)[:80])
+                continue
+            print(
+                f"{row} {plan.parameters.parameter_set.name:14} 2^{plan.parameters.plain_modulus.bit_length() - 1:<3} "
+                f"{plan.packing.classes:>4} {item_bytes(plan):>9,} {plan.score_error_bound:>9.3g} "
+                f"{plan.input_rounding_error_bound:>9.3g}"
+            )
+
+
+if __name__ == "__main__":
+    main()
