@@ -77,7 +77,6 @@ def as_regression(message: model_pb2.Model) -> None:
 
 
 def as_group(message: model_pb2.Model) -> None:
-    put(message.input.step, [1.0])
     put(message.input.keeps, [True])
     put(message.input.group, [1, 1])
     put(message.input.exactly_one, [True])

@@ -145,6 +145,12 @@ class InputGrid:
         return bool(self.constraints.is_checked.any())
 
     @cached_property
+    def has_indicators_only(self) -> bool:
+        """Whether each feature is of a group that published steps compute: it has two values."""
+        group, is_checked = self.constraints.group, self.constraints.is_checked
+        return len(group) > 0 and bool((group > 0).all() and not is_checked.any())
+
+    @cached_property
     def kept_step(self) -> NDArray[np.float64]:
         """The distance of neighbours among the values that are not off the grid.
 
@@ -214,11 +220,16 @@ class InputGrid:
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> Quantized:
         """Round features onto the grid. Refused rows become dummies, as in `admissible`.
 
+        Indicators that published steps compute are at their maximum or minimum, and no row of them
+        is refused. They are only told apart. That the grid has no other features is public.
+
         Raises:
             FeatureCountError: the shape of the rows is not (rows, feature_count).
         """
         if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
+        if self.has_indicators_only:
+            return Quantized((rows > self.minimum) * self.levels, np.zeros(len(rows), np.bool_))
         integers = np.empty(rows.shape, np.int64)
         is_refused: NDArray[np.bool_] = np.empty(len(rows), np.bool_)
         rows_a_block = max(_ROWS_A_BLOCK, _FEATURES_A_BLOCK // max(1, rows.shape[1]))

@@ -217,7 +217,8 @@ class RowConstraints:
                 their minimum.
         """
         counts = np.add.reduceat(is_set[:, self.members], self.starts, axis=1, dtype=np.int64)
-        return (counts > 1) | (self.exactly_one & (counts == 0))
+        is_broken: NDArray[np.bool_] = (counts > 1) | (self.exactly_one & (counts == 0))
+        return is_broken
 
 
 def _greatest(at_maximum: Sums, span: Span, bound: float) -> NDArray[np.float64]:

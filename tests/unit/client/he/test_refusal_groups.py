@@ -12,7 +12,7 @@ from sealserve.he.quantization import InputGrid
 from sealserve.he.refusal import refusal, refusal_of_integers
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.loadtest.items import random_rows
-from tests.unit.client.he.test_quantization import calls_of
+from tests.support.profiled_calls import calls_of
 
 # Exactly one of the features 0, 2 and 4, at most one of 1 and 5, and 3 is free.
 GROUPS = RowConstraints.of(6, [1, 2, 1, 0, 1, 2], [True, False])
@@ -125,6 +125,28 @@ def test_drawn_rows_keep_to_the_groups(seed: int) -> None:
     rows: Any = random_rows(GRID, 50, seed)
     assert not GRID.refuses_integers(rows).any()
     assert (np.unique(rows[:, [0, 2, 4]], axis=0).shape[0]) == 3
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint8, np.bool_])
+def test_indicators_of_published_steps_are_told_apart_and_nothing_else(dtype: Any) -> None:
+    """With the same integers as any other grid has, in one pass over the row."""
+    levels = np.array([1, 3, 1, 2])
+    group = [1, 2, 1, 2]
+    grids = [
+        InputGrid.of(4, 0.0, 1.0, 1 / levels, True, RowConstraints.of(4, group, [0, 1], is_checked=is_checked))
+        for is_checked in (True, False)
+    ]
+    assert [grid.has_indicators_only for grid in grids] == [False, True]
+    rows = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]], dtype)
+    expected, is_refused = grids[0].quantize(rows.astype(np.float64))
+    quantized = grids[1].quantize(rows)
+    assert not is_refused.any()
+    assert not quantized.is_refused.any()
+    assert quantized.integers.dtype == np.int64
+    np.testing.assert_array_equal(quantized.integers, expected)
+    paths = [calls_of(lambda grid=grid: grid.quantize(rows.astype(np.float64))) for grid in grids]  # type: ignore[misc]
+    assert 4 * len(paths[1]) < len(paths[0])
+    assert not InputGrid.of(5, 0.0, 1.0, 1.0, True, RowConstraints.of(5, [1, 1, 1, 1, 0], [0])).has_indicators_only
 
 
 def test_groups_of_published_steps_are_not_checked() -> None:
