@@ -154,6 +154,8 @@ def random_description(seed: int) -> model_pb2.Model:
         lambda: message.input.minimum.extend(many(floats)),
         lambda: message.input.maximum.extend(many(floats)),
         lambda: message.input.step.extend(many(floats)),
+        lambda: message.input.group.extend(many([0, 1, 2, 2**32 - 1])),
+        lambda: message.input.exactly_one.extend(many([False, True])),
         lambda: message.offers.extend([message.offers[0]] * rng.choice([1, 30, 3000])),
         lambda: message.output.classes.integers.values.extend(many(integers)),
         lambda: message.output.classes.strings.values.extend(many(["a", "x" * 5000])),
@@ -205,6 +207,20 @@ def test_random_descriptions_cost_little() -> None:
         assert peak < SPARE_BYTES + 40 * message.ByteSize() + 100 * features, seed
         outcomes[_is_accepted(message)] += 1
     assert min(outcomes.values()) > 5, "some are legal, and some are not"
+
+
+def test_a_million_groups_cost_little() -> None:
+    """The group of a feature takes four bytes of the description at most, and its flag one."""
+    message, count = description(), wire.MAX_FEATURES
+    message.input.feature_count = count
+    for values, value in ((message.input.minimum, 0.0), (message.input.maximum, 1.0), (message.input.step, 1.0)):
+        values[:] = [value]
+    message.input.keeps[:] = [True]
+    message.input.group.extend(range(1, count + 1))
+    message.input.exactly_one.extend([True] * count)
+    assert wire.model_from_proto(message).grid.has_groups
+    peak, _ = cost(lambda: converted(message))
+    assert peak < SPARE_BYTES + 40 * message.ByteSize() + 100 * count
 
 
 @pytest.mark.slow
