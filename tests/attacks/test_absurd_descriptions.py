@@ -154,8 +154,6 @@ def random_description(seed: int) -> model_pb2.Model:
         lambda: message.input.minimum.extend(many(floats)),
         lambda: message.input.maximum.extend(many(floats)),
         lambda: message.input.step.extend(many(floats)),
-        lambda: message.input.group.extend(many([0, 1, 2, 2**32 - 1])),
-        lambda: message.input.exactly_one.extend(many([False, True])),
         lambda: message.offers.extend([message.offers[0]] * rng.choice([1, 30, 3000])),
         lambda: message.output.classes.integers.values.extend(many(integers)),
         lambda: message.output.classes.strings.values.extend(many(["a", "x" * 5000])),
