@@ -9,6 +9,11 @@ and intercept. With x = minimum + step x_int + d, the error of class k is
 the signs of roundings are as good as random. What is known of x_int and d are their `Moments`: of
 calibration rows, or else of features that are uniform over the declared range.
 
+Features of an exclusive group are not independent: the product of two of their x_int is always 0.
+So a weighted sum of them has the variance
+
+    sum r_j^2 E[x_j^2] - (sum r_j E[x_j])^2
+
 `observe` computes the error itself on calibration rows, against the scores of the plaintext model.
 It also computes what decides a label: for each row the margin of its label, and the root mean
 square of the error of that margin over all rows.
@@ -16,12 +21,13 @@ square of the error of that margin over all rows.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.quantization import InputGrid, QuantizedModel
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.output import Output, Task
 from sealserve.protocol.refusal import RefusedFeatures
 from sealserve_service.models.errors import InputRangeError
@@ -39,19 +45,45 @@ class Moments:
         mean: of x_int.
         variance: of x_int.
         rounding: the mean square of d, what rounding onto the grid takes from a feature.
+        constraints: the features' exclusive groups.
     """
 
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
     rounding: NDArray[np.float64]
+    constraints: RowConstraints = field(default_factory=RowConstraints)
 
     @classmethod
     def uniform(cls, grid: InputGrid) -> "Moments":
-        """Moments of features that are uniform over the declared range."""
+        """Moments of features that are uniform over the declared range.
+
+        Of a group, each feature is at its maximum as often as any other, and as none where none may
+        be. Rows of a norm R point into all directions alike: n features have a mean square of
+        R^2 / n.
+        """
         width = grid.maximum - grid.minimum
         # A feature without levels becomes its minimum. One that keeps its grid is not rounded.
         rounding = np.where(grid.levels > 0, np.where(grid.keeps, 0.0, grid.step**2 / 12), width**2 / 3)
-        return cls(mean=grid.levels / 2, variance=grid.levels.astype(np.float64) ** 2 / 12, rounding=rounding)
+        levels, constraints = grid.levels.astype(np.float64), grid.constraints
+        mean, variance = levels / 2, levels**2 / 12
+        often = np.repeat(1 / (constraints.sizes + ~constraints.exactly_one), constraints.sizes)
+        mean[constraints.members] = often * levels[constraints.members]
+        variance[constraints.members] = often * (1 - often) * levels[constraints.members] ** 2
+        for members, bound in constraints.norms:
+            mean[members] = np.where(levels[members] > 0, -grid.minimum[members] / grid.step[members], 0.0)
+            variance[members] = np.minimum(bound**2 / len(members) / grid.step[members] ** 2, levels[members] ** 2)
+        return cls(mean=mean, variance=variance, rounding=rounding, constraints=constraints)
+
+    def variances(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the variances (sums,) of sums of coefficients (sums, feature_count) and x_int."""
+        squares = self.variance.copy()
+        members, starts = self.constraints.members, self.constraints.starts
+        squares[members] += self.mean[members] ** 2
+        variances: NDArray[np.float64] = coefficients**2 @ squares
+        if len(members):
+            means = np.add.reduceat(coefficients[:, members] * self.mean[members], starts, axis=1)
+            variances = np.maximum(variances - (means**2).sum(axis=1), 0.0)
+        return variances
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,7 +212,12 @@ class OnGrid:
             rounding += ((rows[part] - grid.minimum - grid.step * integers[part]) ** 2).sum(axis=0)
         return cls(
             integers=integers,
-            moments=Moments(mean=mean, variance=squares / len(rows), rounding=rounding / len(rows)),
+            moments=Moments(
+                mean=mean,
+                variance=squares / len(rows),
+                rounding=rounding / len(rows),
+                constraints=grid.constraints,
+            ),
         )
 
 
@@ -228,12 +265,15 @@ def expected_rms(
         moments: of the features.
         is_centred: leave out what the errors of all classes have in common, which changes no label.
     """
-    residual = model.weights / model.score_scale - weights * grid.step
-    base = np.array([value / model.score_scale for value in model.intercept]) - (intercept + weights @ grid.minimum)
+    # What an exactly-one group has in common is in the intercept, and is no error of either.
+    on_grid, common = grid.centered(weights * grid.step)
+    residual = model.weights / model.score_scale - on_grid
+    base = np.array([value / model.score_scale for value in model.intercept])
+    base -= intercept + weights @ grid.minimum + common
     if is_centred:
         weights, residual, base = (values - values.mean(axis=0) for values in (weights, residual, base))
     bias = base + residual @ moments.mean
-    rms: NDArray[np.float64] = np.sqrt(weights**2 @ moments.rounding + residual**2 @ moments.variance + bias**2)
+    rms: NDArray[np.float64] = np.sqrt(weights**2 @ moments.rounding + moments.variances(residual) + bias**2)
     return rms
 
 

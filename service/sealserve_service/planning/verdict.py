@@ -202,10 +202,10 @@ def _of_normal_scores(observed: ScoreErrors, on_grid: NDArray[np.float64], momen
     Args:
         observed: the errors.
         on_grid: weights in units of the grid, (score_count, feature_count).
-        moments: of the features, which are taken as independent.
+        moments: of the features, which are taken as independent but in groups.
     """
     centred = on_grid if len(on_grid) == 1 else on_grid - on_grid.mean(axis=0)
-    return math.atan(_largest_share(observed.label_rms, np.sqrt(centred**2 @ moments.variance))) / math.pi
+    return math.atan(_largest_share(observed.label_rms, np.sqrt(moments.variances(centred)))) / math.pi
 
 
 def _of_share(share: float, max_ok: float, max_warn: float) -> Verdict:
@@ -218,6 +218,8 @@ def _uniform_spread(weights: NDArray[np.float64], grid: InputGrid, *, is_centred
     """Return the standard deviation of each score of uniform features, (score_count,)."""
     if is_centred:
         weights = weights - weights.mean(axis=0)
+    if not grid.constraints.is_none:
+        return np.sqrt(Moments.uniform(grid).variances(weights * grid.step))
     spread: NDArray[np.float64] = np.sqrt(weights**2 @ ((grid.maximum - grid.minimum) ** 2 / 12))
     return spread
 

@@ -112,8 +112,9 @@ class Declarations(BaseModel):
     input_ranges: PerModel[File] = _option(
         SERVED,
         (),
-        "CSV of ranges and grids of single features, with the heading name,min,max,step; a value off a grid is "
-        "refused; for one model or for all",
+        "CSV of ranges and grids of single features, with the heading name,min,max,step, and of groups of features "
+        "that exclude each other, as the columns of a category do: their names under at_most_one or exactly_one; a "
+        "value off a grid, and a row that breaks a group, is refused; for one model or for all",
         "[NAME=]FILE",
     )
     input_step: PerModel[Positive] = _option(

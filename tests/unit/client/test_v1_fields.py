@@ -35,6 +35,8 @@ CARRIERS = {
     "Input.maximum": "the declared range",
     "Input.step": "the declared grid",
     "Input.keeps": "the declared grid",
+    "Input.group": "the declared groups",
+    "Input.exactly_one": "the declared groups",
     "IntegerLabels.values": "labels of the model",
     "BooleanLabels.values": "labels of the model",
     "DoubleLabels.values": "labels of the model",

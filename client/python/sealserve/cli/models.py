@@ -130,6 +130,7 @@ def describe(model: "Model") -> str:
         ("features", f"{model.schema.column_count}" + (f": {names}" if names else "")),
         ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
         *_describe_ranges(model),
+        *([("groups", f"{len(grid.constraints.checked.exactly_one):,} of features")] if grid.has_groups else []),
         ("verdict", _word(model.verdict)),
     ]
     for offer in model.offers:

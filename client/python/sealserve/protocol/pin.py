@@ -20,6 +20,8 @@ The digest is the SHA-256 of an encoding that any language can write:
     uint32   the number of features on the grid, F
     double   F minima, then F maxima, then F steps of the grid
     flag     F flags, whether a feature's values all lie on the grid (Input.keeps)
+    uint32   the number of groups, G; if it is not 0, then F numbers of groups (Input.group)
+    flag     G flags (Input.exactly_one)
     text     the task: "regression", "classification" or "multilabel"
     uint32   the number of scores
     text     the link: "none", "logistic", "ovr_logistic", "softmax" or "modified_huber"
@@ -43,6 +45,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError, UnexpectedModelError
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.model import Model
 from sealserve.protocol.output import Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
@@ -84,6 +87,9 @@ class PinnedContent:
         for values in (grid.minimum, grid.maximum, grid.step):
             yield (values + 0.0).astype("<f8").tobytes()  # -0.0 + 0.0 is 0.0
         yield grid.keeps.astype("<u1").tobytes()
+        groups = grid.constraints.checked
+        yield struct.pack("<I", len(groups.exactly_one)) + groups.group.astype("<u4").tobytes()
+        yield groups.exactly_one.astype("<u1").tobytes()
         yield _text(output.task.value) + struct.pack("<I", output.score_count) + _text(output.link.value)
         yield struct.pack("<2?", output.scalar_target, output.keeps_zero_rows)
         yield _text(_kind(output.classes)) + struct.pack("<I", len(output.classes))
@@ -108,6 +114,8 @@ class PinnedContent:
                 k = int(at_fault[0])
                 feature = feature_in_words(k, expected.column_names[k] if k < len(expected.column_names) else None)
                 return f"the {what} of {feature} is {others[k]!s}, not {values[k]!s}"
+        if self.to_json()["grid"]["groups"] != other.to_json()["grid"]["groups"]:
+            return "its groups of features are others"
         return _output_difference(self.output, other.output)
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +130,10 @@ class PinnedContent:
                 "maximum": _folded(grid.maximum),
                 "step": _folded(grid.step),
                 "keeps": _folded(grid.keeps),
+                "groups": {
+                    "group": grid.constraints.checked.group.tolist(),
+                    "exactly_one": grid.constraints.checked.exactly_one.tolist(),
+                },
             },
             "output": {
                 "task": output.task.value,
@@ -144,10 +156,12 @@ class PinnedContent:
         columns, grid, output = content["columns"], content["grid"], content["output"]
         if content["steps"]:
             raise ValueError("it has steps, which this version does not know: update sealserve")
+        feature_count, groups = int(grid["features"]), grid["groups"]
+        constraints = RowConstraints.of(feature_count, groups["group"], groups["exactly_one"])
         kind = next((kind for kind, name in _KINDS.items() if name == output["labels"]), None)
         return cls(
             Schema(int(columns["count"]), tuple(map(str, columns["names"]))),
-            InputGrid.of(int(grid["features"]), grid["minimum"], grid["maximum"], grid["step"], grid["keeps"]),
+            InputGrid.of(feature_count, grid["minimum"], grid["maximum"], grid["step"], grid["keeps"], constraints),
             Output(
                 Task(output["task"]),
                 int(output["scores"]),

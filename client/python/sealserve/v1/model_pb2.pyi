@@ -63,20 +63,24 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., config_id: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., requires: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Input(_message.Message):
-    __slots__ = ("feature_count", "feature_names", "minimum", "maximum", "step", "keeps")
+    __slots__ = ("feature_count", "feature_names", "minimum", "maximum", "step", "keeps", "group", "exactly_one")
     FEATURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     KEEPS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    EXACTLY_ONE_FIELD_NUMBER: _ClassVar[int]
     feature_count: int
     feature_names: _containers.RepeatedScalarFieldContainer[str]
     minimum: _containers.RepeatedScalarFieldContainer[float]
     maximum: _containers.RepeatedScalarFieldContainer[float]
     step: _containers.RepeatedScalarFieldContainer[float]
     keeps: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., keeps: _Optional[_Iterable[bool]] = ...) -> None: ...
+    group: _containers.RepeatedScalarFieldContainer[int]
+    exactly_one: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., keeps: _Optional[_Iterable[bool]] = ..., group: _Optional[_Iterable[int]] = ..., exactly_one: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows", "has_no_decision_function")

@@ -48,6 +48,8 @@ def check_counts(message: model_pb2.Model) -> None:
         raise ParameterError(f"model {name!r}: as many feature names as features are needed, or none")
     if any(len(values) not in (1, features) for values in (inputs.minimum, inputs.maximum, inputs.step)):
         raise ParameterError(f"model {name!r}: minimum, maximum and step need one value each, or one for each feature")
+    if len(inputs.group) not in (0, features) or len(inputs.exactly_one) > len(inputs.group):
+        raise ParameterError(f"model {name!r}: groups need one number for each feature, and a feature each")
     if len(message.offers) > MAX_OFFERS or len(message.offers) * scores > MAX_OFFERED_SCORES:
         raise ParameterError(f"model {name!r} has {len(message.offers)} offers for {scores} scores: too many")
     label_count = _label_count(output.classes)

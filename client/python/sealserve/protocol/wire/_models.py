@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sealserve.errors import ParameterError
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
@@ -41,6 +42,7 @@ from sealserve.v1 import model_pb2, parameters_pb2
 
 def model_to_proto(model: Model) -> model_pb2.Model:
     """Convert a model."""
+    constraints = model.grid.constraints.checked
     return model_pb2.Model(
         name=model.name,
         version=model.version,
@@ -52,6 +54,8 @@ def model_to_proto(model: Model) -> model_pb2.Model:
             maximum=_folded(model.grid.maximum),
             step=_folded(model.grid.step),
             keeps=map(bool, _folded(model.grid.keeps)) if model.grid.keeps.any() else (),
+            group=constraints.group.tolist(),
+            exactly_one=constraints.exactly_one.tolist(),
         ),
         output=_output_to_proto(model.output),
         offers=[_offer_to_proto(offer) for offer in model.offers],
@@ -90,6 +94,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             _unfolded(message.input.maximum),
             _unfolded(message.input.step),
             keeps=_unfolded(message.input.keeps) if message.input.keeps else False,
+            constraints=RowConstraints.of(feature_count, message.input.group, message.input.exactly_one),
         )
         output = _output_from_proto(message.output)
     except ValueError as error:

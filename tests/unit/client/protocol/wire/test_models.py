@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
 from sealserve.protocol.output import Link, Output, Task
@@ -38,7 +39,13 @@ def grids(draw: st.DrawFn) -> InputGrid:
     values = hnp.arrays(np.float64, st.sampled_from([(1,), (count,)]), elements=st.floats(-1e9, 1e9))
     low = np.broadcast_to(draw(values), (count,))
     high = low + np.abs(draw(values))
-    return InputGrid.of(count, low, high, np.abs(draw(values)) + 1.0)
+    step = np.abs(draw(values)) + 1.0
+    numbers = draw(st.just([0]) | st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    if not any(numbers):
+        return InputGrid.of(count, low, high, step)
+    _, group = np.unique([0, *numbers], return_inverse=True)
+    groups = RowConstraints.of(count, group[1:], [draw(st.booleans()) for _ in range(int(group.max()))])
+    return InputGrid.of(count, low, low + 3 * step, step, True, groups)
 
 
 @st.composite
@@ -132,7 +139,10 @@ def test_models_survive(model: Model) -> None:
         if field.name not in ("grid", "limits"):
             assert getattr(back, field.name) == getattr(model, field.name)
     assert list(map(type, back.output.classes)) == list(map(type, model.output.classes))
-    for field in dataclasses.fields(InputGrid):
+    for field in dataclasses.fields(RowConstraints):
+        found, kept = (getattr(one.grid.constraints, field.name) for one in (back, model))
+        assert np.array_equal(found, kept), field.name
+    for field in dataclasses.fields(InputGrid)[:4]:
         assert np.array_equal(getattr(back.grid, field.name), getattr(model.grid, field.name))
     assert vars(back.limits) == pytest.approx(vars(model.limits))
     assert wire.config_digest(back) == wire.config_digest(model)

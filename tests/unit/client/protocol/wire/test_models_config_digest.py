@@ -10,6 +10,7 @@ import pytest
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
@@ -42,6 +43,16 @@ def with_grid(**changes: Any) -> Model:
     return dataclasses.replace(SERVED, grid=InputGrid.of(SERVED.grid.feature_count, **(grid | changes)))
 
 
+# What is described of constraints is the groups that clients check.
+BINARY = with_grid(minimum=0.0, maximum=1.0, step=1.0, keeps=True)
+
+
+def grouped(*group: int, exactly_one: tuple[bool, ...] = (False,)) -> Model:
+    constraints = RowConstraints.of(4, group, exactly_one)
+    return dataclasses.replace(BINARY, grid=InputGrid.of(4, 0.0, 1.0, 1.0, True, constraints))
+
+
+GROUPED = grouped(1, 1, 0, 0)
 T, RING = OFFER.parameters.plain_modulus, OFFER.parameters.parameter_set
 OBSERVED = ObservedError(
     row_count=10, score_error=0.5, rms_score_error=0.25, label_disagreement=0.75, expected_label_disagreement=0.125
@@ -69,6 +80,7 @@ CHANGED: dict[type, dict[str, Model]] = {
         "maximum": with_grid(maximum=np.nextafter(SERVED.grid.maximum, 2)),
         "step": with_grid(step=np.nextafter(SERVED.grid.step, 1)),
         "keeps": with_grid(keeps=~SERVED.grid.keeps),
+        "constraints": GROUPED,
     },
     Output: {
         "task": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3)),
@@ -133,6 +145,19 @@ def test_a_configs_digest_covers_every_published_field(kind: type) -> None:
     assert set(changed) == fields - NOT_COVERED.get(kind, set())
     digests = {name: wire.config_digest(model) for name, model in changed.items()} | {"": wire.config_digest(SERVED)}
     assert len(set(digests.values())) == len(digests), digests
+
+
+def test_a_configs_digest_covers_each_group() -> None:
+    models = [
+        BINARY,
+        GROUPED,
+        grouped(0, 1, 1, 0),
+        grouped(1, 1, 1, 0),
+        grouped(1, 1, 0, 0, exactly_one=(True,)),
+        grouped(1, 1, 2, 2, exactly_one=(True, False)),
+        grouped(1, 1, 2, 2, exactly_one=(False, True)),
+    ]
+    assert len(set(map(wire.config_digest, models))) == len(models)
 
 
 def test_a_configs_digest_does_not_change_with_measured_costs_or_itself() -> None:

@@ -41,6 +41,11 @@ def with_input(**fields: Any) -> model_pb2.Model:
     return message
 
 
+def with_groups(group: list[int], exactly_one: list[bool], **fields: Any) -> model_pb2.Model:
+    binary = {"minimum": [0.0], "maximum": [1.0], "step": [1.0], "keeps": [True]}
+    return with_input(group=group, exactly_one=exactly_one, **(binary | fields))
+
+
 def with_output(**fields: Any) -> model_pb2.Model:
     message = described()
     put(message.output, **fields)
@@ -114,6 +119,17 @@ HOSTILE = {
     "too many maxima": with_input(maximum=[1, 1, 1, 1, 1]),
     "an infinite maximum": with_input(maximum=[math.inf]),
     "an infinite width": with_input(minimum=[-1.7e308], maximum=[1.7e308]),
+    "groups of too few features": with_groups([1, 1], [True]),
+    "groups of too many features": with_groups([1] * 5, [True]),
+    "a number of a group that there is not": with_groups([1, 1, 2, 0], [True]),
+    "a group without features": with_groups([1, 1, 0, 0], [True, True]),
+    "groups that leave out a number": with_groups([1, 1, 3, 3], [True, True]),
+    "an endless number of a group": with_groups([1, 1, 2**32 - 1, 0], [True]),
+    "endless groups": with_groups([1, 1, 0, 0], [True] * 100_000),
+    "groups of no features": with_groups([], [True]),
+    "a group of features off a grid": with_groups([1, 1, 0, 0], [True], keeps=[False]),
+    "a group with a feature off a grid": with_groups([1, 1, 0, 0], [True], keeps=[True, False, True, True]),
+    "a group with a feature of one value": with_groups([1, 1, 0, 0], [True], maximum=[1, 0, 1, 1]),
     "an empty range": with_input(minimum=[2]),
     "no step": with_input(step=[]),
     "a step of zero": with_input(step=[0]),
@@ -337,6 +353,7 @@ def is_refused(message: Any) -> bool:
     assert 1 <= model.output.score_count <= wire.MAX_SCORES
     assert 1 <= model.limits.suggested_connections <= wire.MAX_CONNECTIONS
     assert (model.grid.levels >= 0).all()
+    assert not model.grid.quantize(model.grid.dummy[None]).is_refused.any()
     assert 1 <= model.limits.max_open_items <= wire.MAX_OPEN_ITEMS
     assert model.limits.item_timeout_seconds > 0
     assert model.limits.idle_timeout_seconds >= 0
