@@ -12,6 +12,7 @@ from sealserve.errors import OutOfRangeError
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.catalog.sources import load_source
 from sealserve_service.engines.offering import PrivateWeights
+from sealserve_service.models.errors import InputRangeError
 from sealserve_service.settings.model_source import ModelSource
 from tests.support.serving import HANG_SECONDS, LIMITS, registered_keys, running_server
 
@@ -61,9 +62,8 @@ def test_groups_are_published_checked_and_scored(bits: int | None, source: Model
         broken = rows.copy()
         broken[3, AGES : AGES + 4] = 1.0, 1.0, 0.0, 0.0
         broken[5, AGES : AGES + 4] = 0.0
-        with pytest.raises(OutOfRangeError, match="row 3, exactly one of features 2, 3, 4, 5 has to be") as refused:
+        with pytest.raises(OutOfRangeError, match="rows 3, 5, exactly one of features 2, 3, 4, 5 has to be"):
             client.predict(broken)
-        assert "row 5" in str(refused.value)
 
 
 def test_calibration_rows_that_break_a_group_are_refused(source: ModelSource, tmp_path: Path) -> None:
@@ -74,5 +74,5 @@ def test_calibration_rows_that_break_a_group_are_refused(source: ModelSource, tm
     assert load_source(with_rows, trust_pickle=False, limits=LIMITS).model.offers[0].observed_error is not None
     rows[7, AGES] = rows[7, AGES + 1] = 1.0
     np.save(path, rows)
-    with pytest.raises(OutOfRangeError, match="row 7, exactly one of features 2, 3, 4, 5"):
+    with pytest.raises(InputRangeError, match="row 7, exactly one of features 2, 3, 4, 5"):
         load_source(with_rows, trust_pickle=False, limits=LIMITS)
