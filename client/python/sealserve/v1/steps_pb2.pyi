@@ -287,11 +287,11 @@ class Matrix(_message.Message):
     def __init__(self, weights: _Optional[_Iterable[float]] = ..., intercepts: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Trees(_message.Message):
-    __slots__ = ("node_counts", "left", "right", "inputs", "thresholds", "misses_left", "strict", "rounds_to_float32", "category_splits")
+    __slots__ = ("node_counts", "left", "right", "features", "thresholds", "misses_left", "strict", "rounds_to_float32", "category_splits")
     NODE_COUNTS_FIELD_NUMBER: _ClassVar[int]
     LEFT_FIELD_NUMBER: _ClassVar[int]
     RIGHT_FIELD_NUMBER: _ClassVar[int]
-    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     MISSES_LEFT_FIELD_NUMBER: _ClassVar[int]
     STRICT_FIELD_NUMBER: _ClassVar[int]
@@ -300,13 +300,13 @@ class Trees(_message.Message):
     node_counts: _containers.RepeatedScalarFieldContainer[int]
     left: _containers.RepeatedScalarFieldContainer[int]
     right: _containers.RepeatedScalarFieldContainer[int]
-    inputs: _containers.RepeatedScalarFieldContainer[int]
+    features: _containers.RepeatedScalarFieldContainer[int]
     thresholds: _containers.RepeatedScalarFieldContainer[float]
     misses_left: _containers.RepeatedScalarFieldContainer[bool]
     strict: bool
     rounds_to_float32: bool
     category_splits: _containers.RepeatedCompositeFieldContainer[CategorySplit]
-    def __init__(self, node_counts: _Optional[_Iterable[int]] = ..., left: _Optional[_Iterable[int]] = ..., right: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[int]] = ..., thresholds: _Optional[_Iterable[float]] = ..., misses_left: _Optional[_Iterable[bool]] = ..., strict: _Optional[bool] = ..., rounds_to_float32: _Optional[bool] = ..., category_splits: _Optional[_Iterable[_Union[CategorySplit, _Mapping]]] = ...) -> None: ...
+    def __init__(self, node_counts: _Optional[_Iterable[int]] = ..., left: _Optional[_Iterable[int]] = ..., right: _Optional[_Iterable[int]] = ..., features: _Optional[_Iterable[int]] = ..., thresholds: _Optional[_Iterable[float]] = ..., misses_left: _Optional[_Iterable[bool]] = ..., strict: _Optional[bool] = ..., rounds_to_float32: _Optional[bool] = ..., category_splits: _Optional[_Iterable[_Union[CategorySplit, _Mapping]]] = ...) -> None: ...
 
 class CategorySplit(_message.Message):
     __slots__ = ("node", "left", "right")
