@@ -103,8 +103,31 @@ class Program:
                     self._apply(rows[block], values[block], is_refused[block])
             except MemoryError:
                 is_refused[block] = True
-        values[is_refused] = np.nan
+        np.copyto(values, np.nan, where=is_refused[:, None])
         return Features(values, is_refused)
+
+    def refusing_columns(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell which columns are read by a step that refuses a row: bool (rows, column_count)."""
+        found = np.zeros((len(rows), self.column_count), np.bool_)
+        blocks = _Blocks(self._starts)
+        blocks.append(rows)
+        with np.errstate(all="ignore"):
+            for step in self.steps:
+                is_refused = np.zeros(len(rows), np.bool_)
+                values = blocks.take(np.asarray(step.inputs), is_number=step.input_kind is ValueKind.NUMBER)
+                blocks.append(step.apply(values, is_refused))
+                if is_refused.any():
+                    found |= is_refused[:, None] & self._sources(np.asarray(step.inputs))
+        return found
+
+    def _sources(self, values: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Tell from which columns values are computed: bool (column_count,)."""
+        is_source = np.zeros(self.value_count, np.bool_)
+        is_source[values] = True
+        for number in range(len(self.steps) - 1, -1, -1):
+            if is_source[self._starts[number + 1] : self._starts[number + 2]].any():
+                is_source[np.asarray(self.steps[number].inputs)] = True
+        return is_source[: self.column_count]
 
     def _apply(self, rows: NDArray[Any], features: NDArray[np.float64], is_refused: NDArray[np.bool_]) -> None:
         blocks = _Blocks(self._starts)
