@@ -145,6 +145,10 @@ class Elementwise(Step):
             ends = [np.full(self.width, -1.0), np.full(self.width, 1.0)]
         elif self.function in (Function.ABS, Function.SQUARE):
             ends = [np.where((low < 0) & (high > 0), 0.0, np.minimum(*ends)), np.maximum(*ends)]
+        elif self.function is Function.SUBLINEAR:
+            # It falls from 0 to minus infinity just above 0, where no count is.
+            is_count = inputs.is_integral | (low >= 1) | (high <= 0)
+            ends = [np.where(is_count, np.minimum(ends[0], ends[1]), -np.inf), np.maximum(ends[1], 0.0)]
         is_partial = (inputs.low <= least) & np.isfinite(least) | (inputs.high > greatest)
         keeps_integers = self.function in (Function.ABS, Function.SQUARE, Function.RELU)
         is_flag = self.function is Function.GREATER
