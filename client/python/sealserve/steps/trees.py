@@ -77,7 +77,10 @@ class Trees(Step):
         node_count = int(self.node_counts.sum())
         if not len(self.node_counts) or (self.node_counts < 1).any() or node_count > MAX_NODES:
             raise ValueError(f"there are no trees, an empty one, or more than {MAX_NODES} nodes")
-        self._set("thresholds", numbers("thresholds", self.thresholds, shape=(node_count,)))
+        thresholds = numbers("thresholds", self.thresholds, shape=(node_count,), is_finite=False)
+        self._set("thresholds", thresholds)
+        if not (thresholds > -np.inf).all():  # minus infinity stands for what is missing: see _Walk
+            raise ValueError("a threshold is no number, or minus infinity")
         misses_left = np.array(self.misses_left, np.bool_)
         misses_left.flags.writeable = False
         self._set("misses_left", misses_left)
