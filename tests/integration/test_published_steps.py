@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from sealserve._rpc import connections
 from sealserve._rpc.channel import Endpoint
 from sealserve._rpc.status import typed_error
 from sealserve.aio import AsyncClient
+from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.errors import (
     FeatureNameError,
@@ -222,7 +225,11 @@ def test_a_pin_holds_the_columns_and_the_steps(address: str, tmp_path: Any) -> N
     nullable = (dataclasses.replace(COLUMNS[0], allows_missing=False), *COLUMNS[1:])
     longer = Program(PROGRAM.columns, [*PROGRAM.steps, Affine([0])], PROGRAM.outputs)
     for columns, steps, text in (
-        (nullable, PROGRAM, "column 0 takes other values: number, 0..120, not missing"),
+        (
+            nullable,
+            PROGRAM,
+            "column 0 takes other values: number, 0..120, not missing; expected was: .*, or missing",
+        ),
         (COLUMNS, longer, "its steps are others"),
     ):
         other = publish_steps(served("steps", linear(WEIGHTS, INTERCEPT)), columns, steps)
@@ -232,6 +239,21 @@ def test_a_pin_holds_the_columns_and_the_steps(address: str, tmp_path: Any) -> N
             pytest.raises(UnexpectedModelError, match=text),
         ):
             client.predict(FRAME)
+
+
+def test_the_command_shows_columns_and_steps(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", "--address", address]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "  age +number, 0..120, or missing",
+        "  owner +boolean, 0..1, not missing",
+        "  city +string, or missing",
+        "steps +1 Impute, 2 Affine, 1 Missing, 1 Bins, 1 OneHot, 1 Text; ",
+        "features +8",
+    ):
+        assert re.search(rf"^{line}", shown, re.MULTILINE), line
+    assert main(["models", "show", "--json", "--address", address]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"][0] == "Impute"
 
 
 def test_steps_of_other_columns_or_features_are_not_served() -> None:
