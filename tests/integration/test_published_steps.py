@@ -25,6 +25,7 @@ from sealserve.errors import (
     NotFiniteError,
     OutOfRangeError,
     PlanError,
+    RequirementError,
     StaleConfigError,
     UnexpectedModelError,
 )
@@ -32,6 +33,7 @@ from sealserve.protocol.pin import Pin
 from sealserve.steps.arithmetic import Affine
 from sealserve.steps.program import Program
 from sealserve.steps.step import ValueKind
+from sealserve.steps.text import Text, Tokens
 from sealserve.v1 import model_pb2, model_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry, publish_steps
 from tests.support.raw import RawClient
@@ -239,6 +241,24 @@ def test_a_pin_holds_the_columns_and_the_steps(address: str, tmp_path: Any) -> N
             pytest.raises(UnexpectedModelError, match=text),
         ):
             client.predict(FRAME)
+
+
+def test_a_stream_refuses_a_dictionary_of_columns(client: Client) -> None:
+    with pytest.raises(InputError, match="not a dictionary of columns"):
+        list(client.stream(ROWS))
+
+
+def test_features_without_the_steps_are_not_computed() -> None:
+    model = dataclasses.replace(SERVED.model, steps=None)
+    with pytest.raises(RequirementError, match="does not fetch"):
+        model.features(model.schema.rows(FRAME))
+
+
+def test_steps_with_a_text_that_is_no_unicode_are_not_served() -> None:
+    text = Text([4], Tokens.WORDS, vocabulary=("\ud800",))
+    steps = Program(PROGRAM.columns, [*PROGRAM.steps, text], PROGRAM.outputs)
+    with pytest.raises(PlanError, match="half a character"):
+        publish_steps(served("steps", linear(WEIGHTS, INTERCEPT)), COLUMNS, steps)
 
 
 def test_the_command_shows_columns_and_steps(address: str, capsys: pytest.CaptureFixture[str]) -> None:
