@@ -38,7 +38,7 @@ def columns_of(X: Any, names: Sequence[str]) -> list[Any]:
         positions = [found.index(name) for name in names]
         if hasattr(X, "iloc"):
             return [X.iloc[:, position] for position in positions]
-        if hasattr(X, "column"):  # Arrow
+        if hasattr(X, "column_names"):  # Arrow
             return [X.column(position) for position in positions]
         return [X[found[position]] for position in positions]
     if isinstance(X, list | tuple) and X and all(_has_labels(row) for row in X):
