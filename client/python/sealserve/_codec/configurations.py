@@ -13,7 +13,7 @@ from sealserve.protocol.model import Model
 MAX_CONFIGURATIONS = 8
 """How many descriptions are known. A hostile service could name new ones without end."""
 MAX_WITH_STEPS = 2
-"""How many of them may have published steps, which may take a hundred times a description's memory."""
+"""How many of them may have published steps, each of which may take hundreds of megabytes."""
 
 
 @dataclass(frozen=True, eq=False)
