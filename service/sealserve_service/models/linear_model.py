@@ -79,6 +79,10 @@ class LinearModel:
         scores: NDArray[np.float64] = rows @ self.weights.T + self.intercept
         return scores
 
+    def plain_scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the estimator's own scores of rows; without one, those of `decision`."""
+        return self.decision(rows) if self.own_scores is None else self.own_scores(rows)
+
     def expected_scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the estimator's own scores of rows, where there is an estimator: see `decision`.
 

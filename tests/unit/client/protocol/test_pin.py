@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sealserve.errors import InputError, UnexpectedModelError
 from sealserve.he.quantization import InputGrid
-from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.pin import Pin, PinnedContent
 from sealserve.protocol.schema import Schema
 
@@ -46,10 +46,22 @@ def test_the_encoding_is_the_documented_one() -> None:
             struct.pack("<I", 2),
             text("no"),
             text("yes"),
+            struct.pack("<I", 1),
+            text("none"),
+            struct.pack("<I", 0),
         ]
     )
     assert CONTENT.digest == hashlib.sha256(encoded).hexdigest()
-    assert CONTENT.digest == "a900a39e83ad9fe80207ba1b9fda2613dd231953b6eca967d728b47804daa2d5"
+    assert CONTENT.digest == "8eb9aa418c659ea6636158d9395875c76cc15b89370db212abf7b803268092b1"
+
+
+def test_curves_are_encoded_as_documented() -> None:
+    curves = Curve((-0.0, 1.0), (0.25, 0.5)), Curve((3.0,), (1.0,))
+    content = PinnedContent(
+        CONTENT.schema, CONTENT.grid, Output(Task.CLASSIFICATION, 2, (0, 1), Link.CURVES, curves=curves)
+    )
+    end = text("none") + struct.pack("<II4dI2d", 2, 2, 0.0, 1.0, 0.25, 0.5, 1, 3.0, 1.0)
+    assert b"".join(content._encoded()).endswith(struct.pack("<I", 1) + end)
 
 
 @st.composite
@@ -59,7 +71,7 @@ def contents(draw: st.DrawFn) -> PinnedContent:
     lows = draw(st.lists(st.floats(-1e6, 1e6), min_size=count, max_size=count))
     steps = draw(st.lists(st.floats(0.125, 8.0), min_size=count, max_size=count))
     kinds: list[st.SearchStrategy[Any]] = [
-        st.text(max_size=5),
+        st.text(max_size=5).filter(lambda label: not label.endswith("\0")),
         st.integers(-(2**63), 2**63 - 1),
         st.floats(-1e9, 1e9),
         st.booleans(),
@@ -71,6 +83,13 @@ def contents(draw: st.DrawFn) -> PinnedContent:
                 Output(Task.CLASSIFICATION, 1, tuple(labels), Link.LOGISTIC),
                 Output(Task.MULTILABEL, 2, tuple(labels), keeps_zero_rows=True),
                 Output(Task.REGRESSION, 1, scalar_target=True),
+                Output(Task.REGRESSION, 1, link=Link.LOG),
+                Output(Task.CLASSIFICATION, 2, tuple(labels), Link.LOGISTIC, member_count=2),
+                Output(Task.CLASSIFICATION, 1, tuple(labels), Link.CURVES, curves=(Curve((0.0,), (0.5,)),)),
+                Output(Task.CLASSIFICATION, 1, tuple(labels), Link.CURVES, curves=(Curve((0.0,), (0.25,)),)),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3)),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3), pairwise=Pairwise.VOTES),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3), pairwise=Pairwise.CONFIDENCES),
             ]
         )
     )

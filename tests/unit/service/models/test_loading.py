@@ -17,8 +17,7 @@ import skops.io
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
+from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -146,7 +145,7 @@ def test_an_unsupported_estimator_is_refused(rows: Rows, groups: NDArray[np.int6
     [
         RandomForestClassifier(2),  # skops does not trust its trees
         DecisionTreeClassifier(),
-        MLPClassifier((2,), max_iter=2),
+        RadiusNeighborsClassifier(100.0),
         KNeighborsClassifier(),
         Warns(),
     ],

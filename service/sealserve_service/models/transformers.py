@@ -1,0 +1,190 @@
+"""Transformers: fitted scikit-learn transformers -> steps.
+
+What changes no value, and what only chooses columns, is here. `affine_steps` has all others.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import (
+    RFE,
+    RFECV,
+    GenericUnivariateSelect,
+    SelectFdr,
+    SelectFpr,
+    SelectFromModel,
+    SelectFwe,
+    SelectKBest,
+    SelectPercentile,
+    SequentialFeatureSelector,
+    VarianceThreshold,
+)
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
+
+from sealserve.protocol.text import printable
+from sealserve_service.models.affine import Affine
+from sealserve_service.models.affine_steps import AFFINE_STEPS
+from sealserve_service.models.estimators import feature_names
+from sealserve_service.models.limits import MAX_FEATURES, check_limit
+from sealserve_service.models.naming import errors_naming, joined, listed, name_of, rule_for
+from sealserve_service.models.pipeline_steps import Branch, Branches, Step
+
+SELECTORS = (
+    GenericUnivariateSelect,
+    RFE,
+    RFECV,
+    SelectFdr,
+    SelectFpr,
+    SelectFromModel,
+    SelectFwe,
+    SelectKBest,
+    SelectPercentile,
+    SequentialFeatureSelector,
+    VarianceThreshold,
+)
+
+
+def steps_of(transformer: Any, path: str) -> Iterator[Step | Branches]:
+    """Yield the steps of a transformer, which `path` names in the whole model.
+
+    Raises:
+        ModelTooLargeError: something in it passes a limit.
+        UnsupportedModelError: something in it is not affine, fitted or finite; the text names it.
+    """
+    if is_nothing(transformer):
+        return
+    name = name_of(transformer, path)
+    rule = rule_for(STEP_RULES, transformer, name, SUPPORTED_STEPS)
+    with errors_naming(name):
+        check_is_fitted(transformer)
+        yield from rule(transformer, path)
+
+
+def transformed(transformer: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Return what scikit-learn itself computes of rows (rows, features) without names."""
+    if is_nothing(transformer):
+        return rows
+    kind = type(transformer)
+    if kind is Pipeline:
+        for _, step in transformer.steps:
+            rows = transformed(step, rows)
+        return rows
+    if kind in (ColumnTransformer, FeatureUnion):
+        parts = [
+            transformed(member, rows[:, columns]) * weight
+            for _, member, columns, weight in _members(transformer, rows.shape[1])
+        ]
+        return np.hstack([np.empty((len(rows), 0)), *parts])
+    values = transformer.transform(rows)
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+
+
+def is_nothing(transformer: Any) -> bool:
+    """Whether a step lets all values through as they are."""
+    if transformer is None or (isinstance(transformer, str) and transformer == "passthrough"):
+        return True
+    return type(transformer) is FunctionTransformer and transformer.func is None
+
+
+def _pipeline(pipeline: Pipeline, path: str) -> Iterator[Step | Branches]:
+    for name, step in pipeline.steps:
+        yield from steps_of(step, joined(path, name))
+
+
+def _frozen(frozen: FrozenEstimator, path: str) -> Iterator[Step | Branches]:
+    yield from steps_of(frozen.estimator, joined(path, "estimator"))
+
+
+def _affine(transformer: Any, path: str) -> Iterator[Step | Branches]:
+    yield Step(name_of(transformer, path), AFFINE_STEPS[type(transformer)](transformer))
+
+
+def _selector(selector: Any, path: str) -> Iterator[Step | Branches]:
+    count = _feature_count(selector)
+    chosen = np.asarray(selector.get_support(), np.bool_)
+    if chosen.shape != (count,):
+        raise ValueError(f"it chooses among {chosen.size} columns and was fitted with {count}")
+    yield Branches(count, (Branch(np.flatnonzero(chosen)),))
+
+
+def _side_by_side(transformer: Any, path: str) -> Iterator[Step | Branches]:
+    count, branches = _feature_count(transformer), list[Branch]()
+    for name, member, columns, weight in _members(transformer, count):
+        member_path = joined(path, name)
+        steps = tuple(steps_of(member, member_path))
+        branch = Branch(columns, steps)
+        if weight != 1.0:
+            scaling = Affine(np.full(branch.width, weight), np.zeros(branch.width))
+            branch = Branch(columns, (*steps, Step(name_of(transformer, path), scaling)))
+        branches.append(branch)
+    yield Branches(count, tuple(branches))
+
+
+def _members(transformer: Any, count: int) -> Iterator[tuple[str, Any, NDArray[np.intp], float]]:
+    """Yield name, transformer, columns and weight of each member that yields columns."""
+    weights = getattr(transformer, "transformer_weights", None) or {}
+    if type(transformer) is FeatureUnion:
+        members = [(name, member, slice(None)) for name, member in transformer.transformer_list]
+    else:
+        members = transformer.transformers_
+    names = feature_names(transformer)
+    for name, member, columns in members:
+        if isinstance(member, str) and member == "drop":
+            continue
+        positions = _positions(columns, names, count)
+        if len(positions):
+            yield str(name), member, positions, float(weights.get(name, 1.0))
+
+
+def _positions(columns: Any, names: tuple[str, ...], count: int) -> NDArray[np.intp]:
+    """Return the positions of columns that a ColumnTransformer describes in any of its ways."""
+    if isinstance(columns, slice) and not any(isinstance(end, str) for end in (columns.start, columns.stop)):
+        return np.arange(count)[columns]
+    if isinstance(columns, slice):  # of names, and to its end
+        ends = (None if end is None else names.index(end) for end in (columns.start, columns.stop))
+        start, stop = ends
+        return np.arange(count)[start : None if stop is None else stop + 1]
+    several = [columns] if isinstance(columns, str | int | np.integer) else list(columns)
+    check_limit("features", MAX_FEATURES, len(several))
+    if several and all(isinstance(column, bool | np.bool_) for column in several):
+        if len(several) != count:
+            raise ValueError(f"it chooses among {len(several)} columns and was fitted with {count}")
+        return np.flatnonzero(np.array(several, np.bool_))
+    places = {name: position for position, name in enumerate(names)}
+    found = [places[column] if isinstance(column, str) else int(column) % count for column in several]
+    if any(not isinstance(column, str) and not -count <= column < count for column in several):
+        raise ValueError(f"it takes columns that are not among its {count}")
+    return np.array(found, np.intp)
+
+
+def _feature_count(transformer: Any) -> int:
+    count = int(transformer.n_features_in_)
+    check_limit("features", MAX_FEATURES, count)
+    return count
+
+
+def _function(transformer: FunctionTransformer, path: str) -> Iterator[Step | Branches]:
+    function = getattr(transformer.func, "__name__", type(transformer.func).__name__)
+    raise ValueError(f"its function {printable(function)!r} is not affine. {LEFT_TO_THE_APPLICATION}")
+
+
+STEP_RULES: dict[type, Callable[[Any, str], Iterator[Step | Branches]]] = {
+    **dict.fromkeys(AFFINE_STEPS, _affine),
+    **dict.fromkeys(SELECTORS, _selector),
+    ColumnTransformer: _side_by_side,
+    FeatureUnion: _side_by_side,
+    FrozenEstimator: _frozen,
+    Pipeline: _pipeline,
+    FunctionTransformer: _function,
+}
+LEFT_TO_THE_APPLICATION = (
+    "To leave it to the application, with the steps before it, serve pipeline[k:], where k counts them, and call "
+    "client.predict(pipeline[:k].transform(X))"
+)
+SUPPORTED_STEPS = f"Supported steps before the model: {listed(STEP_RULES)}, 'passthrough'. {LEFT_TO_THE_APPLICATION}."
