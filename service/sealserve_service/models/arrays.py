@@ -31,9 +31,21 @@ def vector(values: Any) -> NDArray[np.float64]:
 def matrix(values: Any) -> NDArray[np.float64]:
     """Return a matrix of an estimator as floats: see `_floats`. A sparse one becomes dense."""
     if hasattr(values, "toarray") and not isinstance(values, np.ndarray):  # SciPy's, of any shape
-        check_weights(*values.shape)
-        values = values.toarray()
+        values = dense(values)
     return _floats(values, 2)
+
+
+def dense(values: Any) -> NDArray[Any]:
+    """Return a sparse matrix of SciPy as an array.
+
+    Raises:
+        ModelTooLargeError: it would have too many numbers.
+        ValueError: it has indices beyond its shape, which SciPy would write to.
+    """
+    check_weights(*((1, *values.shape)[-2:]))
+    values.check_format(full_check=True)
+    found: NDArray[Any] = values.toarray()
+    return found
 
 
 def _floats(values: Any, dimensions: int) -> NDArray[np.float64]:

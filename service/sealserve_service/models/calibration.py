@@ -31,7 +31,9 @@ def calibrated_classifier(
     members, curves, links, weight_count = list[_Scaled](), list[Curve](), set[Link](), 0
     for index, calibrated in enumerate(estimator.calibrated_classifiers_):
         member = fold_member(calibrated.estimator, f"calibrated_classifiers_[{index}]__estimator")
-        _check_member(member.output, classes)
+        # By temperature, members may be fitted to the numbers of the classes.
+        is_numbered = calibrated.method == "temperature" and member.output.classes == tuple(range(len(classes)))
+        _check_member(member.output, member.output.classes if is_numbered else classes)
         weight_count += member.weights.size
         check_limit("weights", MAX_WEIGHTS, weight_count)
         link, factors, offsets, of_member = _calibration(calibrated, member.score_count)

@@ -49,7 +49,7 @@ from sklearn.linear_model import (
 from sklearn.svm import LinearSVC, LinearSVR
 
 from sealserve.protocol.output import Label, Link, Output, Task
-from sealserve_service.models.arrays import array
+from sealserve_service.models.arrays import array, dense
 from sealserve_service.models.limits import MAX_FEATURES, MAX_SCORES, MAX_WEIGHTS, check_limit
 from sealserve_service.models.linear_model import LinearModel
 
@@ -63,7 +63,7 @@ def linear_model(estimator: Any) -> LinearModel:
     """
     check_limit("weights", MAX_WEIGHTS, math.prod(estimator.coef_.shape))
     is_dense = isinstance(estimator.coef_, np.ndarray)  # sparsify() makes it a SciPy matrix
-    weights = np.atleast_2d(estimator.coef_ if is_dense else estimator.coef_.toarray())
+    weights = np.atleast_2d(estimator.coef_ if is_dense else dense(estimator.coef_))
     score_count = len(weights)
     intercept = np.ravel(array(estimator.intercept_, MAX_SCORES))
     if len(intercept) == 1:  # without fit_intercept it is the one number 0.0, whatever the number of scores
