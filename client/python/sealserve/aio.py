@@ -249,6 +249,10 @@ class AsyncClient:
                 for prediction in predictions(method, result):
                     yield prediction
 
+    async def features(self, X: Any) -> NDArray[np.float64]:
+        """Compute the features of rows: see `Client.features`."""
+        return await self._run(self._session.features(X))
+
     # Single items: encryption, sending and decryption apart
 
     async def register_key(self, row_count: int = 1, *, timeout_seconds: float | None = None) -> None:

@@ -315,6 +315,18 @@ class Client:
             for result in results:
                 yield from predictions(method, result)
 
+    def features(self, X: Any) -> NDArray[np.float64]:
+        """Compute the features of rows: float64 (rows, feature_count), on this machine.
+
+        They are what the model's published steps make of the columns, before they are rounded onto
+        the grid. Without steps they are the columns.
+
+        Raises:
+            InputError: the rows are refused.
+            SealserveError: the client does not know the model yet, and cannot get it.
+        """
+        return self._run(self._session.features(X))
+
     # Single items: encryption, sending and decryption apart
 
     def register_key(self, row_count: int = 1, *, timeout_seconds: float | None = None) -> None:

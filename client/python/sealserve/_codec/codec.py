@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from sealserve.errors import InputError, ParameterError, ReplyError
 from sealserve.he import _seal
 from sealserve.he.layouts import Packing
 from sealserve.he.quantization import Quantized
-from sealserve.he.refusal import refusal
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
@@ -153,16 +152,17 @@ class RowCodec:
         self._header = lru_cache(_KEPT_ROW_COUNTS)(partial(_item_header, model, self.offer, self._packing, self.key_id))
         self._score_places = lru_cache(_KEPT_ROW_COUNTS)(partial(_score_places, self._packing))
 
-    def quantize(self, rows: NDArray[np.float64]) -> Quantized:
+    def quantize(self, rows: NDArray[Any]) -> Quantized:
         """Compute the features of rows (rows, column_count) and round them onto the model's grid.
 
-        Refused rows become dummies, with the same operations for all values: see `InputGrid`.
+        Refused rows become dummies, with the same operations for all values: see `InputGrid`. What
+        steps refuse is refused by the grid, too: its features are NaN.
         """
-        return self.model.grid.quantize(self.model.features(rows), clip=self._clip)
+        return self.model.grid.quantize(self.model.features(rows, clip=self._clip), clip=self._clip)
 
-    def refusal(self, rows: NDArray[np.float64]) -> InputError:
+    def refusal(self, rows: NDArray[Any]) -> InputError:
         """Compose the error of rows (rows, column_count), at least one of which is refused."""
-        return refusal(self.model.grid, self.model.features(rows), clip=self._clip)
+        return self.model.refusal(rows, clip=self._clip)
 
     def encrypt(self, quantized_rows: NDArray[np.int64]) -> EncryptedItem:
         """Return an item of rows (1..rows_per_item, feature_count) on the model's grid."""

@@ -24,6 +24,7 @@ from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
 from sealserve._codec.operation import Call, Exclusive, Operation, ScoreBatches
 from sealserve._rpc.forks import call_in_child
+from sealserve._rpc.pieces import PiecesRequest
 from sealserve._rpc.retry import CHANGED, MAX_CHANGES
 from sealserve.errors import (
     InputError,
@@ -44,8 +45,9 @@ from sealserve.protocol.model import Limits, Model
 from sealserve.protocol.output import Scored
 from sealserve.protocol.pin import Pin
 from sealserve.protocol.text import printable
-from sealserve.protocol.wire import model_from_proto, scores_from_proto
+from sealserve.protocol.wire import model_from_proto, scores_from_proto, steps_digest, steps_from_bytes
 from sealserve.secret_key import SecretKey
+from sealserve.steps.program import Program
 from sealserve.v1 import keys_pb2, model_pb2
 
 AUTO = "auto"
@@ -116,6 +118,7 @@ class Session:
         call_in_child(self._renew_lock)
         self._secret_keys = [] if secret_key is None else [secret_key]  # one for each ring
         self._known: Model | None = None
+        self._steps: dict[str, Program] = {}  # the latest, by their steps_id
         self._codecs: dict[Layout, RowCodec] = {}
         self._codecs_by_rows: dict[int, RowCodec] = {}
         self._registered_key_ids = {""}  # open weights need none
@@ -193,17 +196,38 @@ class Session:
             yield from self._ask(known.name)
 
     def _ask(self, name: str, *, is_first_contact: bool = False) -> Operation[None]:
-        response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
-        model = model_from_proto(response.model)
-        if name and model.name != name:
-            raise ParameterError(f"the service described model {model.name!r} in place of {name!r}")
-        model.check_requirements()
-        if self._pin is not None:
-            self._pin.check(model)
+        for changes in range(MAX_CHANGES + 1):
+            response = yield Call("get_model", model_pb2.GetModelRequest(model=name), is_first_contact)
+            model = model_from_proto(response.model)
+            if name and model.name != name:
+                raise ParameterError(f"the service described model {model.name!r} in place of {name!r}")
+            model.check_requirements()
+            if self._pin is not None:
+                self._pin.check(model)
+            try:
+                model = yield from self._with_steps(model)
+                break
+            except StaleConfigError:  # the model has changed since it was described
+                if changes == MAX_CHANGES:
+                    raise
         with self._lock:  # the secret keys stay, as offers of the new model may use them
             self._known = model
             self._codecs.clear()
             self._codecs_by_rows.clear()
+
+    def _with_steps(self, model: Model) -> Operation[Model]:
+        """Return the model with the steps that it names, if it names some."""
+        if not model.steps_id:
+            return model
+        steps = self._steps.get(model.steps_id)
+        if steps is None:
+            request = model_pb2.GetInputStepsRequest(model=model.name, steps_id=model.steps_id)
+            data = yield Call("get_input_steps", PiecesRequest(request, model.steps_bytes))
+            if steps_digest(data) != model.steps_id:
+                raise ParameterError(f"model {model.name!r}: its steps do not have the SHA-256 that it describes")
+            steps = steps_from_bytes(data)
+        self._steps = {model.steps_id: steps}
+        return model.with_steps(steps)
 
     def stream_count(self, limits: Limits) -> int:
         """Return how many streams to open at a time, each on a connection of its own."""
@@ -390,7 +414,7 @@ class Session:
         yield from self._register(codec)
         return batches
 
-    def join_scores(self, rows: NDArray[np.float64], results: Sequence[Result], errors: ErrorMode) -> _ScoredRows:
+    def join_scores(self, rows: NDArray[Any], results: Sequence[Result], errors: ErrorMode) -> _ScoredRows:
         """Return the scores of all batches in order, or raise.
 
         Whether all rows are scored again must not depend on what a reply decrypts to, nor on values
@@ -425,6 +449,15 @@ class Session:
         if not all(isinstance(outcome, Decrypted) and outcome.is_plausible for _, outcome in in_order):
             raise ReplyError
         return _ScoredRows(scored, {})
+
+    def features(self, X: Any) -> Operation[NDArray[np.float64]]:
+        """Return the features of rows: see `Client.features`."""
+        model = yield from self.model()
+        rows = model.schema.rows(X)
+        features = model.features(rows, clip=self._clip)
+        if not np.isfinite(features).all():
+            raise model.refusal(rows, clip=self._clip)
+        return features
 
     # Single items
 

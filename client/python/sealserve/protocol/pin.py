@@ -3,7 +3,7 @@
 It is the part that decides what the client encrypts and how it reads scores. A user looks at a
 description once, saves its pin, and has the client compare every later description with it. A
 service cannot then widen a range, rename a column or exchange two labels unnoticed. Pinned are the
-columns, the steps from columns to features (none are published yet), the input grid and the output.
+columns, the steps from columns to features, the input grid and the output.
 Not pinned is what may change without changing the meaning of a row or a score: the model's name and
 version, offers, limits, error bounds and the configuration id.
 
@@ -16,7 +16,13 @@ The digest is the SHA-256 of an encoding that any language can write:
     text     "sealserve-pin-1"
     uint32   the number of columns
     uint32   the number of column names: none, or one a column; then each as text
-    uint32   the number of steps: 0
+    uint32   0 if the columns say only their names. Otherwise 1, then
+        text     the SHA-256 of the steps (Input.steps_id); empty if there are none
+        of each column:
+        text     its kind: "number", "integer", "boolean", "string" or "text"
+        flag     whether values may be missing
+        double   the least number that it takes, then the greatest; of a boolean 0 and 1 by default,
+                 otherwise an infinity
     uint32   the number of features on the grid, F
     double   F minima, then F maxima, then F steps of the grid
     flag     F flags, whether a feature's values all lie on the grid (Input.keeps)
@@ -49,6 +55,7 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError, UnexpectedModelError
 from sealserve.he.quantization import InputGrid
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.model import Model
 from sealserve.protocol.output import Curve, Label, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
@@ -70,11 +77,13 @@ class PinnedContent:
         schema: the columns of a row.
         grid: the input grid.
         output: the meaning of the scores.
+        steps_id: the SHA-256 of the steps; "" if the columns are the features.
     """
 
     schema: Schema
     grid: InputGrid
     output: Output
+    steps_id: str = ""
 
     @property
     def digest(self) -> str:
@@ -86,7 +95,13 @@ class PinnedContent:
         yield _text(_FORMAT)
         yield struct.pack("<2I", schema.column_count, len(schema.column_names))
         yield from map(_text, schema.column_names)
-        yield struct.pack("<2I", 0, grid.feature_count)
+        yield struct.pack("<I", bool(schema.columns or self.steps_id))
+        if schema.columns or self.steps_id:
+            yield _text(self.steps_id)
+        for column in schema.columns:
+            low, high = column.range
+            yield _text(column.kind.value) + struct.pack("<?2d", column.allows_missing, low + 0.0, high + 0.0)
+        yield struct.pack("<I", grid.feature_count)
         for values in (grid.minimum, grid.maximum, grid.step):
             yield (values + 0.0).astype("<f8").tobytes()  # -0.0 + 0.0 is 0.0
         yield grid.keeps.astype("<u1").tobytes()
@@ -107,6 +122,13 @@ class PinnedContent:
             return f"it has {found.column_count} columns, not {expected.column_count}"
         if expected.column_names != found.column_names:
             return _first_name(expected.column_names, found.column_names)
+        for position, (column, found_column) in enumerate(zip(expected.columns, found.columns, strict=False)):
+            if column != found_column:
+                return f"column {position} takes other values: {_in_words(found_column)}, not {_in_words(column)}"
+        if len(expected.columns) != len(found.columns):
+            return "its columns say what they take, or do so no longer"
+        if self.steps_id != other.steps_id:
+            return "its steps are others"
         if self.grid.feature_count != other.grid.feature_count:
             return f"it has {other.grid.feature_count} features on its grid, not {self.grid.feature_count}"
         for what, values, others in (
@@ -124,8 +146,12 @@ class PinnedContent:
         """Return the content for JSON. A value that is equal for all features is written once."""
         grid, output = self.grid, self.output
         return {
-            "columns": {"count": self.schema.column_count, "names": list(self.schema.column_names)},
-            "steps": [],
+            "columns": {
+                "count": self.schema.column_count,
+                "names": list(self.schema.column_names),
+                "values": [_column_to_json(column) for column in self.schema.columns],
+            },
+            "steps": [self.steps_id] if self.steps_id else [],
             "grid": {
                 "features": grid.feature_count,
                 "minimum": _folded(grid.minimum),
@@ -155,11 +181,15 @@ class PinnedContent:
             KeyError, TypeError, ValueError: it is something else.
         """
         columns, grid, output = content["columns"], content["grid"], content["output"]
-        if content["steps"]:
-            raise ValueError("it has steps, which this version does not know: update sealserve")
+        names = tuple(map(str, columns["names"]))
+        values = columns.get("values", [])
+        takes = [_column_from_json(name, value) for name, value in zip(names[: len(values)], values, strict=True)]
+        [steps_id] = content["steps"] or [""]
+        if not isinstance(steps_id, str):
+            raise ValueError("its steps have no SHA-256")
         kind = next((kind for kind, name in _KINDS.items() if name == output["labels"]), None)
         return cls(
-            Schema(int(columns["count"]), tuple(map(str, columns["names"]))),
+            Schema.of(takes) if takes else Schema(int(columns["count"]), names),
             InputGrid.of(int(grid["features"]), grid["minimum"], grid["maximum"], grid["step"], grid["keeps"]),
             Output(
                 Task(output["task"]),
@@ -172,6 +202,7 @@ class PinnedContent:
                 pairwise=Pairwise(output["pairwise"]),
                 curves=tuple(Curve(*(tuple(map(float, values)) for values in curve)) for curve in output["curves"]),
             ),
+            steps_id,
         )
 
 
@@ -190,7 +221,7 @@ class Pin:
     @classmethod
     def of(cls, model: Model) -> "Pin":
         """Pin a model."""
-        content = PinnedContent(model.schema, model.grid, model.output)
+        content = PinnedContent(model.schema, model.grid, model.output, model.steps_id)
         return cls(content.digest, content)
 
     @classmethod
@@ -247,6 +278,25 @@ class Pin:
         if self.content is not None and found.content is not None:
             what = self.content.difference(found.content)
         raise UnexpectedModelError(what or f"its pin is {found.digest}, not {self.digest}")
+
+
+def _column_to_json(column: Column) -> dict[str, Any]:
+    return {
+        "kind": column.kind.value,
+        "missing": column.allows_missing,
+        "minimum": column.minimum,
+        "maximum": column.maximum,
+    }
+
+
+def _column_from_json(name: str, content: Any) -> Column:
+    return Column(name, ColumnKind(content["kind"]), bool(content["missing"]), content["minimum"], content["maximum"])
+
+
+def _in_words(column: Column) -> str:
+    low, high = column.range
+    gaps = "or missing" if column.allows_missing else "not missing"
+    return f"{column.kind.value}, {low:g}..{high:g}, {gaps}"
 
 
 def _first_name(expected: tuple[str, ...], found: tuple[str, ...]) -> str:

@@ -32,6 +32,20 @@ class ListModelsRequest(_message.Message):
     page_token: str
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
+class GetInputStepsRequest(_message.Message):
+    __slots__ = ("model", "steps_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEPS_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    steps_id: str
+    def __init__(self, model: _Optional[str] = ..., steps_id: _Optional[str] = ...) -> None: ...
+
+class GetInputStepsResponse(_message.Message):
+    __slots__ = ("piece",)
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    piece: bytes
+    def __init__(self, piece: _Optional[bytes] = ...) -> None: ...
+
 class ListModelsResponse(_message.Message):
     __slots__ = ("models", "next_page_token")
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -61,20 +75,54 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., config_id: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., requires: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Input(_message.Message):
-    __slots__ = ("feature_count", "feature_names", "minimum", "maximum", "step", "keeps")
+    __slots__ = ("feature_count", "feature_names", "minimum", "maximum", "step", "keeps", "columns", "steps_id", "steps_bytes")
     FEATURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     KEEPS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_ID_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BYTES_FIELD_NUMBER: _ClassVar[int]
     feature_count: int
     feature_names: _containers.RepeatedScalarFieldContainer[str]
     minimum: _containers.RepeatedScalarFieldContainer[float]
     maximum: _containers.RepeatedScalarFieldContainer[float]
     step: _containers.RepeatedScalarFieldContainer[float]
     keeps: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., keeps: _Optional[_Iterable[bool]] = ...) -> None: ...
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    steps_id: str
+    steps_bytes: int
+    def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., keeps: _Optional[_Iterable[bool]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., steps_id: _Optional[str] = ..., steps_bytes: _Optional[int] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("name", "kind", "allows_missing", "minimum", "maximum")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Column.Kind]
+        KIND_NUMBER: _ClassVar[Column.Kind]
+        KIND_INTEGER: _ClassVar[Column.Kind]
+        KIND_BOOLEAN: _ClassVar[Column.Kind]
+        KIND_STRING: _ClassVar[Column.Kind]
+        KIND_TEXT: _ClassVar[Column.Kind]
+    KIND_UNSPECIFIED: Column.Kind
+    KIND_NUMBER: Column.Kind
+    KIND_INTEGER: Column.Kind
+    KIND_BOOLEAN: Column.Kind
+    KIND_STRING: Column.Kind
+    KIND_TEXT: Column.Kind
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ALLOWS_MISSING_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: Column.Kind
+    allows_missing: bool
+    minimum: float
+    maximum: float
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Column.Kind, str]] = ..., allows_missing: _Optional[bool] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows", "has_no_decision_function", "member_count", "curves", "pairwise")

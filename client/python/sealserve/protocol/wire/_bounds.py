@@ -5,14 +5,17 @@ millions of numbers, and one of megabytes for tens of thousands of parameter set
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from sealserve.errors import ParameterError
 from sealserve.protocol.links import MAX_CURVE_POINTS
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire._enums import seconds
+from sealserve.steps.limits import MAX_STEPS_BYTES
 from sealserve.v1 import model_pb2
 
+_STEPS_ID = re.compile(r"[0-9a-f]{64}")
 MAX_FEATURES = 1 << 20
 MAX_SCORES = 1 << 16
 MAX_CONNECTIONS = 64
@@ -60,6 +63,25 @@ def check_counts(message: model_pb2.Model) -> None:
     _check_texts(f"model {name!r}: a label", output.classes.strings.values)
     if len(set(inputs.feature_names)) != len(inputs.feature_names):
         raise ParameterError(f"model {name!r}: two columns have one name")
+    _check_columns(name, inputs)
+
+
+def _check_columns(name: str, inputs: model_pb2.Input) -> None:
+    """Check the number and the names of columns, and what names their steps."""
+    count = len(inputs.columns)
+    if count > MAX_FEATURES or (count and inputs.feature_names):
+        raise ParameterError(f"model {name!r} has {count} columns: too many, or beside the names of features")
+    names = [column.name for column in inputs.columns]
+    _check_texts(f"model {name!r}: the name of a column", names)
+    if len(set(names)) != count:
+        raise ParameterError(f"model {name!r}: two columns have one name")
+    if not inputs.steps_id:
+        if inputs.steps_bytes or count not in (0, inputs.feature_count):
+            raise ParameterError(f"model {name!r}: without steps, each column is a feature")
+    elif not (count and _STEPS_ID.fullmatch(inputs.steps_id) and 1 <= inputs.steps_bytes <= MAX_STEPS_BYTES):
+        raise ParameterError(
+            f"model {name!r}: its steps have no columns or no SHA-256, or not 1 to {MAX_STEPS_BYTES} bytes"
+        )
 
 
 def check_identifier(what: str, text: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sealserve.errors import ParameterError
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
 from sealserve.protocol.output import Curve, Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
@@ -48,12 +49,15 @@ def model_to_proto(model: Model) -> model_pb2.Model:
         version=model.version,
         config_id=model.config_id,
         input=model_pb2.Input(
-            feature_count=model.schema.column_count,
-            feature_names=model.schema.column_names,
+            feature_count=model.grid.feature_count,
+            feature_names=() if model.schema.columns else model.schema.column_names,
             minimum=_folded(model.grid.minimum),
             maximum=_folded(model.grid.maximum),
             step=_folded(model.grid.step),
             keeps=map(bool, _folded(model.grid.keeps)) if model.grid.keeps.any() else (),
+            columns=map(_column_to_proto, model.schema.columns),
+            steps_id=model.steps_id,
+            steps_bytes=model.steps_bytes,
         ),
         output=_output_to_proto(model.output),
         offers=[_offer_to_proto(offer) for offer in model.offers],
@@ -82,10 +86,9 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             offer has less than 128 bits of security.
     """
     check_counts(message)
-    # Without published steps the features on the grid are the columns.
-    column_count = feature_count = message.input.feature_count
-    score_count = message.output.score_count
+    feature_count, score_count = message.input.feature_count, message.output.score_count
     try:
+        schema = _schema_from_proto(message.input)
         grid = InputGrid.of(
             feature_count,
             _unfolded(message.input.minimum),
@@ -102,7 +105,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
         name=message.name,
         version=printable(message.version),
         config_id=message.config_id,
-        schema=Schema(column_count, tuple(message.input.feature_names)),
+        schema=schema,
         grid=grid,
         output=output,
         offers=tuple(_offer_from_proto(offer, score_count) for offer in message.offers if _is_known(offer)),
@@ -116,6 +119,8 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             idle_timeout_seconds=seconds(limits.idle_timeout),
         ),
         requires=tuple(message.requires),
+        steps_id=message.input.steps_id,
+        steps_bytes=message.input.steps_bytes,
     )
 
 
@@ -125,6 +130,36 @@ def config_digest(model: Model) -> str:
     for offer in message.offers:
         offer.ClearField("cost")  # measured, so that it differs between processes that serve the same
     return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:32]
+
+
+def _column_to_proto(column: Column) -> model_pb2.Column:
+    return model_pb2.Column(
+        name=column.name,
+        kind=f"KIND_{column.kind.name}",
+        allows_missing=column.allows_missing,
+        minimum=column.minimum,
+        maximum=column.maximum,
+    )
+
+
+def _schema_from_proto(message: model_pb2.Input) -> Schema:
+    if not message.columns:  # each feature is a column
+        return Schema(message.feature_count, tuple(message.feature_names))
+    return Schema.of(list(map(_column_from_proto, message.columns)))
+
+
+def _column_from_proto(message: model_pb2.Column) -> Column:
+    try:
+        kind = ColumnKind[model_pb2.Column.Kind.Name(message.kind).removeprefix("KIND_")]
+    except (KeyError, ValueError):
+        raise ValueError("a column is of a kind that is unknown to this version: update sealserve") from None
+    return Column(
+        message.name,
+        kind,
+        message.allows_missing,
+        message.minimum if message.HasField("minimum") else None,
+        message.maximum if message.HasField("maximum") else None,
+    )
 
 
 def _output_to_proto(output: Output) -> model_pb2.Output:

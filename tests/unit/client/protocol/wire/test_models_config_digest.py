@@ -11,6 +11,7 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
 from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
@@ -23,6 +24,12 @@ OFFER, OTHER_SET = SERVED.offers[0], LAYOUTS["row"].open_parameter_sets[1]
 
 def with_offer(**changes: Any) -> Model:
     return dataclasses.replace(SERVED, offers=(dataclasses.replace(OFFER, **changes),))
+
+
+def with_column(**changes: Any) -> Model:
+    columns = [Column("first"), *(Column(str(number)) for number in range(3))]
+    columns[0] = dataclasses.replace(columns[0], **changes)
+    return dataclasses.replace(SERVED, schema=Schema.of(columns))
 
 
 def with_output(**changes: Any) -> Model:
@@ -59,10 +66,20 @@ CHANGED: dict[type, dict[str, Model]] = {
         "offers": dataclasses.replace(SERVED, offers=(OFFER, OFFER)),
         "limits": dataclasses.replace(SERVED, limits=dataclasses.replace(LIMITS, max_message_bytes=1)),
         "requires": dataclasses.replace(SERVED, requires=("steps",)),
+        "steps_id": dataclasses.replace(SERVED, steps_id="0" * 64),
+        "steps_bytes": dataclasses.replace(SERVED, steps_bytes=1),
+    },
+    Column: {
+        "name": with_column(name="another"),
+        "kind": with_column(kind=ColumnKind.INTEGER),
+        "allows_missing": with_column(allows_missing=True),
+        "minimum": with_column(minimum=0.0),
+        "maximum": with_column(maximum=0.0),
     },
     Schema: {
-        "column_count": dataclasses.replace(SERVED, schema=Schema(5)),
+        "column_count": dataclasses.replace(SERVED, schema=Schema.of([Column(name) for name in "abcde"])),
         "column_names": dataclasses.replace(SERVED, schema=Schema(4, tuple("efgh"))),
+        "columns": dataclasses.replace(SERVED, schema=Schema.of([Column(name) for name in "abcd"])),
     },
     InputGrid: {
         "minimum": with_grid(minimum=np.nextafter(SERVED.grid.minimum, -1)),
@@ -130,7 +147,8 @@ CHANGED: dict[type, dict[str, Model]] = {
         for field in dataclasses.fields(Limits)
     },
 }
-NOT_COVERED = {Model: {"config_id"}, Offer: {"cost"}}
+# Of the steps the digest covers their digest.
+NOT_COVERED = {Model: {"config_id", "steps"}, Offer: {"cost"}}
 
 
 @pytest.mark.parametrize("kind", CHANGED, ids=lambda kind: kind.__name__)
