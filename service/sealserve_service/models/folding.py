@@ -18,8 +18,16 @@ from sealserve_service.models.estimators import LINEAR_ESTIMATORS, feature_names
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.meta_estimators import META_ESTIMATORS, FoldMember
 from sealserve_service.models.naming import errors_naming, joined, listed, name_of, rule_for
-from sealserve_service.models.pipeline_steps import fold_steps, known_range
-from sealserve_service.models.transformers import STEP_RULES, SUPPORTED_STEPS, is_nothing, steps_of, transformed
+from sealserve_service.models.pipeline_steps import fold_steps
+from sealserve_service.models.transformers import (
+    STEP_RULES,
+    SUPPORTED_STEPS,
+    column_count,
+    is_nothing,
+    steps_of,
+    transformed,
+)
+from sealserve_service.models.tree_models import TREE_MODELS
 
 
 def fold(estimator: object) -> LinearModel:
@@ -33,7 +41,9 @@ def fold(estimator: object) -> LinearModel:
         UnsupportedModelError: something in it is not linear, affine, fitted or finite; the text
             names the step.
     """
-    return _fold(estimator, "")
+    model = _fold(estimator, "")
+    with errors_naming(name_of(estimator, "")):
+        return model.with_front()
 
 
 def _fold(estimator: Any, path: str) -> LinearModel:
@@ -64,11 +74,17 @@ def _pipeline(pipeline: Pipeline, path: str) -> LinearModel:
     if not before:
         return model
     steps = [part for name, step in before for part in steps_of(step, joined(path, name))]
-    weights, intercept = fold_steps(steps, model.weights, model.intercept)
-    count = weights.shape[1]
+    head = fold_steps([*steps, *model.front], model.weights, model.intercept)
     own_scores = partial(_scores_after, pipeline.steps[: pipeline.steps.index((name, last))], model)
     return LinearModel(
-        weights, intercept, model.output, feature_names(before[0][1]), known_range(steps, count), own_scores
+        head.weights,
+        head.intercept,
+        model.output,
+        feature_names(before[0][1]),
+        head.known_range,
+        own_scores,
+        front=head.front,
+        column_count=column_count(before[0][1]) if head.front else 0,
     )
 
 
@@ -81,6 +97,7 @@ def _scores_after(steps: list[tuple[str, Any]], model: LinearModel, rows: NDArra
 _RULES: dict[type, Callable[[Any, str], LinearModel]] = {
     **dict.fromkeys(LINEAR_ESTIMATORS, _alone(linear_model)),
     **{kind: _alone(rule) for kind, rule in COLLAPSES.items()},
+    **{kind: _alone(rule) for kind, rule in TREE_MODELS.items()},
     **{kind: _with_members(rule) for kind, rule in META_ESTIMATORS.items()},
     Pipeline: _pipeline,
 }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.feature_selection import (
     RFE,
     RFECV,
@@ -23,17 +24,19 @@ from sklearn.feature_selection import (
     VarianceThreshold,
 )
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import KNNImputer
+from sklearn.kernel_approximation import Nystroem
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
 
-from sealserve.protocol.text import printable
 from sealserve_service.models.affine import Affine
 from sealserve_service.models.affine_steps import AFFINE_STEPS
 from sealserve_service.models.estimators import feature_names
 from sealserve_service.models.limits import MAX_FEATURES, check_limit
 from sealserve_service.models.naming import errors_naming, joined, listed, name_of, rule_for
-from sealserve_service.models.pipeline_steps import Branch, Branches, Step
+from sealserve_service.models.open_steps import LEFT_TO_THE_APPLICATION, OPEN_STEPS, clipped_scaler
+from sealserve_service.models.pipeline_steps import Branch, Branches, Node, Step
 
 SELECTORS = (
     GenericUnivariateSelect,
@@ -50,7 +53,7 @@ SELECTORS = (
 )
 
 
-def steps_of(transformer: Any, path: str) -> Iterator[Step | Branches]:
+def steps_of(transformer: Any, path: str) -> Iterator[Node]:
     """Yield the steps of a transformer, which `path` names in the whole model.
 
     Raises:
@@ -92,20 +95,24 @@ def is_nothing(transformer: Any) -> bool:
     return type(transformer) is FunctionTransformer and transformer.func is None
 
 
-def _pipeline(pipeline: Pipeline, path: str) -> Iterator[Step | Branches]:
+def _pipeline(pipeline: Pipeline, path: str) -> Iterator[Node]:
     for name, step in pipeline.steps:
         yield from steps_of(step, joined(path, name))
 
 
-def _frozen(frozen: FrozenEstimator, path: str) -> Iterator[Step | Branches]:
+def _frozen(frozen: FrozenEstimator, path: str) -> Iterator[Node]:
     yield from steps_of(frozen.estimator, joined(path, "estimator"))
 
 
-def _affine(transformer: Any, path: str) -> Iterator[Step | Branches]:
-    yield Step(name_of(transformer, path), AFFINE_STEPS[type(transformer)](transformer))
+def _affine(transformer: Any, path: str) -> Iterator[Node]:
+    name = name_of(transformer, path)
+    if getattr(transformer, "clip", False):
+        yield clipped_scaler(transformer, name)
+        return
+    yield Step(name, AFFINE_STEPS[type(transformer)](transformer), transformer)
 
 
-def _selector(selector: Any, path: str) -> Iterator[Step | Branches]:
+def _selector(selector: Any, path: str) -> Iterator[Node]:
     count = _feature_count(selector)
     chosen = np.asarray(selector.get_support(), np.bool_)
     if chosen.shape != (count,):
@@ -113,7 +120,7 @@ def _selector(selector: Any, path: str) -> Iterator[Step | Branches]:
     yield Branches(count, (Branch(np.flatnonzero(chosen)),))
 
 
-def _side_by_side(transformer: Any, path: str) -> Iterator[Step | Branches]:
+def _side_by_side(transformer: Any, path: str) -> Iterator[Node]:
     count, branches = _feature_count(transformer), list[Branch]()
     for name, member, columns, weight in _members(transformer, count):
         member_path = joined(path, name)
@@ -163,28 +170,50 @@ def _positions(columns: Any, names: tuple[str, ...], count: int) -> NDArray[np.i
     return np.array(found, np.intp)
 
 
+def column_count(transformer: Any) -> int:
+    """Return the number of columns that a fitted transformer takes."""
+    if isinstance(transformer, CountVectorizer | HashingVectorizer):  # of one column of texts
+        return 1
+    if type(transformer) is Pipeline:
+        return next((column_count(step) for _, step in transformer.steps if not is_nothing(step)), 0)
+    if type(transformer) is FrozenEstimator:
+        return column_count(transformer.estimator)
+    return _feature_count(transformer)
+
+
 def _feature_count(transformer: Any) -> int:
     count = int(transformer.n_features_in_)
     check_limit("features", MAX_FEATURES, count)
     return count
 
 
-def _function(transformer: FunctionTransformer, path: str) -> Iterator[Step | Branches]:
-    function = getattr(transformer.func, "__name__", type(transformer.func).__name__)
-    raise ValueError(f"its function {printable(function)!r} is not affine. {LEFT_TO_THE_APPLICATION}")
+def _open(transformer: Any, path: str) -> Iterator[Node]:
+    yield from OPEN_STEPS[type(transformer)](transformer, name_of(transformer, path))
 
 
-STEP_RULES: dict[type, Callable[[Any, str], Iterator[Step | Branches]]] = {
+def _labels_of_rows(transformer: TargetEncoder, path: str) -> Iterator[Node]:
+    raise ValueError(
+        "its encodings are means of labels of training rows, which clients would have to be given: use a OneHotEncoder"
+    )
+
+
+def _rows_of_training(transformer: Any, path: str) -> Iterator[Node]:
+    raise ValueError(
+        "clients would need training rows to compute it: use a SimpleImputer in the place of a KNNImputer, and a "
+        "RBFSampler with a fixed seed in that of Nystroem"
+    )
+
+
+STEP_RULES: dict[type, Callable[[Any, str], Iterator[Node]]] = {
     **dict.fromkeys(AFFINE_STEPS, _affine),
     **dict.fromkeys(SELECTORS, _selector),
     ColumnTransformer: _side_by_side,
     FeatureUnion: _side_by_side,
     FrozenEstimator: _frozen,
     Pipeline: _pipeline,
-    FunctionTransformer: _function,
+    **dict.fromkeys(OPEN_STEPS, _open),
+    TargetEncoder: _labels_of_rows,
+    KNNImputer: _rows_of_training,
+    Nystroem: _rows_of_training,
 }
-LEFT_TO_THE_APPLICATION = (
-    "To leave it to the application, with the steps before it, serve pipeline[k:], where k counts them, and call "
-    "client.predict(pipeline[:k].transform(X))"
-)
 SUPPORTED_STEPS = f"Supported steps before the model: {listed(STEP_RULES)}, 'passthrough'. {LEFT_TO_THE_APPLICATION}."

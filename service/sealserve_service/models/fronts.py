@@ -1,0 +1,163 @@
+"""Fronts: the steps of a model that clients compute, compiled to a published program."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
+from sealserve.protocol.column import Column, ColumnKind
+from sealserve.steps.arithmetic import Affine, Matrix
+from sealserve.steps.categories import Lookup, OneHot
+from sealserve.steps.program import Program
+from sealserve.steps.ranges import Ranges
+from sealserve.steps.step import Step as PublishedStep
+from sealserve.steps.step import ValueKind
+from sealserve.steps.text import Text
+from sealserve_service.models.limits import MAX_FEATURES, check_limit
+from sealserve_service.models.pipeline_steps import Branches, Consent, Node, OpenStep, Step
+
+_MOST_PROBED = 1 << 10  # columns whose gaps are followed one by one
+
+
+class Publication(NamedTuple):
+    """Something that serving a model publishes.
+
+    Attributes:
+        name: of the step.
+        tells: what that tells.
+        consent: what the operator has to agree to.
+        training_values: why it publishes training rows; "" if it does not.
+    """
+
+    name: str
+    tells: str
+    consent: Consent
+    training_values: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The published part of a model.
+
+    Attributes:
+        program: computes the features from the columns.
+        columns: what users hand in.
+        ranges: what the features can be, as far as the steps themselves tell.
+        publications: what publishing it tells, step by step.
+    """
+
+    program: Program
+    columns: tuple[Column, ...]
+    ranges: Ranges
+    publications: tuple[Publication, ...]
+
+
+@dataclass(eq=False)
+class _Builder:
+    column_count: int
+    steps: list[PublishedStep] = field(default_factory=list)
+    publications: list[Publication] = field(default_factory=list)
+    value_count: int = 0
+
+    def __post_init__(self) -> None:
+        self.value_count = self.column_count
+
+    def add(self, step: PublishedStep) -> NDArray[np.intp]:
+        """Add a step and return the numbers of its outputs."""
+        self.steps.append(step)
+        outputs = np.arange(self.value_count, self.value_count + step.width)
+        self.value_count += step.width
+        check_limit("published values", MAX_FEATURES, self.value_count)
+        return outputs
+
+    def emit(self, nodes: Sequence[Node], inputs: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Add the steps of nodes and return the numbers of what comes out of the last."""
+        for node in nodes:
+            if isinstance(node, Branches):
+                parts = [self.emit(branch.steps, inputs[branch.columns]) for branch in node.branches]
+                inputs = np.concatenate(parts)
+                continue
+            if isinstance(node, OpenStep):
+                publication = Publication(node.name, node.tells, node.consent, node.training_values)
+                inputs = node.emit(self.add, inputs)
+            else:
+                tells = "its means, scales or components, which a step after it needs"
+                publication = Publication(node.name, tells, Consent.STEPS)
+                inputs = self.add(_published(node, inputs))
+            self.publications.append(publication)
+        return inputs
+
+
+def front_of(nodes: Sequence[Node], column_count: int, names: tuple[str, ...]) -> Front:
+    """Compile steps to a program.
+
+    Raises:
+        ModelTooLargeError: it has too many values.
+        ValueError: the steps do not fit together, or are beyond the limits of published steps.
+    """
+    builder = _Builder(column_count)
+    outputs = builder.emit(nodes, np.arange(column_count))
+    kinds = list(_kinds(builder.steps, column_count))
+    values = [ValueKind.TEXT if kind.is_text else ValueKind.NUMBER for kind in kinds]
+    program = Program(values, builder.steps, outputs)
+    may_be_missing = _may_be_missing(program, kinds)
+    columns = tuple(
+        Column(names[k] if names else f"x{k}", kind, allows_missing=bool(may_be_missing[k]))
+        for k, kind in enumerate(kinds)
+    )
+    unknown = np.full(column_count, np.inf)
+    ranges = program.ranges(Ranges.of(-unknown, unknown, may_be_missing=may_be_missing))
+    return Front(program, columns, ranges, tuple(builder.publications))
+
+
+def _published(step: Step, inputs: NDArray[np.intp]) -> PublishedStep:
+    """Return an affine step that is published, in the order of scikit-learn's own operations."""
+    scaler, affine = step.transformer, step.map
+    if type(scaler) is StandardScaler:
+        means = scaler.mean_ if scaler.with_mean else None
+        return Affine(inputs, subtract=means, divide=scaler.scale_ if scaler.with_std else None)
+    if type(scaler) is RobustScaler:
+        centers = scaler.center_ if scaler.with_centering else None
+        return Affine(inputs, subtract=centers, divide=scaler.scale_ if scaler.with_scaling else None)
+    if type(scaler) is MinMaxScaler:
+        return Affine(inputs, multiply=scaler.scale_, add=scaler.min_)
+    if type(scaler) is MaxAbsScaler:
+        return Affine(inputs, divide=scaler.scale_)
+    if affine.factor.ndim == 1:
+        return Affine(inputs, multiply=affine.factor, add=affine.offset)
+    return Matrix(inputs, affine.factor, affine.offset)
+
+
+def _kinds(steps: Sequence[PublishedStep], column_count: int) -> Iterator[ColumnKind]:
+    """Yield what each column is: a string if a step reads it as one."""
+    kinds: list[ColumnKind] = [ColumnKind.NUMBER] * column_count
+    for step in steps:
+        for position, number in enumerate(np.asarray(step.inputs).tolist()):
+            if number < column_count and step.kind_of_input(position) is ValueKind.TEXT:
+                kinds[number] = ColumnKind.TEXT if isinstance(step, Text) else ColumnKind.STRING
+    yield from kinds
+
+
+def _may_be_missing(program: Program, kinds: Sequence[ColumnKind]) -> NDArray[np.bool_]:
+    """Tell of which columns values may be missing: no feature is, and no step refuses the row."""
+    count = program.column_count
+    refusing = np.zeros(count, np.bool_)
+    for step in program.steps:
+        if isinstance(step, OneHot | Lookup):
+            for number, column in zip(np.asarray(step.inputs).tolist(), step.columns, strict=True):
+                if number < count:
+                    refusing[number] |= column.categories.refuses_missing
+    found = np.zeros(count, np.bool_)
+    if count > _MOST_PROBED:
+        return found
+    unknown = np.full(count, np.inf)
+    for number in np.flatnonzero(~refusing).tolist():
+        probed = np.zeros(count, np.bool_)
+        probed[number] = True
+        of_features = program.ranges(Ranges.of(-unknown, unknown, may_be_missing=probed)).may_be_missing
+        without = program.ranges(Ranges.of(-unknown, unknown)).may_be_missing
+        found[number] = not (of_features & ~without).any() and kinds[number] is not ColumnKind.TEXT
+    return found
