@@ -1,6 +1,6 @@
 """Program: the steps of a model, checked and ready to be applied to rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -48,6 +48,7 @@ class Program:
     steps: Sequence[Step]
     outputs: Sequence[int] | NDArray[np.intp]
     _starts: NDArray[np.intp] = field(init=False, repr=False)
+    _reads: tuple["_Read", ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in (("columns", tuple(self.columns)), ("steps", tuple(self.steps))):
@@ -68,6 +69,11 @@ class Program:
             is_text[starts[number + 1] : starts[number + 2]] = step.output_kind is ValueKind.TEXT
         if np.max(self.outputs) >= starts[-1] or is_text[self.outputs].any():
             raise ValueError("a feature is a value that there is not, or a text")
+        reads = [
+            _Read.of(np.asarray(step.inputs), starts, is_number=not is_text[step.inputs].any()) for step in self.steps
+        ]
+        reads.append(_Read.of(np.asarray(self.outputs), starts, is_number=True))
+        object.__setattr__(self, "_reads", tuple(reads))
 
     @property
     def column_count(self) -> int:
@@ -93,29 +99,39 @@ class Program:
         Args:
             rows: (rows, column_count), float64; or objects, each a number, a text, None or NaN.
         """
-        values = np.full((len(rows), self.feature_count), np.nan)
         is_refused = np.zeros(len(rows), np.bool_)
         rows_a_block = max(1, min(_MOST_ROWS_A_BLOCK, _CELLS_A_BLOCK // self.value_count))
-        for first in range(0, len(rows), rows_a_block):
-            block = slice(first, first + rows_a_block)
-            try:
-                with np.errstate(all="ignore"):
-                    self._apply(rows[block], values[block], is_refused[block])
-            except MemoryError:
-                is_refused[block] = True
+        if len(rows) <= rows_a_block:
+            values = self._features(rows, is_refused)
+        else:
+            values = np.empty((len(rows), self.feature_count))
+            for first in range(0, len(rows), rows_a_block):
+                block = slice(first, first + rows_a_block)
+                values[block] = self._features(rows[block], is_refused[block])
         np.copyto(values, np.nan, where=is_refused[:, None])
         return Features(values, is_refused)
+
+    def _features(self, rows: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Compute the features of a block of rows, and set is_refused for rows that are refused."""
+        arrays = [rows]
+        try:
+            with np.errstate(all="ignore"):
+                for step, read in zip(self.steps, self._reads[:-1], strict=True):
+                    arrays.append(step.apply(read.take(arrays), is_refused))
+                values = self._reads[-1].take(arrays)
+        except MemoryError:
+            is_refused[:] = True
+            return np.full((len(rows), self.feature_count), np.nan)
+        return values.copy() if np.may_share_memory(values, rows) else values  # it is written into
 
     def refusing_columns(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which columns are read by a step that refuses a row: bool (rows, column_count)."""
         found = np.zeros((len(rows), self.column_count), np.bool_)
-        blocks = _Blocks(self._starts)
-        blocks.append(rows)
+        arrays = [rows]
         with np.errstate(all="ignore"):
-            for step in self.steps:
+            for step, read in zip(self.steps, self._reads[:-1], strict=True):
                 is_refused = np.zeros(len(rows), np.bool_)
-                values = blocks.take(np.asarray(step.inputs), is_number=step.input_kind is ValueKind.NUMBER)
-                blocks.append(step.apply(values, is_refused))
+                arrays.append(step.apply(read.take(arrays), is_refused))
                 if is_refused.any():
                     found |= is_refused[:, None] & self._sources(np.asarray(step.inputs))
         return found
@@ -129,14 +145,6 @@ class Program:
                 is_source[np.asarray(self.steps[number].inputs)] = True
         return is_source[: self.column_count]
 
-    def _apply(self, rows: NDArray[Any], features: NDArray[np.float64], is_refused: NDArray[np.bool_]) -> None:
-        blocks = _Blocks(self._starts)
-        blocks.append(rows)
-        for step in self.steps:
-            values = blocks.take(np.asarray(step.inputs), is_number=step.input_kind is ValueKind.NUMBER)
-            blocks.append(step.apply(values, is_refused))
-        features[:] = blocks.take(np.asarray(self.outputs), is_number=True)
-
     def ranges(self, columns: Ranges) -> Ranges:
         """Derive what the features can be from what the columns can be."""
         known = columns
@@ -146,34 +154,49 @@ class Program:
         return known.take(np.asarray(self.outputs))
 
 
-class _Blocks:
-    """The values of rows, in one array for the columns and one for each step."""
+class _Part(NamedTuple):
+    """Values that are read from one array: the columns, or the outputs of one step.
 
-    def __init__(self, starts: NDArray[np.intp]) -> None:
-        self._starts = starts
-        self._arrays: list[NDArray[Any]] = []
+    Attributes:
+        array: the number of the array; 0 is that of the columns.
+        places: where the values are in it.
+    """
 
-    def append(self, values: NDArray[Any]) -> None:
-        """Add the columns, or the outputs of the next step."""
-        self._arrays.append(values)
+    array: int
+    places: slice | NDArray[np.intp]
 
-    def take(self, chosen: NDArray[np.intp], *, is_number: bool) -> NDArray[Any]:
-        """Return values (rows, chosen): float64 if they are numbers."""
-        parts = list(self._parts(chosen))
-        if is_number:
-            parts = [part.astype(np.float64, copy=False) for part in parts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _parts(self, chosen: NDArray[np.intp]) -> Iterator[NDArray[Any]]:
-        """Yield the values in pieces, each of consecutive choices that are in one array."""
-        arrays = np.searchsorted(self._starts, chosen, side="right") - 1
-        bounds = [0, *(np.flatnonzero(np.diff(arrays)) + 1).tolist(), len(chosen)]
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What a step reads, or the features: values of one or several arrays.
+
+    Attributes:
+        parts: the values, in pieces.
+        is_number: whether all values are numbers.
+    """
+
+    parts: tuple[_Part, ...]
+    is_number: bool
+
+    @classmethod
+    def of(cls, values: NDArray[np.intp], starts: NDArray[np.intp], *, is_number: bool) -> "_Read":
+        """Find values in the arrays that begin at `starts`."""
+        arrays = np.searchsorted(starts, values, side="right") - 1
+        bounds = [0, *(np.flatnonzero(np.diff(arrays)) + 1).tolist(), len(values)]
+        parts = []
         for first, stop in pairwise(bounds):
-            array = self._arrays[arrays[first]]
-            places = chosen[first:stop] - self._starts[arrays[first]]
-            low, high = int(places[0]), int(places[-1])
-            is_run = high - low == len(places) - 1 and (len(places) == 1 or bool((np.diff(places) == 1).all()))
-            yield array[:, low : high + 1] if is_run else array[:, places]
+            array = int(arrays[first])
+            places = values[first:stop] - starts[array]
+            is_run = bool((np.diff(places) == 1).all())
+            parts.append(_Part(array, slice(int(places[0]), int(places[-1]) + 1) if is_run else places))
+        return cls(tuple(parts), is_number)
+
+    def take(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Return the values (rows, values): float64 if they are numbers."""
+        found = [arrays[part.array][:, part.places] for part in self.parts]
+        if self.is_number:
+            found = [part.astype(np.float64, copy=False) for part in found]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
 def _check_sizes(columns: Sequence[ValueKind], steps: Sequence[Step]) -> None:

@@ -146,7 +146,7 @@ class Trees(Step):
         rows_a_block = max(1, _PLACES_A_BLOCK // len(self.node_counts))
         for first in range(0, len(values), rows_a_block):
             block = values[first : first + rows_a_block]
-            leaves = self._walk.leaves(block)
+            leaves = self._walk.reached(block)
             found[np.arange(first, first + len(block))[:, None], leaves] = 1.0
         return found
 
@@ -161,28 +161,29 @@ class Trees(Step):
 class _Walk:
     """The nodes of trees, laid out for walking all trees of all rows level by level.
 
-    All rows take as many levels as the deepest leaf has: a leaf is its own child.
+    All rows take as many levels as the deepest leaf has: a leaf is its own child. The nodes have
+    new numbers, level by level: first the roots, and a left child just before the right one.
 
     Attributes:
-        roots: the roots' numbers, over all trees.
-        children: for node n, the right child at 2 n, and the left one at 2 n + 1.
-        features: the number of the input of a node; of inputs with missing numbers as -infinity, if
-            what is missing goes to the left.
-        thresholds: of a node.
-        places: the number of a leaf, over all trees; 0 for a node that is no leaf.
-        depth: the number of levels.
+        tree_count: the number of trees.
+        depth: the number of levels below the roots.
+        right: the right child of a node; of a leaf the leaf itself.
+        features: the number of the input that a node compares. The inputs come twice: first as
+            they are, then with minus infinity for what is missing, which goes to the left.
+        thresholds: of a node; NaN, to which nothing compares, of a leaf.
+        leaves: the number of a leaf, over all trees; 0 of a node that is no leaf.
         strict, rounds_to_float32: see `Trees`.
         splits: the number of a node's category split, counted from 1; None if there are no splits.
         memberships: for each split and category, whether it goes to the left: (splits + 1,
             categories + 1). The last column is for all that is no category.
     """
 
-    roots: NDArray[np.int32]
-    children: NDArray[np.int32]
+    tree_count: int
+    depth: int
+    right: NDArray[np.int32]
     features: NDArray[np.int32]
     thresholds: NDArray[np.float64]
-    places: NDArray[np.int32]
-    depth: int
+    leaves: NDArray[np.int32]
     strict: bool
     rounds_to_float32: bool
     splits: NDArray[np.int32] | None
@@ -196,38 +197,32 @@ class _Walk:
             ValueError: they are too deep.
         """
         starts = np.cumsum(trees.node_counts) - trees.node_counts
-        own = np.arange(len(trees.left))
         base = np.repeat(starts, trees.node_counts)
         is_leaf = trees.left == 0
-        children = np.stack([np.where(is_leaf, own, base + child) for child in (trees.right, trees.left)], axis=1)
-        depth, level = 0, starts
-        while len(level := level[~is_leaf[level]]):
-            level, depth = children[level].ravel(), depth + 1
-            if depth > MAX_DEPTH:
-                raise ValueError(f"a tree is deeper than {MAX_DEPTH} levels")
+        levels = _levels(starts, base + trees.left, base + trees.right, is_leaf)
+        order = np.concatenate(levels)
+        number = np.empty(len(order), np.intp)
+        number[order] = np.arange(len(order))
         splits: NDArray[np.int32] | None = None
-        memberships = np.zeros((len(trees.category_splits) + 1, trees.category_count + 1), np.bool_)
         if trees.category_splits:
-            splits = np.zeros(len(own), np.int32)
-            for number, split in enumerate(trees.category_splits, 1):
-                splits[split.node] = number
-                memberships[number] = trees.misses_left[split.node]
-                memberships[number, split.left] = True
-                memberships[number, split.right] = False
+            splits = np.zeros(len(order), np.int32)
+            splits[number[[split.node for split in trees.category_splits]]] = np.arange(
+                1, 1 + len(trees.category_splits)
+            )
         return cls(
-            roots=starts.astype(np.int32),
-            children=children.astype(np.int32).ravel(),
-            features=(trees.features + trees.input_count * trees.misses_left).astype(np.int32),
-            thresholds=trees.thresholds,
-            places=np.where(is_leaf, np.cumsum(is_leaf) - 1, 0).astype(np.int32),
-            depth=depth,
+            tree_count=len(starts),
+            depth=len(levels) - 1,
+            right=number[np.where(is_leaf, np.arange(len(order)), base + trees.right)][order].astype(np.int32),
+            features=(trees.features + trees.input_count * trees.misses_left)[order].astype(np.int32),
+            thresholds=np.where(is_leaf, np.nan, trees.thresholds)[order],
+            leaves=np.where(is_leaf, np.cumsum(is_leaf) - 1, 0)[order].astype(np.int32),
             strict=trees.strict,
             rounds_to_float32=trees.rounds_to_float32,
             splits=splits,
-            memberships=memberships,
+            memberships=_memberships(trees),
         )
 
-    def leaves(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
+    def reached(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
         """Return the leaf of each tree that inputs (rows, inputs) reach: int32 (rows, trees)."""
         if self.rounds_to_float32:
             values = values.astype(np.float32).astype(np.float64)
@@ -235,20 +230,48 @@ class _Walk:
         first_of_row = (np.arange(len(values), dtype=np.int32) * both.shape[1])[:, None]
         compare = np.less if self.strict else np.less_equal
         codes = self._codes(both)
-        nodes = np.broadcast_to(self.roots, (len(values), len(self.roots)))
+        nodes = np.broadcast_to(np.arange(self.tree_count, dtype=np.int32), (len(values), self.tree_count))
         for _ in range(self.depth):
             places = self.features.take(nodes)
-            places += first_of_row
+            if len(values) > 1:
+                places += first_of_row
             goes_left = compare(both.take(places), self.thresholds.take(nodes))
             if self.splits is not None:
                 split = self.splits.take(nodes)
                 is_member = self.memberships.take(split * self.memberships.shape[1] + codes.take(places))
                 goes_left = np.where(split > 0, is_member, goes_left)
-            nodes = self.children.take(2 * nodes + goes_left)
-        return self.places.take(nodes)
+            nodes = self.right.take(nodes)
+            nodes -= goes_left
+        return self.leaves.take(nodes)
 
     def _codes(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return the categories that numbers are, or for others the number of categories."""
         count = self.memberships.shape[1] - 1
         is_category = (values == np.floor(values)) & (values >= 0) & (values < count)
         return np.where(is_category, values, count).astype(np.intp)
+
+
+def _levels(
+    roots: NDArray[np.intp], left: NDArray[np.intp], right: NDArray[np.intp], is_leaf: NDArray[np.bool_]
+) -> list[NDArray[np.intp]]:
+    """Return the nodes of each level, a left child just before the right one.
+
+    Raises:
+        ValueError: there are too many levels.
+    """
+    levels = [roots]
+    while len(inner := levels[-1][~is_leaf[levels[-1]]]):
+        levels.append(np.stack([left[inner], right[inner]], axis=1).ravel())
+        if len(levels) > MAX_DEPTH + 1:
+            raise ValueError(f"a tree is deeper than {MAX_DEPTH} levels")
+    return levels
+
+
+def _memberships(trees: Trees) -> NDArray[np.bool_]:
+    """Return for each split and category whether it goes to the left."""
+    found = np.zeros((len(trees.category_splits) + 1, trees.category_count + 1), np.bool_)
+    for number, split in enumerate(trees.category_splits, 1):
+        found[number] = trees.misses_left[split.node]
+        found[number, split.left] = True
+        found[number, split.right] = False
+    return found
