@@ -1,6 +1,6 @@
 """Fronts: the steps of a model that clients compute, compiled to a published program."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,11 +11,13 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 from sealserve.protocol.column import Column, ColumnKind
 from sealserve.steps.arithmetic import Affine, Matrix
 from sealserve.steps.categories import Lookup, OneHot
+from sealserve.steps.gaps import Impute
 from sealserve.steps.program import Program
 from sealserve.steps.ranges import Ranges
 from sealserve.steps.step import Step as PublishedStep
 from sealserve.steps.step import ValueKind
 from sealserve.steps.text import Text
+from sealserve_service.models.errors import PublicationError
 from sealserve_service.models.limits import MAX_FEATURES, check_limit
 from sealserve_service.models.pipeline_steps import Branches, Consent, Node, OpenStep, Step
 
@@ -55,12 +57,37 @@ class Front:
     publications: tuple[Publication, ...]
 
 
+def check_consent(front: Front, publish: Collection[str], *, accept_training_values: bool) -> None:
+    """Check that the operator has agreed to all that a front publishes.
+
+    Args:
+        front: the front.
+        publish: the values of `Consent` that were given.
+        accept_training_values: whether training values may be published.
+
+    Raises:
+        PublicationError: the operator has not; the text lists all that is published.
+    """
+    lacking = sorted({p.consent.value for p in front.publications} - set(publish))
+    exposing = [] if accept_training_values else [p for p in front.publications if p.training_values]
+    if not lacking and not exposing:
+        return
+    lines = [f"  {p.name}: {p.tells} ({p.consent.value})" for p in front.publications]
+    text = "\n".join(["clients compute a part of the model, and serving it would publish:", *lines])
+    if lacking:
+        text += f"\nIf that may be public, agree by --publish {' --publish '.join(lacking)}."
+    for publication in exposing:
+        text += f"\n{publication.name}: {publication.training_values}; or agree by --accept-training-values."
+    raise PublicationError(text)
+
+
 @dataclass(eq=False)
 class _Builder:
     column_count: int
     steps: list[PublishedStep] = field(default_factory=list)
     publications: list[Publication] = field(default_factory=list)
     value_count: int = 0
+    never_missing: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.value_count = self.column_count
@@ -82,6 +109,7 @@ class _Builder:
                 continue
             if isinstance(node, OpenStep):
                 publication = Publication(node.name, node.tells, node.consent, node.training_values)
+                self.never_missing |= set() if node.takes_missing else set(inputs.tolist())
                 inputs = node.emit(self.add, inputs)
             else:
                 tells = "its means, scales or components, which a step after it needs"
@@ -104,6 +132,7 @@ def front_of(nodes: Sequence[Node], column_count: int, names: tuple[str, ...]) -
     values = [ValueKind.TEXT if kind.is_text else ValueKind.NUMBER for kind in kinds]
     program = Program(values, builder.steps, outputs)
     may_be_missing = _may_be_missing(program, kinds)
+    may_be_missing[[number for number in builder.never_missing if number < column_count]] = False
     columns = tuple(
         Column(names[k] if names else f"x{k}", kind, allows_missing=bool(may_be_missing[k]))
         for k, kind in enumerate(kinds)
@@ -142,22 +171,28 @@ def _kinds(steps: Sequence[PublishedStep], column_count: int) -> Iterator[Column
 
 
 def _may_be_missing(program: Program, kinds: Sequence[ColumnKind]) -> NDArray[np.bool_]:
-    """Tell of which columns values may be missing: no feature is, and no step refuses the row."""
+    """Tell of which columns values may be missing: no feature is then, and no step refuses the row.
+
+    A row of known values is compared with rows in which one of them is missing.
+    """
     count = program.column_count
-    refusing = np.zeros(count, np.bool_)
+    row = np.array(["" if kind.is_text else 0.5 for kind in kinds], object)
     for step in program.steps:
         if isinstance(step, OneHot | Lookup):
-            for number, column in zip(np.asarray(step.inputs).tolist(), step.columns, strict=True):
+            known = [column.categories.texts or column.categories.numbers for column in step.columns]
+            for number, values in zip(np.asarray(step.inputs).tolist(), known, strict=True):
+                if number < count and values is not None and len(values):
+                    row[number] = values[0]
+        elif isinstance(step, Impute) and step.texts:
+            for number, text in zip(np.asarray(step.inputs).tolist(), step.texts, strict=True):
                 if number < count:
-                    refusing[number] |= column.categories.refuses_missing
+                    row[number] = text
     found = np.zeros(count, np.bool_)
     if count > _MOST_PROBED:
         return found
-    unknown = np.full(count, np.inf)
-    for number in np.flatnonzero(~refusing).tolist():
-        probed = np.zeros(count, np.bool_)
-        probed[number] = True
-        of_features = program.ranges(Ranges.of(-unknown, unknown, may_be_missing=probed)).may_be_missing
-        without = program.ranges(Ranges.of(-unknown, unknown)).may_be_missing
-        found[number] = not (of_features & ~without).any() and kinds[number] is not ColumnKind.TEXT
+    rows = np.tile(row, (count + 1, 1))
+    rows[np.arange(count), np.arange(count)] = [None if kind.is_text else np.nan for kind in kinds]
+    features = program.features(rows)
+    is_new = np.isnan(features.values[:-1]) & ~np.isnan(features.values[-1])
+    found[:] = ~is_new.any(axis=1) & ~features.is_refused[:-1] & ~features.is_refused[-1]
     return found

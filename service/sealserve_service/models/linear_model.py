@@ -54,7 +54,7 @@ class LinearModel:
     output: Output
     feature_names: tuple[str, ...] = ()
     input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-    own_scores: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+    own_scores: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
     front: tuple[Node, ...] = ()
     column_count: int = 0
     published: Front | None = None
@@ -114,11 +114,11 @@ class LinearModel:
             return self
         return replace(self, published=front_of(self.front, self.column_count, self.feature_names))
 
-    def plain_scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def plain_scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return the estimator's own scores of rows; without one, those of `decision`."""
         return self.decision(self.features(rows)) if self.own_scores is None else self.own_scores(rows)
 
-    def expected_scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def expected_scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return the estimator's own scores of rows, where there is an estimator: see `decision`.
 
         Raises:

@@ -159,7 +159,9 @@ def _quantiles(transformer: QuantileTransformer, name: str) -> Iterator[Node]:
 
     def emit(add: Any, inputs: NDArray[np.intp]) -> NDArray[np.intp]:
         outputs: NDArray[np.intp] = add(Table(inputs, columns))
-        return add(Elementwise(outputs, Function.NORMAL_QUANTILE, low, high)) if is_normal else outputs
+        if is_normal:
+            outputs = add(Elementwise(outputs, Function.NORMAL_QUANTILE, low, high))
+        return outputs
 
     tells = f"{len(references)} quantiles of each of {len(columns)} columns"
     rows = f"{len(references)} quantiles are values of training rows, or lie between two of them"
@@ -193,7 +195,8 @@ def clipped_scaler(scaler: Any, name: str) -> OpenStep:
     def emit(add: Any, inputs: NDArray[np.intp]) -> NDArray[np.intp]:
         scaled = PublishedAffine(inputs, multiply=factor, add=vector(scaler.min_)) if hasattr(scaler, "min_") else None
         outputs: NDArray[np.intp] = add(scaled or PublishedAffine(inputs, divide=factor))
-        return add(Elementwise(outputs, Function.CLIP, *ends))
+        outputs = add(Elementwise(outputs, Function.CLIP, *ends))
+        return outputs
 
     return OpenStep(name, count, emit, "the least and the greatest value of each column")
 

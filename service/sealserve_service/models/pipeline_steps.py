@@ -70,6 +70,7 @@ class OpenStep:
         consent: what the operator has to agree to.
         training_values: why it publishes training rows, "" if it does not; then the operator has to
             accept that, too.
+        takes_missing: whether scikit-learn takes missing numbers, where the published steps do.
     """
 
     name: str
@@ -78,6 +79,7 @@ class OpenStep:
     tells: str
     consent: Consent = Consent.STEPS
     training_values: str = ""
+    takes_missing: bool = True
 
 
 @dataclass(frozen=True, eq=False)

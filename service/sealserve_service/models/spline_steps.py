@@ -39,11 +39,11 @@ def _column(spline: BSpline, degree: int, include_bias: bool, rule: str) -> Piec
     low, high = _domain(spline, degree)
     knots = np.asarray(spline.t, np.float64)
     pieces = [(knots[i], knots[i + 1]) for i in range(degree, len(knots) - degree - 1) if knots[i + 1] > knots[i]]
-    # c[power, piece, output], of x minus the left end of the piece; highest power first.
-    polynomial = PPoly.from_spline((knots, spline.c, degree))
     starts = np.array([start for start, _ in pieces])
-    places = np.searchsorted(polynomial.x, starts, side="right") - 1
-    coefficients = polynomial.c[::-1, places].transpose(1, 0, 2)
+    places = np.searchsorted(knots, starts, side="right") - 1
+    # Those of SciPy are (powers, pieces), of x minus the left end, the highest power first.
+    of_outputs = [PPoly.from_spline((knots, output, degree)).c[::-1, places].T for output in spline.c.T]
+    coefficients = np.stack(of_outputs, axis=2)
     edges, origins = starts[1:], starts
     if rule == "linear":
         ends = []

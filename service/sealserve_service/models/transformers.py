@@ -24,10 +24,10 @@ from sklearn.feature_selection import (
     VarianceThreshold,
 )
 from sklearn.frozen import FrozenEstimator
-from sklearn.impute import KNNImputer
+from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.kernel_approximation import Nystroem
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, TargetEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
 
 from sealserve_service.models.affine import Affine
@@ -84,8 +84,27 @@ def transformed(transformer: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
             for _, member, columns, weight in _members(transformer, rows.shape[1])
         ]
         return np.hstack([np.empty((len(rows), 0)), *parts])
-    values = transformer.transform(rows)
+    values = transformer.transform(_as_fitted(transformer, rows))
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+
+
+def _as_fitted(transformer: Any, rows: NDArray[Any]) -> Any:
+    """Return rows as a transformer was fitted with them: missing texts may be None or NaN."""
+    if isinstance(transformer, CountVectorizer | HashingVectorizer):
+        return rows[:, 0] if rows.ndim == 2 else rows
+    if rows.dtype != object:
+        return rows
+    rows = rows.copy()
+    is_missing = rows == None  # noqa: E711
+    if isinstance(transformer, OneHotEncoder | OrdinalEncoder):
+        for position, categories in enumerate(transformer.categories_):
+            missing = None if any(category is None for category in categories.tolist()) else np.nan
+            rows[is_missing[:, position], position] = missing
+        return rows
+    if isinstance(transformer, SimpleImputer) and any(isinstance(fill, str) for fill in transformer.statistics_):
+        rows[is_missing] = transformer.missing_values
+        return rows
+    return rows.astype(np.float64)
 
 
 def is_nothing(transformer: Any) -> bool:

@@ -74,6 +74,7 @@ def ensemble(
     own_scores: Callable[[Values], Values],
     *,
     rounds_to_float32: bool,
+    takes_missing: bool = True,
 ) -> LinearModel:
     """Return the model whose scores are a baseline and the values of the leaves that are reached.
 
@@ -101,6 +102,7 @@ def ensemble(
         tells,
         Consent.STRUCTURE,
         training_values=_training_values(trees),
+        takes_missing=takes_missing,
     )
     return LinearModel(
         weights,
@@ -145,7 +147,7 @@ def _training_values(trees: Sequence[Tree]) -> str:
 
 
 def _trees_of(estimator: Any, values: Callable[[Values], Values]) -> Tree:
-    """Return a tree of scikit-learn; `values` turns values of nodes (nodes, outputs) into scores."""
+    """Return a tree of scikit-learn; `values` turns those of nodes (nodes, outputs) into scores."""
     tree = estimator.tree_
     if tree.value.shape[1] != 1:
         raise ValueError("it has several outputs: serve a model for each")
@@ -226,10 +228,15 @@ def _boosted(estimator: Any, output: Output, own_scores: Callable[[Values], Valu
     for stage in estimator.estimators_:
         for score, member in enumerate(stage):
             unit = np.eye(output.score_count)[score] * estimator.learning_rate
-            trees.append(_trees_of(member, lambda values, unit=unit: values[:, :1] * unit))
+            trees.append(_trees_of(member, partial(_times, unit)))
             total += trees[-1].values[member.tree_.apply(row.astype(np.float32))[0]]
     baseline = own_scores(row)[0] - total
-    return ensemble(estimator, trees, baseline, output, own_scores, rounds_to_float32=True)
+    return ensemble(estimator, trees, baseline, output, own_scores, rounds_to_float32=True, takes_missing=False)
+
+
+def _times(unit: Values, values: Values) -> Values:
+    scaled: Values = values[:, :1] * unit
+    return scaled
 
 
 def _binned_classes(estimator: HistGradientBoostingClassifier) -> LinearModel:

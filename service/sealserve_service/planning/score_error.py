@@ -120,13 +120,13 @@ class CalibrationScores:
 
     @classmethod
     def of(cls, model: LinearModel, rows: NDArray[np.generic]) -> "CalibrationScores":
-        """Score rows (rows, feature_count) by the plaintext model.
+        """Score rows (rows, column_count) by the plaintext model.
 
         Raises:
             UnsupportedModelError: the model is not what the estimator computes.
         """
-        numbers = np.asarray(rows, np.float64)
-        scores = model.expected_scores(numbers)
+        numbers = model.features(rows)
+        scores = model.expected_scores(numbers if model.published is None else rows)
         is_regression = model.output.task is Task.REGRESSION
         return cls(rows=numbers, scores=scores, margins=None if is_regression else Margins.of(model.output, scores))
 
