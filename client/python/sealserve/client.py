@@ -319,10 +319,11 @@ class Client:
         """Compute the features of rows: float64 (rows, feature_count), on this machine.
 
         They are what the model's published steps make of the columns, before they are rounded onto
-        the grid. Without steps they are the columns.
+        the grid. Without steps they are the columns. Nothing that depends on them is sent.
 
         Raises:
-            InputError: the rows are refused.
+            InputError: a column or a step refuses rows, or a feature is not finite. Whether the
+                features are within the grid's ranges, `predict` says.
             SealserveError: the client does not know the model yet, and cannot get it.
         """
         return self._run(self._session.features(X))

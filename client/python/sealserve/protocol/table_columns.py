@@ -41,9 +41,9 @@ def columns_of(X: Any, names: Sequence[str]) -> list[Any]:
         if hasattr(X, "column"):  # Arrow
             return [X.column(position) for position in positions]
         return [X[found[position]] for position in positions]
-    if isinstance(X, list | tuple) and X and all(_labels(row) is not None for row in X):
+    if isinstance(X, list | tuple) and X and all(_has_labels(row) for row in X):
         for row in X:
-            check_names(names, _labels(row) or ())
+            check_names(names, _labels(row))
         return [[row[name] for row in X] for name in names]
     return _columns_by_position(X, len(names))
 
@@ -68,7 +68,7 @@ def numbers(column: Any, name: str) -> NDArray[np.float64]:
         InputError: a value is no real number. The text names the column.
     """
     try:
-        values = floats(_array(column))
+        values = floats(_array(column, is_number=True))
     except InputError as error:
         raise InputError(f"column {printable(name)!r} is one of numbers: {error}") from error
     return _one_dimensional(values, name)
@@ -80,7 +80,7 @@ def texts(column: Any, name: str) -> NDArray[np.object_]:
     Raises:
         InputError: a value is no string. The text names the column.
     """
-    values = _one_dimensional(_array(column), name).tolist()
+    values = _one_dimensional(_array(column, is_number=False), name).tolist()
     # A gap in a column of strings is a float in pandas: NaN.
     found = [
         None if type(value).__name__ in _MISSING or (isinstance(value, float) and value != value) else value
@@ -94,11 +94,13 @@ def texts(column: Any, name: str) -> NDArray[np.object_]:
     return _objects(found)
 
 
-def _labels(row: Any) -> Iterable[object] | None:
-    """Return the labels of a row that has some: a dictionary, or a Series of pandas."""
-    if isinstance(row, Mapping):
-        return row.keys()
-    return row.index if getattr(row, "ndim", 0) == 1 and hasattr(row, "iloc") else None
+def _has_labels(row: Any) -> bool:
+    """Tell whether a row is a dictionary, or a Series of pandas."""
+    return isinstance(row, Mapping) or (getattr(row, "ndim", 0) == 1 and hasattr(row, "iloc"))
+
+
+def _labels(row: Any) -> Iterable[object]:
+    return row.keys() if isinstance(row, Mapping) else row.index
 
 
 def _columns_by_position(X: Any, count: int) -> list[Any]:
@@ -118,20 +120,20 @@ def _columns_by_position(X: Any, count: int) -> list[Any]:
     return [X[:, position] for position in range(count)]
 
 
-def _array(column: Any) -> NDArray[Any]:
+def _array(column: Any, *, is_number: bool) -> NDArray[Any]:
     """Return a column as an array. Where it has gaps, it may be one of objects."""
     if isinstance(column, np.ndarray):
         return column
     if isinstance(column, list | tuple):
         return _objects(column)
-    kind = getattr(getattr(column, "dtype", None), "kind", "")
-    if hasattr(column, "to_numpy") and hasattr(column, "iloc"):  # a Series of pandas
-        if kind in "iufb" and kind:
-            values: NDArray[Any] = column.to_numpy(np.float64, na_value=np.nan)
-            return values
-        return np.asarray(column if kind == "M" or kind == "m" else column.astype(object))
     if hasattr(column, "to_pylist"):  # Arrow
         return _objects(column.to_pylist())
+    if hasattr(column, "to_numpy") and hasattr(column, "iloc"):  # a Series of pandas
+        kind = getattr(column.dtype, "kind", "O")
+        if is_number and kind in ("b", "i", "u", "f"):
+            values: NDArray[Any] = column.to_numpy(np.float64, na_value=np.nan)
+            return values
+        return np.asarray(column) if kind in ("M", "m", "c") else column.to_numpy(object)
     return np.asarray(column)
 
 

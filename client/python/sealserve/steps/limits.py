@@ -5,8 +5,8 @@ steps. Whatever it chooses, the work on a row depends on the steps alone, except
 time by its length.
 """
 
-MAX_STEPS_BYTES = 32 << 20
-"""The most bytes of serialized steps."""
+MAX_STEPS_BYTES = 16 << 20
+"""The most bytes of serialized steps. Protobuf takes up to 30 times as many for empty messages."""
 MAX_STEPS = 1 << 12
 """The most steps."""
 MAX_VALUES = 1 << 21

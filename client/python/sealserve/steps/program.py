@@ -130,10 +130,12 @@ class Program:
         arrays = [rows]
         with np.errstate(all="ignore"):
             for step, read in zip(self.steps, self._reads[:-1], strict=True):
-                is_refused = np.zeros(len(rows), np.bool_)
-                arrays.append(step.apply(read.take(arrays), is_refused))
-                if is_refused.any():
-                    found |= is_refused[:, None] & self._sources(np.asarray(step.inputs))
+                is_refused, sources = np.zeros(len(rows), np.bool_), self._sources(np.asarray(step.inputs))
+                try:
+                    arrays.append(step.apply(read.take(arrays), is_refused))
+                except MemoryError:
+                    return found | sources
+                found |= is_refused[:, None] & sources
         return found
 
     def _sources(self, values: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from sklearn.preprocessing import (
 
 from sealserve.steps.arithmetic import Affine, Matrix, Monomials, Norm, Normalize
 from sealserve.steps.ranges import GroupKind, Ranges
-from tests.support.programs import applied
+from tests.support.applied_steps import applied
 
 RNG = np.random.default_rng(4)
 ROWS = np.concatenate([RNG.normal(size=(50, 3)) * [1.0, 1e-3, 1e6], np.zeros((1, 3))])

@@ -11,7 +11,7 @@ from sealserve.steps.categories import Categories, Lookup, LookupColumn, OneHot,
 from sealserve.steps.program import Program
 from sealserve.steps.ranges import GroupKind, Ranges
 from sealserve.steps.step import ValueKind
-from tests.support.programs import applied, column_of
+from tests.support.applied_steps import applied, column_of
 
 RNG = np.random.default_rng(2)
 CITIES = np.array(["Rome", "Oslo", "", "São Paulo", "Oslo "], object)

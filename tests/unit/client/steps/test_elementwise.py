@@ -1,5 +1,6 @@
 """Functions of each number, against NumPy, SciPy and scikit-learn."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from sealserve.steps.intervals import Table, TableColumn
 from sealserve.steps.program import Program
 from sealserve.steps.ranges import Ranges
 from sealserve.steps.step import ValueKind
-from tests.support.programs import applied
+from tests.support.applied_steps import applied
 
 RNG = np.random.default_rng(5)
 POINTS = np.concatenate([RNG.normal(size=300) * 3, [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e-320]])[:, None]
-EXPECTED = {
+EXPECTED: dict[Function, Callable[[Any], Any]] = {
     Function.ABS: np.abs,
     Function.SQUARE: np.square,
     Function.SQRT: np.sqrt,

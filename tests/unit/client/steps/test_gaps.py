@@ -7,7 +7,7 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 from sealserve.steps.gaps import Impute, Missing
 from sealserve.steps.program import Program
 from sealserve.steps.step import ValueKind
-from tests.support.programs import applied, column_of
+from tests.support.applied_steps import applied, column_of
 
 RNG = np.random.default_rng(1)
 ROWS = np.where(RNG.random((50, 4)) < 0.3, np.nan, RNG.normal(size=(50, 4)))

@@ -16,7 +16,7 @@ from sealserve.steps.intervals import (
     TableColumn,
 )
 from sealserve.steps.ranges import GroupKind, Ranges
-from tests.support.programs import applied
+from tests.support.applied_steps import applied
 
 RNG = np.random.default_rng(3)
 TRAINED = np.round(RNG.normal(size=(200, 3)), 1)  # rounded, so that values meet edges and quantiles
@@ -69,7 +69,9 @@ def test_quantiles_are_those_of_the_transformer() -> None:
 
 
 def test_a_table_of_one_point_or_with_a_tolerance_is_flat_there() -> None:
-    step = Table([0, 0], [TableColumn(np.array([1.0, 1.0]), np.array([2.0, 3.0])), TableColumn([0.0], [5.0])])
+    step = Table(
+        [0, 0], [TableColumn(np.array([1.0, 1.0]), np.array([2.0, 3.0])), TableColumn(np.zeros(1), np.full(1, 5.0))]
+    )
     assert applied(step, [[0.0], [1.0], [2.0]]).values.tolist() == [[2.0, 5.0], [2.0, 5.0], [3.0, 5.0]]
     step = Table([0], [TableColumn(np.array([0.0, 1.0]), np.array([0.0, 1.0]), tolerance=0.25)])
     assert applied(step, [[0.2], [0.25], [0.8], [np.nan]]).values[:3, 0].tolist() == [0.0, 0.25, 1.0]

@@ -17,7 +17,7 @@ from sealserve.steps.ranges import GroupKind, Ranges
 from sealserve.steps.step import Step, ValueKind
 from sealserve.steps.text import StripAccents, Text, Tokens
 from sealserve.steps.unicode_tables import UNASSIGNED, WORDS
-from tests.support.programs import applied, column_of
+from tests.support.applied_steps import applied, column_of
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog",
@@ -155,4 +155,4 @@ def test_characters_that_are_not_assigned_stay_and_part_words() -> None:
 )
 def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Text(**({"inputs": [0], "tokens": Tokens.WORDS} | arguments))
+        Text(**{"inputs": [0], "tokens": Tokens.WORDS, **arguments})

@@ -9,7 +9,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 
 from sealserve.steps.ranges import GroupKind, Ranges
 from sealserve.steps.trees import CategorySplit, Trees
-from tests.support.programs import applied
+from tests.support.applied_steps import applied
 from tests.support.tree_steps import forest_steps, hist_steps
 
 RNG = np.random.default_rng(6)
@@ -72,7 +72,7 @@ def stump(**changes: Any) -> Trees:
 
 
 def goes_left(step: Trees, *numbers: float) -> list[bool]:
-    return (applied(step, np.array(numbers)[:, None]).values[:, 0] == 1).tolist()
+    return [value == 1 for value in applied(step, np.array(numbers)[:, None]).values[:, 0].tolist()]
 
 
 def test_a_number_at_the_threshold_goes_left_unless_the_tree_is_strict() -> None:
