@@ -108,9 +108,7 @@ def test_thresholds_that_bracket_training_rows_need_more_consent(frame: pd.DataF
     X = frame[["income"]]
     estimator = RandomForestClassifier(3, random_state=0).fit(X, labels(frame, np.random.default_rng(14)))
     source = saved(estimator, X, tmp_path, publish=("structure",))
-    with pytest.raises(
-        PublicationError, match=r"a leaf has 1 training rows.*leaf=5.*--accept-training-val"
-    ):
+    with pytest.raises(PublicationError, match=r"a leaf has 1 training rows.*leaf=5.*--accept-training-val"):
         loaded(source)
     accepted = saved(estimator, X, tmp_path, publish=("structure",), accept_training_values=True)
     assert loaded(accepted).model.steps_id

@@ -1,7 +1,8 @@
 """Folding: fitted scikit-learn estimators -> one `W x + b`.
 
 Each kind of estimator has a rule: `estimators` has those of kinds with a `coef_`, `collapses` those
-that are linear in another way, and `meta_estimators` those that hold other estimators.
+that are linear in another way, `tree_models` those of trees, and `meta_estimators` those that hold
+other estimators.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,7 @@ is left out, whatever its value: its value is added to the intercept and subtrac
 To add an estimator, write its rule and enter it in `TREE_MODELS`.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -230,7 +231,8 @@ def _boosted(estimator: Any, output: Output, own_scores: Callable[[Values], Valu
             unit = np.eye(output.score_count)[score] * estimator.learning_rate
             trees.append(_trees_of(member, partial(_times, unit)))
             total += trees[-1].values[member.tree_.apply(row.astype(np.float32))[0]]
-    baseline = own_scores(row)[0] - total
+    with warnings.catch_warnings(action="ignore"):  # of names that the row does not have
+        baseline = own_scores(row)[0] - total
     return ensemble(estimator, trees, baseline, output, own_scores, rounds_to_float32=True, takes_missing=False)
 
 
