@@ -1,4 +1,4 @@
-"""Calibration tables: files of calibration rows with columns of strings, CSV, TSV or JSON lines.
+"""Calibration tables: files of rows with strings or gaps, in CSV, TSV or JSON lines.
 
 The first line of a CSV file is its heading. An empty field is a missing value.
 """
@@ -17,6 +17,8 @@ from sealserve.protocol.schema import Schema
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
+"""The suffixes of files that are read."""
 
 
 def read_table(text: str, path: Path, schema: Schema) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from sealserve.errors import InputError, PlanError
 from sealserve.protocol.model import Limits
 from sealserve.protocol.schema import Schema
 from sealserve.row_files.reader import RowsFile
-from sealserve_service.catalog.calibration_tables import read_table
+from sealserve_service.catalog.calibration_tables import SUFFIXES, read_table
 from sealserve_service.catalog.registry import ServedModel, prepare_model
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.offering import PrivateWeights
@@ -150,8 +150,12 @@ def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[Any] | 
         file = RowsFile(path, content=io.BytesIO(content), max_bytes=MAX_CALIBRATION_BYTES)
         if file.format_name == "npz":
             _check_archive(content, path)
-        if model.published is not None and Schema.of(model.published.columns).has_texts:
-            return read_table(content.decode("utf-8-sig"), path, Schema.of(model.published.columns))
+        if model.published is not None:
+            schema = Schema.of(model.published.columns)
+            # Other readers take numbers only, and no gaps.
+            has_gaps = path.suffix.lower() in SUFFIXES and any(column.allows_missing for column in schema.columns)
+            if schema.has_texts or (has_gaps and model.feature_names):
+                return read_table(content.decode("utf-8-sig"), path, schema)
         rows = file.read(Schema(model.column_count, model.feature_names))
     except ModelFileError as error:
         raise InputRangeError(f"the calibration rows cannot be read: {error}") from error

@@ -17,7 +17,7 @@ from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve_service.models.arrays import vector
 from sealserve_service.models.estimators import labels
 from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
-from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.linear_model import LinearModel, joined_heads
 
 _Scaled = tuple[LinearModel, NDArray[np.float64], NDArray[np.float64]]
 """A member with factors and offsets of its scores, (scores,)."""
@@ -51,13 +51,16 @@ def calibrated_classifier(
         member_count=len(members),
         curves=tuple(curves),
     )
+    heads = joined_heads([member for member, _, _ in members], [factors for _, factors, _ in members])
     return LinearModel(
-        np.vstack([factors[:, np.newaxis] * member.weights for member, factors, _ in members]),
+        heads.weights,
         np.concatenate([factors * member.intercept + offsets for member, factors, offsets in members]),
         output,
         first.feature_names,
-        first.input_range,
-        own_scores=partial(_own_scores, members),
+        heads.input_range,
+        partial(_own_scores, members),
+        front=heads.front,
+        column_count=first.column_count,
     )
 
 

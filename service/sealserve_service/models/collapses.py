@@ -39,16 +39,12 @@ def _complement(bayes: ComplementNB) -> LinearModel:
     return _joint_likelihood(bayes, weights, np.zeros(len(weights)))
 
 
-def _bernoulli(bayes: BernoulliNB) -> LinearModel:
-    if bayes.binarize is not None:
-        raise ValueError(
-            f"it compares features with binarize={bayes.binarize!r}, which is not affine: fit it with binarize=None "
-            "and features of 0 and 1"
-        )
+def bernoulli_weights(bayes: BernoulliNB) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weights and intercept of the joint log likelihood for features of 0 and 1."""
     present = matrix(bayes.feature_log_prob_)
     with np.errstate(divide="ignore"):
         absent = np.log1p(-np.exp(present))
-    return _joint_likelihood(bayes, present - absent, vector(bayes.class_log_prior_) + absent.sum(axis=1))
+    return present - absent, vector(bayes.class_log_prior_) + absent.sum(axis=1)
 
 
 def _joint_likelihood(bayes: Any, weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> LinearModel:
@@ -209,7 +205,6 @@ def _kernel_ridge(ridge: KernelRidge) -> LinearModel:
 
 
 COLLAPSES: dict[type, Callable[[Any], LinearModel]] = {
-    BernoulliNB: _bernoulli,
     ComplementNB: _complement,
     MultinomialNB: _multinomial,
     MLPClassifier: _classifier_network,

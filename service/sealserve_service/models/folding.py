@@ -1,8 +1,8 @@
 """Folding: fitted scikit-learn estimators -> one `W x + b`.
 
 Each kind of estimator has a rule: `estimators` has those of kinds with a `coef_`, `collapses` those
-that are linear in another way, `tree_models` those of trees, and `meta_estimators` those that hold
-other estimators.
+that are linear in another way, `quadratic_models` those of products, `tree_models` those of trees,
+and `meta_estimators` those that hold other estimators.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.meta_estimators import META_ESTIMATORS, FoldMember
 from sealserve_service.models.naming import errors_naming, joined, listed, name_of, rule_for
 from sealserve_service.models.pipeline_steps import fold_steps
+from sealserve_service.models.quadratic_models import QUADRATIC_MODELS
 from sealserve_service.models.transformers import (
     STEP_RULES,
     SUPPORTED_STEPS,
@@ -98,7 +99,7 @@ def _scores_after(steps: list[tuple[str, Any]], model: LinearModel, rows: NDArra
 _RULES: dict[type, Callable[[Any, str], LinearModel]] = {
     **dict.fromkeys(LINEAR_ESTIMATORS, _alone(linear_model)),
     **{kind: _alone(rule) for kind, rule in COLLAPSES.items()},
-    **{kind: _alone(rule) for kind, rule in TREE_MODELS.items()},
+    **{kind: _alone(rule) for kind, rule in {**QUADRATIC_MODELS, **TREE_MODELS}.items()},
     **{kind: _with_members(rule) for kind, rule in META_ESTIMATORS.items()},
     Pipeline: _pipeline,
 }

@@ -2,9 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from sealserve.protocol.output import Output
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.fronts import Front, front_of
 from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
-from sealserve_service.models.pipeline_steps import Node
+from sealserve_service.models.pipeline_steps import Branch, Branches, Node
 
 _logger = logging.getLogger(__name__)
 
@@ -162,6 +162,44 @@ class LinearModel:
             raise ValueError(f"{self.column_count} columns are not {self.feature_count} features without a step")
         if any(bound.shape != (self.feature_count,) for bound in self.input_range or ()):
             raise ValueError(f"the scaler's range is not one of {self.feature_count} features")
+
+
+class JoinedHeads(NamedTuple):
+    """The weights of several models over the features of all.
+
+    Attributes:
+        weights: (scores, features).
+        front: the steps of all; without any, features are columns.
+        input_range: of the features, where it is known.
+    """
+
+    weights: NDArray[np.float64]
+    front: tuple[Node, ...]
+    input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+
+
+def joined_heads(members: Sequence[LinearModel], factors: Sequence[NDArray[np.float64]]) -> JoinedHeads:
+    """Join the weights of models that were fitted to the same columns.
+
+    Args:
+        members: the models.
+        factors: of the scores of each model.
+
+    Raises:
+        ModelTooLargeError: the weights are too many.
+    """
+    scaled = [factor[:, np.newaxis] * member.weights for member, factor in zip(members, factors, strict=True)]
+    if not any(member.front for member in members):
+        return JoinedHeads(np.vstack(scaled), (), members[0].input_range)
+    counts = [member.feature_count for member in members]
+    score_count, column_count = sum(map(len, scaled)), members[0].column_count
+    check_weights(score_count, sum(counts))
+    weights, score, feature = np.zeros((score_count, sum(counts))), 0, 0
+    for part in scaled:
+        weights[score : score + part.shape[0], feature : feature + part.shape[1]] = part
+        score, feature = score + part.shape[0], feature + part.shape[1]
+    branches = tuple(Branch(np.arange(column_count), member.front) for member in members)
+    return JoinedHeads(weights, (Branches(column_count, branches),), None)
 
 
 def _frozen(values: ArrayLike, what: str) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from sealserve.protocol.output import Link, Output, Pairwise, Task
 from sealserve_service.models.calibration import calibrated_classifier
 from sealserve_service.models.estimators import labels
 from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
-from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.linear_model import LinearModel, joined_heads
 from sealserve_service.models.target_transforms import transformed_target
 
 FoldMember = Callable[[Any, str], LinearModel]
@@ -136,11 +136,18 @@ def _members(estimator: Any, fold_member: FoldMember) -> list[LinearModel]:
 
 def _stacked(members: list[LinearModel], output: Output, *, threshold: float = 0.0, sign: float = 1.0) -> LinearModel:
     # All were fitted on the same columns: names and range are those of the first.
-    weights = sign * np.vstack([member.weights for member in members])
+    heads = joined_heads(members, [np.full(1, sign)] * len(members))
     intercept = sign * np.concatenate([member.intercept for member in members]) - threshold
     own_scores = partial(_stacked_scores, members, threshold, sign)
     return LinearModel(
-        weights, intercept, output, members[0].feature_names, members[0].input_range, own_scores=own_scores
+        heads.weights,
+        intercept,
+        output,
+        members[0].feature_names,
+        heads.input_range,
+        own_scores,
+        front=heads.front,
+        column_count=members[0].column_count,
     )
 
 

@@ -60,7 +60,8 @@ REGRESSORS: dict[str, Make] = {
 
 def _leaf_count(estimator: Any) -> int:
     """Of the largest tree: a random one may have no split, and is refused."""
-    return max(tree.get_n_leaves() for tree in getattr(estimator, "estimators_", [estimator]))
+    counts: list[int] = [tree.get_n_leaves() for tree in getattr(estimator, "estimators_", [estimator])]
+    return max(counts)
 
 
 def check(name: str, seed: int) -> None:
