@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve_service.models.limits import check_limit, check_weights
+from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
 
 
 def array(values: Any, max_size: int) -> NDArray[Any]:
@@ -33,6 +33,17 @@ def matrix(values: Any) -> NDArray[np.float64]:
     if hasattr(values, "toarray") and not isinstance(values, np.ndarray):  # SciPy's, of any shape
         values = dense(values)
     return _floats(values, 2)
+
+
+def fitted_width(estimator: Any) -> int:
+    """Return the number of features that an estimator was fitted with.
+
+    Raises:
+        ModelTooLargeError: they are too many: a file of a few bytes may say any number.
+    """
+    count = int(estimator.n_features_in_)
+    check_limit("features", MAX_FEATURES, count)
+    return count
 
 
 def dense(values: Any) -> NDArray[Any]:

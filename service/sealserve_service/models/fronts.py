@@ -126,6 +126,7 @@ def front_of(nodes: Sequence[Node], column_count: int, names: tuple[str, ...]) -
         ModelTooLargeError: it has too many values.
         ValueError: the steps do not fit together, or are beyond the limits of published steps.
     """
+    check_limit("features", MAX_FEATURES, column_count)
     builder = _Builder(column_count)
     outputs = builder.emit(nodes, np.arange(column_count))
     kinds = list(_kinds(builder.steps, column_count))

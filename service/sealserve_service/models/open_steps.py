@@ -5,6 +5,7 @@ transformer does in turn; what is affine at its end stays private.
 """
 
 from collections.abc import Callable, Iterator
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,12 @@ from sealserve.steps.arithmetic import Matrix, Monomials, Norm, Normalize
 from sealserve.steps.elementwise import Elementwise, Function
 from sealserve.steps.gaps import Impute, Missing
 from sealserve.steps.intervals import Bins, BinsColumn, Table, TableColumn
+from sealserve.steps.limits import MAX_FACTORS
 from sealserve.steps.step import Step as PublishedStep
 from sealserve_service.models import category_steps, spline_steps, text_steps
 from sealserve_service.models.affine import Affine
-from sealserve_service.models.arrays import matrix, vector
+from sealserve_service.models.arrays import fitted_width, matrix, vector
+from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
 from sealserve_service.models.pipeline_steps import Node, OpenStep, Step
 
 LEFT_TO_THE_APPLICATION = (
@@ -72,11 +75,11 @@ def _function(transformer: FunctionTransformer, name: str) -> Iterator[Node]:
         raise ValueError(
             f"its function {printable(str(function))!r} is not one that clients know. {LEFT_TO_THE_APPLICATION}"
         )
-    yield _one(name, lambda inputs: Elementwise(inputs, known), int(transformer.n_features_in_), "its function")
+    yield _one(name, lambda inputs: Elementwise(inputs, known), fitted_width(transformer), "its function")
 
 
 def _binarizer(transformer: Binarizer, name: str) -> Iterator[Node]:
-    count = int(transformer.n_features_in_)
+    count = fitted_width(transformer)
     thresholds = np.full(count, float(transformer.threshold))
     yield _one(name, lambda inputs: Elementwise(inputs, Function.GREATER, thresholds), count, "its threshold")
 
@@ -131,6 +134,13 @@ def _bins(discretizer: KBinsDiscretizer, name: str) -> Iterator[Node]:
 
 
 def _polynomials(features: PolynomialFeatures, name: str) -> Iterator[Node]:
+    count = fitted_width(features)
+    most = features.degree if isinstance(features.degree, int) else int(features.degree[1])
+    # Before scikit-learn makes a list of them: a file of a few bytes may ask for any number.
+    check_limit("degrees of a polynomial", MAX_FACTORS, most)
+    orders = range(min(most, count) + 1 if features.interaction_only else most + 1)
+    ways = (comb(count, k) if features.interaction_only else comb(count + k - 1, k) for k in orders)
+    check_limit("factors of products", MAX_WEIGHTS, sum(ways) * count)
     powers = np.asarray(features.powers_, np.intp)
     degrees = powers.sum(axis=1)
     factors = np.concatenate([np.repeat(np.arange(powers.shape[1]), row) for row in powers]).astype(np.intp)
@@ -170,7 +180,7 @@ def _quantiles(transformer: QuantileTransformer, name: str) -> Iterator[Node]:
 
 
 def _normalizer(normalizer: Normalizer, name: str) -> Iterator[Node]:
-    kind, count = Norm(normalizer.norm), int(normalizer.n_features_in_)
+    kind, count = Norm(normalizer.norm), fitted_width(normalizer)
     yield _one(name, lambda inputs: Normalize(inputs, kind), count, "that rows are normalized")
 
 
@@ -188,7 +198,7 @@ def _fourier(sampler: RBFSampler, name: str) -> Iterator[Node]:
 
 def clipped_scaler(scaler: Any, name: str) -> OpenStep:
     """Return the step of a MinMaxScaler or MaxAbsScaler that clips."""
-    factor, count = vector(scaler.scale_), int(scaler.n_features_in_)
+    factor, count = vector(scaler.scale_), fitted_width(scaler)
     low, high = getattr(scaler, "feature_range", (-1.0, 1.0))
     ends = np.full(count, float(low)), np.full(count, float(high))
 

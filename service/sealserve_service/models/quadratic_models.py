@@ -18,7 +18,7 @@ from sklearn.naive_bayes import BernoulliNB, GaussianNB
 from sealserve.protocol.output import Link, Output, Task
 from sealserve.steps.arithmetic import Monomials
 from sealserve.steps.elementwise import Elementwise, Function
-from sealserve_service.models.arrays import matrix, vector
+from sealserve_service.models.arrays import fitted_width, matrix, vector
 from sealserve_service.models.collapses import bernoulli_weights
 from sealserve_service.models.estimators import feature_names, labels
 from sealserve_service.models.limits import MAX_FEATURES, MAX_WEIGHTS, check_limit, check_weights
@@ -50,6 +50,8 @@ def _discriminant(analysis: QuadraticDiscriminantAnalysis) -> LinearModel:
     weights, intercept = np.empty((len(means), count + len(pairs))), np.log(priors)
     for label, (rotation, scaling) in enumerate(zip(analysis.rotations_, analysis.scalings_, strict=True)):
         half = matrix(rotation) / np.sqrt(vector(scaling))
+        if len(half) != count:
+            raise ValueError("the shapes of its classes disagree")
         precision = half @ half.T  # of the class: the score has -1/2 (x - mean) precision (x - mean)
         weights[label, :count] = precision @ means[label]
         of_pairs = -precision[pairs[:, 0], pairs[:, 1]]
@@ -114,7 +116,7 @@ def _decided(
         feature_names(estimator),
         own_scores=own_scores,
         front=() if front is None else (front,),
-        column_count=int(estimator.n_features_in_),
+        column_count=fitted_width(estimator),
     )
 
 

@@ -18,7 +18,7 @@ from sealserve.steps.arithmetic import Norm, Normalize
 from sealserve.steps.elementwise import Elementwise, Function
 from sealserve.steps.text import StripAccents, Text, Tokens
 from sealserve_service.models.affine import Affine
-from sealserve_service.models.arrays import vector
+from sealserve_service.models.arrays import fitted_width, vector
 from sealserve_service.models.pipeline_steps import Node, OpenStep, Step
 
 _WORD_LENGTHS = {r"(?u)\b\w\w+\b": 2, r"(?u)\b\w+\b": 1}
@@ -53,7 +53,7 @@ def weighted_counts(vectorizer: TfidfVectorizer, name: str) -> Iterator[Node]:
 
 def term_weights(transformer: TfidfTransformer, name: str) -> Iterator[Node]:
     """Yield the steps of a TfidfTransformer. Without a norm, the weights of terms stay private."""
-    width = int(transformer.n_features_in_)
+    width = fitted_width(transformer)
     if transformer.sublinear_tf:
         tells = "that counts are logarithms"
         yield OpenStep(name, width, lambda add, inputs: add(Elementwise(inputs, Function.SUBLINEAR)), tells)

@@ -32,6 +32,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sealserve_service.models.affine import Affine
 from sealserve_service.models.affine_steps import AFFINE_STEPS
+from sealserve_service.models.arrays import fitted_width
 from sealserve_service.models.estimators import feature_names
 from sealserve_service.models.limits import MAX_FEATURES, check_limit
 from sealserve_service.models.naming import errors_naming, joined, listed, name_of, rule_for
@@ -132,7 +133,7 @@ def _affine(transformer: Any, path: str) -> Iterator[Node]:
 
 
 def _selector(selector: Any, path: str) -> Iterator[Node]:
-    count = _feature_count(selector)
+    count = fitted_width(selector)
     chosen = np.asarray(selector.get_support(), np.bool_)
     if chosen.shape != (count,):
         raise ValueError(f"it chooses among {chosen.size} columns and was fitted with {count}")
@@ -140,7 +141,7 @@ def _selector(selector: Any, path: str) -> Iterator[Node]:
 
 
 def _side_by_side(transformer: Any, path: str) -> Iterator[Node]:
-    count, branches = _feature_count(transformer), list[Branch]()
+    count, branches = fitted_width(transformer), list[Branch]()
     for name, member, columns, weight in _members(transformer, count):
         member_path = joined(path, name)
         steps = tuple(steps_of(member, member_path))
@@ -197,13 +198,7 @@ def column_count(transformer: Any) -> int:
         return next((column_count(step) for _, step in transformer.steps if not is_nothing(step)), 0)
     if type(transformer) is FrozenEstimator:
         return column_count(transformer.estimator)
-    return _feature_count(transformer)
-
-
-def _feature_count(transformer: Any) -> int:
-    count = int(transformer.n_features_in_)
-    check_limit("features", MAX_FEATURES, count)
-    return count
+    return fitted_width(transformer)
 
 
 def _open(transformer: Any, path: str) -> Iterator[Node]:

@@ -28,6 +28,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from sealserve.protocol.output import Curve, Link, Output, Task
 from sealserve.steps.trees import Trees
+from sealserve_service.models.arrays import fitted_width
 from sealserve_service.models.estimators import feature_names, labels
 from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
 from sealserve_service.models.linear_model import LinearModel
@@ -90,7 +91,7 @@ def ensemble(
     check_weights(output.score_count, kept_count)
     weights = np.vstack([values[:-1] - values[-1] for values in leaves]).T
     intercept = baseline + sum((values[-1] for values in leaves), np.zeros(output.score_count))
-    name, count = type(estimator).__name__, int(estimator.n_features_in_)
+    name, count = type(estimator).__name__, fitted_width(estimator)
     node_count = sum(len(tree.left) for tree in trees)
     tells = (
         f"the structure of {len(trees)} trees with {node_count} nodes: which features they compare with which "
@@ -225,7 +226,7 @@ def _boosted(estimator: Any, output: Output, own_scores: Callable[[Values], Valu
     if type(estimator.init_).__name__ not in ("DummyClassifier", "DummyRegressor", "str"):
         raise ValueError("its init is an estimator of its own: fit it without init")
     trees, total = list[Tree](), np.zeros(output.score_count)
-    row = np.zeros((1, estimator.n_features_in_))
+    row = np.zeros((1, fitted_width(estimator)))
     for stage in estimator.estimators_:
         for score, member in enumerate(stage):
             unit = np.eye(output.score_count)[score] * estimator.learning_rate
