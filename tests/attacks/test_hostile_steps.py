@@ -7,6 +7,7 @@ not depend on what a step or a column refuses.
 import asyncio
 import contextlib
 import hashlib
+import random
 import subprocess
 import sys
 import time
@@ -27,12 +28,14 @@ from sealserve.he.quantization import Quantized
 from sealserve.protocol import wire
 from sealserve.protocol.wire import _steps
 from sealserve.steps import limits, text
+from sealserve.steps.step import ValueKind
 from sealserve.steps.trees import Trees
 from sealserve.v1 import model_pb2, steps_pb2
 from tests.support.hostile_service import running_hostile
 from tests.support.recording_service import Answer, Event, Sent, accepted, described, recording_service
 from tests.support.serving import HANG_SECONDS
 from tests.support.step_models import PROGRAM, ROWS, served_with_steps
+from tests.support.step_vectors import programs
 
 SERVED = served_with_steps()
 SPARE_BYTES = 8 << 20  # caches of NumPy and protobuf
@@ -352,6 +355,33 @@ except ParameterError:
     assert 8 << 20 < grown <= 30 * (8 << 20) + SPARE_BYTES
     with pytest.raises(ParameterError, match="more than 16777216"):
         wire.steps_from_bytes(bytes(limits.MAX_STEPS_BYTES + 1))
+
+
+def test_mutated_steps_are_refused_with_a_typed_error_or_compute_something() -> None:
+    """Of every kind of step. Whatever survives its reader can be applied to any row."""
+    random_bytes, refused, applied = random.Random(18), 0, 0
+    for name, (program, rows) in programs().items():
+        data = wire.steps_to_bytes(program).data
+        is_text = any(kind is ValueKind.TEXT for kind in program.columns)
+        array = np.empty((len(rows), program.column_count), object if is_text else np.float64)
+        array[:] = rows
+        for _ in range(40):
+            mutated = bytearray(data)
+            for _ in range(random_bytes.choice((1, 1, 2, 8))):
+                mutated[random_bytes.randrange(len(mutated))] = random_bytes.randrange(256)
+            try:
+                survivor = wire.steps_from_bytes(bytes(mutated))
+            except (ParameterError, RequirementError):
+                refused += 1
+                continue
+            if tuple(survivor.columns) == tuple(program.columns) and survivor.value_count < 1 << 16:
+                found = survivor.features(array)
+                survivor.refusing_columns(array)
+                assert found.values.shape == (len(rows), survivor.feature_count), name
+                assert np.isnan(found.values[found.is_refused]).all(), name
+                applied += 1
+    assert refused > 200
+    assert applied > 200
 
 
 def test_columns_that_make_no_sense_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from sealserve._rpc import connections
 from sealserve._rpc.channel import Endpoint
 from sealserve._rpc.status import typed_error
 from sealserve.aio import AsyncClient
+from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.errors import (
     FeatureNameError,
@@ -22,6 +25,7 @@ from sealserve.errors import (
     NotFiniteError,
     OutOfRangeError,
     PlanError,
+    RequirementError,
     StaleConfigError,
     UnexpectedModelError,
 )
@@ -29,6 +33,7 @@ from sealserve.protocol.pin import Pin
 from sealserve.steps.arithmetic import Affine
 from sealserve.steps.program import Program
 from sealserve.steps.step import ValueKind
+from sealserve.steps.text import Text, Tokens
 from sealserve.v1 import model_pb2, model_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry, publish_steps
 from tests.support.raw import RawClient
@@ -222,7 +227,11 @@ def test_a_pin_holds_the_columns_and_the_steps(address: str, tmp_path: Any) -> N
     nullable = (dataclasses.replace(COLUMNS[0], allows_missing=False), *COLUMNS[1:])
     longer = Program(PROGRAM.columns, [*PROGRAM.steps, Affine([0])], PROGRAM.outputs)
     for columns, steps, text in (
-        (nullable, PROGRAM, "column 0 takes other values: number, 0..120, not missing"),
+        (
+            nullable,
+            PROGRAM,
+            "column 0 takes other values: number, 0..120, not missing; expected was: .*, or missing",
+        ),
         (COLUMNS, longer, "its steps are others"),
     ):
         other = publish_steps(served("steps", linear(WEIGHTS, INTERCEPT)), columns, steps)
@@ -232,6 +241,39 @@ def test_a_pin_holds_the_columns_and_the_steps(address: str, tmp_path: Any) -> N
             pytest.raises(UnexpectedModelError, match=text),
         ):
             client.predict(FRAME)
+
+
+def test_a_stream_refuses_a_dictionary_of_columns(client: Client) -> None:
+    with pytest.raises(InputError, match="not a dictionary of columns"):
+        list(client.stream(ROWS))
+
+
+def test_features_without_the_steps_are_not_computed() -> None:
+    model = dataclasses.replace(SERVED.model, steps=None)
+    with pytest.raises(RequirementError, match="does not fetch"):
+        model.features(model.schema.rows(FRAME))
+
+
+def test_steps_with_a_text_that_is_no_unicode_are_not_served() -> None:
+    text = Text([4], Tokens.WORDS, vocabulary=("\ud800",))
+    steps = Program(PROGRAM.columns, [*PROGRAM.steps, text], PROGRAM.outputs)
+    with pytest.raises(PlanError, match="half a character"):
+        publish_steps(served("steps", linear(WEIGHTS, INTERCEPT)), COLUMNS, steps)
+
+
+def test_the_command_shows_columns_and_steps(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", "--address", address]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "  age +number, 0..120, or missing",
+        "  owner +boolean, 0..1, not missing",
+        "  city +string, or missing",
+        "steps +1 Impute, 2 Affine, 1 Missing, 1 Bins, 1 OneHot, 1 Text; ",
+        "features +8",
+    ):
+        assert re.search(rf"^{line}", shown, re.MULTILINE), line
+    assert main(["models", "show", "--json", "--address", address]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"][0] == "Impute"
 
 
 def test_steps_of_other_columns_or_features_are_not_served() -> None:

@@ -194,7 +194,9 @@ class Client:
 
         Args:
             X: rows (rows, column_count): an array, DataFrame, sparse matrix or sequence of rows. A
-                Series in a sequence is matched by its labels.
+                Series in a sequence is matched by its labels. If the model says what its columns
+                take (`model.schema.columns`), it may be a dictionary of columns or a sequence of
+                dictionaries, too, and columns are matched by name in any order.
             errors: "raise" an error if a row has no prediction. Or "return" a list, which has for
                 each row its prediction or, as a value, its error: that the row is refused, that a
                 reply fails a check, or what the service says of the row's item.

@@ -83,7 +83,8 @@ TRUSTED_PARTS = frozenset(
     )
 )
 """Parts of supported estimators that skops does not trust. Making one runs no code of a file."""
-_KNOWN = SUPPORTED_CLASSES | {"LabelBinarizer", *(name.rpartition(".")[2] for name in TRUSTED_PARTS)}
+_KNOWN = SUPPORTED_CLASSES | {"LabelBinarizer", "LabelEncoder", *(name.rpartition(".")[2] for name in TRUSTED_PARTS)}
+_COMPILED_TREES = ("sklearn.tree._tree", "sklearn.ensemble._hist_gradient_boosting")
 _ARCHIVE = b"PK"
 """The bytes with which a member begins that is an archive itself: a sparse matrix."""
 
@@ -144,6 +145,11 @@ def _check_estimators(description: Any) -> None:
         part = parts.pop()
         if isinstance(part, dict):
             module, name = str(part.get("__module__")), str(part.get("__class__"))
+            if module.startswith(_COMPILED_TREES):
+                raise UnsupportedModelError(
+                    "it holds trees, which are compiled objects that skops does not trust: save the model by "
+                    "joblib.dump(model, 'model.joblib') and, if you trust its author, serve it with --trust-pickle"
+                )
             is_value = module.partition(".")[0] in _MODULES_OF_VALUES
             if part.get("__loader__") == "ObjectNode" and not is_value and name not in _KNOWN:
                 raise UnsupportedModelError(f"{printable(name)} is not linear, or not scikit-learn's own. {SUPPORTED}")

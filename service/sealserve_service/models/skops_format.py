@@ -16,8 +16,6 @@ from sealserve_service.models.skops_archive import TRUSTED_PARTS, check_estimato
 _TRUSTED = {"numpy.bool_", "numpy.bool", "numpy.dtype", *TRUSTED_PARTS}
 """What skops does not trust: what is no more than a value, and scikit-learn's own parts."""
 
-_COMPILED_TREES = ("sklearn.tree._", "sklearn.ensemble._hist_gradient_boosting")
-
 
 def read_model(content: bytes, path: Path) -> LinearModel:
     """Return the linear model in a skops file, the content of the file at the path.
@@ -42,11 +40,6 @@ def _load(content: bytes, path: Path) -> object:
     except Exception as error:  # zipfile, json and skops each have their own for a damaged file
         raise ModelFileError(f"{path} is not a readable skops file: {type(error).__name__}: {error}") from error
     check_estimators(archive)
-    if any(name.startswith(_COMPILED_TREES) for name in untrusted):
-        raise ModelFileError(
-            f"{path} holds trees, which are compiled objects that skops does not trust: save the model by "
-            "joblib.dump(model, 'model.joblib') and, if you trust its author, serve it with --trust-pickle"
-        )
     raise ModelFileError(
         f"{path} holds {', '.join(sorted(untrusted))}, which no linear model of scikit-learn needs: save the model "
         "without it, or its weights by numpy.savez('model.npz', coef=..., intercept=..., classes=...)"

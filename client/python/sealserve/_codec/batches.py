@@ -1,6 +1,6 @@
 """Batches: rows that travel as one item, and what becomes of each of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -134,6 +134,8 @@ class Batcher:
         if is_table(rows):
             yield from self._batches_of_table(rows)
             return
+        if isinstance(rows, Mapping):  # to iterate over it would give the names of its columns
+            raise InputError("a stream takes rows, not a dictionary of columns: pass a DataFrame or rows")
         for row in rows:
             yield from self.add(row)
         yield from self.flush()

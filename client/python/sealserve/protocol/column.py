@@ -61,6 +61,13 @@ class Column:
         low, high = (0.0, 1.0) if self.kind is ColumnKind.BOOLEAN else (-math.inf, math.inf)
         return low if self.minimum is None else self.minimum, high if self.maximum is None else self.maximum
 
+    @property
+    def words(self) -> str:
+        """What the column takes, in words."""
+        low, high = self.range
+        span = "" if self.kind.is_text or (low, high) == (-math.inf, math.inf) else f", {low:g}..{high:g}"
+        return f"{self.kind.value}{span}, {'or missing' if self.allows_missing else 'not missing'}"
+
     def faults(self, values: NDArray[Any], *, clip: bool) -> dict[str, NDArray[np.bool_]]:
         """Return which values (rows,) the column does not take, by the words for why.
 

@@ -295,9 +295,14 @@ class Model:
         Without published steps the features are the columns. Features of a row that a column or a
         step refuses are NaN. What happens depends on the description and on the number of rows: but
         text takes time by its length.
+
+        Raises:
+            RequirementError: the model has steps that have not been fetched.
         """
         if not self.schema.columns:
             return rows
+        if self.steps_id and self.steps is None:
+            raise RequirementError(f"model {self.name!r} has steps, which this client does not fetch: use Client")
         is_refused = self.schema.is_refused(rows, clip=clip)
         if clip:
             rows = self.schema.clipped(rows)

@@ -124,7 +124,7 @@ class PinnedContent:
             return _first_name(expected.column_names, found.column_names)
         for position, (column, found_column) in enumerate(zip(expected.columns, found.columns, strict=False)):
             if column != found_column:
-                return f"column {position} takes other values: {_in_words(found_column)}, not {_in_words(column)}"
+                return f"column {position} takes other values: {found_column.words}; expected was: {column.words}"
         if len(expected.columns) != len(found.columns):
             return "its columns say what they take, or do so no longer"
         if self.steps_id != other.steps_id:
@@ -291,12 +291,6 @@ def _column_to_json(column: Column) -> dict[str, Any]:
 
 def _column_from_json(name: str, content: Any) -> Column:
     return Column(name, ColumnKind(content["kind"]), bool(content["missing"]), content["minimum"], content["maximum"])
-
-
-def _in_words(column: Column) -> str:
-    low, high = column.range
-    gaps = "or missing" if column.allows_missing else "not missing"
-    return f"{column.kind.value}, {low:g}..{high:g}, {gaps}"
 
 
 def _first_name(expected: tuple[str, ...], found: tuple[str, ...]) -> str:

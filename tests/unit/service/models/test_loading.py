@@ -171,7 +171,7 @@ def test_trees_in_a_skops_file_are_sent_to_a_pickle(
     trees: Any, rows: Rows, groups: NDArray[np.int64], fit: Any, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "model.skops", fit(make_pipeline(StandardScaler(), trees), rows, groups))
-    with pytest.raises(ModelFileError, match=r"holds trees.* joblib\.dump.* --trust-pickle"):
+    with pytest.raises(UnsupportedModelError, match=r"holds trees.* joblib\.dump.* --trust-pickle"):
         load_model(path, trust_pickle=False)
 
 

@@ -48,13 +48,16 @@ def steps_to_bytes(program: Program) -> SerializedSteps:
     """Serialize steps.
 
     Raises:
-        ParameterError: they have too many bytes for clients.
+        ParameterError: they have too many bytes for clients, or a text that is no Unicode.
     """
-    message = steps_pb2.InputSteps(
-        columns=[f"VALUE_KIND_{kind.name}" for kind in program.columns],
-        steps=map(_step_to_proto, program.steps),
-        outputs=_to_value_ranges(program.outputs),
-    )
+    try:
+        message = steps_pb2.InputSteps(
+            columns=[f"VALUE_KIND_{kind.name}" for kind in program.columns],
+            steps=map(_step_to_proto, program.steps),
+            outputs=_to_value_ranges(program.outputs),
+        )
+    except UnicodeEncodeError as error:
+        raise ParameterError("a text of the steps has half a character, which UTF-8 cannot hold") from error
     data = message.SerializeToString(deterministic=True)
     if len(data) > MAX_STEPS_BYTES:
         raise ParameterError(f"the steps have {len(data)} bytes, and clients accept {MAX_STEPS_BYTES}")
