@@ -135,7 +135,7 @@ def _bins(discretizer: KBinsDiscretizer, name: str) -> Iterator[Node]:
 
 def _polynomials(features: PolynomialFeatures, name: str) -> Iterator[Node]:
     count = fitted_width(features)
-    most = features.degree if isinstance(features.degree, int) else int(features.degree[1])
+    most = int(np.max(features.degree))
     # Before scikit-learn makes a list of them: a file of a few bytes may ask for any number.
     check_limit("degrees of a polynomial", MAX_FACTORS, most)
     orders = range(min(most, count) + 1 if features.interaction_only else most + 1)

@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {
         NUMBERS,
     ),
     "SimpleImputer of texts": Kind(
-        lambda _: make_pipeline(SimpleImputer(missing_values=None, strategy="most_frequent"), OneHotEncoder()),
+        lambda _: make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()),
         ("city",),
     ),
     "SimpleImputer of a number": Kind(lambda _: SimpleImputer(missing_values=3.0, add_indicator=True), FULL),
