@@ -212,6 +212,8 @@ def prepare_model(
         raise first.chosen
     grid, offered = first.chosen.grid, itertools.chain([first], layouts)
     del first  # as large as the model: it goes before the next layout is planned
+    if model.published is not None:
+        ei_engine = None  # its clients compute no steps
     engines = offering.engines(name, model, grid, offered, keys=keys, ei_engine=ei_engine)
     served = describe_model(name, model, grid, limits, engines)
     _log_model(served, judgements)
@@ -259,14 +261,17 @@ def describe_model(
         name=name,
         version=_version(model),
         config_id="",
-        schema=Schema(model.feature_count, model.feature_names),
+        schema=Schema(model.feature_count, model.feature_names if model.published is None else ()),
         grid=grid,
         output=model.output,
         offers=tuple(engine.offer for engine in engines),
         limits=limits,
     )
     _check_as_client(described)
-    return _identified(described, engines)
+    served = _identified(described, engines)
+    if model.published is None:
+        return served
+    return publish_steps(served, model.published.columns, model.published.program)
 
 
 def publish_steps(served: ServedModel, columns: Sequence[Column], steps: Program) -> ServedModel:

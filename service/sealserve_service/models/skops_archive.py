@@ -62,7 +62,31 @@ _ALLOCATING = {("numpy", "void"), ("numpy", "bytes_"), ("builtins", "bytes"), ("
 """Types that make so many bytes of a number."""
 
 _MODULES_OF_VALUES = {"numpy", "scipy", "builtins", "collections"}
-_KNOWN = SUPPORTED_CLASSES | {"LabelBinarizer"}
+TRUSTED_PARTS = frozenset(
+    (
+        "scipy.sparse._csr.csr_matrix",
+        "sklearn._loss.loss.HalfTweedieLoss",
+        "sklearn._loss.loss.HalfTweedieLossIdentity",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.feature_selection._univariate_selection.chi2",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.feature_selection._univariate_selection.f_regression",
+        "sklearn.feature_selection._univariate_selection.r_regression",
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.model_selection._split.KFold",
+        "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    )
+)
+"""Parts of supported estimators that skops does not trust. Making one runs no code of a file."""
+_KNOWN = SUPPORTED_CLASSES | {"LabelBinarizer", "LabelEncoder", *(name.rpartition(".")[2] for name in TRUSTED_PARTS)}
+_COMPILED_TREES = ("sklearn.tree._tree", "sklearn.ensemble._hist_gradient_boosting")
+_ARCHIVE = b"PK"
+"""The bytes with which a member begins that is an archive itself: a sparse matrix."""
 
 
 class _Size(NamedTuple):
@@ -92,8 +116,7 @@ def checked(content: bytes) -> bytes:
             uncompressed.writestr(_SCHEMA, schema)
             for name in archive.namelist():
                 if name != _SCHEMA:
-                    data = read_member(archive, name)
-                    sizes[name] = _member_bytes(data)
+                    data, sizes[name] = _checked_member(read_member(archive, name))
                     uncompressed.writestr(name, data)
     try:
         described = _Sizes(description, sizes)
@@ -122,6 +145,11 @@ def _check_estimators(description: Any) -> None:
         part = parts.pop()
         if isinstance(part, dict):
             module, name = str(part.get("__module__")), str(part.get("__class__"))
+            if module.startswith(_COMPILED_TREES):
+                raise UnsupportedModelError(
+                    "it holds trees, which are compiled objects that skops does not trust: save the model by "
+                    "joblib.dump(model, 'model.joblib') and, if you trust its author, serve it with --trust-pickle"
+                )
             is_value = module.partition(".")[0] in _MODULES_OF_VALUES
             if part.get("__loader__") == "ObjectNode" and not is_value and name not in _KNOWN:
                 raise UnsupportedModelError(f"{printable(name)} is not linear, or not scikit-learn's own. {SUPPORTED}")
@@ -130,9 +158,19 @@ def _check_estimators(description: Any) -> None:
             parts.extend(reversed(part))
 
 
-def _member_bytes(data: bytes) -> int:
-    """Return the bytes of a member: those of an array, or its own."""
-    return full_bytes(read_array(data)) if data.startswith(MAGIC) else len(data)
+def _checked_member(data: bytes) -> tuple[bytes, int]:
+    """Return a member, its own members uncompressed, and the bytes of its arrays or its own."""
+    if data.startswith(MAGIC):
+        return data, full_bytes(read_array(data))
+    if not data.startswith(_ARCHIVE):
+        return data, len(data)
+    copy, byte_count = io.BytesIO(), 0
+    with open_archive(data) as inner, ZipFile(copy, "w", ZIP_STORED) as uncompressed:
+        for name in inner.namelist():
+            array = read_member(inner, name)
+            byte_count += full_bytes(read_array(array)) if array.startswith(MAGIC) else len(array)
+            uncompressed.writestr(name, array)
+    return copy.getvalue(), byte_count
 
 
 def full_bytes(array: NDArray[Any]) -> int:

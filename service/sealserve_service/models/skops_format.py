@@ -11,10 +11,10 @@ from skops import io
 from sealserve_service.models.errors import ModelError, ModelFileError
 from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.skops_archive import check_estimators, checked
+from sealserve_service.models.skops_archive import TRUSTED_PARTS, check_estimators, checked
 
-_TRUSTED = {"numpy.bool_", "numpy.bool"}
-"""What skops does not trust and that is no more than a value."""
+_TRUSTED = {"numpy.bool_", "numpy.bool", "numpy.dtype", *TRUSTED_PARTS}
+"""What skops does not trust: what is no more than a value, and scikit-learn's own parts."""
 
 
 def read_model(content: bytes, path: Path) -> LinearModel:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.text import feature_in_words, printable_list, quoted
+from sealserve.steps.ranges import Ranges
 from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
 from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
@@ -61,6 +62,17 @@ class DeclaredRanges:
     def has_step(self) -> NDArray[np.bool_]:
         """Whether a feature's step is declared."""
         return ~np.isnan(self.step)
+
+
+def known_ranges(ranges: Ranges) -> DeclaredRanges:
+    """Declare what published steps tell of features: finite ranges, and integers."""
+    is_known = np.isfinite(ranges.low) & np.isfinite(ranges.high)
+    is_integral = ranges.is_integral & (~is_known | (ranges.high > ranges.low))
+    return DeclaredRanges(
+        minimum=np.where(is_known, ranges.low, np.nan),
+        maximum=np.where(is_known, ranges.high, np.nan),
+        step=np.where(is_integral, 1.0, np.nan),
+    )
 
 
 def read_declared_ranges(path: Path, feature_count: int, feature_names: tuple[str, ...]) -> DeclaredRanges:

@@ -64,7 +64,7 @@ def input_ranges(
         InputRangeMissingError: nothing gives a range.
         InputRangeError: range, step or rows do not fit.
     """
-    count, names = model.feature_count, model.feature_names
+    count, names = model.feature_count, model.names_on_grid
     # Rows are checked even if they do not decide the range: the error on them is published.
     rows = None if calibration is None else _check_rows(calibration, count, names)
     known = declared or DeclaredRanges.none(count)

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve.he.row_constraints import RowConstraints
-from sealserve.protocol.output import Output, Task
+from sealserve.protocol.output import Output, Pairwise, Task
 from sealserve.protocol.refusal import RefusedFeatures
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.linear_model import LinearModel
 
+_LEAST_PROBABILITY = 1e-9
 _BLOCK_NUMBERS = 1 << 22  # of float64 at once, 32 MB
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
@@ -91,7 +92,8 @@ class Margins:
     """How clearly the plaintext model decides the labels of rows.
 
     Attributes:
-        pairs: of scores, int (pairs, 2), the greater one first; (k, -1) is score k against zero.
+        pairs: of scores, int (pairs, 2), the greater one first; (k, -1) is score k against zero. If
+            labels follow from probabilities, their logarithms take the place of scores.
         pair_of: the pairs that decide each row, int (rows, decisions).
         gaps: by how much, float64 (rows, decisions).
     """
@@ -103,11 +105,15 @@ class Margins:
     @classmethod
     def of(cls, output: Output, scores: NDArray[np.float64]) -> "Margins":
         """Return the margins of scores (rows, score_count) of a classifier."""
+        scores = _compared(output, scores)
         count, score_count = scores.shape
-        if score_count == 1 or output.task is Task.MULTILABEL:  # each score is compared with zero
+        if score_count == 1 or output.task is Task.MULTILABEL or output.pairwise is not Pairwise.NONE:
+            # Each score is compared with zero. Of pairs of classes, those of the label decide.
             pairs = np.stack([np.arange(score_count), np.full(score_count, -1)], axis=1)
             pair_of = np.broadcast_to(np.arange(score_count), scores.shape)
-            return cls(pairs=pairs, pair_of=pair_of, gaps=np.abs(scores))
+            if output.pairwise is not Pairwise.NONE:
+                pair_of = _pairs_of_label(output, scores)
+            return cls(pairs=pairs, pair_of=pair_of, gaps=np.abs(np.take_along_axis(scores, pair_of, axis=1)))
         best = scores.argmax(axis=1)
         others = scores.copy()
         others[np.arange(count), best] = -np.inf
@@ -151,13 +157,13 @@ class CalibrationScores:
 
     @classmethod
     def of(cls, model: LinearModel, rows: NDArray[np.generic], *, outside_share: float = 0.0) -> "CalibrationScores":
-        """Score rows (rows, feature_count) by the plaintext model.
+        """Score rows (rows, column_count) by the plaintext model.
 
         Raises:
             UnsupportedModelError: the model is not what the estimator computes.
         """
-        numbers = np.asarray(rows, np.float64)
-        scores = model.expected_scores(numbers)
+        numbers = model.features(rows)
+        scores = model.expected_scores(numbers if model.published is None else rows)
         is_regression = model.output.task is Task.REGRESSION
         margins = None if is_regression else Margins.of(model.output, scores)
         return cls(
@@ -165,7 +171,7 @@ class CalibrationScores:
             scores=scores,
             margins=margins,
             outside_share=outside_share,
-            names=model.feature_names,
+            names=model.names_on_grid,
         )
 
     def on(self, grid: InputGrid) -> "OnGrid":
@@ -284,7 +290,7 @@ def observe(output: Output, grid: InputGrid, model: QuantizedModel, rows: Calibr
     intercept = np.array([value / scale for value in model.intercept])
     in_units = (model.weights / scale).T
     count, score_count = rows.scores.shape
-    is_centred = output.task is Task.CLASSIFICATION and score_count > 1
+    is_centred = output.compares_scores
     maximum, other_labels, squares, label_squares = 0.0, 0, np.zeros(score_count), np.zeros(score_count)
     pair_squares = np.zeros(0 if margins is None else len(margins.pairs))
     for part in _blocks(count, max(*model.weights.shape, len(pair_squares))):
@@ -296,6 +302,8 @@ def observe(output: Output, grid: InputGrid, model: QuantizedModel, rows: Calibr
         label_squares += (centred**2).sum(axis=0)
         if margins is not None:
             first, second = margins.pairs.T
+            if output.decides_by_probabilities:
+                errors = _compared(output, scores) - _compared(output, rows.scores[part])
             pair_squares += ((errors[:, first] - np.where(second < 0, 0.0, errors[:, second])) ** 2).sum(axis=0)
             differ = output.predict(scores) != output.predict(rows.scores[part])
             other_labels += int(differ.reshape(len(differ), -1).any(axis=1).sum())
@@ -312,6 +320,30 @@ def observe(output: Output, grid: InputGrid, model: QuantizedModel, rows: Calibr
         other_labels=other_labels,
         disagreement=disagreement,
     )
+
+
+def _compared(output: Output, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the numbers that a label follows from, (rows, numbers).
+
+    They are the scores, unless labels follow from averaged probabilities: then they are logarithms
+    of these, whose errors depend little on how far a row is from the threshold.
+    """
+    if not output.decides_by_probabilities:
+        return scores
+    logarithms: NDArray[np.float64] = np.log(np.maximum(output.predict_proba(scores), _LEAST_PROBABILITY))
+    return logarithms
+
+
+def _pairs_of_label(output: Output, scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the pairs that the label of each row is in, int (rows, classes - 1)."""
+    class_count = len(output.classes)
+    pair_of_classes = np.zeros((class_count, class_count), np.intp)
+    firsts, seconds = np.triu_indices(class_count, 1)
+    pair_of_classes[firsts, seconds] = pair_of_classes[seconds, firsts] = np.arange(len(firsts))
+    is_other = ~np.eye(class_count, dtype=np.bool_)
+    pairs_of_class = pair_of_classes[is_other].reshape(class_count, class_count - 1)
+    pairs: NDArray[np.intp] = pairs_of_class[output.class_indices(scores)]
+    return pairs
 
 
 def _blocks(row_count: int, numbers_a_row: int) -> Iterator[slice]:

@@ -148,6 +148,17 @@ class Declarations(BaseModel):
         "[NAME=]E",
         unset="the planner's choice",
     )
+    publish: PerModel[Literal["steps", "structure"]] = _option(
+        SERVED,
+        (),
+        "publish the part of a model that clients compute. steps: what transformers have learnt, such as categories "
+        "and means. structure: which features trees compare with which thresholds. Without it such a model is "
+        "refused, with a list of what would be published; for one model or for all",
+        "[NAME=]steps|structure",
+    )
+    accept_training_values: bool = _option(
+        SERVED, False, "publish thresholds and quantiles even if they tell values of single training rows"
+    )
     accept_disagreement: bool = _option(
         SERVED, False, "serve a model even if the verdict on its predictions is REFUSE: they are often not its own"
     )

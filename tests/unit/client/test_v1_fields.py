@@ -41,6 +41,8 @@ CARRIERS = {
     "IntegerLabels.values": "labels of the model",
     "BooleanLabels.values": "labels of the model",
     "DoubleLabels.values": "labels of the model",
+    "Curve.scores": "numbers of the model",
+    "Curve.probabilities": "numbers of the model",
     "Offer.score_scale": "a number of the offer",
     "Offer.score_centers": "numbers of the offer",
     "Offer.score_radii": "numbers of the offer",

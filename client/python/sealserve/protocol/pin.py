@@ -30,11 +30,17 @@ The digest is the SHA-256 of an encoding that any language can write:
     flag     G flags (Input.exactly_one)
     text     the task: "regression", "classification" or "multilabel"
     uint32   the number of scores
-    text     the link: "none", "logistic", "ovr_logistic", "softmax" or "modified_huber"
+    text     the link: "none", "logistic", "ovr_logistic", "softmax", "modified_huber", "curves",
+             "log" or "log1p"
     flag     whether predictions of a regression are scalar (Output.scalar_target)
     flag     whether rows of zeros stay (Output.keeps_zero_rows)
     text     the type of the labels: "none", "bool", "int", "float" or "str"
     uint32   the number of labels; then each as flag, int64, double or text, by their type
+    uint32   the number of classifiers whose probabilities are averaged (Output.member_count)
+    text     the rule of pairs: "none", "votes", "pairs" or "confidences"
+    uint32   the number of curves: none, or one a score; then for each
+    uint32       the number of its points, P
+    double       P scores, then P probabilities
 """
 
 import hashlib
@@ -54,7 +60,7 @@ from sealserve.he.quantization import InputGrid
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.model import Model
-from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.output import Curve, Label, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import MAX_NAME_CHARACTERS, feature_in_words, quoted
 
@@ -109,6 +115,11 @@ class PinnedContent:
         yield struct.pack("<2?", output.scalar_target, output.keeps_zero_rows)
         yield _text(_kind(output.classes)) + struct.pack("<I", len(output.classes))
         yield from map(_label, output.classes)
+        yield struct.pack("<I", output.member_count) + _text(output.pairwise.value)
+        yield struct.pack("<I", len(output.curves))
+        for curve in output.curves:
+            yield struct.pack("<I", len(curve.scores))
+            yield (np.array(curve.scores + curve.probabilities) + 0.0).astype("<f8").tobytes()
 
     def difference(self, other: "PinnedContent") -> str:
         """Say what is the first difference of another description from this one; "" if none is."""
@@ -170,6 +181,9 @@ class PinnedContent:
                 "keeps_zero_rows": output.keeps_zero_rows,
                 "labels": _kind(output.classes),
                 "classes": list(output.classes),
+                "members": output.member_count,
+                "pairwise": output.pairwise.value,
+                "curves": [[list(curve.scores), list(curve.probabilities)] for curve in output.curves],
             },
         }
 
@@ -200,6 +214,9 @@ class PinnedContent:
                 Link(output["link"]),
                 scalar_target=bool(output["scalar_target"]),
                 keeps_zero_rows=bool(output["keeps_zero_rows"]),
+                member_count=int(output["members"]),
+                pairwise=Pairwise(output["pairwise"]),
+                curves=tuple(Curve(*(tuple(map(float, values)) for values in curve)) for curve in output["curves"]),
             ),
             steps_id,
         )
@@ -306,6 +323,8 @@ def _output_difference(expected: Output, found: Output) -> str:
         ("link", expected.link.value, found.link.value),
         ("shape of a prediction, scalar,", expected.scalar_target, found.scalar_target),
         ("rule that rows of zeros stay", expected.keeps_zero_rows, found.keeps_zero_rows),
+        ("number of averaged classifiers", expected.member_count, found.member_count),
+        ("rule of pairs", expected.pairwise.value, found.pairwise.value),
         ("type of the labels", _kind(expected.classes), _kind(found.classes)),
         ("number of labels", len(expected.classes), len(found.classes)),
     ):
@@ -314,6 +333,9 @@ def _output_difference(expected: Output, found: Output) -> str:
     for k, (label, other_label) in enumerate(zip(expected.classes, found.classes, strict=True)):
         if label != other_label:
             return f"label {k} is {_whole(str(other_label))}, not {_whole(str(label))}"
+    for k, (curve, other_curve) in enumerate(zip(expected.curves, found.curves, strict=True)):
+        if curve != other_curve:
+            return f"the curve of score {k} is another"
     return ""
 
 

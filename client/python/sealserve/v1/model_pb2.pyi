@@ -133,7 +133,7 @@ class Column(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Column.Kind, str]] = ..., allows_missing: _Optional[bool] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows", "has_no_decision_function")
+    __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows", "has_no_decision_function", "member_count", "curves", "pairwise")
     class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TASK_UNSPECIFIED: _ClassVar[Output.Task]
@@ -152,12 +152,28 @@ class Output(_message.Message):
         LINK_OVR_LOGISTIC: _ClassVar[Output.Link]
         LINK_SOFTMAX: _ClassVar[Output.Link]
         LINK_MODIFIED_HUBER: _ClassVar[Output.Link]
+        LINK_CURVES: _ClassVar[Output.Link]
+        LINK_LOG: _ClassVar[Output.Link]
+        LINK_LOG1P: _ClassVar[Output.Link]
     LINK_UNSPECIFIED: Output.Link
     LINK_NONE: Output.Link
     LINK_LOGISTIC: Output.Link
     LINK_OVR_LOGISTIC: Output.Link
     LINK_SOFTMAX: Output.Link
     LINK_MODIFIED_HUBER: Output.Link
+    LINK_CURVES: Output.Link
+    LINK_LOG: Output.Link
+    LINK_LOG1P: Output.Link
+    class Pairwise(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PAIRWISE_UNSPECIFIED: _ClassVar[Output.Pairwise]
+        PAIRWISE_VOTES: _ClassVar[Output.Pairwise]
+        PAIRWISE_PAIRS: _ClassVar[Output.Pairwise]
+        PAIRWISE_CONFIDENCES: _ClassVar[Output.Pairwise]
+    PAIRWISE_UNSPECIFIED: Output.Pairwise
+    PAIRWISE_VOTES: Output.Pairwise
+    PAIRWISE_PAIRS: Output.Pairwise
+    PAIRWISE_CONFIDENCES: Output.Pairwise
     TASK_FIELD_NUMBER: _ClassVar[int]
     SCORE_COUNT_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +181,9 @@ class Output(_message.Message):
     SCALAR_TARGET_FIELD_NUMBER: _ClassVar[int]
     KEEPS_ZERO_ROWS_FIELD_NUMBER: _ClassVar[int]
     HAS_NO_DECISION_FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CURVES_FIELD_NUMBER: _ClassVar[int]
+    PAIRWISE_FIELD_NUMBER: _ClassVar[int]
     task: Output.Task
     score_count: int
     classes: Classes
@@ -172,7 +191,18 @@ class Output(_message.Message):
     scalar_target: bool
     keeps_zero_rows: bool
     has_no_decision_function: bool
-    def __init__(self, task: _Optional[_Union[Output.Task, str]] = ..., score_count: _Optional[int] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., link: _Optional[_Union[Output.Link, str]] = ..., scalar_target: _Optional[bool] = ..., keeps_zero_rows: _Optional[bool] = ..., has_no_decision_function: _Optional[bool] = ...) -> None: ...
+    member_count: int
+    curves: _containers.RepeatedCompositeFieldContainer[Curve]
+    pairwise: Output.Pairwise
+    def __init__(self, task: _Optional[_Union[Output.Task, str]] = ..., score_count: _Optional[int] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., link: _Optional[_Union[Output.Link, str]] = ..., scalar_target: _Optional[bool] = ..., keeps_zero_rows: _Optional[bool] = ..., has_no_decision_function: _Optional[bool] = ..., member_count: _Optional[int] = ..., curves: _Optional[_Iterable[_Union[Curve, _Mapping]]] = ..., pairwise: _Optional[_Union[Output.Pairwise, str]] = ...) -> None: ...
+
+class Curve(_message.Message):
+    __slots__ = ("scores", "probabilities")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    probabilities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Classes(_message.Message):
     __slots__ = ("integers", "strings", "booleans", "doubles")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sealserve.errors import InputError, UnexpectedModelError
 from sealserve.he.quantization import InputGrid
 from sealserve.he.row_constraints import RowConstraints
-from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.pin import Pin, PinnedContent
 from sealserve.protocol.schema import Schema
 
@@ -49,10 +49,22 @@ def test_the_encoding_is_the_documented_one() -> None:
             struct.pack("<I", 2),
             text("no"),
             text("yes"),
+            struct.pack("<I", 1),
+            text("none"),
+            struct.pack("<I", 0),
         ]
     )
     assert CONTENT.digest == hashlib.sha256(encoded).hexdigest()
-    assert CONTENT.digest == "f82cdedc18c52c5ecbc7482f0d39f60830a2c06658d78aa10afd535c2d7bd0ef"
+    assert CONTENT.digest == "1644f5979bbcb35138cc9ad9234f7c517d42f267647be003839005d090d0a281"
+
+
+def test_curves_are_encoded_as_documented() -> None:
+    curves = Curve((-0.0, 1.0), (0.25, 0.5)), Curve((3.0,), (1.0,))
+    content = PinnedContent(
+        CONTENT.schema, CONTENT.grid, Output(Task.CLASSIFICATION, 2, (0, 1), Link.CURVES, curves=curves)
+    )
+    end = text("none") + struct.pack("<II4dI2d", 2, 2, 0.0, 1.0, 0.25, 0.5, 1, 3.0, 1.0)
+    assert b"".join(content._encoded()).endswith(struct.pack("<I", 1) + end)
 
 
 @st.composite
@@ -74,6 +86,13 @@ def contents(draw: st.DrawFn) -> PinnedContent:
                 Output(Task.CLASSIFICATION, 1, tuple(labels), Link.LOGISTIC),
                 Output(Task.MULTILABEL, 2, tuple(labels), keeps_zero_rows=True),
                 Output(Task.REGRESSION, 1, scalar_target=True),
+                Output(Task.REGRESSION, 1, link=Link.LOG),
+                Output(Task.CLASSIFICATION, 2, tuple(labels), Link.LOGISTIC, member_count=2),
+                Output(Task.CLASSIFICATION, 1, tuple(labels), Link.CURVES, curves=(Curve((0.0,), (0.5,)),)),
+                Output(Task.CLASSIFICATION, 1, tuple(labels), Link.CURVES, curves=(Curve((0.0,), (0.25,)),)),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3)),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3), pairwise=Pairwise.VOTES),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3), pairwise=Pairwise.CONFIDENCES),
             ]
         )
     )

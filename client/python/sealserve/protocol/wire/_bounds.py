@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from sealserve.errors import ParameterError
+from sealserve.protocol.links import MAX_CURVE_POINTS
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire._enums import seconds
 from sealserve.steps.limits import MAX_STEPS_BYTES
@@ -55,6 +56,8 @@ def check_counts(message: model_pb2.Model) -> None:
         raise ParameterError(f"model {name!r}: groups need one number for each feature, and a feature each")
     if len(message.offers) > MAX_OFFERS or len(message.offers) * scores > MAX_OFFERED_SCORES:
         raise ParameterError(f"model {name!r} has {len(message.offers)} offers for {scores} scores: too many")
+    if len(output.curves) not in (0, scores) or sum(len(c.scores) for c in output.curves) > MAX_CURVE_POINTS:
+        raise ParameterError(f"model {name!r}: its curves are not one for each score, or have too many points")
     label_count = _label_count(output.classes)
     if label_count > scores + 1:
         raise ParameterError(f"model {name!r} has {label_count} labels for {scores} scores: too many")

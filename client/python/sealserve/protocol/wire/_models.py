@@ -15,7 +15,7 @@ from sealserve.he.quantization import InputGrid
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
-from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.output import Curve, Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire._bounds import (
@@ -30,6 +30,8 @@ from sealserve.protocol.wire._bounds import (
 from sealserve.protocol.wire._enums import (
     KINDS,
     LAYOUTS_BY_NUMBER,
+    PAIRWISE,
+    PAIRWISE_TO_PROTO,
     SCHEMES,
     SCHEMES_TO_PROTO,
     VERDICTS,
@@ -173,6 +175,9 @@ def _output_to_proto(output: Output) -> model_pb2.Output:
         scalar_target=output.scalar_target,
         keeps_zero_rows=output.keeps_zero_rows,
         has_no_decision_function=output.has_no_decision_function,
+        member_count=output.member_count if output.member_count > 1 else 0,
+        curves=[model_pb2.Curve(scores=c.scores, probabilities=c.probabilities) for c in output.curves],
+        pairwise=PAIRWISE_TO_PROTO[output.pairwise],
     )
     for field, kind in (("booleans", bool), ("integers", int), ("doubles", float), ("strings", str)):
         if output.classes and isinstance(output.classes[0], kind):
@@ -187,6 +192,7 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
     try:
         task = Task[model_pb2.Output.Task.Name(message.task).removeprefix("TASK_")]
         link = Link[model_pb2.Output.Link.Name(message.link).removeprefix("LINK_")]
+        pairwise = PAIRWISE[message.pairwise]
     except (KeyError, ValueError):
         raise ValueError("its task or link function is unknown to this version: update sealserve") from None
     if not all(math.isfinite(label) for label in message.classes.doubles.values):
@@ -199,6 +205,9 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
         scalar_target=message.scalar_target,
         keeps_zero_rows=message.keeps_zero_rows,
         has_no_decision_function=message.has_no_decision_function,
+        member_count=message.member_count or 1,
+        curves=tuple(Curve(tuple(curve.scores), tuple(curve.probabilities)) for curve in message.curves),
+        pairwise=pairwise,
     )
 
 

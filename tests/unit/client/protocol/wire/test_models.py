@@ -15,7 +15,7 @@ from sealserve.he.quantization import InputGrid
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
-from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from sealserve.v1 import model_pb2
 from tests.support.serving import linear, served
@@ -51,13 +51,31 @@ def grids(draw: st.DrawFn) -> InputGrid:
 @st.composite
 def outputs(draw: st.DrawFn) -> Output:
     task, score_count = draw(st.sampled_from(Task)), draw(st.integers(1, 4))
-    classes = {Task.REGRESSION: 0, Task.MULTILABEL: score_count, Task.CLASSIFICATION: max(2, score_count)}[task]
+    members, pairwise, curves = 1, Pairwise.NONE, tuple[Curve, ...]()
+    link = draw(st.sampled_from(Link))
+    if task is Task.CLASSIFICATION:
+        pairwise = draw(st.sampled_from(Pairwise)) if score_count == 3 and link is Link.NONE else pairwise
+        members = draw(st.sampled_from([1, score_count])) if link is not Link.NONE else members
+        if link is Link.CURVES:
+            curves = (Curve((0.0, 1.5), (0.25, draw(st.floats(0.25, 1.0)))),) * score_count
+    width = score_count // members
+    classes = {Task.REGRESSION: 0, Task.MULTILABEL: width, Task.CLASSIFICATION: max(2, width)}[task]
     labels = [st.integers(-(2**63), 2**63 - 1), numbers, texts, *([st.booleans()] if classes <= 2 else [])]
     kind = draw(st.sampled_from(labels))
     drawn: list[Any] = draw(st.lists(kind, min_size=classes, max_size=classes, unique=True))
-    flags = {name: draw(st.booleans()) for name in ("scalar_target", "keeps_zero_rows", "has_no_decision_function")}
     try:
-        return Output(task, score_count, tuple(drawn), draw(st.sampled_from(Link)), **flags)
+        return Output(
+            task,
+            score_count,
+            tuple(drawn),
+            link,
+            scalar_target=draw(st.booleans()),
+            keeps_zero_rows=draw(st.booleans()),
+            has_no_decision_function=draw(st.booleans()),
+            member_count=members,
+            curves=curves,
+            pairwise=pairwise,
+        )
     except ValueError:
         reject()
 

@@ -15,7 +15,7 @@ from sealserve.protocol import wire
 from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
-from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from tests.support.serving import LIMITS, linear, served
 
@@ -107,6 +107,13 @@ CHANGED: dict[type, dict[str, Model]] = {
         "scalar_target": with_output(score_count=1, scalar_target=True),
         "keeps_zero_rows": with_output(keeps_zero_rows=True),
         "has_no_decision_function": with_output(has_no_decision_function=True),
+        "member_count": with_output(
+            task=Task.CLASSIFICATION, classes=("no", "yes"), link=Link.LOGISTIC, member_count=3
+        ),
+        "curves": with_output(
+            task=Task.CLASSIFICATION, classes=(1, 2, 3), link=Link.CURVES, curves=(Curve((0.0,), (0.5,)),) * 3
+        ),
+        "pairwise": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3), pairwise=Pairwise.VOTES),
     },
     Offer: {
         "layout": with_offer(layout=LAYOUTS["column"]),

@@ -70,6 +70,14 @@ def with_labels(kind: str, labels: list[Any], task: Any = CLASSIFICATION) -> mod
     return message
 
 
+def with_curves(*curves: tuple[list[float], list[float]]) -> model_pb2.Model:
+    message = with_labels("integers", [1, 2, 3])
+    message.output.link = model_pb2.Output.LINK_CURVES
+    for scores, probabilities in curves:
+        message.output.curves.add(scores=scores, probabilities=probabilities)
+    return message
+
+
 def with_cost(**fields: Any) -> model_pb2.Model:
     message = described()
     put(message.offers[0].cost, **fields)
@@ -145,6 +153,21 @@ HOSTILE = {
     "a link of tomorrow": with_output(link=99),
     "no link": with_output(link=0),
     "a link that does not fit": with_output(link=model_pb2.Output.LINK_SOFTMAX),
+    "a log link of a classifier": with_output(task=CLASSIFICATION, link=model_pb2.Output.LINK_LOG),
+    "more averaged classifiers than scores": with_output(task=CLASSIFICATION, member_count=2**32 - 1),
+    "averaged classifiers of a fraction of a score": with_output(task=CLASSIFICATION, member_count=2),
+    "averaged regressions": with_output(member_count=3),
+    "pairs of tomorrow": with_output(task=CLASSIFICATION, pairwise=99),
+    "pairs of a regression": with_output(pairwise=model_pb2.Output.PAIRWISE_VOTES),
+    "no curves": with_curves(),
+    "too few curves": with_curves(([0.0], [0.5]), ([0.0], [0.5])),
+    "too many curves": with_curves(*[([0.0], [0.5])] * 4),
+    "an empty curve": with_curves(*[([0.0], [0.5])] * 2, ([], [])),
+    "a curve of more scores than probabilities": with_curves(*[([0.0], [0.5])] * 2, ([0.0, 1.0], [0.5])),
+    "a curve that falls back": with_curves(*[([0.0], [0.5])] * 2, ([0.0, -1.0], [0.5, 0.5])),
+    "a curve of NaN": with_curves(*[([0.0], [0.5])] * 2, ([math.nan], [0.5])),
+    "a probability above 1": with_curves(*[([0.0], [0.5])] * 2, ([0.0], [1.5])),
+    "endless curves": with_curves(*[(list(map(float, range(100_000))), [0.5] * 100_000)] * 3),
     "a scalar target of three scores": with_output(scalar_target=True),
     "labels of a regression": with_labels("integers", [1, 2, 3], REGRESSION),
     "an integer twice": with_labels("integers", [1, 2, 1]),
