@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -14,6 +15,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from sealserve.client import Client
 from sealserve.errors import InputError
@@ -45,6 +47,24 @@ def pipeline(frame: pd.DataFrame) -> Any:
     return make_pipeline(ColumnTransformer(branches), LogisticRegression()).fit(
         frame, labels(frame, np.random.default_rng(12), 3)
     )
+
+
+def _numbers(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Rows of 20 columns with gaps."""
+    rows = random.normal(size=(count, 20))
+    rows[random.random(rows.shape) < 0.05] = np.nan
+    return rows
+
+
+@pytest.fixture(scope="module")
+def boosted() -> HistGradientBoostingClassifier:
+    """An ensemble of 100 trees with up to 31 leaves."""
+    random = np.random.default_rng(5)
+    X = _numbers(random, 2000)
+    y = np.nan_to_num(X[:, 0] * X[:, 1] + np.sin(3 * X[:, 2])) + random.normal(size=len(X)) > 0
+    estimator = HistGradientBoostingClassifier(max_leaf_nodes=31, early_stopping=False)
+    with threadpool_limits(1):  # its threads would wait for each other on busy cores
+        return estimator.fit(X, y)
 
 
 def saved(estimator: Any, frame: pd.DataFrame, folder: Path, **said: Any) -> ModelSource:
@@ -87,6 +107,52 @@ def test_a_boosted_ensemble(frame: pd.DataFrame, tmp_path: Path) -> None:
         Client(address, timeout_seconds=HANG_SECONDS) as client,
     ):
         np.testing.assert_array_equal(client.predict(X[:100]), estimator.predict(X[:100]))
+
+
+@pytest.mark.parametrize(("layout", "most_error"), [("row", 1e-3), ("column", 0.04)])
+def test_the_leaves_of_a_boosted_ensemble_are_exclusive(
+    layout: str, most_error: float, boosted: HistGradientBoostingClassifier, tmp_path: Path
+) -> None:
+    """No calibration is needed: steps tell that of each tree at most one kept leaf is 1."""
+    joblib.dump(boosted, tmp_path / "model.pkl")
+    source, keys = ModelSource("model", tmp_path / "model.pkl", publish=("structure",)), registered_keys()
+    served = load_source(source, trust_pickle=True, limits=LIMITS, private=PrivateWeights(40, keys.zero_encryptor))
+    constraints = served.model.grid.constraints
+    assert len(constraints.exactly_one) == len(boosted._predictors) == 100
+    assert not constraints.exactly_one.any(), "one leaf of each tree is left out"
+    rows = _numbers(np.random.default_rng(6), 60)
+    expected = boosted.decision_function(rows)
+    with (
+        running_server(ModelRegistry([served]), keys=keys) as address,
+        Client(address, timeout_seconds=HANG_SECONDS, layout=layout) as client,
+    ):
+        assert client.model.grid.has_indicators_only
+        scored, bound = client.scored(rows), client.offer(len(rows)).score_error_bound
+    assert bound <= most_error
+    assert np.abs(scored.scores[:, 0] - expected).max() <= bound
+    clear = np.abs(expected) > bound
+    assert np.count_nonzero(clear) >= 55
+    np.testing.assert_array_equal(np.asarray(scored.predictions)[clear], boosted.predict(rows)[clear])
+
+
+def test_a_row_that_a_step_refuses_is_refused_among_indicators(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Indicators are not compared with ranges, but a refused row has none."""
+    pipeline = make_pipeline(OneHotEncoder(), LogisticRegression())
+    pipeline.fit(frame[["city"]].fillna("Bern"), labels(frame, np.random.default_rng(15), 3))
+    joblib.dump(pipeline, tmp_path / "model.pkl")
+    served = loaded(ModelSource("model", tmp_path / "model.pkl", publish=("steps",)))
+    assert served.model.grid.constraints.exactly_one.tolist() == [True]
+    rows = pd.DataFrame({"city": ["Bern", "Zürich", "Bern"]})
+    with (
+        running_server(ModelRegistry([served])) as address,
+        Client(address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert client.model.grid.has_indicators_only
+        assert client.predict(rows[::2]).tolist() == pipeline.predict(rows[::2]).tolist()
+        with pytest.raises(InputError, match="row 1, column 'city' has a value that the model's steps do not take"):
+            client.predict(rows)
+        found = client.predict(rows, errors="return")
+    assert [isinstance(result, InputError) for result in found] == [False, True, False]
 
 
 def test_nothing_is_published_without_consent(pipeline: Any, frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.step_constraints import step_constraints
 from sealserve.protocol.text import feature_in_words, printable_list, quoted
 from sealserve.steps.ranges import Ranges
 from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
@@ -65,13 +66,14 @@ class DeclaredRanges:
 
 
 def known_ranges(ranges: Ranges) -> DeclaredRanges:
-    """Declare what published steps tell of features: finite ranges, and integers."""
+    """Declare what published steps tell of features: finite ranges, integers, groups and norms."""
     is_known = np.isfinite(ranges.low) & np.isfinite(ranges.high)
     is_integral = ranges.is_integral & (~is_known | (ranges.high > ranges.low))
     return DeclaredRanges(
         minimum=np.where(is_known, ranges.low, np.nan),
         maximum=np.where(is_known, ranges.high, np.nan),
         step=np.where(is_integral, 1.0, np.nan),
+        constraints=step_constraints(ranges),
     )
 
 

@@ -177,6 +177,11 @@ class InputGrid:
         dummy[first] = self.maximum[first]
         return dummy
 
+    @cached_property
+    def dummy_integers(self) -> NDArray[np.int64]:
+        """The dummy on the grid."""
+        return np.where(self.dummy > self.minimum, self.levels, 0)
+
     def is_off(self, rows: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which features (rows, feature_count) are off a grid that they should be on."""
         return self.keeps & is_off_grid(rows, self.minimum, self.kept_step, grid_tolerance(np.abs(rows), self.step))
@@ -219,8 +224,9 @@ class InputGrid:
     def quantize(self, rows: NDArray[np.float64], *, clip: bool = False) -> Quantized:
         """Round features onto the grid. Refused rows become dummies, as in `admissible`.
 
-        Indicators that published steps compute are at their maximum or minimum, and no row of them
-        is refused. They are only told apart. That the grid has no other features is public.
+        Indicators that published steps compute are at their maximum or minimum. They are only told
+        apart, and a row is refused if a step has refused it: then all its features are NaN. That
+        the grid has no other features is public.
 
         Raises:
             FeatureCountError: the shape of the rows is not (rows, feature_count).
@@ -228,7 +234,9 @@ class InputGrid:
         if rows.shape[1:] != self.minimum.shape:
             raise FeatureCountError(f"rows of {self.feature_count} features are needed, but the shape is {rows.shape}")
         if self.has_indicators_only:
-            return Quantized((rows > self.minimum) * self.levels, np.zeros(len(rows), np.bool_))
+            indicators, is_missing = (rows > self.minimum) * self.levels, np.isnan(rows[:, 0])
+            np.copyto(indicators, self.dummy_integers, where=is_missing[:, None])
+            return Quantized(indicators, is_missing)
         integers = np.empty(rows.shape, np.int64)
         is_refused: NDArray[np.bool_] = np.empty(len(rows), np.bool_)
         rows_a_block = max(_ROWS_A_BLOCK, _FEATURES_A_BLOCK // max(1, rows.shape[1]))
@@ -244,8 +252,7 @@ class InputGrid:
     def admissible_integers(self, rows: NDArray[np.integer[Any]]) -> Quantized:
         """Replace each row (rows, feature_count) that no row of features becomes by the dummy."""
         is_refused = self.refuses_integers(rows)
-        dummy = self.quantize(self.dummy[None]).integers
-        return Quantized(np.where(is_refused[:, None], dummy, rows.astype(np.int64)), is_refused)
+        return Quantized(np.where(is_refused[:, None], self.dummy_integers, rows.astype(np.int64)), is_refused)
 
     def refuses_integers(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Tell which rows of integers (rows, feature_count) no row of features becomes."""

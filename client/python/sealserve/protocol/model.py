@@ -18,9 +18,11 @@ from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.output import Output
 from sealserve.protocol.refusal import refusal
 from sealserve.protocol.schema import Schema
+from sealserve.protocol.step_constraints import step_constraints
 from sealserve.protocol.step_refusal import step_refusal
 from sealserve.protocol.text import counted, printable, printable_list
 from sealserve.steps.program import Program
+from sealserve.steps.ranges import Ranges
 from sealserve.steps.step import ValueKind
 
 __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer", "Verdict"]
@@ -295,7 +297,7 @@ class Model:
         kinds = tuple(ValueKind.TEXT if column.kind.is_text else ValueKind.NUMBER for column in self.schema.columns)
         if tuple(steps.columns) != kinds or steps.feature_count != self.grid.feature_count:
             raise ParameterError(f"model {self.name!r}: its steps are of other columns or features than it describes")
-        return dataclasses.replace(self, steps=steps)
+        return dataclasses.replace(self, steps=steps, grid=_grid_of_steps(self.grid, steps))
 
     def features(self, rows: NDArray[Any], *, clip: bool = False) -> NDArray[np.float64]:
         """Compute features (rows, grid.feature_count) from rows (rows, schema.column_count).
@@ -323,3 +325,19 @@ class Model:
         moved = self.schema.clipped(rows) if clip and self.schema.columns else rows
         found = step_refusal(self.schema, self.steps, moved, clip=clip) if self.schema.columns else None
         return found or refusal(self.grid, self.features(rows, clip=clip), self.feature_names, clip=clip)
+
+
+def _grid_of_steps(grid: InputGrid, steps: Program) -> InputGrid:
+    """Return the grid with the groups of its features, if all are indicators that steps compute.
+
+    A description does not have these groups. Features that are 0 or 1 by construction need not be
+    compared with ranges and grids.
+    """
+    is_unit = (grid.minimum == 0) & (grid.maximum == 1) & grid.keeps
+    if not (grid.constraints.is_none and is_unit.all()):
+        return grid
+    unknown = np.full(steps.column_count, np.inf)
+    constraints = step_constraints(steps.ranges(Ranges.of(-unknown, unknown, may_be_missing=True)))
+    if not (len(constraints.group) and constraints.group.all()):
+        return grid
+    return dataclasses.replace(grid, constraints=constraints)

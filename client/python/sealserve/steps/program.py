@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.steps.limits import MAX_CATEGORIES, MAX_INPUTS, MAX_OPERATIONS, MAX_STEPS, MAX_VALUES
-from sealserve.steps.ranges import Ranges
+from sealserve.steps.ranges import Group, Ranges
 from sealserve.steps.step import Step, ValueKind, indices
 
 _CELLS_A_BLOCK = 1 << 20  # values of the rows that are computed at once
@@ -148,12 +148,24 @@ class Program:
         return is_source[: self.column_count]
 
     def ranges(self, columns: Ranges) -> Ranges:
-        """Derive what the features can be from what the columns can be."""
-        known = columns
+        """Derive what the features can be from what the columns can be.
+
+        No step looks at the groups of its inputs. The time is that of the sizes of all steps.
+        """
+        low, high = np.empty((2, self.value_count))
+        is_integral, may_be_missing = np.empty((2, self.value_count), np.bool_)
+        groups, found = list[Group](), columns
         with np.errstate(all="ignore"):
-            for step in self.steps:
-                known = Ranges.joined([known, step.ranges(known.take(np.asarray(step.inputs)))])
-        return known.take(np.asarray(self.outputs))
+            for number in range(len(self.steps) + 1):
+                if number:
+                    inputs = np.asarray(self.steps[number - 1].inputs)
+                    known = Ranges(low[inputs], high[inputs], is_integral[inputs], may_be_missing[inputs])
+                    found = self.steps[number - 1].ranges(known)
+                values = slice(self._starts[number], self._starts[number + 1])
+                low[values], high[values] = found.low, found.high
+                is_integral[values], may_be_missing[values] = found.is_integral, found.may_be_missing
+                groups += (Group(group.kind, group.members + self._starts[number]) for group in found.groups)
+        return Ranges(low, high, is_integral, may_be_missing, tuple(groups)).take(np.asarray(self.outputs))
 
 
 class _Part(NamedTuple):
