@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from sealserve.protocol.column import Column, ColumnKind
 from sealserve.steps.arithmetic import Affine, Matrix
@@ -145,6 +144,9 @@ def front_of(nodes: Sequence[Node], column_count: int, names: tuple[str, ...]) -
 
 def _published(step: Step, inputs: NDArray[np.intp]) -> PublishedStep:
     """Return an affine step that is published, in the order of scikit-learn's own operations."""
+    # Other models are served without scikit-learn.
+    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
     scaler, affine = step.transformer, step.map
     if type(scaler) is StandardScaler:
         means = scaler.mean_ if scaler.with_mean else None

@@ -276,14 +276,11 @@ def _binned(estimator: Any, output: Output, own_scores: Callable[[Values], Value
 
 def _binned_tree(nodes: NDArray[Any], unit: Values) -> Tree:
     is_leaf = nodes["is_leaf"].astype(np.bool_)
-    thresholds = nodes["num_threshold"].astype(np.float64)
-    if (is_infinite := ~np.isfinite(thresholds) & ~is_leaf).any():  # all but what is missing goes to the left
-        thresholds = np.where(is_infinite, np.finfo(np.float64).max, thresholds)
     return Tree(
         np.where(is_leaf, -1, nodes["left"].astype(np.intp)),
         np.where(is_leaf, -1, nodes["right"].astype(np.intp)),
         nodes["feature_idx"].astype(np.intp),
-        thresholds,
+        nodes["num_threshold"].astype(np.float64),  # infinite where only what is missing goes to the right
         nodes["missing_go_to_left"].astype(np.bool_),
         nodes["value"].astype(np.float64)[:, np.newaxis] * unit,
         nodes["count"].astype(np.intp),

@@ -9,6 +9,7 @@ thresholds and probabilities are those of the estimator's own `decision_function
 import math
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,12 +118,12 @@ class Output:
         """How many classes or, of a regression, targets there are."""
         return counted(len(self.classes), "classes") if self.classes else counted(self.score_count, "targets")
 
-    @property
+    @cached_property
     def is_binary(self) -> bool:
         """Whether a single score decides between two classes."""
         return self.task is Task.CLASSIFICATION and self.score_count == 1
 
-    @property
+    @cached_property
     def decides_by_probabilities(self) -> bool:
         """Whether a label is that of the greatest probability, which scores alone do not tell."""
         return self.member_count > 1 or self.link is Link.CURVES

@@ -126,14 +126,24 @@ def test_trees_follow_steps_of_a_pipeline() -> None:
 
 def test_a_scaler_before_trees_is_published_to_the_bit() -> None:
     random = np.random.default_rng(2)
-    frame = table(random)[["income", "rooms"]]
+    whole = table(random)
+    frame = whole[["income", "rooms"]]
     pipeline = make_pipeline(StandardScaler(), RandomForestClassifier(9, min_samples_leaf=5, random_state=0))
-    pipeline.fit(frame, labels(frame, random))
+    pipeline.fit(frame, labels(whole, random))
     model = fold(pipeline)
     assert model.published is not None
     assert [type(step).__name__ for step in model.published.program.steps] == ["Affine", "Trees"]
     leaves = pipeline[-1].apply(pipeline[0].transform(frame))
     assert len(np.unique(model.features(rows_of(model, frame)), axis=0)) == len(np.unique(leaves, axis=0))
+
+
+def test_a_threshold_parts_what_is_missing_from_all_numbers() -> None:
+    X = np.tile([[np.nan], [1.0], [2.0]], (40, 1))
+    estimator = HistGradientBoostingRegressor(max_iter=3, min_samples_leaf=5).fit(X, np.isnan(X[:, 0]).astype(float))
+    assert np.isinf(estimator._predictors[0][0].nodes["num_threshold"][0])
+    model = fold(estimator)
+    rows = np.array([[np.inf], [-np.inf], [np.finfo(np.float64).max], [1.5], [np.nan]])
+    np.testing.assert_allclose(model.decision(model.features(rows))[:, 0], estimator.predict(rows), rtol=1e-12)
 
 
 def test_the_last_leaf_of_each_tree_is_left_out_whatever_its_value() -> None:
