@@ -31,10 +31,10 @@ from sealserve.v1 import prediction_pb2
 from sealserve_service.engines.linear.column import ColumnEngine, ColumnScoring
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
-from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_ranges
 from tests.support import mnist
-from tests.support.plans import cheapest_plan
+from tests.support.plans import served_plans
 from tests.support.programs import serve
 
 WANTED_ERRORS = (None, 0.01)
@@ -243,8 +243,8 @@ def measure(wanted: float | None, turns: int, seconds: float) -> dict[str, Any]:
         result |= served_rates(program.address, plain.address, items, rows[: items.row_count], turns, seconds)
         result["end_to_end"] = whole_way(client, model, np.tile(rows, (3, 1)))
         result["server_rss_mb"] = program.resident_bytes / 1e6
-        grid = input_ranges(model, input_range=(0.0, 1.0))
-        plan = cheapest_plan(COLUMN_RULES, model.weights, model.intercept, grid, max_score_error=wanted)
+        ranges = input_ranges(model, input_range=(0.0, 1.0))
+        plan = served_plans(model, ranges, max_score_error=wanted)["column"]
         result["stages_us_a_row"] = stages(items, plan, result["drained_rows_per_second"])
     return result
 

@@ -27,12 +27,12 @@ from sealserve.loadtest.items import LoadItems
 from sealserve_service.engines.linear.rerandomizer import Rerandomizer
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.models.loading import load_model
-from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_ranges
-from sealserve_service.planning.row import ROW_RULES, RowPlan
+from sealserve_service.planning.row import RowPlan
 from tests.support import mnist
 from tests.support.metrics import free_address
-from tests.support.plans import cheapest_plan
+from tests.support.plans import served_plans
 from tests.support.programs import Program, serve
 
 ROUNDS, ROWS_A_ROUND = 5, 60
@@ -152,13 +152,11 @@ def hiding_ms(plan: RowPlan | ColumnPlan) -> float:
 def planned(path: Path, options: tuple[str, ...]) -> tuple[RowPlan, ColumnPlan]:
     """Plan as a service with these options does."""
     model = load_model(path, trust_pickle=True)
-    arguments = model.weights, model.intercept, input_ranges(model, input_range=(0.0, 1.0))
     wanted = 0.01 if "--max-score-error=0.01" in options else None
     bits = 40 if "--weights=private" in options else None
-    return (
-        cheapest_plan(ROW_RULES, *arguments, max_score_error=wanted, hiding_bits=bits),
-        cheapest_plan(COLUMN_RULES, *arguments, max_score_error=wanted, hiding_bits=bits),
-    )
+    ranges = input_ranges(model, input_range=(0.0, 1.0))
+    plans = served_plans(model, ranges, max_score_error=wanted, hiding_bits=bits)
+    return plans["row"], plans["column"]
 
 
 def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:

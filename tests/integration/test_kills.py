@@ -49,7 +49,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[grpc.Channel]:
 
 
 def random_rows(count: int) -> NDArray[np.float64]:
-    """Rows on the model's grid."""
+    """Rows within the model's range."""
     return np.random.default_rng(count).integers(0, 256, (count, len(WEIGHTS))) / 255
 
 
@@ -59,7 +59,7 @@ def assert_complete(client: Client, results: Iterable[tuple[int, Any]], rows: ND
     assert np.array_equal(np.sort(indices), np.arange(len(rows))), "an index is missing, or came twice"
     scores = np.empty(len(rows))
     scores[list(indices)] = values
-    assert np.abs(scores - (rows @ WEIGHTS + 0.5)).max() <= client.model.offers[0].weight_rounding_error_bound
+    assert np.abs(scores - (rows @ WEIGHTS + 0.5)).max() <= max(o.score_error_bound for o in client.model.offers)
 
 
 def while_disturbed(

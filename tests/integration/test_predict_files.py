@@ -239,7 +239,7 @@ def test_classes_that_change_during_a_run_are_not_mixed(
     def reloaded(self: Client, rows: Any, **options: Any) -> Iterator[tuple[int, Any]]:
         yield from stream(self, rows, **options)
         new = dataclasses.replace(self.model, output=dataclasses.replace(self.model.output, classes=tuple("abcd")))
-        monkeypatch.setattr(Client, "model", property(lambda _: new))
+        monkeypatch.setattr(Client, "versions", (self.model, new))
 
     monkeypatch.setattr(Client, "stream", reloaded)
     command = ["predict", "--address", address, "--input", str(rows), "--method", method]

@@ -1,13 +1,16 @@
-"""The planner in one step, and with a layout filled in: `plan_row(weights, intercept, grid)`."""
+"""The planner in one step: with a layout filled in, or as a service plans."""
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
+from sealserve_service.engines.offering import plan_layouts
+from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.column import COLUMN_RULES
 from sealserve_service.planning.plan import PackingT, Plan, PlanningRules
 from sealserve_service.planning.planner import candidate_plans, choose
@@ -45,3 +48,11 @@ row_plans = partial(candidate_plans, ROW_RULES)
 column_plans = partial(candidate_plans, COLUMN_RULES)
 plan_row = partial(cheapest_plan, ROW_RULES)
 plan_column = partial(cheapest_plan, COLUMN_RULES)
+
+
+def served_plans(
+    model: LinearModel, inputs: InputRanges, *, max_score_error: float | None = None, hiding_bits: int | None = None
+) -> dict[str, Any]:
+    """Return the plans of a service without calibration rows, by the name of their layout."""
+    planned = plan_layouts(model, inputs, modes=(hiding_bits,), max_score_error=max_score_error)
+    return {layout.engine_type.rules.layout.name: layout.chosen for layout in planned}
