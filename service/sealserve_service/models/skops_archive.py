@@ -25,6 +25,7 @@ from sealserve_service.models.limits import (
     MAX_SCHEMA_VALUES,
     check_limit,
 )
+from sealserve_service.models.transformers import REFUSED_STEPS
 
 _SCHEMA = "schema.json"
 _BYTES_A_VALUE = 8
@@ -83,7 +84,12 @@ TRUSTED_PARTS = frozenset(
     )
 )
 """Parts of supported estimators that skops does not trust. Making one runs no code of a file."""
-_KNOWN = SUPPORTED_CLASSES | {"LabelBinarizer", "LabelEncoder", *(name.rpartition(".")[2] for name in TRUSTED_PARTS)}
+_REFUSED = {kind.__name__ for kind in REFUSED_STEPS}  # with an error that says why
+_KNOWN = (
+    SUPPORTED_CLASSES
+    | _REFUSED
+    | {"LabelBinarizer", "LabelEncoder", *(name.rpartition(".")[2] for name in TRUSTED_PARTS)}
+)
 _COMPILED_TREES = ("sklearn.tree._tree", "sklearn.ensemble._hist_gradient_boosting")
 _ARCHIVE = b"PK"
 """The bytes with which a member begins that is an archive itself: a sparse matrix."""

@@ -64,7 +64,7 @@ def steps_of(transformer: Any, path: str) -> Iterator[Node]:
     if is_nothing(transformer):
         return
     name = name_of(transformer, path)
-    rule = rule_for(STEP_RULES, transformer, name, SUPPORTED_STEPS)
+    rule = rule_for(STEP_RULES | REFUSED_STEPS, transformer, name, SUPPORTED_STEPS)
     with errors_naming(name):
         check_is_fitted(transformer)
         yield from rule(transformer, path)
@@ -226,8 +226,11 @@ STEP_RULES: dict[type, Callable[[Any, str], Iterator[Node]]] = {
     FrozenEstimator: _frozen,
     Pipeline: _pipeline,
     **dict.fromkeys(OPEN_STEPS, _open),
+}
+REFUSED_STEPS: dict[type, Callable[[Any, str], Iterator[Node]]] = {
     TargetEncoder: _labels_of_rows,
     KNNImputer: _rows_of_training,
     Nystroem: _rows_of_training,
 }
+"""What would publish training rows, or means of labels, with an error that names an alternative."""
 SUPPORTED_STEPS = f"Supported steps before the model: {listed(STEP_RULES)}, 'passthrough'. {LEFT_TO_THE_APPLICATION}."
