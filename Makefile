@@ -29,7 +29,7 @@ demo: setup ## train, serve, encrypt, score and decrypt scikit-learn's digits
 
 # Times are those of two cores.
 test: setup azurite ## the test suite: less than ten minutes
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup azurite docs-tools ## fuzzing, fault and container tests: less than forty minutes
 	$(BIN)/pytest -m 'slow and not long'

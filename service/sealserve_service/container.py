@@ -1,9 +1,10 @@
-"""The container of this process: how many cores and how much memory it gives."""
+"""The container of this process: how many cores and threads and how much memory it gives."""
 
 import os
 from pathlib import Path
 
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_PIDS_LIMITS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _CPU_QUOTA, _CPU_PERIOD = (Path(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
 PROCESS_BYTES = 300 << 20
@@ -12,6 +13,16 @@ PROCESS_BYTES = 300 << 20
 
 def memory_limit_bytes(files: tuple[Path, ...] = _MEMORY_LIMITS) -> int | None:
     """Return the memory limit of this container; None if there is none."""
+    return _limit(files)
+
+
+def thread_limit(files: tuple[Path, ...] = _PIDS_LIMITS) -> int | None:
+    """Return how many threads and processes this container may have; None if there is no limit."""
+    return _limit(files)
+
+
+def _limit(files: tuple[Path, ...]) -> int | None:
+    """Return the first limit that one of the files has, of cgroup v2 or v1."""
     for file in files:
         try:
             limit = int(file.read_text())

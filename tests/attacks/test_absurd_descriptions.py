@@ -195,6 +195,7 @@ def converted(message: model_pb2.Model) -> None:
             packing_of(model, offer)
 
 
+@pytest.mark.slow
 def test_random_descriptions_cost_little() -> None:
     """The grid of a million features, which few bytes can ask for, has 24 MB and its levels 8."""
     outcomes = {True: 0, False: 0}

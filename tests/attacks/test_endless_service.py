@@ -134,6 +134,7 @@ def test_the_clients_own_messages_are_no_progress(stream: Method, predict: Predi
 
 @BOTH
 @pytest.mark.usefixtures("messages_count")
+@pytest.mark.slow
 def test_it_kept_a_client_waiting_when_it_was_progress(predict: Predict) -> None:
     with (
         running_hostile(StreamPredict=trickling(TRICKLES["empty messages"])) as (_, address),
@@ -216,7 +217,8 @@ def test_a_model_that_changes_without_end_is_an_error(detail: str, rows: Any, pr
         pytest.raises((errors.StaleConfigError, errors.KeyNotFoundError, errors.TransportError)),
     ):
         predict(address, rows)
-    assert len(service.headers) <= 25 * 6, "an item is sent five times in each of five attempts"
+    # The delays let an item meet 18 changes in its 0.6 s, and a batch lasts up to twice that.
+    assert len(service.headers) <= 2 * 18 * 6
     assert len(service.calls) < 200
 
 
@@ -261,7 +263,9 @@ def has_no_bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @BOTH
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["streams", "a call"])
+@pytest.mark.parametrize(
+    "rows", [pytest.param(ROWS, id="streams", marks=pytest.mark.slow), pytest.param(ROWS[:1], id="a call")]
+)
 def test_configurations_that_are_named_at_will_fill_no_memory_and_end(
     rows: Any, predict: Predict, has_no_bounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,7 +163,9 @@ def test_a_digest_alone_is_enough(predict: Predict) -> None:
 
 
 @ALL
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["streams", "one item"])
+@pytest.mark.parametrize(
+    "rows", [pytest.param(ROWS, id="streams", marks=pytest.mark.slow), pytest.param(ROWS[:1], id="one item")]
+)
 @pytest.mark.parametrize("is_pinned", [True, False], ids=["pinned", "old behaviour"])
 def test_a_model_that_changes_in_the_middle(*, is_pinned: bool, rows: Any, saved: Path, predict: Predict) -> None:
     """The first description is the one that is expected, each later one has a wider range."""

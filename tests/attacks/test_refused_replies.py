@@ -185,6 +185,7 @@ def test_a_client_that_stops_tells_its_features() -> None:
 
 
 @pytest.mark.usefixtures("stopping")
+@pytest.mark.slow
 def test_a_client_that_stops_tells_its_key() -> None:
     found, actual = key_read(1)
     assert found == actual

@@ -170,6 +170,7 @@ def test_results_are_drawn(tmp_path: Path, results: list[dict[str, Any]]) -> Non
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_installed_is_emptied_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,7 +70,7 @@ def test_each_page_is_there(site: Path) -> None:
 def test_docstrings_are_the_reference(site: Path) -> None:
     client = (site / "reference/sealserve.client/index.html").read_text()
     assert 'id="sealserve.client.Client.predict_proba"' in client
-    assert "Methods that need the service raise ClientClosedError from then on." in client
+    assert "All methods and properties raise ClientClosedError from then on." in client
     assert 'id="sealserve.client.Client._run"' not in client
     assert not re.search("<p>[^<]*├", (site / "reference/sealserve.errors/index.html").read_text())
     overview = (site / "api/index.html").read_text()

@@ -249,6 +249,7 @@ def test_more_rows_than_the_window_and_the_open_items(digits_model: Digits) -> N
     assert [results[index] for index in range(60)] == digits_model.estimator.predict(digits_model.X[:60]).tolist()
 
 
+@pytest.mark.slow
 def test_it_obeys_the_delay_of_a_quota(digits_model: Digits) -> None:
     settings = SETTINGS.with_changes(rows_per_minute=600)
     with running_server(digits_registry(digits_model.estimator), settings) as address:

@@ -78,6 +78,7 @@ def served(directory: Path, weights: NDArray[np.float64]) -> Iterator[Program]:
         yield program
 
 
+@pytest.mark.slow
 def test_what_loading_a_model_took_goes_back(tmp_path: Path) -> None:
     """The service of a larger model holds some copies of the model more, and nothing else."""
     generator = np.random.default_rng(0)

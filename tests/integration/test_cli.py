@@ -292,6 +292,7 @@ def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys
     assert better["request_bytes"] + better["reply_bytes"] > chosen["request_bytes"] + chosen["reply_bytes"]
 
 
+@pytest.mark.slow
 def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["inspect", str(model_file), "--input-range", "0,1", "--input-step", "0.0625", "--weights", "private"]
     plans = inspected(command, capsys)
@@ -578,6 +579,7 @@ def test_the_list_of_commands_says_which_need_an_extra(capsys: pytest.CaptureFix
         assert noted is (command.name in {"demo", "inspect", "serve", "tokens"}), command.name
 
 
+@pytest.mark.slow
 def test_the_demonstration_ends_with_its_summary_without_matplotlib(tmp_path: Path) -> None:
     hide = "import sys; sys.modules['matplotlib'] = None; from sealserve.cli.main import main; "
     command = [sys.executable, "-c", hide + "sys.exit(main(sys.argv[1:]))", "demo"]

@@ -85,6 +85,7 @@ def test_twenty_thousand_features() -> None:
     assert check(linear(RANDOM.normal(size=(2, 20_000))), RANDOM.random((5, 20_000))) is LAYOUTS["column"]
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_travel_as_rows(caplog: pytest.LogCaptureFixture) -> None:
     model = linear(RANDOM.normal(size=(1000, 4)))
     with caplog.at_level(logging.WARNING):

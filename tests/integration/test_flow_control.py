@@ -186,7 +186,7 @@ def test_the_window_is_obeyed(digits_model: Digits) -> None:
 # A slow client
 
 
-@pytest.mark.parametrize("connections", [1, 2])
+@pytest.mark.parametrize("connections", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_slow_caller_slows_everything(digits_model: Digits, connections: int) -> None:
     """Results wait, replies are on their way, and items fill the window.
 
@@ -211,6 +211,7 @@ def test_a_slow_caller_slows_everything(digits_model: Digits, connections: int) 
         eventually(lambda: gauges(telemetry) == (0, 0))
 
 
+@pytest.mark.slow
 def test_a_slow_caller_slows_everything_in_asyncio(digits_model: Digits) -> None:
     settings = with_limits(max_open_items=10)
 

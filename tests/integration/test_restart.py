@@ -51,6 +51,7 @@ def registered(program: Program, user: EIUser) -> str:
         return client.register_keys().key_id
 
 
+@pytest.mark.slow
 def test_keys_in_a_directory_serve_after_a_kill(options: list[str], tmp_path: Path, ei_user: EIUser) -> None:
     options.append(f"--key-store={tmp_path / 'keys'}")
     with serve(*options) as program:
@@ -69,6 +70,7 @@ def test_keys_in_memory_do_not(options: list[str], ei_user: EIUser) -> None:
         registry.get(key_id)
 
 
+@pytest.mark.slow
 def test_services_share_a_container(options: list[str], azurite: Azurite, ei_user: EIUser) -> None:
     options.append(f"--key-store=azure:{azurite.new_container()}")
     secret = {"SEALSERVE_KEY_STORE_CONNECTION_STRING": azurite.connection_string}
@@ -106,6 +108,7 @@ def test_a_key_put_into_the_container_by_its_owner(options: list[str], azurite: 
         assert_serves(program, ei_user, key_id)
 
 
+@pytest.mark.slow
 def test_a_container_that_is_out_of_reach(options: list[str], ei_user: EIUser) -> None:
     """At the start and later, what needs no keys is served, and nothing waits for ever."""
     secret = {"SEALSERVE_KEY_STORE_CONNECTION_STRING": connection_string(free_port())}

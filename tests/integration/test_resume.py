@@ -160,6 +160,7 @@ def test_items_that_come_too_slowly_are_sent_again(digits_model: Digits, stream:
 
 
 @both
+@pytest.mark.slow
 def test_a_connection_that_falls_silent_is_left_for_another(
     digits_server: str, digits_model: Digits, stream: Streamed
 ) -> None:

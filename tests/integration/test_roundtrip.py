@@ -187,6 +187,7 @@ def test_a_thousand_classes_come_in_several_groups() -> None:
     assert described.offers[0].cost.reply_bytes > described.limits.max_message_bytes
 
 
+@pytest.mark.slow
 def test_eighty_thousand_features_go_in_several_chunks() -> None:
     described = check(linear(RANDOM.normal(size=(2, 80_000))), RANDOM.random((3, 80_000)))
     assert described.offers[0].cost.request_bytes > 1 << 20

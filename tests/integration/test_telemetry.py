@@ -343,6 +343,7 @@ def test_what_processes_have_counted_is_removed_when_their_supervisor_is_killed(
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_several_processes_count_as_one_whoever_dies(line_path: Path) -> None:
     metrics_address = free_address()
     url = f"http://{metrics_address}/metrics"

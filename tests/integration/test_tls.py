@@ -200,6 +200,7 @@ def test_a_new_certificate_is_served_while_a_stream_is_open(
         assert_scores(next(stream.answers)[1], scores[1])
 
 
+@pytest.mark.slow
 def test_a_certificate_that_is_not_valid_yet_replaces_none_until_it_is(
     settings: Settings, digits_model: Digits, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -373,6 +374,7 @@ def test_options_that_contradict_each_other(
 # The programs
 
 
+@pytest.mark.slow
 def test_the_programs(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Callers who wait for their turn, over a real socket: their order, and those who give up."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.digits import Digits
-from tests.support.raw import RawClient, assert_scores
+from tests.support.raw import Message, RawClient, assert_scores, chunk
 from tests.support.serving import HANG_SECONDS, SETTINGS, RunningServer, running, served
 from tests.support.stepped_engine import SteppedEngine
 from tests.support.waiting import wait_until
 
+STREAM = "/sealserve.v1.PredictionService/StreamPredict"
 ITEM_SECONDS = 0.02
 MAX_WAIT = 2.5 * ITEM_SECONDS  # of the items before, the one that is computed should have ended
 
@@ -115,6 +117,29 @@ def test_a_caller_that_gives_up_frees_its_place(service: Service) -> None:
     service.engine.end()
     assert_scores(last.result(HANG_SECONDS), service.digits.scores[5])
     assert len(service.engine.begun) == 4
+
+
+def test_a_stream_that_is_broken_off_while_an_item_waits_is_no_fault(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = service.occupy()
+    request = service.requests[1]
+    item = Message(item_id=1, header=request.header, chunk=chunk(0, *request.ciphertexts))
+    never_ends = threading.Event()
+
+    def messages() -> Iterator[Message]:
+        yield item
+        never_ends.wait(HANG_SECONDS)
+
+    call = service.raw.predictions.StreamPredict(messages(), timeout=HANG_SECONDS)
+    wait_until(lambda: service.waiting == 1)
+    call.cancel()
+    wait_until(lambda: service.waiting == 0)
+    never_ends.set()
+    service.engine.end()
+    assert_scores(first.result(HANG_SECONDS), service.digits.scores[0])
+    wait_until(lambda: service.measured("calls_in_flight", method=STREAM) == 0)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_deadline_that_passes_while_a_row_waits_frees_its_place(service: Service) -> None:

@@ -97,7 +97,6 @@ class ModelLibrary:
     ) -> None:
         self._telemetry = telemetry or Telemetry()
         self._keep_seconds = keep_seconds
-        self._previous_until: dict[str, float] = {}
         self._list_sources = list_sources
         self._load = load
         self.models = ModelRegistry([])
@@ -109,7 +108,7 @@ class ModelLibrary:
         for source in previous:
             if source.name not in self._served:
                 raise InputError(f"{source.path} is to be the previous version of {source.name}, which is not served")
-            self._put(self.models.versions(source.name)[0], self._read(_Files.of(source)))
+            self._put(self.models.versions(source.name).current, self._read(_Files.of(source)))
         self._seen: dict[str, _Files] | str = dict(self._tried)
         self._reported = ""
 
@@ -146,10 +145,14 @@ class ModelLibrary:
 
         Return in how many seconds the time of the next one is; None if there is none.
         """
-        now = time.monotonic()
-        for name in [name for name, until in self._previous_until.items() if until <= now]:
-            self._end_previous(name)
-        return min((until - now for until in self._previous_until.values()), default=None)
+        now, left = time.monotonic(), list[float]()
+        for name in self._served:
+            _, previous, until = self.models.versions(name)
+            if previous is not None and until <= now:
+                self._end_previous(name)
+            elif previous is not None:
+                left.append(until - now)
+        return min(left, default=None)
 
     def _look(self) -> dict[str, _Files] | str:
         """Return the states of files by model name; the error's text if models cannot be listed."""
@@ -193,7 +196,6 @@ class ModelLibrary:
     def _drop(self, version: _ServedVersion) -> None:
         name = version.source.name
         self.models.drop(name)
-        self._previous_until.pop(name, None)
         self._telemetry.unpublish_model(name)
         del self._served[name]
         _logger.info("model %s is served no longer: %s is gone", name, version.source.path)
@@ -201,7 +203,7 @@ class ModelLibrary:
     def _serve(self, files: _Files, digest: bytes | None) -> _ServedVersion:
         """Load a model and serve it."""
         source, served = files.source, self._read(files)
-        self._put(served, self.models.versions(source.name)[0] if source.name in self._served else None)
+        self._put(served, self.models.versions(source.name).current if source.name in self._served else None)
         self._telemetry.publish_model(source.name, served.model.version)
         model = served.model
         version = _ServedVersion(source, digest, model.version, model.schema, model.output.classes, model.verdict)
@@ -223,16 +225,13 @@ class ModelLibrary:
         """Serve a version of a model, and another one beside it if such are kept."""
         name, seconds = served.model.name, self._keep_seconds
         self.models.put(served, previous if seconds else None, seconds)
-        if (kept := self.models.versions(name)[1]) is not None:
-            self._previous_until[name] = time.monotonic() + seconds
+        if (kept := self.models.versions(name).previous) is not None:
             _logger.info("model %s: version %s is served too, for %g s", name, kept.model.version, seconds)
 
     def _end_previous(self, name: str) -> None:
-        if self._previous_until.pop(name, None) is not None:
-            current, previous = self.models.versions(name)
-            self.models.put(current)
-            if previous is not None:
-                _logger.info("model %s: version %s is served no longer", name, previous.model.version)
+        if name in self._served and (previous := self.models.versions(name).previous) is not None:
+            self.models.put(self.models.versions(name).current)
+            _logger.info("model %s: version %s is served no longer", name, previous.model.version)
 
 
 def _changes(old: _ServedVersion, new: _ServedVersion) -> Iterator[str]:

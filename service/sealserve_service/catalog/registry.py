@@ -82,10 +82,10 @@ class ServedModel:
         return {(e.offer.layout, e.offer.parameters.parameter_set.name): e for e in self.engines}
 
 
-class _Versions(NamedTuple):
+class Versions(NamedTuple):
     """The versions of a model that are served: the current one and, until a time, the previous one.
 
-    The time is one of time.monotonic().
+    The time is one of time.monotonic(). It means nothing if there is no previous version.
     """
 
     current: ServedModel
@@ -106,7 +106,7 @@ class ModelRegistry:
     def __init__(self, models: Iterable[ServedModel]) -> None:
         # The dictionary is never changed, only replaced: a reader takes it once.
         self._models = {
-            served.model.name: _Versions(served) for served in sorted(models, key=lambda served: served.model.name)
+            served.model.name: Versions(served) for served in sorted(models, key=lambda served: served.model.name)
         }
 
     def put(self, served: ServedModel, previous: ServedModel | None = None, previous_seconds: float = 0.0) -> None:
@@ -118,20 +118,19 @@ class ModelRegistry:
                 served if its mode is another: a change of mode holds for all that is served.
             previous_seconds: how long to serve it.
         """
-        name, versions = served.model.name, _Versions(served)
+        name, versions = served.model.name, Versions(served)
         is_other = previous is not None and previous.model.config_id != served.model.config_id
         if previous is not None and is_other and previous.is_private == served.is_private:
-            versions = _Versions(served, previous, time.monotonic() + previous_seconds)
+            versions = Versions(served, previous, time.monotonic() + previous_seconds)
         self._models = dict(sorted((self._models | {name: versions}).items()))
 
     def drop(self, name: str) -> None:
         """Stop serving the model of that name, its previous version too."""
         self._models = {key: versions for key, versions in self._models.items() if key != name}
 
-    def versions(self, name: str) -> tuple[ServedModel, ServedModel | None]:
-        """Return the current and the previous version of a model that is served."""
-        current, previous, _ = self._models[name]
-        return current, previous
+    def versions(self, name: str) -> Versions:
+        """Return the versions of a model that is served."""
+        return self._models[name]
 
     def get(self, name: str, tenant: Tenant, config_id: str = "") -> ServedModel:
         """Return the model of that name; for an empty name, the only model that the tenant may use.

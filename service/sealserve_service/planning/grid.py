@@ -83,8 +83,8 @@ def input_ranges(
         is_declared = ~np.isnan(step)
         _check_grid(low, high, np.where(is_declared, step, np.where(high > low, high - low, 1.0)), names)
         origin = np.where(is_given, low, 0.0)
-        if rows is not None:
-            of_integers = rows is not None and calibration is not None and calibration.dtype.kind in "biu"
+        if rows is not None and calibration is not None:
+            of_integers = calibration.dtype.kind in "biu"
             step = np.where(is_declared, step, 1.0 if of_integers else seen_steps(rows))
             is_declared |= of_integers & (high > low)
             origin = np.where(is_given, low, rows.min(axis=0))

@@ -261,10 +261,7 @@ def _models_with_steps(
     grid may tell which scales fit.
     """
     grid, t = steps.grid, steps.plain_modulus
-    on_grid, common = grid.centered(grid.on_grid(weights))
-    widest = _widest(grid, on_grid)
-    farthest = widest + float(np.abs(intercept + weights @ grid.minimum + common).max())
-    peak = float(np.abs(on_grid).max())
+    peak, widest, farthest = _sizes(weights, intercept, grid)
     scale = min(
         steps.share * (t - 2) / widest if widest else 1.0,
         max_weight / peak if peak else 1.0,
@@ -276,6 +273,14 @@ def _models_with_steps(
             yield t, integers
 
 
+def _sizes(weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid) -> tuple[float, float, float]:
+    """Return the largest weight of a step, the widest range of scores, and how far they reach."""
+    on_grid, common = grid.centered(grid.on_grid(weights))
+    widest = _widest(grid, on_grid)
+    farthest = widest + float(np.abs(intercept + weights @ grid.minimum + common).max())
+    return float(np.abs(on_grid).max()), widest, farthest
+
+
 def _integer_models(
     weights: NDArray[np.float64],
     intercept: NDArray[np.float64],
@@ -284,12 +289,9 @@ def _integer_models(
     max_bits: int,
 ) -> Iterator[tuple[int, IntegerModel]]:
     """Yield t and the model at every number of bits that fits SEAL's largest t, most bits first."""
-    on_grid, common = grid.centered(grid.on_grid(weights))
-    peak = float(np.abs(on_grid).max()) or 1.0
-    widest = _widest(grid, on_grid)
-    farthest = widest + float(np.abs(intercept + weights @ grid.minimum + common).max())
+    peak, widest, farthest = _sizes(weights, intercept, grid)
     for bits in range(max_bits, 0, -1):
-        scale = 2.0**bits / peak
+        scale = 2.0**bits / (peak or 1.0)
         # t bounds the range of scores; int64 on the wire and in the arithmetic bounds the scores
         # themselves.
         if scale * widest >= 2.0**MAX_PLAIN_MODULUS_BITS or scale * farthest >= 2.0**62:

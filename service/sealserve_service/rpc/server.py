@@ -18,13 +18,13 @@ from grpc_reflection.v1alpha import reflection
 from sealserve.protocol.address import path_of
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
-from sealserve_service.container import core_count, memory_limit_bytes
+from sealserve_service.container import core_count, memory_limit_bytes, thread_limit
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.rpc.interceptor import CallInterceptor
 from sealserve_service.rpc.servicers.keys import MAX_UPLOADS, KeyServicer
 from sealserve_service.rpc.servicers.models import ModelServicer
 from sealserve_service.rpc.servicers.predictions import PredictionServicer, unary_engines
-from sealserve_service.rpc.threads import CallThreads, pool_threads, thread_limit
+from sealserve_service.rpc.threads import CallThreads, pool_threads
 from sealserve_service.rpc.unix_socket import private_socket
 from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import CONCURRENT_UPLOADS, OPEN_STREAMS, WAITING_CALLS, CallerSlots

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,8 +23,6 @@ STACK_BYTES = 1 << 20
 # ones.
 _OTHER_THREADS = 64
 _BASE_BYTES = 400 << 20  # of address space: Python, its libraries, and a small model
-_PIDS_LIMITS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
-
 
 T = TypeVar("T")
 
@@ -37,16 +34,6 @@ class NoThreadError(SealserveError):
 class _Task(NamedTuple):
     future: Future[Any]
     function: Callable[[], Any]
-
-
-def thread_limit(files: tuple[Path, ...] = _PIDS_LIMITS) -> int | None:
-    """Return how many threads and processes this container may have; None if there is no limit."""
-    for file in files:
-        try:
-            return int(file.read_text())
-        except (OSError, ValueError):  # "max" is not a number
-            continue
-    return None
 
 
 def pool_threads(limit: int | None, processes: int, wanted: int) -> int:

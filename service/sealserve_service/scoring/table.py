@@ -23,7 +23,7 @@ from sealserve_service.scoring.admission import Admission
 from sealserve_service.scoring.caller_slots import RETRY_SECONDS
 from sealserve_service.scoring.item import ScoringItem, check_message_bytes
 from sealserve_service.scoring.score_groups import grouped
-from sealserve_service.scoring.turns import Waiter
+from sealserve_service.scoring.turns import CallOverError, Waiter
 from sealserve_service.telemetry.call_record import CallRecord
 from sealserve_service.tenants.tenant import Tenant
 
@@ -88,7 +88,11 @@ class ItemTable:
         return 0 if self._last_id == _MAX_ITEM_ID else self._last_id + 1
 
     def receive(self, message: prediction_pb2.StreamPredictRequest) -> Iterator[prediction_pb2.StreamPredictResponse]:
-        """Take a message and yield the answers to it. An item that fails affects no other item."""
+        """Take a message and yield the answers to it. An item that fails affects no other item.
+
+        Raises:
+            CallOverError: the call ended while an item waited for its turn.
+        """
         item_id = message.item_id
         if message.cancel:
             self._forget(item_id)
@@ -107,6 +111,8 @@ class ItemTable:
                 item.add(message.chunk.first_index, ciphertexts)
             if item.is_complete:
                 yield from self._finish(item_id, item)
+        except CallOverError:  # no item has failed: nobody is left who could read an answer
+            raise
         except Exception as error:
             yield self._fail(item_id, error)
 

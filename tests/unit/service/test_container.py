@@ -1,11 +1,11 @@
-"""The container: its limits of memory and of cores, as cgroups of both versions write them."""
+"""The container: its limits of memory, threads and cores, as cgroups v1 and v2 write them."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from sealserve_service.container import core_count, memory_limit_bytes
+from sealserve_service.container import core_count, memory_limit_bytes, thread_limit
 
 
 def test_memory_limits(tmp_path: Path) -> None:
@@ -15,6 +15,13 @@ def test_memory_limits(tmp_path: Path) -> None:
     old.write_text("9223372036854771712\n")
     assert memory_limit_bytes((tmp_path / "missing", limited)) == 1 << 30
     assert memory_limit_bytes((unlimited, old, tmp_path / "missing")) is None
+
+
+@pytest.mark.parametrize(("text", "limit"), [("2048\n", 2048), ("max\n", None)])
+def test_thread_limits(tmp_path: Path, text: str, limit: int | None) -> None:
+    path = tmp_path / "pids.max"
+    path.write_text(text)
+    assert thread_limit((tmp_path / "missing", path)) == limit
 
 
 class Quota:

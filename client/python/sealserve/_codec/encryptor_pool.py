@@ -58,10 +58,9 @@ class EncryptorPool:
 
     def _begin(self) -> None:
         """Begin without workers. In a forked child those of the parent are not its own."""
-        processes = self.processes
-        self._threads = ThreadPoolExecutor(processes, "sealserve-encrypt")
+        self._threads = ThreadPoolExecutor(self.processes, "sealserve-encrypt")
         self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
-        for _ in range(processes):
+        for _ in range(self.processes):
             self._idle.put(None)
         self._deaths = 0
 

@@ -476,7 +476,7 @@ def kept(path: Path, keep_seconds: float, previous: Sequence[ModelSource] = ()) 
 
 
 def ids(library: ModelLibrary) -> tuple[str, str]:
-    current, previous = library.models.versions("a")
+    current, previous = library.models.versions("a")[:2]
     return current.model.config_id, previous.model.config_id if previous else ""
 
 

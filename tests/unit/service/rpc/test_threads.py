@@ -4,12 +4,10 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sealserve_service.rpc.threads import STACK_BYTES, CallThreads, NoThreadError, pool_threads, thread_limit
+from sealserve_service.rpc.threads import STACK_BYTES, CallThreads, NoThreadError, pool_threads
 from tests.support.waiting import wait_until
 
 
@@ -115,10 +113,3 @@ def test_threads_fit_into_the_limit(limit: int | None, processes: int, threads: 
     assert pool_threads(limit, processes, 352) == threads
     if limit and threads > 1:
         assert processes * (2 * threads + 64) <= limit
-
-
-@pytest.mark.parametrize(("text", "limit"), [("2048\n", 2048), ("max\n", None)])
-def test_the_limit_of_the_container(tmp_path: Path, text: str, limit: Any) -> None:
-    path = tmp_path / "pids.max"
-    path.write_text(text)
-    assert thread_limit((tmp_path / "missing", path)) == limit

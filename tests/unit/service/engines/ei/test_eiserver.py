@@ -178,6 +178,7 @@ def test_keys_that_are_not_registered(good: Request, processes: EIServerProcesse
     assert caught.value.key_id == "f" * 64
 
 
+@pytest.mark.slow
 def test_an_abort_costs_nobody_else_anything(
     ei_user: EIUser, good: Request, processes: EIServerProcesses, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +210,7 @@ def test_keys_that_are_no_keys(good: Request, processes: EIServerProcesses, keys
         dataclasses.replace(good, keys=BAD_KEYS[keys]).score(processes)
 
 
+@pytest.mark.slow
 def test_limits_of_time(ei_user: EIUser, good: Request) -> None:
     """Of three requests for one process, the first hangs.
 
@@ -361,6 +363,7 @@ def inflated(data: bytes) -> bytes:
     [(0, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 2000, marks=pytest.mark.long)],
     ids=["a few", "many", "very many"],
 )
+@pytest.mark.slow
 def test_mutated_requests_fail_alone(
     ei_user: EIUser, good: Request, processes: EIServerProcesses, seed: int, count: int
 ) -> None:
