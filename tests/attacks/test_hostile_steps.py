@@ -6,6 +6,7 @@ not depend on what a step or a column refuses.
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import random
 import subprocess
@@ -24,10 +25,13 @@ from sealserve._codec.codec import RowCodec
 from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.errors import InputError, ParameterError, RequirementError, SealserveError
-from sealserve.he.quantization import Quantized
+from sealserve.he.quantization import InputGrid, Quantized
 from sealserve.protocol import wire
+from sealserve.protocol.column import Column
+from sealserve.protocol.schema import Schema
 from sealserve.protocol.wire import _steps
 from sealserve.steps import limits, text
+from sealserve.steps.arithmetic import Monomials
 from sealserve.steps.step import ValueKind
 from sealserve.steps.trees import Trees
 from sealserve.v1 import model_pb2, steps_pb2
@@ -91,11 +95,19 @@ def words(**arguments: Any) -> steps_pb2.InputSteps:
     return program
 
 
+def words_of_steps(*arguments: dict[str, Any]) -> steps_pb2.InputSteps:
+    """A program of several steps of one text."""
+    program = words(**arguments[0])
+    for more in arguments[1:]:
+        program.steps.extend(words(**more).steps)
+    return program
+
+
 def affine() -> steps_pb2.Step:
     return step(affine=steps_pb2.Affine())
 
 
-MANY = 1 << 22
+MANY_CALLS = limits.MAX_RULES + 1
 HUGE = (1 << 32) - 1
 REFUSED: dict[str, tuple[Any, str]] = {
     "cycle": (of(step(first=1, affine=steps_pb2.Affine())), "does not exist yet"),
@@ -138,6 +150,32 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         "too many categories",
     ),
+    "many trees": (
+        of(
+            trees(
+                node_counts=[1] * MANY_CALLS,
+                left=[0] * MANY_CALLS,
+                right=[0] * MANY_CALLS,
+                features=[0] * MANY_CALLS,
+                thresholds=[0] * MANY_CALLS,
+                misses_left=[0] * MANY_CALLS,
+            )
+        ),
+        "operations on a row",
+    ),
+    "many rules": (
+        steps_pb2.InputSteps(
+            columns=[steps_pb2.VALUE_KIND_NUMBER],
+            steps=[
+                steps_pb2.Step(
+                    inputs=[steps_pb2.ValueRange(count=1)] * MANY_CALLS,
+                    bins=steps_pb2.Bins(columns=[steps_pb2.BinsColumn(missing_bin=0)] * MANY_CALLS),
+                )
+            ],
+            outputs=[steps_pb2.ValueRange(count=1)],
+        ),
+        "rules for",
+    ),
     "endless inputs": (of(step(count=HUGE, affine=steps_pb2.Affine())), "inputs"),
     "endless outputs": (of(affine(), outputs=HUGE), "longer"),
     "a range of nothing": (of(step(count=0, affine=steps_pb2.Affine())), "empty"),
@@ -148,6 +186,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "wide one-hot": (of(one_hot(HUGE, [0, 0, 0], numbers=[1.0])), "outputs"),
     "many wide one-hots": (of(*[one_hot(1 << 20, [0, 0, 0], numbers=[1.0])] * 3), "values"),
     "wide hash": (words(hash_width=HUGE), "hashes"),
+    "many sizes of n-grams": (
+        words_of_steps(*[{"hash_width": 1, "ngram_max": limits.MAX_NGRAM}] * 17),
+        "operations on a row",
+    ),
     "long n-grams": (words(vocabulary=["a"], ngram_max=HUGE), "n-grams"),
     "long words": (words(vocabulary=["a"], min_word_length=HUGE), "length of words"),
     "long term": (words(vocabulary=["a" * (limits.MAX_TEXT_BYTES + 1)]), "bytes"),
@@ -240,6 +282,79 @@ def test_without_the_limit_a_few_bytes_take_megabytes(monkeypatch: pytest.Monkey
     finally:
         tracemalloc.stop()
     assert peak > 100_000 * len(data)
+
+
+def test_a_value_that_is_read_again_and_again_takes_memory_for_a_few_rows_only() -> None:
+    """The attack: if values alone bound a block, 32 rows of 2^19 inputs each are one block."""
+    inputs = [steps_pb2.ValueRange(first=0, count=1)] * (1 << 19)
+    monomials = steps_pb2.Monomials(degrees=[1], factors=[0])
+    message = of(steps_pb2.Step(inputs=inputs, monomials=monomials))
+    rows = np.ones((32, 1))
+
+    def peak(rows_a_block: int | None) -> int:
+        program = wire.steps_from_bytes(message.SerializeToString())
+        if rows_a_block is not None:
+            vars(program)["_rows_a_block"] = rows_a_block
+        tracemalloc.start()
+        try:
+            program.features(rows)
+            program.refusing_columns(rows)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(len(rows)) > 32 * 8 * (1 << 19)
+    assert peak(None) < 8 * 8 * (1 << 19)
+
+
+def test_tables_of_categories_of_many_steps_take_no_more_than_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of a few hundred bytes has a table of 4 MB."""
+    nodes = 64
+    splits = [steps_pb2.CategorySplit(node=3 * k, left=[limits.MAX_CATEGORY - 1]) for k in range(nodes)]
+    one = trees(
+        node_counts=[3] * nodes,
+        left=[1, 0, 0] * nodes,
+        right=[2, 0, 0] * nodes,
+        features=[0] * 3 * nodes,
+        thresholds=[0] * 3 * nodes,
+        misses_left=[0] * 3 * nodes,
+        category_splits=splits,
+    )
+    data = of(*[one] * 12).SerializeToString()
+
+    def peak() -> int:
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(ParameterError):
+                wire.steps_from_bytes(data)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    with pytest.raises(ParameterError, match="categories of nodes together"):
+        wire.steps_from_bytes(data)
+    assert peak() <= limits.MAX_MEMBERSHIPS + SPARE_BYTES
+    monkeypatch.setattr(_steps, "MAX_MEMBERSHIPS", 1 << 40)
+    assert peak() > 2 * limits.MAX_MEMBERSHIPS
+
+
+def test_no_ranges_are_derived_of_hostile_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 2^20 products take half a minute. What is read off the grid needs none of them."""
+
+    def ranges(*_: Any) -> Any:
+        raise AssertionError("ranges are derived")
+
+    monkeypatch.setattr(Monomials, "ranges", ranges)
+    unit = InputGrid.of(2, 0.0, 1.0, 1.0, keeps=True)
+    model = dataclasses.replace(SERVED.model, schema=Schema.of([Column("x")]), grid=unit)
+    products = step(monomials=steps_pb2.Monomials(degrees=[1], factors=[0]))
+    encoded = one_hot(2, [1, 2, 0, 0], numbers=[0.0, 1.0])
+    encoded.inputs[0].first = 1
+    program = of(products, encoded)
+    for first, is_quick in ((1, False), (2, True)):
+        program.outputs[0].first, program.outputs[0].count = first, 2
+        found = model.with_steps(wire.steps_from_bytes(program.SerializeToString()))
+        assert found.grid.has_indicators_only == is_quick
 
 
 def test_without_the_check_of_children_a_cycle_has_no_deepest_leaf(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,20 @@ def dense(values: Any) -> NDArray[Any]:
 
     Raises:
         ModelTooLargeError: it would have too many numbers.
-        ValueError: it has indices beyond its shape, which SciPy would write to.
+        ValueError: it has indices beyond its shape.
     """
     check_weights(*((1, *values.shape)[-2:]))
+    return filled(values)
+
+
+def filled(values: Any) -> NDArray[Any]:
+    """Return an array, or a sparse matrix of SciPy with its zeros.
+
+    Raises:
+        ValueError: it has indices beyond its shape, which SciPy would write to.
+    """
+    if isinstance(values, np.ndarray):
+        return values
     values.check_format(full_check=True)
     found: NDArray[Any] = values.toarray()
     return found

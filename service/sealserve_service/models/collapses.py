@@ -19,9 +19,9 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
 from sealserve.protocol.output import Link, Output, Pairwise, Task
-from sealserve_service.models.arrays import matrix, vector
+from sealserve_service.models.arrays import array, matrix, vector
 from sealserve_service.models.estimators import feature_names, labels, scores_of
-from sealserve_service.models.limits import check_weights
+from sealserve_service.models.limits import MAX_SCORES, check_weights
 from sealserve_service.models.linear_model import LinearModel
 
 _TWO = 2
@@ -163,10 +163,35 @@ def _kernel_weights(machine: Any, score_count: int) -> tuple[NDArray[np.float64]
             "compute the sampler in the application"
         )
     check_weights(score_count, machine.support_vectors_.shape[1])
+    _check_support(machine, score_count)
     weights = matrix(machine.coef_)
     if len(weights) != score_count:
         raise ValueError(f"it has {len(weights)} rows of weights for {score_count} scores")
     return weights, vector(machine.intercept_)
+
+
+def _check_support(machine: Any, score_count: int) -> None:
+    """Check the sizes of the arrays from which scikit-learn scores.
+
+    libsvm does not know them: it reads as much as the numbers of classes and support vectors say.
+
+    Raises:
+        ValueError: they disagree.
+    """
+    count, numbers = machine.support_vectors_.shape[0], array(machine._n_support, MAX_SCORES)
+    has_labels = type(machine)._impl in ("c_svc", "nu_svc")
+    parts = {
+        "_n_support": (numbers >= 0).all() and (numbers.sum() if has_labels else numbers[0]) == count,
+        "_impl": "_impl" not in vars(machine),
+        "classes": len(numbers) * (len(numbers) - 1) // 2 == score_count,
+        "support_": np.shape(machine.support_) == (count,),
+        "_dual_coef_": machine._dual_coef_.size == count * (len(numbers) - 1 if has_labels else 1),
+        "_intercept_": np.shape(machine._intercept_) == (score_count,),
+        "_probA": np.size(machine._probA) in (0, score_count),
+        "_probB": np.size(machine._probB) in (0, score_count),
+    }
+    if wrong := [part for part, is_right in parts.items() if not is_right]:
+        raise ValueError(f"its {wrong[0]} does not fit the numbers of its classes and support vectors")
 
 
 def _stochastic_one_class(machine: SGDOneClassSVM) -> LinearModel:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zipfile import ZIP_STORED, ZipFile
 
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from sealserve.protocol.text import printable
 from sealserve.row_files.npy import MAGIC, read_array
@@ -48,6 +49,7 @@ _LOADERS = frozenset(
         "RandomStateNode",
         "SetNode",
         "SliceNode",
+        "SparseMatrixNode",
         "TupleNode",
         "TypeNode",
         # Of types that skops never trusts, and names:
@@ -55,7 +57,6 @@ _LOADERS = frozenset(
         "MethodNode",
         "OperatorFuncNode",
         "PartialNode",
-        "SparseMatrixNode",
     )
 )
 """What skops may make an object with. A random generator, for one, takes any memory it is told."""
@@ -63,27 +64,41 @@ _ALLOCATING = {("numpy", "void"), ("numpy", "bytes_"), ("builtins", "bytes"), ("
 """Types that make so many bytes of a number."""
 
 _MODULES_OF_VALUES = {"numpy", "scipy", "builtins", "collections"}
-TRUSTED_PARTS = frozenset(
-    (
-        "scipy.sparse._csr.csr_matrix",
-        "sklearn._loss.loss.HalfTweedieLoss",
-        "sklearn._loss.loss.HalfTweedieLossIdentity",
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.calibration._TemperatureScaling",
-        "sklearn.compose._column_transformer.make_column_selector",
-        "sklearn.feature_selection._univariate_selection.chi2",
-        "sklearn.feature_selection._univariate_selection.f_classif",
-        "sklearn.feature_selection._univariate_selection.f_regression",
-        "sklearn.feature_selection._univariate_selection.r_regression",
-        "sklearn.metrics._scorer._PassthroughScorer",
-        "sklearn.model_selection._split.KFold",
-        "sklearn.model_selection._split.StratifiedKFold",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    )
-)
-"""Parts of supported estimators that skops does not trust. Making one runs no code of a file."""
+TRUSTED_PARTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("numpy.bool", "numpy.bool_"), ("NdArrayNode", "TypeNode")),
+    "numpy.dtype": ("DTypeNode",),
+    "scipy.sparse._csr.csr_matrix": ("SparseMatrixNode",),
+    **dict.fromkeys(
+        (
+            "sklearn.feature_selection._univariate_selection.chi2",
+            "sklearn.feature_selection._univariate_selection.f_classif",
+            "sklearn.feature_selection._univariate_selection.f_regression",
+            "sklearn.feature_selection._univariate_selection.r_regression",
+        ),
+        ("FunctionNode",),
+    ),
+    **dict.fromkeys(
+        (
+            "sklearn._loss.loss.HalfTweedieLoss",
+            "sklearn._loss.loss.HalfTweedieLossIdentity",
+            "sklearn.calibration._CalibratedClassifier",
+            "sklearn.calibration._SigmoidCalibration",
+            "sklearn.calibration._TemperatureScaling",
+            "sklearn.compose._column_transformer.make_column_selector",
+            "sklearn.metrics._scorer._PassthroughScorer",
+            "sklearn.model_selection._split.KFold",
+            "sklearn.model_selection._split.StratifiedKFold",
+            "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+            "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        ),
+        ("ObjectNode",),
+    ),
+}
+"""Parts of supported estimators that skops does not trust -> what skops may make them with.
+
+An ObjectNode sets attributes, and a FunctionNode looks a function up: neither calls anything. Other
+nodes would call what a file names, with arguments of the file, once its name is trusted.
+"""
 _REFUSED = {kind.__name__ for kind in REFUSED_STEPS}  # with an error that says why
 _KNOWN = (
     SUPPORTED_CLASSES
@@ -93,6 +108,7 @@ _KNOWN = (
 _COMPILED_TREES = ("sklearn.tree._tree", "sklearn.ensemble._hist_gradient_boosting")
 _ARCHIVE = b"PK"
 """The bytes with which a member begins that is an archive itself: a sparse matrix."""
+_OF_SPARSE = {"data.npy", "format.npy", "indices.npy", "indptr.npy", "shape.npy"}
 
 
 class _Size(NamedTuple):
@@ -117,6 +133,7 @@ def checked(content: bytes) -> bytes:
         separators = sum(map(schema.count, (b",", b"[", b"{")))
         check_limit("values in schema.json", MAX_SCHEMA_VALUES, separators)
         description = json.loads(schema)
+        _check_inner_archives(archive)
         copy, sizes = io.BytesIO(), dict[str, int]()
         with ZipFile(copy, "w", ZIP_STORED) as uncompressed:
             uncompressed.writestr(_SCHEMA, schema)
@@ -164,19 +181,47 @@ def _check_estimators(description: Any) -> None:
             parts.extend(reversed(part))
 
 
+def _check_inner_archives(archive: ZipFile) -> None:
+    """Check how large the members of members are together, before any of them is uncompressed.
+
+    Raises:
+        ModelTooLargeError: they are too large.
+    """
+    bytes_left = MAX_MODEL_BYTES - sum(entry.file_size for entry in archive.infolist())
+    for name in archive.namelist():
+        with archive.open(name) as member:
+            is_archive = member.read(len(_ARCHIVE)) == _ARCHIVE
+        if is_archive:
+            with open_archive(read_member(archive, name), bytes_left) as inner:
+                bytes_left -= sum(entry.file_size for entry in inner.infolist())
+
+
 def _checked_member(data: bytes) -> tuple[bytes, int]:
     """Return a member, its own members uncompressed, and the bytes of its arrays or its own."""
     if data.startswith(MAGIC):
         return data, full_bytes(read_array(data))
     if not data.startswith(_ARCHIVE):
         return data, len(data)
-    copy, byte_count = io.BytesIO(), 0
+    copy, arrays = io.BytesIO(), dict[str, NDArray[Any]]()
     with open_archive(data) as inner, ZipFile(copy, "w", ZIP_STORED) as uncompressed:
         for name in inner.namelist():
             array = read_member(inner, name)
-            byte_count += full_bytes(read_array(array)) if array.startswith(MAGIC) else len(array)
+            arrays[name] = read_array(array)
             uncompressed.writestr(name, array)
-    return copy.getvalue(), byte_count
+    _check_sparse(arrays)
+    return copy.getvalue(), sum(map(full_bytes, arrays.values()))
+
+
+def _check_sparse(arrays: dict[str, NDArray[Any]]) -> None:
+    """Check the arrays of a sparse matrix: SciPy reads and writes wherever its indices say.
+
+    Raises:
+        ValueError: they are not those of a CSR matrix, or indices are beyond its shape.
+    """
+    if not _OF_SPARSE <= arrays.keys() <= _OF_SPARSE | {"_is_array.npy"} or arrays["format.npy"].item() != b"csr":
+        raise ValueError("it holds an archive that is no sparse matrix by rows")
+    parts = (arrays["data.npy"], arrays["indices.npy"], arrays["indptr.npy"])
+    csr_matrix(parts, shape=tuple(arrays["shape.npy"].tolist())).check_format(full_check=True)
 
 
 def full_bytes(array: NDArray[Any]) -> int:
@@ -256,3 +301,5 @@ def _check_type(description: dict[str, Any]) -> None:
     )
     if loader not in _LOADERS or (kind in _ALLOCATING and loader not in ("BytesNode", "BytearrayNode")):
         raise UnsupportedModelError(f"it holds a {kind[0]}.{kind[1]}, which no linear model needs")
+    if loader not in (*TRUSTED_PARTS.get(f"{kind[0]}.{kind[1]}", (loader,)), "CachedNode"):
+        raise UnsupportedModelError(f"it makes a {kind[0]}.{kind[1]} in a way in which skops never saves one")

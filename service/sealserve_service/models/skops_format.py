@@ -13,9 +13,6 @@ from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.skops_archive import TRUSTED_PARTS, check_estimators, checked
 
-_TRUSTED = {"numpy.bool_", "numpy.bool", "numpy.dtype", *TRUSTED_PARTS}
-"""What skops does not trust: what is no more than a value, and scikit-learn's own parts."""
-
 
 def read_model(content: bytes, path: Path) -> LinearModel:
     """Return the linear model in a skops file, the content of the file at the path.
@@ -32,9 +29,9 @@ def read_model(content: bytes, path: Path) -> LinearModel:
 def _load(content: bytes, path: Path) -> object:
     try:
         archive = checked(content)
-        untrusted = set(io.get_untrusted_types(data=archive)) - _TRUSTED
+        untrusted = set(io.get_untrusted_types(data=archive)) - TRUSTED_PARTS.keys()
         if not untrusted:
-            return io.loads(archive, trusted=list(_TRUSTED))
+            return io.loads(archive, trusted=list(TRUSTED_PARTS))
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # zipfile, json and skops each have their own for a damaged file

@@ -32,7 +32,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sealserve_service.models.affine import Affine
 from sealserve_service.models.affine_steps import AFFINE_STEPS
-from sealserve_service.models.arrays import fitted_width
+from sealserve_service.models.arrays import filled, fitted_width
 from sealserve_service.models.estimators import feature_names
 from sealserve_service.models.limits import MAX_FEATURES, check_limit
 from sealserve_service.models.naming import errors_naming, joined, listed, name_of, rule_for
@@ -85,8 +85,7 @@ def transformed(transformer: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
             for _, member, columns, weight in _members(transformer, rows.shape[1])
         ]
         return np.hstack([np.empty((len(rows), 0)), *parts])
-    values = transformer.transform(_as_fitted(transformer, rows))
-    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+    return filled(transformer.transform(_as_fitted(transformer, rows)))
 
 
 def _as_fitted(transformer: Any, rows: NDArray[Any]) -> Any:

@@ -60,8 +60,8 @@ class Curve:
     def __post_init__(self) -> None:
         if not 1 <= len(self.scores) == len(self.probabilities) <= MAX_CURVE_POINTS:
             raise ValueError(
-                f"a curve of {len(self.scores)} scores and {len(self.probabilities)} probabilities is none: give as "
-                "many of both, and at least one"
+                f"a curve has {len(self.scores)} scores and {len(self.probabilities)} probabilities: give as many of "
+                "both, and at least one"
             )
         scores, probabilities = np.array(self.scores), np.array(self.probabilities)
         if not (np.isfinite(scores).all() and (np.diff(scores) > 0).all()):

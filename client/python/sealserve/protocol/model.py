@@ -22,7 +22,6 @@ from sealserve.protocol.step_constraints import step_constraints
 from sealserve.protocol.step_refusal import step_refusal
 from sealserve.protocol.text import counted, printable, printable_list
 from sealserve.steps.program import Program
-from sealserve.steps.ranges import Ranges
 from sealserve.steps.step import ValueKind
 
 __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer", "Verdict"]
@@ -336,8 +335,9 @@ def _grid_of_steps(grid: InputGrid, steps: Program) -> InputGrid:
     is_unit = (grid.minimum == 0) & (grid.maximum == 1) & grid.keeps
     if not (grid.constraints.is_none and is_unit.all()):
         return grid
-    unknown = np.full(steps.column_count, np.inf)
-    constraints = step_constraints(steps.ranges(Ranges.of(-unknown, unknown, may_be_missing=True)))
+    if (indicators := steps.indicators()) is None:
+        return grid
+    constraints = step_constraints(indicators)
     if not (len(constraints.group) and constraints.group.all()):
         return grid
     return dataclasses.replace(grid, constraints=constraints)

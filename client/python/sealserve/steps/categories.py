@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sealserve.steps.limits import MAX_TEXT_BYTES, MAX_VALUES
 from sealserve.steps.ranges import Group, GroupKind, Ranges
-from sealserve.steps.step import Step, ValueKind, increasing, indices, numbers
+from sealserve.steps.step import RuledStep, ValueKind, increasing, indices, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,23 @@ class Categories:
 
 
 @dataclass(frozen=True, eq=False)
+class _OfCategories(RuledStep):
+    """A step whose rules have `categories`."""
+
+    @property
+    def input_kind(self) -> None:
+        return None
+
+    def kind_of_input(self, position: int) -> ValueKind:
+        kind: ValueKind = self.columns[position].categories.kind
+        return kind
+
+    @property
+    def text_count(self) -> int:
+        return sum(column.categories.code_count for column in self.columns)
+
+
+@dataclass(frozen=True, eq=False)
 class OneHotColumn:
     """The outputs of one input of `OneHot`.
 
@@ -111,7 +128,7 @@ class OneHotColumn:
 
 
 @dataclass(frozen=True, eq=False)
-class OneHot(Step):
+class OneHot(_OfCategories):
     """Has several outputs for each input, of which one at most is 1 and the others are 0.
 
     Attributes:
@@ -120,26 +137,13 @@ class OneHot(Step):
 
     columns: Sequence[OneHotColumn]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set("columns", tuple(self.columns))
-        if len(self.columns) != self.input_count:
-            raise ValueError("one list of categories for each input is needed")
-
-    @property
-    def input_kind(self) -> None:
-        return None
-
-    def kind_of_input(self, position: int) -> ValueKind:
-        return self.columns[position].categories.kind
-
     @property
     def width(self) -> int:
         return sum(column.width for column in self.columns)
 
     @property
-    def text_count(self) -> int:
-        return sum(column.categories.code_count for column in self.columns)
+    def makes_indicators(self) -> bool:
+        return True
 
     def apply(self, values: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[Any]:
         # There is one place more before the outputs of each input, for those of whom none is 1.
@@ -184,7 +188,7 @@ class LookupColumn:
 
 
 @dataclass(frozen=True, eq=False)
-class Lookup(Step):
+class Lookup(_OfCategories):
     """Replaces a category by a number.
 
     Attributes:
@@ -193,26 +197,9 @@ class Lookup(Step):
 
     columns: Sequence[LookupColumn]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set("columns", tuple(self.columns))
-        if len(self.columns) != self.input_count:
-            raise ValueError("one list of categories for each input is needed")
-
-    @property
-    def input_kind(self) -> None:
-        return None
-
-    def kind_of_input(self, position: int) -> ValueKind:
-        return self.columns[position].categories.kind
-
     @property
     def width(self) -> int:
         return self.input_count
-
-    @property
-    def text_count(self) -> int:
-        return sum(column.categories.code_count for column in self.columns)
 
     def apply(self, values: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[Any]:
         found = np.empty(values.shape)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sealserve.steps.limits import MAX_DEGREE, MAX_VALUES
 from sealserve.steps.ranges import Group, GroupKind, Ranges
-from sealserve.steps.step import Step, increasing, numbers
+from sealserve.steps.step import RuledStep, increasing, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class BinsColumn:
 
 
 @dataclass(frozen=True, eq=False)
-class Bins(Step):
+class Bins(RuledStep):
     """Tells in which interval a number lies.
 
     Attributes:
@@ -60,15 +60,13 @@ class Bins(Step):
     columns: Sequence[BinsColumn]
     one_hot: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set("columns", tuple(self.columns))
-        if len(self.columns) != self.input_count:
-            raise ValueError("one list of edges for each input is needed")
-
     @property
     def width(self) -> int:
         return sum(column.bin_count for column in self.columns) if self.one_hot else self.input_count
+
+    @property
+    def makes_indicators(self) -> bool:
+        return self.one_hot
 
     def apply(self, values: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[Any]:
         found = np.zeros((len(values), self.width))
@@ -124,7 +122,7 @@ class TableColumn:
 
 
 @dataclass(frozen=True, eq=False)
-class Table(Step):
+class Table(RuledStep):
     """Interpolates linearly between points.
 
     Attributes:
@@ -132,12 +130,6 @@ class Table(Step):
     """
 
     columns: Sequence[TableColumn]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set("columns", tuple(self.columns))
-        if len(self.columns) != self.input_count:
-            raise ValueError("one list of points for each input is needed")
 
     @property
     def width(self) -> int:
@@ -255,7 +247,7 @@ class PiecewiseColumn:
 
 
 @dataclass(frozen=True, eq=False)
-class Piecewise(Step):
+class Piecewise(RuledStep):
     """Polynomials on intervals, such as splines. A missing number makes its outputs NaN.
 
     Attributes:
@@ -264,19 +256,13 @@ class Piecewise(Step):
 
     columns: Sequence[PiecewiseColumn]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set("columns", tuple(self.columns))
-        if len(self.columns) != self.input_count:
-            raise ValueError("one list of polynomials for each input is needed")
-
     @property
     def width(self) -> int:
         return sum(column.width for column in self.columns)
 
     @property
     def operations(self) -> int:
-        return sum(column.width * 2 * column.coefficients.shape[1] for column in self.columns)
+        return super().operations + sum(column.width * 2 * column.coefficients.shape[1] for column in self.columns)
 
     def apply(self, values: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[Any]:
         return np.concatenate(

@@ -15,6 +15,12 @@ MAX_INPUTS = 1 << 22
 """The most inputs of all steps together."""
 MAX_OPERATIONS = 1 << 25
 """The most elementary operations on a row, counted by `Step.operations`: a second at most."""
+OPERATIONS_A_CALL = 1 << 9
+"""How many operations take as long as the calls of NumPy for one column or tree, about."""
+OPERATIONS_A_SIZE = 1 << 17
+"""How many operations take as long as all n-grams of one size of a text of 10,000 characters."""
+MAX_RULES = 1 << 16
+"""The most columns of all steps that have a rule for each. `MAX_OPERATIONS` allows no more."""
 MAX_CATEGORIES = 1 << 20
 """The most categories, terms and other texts of all steps together."""
 MAX_TEXT_BYTES = 4096
@@ -24,7 +30,7 @@ MAX_NODES = 1 << 21
 MAX_CATEGORY = 1 << 16
 """One more than the greatest category of a node."""
 MAX_MEMBERSHIPS = 1 << 24
-"""The most cells of the table of categories of all nodes of a step."""
+"""The most cells of the tables of categories and nodes of all trees together."""
 MAX_DEGREE = 15
 """The greatest degree of a polynomial on an interval."""
 MAX_FACTORS = 32

@@ -1,7 +1,8 @@
 """Program: the steps of a model, checked and ready to be applied to rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -100,16 +101,24 @@ class Program:
             rows: (rows, column_count), float64; or objects, each a number, a text, None or NaN.
         """
         is_refused = np.zeros(len(rows), np.bool_)
-        rows_a_block = max(1, min(_MOST_ROWS_A_BLOCK, _CELLS_A_BLOCK // self.value_count))
-        if len(rows) <= rows_a_block:
+        if len(rows) <= self._rows_a_block:
             values = self._features(rows, is_refused)
         else:
             values = np.empty((len(rows), self.feature_count))
-            for first in range(0, len(rows), rows_a_block):
-                block = slice(first, first + rows_a_block)
+            for block in self._blocks(len(rows)):
                 values[block] = self._features(rows[block], is_refused[block])
         np.copyto(values, np.nan, where=is_refused[:, None])
         return Features(values, is_refused)
+
+    @cached_property
+    def _rows_a_block(self) -> int:
+        """How many rows to compute at once. A step may read a value any number of times."""
+        cells = max(self.value_count, *(step.input_count for step in self.steps), self.feature_count)
+        return max(1, min(_MOST_ROWS_A_BLOCK, _CELLS_A_BLOCK // cells))
+
+    def _blocks(self, row_count: int) -> Iterator[slice]:
+        for first in range(0, row_count, self._rows_a_block):
+            yield slice(first, first + self._rows_a_block)
 
     def _features(self, rows: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Compute the features of a block of rows, and set is_refused for rows that are refused."""
@@ -126,6 +135,12 @@ class Program:
 
     def refusing_columns(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which columns are read by a step that refuses a row: bool (rows, column_count)."""
+        found = np.empty((len(rows), self.column_count), np.bool_)
+        for block in self._blocks(len(rows)):
+            found[block] = self._refusing_columns(rows[block])
+        return found
+
+    def _refusing_columns(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
         found = np.zeros((len(rows), self.column_count), np.bool_)
         arrays = [rows]
         with np.errstate(all="ignore"):
@@ -166,6 +181,21 @@ class Program:
                 is_integral[values], may_be_missing[values] = found.is_integral, found.may_be_missing
                 groups += (Group(group.kind, group.members + self._starts[number]) for group in found.groups)
         return Ranges(low, high, is_integral, may_be_missing, tuple(groups)).take(np.asarray(self.outputs))
+
+    def indicators(self) -> Ranges | None:
+        """Return the ranges of the features if steps make indicators of all of them; else None.
+
+        It derives nothing from what these steps read: a hostile service chooses the steps, and the
+        ranges of some take long to derive.
+        """
+        arrays = np.searchsorted(self._starts, np.asarray(self.outputs), side="right") - 1
+        numbers, places = np.unique(arrays, return_inverse=True)
+        makers = [self.steps[number - 1] for number in numbers.tolist() if number]
+        if len(makers) < len(numbers) or not all(step.makes_indicators for step in makers):
+            return None
+        found = Ranges.joined([step.ranges(_unknown(step.input_count)) for step in makers])
+        first = np.cumsum([0, *(step.width for step in makers)])[:-1]
+        return found.take(np.asarray(self.outputs) - self._starts[arrays] + first[places])
 
 
 class _Part(NamedTuple):
@@ -211,6 +241,12 @@ class _Read:
         if self.is_number:
             found = [part.astype(np.float64, copy=False) for part in found]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def _unknown(count: int) -> Ranges:
+    """Return the ranges of values of which nothing is known."""
+    ends = np.full(count, np.inf)
+    return Ranges.of(-ends, ends, may_be_missing=True)
 
 
 def _check_sizes(columns: Sequence[ValueKind], steps: Sequence[Step]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sealserve.steps.limits import OPERATIONS_A_CALL
 from sealserve.steps.ranges import Ranges
 
 
@@ -67,6 +68,11 @@ class Step(ABC):
         """The number of its outputs."""
 
     @property
+    def makes_indicators(self) -> bool:
+        """Whether all its outputs are 0 or 1, in groups of which one at most is 1."""
+        return False
+
+    @property
     def operations(self) -> int:
         """The number of elementary operations on a row, about."""
         return self.input_count + self.width
@@ -90,6 +96,27 @@ class Step(ABC):
     @abstractmethod
     def ranges(self, inputs: Ranges) -> Ranges:
         """Derive the ranges of the outputs from those of the inputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class RuledStep(Step):
+    """A step that has a rule of its own for each input.
+
+    Attributes:
+        columns: the rules, one for each input.
+    """
+
+    columns: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("columns", tuple(self.columns))
+        if len(self.columns) != self.input_count:
+            raise ValueError("one rule for each input is needed")
+
+    @property
+    def operations(self) -> int:
+        return super().operations + OPERATIONS_A_CALL * self.input_count
 
 
 def indices(what: str, values: Any) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.steps.categories import distinct
-from sealserve.steps.limits import MAX_CHARACTERS, MAX_NGRAM, MAX_VALUES
+from sealserve.steps.limits import MAX_CHARACTERS, MAX_NGRAM, MAX_VALUES, OPERATIONS_A_SIZE
 from sealserve.steps.murmur_hash import murmur_hash
 from sealserve.steps.ranges import Ranges
 from sealserve.steps.step import Step, ValueKind
@@ -89,6 +89,10 @@ class Text(Step):
     @property
     def width(self) -> int:
         return self.hash_width or len(self.vocabulary)
+
+    @property
+    def operations(self) -> int:
+        return super().operations + OPERATIONS_A_SIZE * len(self._sizes)
 
     @property
     def text_count(self) -> int:

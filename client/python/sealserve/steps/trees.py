@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.steps.limits import MAX_CATEGORY, MAX_DEPTH, MAX_MEMBERSHIPS, MAX_NODES
+from sealserve.steps.limits import MAX_CATEGORY, MAX_DEPTH, MAX_MEMBERSHIPS, MAX_NODES, OPERATIONS_A_CALL
 from sealserve.steps.ranges import Group, GroupKind, Ranges
 from sealserve.steps.step import Step, indices, numbers
 
@@ -116,7 +116,7 @@ class Trees(Step):
             raise ValueError("the nodes of category splits do not increase, or there are no such nodes")
         if (self.left[nodes] == 0).any():
             raise ValueError("a leaf has a category split")
-        if len(nodes) * (self.category_count + 1) > MAX_MEMBERSHIPS:
+        if self.membership_count > MAX_MEMBERSHIPS:
             raise ValueError("there are too many categories of nodes")
 
     @property
@@ -126,6 +126,11 @@ class Trees(Step):
             split_end[-1] for split in self.category_splits for split_end in (split.left, split.right) if len(split_end)
         ]
         return int(max(ends, default=-1)) + 1
+
+    @property
+    def membership_count(self) -> int:
+        """The cells of a table of categories and the nodes that tell them apart."""
+        return len(self.category_splits) * (self.category_count + 1)
 
     @property
     def leaf_counts(self) -> NDArray[np.intp]:
@@ -139,7 +144,11 @@ class Trees(Step):
 
     @property
     def operations(self) -> int:
-        return self.width + len(self.node_counts) * (1 + 8 * self._walk.depth)
+        return self.width + len(self.node_counts) * (OPERATIONS_A_CALL + 8 * self._walk.depth)
+
+    @property
+    def makes_indicators(self) -> bool:
+        return True
 
     def apply(self, values: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[Any]:
         found = np.zeros((len(values), self.width))

@@ -5,7 +5,7 @@ Sizes are checked before lists are made. The constructors of `sealserve.steps` c
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -20,7 +20,7 @@ from sealserve.steps.categories import Categories, Lookup, LookupColumn, OneHot,
 from sealserve.steps.elementwise import Elementwise, Function
 from sealserve.steps.gaps import Impute, Missing
 from sealserve.steps.intervals import Bins, BinsColumn, Piecewise, PiecewiseColumn, Table, TableColumn
-from sealserve.steps.limits import MAX_INPUTS, MAX_STEPS, MAX_STEPS_BYTES, MAX_VALUES
+from sealserve.steps.limits import MAX_INPUTS, MAX_MEMBERSHIPS, MAX_RULES, MAX_STEPS, MAX_STEPS_BYTES, MAX_VALUES
 from sealserve.steps.program import Program
 from sealserve.steps.step import Step, ValueKind
 from sealserve.steps.text import StripAccents, Text, Tokens
@@ -80,20 +80,46 @@ def steps_from_bytes(data: bytes) -> Program:
         raise ParameterError(f"the steps have {len(data)} bytes, more than {MAX_STEPS_BYTES}")
     try:
         message = steps_pb2.InputSteps.FromString(data)
-        if len(message.steps) > MAX_STEPS or len(message.columns) > MAX_VALUES:
-            raise ValueError("there are too many steps or columns")
-        if sum(part.count for step in message.steps for part in step.inputs) > MAX_INPUTS:
-            raise ValueError(f"the steps have more than {MAX_INPUTS} inputs together")
-        inputs = [_from_value_ranges(step.inputs) for step in message.steps]
+        _check_counts(message)
         return Program(
             [_enumerator(ValueKind, steps_pb2.ValueKind, kind) for kind in message.columns],
-            [_step_from_proto(step, chosen) for step, chosen in zip(message.steps, inputs, strict=True)],
-            _from_value_ranges(message.outputs),
+            list(_steps_from_proto(message.steps)),
+            _values_of(_runs(message.outputs)),
         )
     except DecodeError as error:
         raise ParameterError("the steps are malformed") from error
     except ValueError as error:
         raise ParameterError(f"the steps make no sense: {error}") from error
+
+
+def _check_counts(message: steps_pb2.InputSteps) -> None:
+    """Check how many of everything there are, before anything is converted.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if len(message.steps) > MAX_STEPS or len(message.columns) > MAX_VALUES:
+        raise ValueError("there are too many steps or columns")
+    rules = sum(len(getattr(_kind_of(step), "columns", ())) for step in message.steps)
+    if rules > MAX_RULES:
+        raise ValueError(f"the steps have rules for {rules} columns together, more than {MAX_RULES}")
+
+
+def _steps_from_proto(messages: Sequence[steps_pb2.Step]) -> Iterator[Step]:
+    """Yield steps, and check what they take together.
+
+    Raises:
+        ValueError: it is too much.
+    """
+    inputs, memberships_left = [_runs(message.inputs) for message in messages], MAX_MEMBERSHIPS
+    if sum(int(runs[:, 1].sum()) for runs in inputs) > MAX_INPUTS:
+        raise ValueError(f"the steps have more than {MAX_INPUTS} inputs together")
+    for message, runs in zip(messages, inputs, strict=True):
+        step = _step_from_proto(message, _values_of(runs))
+        memberships_left -= step.membership_count if isinstance(step, Trees) else 0
+        if memberships_left < 0:
+            raise ValueError(f"the trees have more than {MAX_MEMBERSHIPS} categories of nodes together")
+        yield step
 
 
 def _to_value_ranges(numbers: Sequence[int] | NDArray[np.intp]) -> list[steps_pb2.ValueRange]:
@@ -102,14 +128,21 @@ def _to_value_ranges(numbers: Sequence[int] | NDArray[np.intp]) -> list[steps_pb
     return [steps_pb2.ValueRange(first=int(values[start]), count=stop - start) for start, stop in pairwise(starts)]
 
 
-def _from_value_ranges(ranges: Sequence[steps_pb2.ValueRange]) -> NDArray[np.intp]:
-    if any(part.first >= MAX_VALUES or not part.count for part in ranges):
+def _runs(ranges: Sequence[steps_pb2.ValueRange]) -> NDArray[np.intp]:
+    """Return first values and counts, (ranges, 2)."""
+    runs = np.array([(part.first, part.count) for part in ranges], np.intp).reshape(-1, 2)
+    if (runs[:, 0] >= MAX_VALUES).any() or not runs[:, 1].all():
         raise ValueError(f"a range of values is empty, or begins beyond {MAX_VALUES}")
-    if sum(part.count for part in ranges) > MAX_INPUTS:
-        raise ValueError(f"a list of values is longer than {MAX_INPUTS}")
-    if not ranges:
-        return np.empty(0, np.intp)
-    return np.concatenate([np.arange(part.first, part.first + part.count, dtype=np.intp) for part in ranges])
+    if runs[:, 1].sum() > MAX_INPUTS:
+        raise ValueError(f"a list of inputs or outputs is longer than {MAX_INPUTS}")
+    return runs
+
+
+def _values_of(runs: NDArray[np.intp]) -> NDArray[np.intp]:
+    first, count = runs.T
+    values: NDArray[np.intp] = np.repeat(first - (np.cumsum(count) - count), count)
+    values += np.arange(len(values))
+    return values
 
 
 def _enumerator(kind: type[E], wrapper: Any, number: int) -> E:
@@ -440,11 +473,19 @@ def _step_to_proto(step: Step) -> steps_pb2.Step:
     return steps_pb2.Step(inputs=_to_value_ranges(step.inputs), **{name: message})
 
 
-def _step_from_proto(message: steps_pb2.Step, inputs: NDArray[np.intp]) -> Step:
-    name = message.WhichOneof("kind")
-    if name not in _CONVERSIONS:
+def _kind_of(message: steps_pb2.Step) -> Any:
+    """Return the message of a step's kind.
+
+    Raises:
+        RequirementError: this version does not know the kind.
+    """
+    if (name := message.WhichOneof("kind")) not in _CONVERSIONS:
         raise RequirementError(_UPDATE)
-    return _CONVERSIONS[name].from_proto(getattr(message, name), inputs)
+    return getattr(message, name)
+
+
+def _step_from_proto(message: steps_pb2.Step, inputs: NDArray[np.intp]) -> Step:
+    return _CONVERSIONS[str(message.WhichOneof("kind"))].from_proto(_kind_of(message), inputs)
 
 
 def _optional(message: Any, name: str) -> Any:
