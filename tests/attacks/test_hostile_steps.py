@@ -176,6 +176,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         "rules for",
     ),
+    "many splits": (
+        of(trees(category_splits=[steps_pb2.CategorySplit()] * MANY_CALLS)),
+        "rules for",
+    ),
     "endless inputs": (of(step(count=HUGE, affine=steps_pb2.Affine())), "inputs"),
     "endless outputs": (of(affine(), outputs=HUGE), "longer"),
     "a range of nothing": (of(step(count=0, affine=steps_pb2.Affine())), "empty"),

@@ -262,7 +262,8 @@ class Piecewise(RuledStep):
 
     @property
     def operations(self) -> int:
-        return super().operations + sum(column.width * 2 * column.coefficients.shape[1] for column in self.columns)
+        powers: int = sum(column.width * 2 * column.coefficients.shape[1] for column in self.columns)
+        return super().operations + powers
 
     def apply(self, values: NDArray[Any], is_refused: NDArray[np.bool_]) -> NDArray[Any]:
         return np.concatenate(

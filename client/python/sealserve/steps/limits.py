@@ -20,7 +20,7 @@ OPERATIONS_A_CALL = 1 << 9
 OPERATIONS_A_SIZE = 1 << 17
 """How many operations take as long as all n-grams of one size of a text of 10,000 characters."""
 MAX_RULES = 1 << 16
-"""The most columns of all steps that have a rule for each. `MAX_OPERATIONS` allows no more."""
+"""The most columns with a rule of their own, and splits by category, of all steps together."""
 MAX_CATEGORIES = 1 << 20
 """The most categories, terms and other texts of all steps together."""
 MAX_TEXT_BYTES = 4096

@@ -36,7 +36,7 @@ class CategorySplit:
             object.__setattr__(self, name, categories)
             if (np.diff(categories) <= 0).any() or (len(categories) and categories[-1] >= MAX_CATEGORY):
                 raise ValueError("categories of a node do not increase, or are too large")
-        if len(np.intersect1d(self.left, self.right)):
+        if not set(self.left.tolist()).isdisjoint(self.right.tolist()):
             raise ValueError("a category goes both to the left and to the right")
 
 

@@ -100,9 +100,10 @@ def _check_counts(message: steps_pb2.InputSteps) -> None:
     """
     if len(message.steps) > MAX_STEPS or len(message.columns) > MAX_VALUES:
         raise ValueError("there are too many steps or columns")
-    rules = sum(len(getattr(_kind_of(step), "columns", ())) for step in message.steps)
+    kinds = [_kind_of(step) for step in message.steps]
+    rules = sum(len(getattr(kind, name, ())) for kind in kinds for name in ("columns", "category_splits"))
     if rules > MAX_RULES:
-        raise ValueError(f"the steps have rules for {rules} columns together, more than {MAX_RULES}")
+        raise ValueError(f"the steps have {rules} rules for columns and splits by category, more than {MAX_RULES}")
 
 
 def _steps_from_proto(messages: Sequence[steps_pb2.Step]) -> Iterator[Step]:
