@@ -293,7 +293,7 @@ def test_columns_say_what_they_take() -> None:
         (ColumnTransformer([("t", CountVectorizer(token_pattern="a+"), "words")]), ["words"], "token_pattern 'a"),
         (ColumnTransformer([("t", CountVectorizer(analyzer=str.split), "words")]), ["words"], "analyzer is code"),
     ],
-    ids=repr,
+    ids=["labels", "rows", "rows in a pipeline", "lambda", "rounding", "tokenizer", "pattern", "analyzer"],
 )  # fmt: skip
 def test_what_clients_cannot_or_must_not_compute_is_refused(transformer: Any, columns: list[str], reason: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"step '.*cannot be served: .*{reason}"):
