@@ -208,6 +208,20 @@ def test_random_descriptions_cost_little() -> None:
     assert min(outcomes.values()) > 5, "some are legal, and some are not"
 
 
+def test_a_million_groups_cost_little() -> None:
+    """The group of a feature takes four bytes of the description at most, and its flag one."""
+    message, count = description(), wire.MAX_FEATURES
+    message.input.feature_count = count
+    for values, value in ((message.input.minimum, 0.0), (message.input.maximum, 1.0), (message.input.step, 1.0)):
+        values[:] = [value]
+    message.input.keeps[:] = [True]
+    message.input.group.extend(range(1, count + 1))
+    message.input.exactly_one.extend([True] * count)
+    assert wire.model_from_proto(message).grid.has_groups
+    peak, _ = cost(lambda: converted(message))
+    assert peak < SPARE_BYTES + 40 * message.ByteSize() + 100 * count
+
+
 @pytest.mark.slow
 def test_random_descriptions_take_little_time() -> None:
     for seed in range(60, 1000):

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import skops.io
 from numpy.lib import format as npy
+from scipy.sparse import csr_matrix, save_npz
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputRegressor
@@ -177,6 +178,10 @@ def a_list(content: list[Any], **more: Any) -> dict[str, Any]:
     return {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "content": content, **more}
 
 
+def a_tuple(content: list[Any]) -> dict[str, Any]:
+    return {"__class__": "tuple", "__module__": "builtins", "__loader__": "TupleNode", "content": content}
+
+
 def reference(object_id: object) -> dict[str, Any]:
     return {"__class__": "list", "__module__": "builtins", "__loader__": "CachedNode", "__id__": object_id}
 
@@ -193,12 +198,7 @@ def laughs(object_ids: list[Any], count: int) -> dict[str, Any]:
 def of_objects(nested: dict[str, Any], dimensions: int) -> dict[str, Any]:
     """Describe an array of objects, which skops makes of lists."""
     number = {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": "1"}
-    shape = {
-        "__class__": "tuple",
-        "__module__": "builtins",
-        "__loader__": "TupleNode",
-        "content": [number] * dimensions,
-    }
+    shape = a_tuple([number] * dimensions)
     kind = {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "type": "json"}
     return {**kind, "content": [nested], "shape": shape}
 
@@ -255,6 +255,36 @@ def skops_of_a_random_pool(path: Path) -> Path:
     description, members = parts(model)
     state = attributes(description)["random_state"]["content"]["seed_seq"]["content"]
     state["pool_size"]["content"] = str(1 << 30)
+    return write_skops(path, description, members)
+
+
+def skops_of_archives_in_an_archive(path: Path) -> Path:
+    """A sparse matrix is an archive itself, and a model may have any number of them."""
+    model = fitted().sparsify()
+    description, members = parts(model)
+    template = {name: value for name, value in attributes(description)["coef_"].items() if name != "__id__"}
+    del members[template["file"]]
+    count = 8 << 20
+    zeros = csr_matrix((np.zeros(count), np.zeros(count, np.int32), [0, count]), shape=(1, 1))
+    file = io.BytesIO()
+    save_npz(file, zeros)
+    names = [f"{number}.npz" for number in range(6)]
+    attributes(description)["verbose"] = a_list([template | {"file": name} for name in names])
+    attributes(description)["coef_"] = template | {"file": names[0]}
+    return write_skops(path, description, members | dict.fromkeys(names, file.getvalue()))
+
+
+def skops_of_a_call(path: Path) -> Path:
+    """A function that is trusted as a part is called: this one makes a column of each label."""
+    description, members = parts(fitted())
+    members |= {"x.npy": array(np.zeros((1 << 14, 1))), "y.npy": array(np.arange(1 << 14))}
+    kind = {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "type": "numpy"}
+    attributes(description)["verbose"] = {
+        "__class__": "chi2",
+        "__module__": "sklearn.feature_selection._univariate_selection",
+        "__loader__": "ConstructorFromReduceNode",
+        "content": a_tuple([kind | {"file": name} for name in ("x.npy", "y.npy")]),
+    }
     return write_skops(path, description, members)
 
 

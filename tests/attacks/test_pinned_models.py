@@ -76,6 +76,12 @@ def as_regression(message: model_pb2.Model) -> None:
     message.output.task = model_pb2.Output.TASK_REGRESSION
 
 
+def as_group(message: model_pb2.Model) -> None:
+    put(message.input.keeps, [True])
+    put(message.input.group, [1, 1])
+    put(message.input.exactly_one, [True])
+
+
 CHANGES: dict[str, tuple[Callable[[model_pb2.Model], object], str]] = {
     "a wider range": (
         lambda m: put(m.input.maximum, [1.0, 2.0]),
@@ -86,6 +92,7 @@ CHANGES: dict[str, tuple[Callable[[model_pb2.Model], object], str]] = {
         r"the minimum of column 'age' \(feature 0\) is 0.5, not 0.0",
     ),
     "another step": (lambda m: put(m.input.step, [0.5]), r"the step of column 'age' \(feature 0\) is 0.5"),
+    "a group of features": (as_group, r"the flag that it keeps its grid of column 'age' \(feature 0\) is True"),
     "columns exchanged": (lambda m: put(m.input.feature_names, ["size", "age"]), "column 0 is 'size', not 'age'"),
     "no column names": (lambda m: put(m.input.feature_names, []), "no names of columns"),
     "labels exchanged": (

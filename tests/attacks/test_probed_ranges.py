@@ -16,6 +16,7 @@ from sealserve._streaming.schedule import Schedule
 from sealserve.client import Client
 from sealserve.errors import SealserveError, StaleConfigError
 from sealserve.he.quantization import InputGrid, Quantized
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.model import Model
 from tests.support.recording_service import Answer, Event, Sent, accepted, described, recording_service
 from tests.support.serving import HANG_SECONDS, linear, served
@@ -147,3 +148,42 @@ def test_a_client_tells_no_feature_of_a_stream() -> None:
         found, sent = binary_features_read(rows)
         assert set(found) == {0}
         assert sent == ["first"] + ["zeros"] * 120, "each row, whatever its feature"
+
+
+def category_read(category: int) -> tuple[int, list[Event]]:
+    """Read which of three features is set, in one call; return what the service saw too.
+
+    The service describes a group of which exactly one feature is set, and a smaller one when the
+    client has sent its row for it. It is the number of rows that the client sends.
+    """
+    groups = [
+        dataclasses.replace(
+            MODEL,
+            grid=InputGrid.of(FEATURES, 0.0, 1.0, 1.0, True, RowConstraints.of(FEATURES, group, [True])),
+            config_id=f"group of {sum(group)}",
+        )
+        for group in ((1, 1, 1), (1, 1, 0), (1, 0, 0))
+    ]
+
+    def answer(sent: Sent) -> Answer:
+        if sent.number + 1 == FEATURES:
+            return accepted(groups[-1], sent)
+        service.model = groups[sent.number + 1]
+        return StaleConfigError(service.model.config_id)
+
+    with recording_service(groups[0], answer) as service:
+        client = Client(service.address, timeout_seconds=HANG_SECONDS)
+        with client, contextlib.suppress(SealserveError):
+            client.predict(np.eye(FEATURES)[[category]])
+    return FEATURES - len(service.sent), service.trace
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_client_that_refuses_tells_which_feature_of_a_group_is_set() -> None:
+    assert [category_read(category)[0] for category in range(FEATURES)] == [0, 1, 2]
+
+
+def test_a_client_does_not_tell_which_feature_of_a_group_is_set() -> None:
+    found = [category_read(category) for category in range(FEATURES)]
+    assert [category for category, _ in found] == [0, 0, 0]
+    assert found[0][1] == found[1][1] == found[2][1]

@@ -296,6 +296,7 @@ METHODS = [
     "PredictionService/StreamPredict",
     "ModelService/GetModel",
     "ModelService/ListModels",
+    "ModelService/GetInputSteps",
 ]
 
 

@@ -62,7 +62,7 @@ class Service:
 def service() -> Iterator[Service]:
     keys, telemetry = registered_keys(), Telemetry()
     today = served("today", linear(WEIGHTS), keys=keys)
-    tomorrow = requiring(served("tomorrow", linear(WEIGHTS), keys=keys), "steps", "packed-replies")
+    tomorrow = requiring(served("tomorrow", linear(WEIGHTS), keys=keys), "later-steps", "packed-replies")
     registry = ModelRegistry([today, tomorrow])
     with running_server(registry, keys=keys, telemetry=telemetry) as address:
         yield Service(address, registry, telemetry)
@@ -92,7 +92,7 @@ USES: dict[str, Callable[[Client], object]] = {
 def test_a_client_refuses_what_it_does_not_know_and_sends_nothing(service: Service, name: str) -> None:
     with client_of(service) as client:
         for _ in range(2):
-            with pytest.raises(RequirementError, match=r"'tomorrow' requires 'steps', 'packed-replies'"):
+            with pytest.raises(RequirementError, match=r"'tomorrow' requires 'later-steps', 'packed-replies'"):
                 USES[name](client)
     assert service.asked == {"GetModel"}
 
@@ -144,7 +144,7 @@ def test_commands_refuse_too(
     monkeypatch.chdir(tmp_path)
     np.save("rows.npy", ROWS)
     said = fails(capsys, *command, "--address", service.address, "--model", "tomorrow")
-    assert "requires 'steps'" in said
+    assert "requires 'later-steps'" in said
     assert "update sealserve" in said
     assert service.asked == {"GetModel"}
 
@@ -159,16 +159,16 @@ def test_a_listing_has_all_models_and_says_which_are_for_later_versions(
     with client_of(service) as client:
         assert {model.name: model.requires for model in client.models()} == {
             "today": (),
-            "tomorrow": ("steps", "packed-replies"),
+            "tomorrow": ("later-steps", "packed-replies"),
         }
-    assert "requires 'steps'" in fails(capsys, "models", "show", "tomorrow", "--address", service.address)
+    assert "requires 'later-steps'" in fails(capsys, "models", "show", "tomorrow", "--address", service.address)
 
 
 def test_a_model_that_begins_to_require_more_is_refused_from_then_on(service: Service) -> None:
     """Also for the rows of a stream, each of which has the error."""
     with client_of(service, "today") as client:
         client.predict(ROWS)
-        service.registry.put(requiring(served("today", linear(2 * WEIGHTS)), "steps"))
+        service.registry.put(requiring(served("today", linear(2 * WEIGHTS)), "later-steps"))
         with pytest.raises(RequirementError):
             client.predict(ROWS)
         results = dict(client.stream(np.repeat(ROWS, 20, axis=0)))
@@ -176,10 +176,10 @@ def test_a_model_that_begins_to_require_more_is_refused_from_then_on(service: Se
 
 
 def test_a_capability_that_the_client_has_is_no_hindrance(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol_model, "CAPABILITIES", frozenset({"steps"}))
+    monkeypatch.setattr(protocol_model, "CAPABILITIES", frozenset({"later-steps"}))
     with client_of(service) as client, pytest.raises(RequirementError, match="requires 'packed-replies'"):
         client.predict(ROWS)
-    monkeypatch.setattr(protocol_model, "CAPABILITIES", frozenset({"steps", "packed-replies"}))
+    monkeypatch.setattr(protocol_model, "CAPABILITIES", frozenset({"later-steps", "packed-replies"}))
     with client_of(service) as client:
         assert client.predict(ROWS)[0] == pytest.approx(WEIGHTS @ ROWS[0], abs=0.05)
 

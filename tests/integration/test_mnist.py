@@ -186,7 +186,11 @@ def test_the_environment_goes_first(tmp_path: Path) -> None:
     assert mnist.find("no such file", {"SEALSERVE_DATA": str(tmp_path)}) is None
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"\0\0"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09few")])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no gzip", gzip.compress(b"\0\0"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09few")],
+    ids=["nothing", "no gzip", "no header", "too few"],
+)
 def test_what_is_no_idx_file(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file.gz"
     path.write_bytes(data)

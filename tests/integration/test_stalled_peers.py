@@ -29,6 +29,7 @@ METHODS = [
     "sealserve.v1.PredictionService/Predict",
     "sealserve.v1.ModelService/GetModel",
     "sealserve.v1.ModelService/ListModels",
+    "sealserve.v1.ModelService/GetInputSteps",
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
 ]

@@ -24,10 +24,15 @@ from sealserve.aio import AsyncClient
 from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.protocol.output import Output, Task
-from sealserve_service.catalog.registry import ModelRegistry, ServedModel
+from sealserve.steps.arithmetic import Affine
+from sealserve.steps.program import Program
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel, publish_steps
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.programs import serve
 from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served, with_limits
+from tests.support.step_models import COLUMNS, INTERCEPT, PROGRAM, WEIGHTS, expected_scores, served_with_steps
+from tests.support.step_models import FEATURES as FEATURES_OF_STEPS
+from tests.support.step_models import ROWS as STEP_ROWS
 from tests.support.waiting import wait_until
 
 Rows = NDArray[np.float64]
@@ -318,3 +323,30 @@ def test_a_stream_goes_on_through_an_update_of_its_replicas(tmp_path: Path) -> N
         thread.join(HANG_SECONDS)
     order = in_order(collected, np.zeros((len(collected), 1)))
     assert are_scores(order, ROWS[np.arange(len(order)) % len(ROWS)])
+
+
+# Published steps
+
+
+@pytest.mark.parametrize("keeps_previous", [False, True], ids=["new only", "with the previous version"])
+def test_each_version_is_scored_with_its_own_steps(keeps_previous: bool) -> None:
+    """A replica may be asked for steps that only the other one has."""
+    halving = Program(
+        PROGRAM.columns, [*PROGRAM.steps, Affine([2], divide=np.array([2.0]))], [6, 7, 9, 14, *range(10, 14)]
+    )
+    old, new = served_with_steps(), publish_steps(served("steps", linear(WEIGHTS, INTERCEPT)), COLUMNS, halving)
+    assert old.model.steps_id != new.model.steps_id
+    of_old, of_new = expected_scores(), FEATURES_OF_STEPS * [1, 1, 1, 0.5, 1, 1, 1, 1] @ WEIGHTS.T + INTERCEPT
+    tolerance = max(version.model.offers[0].score_error_bound for version in (old, new))
+    assert np.abs(of_old - of_new).max() > 4 * tolerance
+    found = set[str]()
+    with mixed(old, new, keeps_previous=keeps_previous) as mix:
+        for _ in range(5):
+            with Client(mix.address, timeout_seconds=HANG_SECONDS) as client:
+                for _ in range(4):
+                    scores = client.predict(STEP_ROWS)
+                    errors = {"old": np.abs(scores - of_old).max(), "new": np.abs(scores - of_new).max()}
+                    version_found = min(errors, key=lambda name: errors[name])
+                    assert errors[version_found] <= tolerance
+                    found.add(version_found)
+    assert found

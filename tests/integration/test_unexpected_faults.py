@@ -16,7 +16,8 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol.key_record import KeyHeader, KeyKind
 from sealserve.protocol.wire import key_header_to_proto
 from sealserve.secret_key import SecretKey
-from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, prediction_pb2
+from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2
+from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.keys.registered_keys import RegisteredKeys
 from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.rpc.servicers import keys as key_servicer
@@ -30,6 +31,7 @@ from tests.support.ei_user import EIUser
 from tests.support.raw import Message, RawClient
 from tests.support.registered_keys import record_of
 from tests.support.serving import HANG_SECONDS, digits_registry, registered_keys, running_server
+from tests.support.step_models import served_with_steps
 
 LOG_TEXT = "a text that only the log may hold"
 KEY = b"some bytes"
@@ -107,6 +109,16 @@ def unary(method: Callable[[Service], Any], request: Callable[[Service], Any]) -
     return send
 
 
+def get_input_steps(_: Service, metadata: Any) -> Any:
+    """Get the steps of a model, of a service of its own: that of digits has none."""
+    served = served_with_steps()
+    request = model_pb2.GetInputStepsRequest(model=served.model.name, steps_id=served.model.steps_id)
+    with running_server(ModelRegistry([served])) as address, grpc.insecure_channel(address) as channel:
+        call = model_pb2_grpc.ModelServiceStub(channel).GetInputSteps(request, metadata=metadata, **TIMEOUT)
+        assert b"".join(answer.piece for answer in call) == served.steps
+        return call
+
+
 RPCS: dict[str, tuple[Callable[[Service, Any], Any], tuple[object, str]]] = {
     "ModelService/GetModel": (
         unary(lambda service: service.raw.models.GetModel, lambda _: model_pb2.GetModelRequest()),
@@ -116,6 +128,7 @@ RPCS: dict[str, tuple[Callable[[Service, Any], Any], tuple[object, str]]] = {
         unary(lambda service: service.raw.models.ListModels, lambda _: model_pb2.ListModelsRequest()),
         (model_servicer, "model_to_proto"),
     ),
+    "ModelService/GetInputSteps": (get_input_steps, (ModelRegistry, "get")),
     "PredictionService/Predict": (
         unary(lambda service: service.raw.predictions.Predict, lambda service: service.raw.request(service.row)),
         (ScoringItem, "score"),

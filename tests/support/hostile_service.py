@@ -22,6 +22,7 @@ Method = Callable[[Any, grpc.ServicerContext], Any]
 _REQUESTS: dict[str, Any] = {
     "GetModel": model_pb2.GetModelRequest,
     "ListModels": model_pb2.ListModelsRequest,
+    "GetInputSteps": model_pb2.GetInputStepsRequest,
     "Predict": prediction_pb2.PredictRequest,
     "StreamPredict": prediction_pb2.StreamPredictRequest,
     "RegisterKey": keys_pb2.RegisterKeyRequest,
@@ -33,6 +34,7 @@ _REQUESTS: dict[str, Any] = {
 
 _STREAMS: dict[str, Any] = {
     "StreamPredict": grpc.stream_stream_rpc_method_handler,
+    "GetInputSteps": grpc.unary_stream_rpc_method_handler,
     "RegisterKey": grpc.stream_unary_rpc_method_handler,
 }
 

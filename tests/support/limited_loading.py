@@ -17,15 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sealserve_service.models import (
-    affine,
-    estimators,
-    folding,
-    limits,
-    linear_model,
-    npz_format,
-    skops_format,
-)
+from sealserve_service.models import arrays, limits, npz_format, skops_archive
 from sealserve_service.models.loading import load_model
 
 
@@ -64,20 +56,19 @@ def _remove_limits() -> None:
     def accept(*_: object) -> None:
         pass
 
-    modules: tuple[Any, ...] = affine, estimators, folding, limits, linear_model, npz_format
-    for module in modules:
-        for name in ("check_limit", "check_weights"):
-            if hasattr(module, name):
-                setattr(module, name, accept)
-    functions: dict[Any, dict[str, Any]] = {
-        npz_format: {"_read_arrays": _load_arrays},
-        skops_format: {"checked": lambda content: content},
-        affine: {"_floats": lambda values, _: np.asarray(values, np.float64)},
-        estimators: {"_array": lambda values, _: np.asarray(values)},
+    replaced: dict[Any, Any] = {
+        limits.check_limit: accept,
+        limits.check_weights: accept,
+        arrays._floats: lambda values, _: np.asarray(values, np.float64),
+        arrays.array: lambda values, _: np.asarray(values),
+        npz_format._read_arrays: _load_arrays,
+        skops_archive.checked: lambda content: content,
     }
-    for module, replaced in functions.items():
-        for name, function in replaced.items():
-            setattr(module, name, function)
+    models = [module for name, module in sys.modules.items() if name.startswith("sealserve_service.models.")]
+    for module in models:
+        for name, function in list(vars(module).items()):
+            if callable(function) and function in replaced:
+                setattr(module, name, replaced[function])
 
 
 def _load_arrays(content: bytes, _: Path) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class RecordingService:
         answer: what it does with an item.
         trace: what it has seen, in order.
         sent: the items that have arrived.
+        steps: what it sends as the steps of the model.
     """
 
     model: Model
@@ -67,12 +68,19 @@ class RecordingService:
     trace: list[Event] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     address: str = ""
+    steps: bytes = b""
 
     def handlers(self) -> "list[grpc.GenericRpcHandler[Any, Any]]":
         """The methods of the protocol that a client calls."""
         unary, streamed = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         return [
-            grpc.method_handlers_generic_handler("sealserve.v1.ModelService", {"GetModel": unary(self._get_model)}),
+            grpc.method_handlers_generic_handler(
+                "sealserve.v1.ModelService",
+                {
+                    "GetModel": unary(self._get_model),
+                    "GetInputSteps": grpc.unary_stream_rpc_method_handler(self._get_input_steps),
+                },
+            ),
             grpc.method_handlers_generic_handler(
                 "sealserve.v1.PredictionService",
                 {"Predict": unary(self._predict), "StreamPredict": streamed(self._stream)},
@@ -89,6 +97,10 @@ class RecordingService:
     def _get_model(self, request: bytes, _: grpc.ServicerContext) -> bytes:
         self.trace.append(("GetModel", len(request)))
         return model_pb2.GetModelResponse(model=model_to_proto(self.model)).SerializeToString()
+
+    def _get_input_steps(self, request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
+        self.trace.append(("GetInputSteps", len(request)))
+        yield model_pb2.GetInputStepsResponse(piece=self.steps).SerializeToString()
 
     def _register_key(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> bytes:
         self.trace.append(("RegisterKey", *map(len, requests)))

@@ -23,6 +23,7 @@ SDK = """
     credentials
     row_files
     protocol
+    steps
     he
     secret_key_access
     errors

@@ -162,7 +162,9 @@ class AsyncClient:
 
         Args:
             X: rows (rows, column_count): an array, DataFrame, sparse matrix or sequence of rows. A
-                Series in a sequence is matched by its labels.
+                Series in a sequence is matched by its labels. If the model says what its columns
+                take (`model.schema.columns`), it may be a dictionary of columns or a sequence of
+                dictionaries, too, and columns are matched by name in any order.
             errors: "raise" an error if a row has no prediction. Or "return" a list, which has for
                 each row its prediction or, as a value, its error: that the row is refused, that a
                 reply fails a check, or what the service says of the row's item.
@@ -255,6 +257,10 @@ class AsyncClient:
             async for result in results:
                 for prediction in predictions(method, result):
                     yield prediction
+
+    async def features(self, X: Any) -> NDArray[np.float64]:
+        """Compute the features of rows: see `Client.features`."""
+        return await self._run(self._session.features(X))
 
     # Single items: encryption, sending and decryption apart
 

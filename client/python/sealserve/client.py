@@ -202,7 +202,9 @@ class Client:
 
         Args:
             X: rows (rows, column_count): an array, DataFrame, sparse matrix or sequence of rows. A
-                Series in a sequence is matched by its labels.
+                Series in a sequence is matched by its labels. If the model says what its columns
+                take (`model.schema.columns`), it may be a dictionary of columns or a sequence of
+                dictionaries, too, and columns are matched by name in any order.
             errors: "raise" an error if a row has no prediction. Or "return" a list, which has for
                 each row its prediction or, as a value, its error: that the row is refused, that a
                 reply fails a check, or what the service says of the row's item.
@@ -323,6 +325,19 @@ class Client:
         with closing(self._score_batches(batcher.batches(rows), model, streams, seconds)) as results:
             for result in results:
                 yield from predictions(method, result)
+
+    def features(self, X: Any) -> NDArray[np.float64]:
+        """Compute the features of rows: float64 (rows, feature_count), on this machine.
+
+        They are what the model's published steps make of the columns, before they are rounded onto
+        the grid. Without steps they are the columns. Nothing that depends on them is sent.
+
+        Raises:
+            InputError: a column or a step refuses rows, or a feature is not finite. Whether the
+                features are within the grid's ranges, `predict` says.
+            SealserveError: the client does not know the model yet, and cannot get it.
+        """
+        return self._run(self._session.features(X))
 
     # Single items: encryption, sending and decryption apart
 

@@ -5,21 +5,23 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import ModelNotFoundError, ParameterError, PlanError
+from sealserve.errors import ModelNotFoundError, ParameterError, PlanError, RequirementError
 from sealserve.he.layouts import Layout
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol import wire
-from sealserve.protocol.model import Limits, Model, Verdict
+from sealserve.protocol.column import Column
+from sealserve.protocol.model import STEPS, Limits, Model, Verdict
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import counted
+from sealserve.steps.program import Program
 from sealserve_service.engines import offering
 from sealserve_service.engines.base import Engine
 from sealserve_service.engines.ei.factory import EngineFactory
@@ -35,10 +37,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model as clients see it, and the engines behind its offers, in the order of the offers."""
+    """A model as clients see it, and the engines behind its offers, in the order of the offers.
+
+    Attributes:
+        model: the description.
+        engines: one for each offer.
+        steps: the serialized steps that the description names; b"" if it names none.
+    """
 
     model: Model
     engines: tuple[Engine, ...]
+    steps: bytes = field(default=b"", repr=False)
 
     def engine(self, layout: Layout | None, parameter_set: str) -> Engine | None:
         """Return the engine of an offer, or None."""
@@ -65,7 +74,8 @@ class ServedModel:
         if all(stays):
             return self
         engines = tuple(itertools.compress(self.engines, stays))
-        return _identified(dataclasses.replace(self.model, offers=tuple(itertools.compress(offers, stays))), engines)
+        described = dataclasses.replace(self.model, offers=tuple(itertools.compress(offers, stays)))
+        return _identified(described, engines, self.steps)
 
     @cached_property
     def _engines(self) -> dict[tuple[Layout | None, str], Engine]:
@@ -201,6 +211,8 @@ def prepare_model(
         raise first.chosen
     grid, offered = first.chosen.grid, itertools.chain([first], layouts)
     del first  # as large as the model: it goes before the next layout is planned
+    if model.published is not None:
+        ei_engine = None  # its clients compute no steps
     engines = offering.engines(name, model, grid, offered, keys=keys, ei_engine=ei_engine)
     served = describe_model(name, model, grid, limits, engines)
     _log_model(served, judgements)
@@ -248,19 +260,43 @@ def describe_model(
         name=name,
         version=_version(model),
         config_id="",
-        schema=Schema(model.feature_count, model.feature_names),
+        schema=Schema(model.feature_count, model.feature_names if model.published is None else ()),
         grid=grid,
         output=model.output,
         offers=tuple(engine.offer for engine in engines),
         limits=limits,
     )
     _check_as_client(described)
-    return _identified(described, engines)
+    served = _identified(described, engines)
+    if model.published is None:
+        return served
+    return publish_steps(served, model.published.columns, model.published.program)
 
 
-def _identified(described: Model, engines: tuple[Engine, ...]) -> ServedModel:
+def publish_steps(served: ServedModel, columns: Sequence[Column], steps: Program) -> ServedModel:
+    """Serve a model of features with the steps that compute them from columns.
+
+    Raises:
+        PlanError: the steps do not fit the columns or the features, or clients would refuse them.
+    """
+    try:
+        data, steps_id = wire.steps_to_bytes(steps)
+        described = dataclasses.replace(
+            served.model,
+            schema=Schema.of(columns),
+            requires=(*served.model.requires, STEPS),
+            steps_id=steps_id,
+            steps_bytes=len(data),
+        ).with_steps(wire.steps_from_bytes(data))
+    except (ParameterError, RequirementError) as error:
+        raise PlanError(f"clients would refuse the steps: {error}") from error
+    _check_as_client(described)
+    return _identified(described, served.engines, data)
+
+
+def _identified(described: Model, engines: tuple[Engine, ...], steps: bytes = b"") -> ServedModel:
     """Give a description its config_id."""
-    return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), engines)
+    return ServedModel(dataclasses.replace(described, config_id=wire.config_digest(described)), engines, steps)
 
 
 def _check_as_client(model: Model) -> None:

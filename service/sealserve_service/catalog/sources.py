@@ -14,16 +14,24 @@ from sealserve.errors import InputError, PlanError
 from sealserve.protocol.model import Limits
 from sealserve.protocol.schema import Schema
 from sealserve.row_files.reader import RowsFile
+from sealserve_service.catalog.calibration_tables import SUFFIXES, read_table
 from sealserve_service.catalog.registry import ServedModel, prepare_model
 from sealserve_service.engines.ei.factory import EngineFactory
 from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.archives import open_archive
-from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError, UnsupportedModelError
+from sealserve_service.models.errors import (
+    InputRangeError,
+    ModelFileError,
+    ModelTooLargeError,
+    PublicationError,
+    UnsupportedModelError,
+)
 from sealserve_service.models.files import read_file
+from sealserve_service.models.fronts import check_consent
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import MODEL_SUFFIXES, load_model
-from sealserve_service.planning.declared import read_declared_ranges
+from sealserve_service.planning.declared import known_ranges, read_declared_ranges
 from sealserve_service.planning.grid import DEFAULT_MARGIN, input_ranges
 from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.settings.model_source import ModelFolder, ModelSource
@@ -78,6 +86,8 @@ def load_source(
     """
     model = load_model(source.path, trust_pickle=trust_pickle, sha256=source.sha256)
     try:
+        if model.published is not None:
+            check_consent(model.published, source.publish, accept_training_values=source.accept_training_values)
         calibration = calibration_rows(source, model)
         ranges = source_ranges(source, model, calibration)
         return prepare_model(
@@ -91,7 +101,7 @@ def load_source(
             private=private,
             accept_disagreement=accept_disagreement,
         )
-    except (InputRangeError, UnsupportedModelError, PlanError) as error:
+    except (InputRangeError, UnsupportedModelError, PlanError, PublicationError) as error:
         raise type(error)(f"{source.path}: {error}") from error
 
 
@@ -102,7 +112,15 @@ def source_ranges(source: ModelSource, model: LinearModel, calibration: NDArray[
         InputRangeError: nothing gives a range, or what is given does not fit.
     """
     declared = None
-    if source.input_ranges is not None:
+    if model.published is not None:
+        declared = known_ranges(model.published.ranges)
+        if source.input_ranges is not None:
+            raise InputRangeError(
+                "its features are not its columns, which the file of --input-ranges names: give --calibration instead"
+            )
+        if calibration is not None:
+            calibration = _features(model, calibration)
+    elif source.input_ranges is not None:
         declared = read_declared_ranges(source.input_ranges, model.feature_count, model.feature_names)
     return input_ranges(
         model,
@@ -114,8 +132,15 @@ def source_ranges(source: ModelSource, model: LinearModel, calibration: NDArray[
     )
 
 
+def _features(model: LinearModel, rows: NDArray[Any]) -> NDArray[np.float64]:
+    try:
+        return model.features(rows)
+    except ValueError as error:
+        raise InputRangeError(f"the calibration rows: {error}") from error
+
+
 def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[Any] | None:
-    """Read the calibration rows, (rows, feature_count), or None if there are none.
+    """Read the calibration rows, (rows, column_count), or None if there are none.
 
     Integers and booleans stay what they are: they declare the grid of the features. All other
     numbers become float64.
@@ -131,7 +156,13 @@ def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[Any] | 
         file = RowsFile(path, content=io.BytesIO(content), max_bytes=MAX_CALIBRATION_BYTES)
         if file.format_name == "npz":
             _check_archive(content, path)
-        rows = file.read(Schema(model.feature_count, model.feature_names))
+        if model.published is not None:
+            schema = Schema.of(model.published.columns)
+            # Other readers take numbers only, and no gaps.
+            has_gaps = path.suffix.lower() in SUFFIXES and any(column.allows_missing for column in schema.columns)
+            if schema.has_texts or (has_gaps and model.feature_names):
+                return read_table(content.decode("utf-8-sig"), path, schema)
+        rows = file.read(Schema(model.column_count, model.feature_names))
     except ModelFileError as error:
         raise InputRangeError(f"the calibration rows cannot be read: {error}") from error
     except ModelTooLargeError as error:
@@ -139,7 +170,7 @@ def calibration_rows(source: ModelSource, model: LinearModel) -> NDArray[Any] | 
             f"{path} has {error.found:,} {error.limit} of calibration rows, and at most {error.maximum:,} are "
             "read: give fewer rows"
         ) from error
-    except InputError as error:
+    except (UnicodeDecodeError, InputError) as error:
         raise InputRangeError(f"the calibration rows in {error}") from error
     # A copy, of these types too: the content is not kept.
     return np.array(rows) if rows.dtype.kind in "biu" else np.array(rows, np.float64)

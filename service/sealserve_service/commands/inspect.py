@@ -11,11 +11,12 @@ from sealserve.cli.command import Command
 from sealserve.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sealserve.he.layouts import Packing
     from sealserve.protocol.model import Offer
     from sealserve_service.engines.offering import PlannedLayout
+    from sealserve_service.models.linear_model import LinearModel
     from sealserve_service.planning.plan import Plan
 
 
@@ -44,12 +45,15 @@ def run(arguments: Namespace) -> int:
     from sealserve_service.catalog.sources import calibration_rows, source_ranges
     from sealserve_service.commands.options import settings_of
     from sealserve_service.engines import offering
+    from sealserve_service.models.fronts import check_consent
     from sealserve_service.models.loading import load_model
     from sealserve_service.settings.options import MODEL_OPTIONS
 
     settings = settings_of(arguments, MODEL_OPTIONS)
     asked = settings.source(arguments.path.stem, arguments.path)
     model = load_model(asked.path, trust_pickle=settings.trust_pickle)
+    if model.published is not None:
+        check_consent(model.published, asked.publish, accept_training_values=asked.accept_training_values)
     calibration = calibration_rows(asked, model)
     ranges = source_ranges(asked, model, calibration)
     bits = settings.hiding_bits if settings.weights == "private" else None
@@ -73,15 +77,46 @@ def run(arguments: Namespace) -> int:
         plans = summaries(layouts, bits)
     verdicts = list(map(verdict_on, offered))
     if arguments.json:
-        print(json.dumps({"model": as_dict(served), "plans": plans, "verdicts": verdicts}, indent=2))
+        published = publications(model)
+        print(
+            json.dumps(
+                {"model": as_dict(served), "published": published, "plans": plans, "verdicts": verdicts}, indent=2
+            )
+        )
     else:
         print(describe(served))
+        print(what_is_told(model))
         print("\nWhat --weights and a smaller --max-score-error would cost, an item:")
         print(table(plans))
         print("\nThe errors of what is served, which mode private does not publish:")
         print(table_of_verdicts(verdicts))
     is_refused = served.verdict is Verdict.REFUSE and not settings.accept_disagreement
     return 1 if is_refused else 0
+
+
+def publications(model: "LinearModel") -> list[dict[str, str]]:
+    """Return what serving a model publishes beside its description, step by step."""
+    front = model.published
+    found = [] if front is None else [(p.name, p.tells, p.consent.value) for p in front.publications]
+    found += [("output", tells, "") for tells in _told_by_output(model)]
+    return [dict(zip(("step", "tells", "consent"), publication, strict=True)) for publication in found]
+
+
+def _told_by_output(model: "LinearModel") -> "Iterator[str]":
+    from sealserve.protocol.output import Link
+
+    output = model.output
+    points = sum(len(curve.scores) for curve in output.curves)
+    if output.link is Link.CURVES and points > 2 * len(output.curves):  # other than the line from 0 to 1
+        yield f"isotonic curves with {points} points, which are shares of labels among training rows"
+
+
+def what_is_told(model: "LinearModel") -> str:
+    """Render what serving a model publishes, and how many scores copy the rest."""
+    lines = [f"  {told['step']}: {told['tells']}" for told in publications(model)]
+    head = ["\nWhat clients get beside the description, to compute on their own machine:", *lines] if lines else []
+    count = model.feature_count + 1
+    return "\n".join([*head, f"\nAbout {count:,} honest scores suffice to copy the weights: one more than features."])
 
 
 def summaries(layouts: "Iterable[PlannedLayout]", served_bits: int | None) -> list[dict[str, Any]]:

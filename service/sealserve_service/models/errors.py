@@ -4,6 +4,7 @@ ModelError
 ├── ModelFileError              file missing, damaged, of an unknown format, or without estimator
 │   └── PickleNotTrustedError   a pickle, and the operator has not consented to run it
 ├── ModelTooLargeError          it passes a limit of `models.limits`
+├── PublicationError            the operator has not agreed to what serving it would publish
 ├── UnsupportedModelError       not linear, not affine, not fitted or not finite; names the step
 └── InputRangeError             range, step or calibration rows do not fit the model
     └── InputRangeMissingError  nothing says which inputs to expect
@@ -53,6 +54,10 @@ class ModelTooLargeError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """The estimator, or the step that is named, is not linear, affine, fitted or finite."""
+
+
+class PublicationError(ModelError):
+    """Serving the model would publish something that the operator has not agreed to publish."""
 
 
 class InputRangeError(ModelError):

@@ -5,16 +5,26 @@ To add an estimator, enter it in `LINEAR_ESTIMATORS` with the rule for its kind.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import (
+    ARDRegression,
+    BayesianRidge,
     ElasticNet,
     ElasticNetCV,
+    GammaRegressor,
+    HuberRegressor,
+    Lars,
+    LarsCV,
     Lasso,
     LassoCV,
+    LassoLars,
+    LassoLarsCV,
+    LassoLarsIC,
     LinearRegression,
     LogisticRegression,
     LogisticRegressionCV,
@@ -22,17 +32,24 @@ from sklearn.linear_model import (
     MultiTaskElasticNetCV,
     MultiTaskLasso,
     MultiTaskLassoCV,
+    OrthogonalMatchingPursuit,
+    OrthogonalMatchingPursuitCV,
     Perceptron,
+    PoissonRegressor,
+    QuantileRegressor,
     Ridge,
     RidgeClassifier,
     RidgeClassifierCV,
     RidgeCV,
     SGDClassifier,
     SGDRegressor,
+    TheilSenRegressor,
+    TweedieRegressor,
 )
-from sklearn.svm import LinearSVC
+from sklearn.svm import LinearSVC, LinearSVR
 
 from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve_service.models.arrays import array, dense
 from sealserve_service.models.limits import MAX_FEATURES, MAX_SCORES, MAX_WEIGHTS, check_limit
 from sealserve_service.models.linear_model import LinearModel
 
@@ -46,19 +63,29 @@ def linear_model(estimator: Any) -> LinearModel:
     """
     check_limit("weights", MAX_WEIGHTS, math.prod(estimator.coef_.shape))
     is_dense = isinstance(estimator.coef_, np.ndarray)  # sparsify() makes it a SciPy matrix
-    weights = np.atleast_2d(estimator.coef_ if is_dense else estimator.coef_.toarray())
+    weights = np.atleast_2d(estimator.coef_ if is_dense else dense(estimator.coef_))
     score_count = len(weights)
-    intercept = np.ravel(_array(estimator.intercept_, MAX_SCORES))
+    intercept = np.ravel(array(estimator.intercept_, MAX_SCORES))
     if len(intercept) == 1:  # without fit_intercept it is the one number 0.0, whatever the number of scores
         intercept = np.repeat(intercept, score_count)
     output = LINEAR_ESTIMATORS[type(estimator)](estimator, score_count)
-    return LinearModel(weights, intercept, output, feature_names(estimator))
+    own_scores = partial(scores_of, estimator, output)
+    return LinearModel(weights, intercept, output, feature_names(estimator), own_scores=own_scores)
+
+
+def scores_of(estimator: Any, output: Output, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scores that scikit-learn itself computes, of shape (rows, score_count)."""
+    scores = estimator.predict(rows) if output.task is Task.REGRESSION else estimator.decision_function(rows)
+    if output.link is Link.LOG:
+        with np.errstate(divide="ignore"):
+            scores = np.log(scores)
+    return np.asarray(scores, np.float64).reshape(len(rows), -1)
 
 
 def feature_names(estimator: Any) -> tuple[str, ...]:
     """Return the column names that an estimator was fitted with; empty if there were none."""
     names = getattr(estimator, "feature_names_in_", None)
-    return () if names is None else tuple(str(name) for name in _array(names, MAX_FEATURES))
+    return () if names is None else tuple(str(name) for name in array(names, MAX_FEATURES))
 
 
 def labels(estimator: Any) -> tuple[Label, ...]:
@@ -73,27 +100,23 @@ def labels(estimator: Any) -> tuple[Label, ...]:
         holder = next((binarizer for binarizer in binarizers if binarizer is not None), estimator)
     return tuple(
         label.item() if isinstance(label, np.generic) else label
-        for label in _array(holder.classes_, MAX_SCORES).tolist()
+        for label in array(holder.classes_, MAX_SCORES).tolist()
     )
-
-
-def _array(values: Any, max_size: int) -> NDArray[Any]:
-    """Return a number or an array of an estimator as an array.
-
-    NumPy would make an array of any list: of one long text and many short ones, as many long ones.
-
-    Raises:
-        ModelTooLargeError: it has too many values.
-        ValueError: it is neither a number nor an array.
-    """
-    if not isinstance(values, np.ndarray | np.generic | float | int):
-        raise ValueError(f"a {type(values).__name__} is in the place of an array")
-    check_limit("values in one array beside the weights", max_size, np.size(values))
-    return np.asarray(values)
 
 
 def _regressor(estimator: Any, score_count: int) -> Output:
     return Output(Task.REGRESSION, score_count, scalar_target=np.ndim(estimator.coef_) == 1)
+
+
+def _log_regressor(estimator: Any, score_count: int) -> Output:
+    return Output(Task.REGRESSION, score_count, link=Link.LOG, scalar_target=True)
+
+
+def _tweedie_regressor(estimator: Any, score_count: int) -> Output:
+    is_log = estimator.power > 0 if estimator.link == "auto" else estimator.link == "log"
+    if not is_log and estimator.link not in ("auto", "identity"):
+        raise ValueError(f"link={estimator.link!r} is unknown; fit it with 'log' or 'identity'")
+    return Output(Task.REGRESSION, score_count, link=Link.LOG if is_log else Link.NONE, scalar_target=True)
 
 
 def _sgd_regressor(estimator: Any, score_count: int) -> Output:
@@ -190,4 +213,25 @@ LINEAR_ESTIMATORS: dict[type, Callable[[Any, int], Output]] = {
     MultiTaskElasticNet: _regressor,
     MultiTaskElasticNetCV: _regressor,
     SGDRegressor: _sgd_regressor,
+    **dict.fromkeys(
+        (
+            ARDRegression,
+            BayesianRidge,
+            HuberRegressor,
+            Lars,
+            LarsCV,
+            LassoLars,
+            LassoLarsCV,
+            LassoLarsIC,
+            LinearSVR,
+            OrthogonalMatchingPursuit,
+            OrthogonalMatchingPursuitCV,
+            QuantileRegressor,
+            TheilSenRegressor,
+        ),
+        _regressor,
+    ),
+    GammaRegressor: _log_regressor,
+    PoissonRegressor: _log_regressor,
+    TweedieRegressor: _tweedie_regressor,
 }

@@ -2,15 +2,18 @@
 
 import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealserve.protocol.output import Output
 from sealserve_service.models.errors import UnsupportedModelError
+from sealserve_service.models.fronts import Front, front_of
 from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
+from sealserve_service.models.pipeline_steps import Branch, Branches, Node
 
 _logger = logging.getLogger(__name__)
 
@@ -35,8 +38,11 @@ class LinearModel:
             were none.
         input_range: minimum and maximum of each feature, two arrays of shape (feature_count,),
             where the pipeline's own first scaler knows them.
-        own_scores: rows (rows, feature_count) -> scores (rows, score_count), as the estimator
+        own_scores: rows (rows, column_count) -> scores (rows, score_count), as the estimator
             computes them that the model was folded from; None if there is no estimator.
+        front: the steps that make the features of the columns; without any, they are the columns.
+        column_count: length of a row that a user hands in.
+        published: the front as it is published; None if there is none, or not yet.
 
     Raises:
         ModelTooLargeError: the weights are too many.
@@ -48,9 +54,14 @@ class LinearModel:
     output: Output
     feature_names: tuple[str, ...] = ()
     input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-    own_scores: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+    own_scores: Callable[[NDArray[Any]], NDArray[np.float64]] | None = None
+    front: tuple[Node, ...] = ()
+    column_count: int = 0
+    published: Front | None = None
 
     def __post_init__(self) -> None:
+        if not self.column_count:
+            object.__setattr__(self, "column_count", np.size(self.weights) // self.score_count)
         check_weights(self.score_count, np.size(self.weights) // self.score_count)
         check_limit("feature names", MAX_FEATURES, len(self.feature_names))
         object.__setattr__(self, "weights", _frozen(self.weights, "the weights"))
@@ -79,13 +90,46 @@ class LinearModel:
         scores: NDArray[np.float64] = rows @ self.weights.T + self.intercept
         return scores
 
-    def expected_scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    @property
+    def names_on_grid(self) -> tuple[str, ...]:
+        """The names of the features; empty if there are none, or steps compute the features."""
+        return self.feature_names if self.published is None else ()
+
+    def features(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the features (rows, feature_count) of rows (rows, column_count).
+
+        Raises:
+            ValueError: a step refuses a row.
+        """
+        if self.published is None:
+            return np.asarray(rows, np.float64)
+        values, is_refused = self.published.program.features(rows)
+        if is_refused.any():
+            raise ValueError(f"row {int(np.argmax(is_refused))} is refused by a step of the model")
+        return values
+
+    def with_front(self) -> "LinearModel":
+        """Return the model with its front compiled, so that it can be published.
+
+        Raises:
+            ModelTooLargeError: it has too many values.
+            ValueError: the steps do not fit together, or clients would refuse them.
+        """
+        if not self.front:
+            return self
+        return replace(self, published=front_of(self.front, self.column_count, self.feature_names))
+
+    def plain_scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the estimator's own scores of rows; without one, those of `decision`."""
+        return self.decision(self.features(rows)) if self.own_scores is None else self.own_scores(rows)
+
+    def expected_scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return the estimator's own scores of rows, where there is an estimator: see `decision`.
 
         Raises:
             UnsupportedModelError: `W x + b` has other scores than the estimator.
         """
-        folded = self.decision(rows)
+        folded = self.decision(self.features(rows))
         if self.own_scores is None:
             return folded
         try:
@@ -117,10 +161,50 @@ class LinearModel:
             raise ValueError(
                 f"the intercept has shape {self.intercept.shape} instead of ({self.score_count},), one value a score"
             )
-        if self.feature_names and len(self.feature_names) != self.feature_count:
-            raise ValueError(f"{len(self.feature_names)} feature names for {self.feature_count} features")
+        if self.feature_names and len(self.feature_names) != self.column_count:
+            raise ValueError(f"{len(self.feature_names)} feature names for {self.column_count} features")
+        if not self.front and self.column_count != self.feature_count:
+            raise ValueError(f"{self.column_count} columns are not {self.feature_count} features without a step")
         if any(bound.shape != (self.feature_count,) for bound in self.input_range or ()):
             raise ValueError(f"the scaler's range is not one of {self.feature_count} features")
+
+
+class JoinedHeads(NamedTuple):
+    """The weights of several models over the features of all.
+
+    Attributes:
+        weights: (scores, features).
+        front: the steps of all; without any, features are columns.
+        input_range: of the features, where it is known.
+    """
+
+    weights: NDArray[np.float64]
+    front: tuple[Node, ...]
+    input_range: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+
+
+def joined_heads(members: Sequence[LinearModel], factors: Sequence[NDArray[np.float64]]) -> JoinedHeads:
+    """Join the weights of models that were fitted to the same columns.
+
+    Args:
+        members: the models.
+        factors: of the scores of each model.
+
+    Raises:
+        ModelTooLargeError: the weights are too many.
+    """
+    scaled = [factor[:, np.newaxis] * member.weights for member, factor in zip(members, factors, strict=True)]
+    if not any(member.front for member in members):
+        return JoinedHeads(np.vstack(scaled), (), members[0].input_range)
+    counts = [member.feature_count for member in members]
+    score_count, column_count = sum(map(len, scaled)), members[0].column_count
+    check_weights(score_count, sum(counts))
+    weights, score, feature = np.zeros((score_count, sum(counts))), 0, 0
+    for part in scaled:
+        weights[score : score + part.shape[0], feature : feature + part.shape[1]] = part
+        score, feature = score + part.shape[0], feature + part.shape[1]
+    branches = tuple(Branch(np.arange(column_count), member.front) for member in members)
+    return JoinedHeads(weights, (Branches(column_count, branches),), None)
 
 
 def _frozen(values: ArrayLike, what: str) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zipfile import ZIP_STORED, ZipFile
 
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from sealserve.protocol.text import printable
 from sealserve.row_files.npy import MAGIC, read_array
@@ -25,6 +26,7 @@ from sealserve_service.models.limits import (
     MAX_SCHEMA_VALUES,
     check_limit,
 )
+from sealserve_service.models.transformers import REFUSED_STEPS
 
 _SCHEMA = "schema.json"
 _BYTES_A_VALUE = 8
@@ -47,6 +49,7 @@ _LOADERS = frozenset(
         "RandomStateNode",
         "SetNode",
         "SliceNode",
+        "SparseMatrixNode",
         "TupleNode",
         "TypeNode",
         # Of types that skops never trusts, and names:
@@ -54,7 +57,6 @@ _LOADERS = frozenset(
         "MethodNode",
         "OperatorFuncNode",
         "PartialNode",
-        "SparseMatrixNode",
     )
 )
 """What skops may make an object with. A random generator, for one, takes any memory it is told."""
@@ -62,7 +64,51 @@ _ALLOCATING = {("numpy", "void"), ("numpy", "bytes_"), ("builtins", "bytes"), ("
 """Types that make so many bytes of a number."""
 
 _MODULES_OF_VALUES = {"numpy", "scipy", "builtins", "collections"}
-_KNOWN = SUPPORTED_CLASSES | {"LabelBinarizer"}
+TRUSTED_PARTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("numpy.bool", "numpy.bool_"), ("NdArrayNode", "TypeNode")),
+    "numpy.dtype": ("DTypeNode",),
+    "scipy.sparse._csr.csr_matrix": ("SparseMatrixNode",),
+    **dict.fromkeys(
+        (
+            "sklearn.feature_selection._univariate_selection.chi2",
+            "sklearn.feature_selection._univariate_selection.f_classif",
+            "sklearn.feature_selection._univariate_selection.f_regression",
+            "sklearn.feature_selection._univariate_selection.r_regression",
+        ),
+        ("FunctionNode",),
+    ),
+    **dict.fromkeys(
+        (
+            "sklearn._loss.loss.HalfTweedieLoss",
+            "sklearn._loss.loss.HalfTweedieLossIdentity",
+            "sklearn.calibration._CalibratedClassifier",
+            "sklearn.calibration._SigmoidCalibration",
+            "sklearn.calibration._TemperatureScaling",
+            "sklearn.compose._column_transformer.make_column_selector",
+            "sklearn.metrics._scorer._PassthroughScorer",
+            "sklearn.model_selection._split.KFold",
+            "sklearn.model_selection._split.StratifiedKFold",
+            "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+            "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        ),
+        ("ObjectNode",),
+    ),
+}
+"""Parts of supported estimators that skops does not trust -> what skops may make them with.
+
+An ObjectNode sets attributes, and a FunctionNode looks a function up: neither calls anything. Other
+nodes would call what a file names, with arguments of the file, once its name is trusted.
+"""
+_REFUSED = {kind.__name__ for kind in REFUSED_STEPS}  # with an error that says why
+_KNOWN = (
+    SUPPORTED_CLASSES
+    | _REFUSED
+    | {"LabelBinarizer", "LabelEncoder", *(name.rpartition(".")[2] for name in TRUSTED_PARTS)}
+)
+_COMPILED_TREES = ("sklearn.tree._tree", "sklearn.ensemble._hist_gradient_boosting")
+_ARCHIVE = b"PK"
+"""The bytes with which a member begins that is an archive itself: a sparse matrix."""
+_OF_SPARSE = {"data.npy", "format.npy", "indices.npy", "indptr.npy", "shape.npy"}
 
 
 class _Size(NamedTuple):
@@ -87,13 +133,13 @@ def checked(content: bytes) -> bytes:
         separators = sum(map(schema.count, (b",", b"[", b"{")))
         check_limit("values in schema.json", MAX_SCHEMA_VALUES, separators)
         description = json.loads(schema)
+        _check_inner_archives(archive)
         copy, sizes = io.BytesIO(), dict[str, int]()
         with ZipFile(copy, "w", ZIP_STORED) as uncompressed:
             uncompressed.writestr(_SCHEMA, schema)
             for name in archive.namelist():
                 if name != _SCHEMA:
-                    data = read_member(archive, name)
-                    sizes[name] = _member_bytes(data)
+                    data, sizes[name] = _checked_member(read_member(archive, name))
                     uncompressed.writestr(name, data)
     try:
         described = _Sizes(description, sizes)
@@ -122,6 +168,11 @@ def _check_estimators(description: Any) -> None:
         part = parts.pop()
         if isinstance(part, dict):
             module, name = str(part.get("__module__")), str(part.get("__class__"))
+            if module.startswith(_COMPILED_TREES):
+                raise UnsupportedModelError(
+                    "it holds trees, which are compiled objects that skops does not trust: save the model by "
+                    "joblib.dump(model, 'model.joblib') and, if you trust its author, serve it with --trust-pickle"
+                )
             is_value = module.partition(".")[0] in _MODULES_OF_VALUES
             if part.get("__loader__") == "ObjectNode" and not is_value and name not in _KNOWN:
                 raise UnsupportedModelError(f"{printable(name)} is not linear, or not scikit-learn's own. {SUPPORTED}")
@@ -130,9 +181,47 @@ def _check_estimators(description: Any) -> None:
             parts.extend(reversed(part))
 
 
-def _member_bytes(data: bytes) -> int:
-    """Return the bytes of a member: those of an array, or its own."""
-    return full_bytes(read_array(data)) if data.startswith(MAGIC) else len(data)
+def _check_inner_archives(archive: ZipFile) -> None:
+    """Check how large the members of members are together, before any of them is uncompressed.
+
+    Raises:
+        ModelTooLargeError: they are too large.
+    """
+    bytes_left = MAX_MODEL_BYTES - sum(entry.file_size for entry in archive.infolist())
+    for name in archive.namelist():
+        with archive.open(name) as member:
+            is_archive = member.read(len(_ARCHIVE)) == _ARCHIVE
+        if is_archive:
+            with open_archive(read_member(archive, name), bytes_left) as inner:
+                bytes_left -= sum(entry.file_size for entry in inner.infolist())
+
+
+def _checked_member(data: bytes) -> tuple[bytes, int]:
+    """Return a member, its own members uncompressed, and the bytes of its arrays or its own."""
+    if data.startswith(MAGIC):
+        return data, full_bytes(read_array(data))
+    if not data.startswith(_ARCHIVE):
+        return data, len(data)
+    copy, arrays = io.BytesIO(), dict[str, NDArray[Any]]()
+    with open_archive(data) as inner, ZipFile(copy, "w", ZIP_STORED) as uncompressed:
+        for name in inner.namelist():
+            array = read_member(inner, name)
+            arrays[name] = read_array(array)
+            uncompressed.writestr(name, array)
+    _check_sparse(arrays)
+    return copy.getvalue(), sum(map(full_bytes, arrays.values()))
+
+
+def _check_sparse(arrays: dict[str, NDArray[Any]]) -> None:
+    """Check the arrays of a sparse matrix: SciPy reads and writes wherever its indices say.
+
+    Raises:
+        ValueError: they are not those of a CSR matrix, or indices are beyond its shape.
+    """
+    if not _OF_SPARSE <= arrays.keys() <= _OF_SPARSE | {"_is_array.npy"} or arrays["format.npy"].item() != b"csr":
+        raise ValueError("it holds an archive that is no sparse matrix by rows")
+    parts = (arrays["data.npy"], arrays["indices.npy"], arrays["indptr.npy"])
+    csr_matrix(parts, shape=tuple(arrays["shape.npy"].tolist())).check_format(full_check=True)
 
 
 def full_bytes(array: NDArray[Any]) -> int:
@@ -212,3 +301,5 @@ def _check_type(description: dict[str, Any]) -> None:
     )
     if loader not in _LOADERS or (kind in _ALLOCATING and loader not in ("BytesNode", "BytearrayNode")):
         raise UnsupportedModelError(f"it holds a {kind[0]}.{kind[1]}, which no linear model needs")
+    if loader not in (*TRUSTED_PARTS.get(f"{kind[0]}.{kind[1]}", (loader,)), "CachedNode"):
+        raise UnsupportedModelError(f"it makes a {kind[0]}.{kind[1]} in a way in which skops never saves one")

@@ -11,10 +11,7 @@ from skops import io
 from sealserve_service.models.errors import ModelError, ModelFileError
 from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
-from sealserve_service.models.skops_archive import check_estimators, checked
-
-_TRUSTED = {"numpy.bool_", "numpy.bool"}
-"""What skops does not trust and that is no more than a value."""
+from sealserve_service.models.skops_archive import TRUSTED_PARTS, check_estimators, checked
 
 
 def read_model(content: bytes, path: Path) -> LinearModel:
@@ -32,9 +29,9 @@ def read_model(content: bytes, path: Path) -> LinearModel:
 def _load(content: bytes, path: Path) -> object:
     try:
         archive = checked(content)
-        untrusted = set(io.get_untrusted_types(data=archive)) - _TRUSTED
+        untrusted = set(io.get_untrusted_types(data=archive)) - TRUSTED_PARTS.keys()
         if not untrusted:
-            return io.loads(archive, trusted=list(_TRUSTED))
+            return io.loads(archive, trusted=list(TRUSTED_PARTS))
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # zipfile, json and skops each have their own for a damaged file

@@ -1,34 +1,52 @@
-"""Declared ranges: what the operator's file says of single features.
+"""Declared ranges: what the operator's file says of single features, and of groups of them.
 
-The file is CSV in UTF-8, with a heading: name, min, max and step, in any order; step may be left
-out. Each line is of one feature. A field that is empty says nothing: give both ends or none.
+The file is CSV in UTF-8, with a heading: name, min, max, step, at_most_one and exactly_one, in any
+order; all but the first three may be left out. Each line is of one feature. A field that is empty
+says nothing: give both ends or none.
+
+at_most_one and exactly_one are names of groups that the operator makes up. Of the features with one
+name, at most one, or exactly one, is at its maximum, and all others are at their minimum, as the
+columns of a category are. A feature of a group has these two values only: 0 and 1 if its line gives
+no range. A row that breaks a group is out of range.
 """
 
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.step_constraints import step_constraints
 from sealserve.protocol.text import feature_in_words, printable_list, quoted
+from sealserve.steps.ranges import Ranges
 from sealserve_service.models.errors import InputRangeError, ModelFileError, ModelTooLargeError
 from sealserve_service.models.files import read_file
 from sealserve_service.models.limits import MAX_CALIBRATION_BYTES
 
 _SHOWN = 10  # names that a text lists
-_HEADINGS = ("name", "min", "max", "step")
+_NUMBERS = ("min", "max", "step")
+_GROUPS = ("at_most_one", "exactly_one")
+_HEADINGS = ("name", *_NUMBERS, *_GROUPS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DeclaredRanges:
-    """Ranges and steps of features, float64 (feature_count,); NaN where nothing is declared."""
+    """Ranges and steps of features, float64 (feature_count,); NaN where nothing is declared.
+
+    Attributes:
+        minimum, maximum: the ranges. Features of groups have one.
+        step: the distance of neighbours on the grids; for features of groups the width.
+        constraints: the groups.
+    """
 
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
     step: NDArray[np.float64]
+    constraints: RowConstraints = field(default_factory=RowConstraints)
 
     @classmethod
     def none(cls, feature_count: int) -> "DeclaredRanges":
@@ -47,6 +65,18 @@ class DeclaredRanges:
         return ~np.isnan(self.step)
 
 
+def known_ranges(ranges: Ranges) -> DeclaredRanges:
+    """Declare what published steps tell of features: finite ranges, integers, groups and norms."""
+    is_known = np.isfinite(ranges.low) & np.isfinite(ranges.high)
+    is_integral = ranges.is_integral & (~is_known | (ranges.high > ranges.low))
+    return DeclaredRanges(
+        minimum=np.where(is_known, ranges.low, np.nan),
+        maximum=np.where(is_known, ranges.high, np.nan),
+        step=np.where(is_integral, 1.0, np.nan),
+        constraints=step_constraints(ranges),
+    )
+
+
 def read_declared_ranges(path: Path, feature_count: int, feature_names: tuple[str, ...]) -> DeclaredRanges:
     """Read the file of --input-ranges.
 
@@ -56,12 +86,14 @@ def read_declared_ranges(path: Path, feature_count: int, feature_names: tuple[st
         feature_names: of the model. A model without names has features 0, 1 and so on.
 
     Raises:
-        InputRangeError: the file cannot be read, names a feature twice or one that there is not, or
-            a field is not what it should be.
+        InputRangeError: the file cannot be read, names a feature twice or one that there is not, a
+            field is not what it should be, or a feature of a group has one value or more than two.
     """
     try:
         text = read_file(path, "", MAX_CALIBRATION_BYTES).decode("utf-8-sig")
         found = np.full((3, feature_count), np.nan)
+        groups: dict[tuple[str, str], int] = {}
+        group = np.zeros(feature_count, np.int64)
         places = {name: place for place, name in enumerate(feature_names or map(str, range(feature_count)))}
         named = set[str]()
         for number, fields in _lines(text):
@@ -70,14 +102,23 @@ def read_declared_ranges(path: Path, feature_count: int, feature_names: tuple[st
                 fault = "named before" if name in named else "which the model does not have"
                 raise ValueError(f"line {number} is of column {quoted(name)}, {fault}{_names_in_words(feature_names)}")
             named.add(name)
-            place = places[name]
-            feature = feature_in_words(place, name if feature_names else None)
-            found[:, place] = _numbers(f"line {number}, {feature}:", fields)
+            feature = places[name]
+            place = f"line {number}, {feature_in_words(feature, name if feature_names else None)}:"
+            found[:, feature] = _numbers(place, fields)
+            if (of_group := _group(place, fields)) is not None:
+                group[feature] = groups.setdefault(of_group, len(groups) + 1)
+                found[:, feature] = _two_values(place, *found[:, feature])
     except (ModelFileError, ModelTooLargeError) as error:
         raise InputRangeError(f"the ranges cannot be read: {error}") from error
     except (ValueError, csv.Error) as error:
         raise InputRangeError(f"{path}: {error}") from error
-    return DeclaredRanges(minimum=found[0], maximum=found[1], step=found[2])
+    exactly_one = [heading == "exactly_one" for heading, _ in groups]
+    return DeclaredRanges(
+        minimum=found[0],
+        maximum=found[1],
+        step=found[2],
+        constraints=RowConstraints.of(feature_count, group, exactly_one),
+    )
 
 
 def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -85,7 +126,7 @@ def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.reader(io.StringIO(text, newline=""))
     headings = [field.strip().lower() for field in next(reader, [])]
     if not {"name", "min", "max"} <= set(headings) <= set(_HEADINGS) or len(set(headings)) < len(headings):
-        raise ValueError("its first line is not the heading name,min,max,step")
+        raise ValueError("its first line is not the heading name,min,max,step,at_most_one,exactly_one")
     for fields in reader:
         if not fields:
             continue
@@ -102,7 +143,7 @@ def _names_in_words(names: tuple[str, ...]) -> str:
 def _numbers(place: str, fields: dict[str, str]) -> tuple[float, float, float]:
     """Return minimum, maximum and step; NaN for what is not given."""
     try:
-        low, high, step = (float(text) if (text := fields.get(key, "").strip()) else None for key in _HEADINGS[1:])
+        low, high, step = (float(text) if (text := fields.get(key, "").strip()) else None for key in _NUMBERS)
     except ValueError:
         raise ValueError(f"{place} a field is no number") from None
     if not all(value is None or np.isfinite(value) for value in (low, high, step)):
@@ -110,3 +151,20 @@ def _numbers(place: str, fields: dict[str, str]) -> tuple[float, float, float]:
     if (low is None) != (high is None):
         raise ValueError(f"{place} one end of a range is there: give both, or none")
     return tuple(np.nan if value is None else value for value in (low, high, step))  # type: ignore[return-value]
+
+
+def _group(place: str, fields: dict[str, str]) -> tuple[str, str] | None:
+    """Return the heading and the name of a feature's group; None if it is in none."""
+    named = [(heading, name) for heading in _GROUPS if (name := fields.get(heading, "").strip())]
+    if len(named) > 1:
+        raise ValueError(f"{place} two groups are named: a feature is in one at most")
+    return named[0] if named else None
+
+
+def _two_values(place: str, low: float, high: float, step: float) -> tuple[float, float, float]:
+    """Return minimum, maximum and step of a feature of a group."""
+    if np.isnan(low):
+        low, high = 0.0, 1.0
+    if not high > low or not (np.isnan(step) or step == high - low):
+        raise ValueError(f"{place} a feature of a group has two values, min and max: leave step out")
+    return low, high, high - low

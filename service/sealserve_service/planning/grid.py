@@ -55,7 +55,8 @@ def input_ranges(
             will be refused.
         input_margin: how far the ranges that data has given are widened at each end, as a share of
             their width. Features of 0 and 1, booleans and bytes have natural bounds instead.
-        declared: ranges and steps of single features; they take precedence over all others.
+        declared: ranges and steps of single features, and groups of them; they take precedence over
+            all others.
         calibration: typical rows, (rows, feature_count). Rows of integers or booleans declare that
             all features are integers.
 
@@ -63,7 +64,7 @@ def input_ranges(
         InputRangeMissingError: nothing gives a range.
         InputRangeError: range, step or rows do not fit.
     """
-    count, names = model.feature_count, model.feature_names
+    count, names = model.feature_count, model.names_on_grid
     # Rows are checked even if they do not decide the range: the error on them is published.
     rows = None if calibration is None else _check_rows(calibration, count, names)
     known = declared or DeclaredRanges.none(count)
@@ -103,6 +104,7 @@ def input_ranges(
         is_declared=is_declared & (high > low),
         center=center,
         outside_share=outside_share,
+        constraints=known.constraints,
     )
 
 

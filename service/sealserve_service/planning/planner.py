@@ -3,16 +3,19 @@
 The decrypted integer equals the plaintext integer arithmetic, for every row within the declared
 range, when two bounds hold.
 
-No wrap. Class k's integer score lies in low_k .. high_k, the extremes of W_int x_int + b_int over
-0 <= x_int <= levels. A residue modulo t stands for the integer nearest the class's centre
-(low_k + high_k) // 2, which is right when
+No wrap. Class k's integer score lies in low_k .. high_k, the extremes of W_int x_int + b_int over 0
+<= x_int <= levels and over rows that keep to their groups and norms
+(`sealserve.he.row_constraints`). A residue modulo t stands for the integer nearest the class's
+centre (low_k + high_k) // 2, which is right when
 
     t >= max_k (high_k - low_k) + 2
 
 No noise. A product with a plaintext polynomial w multiplies the noise of a fresh ciphertext (see
 `noise`) by at most the sum of |w|. A' is that sum over all products that are summed into one result
-(the blocks of a long row) and over all classes that share its polynomial. The intercept is added as
-round(q b_int / t): 1/2 more. `noise.is_decrypted` then asks for
+(the blocks of a long row) and over all classes that share its polynomial. Noise knows no groups:
+encryptions of 0 have as much of it as those of 1, so that A' is the sum of all |w|. What the
+features of an exactly-one group have in common is moved to the intercept before. The intercept is
+added as round(q b_int / t): 1/2 more. `noise.is_decrypted` then asks for
 
     q (1 - 2^-56) > t (43 A' + 1)
 
@@ -144,7 +147,7 @@ def choose(
     if max_score_error is None:
         grid = plans[0].grid
         relative = DEFAULT_RELATIVE_ERROR if hiding_bits is None else DEFAULT_PRIVATE_RELATIVE_ERROR
-        max_error = relative * float((np.abs(weights * grid.step) @ grid.levels).max())
+        max_error = relative * _widest(grid, weights * grid.step)
         errors = [plan.score_error_bound for plan in plans]
     else:
         max_error = max_score_error
@@ -272,10 +275,10 @@ def _models_with_steps(
 
 def _sizes(weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid) -> tuple[float, float, float]:
     """Return the largest weight of a step, the widest range of scores, and how far they reach."""
-    on_grid = np.abs(np.where(grid.levels > 0, weights * grid.step, 0.0))
-    widest = float((on_grid @ grid.levels).max())
-    farthest = widest + float(np.abs(intercept + weights @ grid.minimum).max())
-    return float(on_grid.max()), widest, farthest
+    on_grid, common = grid.centered(grid.on_grid(weights))
+    widest = _widest(grid, on_grid)
+    farthest = widest + float(np.abs(intercept + weights @ grid.minimum + common).max())
+    return float(np.abs(on_grid).max()), widest, farthest
 
 
 def _integer_models(
@@ -297,6 +300,12 @@ def _integer_models(
         plain_modulus = 1 << (least - 1).bit_length()
         if plain_modulus.bit_length() <= MAX_PLAIN_MODULUS_BITS:
             yield plain_modulus, dataclasses.replace(integers, weight_bits=bits)
+
+
+def _widest(grid: InputGrid, on_grid: NDArray[np.float64]) -> float:
+    """Return the widest range of a score, of weights in units of the grid."""
+    low, high = grid.extremes(on_grid)
+    return float((high - low).max())
 
 
 def _integer_model(
@@ -336,16 +345,15 @@ def _score_errors(
     weights: NDArray[np.float64], intercept: NDArray[np.float64], grid: InputGrid, model: QuantizedModel
 ) -> NDArray[np.float64]:
     """Return a bound on the error of each score of rows on the grid, (score_count,)."""
-    on_grid = np.where(grid.levels > 0, weights * grid.step, 0.0)
-    residual = model.weights / model.score_scale - on_grid
+    on_grid = grid.on_grid(weights)
+    # Of an exactly-one group it has what was moved to the intercept, in all features alike.
+    low, high = grid.extremes(model.weights / model.score_scale - on_grid)
     shifted = intercept + weights @ grid.minimum
     base = np.array([b / model.score_scale for b in model.intercept]) - shifted
-    high = base + np.maximum(residual, 0) @ grid.levels
-    low = base + np.minimum(residual, 0) @ grid.levels
     # What float64 itself may lose here and in the model's own scores.
     magnitude = np.abs(on_grid) @ grid.levels + np.abs(weights) @ np.abs(grid.minimum) + np.abs(intercept)
     slack = np.finfo(np.float64).eps * (grid.feature_count + 4) * magnitude
-    errors: NDArray[np.float64] = np.maximum(high, -low) + slack
+    errors: NDArray[np.float64] = np.maximum(base + high, -base - low) + slack
     return errors
 
 

@@ -1,13 +1,17 @@
-"""Input ranges: of each feature its range and, where it has one, its own grid."""
+"""Input ranges: of each feature its range and its own grid, and what is known of whole rows."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints, Span
+
+_SPREAD = 1 / 8
+"""Of its width, the root mean square of how far a feature is expected to be from its centre."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,6 +30,8 @@ class InputRanges:
             without rows the middle of the range, or 0 where the range begins there.
         outside_share: the share of clients' rows that is expected to be out of range, where
             calibration rows have given the ranges.
+        constraints: exclusive groups and norms. The own grid of a feature of a group is declared,
+            and has two values at least.
     """
 
     minimum: NDArray[np.float64]
@@ -34,6 +40,7 @@ class InputRanges:
     is_declared: NDArray[np.bool_]
     center: NDArray[np.float64]
     outside_share: float = 0.0
+    constraints: RowConstraints = field(default_factory=RowConstraints)
 
     @cached_property
     def width(self) -> NDArray[np.float64]:
@@ -46,6 +53,51 @@ class InputRanges:
         """The greatest integer on a feature's own grid; 0 where it has none, or one value."""
         has_own = (self.own_step > 0) & (self.width > 0)
         return np.where(has_own, np.rint(self.width / np.where(has_own, self.own_step, 1.0)), 0.0)
+
+    @cached_property
+    def is_member(self) -> NDArray[np.bool_]:
+        """Whether a feature is in an exclusive group."""
+        return ~self.constraints.alone(len(self.minimum))
+
+    @cached_property
+    def spread(self) -> NDArray[np.float64]:
+        """How far a feature is expected to be from its centre: root mean square, of its width.
+
+        Of a group of n features, which also may have none at its maximum, each is there in one of
+        n + 1 rows: with errors of independent signs n features have the square of n / (n + 1)
+        widths together. Of a norm R, n features have R^2 together.
+        """
+        spread = np.full(len(self.minimum), _SPREAD)
+        constraints = self.constraints
+        spread[constraints.members] = np.repeat(1 / np.sqrt(constraints.sizes + 1), constraints.sizes)
+        for members, bound in constraints.norms:
+            width = np.where(self.width[members] > 0, self.width[members], np.inf)
+            spread[members] = np.minimum(bound / (width * np.sqrt(len(members))), 1.0)
+        return spread
+
+    def extremes(self, at_maximum: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the least and greatest sums (sums,) of rows off the grid.
+
+        Args:
+            at_maximum: what each feature adds at its maximum, (sums, feature_count).
+        """
+        span = Span(self.minimum, self.maximum, self.width, np.zeros_like(self.width))
+        return self.constraints.extremes(at_maximum, span)
+
+    @cached_property
+    def equal_weights_range(self) -> float:
+        """The range of a score to which each feature adds 0 to 1, or -1 to 0: at least 1.
+
+        In a group, and in a norm, the signs alternate. Without constraints it is the number of
+        features that vary; of a group it is 2, or 1 if it has a single feature.
+        """
+        signs = np.ones(len(self.minimum))
+        constraints = self.constraints
+        signs[constraints.members[1::2]] = -1.0
+        for members, _ in constraints.norms:
+            signs[members[1::2]] = -1.0
+        low, high = self.extremes(np.where(self.width > 0, signs, 0.0)[None])
+        return max(1.0, float((high - low)[0]))
 
     @property
     def without_seen_grids(self) -> "InputRanges":
@@ -69,4 +121,5 @@ class InputRanges:
             self.maximum,
             np.where(is_constant, 1.0, step),
             keeps=is_on_own_grid & self.is_declared & ~is_constant,
+            constraints=self.constraints,
         )

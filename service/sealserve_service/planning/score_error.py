@@ -9,6 +9,11 @@ and intercept. With x = minimum + step x_int + d, the error of class k is
 the signs of roundings are as good as random. What is known of x_int and d are their `Moments`: of
 calibration rows, or else of features that are uniform over the declared range.
 
+Features of an exclusive group are not independent: the product of two of their x_int is always 0.
+So a weighted sum of them has the variance
+
+    sum r_j^2 E[x_j^2] - (sum r_j E[x_j])^2
+
 `observe` computes the error itself on calibration rows, against the scores of the plaintext model.
 It also computes what decides a label: for each row the margin of its label, and the root mean
 square of the error of that margin over all rows.
@@ -16,17 +21,19 @@ square of the error of that margin over all rows.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.quantization import InputGrid, QuantizedModel
-from sealserve.protocol.output import Output, Task
+from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.output import Output, Pairwise, Task
 from sealserve.protocol.refusal import RefusedFeatures
 from sealserve_service.models.errors import InputRangeError
 from sealserve_service.models.linear_model import LinearModel
 
+_LEAST_PROBABILITY = 1e-9
 _BLOCK_NUMBERS = 1 << 22  # of float64 at once, 32 MB
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
@@ -39,19 +46,45 @@ class Moments:
         mean: of x_int.
         variance: of x_int.
         rounding: the mean square of d, what rounding onto the grid takes from a feature.
+        constraints: the features' exclusive groups.
     """
 
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
     rounding: NDArray[np.float64]
+    constraints: RowConstraints = field(default_factory=RowConstraints)
 
     @classmethod
     def uniform(cls, grid: InputGrid) -> "Moments":
-        """Moments of features that are uniform over the declared range."""
+        """Moments of features that are uniform over the declared range.
+
+        Of a group, each feature is at its maximum as often as any other, and as none where none may
+        be. Rows of a norm R point into all directions alike: n features have a mean square of
+        R^2 / n.
+        """
         width = grid.maximum - grid.minimum
         # A feature without levels becomes its minimum. One that keeps its grid is not rounded.
         rounding = np.where(grid.levels > 0, np.where(grid.keeps, 0.0, grid.step**2 / 12), width**2 / 3)
-        return cls(mean=grid.levels / 2, variance=grid.levels.astype(np.float64) ** 2 / 12, rounding=rounding)
+        levels, constraints = grid.levels.astype(np.float64), grid.constraints
+        mean, variance = levels / 2, levels**2 / 12
+        often = np.repeat(1 / (constraints.sizes + ~constraints.exactly_one), constraints.sizes)
+        mean[constraints.members] = often * levels[constraints.members]
+        variance[constraints.members] = often * (1 - often) * levels[constraints.members] ** 2
+        for members, bound in constraints.norms:
+            mean[members] = np.where(levels[members] > 0, -grid.minimum[members] / grid.step[members], 0.0)
+            variance[members] = np.minimum(bound**2 / len(members) / grid.step[members] ** 2, levels[members] ** 2)
+        return cls(mean=mean, variance=variance, rounding=rounding, constraints=constraints)
+
+    def variances(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the variances (sums,) of sums of coefficients (sums, feature_count) and x_int."""
+        squares = self.variance.copy()
+        members, starts = self.constraints.members, self.constraints.starts
+        squares[members] += self.mean[members] ** 2
+        variances: NDArray[np.float64] = coefficients**2 @ squares
+        if len(members):
+            means = np.add.reduceat(coefficients[:, members] * self.mean[members], starts, axis=1)
+            variances = np.maximum(variances - (means**2).sum(axis=1), 0.0)
+        return variances
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,7 +92,8 @@ class Margins:
     """How clearly the plaintext model decides the labels of rows.
 
     Attributes:
-        pairs: of scores, int (pairs, 2), the greater one first; (k, -1) is score k against zero.
+        pairs: of scores, int (pairs, 2), the greater one first; (k, -1) is score k against zero. If
+            labels follow from probabilities, their logarithms take the place of scores.
         pair_of: the pairs that decide each row, int (rows, decisions).
         gaps: by how much, float64 (rows, decisions).
     """
@@ -71,11 +105,15 @@ class Margins:
     @classmethod
     def of(cls, output: Output, scores: NDArray[np.float64]) -> "Margins":
         """Return the margins of scores (rows, score_count) of a classifier."""
+        scores = _compared(output, scores)
         count, score_count = scores.shape
-        if score_count == 1 or output.task is Task.MULTILABEL:  # each score is compared with zero
+        if score_count == 1 or output.task is Task.MULTILABEL or output.pairwise is not Pairwise.NONE:
+            # Each score is compared with zero. Of pairs of classes, those of the label decide.
             pairs = np.stack([np.arange(score_count), np.full(score_count, -1)], axis=1)
             pair_of = np.broadcast_to(np.arange(score_count), scores.shape)
-            return cls(pairs=pairs, pair_of=pair_of, gaps=np.abs(scores))
+            if output.pairwise is not Pairwise.NONE:
+                pair_of = _pairs_of_label(output, scores)
+            return cls(pairs=pairs, pair_of=pair_of, gaps=np.abs(np.take_along_axis(scores, pair_of, axis=1)))
         best = scores.argmax(axis=1)
         others = scores.copy()
         others[np.arange(count), best] = -np.inf
@@ -119,13 +157,13 @@ class CalibrationScores:
 
     @classmethod
     def of(cls, model: LinearModel, rows: NDArray[np.generic], *, outside_share: float = 0.0) -> "CalibrationScores":
-        """Score rows (rows, feature_count) by the plaintext model.
+        """Score rows (rows, column_count) by the plaintext model.
 
         Raises:
             UnsupportedModelError: the model is not what the estimator computes.
         """
-        numbers = np.asarray(rows, np.float64)
-        scores = model.expected_scores(numbers)
+        numbers = model.features(rows)
+        scores = model.expected_scores(numbers if model.published is None else rows)
         is_regression = model.output.task is Task.REGRESSION
         margins = None if is_regression else Margins.of(model.output, scores)
         return cls(
@@ -133,7 +171,7 @@ class CalibrationScores:
             scores=scores,
             margins=margins,
             outside_share=outside_share,
-            names=model.feature_names,
+            names=model.names_on_grid,
         )
 
     def on(self, grid: InputGrid) -> "OnGrid":
@@ -180,7 +218,12 @@ class OnGrid:
             rounding += ((rows[part] - grid.minimum - grid.step * integers[part]) ** 2).sum(axis=0)
         return cls(
             integers=integers,
-            moments=Moments(mean=mean, variance=squares / len(rows), rounding=rounding / len(rows)),
+            moments=Moments(
+                mean=mean,
+                variance=squares / len(rows),
+                rounding=rounding / len(rows),
+                constraints=grid.constraints,
+            ),
         )
 
 
@@ -228,12 +271,15 @@ def expected_rms(
         moments: of the features.
         is_centred: leave out what the errors of all classes have in common, which changes no label.
     """
-    residual = model.weights / model.score_scale - weights * grid.step
-    base = np.array([value / model.score_scale for value in model.intercept]) - (intercept + weights @ grid.minimum)
+    # What an exactly-one group has in common is in the intercept, and is no error of either.
+    on_grid, common = grid.centered(weights * grid.step)
+    residual = model.weights / model.score_scale - on_grid
+    base = np.array([value / model.score_scale for value in model.intercept])
+    base -= intercept + weights @ grid.minimum + common
     if is_centred:
         weights, residual, base = (values - values.mean(axis=0) for values in (weights, residual, base))
     bias = base + residual @ moments.mean
-    rms: NDArray[np.float64] = np.sqrt(weights**2 @ moments.rounding + residual**2 @ moments.variance + bias**2)
+    rms: NDArray[np.float64] = np.sqrt(weights**2 @ moments.rounding + moments.variances(residual) + bias**2)
     return rms
 
 
@@ -244,7 +290,7 @@ def observe(output: Output, grid: InputGrid, model: QuantizedModel, rows: Calibr
     intercept = np.array([value / scale for value in model.intercept])
     in_units = (model.weights / scale).T
     count, score_count = rows.scores.shape
-    is_centred = output.task is Task.CLASSIFICATION and score_count > 1
+    is_centred = output.compares_scores
     maximum, other_labels, squares, label_squares = 0.0, 0, np.zeros(score_count), np.zeros(score_count)
     pair_squares = np.zeros(0 if margins is None else len(margins.pairs))
     for part in _blocks(count, max(*model.weights.shape, len(pair_squares))):
@@ -256,6 +302,8 @@ def observe(output: Output, grid: InputGrid, model: QuantizedModel, rows: Calibr
         label_squares += (centred**2).sum(axis=0)
         if margins is not None:
             first, second = margins.pairs.T
+            if output.decides_by_probabilities:
+                errors = _compared(output, scores) - _compared(output, rows.scores[part])
             pair_squares += ((errors[:, first] - np.where(second < 0, 0.0, errors[:, second])) ** 2).sum(axis=0)
             differ = output.predict(scores) != output.predict(rows.scores[part])
             other_labels += int(differ.reshape(len(differ), -1).any(axis=1).sum())
@@ -272,6 +320,30 @@ def observe(output: Output, grid: InputGrid, model: QuantizedModel, rows: Calibr
         other_labels=other_labels,
         disagreement=disagreement,
     )
+
+
+def _compared(output: Output, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the numbers that a label follows from, (rows, numbers).
+
+    They are the scores, unless labels follow from averaged probabilities: then they are logarithms
+    of these, whose errors depend little on how far a row is from the threshold.
+    """
+    if not output.decides_by_probabilities:
+        return scores
+    logarithms: NDArray[np.float64] = np.log(np.maximum(output.predict_proba(scores), _LEAST_PROBABILITY))
+    return logarithms
+
+
+def _pairs_of_label(output: Output, scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the pairs that the label of each row is in, int (rows, classes - 1)."""
+    class_count = len(output.classes)
+    pair_of_classes = np.zeros((class_count, class_count), np.intp)
+    firsts, seconds = np.triu_indices(class_count, 1)
+    pair_of_classes[firsts, seconds] = pair_of_classes[seconds, firsts] = np.arange(len(firsts))
+    is_other = ~np.eye(class_count, dtype=np.bool_)
+    pairs_of_class = pair_of_classes[is_other].reshape(class_count, class_count - 1)
+    pairs: NDArray[np.intp] = pairs_of_class[output.class_indices(scores)]
+    return pairs
 
 
 def _blocks(row_count: int, numbers_a_row: int) -> Iterator[slice]:

@@ -53,5 +53,6 @@ def _suggested(least_gaps: NDArray[np.float64]) -> tuple[float, ...]:
 def _is_on(values: NDArray[np.float64], step: float) -> NDArray[np.bool_]:
     """Tell which columns of values (rows, features) lie on a grid from their least value."""
     is_fine = grid_tolerance(np.abs(values).max(axis=0), step) <= 0.1 * step
-    result: NDArray[np.bool_] = is_fine & ~is_off_grid(values, values.min(axis=0), step).any(axis=0)
+    is_off = is_off_grid(values, values.min(axis=0), step, grid_tolerance(np.abs(values), step))
+    result: NDArray[np.bool_] = is_fine & ~is_off.any(axis=0)
     return result

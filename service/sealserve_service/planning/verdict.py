@@ -42,7 +42,6 @@ from numpy.typing import NDArray
 from sealserve.he.layouts import Packing
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Verdict
-from sealserve.protocol.output import Task
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.score_error import CalibrationScores, Moments, ScoreErrors, expected_rms, observe
@@ -98,7 +97,7 @@ def judge(plan: Plan[Packing], model: LinearModel, rows: CalibrationScores | Non
     arguments = model.weights, model.intercept, grid, plan.model, moments
     expected = float(expected_rms(*arguments).max())
     if rows is None:
-        is_classifier = model.output.task is Task.CLASSIFICATION and model.score_count > 1
+        is_classifier = model.output.compares_scores
         errors = expected_rms(*arguments, is_centred=is_classifier)
         share = _largest_share(errors, _uniform_spread(model.weights, grid, is_centred=is_classifier))
         of_share = _of_share(share, MAX_OK_SPREAD_SHARE, MAX_WARN_SPREAD_SHARE)
@@ -111,7 +110,8 @@ def judge(plan: Plan[Packing], model: LinearModel, rows: CalibrationScores | Non
             grade, reason = _by_spread(observed, rows.scores, _uniform_spread(model.weights, grid))
         else:
             grade, reason = _by_labels(observed)
-            differ = _of_normal_scores(observed, model.weights * grid.step, moments)
+            on_grid = model.weights * grid.step
+            differ = _of_normal_scores(observed, on_grid, moments, is_centred=model.output.compares_scores)
             slack = 1 if observed.row_count < 2 * np.count_nonzero(moments.variance) else _MARGINS_OF_TRAINING
             of_spread = _of_share(differ / slack, MAX_OK_DISAGREEMENT, MAX_WARN_DISAGREEMENT)
             if of_spread.rank > grade.rank:
@@ -196,16 +196,19 @@ def _worse(one: Verdict, other: Verdict) -> Verdict:
     return one if one.rank > other.rank else other
 
 
-def _of_normal_scores(observed: ScoreErrors, on_grid: NDArray[np.float64], moments: Moments) -> float:
+def _of_normal_scores(
+    observed: ScoreErrors, on_grid: NDArray[np.float64], moments: Moments, *, is_centred: bool
+) -> float:
     """Return the share of labels that would differ of normal scores about their threshold.
 
     Args:
         observed: the errors.
         on_grid: weights in units of the grid, (score_count, feature_count).
-        moments: of the features, which are taken as independent.
+        moments: of the features, which are taken as independent but in groups.
+        is_centred: whether scores are compared with each other, not with zero.
     """
-    centred = on_grid if len(on_grid) == 1 else on_grid - on_grid.mean(axis=0)
-    return math.atan(_largest_share(observed.label_rms, np.sqrt(centred**2 @ moments.variance))) / math.pi
+    centred = on_grid - on_grid.mean(axis=0) if is_centred else on_grid
+    return math.atan(_largest_share(observed.label_rms, np.sqrt(moments.variances(centred)))) / math.pi
 
 
 def _of_share(share: float, max_ok: float, max_warn: float) -> Verdict:
@@ -218,6 +221,8 @@ def _uniform_spread(weights: NDArray[np.float64], grid: InputGrid, *, is_centred
     """Return the standard deviation of each score of uniform features, (score_count,)."""
     if is_centred:
         weights = weights - weights.mean(axis=0)
+    if not grid.constraints.is_none:
+        return np.sqrt(Moments.uniform(grid).variances(weights * grid.step))
     spread: NDArray[np.float64] = np.sqrt(weights**2 @ ((grid.maximum - grid.minimum) ** 2 / 12))
     return spread
 

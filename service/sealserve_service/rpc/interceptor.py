@@ -138,14 +138,15 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
     def _wrap_streamed_replies(self, method: str, handler: Any) -> Any:
         decode, encode = handler.request_deserializer, handler.response_serializer
-        slots = self._open_streams if handler.request_streaming else self._watches
+        is_own = method.startswith(_OWN_SERVICES)
+        slots = self._open_streams if handler.request_streaming or is_own else self._watches
 
         def replies(stream: Iterator[bytes], call: CallRecord, context: grpc.ServicerContext) -> Any:
-            if not handler.request_streaming:  # Watch of gRPC's health service
+            if not handler.request_streaming:  # GetInputSteps, and Watch of gRPC's health service
                 return handler.unary_stream(decode(self._receive_request(stream, call, context)), context)
             # Our own streams bound their waits themselves. Those of gRPC's reflection would not
             # end.
-            messages = _messages if method.startswith(_OWN_SERVICES) else self._timed_messages
+            messages = _messages if is_own else self._timed_messages
             return handler.stream_stream(messages(stream, decode, call), context)
 
         def answer(stream: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:

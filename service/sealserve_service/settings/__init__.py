@@ -48,6 +48,7 @@ class Settings(Declarations):
         "input_margin",
         "calibration",
         "max_score_error",
+        "publish",
     )
 
     given_by: Mapping[str, str] = Field(default={}, repr=False)
@@ -111,6 +112,8 @@ class Settings(Declarations):
         said = {option: _chosen(getattr(self, option), name) for option in self.PER_MODEL}
         if rows := said.pop("calibration"):
             said |= {"calibration": rows.path, "calibration_sha256": rows.sha256}
+        said["publish"] = tuple(sorted({word for named, word in self.publish if named in (name, None)}))
+        said["accept_training_values"] = self.accept_training_values
         return ModelSource(name, path, sha256=sha256, **said)
 
     def check_names(self, names: Iterable[str]) -> None:

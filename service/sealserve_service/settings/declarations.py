@@ -112,8 +112,9 @@ class Declarations(BaseModel):
     input_ranges: PerModel[File] = _option(
         SERVED,
         (),
-        "CSV of ranges and grids of single features, with the heading name,min,max,step; a value off a grid is "
-        "refused; for one model or for all",
+        "CSV of ranges and grids of single features, with the heading name,min,max,step, and of groups of features "
+        "that exclude each other, as the columns of a category do: their names under at_most_one or exactly_one; a "
+        "value off a grid, and a row that breaks a group, is refused; for one model or for all",
         "[NAME=]FILE",
     )
     input_step: PerModel[Positive] = _option(
@@ -146,6 +147,17 @@ class Declarations(BaseModel):
         "for one model or for all",
         "[NAME=]E",
         unset="the planner's choice",
+    )
+    publish: PerModel[Literal["steps", "structure"]] = _option(
+        SERVED,
+        (),
+        "publish the part of a model that clients compute. steps: what transformers have learnt, such as categories "
+        "and means. structure: which features trees compare with which thresholds. Without it such a model is "
+        "refused, with a list of what would be published; for one model or for all",
+        "[NAME=]steps|structure",
+    )
+    accept_training_values: bool = _option(
+        SERVED, False, "publish thresholds and quantiles even if they tell values of single training rows"
     )
     accept_disagreement: bool = _option(
         SERVED, False, "serve a model even if the verdict on its predictions is REFUSE: they are often not its own"

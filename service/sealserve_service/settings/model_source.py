@@ -22,6 +22,8 @@ class ModelSource:
         calibration: a file of typical rows; None if there is none.
         calibration_sha256: of that file, in lower-case hexadecimal digits; "" for any file.
         max_score_error: the largest acceptable error bound; None for the planner's default.
+        publish: what the operator agrees to publish: "steps", "structure".
+        accept_training_values: whether that may tell values of single training rows.
         sha256: of the model's file, in lower-case hexadecimal digits; "" for any file.
     """
 
@@ -34,6 +36,8 @@ class ModelSource:
     calibration: Path | None = None
     calibration_sha256: str = ""
     max_score_error: float | None = None
+    publish: tuple[str, ...] = ()
+    accept_training_values: bool = False
     sha256: str = ""
 
 

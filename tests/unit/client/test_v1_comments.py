@@ -1,7 +1,9 @@
 """The comments of sealserve.v1, against the code: a client may have nothing else to go by."""
 
+import dataclasses
 import hashlib
 import importlib
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -16,9 +18,11 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.he.parameters import MAX_MODULUS_BITS, EncryptionParameters, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
 from sealserve.protocol.model import CAPABILITIES, Model
 from sealserve.protocol.output import Output, Task
+from sealserve.protocol.schema import Schema
 from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2
 from sealserve_service.planning.noise import NOISE
 from sealserve_service.rpc.status import _CODES
@@ -163,10 +167,40 @@ def test_of_equal_scores_the_first_class_is_predicted() -> None:
     assert "of equal scores, the first class" in comment("model", "TASK_CLASSIFICATION")
 
 
+def test_a_row_breaks_a_group_as_the_comment_says() -> None:
+    """In plain Python, from the fields of the message."""
+    constraints = RowConstraints.of(5, [1, 2, 1, 0, 2], [True, False])
+    grid = InputGrid.of(5, [0, 0, -1, 0, 0], [1, 1, 3, 1, 1], [1, 0.25, 2, 0.25, 1], [1, 1, 1, 0, 1], constraints)
+    message = wire.model_to_proto(dataclasses.replace(next(models()), schema=Schema(5), grid=grid)).input
+
+    def is_refused(row: list[float]) -> bool:
+        at_maximum = [0] * len(message.exactly_one)
+        for x, low, high, step, number in zip(
+            row, message.minimum, message.maximum, message.step, message.group, strict=True
+        ):
+            if number:
+                nearest = low + round((x - low) / (high - low)) * (high - low)
+                if abs(x - nearest) > max(step / 1000, abs(x) * 2**-22):
+                    return True
+                at_maximum[number - 1] += nearest == high
+        return any(
+            count > 1 or (exact and count < 1) for count, exact in zip(at_maximum, message.exactly_one, strict=True)
+        )
+
+    values = [[0.0, 1.0, 0.0004], [0.0, 1.0, 0.25], [-1.0, 3.0, 1.0, 2.9985], [0.5], [0.0, 1.0]]
+    rows = list(map(list, itertools.product(*values)))
+    refused = [is_refused(row) for row in rows]
+    assert 10 < sum(refused) < len(rows) - 5
+    assert grid.quantize(np.array(rows)).is_refused.tolist() == refused
+    for text in ("two features of a group are at their maximum", "maximum - minimum as the distance of neighbours"):
+        assert text in comment("model", "repeated uint32 group")
+
+
 # Capabilities
 
 
 def test_the_names_of_capabilities_are_those_that_the_comment_has() -> None:
-    assert "There are no such names yet." in comment("model", "repeated string requires")
-    assert not CAPABILITIES
+    named = re.findall(r'"(\w+)":', comment("model", "repeated string requires"))
+    assert set(named) == CAPABILITIES
+    assert len(named) == len(CAPABILITIES) > 0
     assert model_pb2.Model.DESCRIPTOR.fields_by_name["requires"].number == 8

@@ -90,6 +90,10 @@ CASES: dict[str, Case] = {
         {"x.npy@sha256:12": "64 hexadecimal digits", "a=@sha256:": "PATH"},
     ),
     "max_score_error": STEP,
+    "publish": Case(
+        "steps", ((None, "steps"),), "a=structure", (("a", "structure"),), {"all": "'steps' or 'structure'"}
+    ),
+    "accept_training_values": SWITCH,
     "accept_disagreement": SWITCH,
     "weights": Case("open", "open", "Private", "private", {"hidden": "'private' or 'open'"}),
     "hiding_bits": Case("60", 60, "1", 1, {"0": "at least 1", "129": "at most 128", "many": "a whole number"}),

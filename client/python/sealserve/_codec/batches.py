@@ -1,6 +1,6 @@
 """Batches: rows that travel as one item, and what becomes of each of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +28,7 @@ class Batch:
 
     Attributes:
         first_index: the index of the first row among all rows of the caller.
-        rows: float64 (rows, column_count), kept in case they must be quantized anew.
+        rows: (rows, column_count) as `Schema` reads them, in case they must be quantized anew.
         codec: encrypts the rows, as `quantized`.
         quantized: int64 (rows, feature_count), on the model's grid.
         is_refused: bool (rows,), true where the grid refused a row.
@@ -36,7 +36,7 @@ class Batch:
     """
 
     first_index: int
-    rows: NDArray[np.float64] = field(repr=False)
+    rows: NDArray[Any] = field(repr=False)
     codec: RowCodec
     quantized: NDArray[np.int64] = field(repr=False)
     is_refused: NDArray[np.bool_] = field(repr=False)
@@ -122,7 +122,7 @@ class Batcher:
         self._codec_for = codec_for
         self._rows_per_item = rows_per_item
         self._next_index = first_index
-        self._rows: list[NDArray[np.float64]] = []  # those of the batch that is not full yet
+        self._rows: list[NDArray[Any]] = []  # those of the batch that is not full yet
         self._codec = codec_for(rows_per_item or 1)
 
     def batches(self, rows: Iterable[Any]) -> Iterator[Batch]:
@@ -134,6 +134,8 @@ class Batcher:
         if is_table(rows):
             yield from self._batches_of_table(rows)
             return
+        if isinstance(rows, Mapping):  # to iterate over it would give the names of its columns
+            raise InputError("a stream takes rows, not a dictionary of columns: pass a DataFrame or rows")
         try:
             each = iter(rows)
         except TypeError as error:
@@ -193,7 +195,7 @@ class Batcher:
             else:
                 yield from self._batches_of(checked)
 
-    def _batches_of(self, rows: NDArray[np.float64]) -> Iterator[Batch]:
+    def _batches_of(self, rows: NDArray[Any]) -> Iterator[Batch]:
         """Yield the batches of rows, in order."""
         quantized = self._codec.quantize(rows)
         for batch in split(rows, quantized, self._codec, self._per_item, first_index=self._next_index):
@@ -202,7 +204,7 @@ class Batcher:
 
 
 def split(
-    rows: NDArray[np.float64],
+    rows: NDArray[Any],
     quantized: Quantized,
     codec: RowCodec,
     rows_per_item: int,

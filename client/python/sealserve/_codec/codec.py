@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import SeededEncryptor
 from sealserve.protocol.item import EncryptedScores, ItemHeader, RefusedRows, ReplyForm, Residues
 from sealserve.protocol.model import Limits, Model, Offer
-from sealserve.protocol.refusal import refusal
 from sealserve.protocol.wire import header_to_proto
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
@@ -153,16 +152,17 @@ class RowCodec:
         self._header = lru_cache(_KEPT_ROW_COUNTS)(partial(_item_header, model, self.offer, self._packing, self.key_id))
         self._score_places = lru_cache(_KEPT_ROW_COUNTS)(partial(_score_places, self._packing))
 
-    def quantize(self, rows: NDArray[np.float64]) -> Quantized:
+    def quantize(self, rows: NDArray[Any]) -> Quantized:
         """Compute the features of rows (rows, column_count) and round them onto the model's grid.
 
-        Refused rows become dummies, with the same operations for all values: see `InputGrid`.
+        Refused rows become dummies, with the same operations for all values: see `InputGrid`. What
+        steps refuse is refused by the grid, too: its features are NaN.
         """
-        return self.model.grid.quantize(self.model.features(rows), clip=self._clip)
+        return self.model.grid.quantize(self.model.features(rows, clip=self._clip), clip=self._clip)
 
-    def refusal(self, rows: NDArray[np.float64]) -> InputError:
+    def refusal(self, rows: NDArray[Any]) -> InputError:
         """Compose the error of rows (rows, column_count), at least one of which is refused."""
-        return refusal(self.model.grid, self.model.features(rows), self.model.feature_names, clip=self._clip)
+        return self.model.refusal(rows, clip=self._clip)
 
     def encrypt(self, quantized_rows: NDArray[np.int64]) -> EncryptedItem:
         """Return an item of rows (1..rows_per_item, feature_count) on the model's grid."""

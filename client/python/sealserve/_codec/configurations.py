@@ -12,6 +12,8 @@ from sealserve.protocol.model import Model
 
 MAX_CONFIGURATIONS = 8
 """How many descriptions are known. A hostile service could name new ones without end."""
+MAX_WITH_STEPS = 2
+"""How many of them may have published steps, each of which may take hundreds of megabytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,10 @@ class Configurations:
         """
         if (known := self.use(model.config_id)) is not None:
             return known
-        if len(self._known) >= MAX_CONFIGURATIONS:
+        with_steps = [config_id for config_id, known in self._known.items() if known.model.steps is not None]
+        if model.steps is not None and len(with_steps) >= MAX_WITH_STEPS:
+            del self._known[with_steps[0]]
+        elif len(self._known) >= MAX_CONFIGURATIONS:
             del self._known[next(iter(self._known))]
         self.current = self._known[model.config_id] = Configuration(model)
         return self.current

@@ -27,6 +27,7 @@ from sealserve._codec.messages import item_requests, public_key_messages
 from sealserve._codec.offers import choose
 from sealserve._codec.operation import Call, Exclusive, Operation, Pause, ScoreBatches
 from sealserve._rpc.forks import call_in_child
+from sealserve._rpc.pieces import PiecesRequest
 from sealserve._rpc.retry import CHANGED, MAX_LOSSES, change_delay_seconds, goes_on
 from sealserve.errors import (
     InputError,
@@ -47,7 +48,7 @@ from sealserve.protocol.output import Scored
 from sealserve.protocol.pin import Pin
 from sealserve.protocol.refusal import refusal_of_integers
 from sealserve.protocol.text import printable
-from sealserve.protocol.wire import model_from_proto, scores_from_proto
+from sealserve.protocol.wire import model_from_proto, scores_from_proto, steps_digest, steps_from_bytes
 from sealserve.secret_key import SecretKey
 from sealserve.v1 import keys_pb2, model_pb2
 
@@ -211,6 +212,26 @@ class Session:
         return known or (yield from self._ask(self._current.model.name, config_id))
 
     def _ask(self, name: str, config_id: str = "", *, is_first_contact: bool = False) -> Operation[Configuration]:
+        """Get a description, and the steps that it names, and use it from then on.
+
+        A replica of another version does not have these steps. If one answers, ask for them again,
+        or for its description.
+        """
+        model = yield from self._described(name, config_id, is_first_contact=is_first_contact)
+        for changes in itertools.count():
+            try:
+                model = yield from self._with_steps(model)
+                break
+            except StaleConfigError as error:
+                changed = error
+            yield Pause(change_delay_seconds(changes + 1), changed)
+            if goes_on(changes):
+                model = yield from self._described(name, changed.current_config_id)
+        with self._lock:  # the secret keys stay, as offers of the new model may use them
+            return self._configurations.add(model)
+
+    def _described(self, name: str, config_id: str, *, is_first_contact: bool = False) -> Operation[Model]:
+        """Return a description of the model, without steps."""
         request = model_pb2.GetModelRequest(model=name, config_id=config_id)
         response = yield Call("get_model", request, is_first_contact)
         model = model_from_proto(response.model)
@@ -219,8 +240,26 @@ class Session:
         model.check_requirements()
         if self._pin is not None:
             self._pin.check(model)
-        with self._lock:  # the secret keys stay, as offers of the new model may use them
-            return self._configurations.add(model)
+        return model
+
+    def _with_steps(self, model: Model) -> Operation[Model]:
+        """Return the model with the steps that it names, if it names some.
+
+        Raises:
+            StaleConfigError: a replica has answered that serves another version.
+        """
+        if not model.steps_id:
+            return model
+        steps = next((known.steps for known in self.versions if known.steps_id == model.steps_id), None)
+        if steps is None:
+            request = model_pb2.GetInputStepsRequest(
+                model=model.name, steps_id=model.steps_id, config_id=model.config_id
+            )
+            data = yield Call("get_input_steps", PiecesRequest(request, model.steps_bytes))
+            if steps_digest(data) != model.steps_id:
+                raise ParameterError(f"model {model.name!r}: its steps do not have the SHA-256 that it describes")
+            steps = steps_from_bytes(data)
+        return model.with_steps(steps)
 
     def stream_count(self, limits: Limits) -> int:
         """Return how many streams to open at a time, each on a connection of its own."""
@@ -417,7 +456,7 @@ class Session:
         yield from self._register(codec)
         return batches
 
-    def join_scores(self, rows: NDArray[np.float64], results: Sequence[Result], errors: ErrorMode) -> _ScoredRows:
+    def join_scores(self, rows: NDArray[Any], results: Sequence[Result], errors: ErrorMode) -> _ScoredRows:
         """Return the scores of all batches in order, or raise.
 
         Whether all rows are scored again must not depend on what a reply decrypts to, nor on values
@@ -452,6 +491,15 @@ class Session:
         if not all(isinstance(outcome, Decrypted) and outcome.is_plausible for _, outcome in in_order):
             raise ReplyError
         return _ScoredRows(scored, {})
+
+    def features(self, X: Any) -> Operation[NDArray[np.float64]]:
+        """Return the features of rows: see `Client.features`."""
+        model = yield from self.model()
+        rows = model.schema.rows(X)
+        features = model.features(rows, clip=self._clip)
+        if not np.isfinite(features).all():
+            raise model.refusal(rows, clip=self._clip)
+        return features
 
     # Single items
 

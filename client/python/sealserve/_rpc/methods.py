@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from sealserve._rpc.channel import Endpoint
+from sealserve._rpc.pieces import read_pieces, read_pieces_async
 from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
 _SERVICE = "/sealserve.v1.PredictionService/"
@@ -25,6 +26,7 @@ class Methods:
         channel: the connection.
         endpoint: where it leads.
         get_model, list_models, get_key, list_keys, delete_key: take and return messages.
+        get_input_steps: takes a `PiecesRequest`, and returns bytes.
         register_key: takes a sequence of messages.
         stream_predict: takes an iterator of messages; with asyncio no argument.
         predict_serialized, stream_predict_serialized: take messages that are serialized already.
@@ -43,6 +45,8 @@ class Methods:
         register = _with_metadata(keys.RegisterKey, metadata)
         self.get_model = _with_metadata(models.GetModel, metadata)
         self.list_models = _with_metadata(models.ListModels, metadata)
+        read = read_pieces_async if isinstance(channel, grpc.aio.Channel) else read_pieces
+        self.get_input_steps = partial(read, _with_metadata(models.GetInputSteps, metadata))
         self.get_key = _with_metadata(keys.GetKey, metadata)
         self.list_keys = _with_metadata(keys.ListKeys, metadata)
         self.delete_key = _with_metadata(keys.DeleteKey, metadata)

@@ -4,19 +4,21 @@ import dataclasses
 import json
 import math
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.he.parameters import Scheme
-from sealserve.protocol.text import printable_list, quoted
+from sealserve.protocol.text import printable, printable_list, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sealserve.protocol.model import Model, Offer, Verdict
 
+_SHOWN_COLUMNS = 40
 _OPEN = "open: whoever sees a request with its reply can compute the quantized weights"
 _PRIVATE = (
     "private: a reply tells the scores, and a client that does not keep to the protocol no more bits than they have"
@@ -100,9 +102,12 @@ def _with_pin(model: "Model") -> dict[str, Any]:
 def as_dict(value: Any) -> Any:
     """Convert a model for JSON."""
     from sealserve.he.layouts import Layout
+    from sealserve.steps.program import Program
 
     if isinstance(value, Layout):
         return value.name
+    if isinstance(value, Program):  # its tables may have megabytes
+        return [type(step).__name__ for step in value.steps]
     if dataclasses.is_dataclass(value):
         return {field.name: as_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     match value:
@@ -121,15 +126,18 @@ def describe(model: "Model") -> str:
     """Describe a model and the costs of its offers."""
     grid, output = model.grid, model.output
     names = printable_list(model.schema.column_names, 8)
+    described = "columns" if model.schema.columns else "features"
     lines = [
         ("name", model.name),
         ("version", model.version),
         ("config", model.config_id),
         ("task", f"{output.task.value}, {output.score_count} scores, link {output.link.value}"),
         ("labels", printable_list(output.classes, 20) or "none"),
-        ("features", f"{model.schema.column_count}" + (f": {names}" if names else "")),
+        (described, f"{model.schema.column_count}" + (f": {names}" if names else "")),
+        *_describe_steps(model),
         ("range", f"{_span(grid.minimum)} to {_span(grid.maximum)}, step {_span(grid.step)}"),
         *_describe_ranges(model),
+        *([("groups", f"{len(grid.constraints.checked.exactly_one):,} of features")] if grid.has_groups else []),
         ("verdict", _word(model.verdict)),
     ]
     for offer in model.offers:
@@ -150,6 +158,19 @@ def _describe_ranges(model: "Model") -> "Iterator[tuple[str, str]]":
         low, high, step = grid.minimum[feature], grid.maximum[feature], grid.step[feature]
         kept = ", no values between" if grid.keeps[feature] else ""
         yield f"  {quoted(name, _NAME_COLUMNS)}", f"{low:g}..{high:g}, step {step:g}{kept}"
+
+
+def _describe_steps(model: "Model") -> list[tuple[str, str]]:
+    """Describe what becomes of columns: pairs of a name and a value."""
+    lines = [(f"  {printable(column.name)}", column.words) for column in model.schema.columns[:_SHOWN_COLUMNS]]
+    if len(model.schema.columns) > _SHOWN_COLUMNS:
+        lines.append(("  ...", ""))
+    if model.steps is not None:
+        kinds = Counter(type(step).__name__ for step in model.steps.steps)
+        counted_kinds = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        lines.append(("steps", f"{counted_kinds or 'none'}; {model.steps_bytes:,} bytes, SHA-256 {model.steps_id}"))
+        lines.append(("features", f"{model.grid.feature_count}"))
+    return lines
 
 
 def describe_offer(offer: "Offer", *, has_labels: bool) -> list[tuple[str, str]]:

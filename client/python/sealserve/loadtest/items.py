@@ -23,9 +23,18 @@ def random_rows(grid: InputGrid, count: int, seed: int) -> NDArray[np.int64]:
     """Draw quantized rows, int64 (count, grid.feature_count), uniform over the grid.
 
     They are rows on the grid, not rows that a user hands in: a model may compute its features from
-    those.
+    those. One feature of each group is at its maximum.
     """
-    return np.random.default_rng(seed).integers(0, grid.levels + 1, size=(count, grid.feature_count))
+    random = np.random.default_rng(seed)
+    rows = random.integers(0, grid.levels + 1, size=(count, grid.feature_count))
+    if grid.has_groups:
+        groups = grid.constraints.checked
+        rows[:, groups.members] = 0
+        chosen = groups.members[
+            random.integers(groups.starts, groups.starts + groups.sizes, (count, len(groups.sizes)))
+        ]
+        np.put_along_axis(rows, chosen, grid.levels[chosen], axis=1)
+    return rows
 
 
 class LoadItems:

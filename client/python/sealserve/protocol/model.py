@@ -1,25 +1,35 @@
 """Models as clients see them. Each class mirrors the message of its name in model.proto."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve.errors import RequirementError
+from sealserve.errors import InputError, ParameterError, RequirementError
 from sealserve.he.layouts import Layout
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.html_table import html_table
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.output import Output
+from sealserve.protocol.refusal import refusal
 from sealserve.protocol.schema import Schema
+from sealserve.protocol.step_constraints import step_constraints
+from sealserve.protocol.step_refusal import step_refusal
 from sealserve.protocol.text import counted, printable, printable_list
+from sealserve.steps.program import Program
+from sealserve.steps.step import ValueKind
 
 __all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer", "Verdict"]
 
-CAPABILITIES: frozenset[str] = frozenset()
+STEPS = "steps"
+"""The capability to apply published steps."""
+
+CAPABILITIES: frozenset[str] = frozenset({STEPS})
 """The capabilities of this version that a model may require. See Model.requires in model.proto."""
 
 # In an error text, as a service may publish any.
@@ -207,6 +217,10 @@ class Model:
         offers: the ways to encrypt, in the service's order of preference.
         limits: what the server accepts from one client.
         requires: the capabilities that a client needs for items of this model.
+        steps_id: the SHA-256 of the serialized steps; "" if the columns are the features.
+        steps_bytes: how many bytes they have.
+        steps: what computes the features from the columns; None if there is nothing to compute, or
+            a client has not asked for it yet.
     """
 
     name: str
@@ -218,6 +232,9 @@ class Model:
     offers: tuple[Offer, ...]
     limits: Limits = field(repr=False)
     requires: tuple[str, ...] = ()
+    steps_id: str = ""
+    steps_bytes: int = 0
+    steps: Program | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"Model({printable(self.name)!r}, {', '.join(self._counts())})"
@@ -266,13 +283,61 @@ class Model:
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features' columns; empty if they have none.
 
-        Without published steps the features are the columns.
+        Without published steps the features are the columns. What steps compute has no names.
         """
-        return self.schema.column_names
+        return () if self.steps_id else self.schema.column_names
 
-    def features(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def with_steps(self, steps: Program) -> "Model":
+        """Return the model with the steps that its steps_id names.
+
+        Raises:
+            ParameterError: they do not fit its columns or its grid.
+        """
+        kinds = tuple(ValueKind.TEXT if column.kind.is_text else ValueKind.NUMBER for column in self.schema.columns)
+        if tuple(steps.columns) != kinds or steps.feature_count != self.grid.feature_count:
+            raise ParameterError(f"model {self.name!r}: its steps are of other columns or features than it describes")
+        return dataclasses.replace(self, steps=steps, grid=_grid_of_steps(self.grid, steps))
+
+    def features(self, rows: NDArray[Any], *, clip: bool = False) -> NDArray[np.float64]:
         """Compute features (rows, grid.feature_count) from rows (rows, schema.column_count).
 
-        Without published steps the features are the columns.
+        Without published steps the features are the columns. Features of a row that a column or a
+        step refuses are NaN. What happens depends on the description and on the number of rows: but
+        text takes time by its length.
+
+        Raises:
+            RequirementError: the model has steps that have not been fetched.
         """
-        return rows
+        if not self.schema.columns:
+            return rows
+        if self.steps_id and self.steps is None:
+            raise RequirementError(f"model {self.name!r} has steps, which this client does not fetch: use Client")
+        is_refused = self.schema.is_refused(rows, clip=clip)
+        if clip:
+            rows = self.schema.clipped(rows)
+        features = rows.astype(np.float64) if self.steps is None else self.steps.features(rows).values
+        np.copyto(features, np.nan, where=is_refused[:, None])
+        return features
+
+    def refusal(self, rows: NDArray[Any], *, clip: bool = False) -> InputError:
+        """Compose the error of rows (rows, schema.column_count), at least one of them refused."""
+        moved = self.schema.clipped(rows) if clip and self.schema.columns else rows
+        found = step_refusal(self.schema, self.steps, moved, clip=clip) if self.schema.columns else None
+        return found or refusal(self.grid, self.features(rows, clip=clip), self.feature_names, clip=clip)
+
+
+def _grid_of_steps(grid: InputGrid, steps: Program) -> InputGrid:
+    """Return the grid with the groups of its features, if all are indicators that steps compute.
+
+    A description does not have these groups. Features that are 0 or 1 by construction need not be
+    compared with ranges and grids.
+    """
+    is_unit = (grid.minimum == 0) & (grid.maximum == 1) & grid.keeps
+    if not (grid.constraints.is_none and is_unit.all()):
+        return grid
+    if (indicators := steps.indicators()) is None:
+        return grid
+    constraints = step_constraints(indicators)
+    if not (len(constraints.group) and constraints.group.all()):
+        return grid
+    return dataclasses.replace(grid, constraints=constraints)

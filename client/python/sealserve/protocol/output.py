@@ -6,27 +6,32 @@ thresholds and probabilities are those of the estimator's own `decision_function
 `predict_proba`.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import NoSuchMethodError
+from sealserve.protocol.links import MAX_CURVE_POINTS, Curve, Link, probabilities_of, targets_of
 from sealserve.protocol.text import counted
 
-__all__ = ["Label", "Link", "Output", "Scored", "Task"]
+__all__ = ["Curve", "Label", "Link", "Output", "Pairwise", "Scored", "Task"]
 
 Label = bool | int | float | str
+
+MAX_MEMBERS = 1 << 10
+"""Classifiers whose probabilities are averaged: a client combines them one by one."""
 
 
 class Task(Enum):
     """The kind of prediction."""
 
     REGRESSION = "regression"
-    """The scores are the prediction."""
+    """The prediction is the scores, or what a log link makes of them."""
     CLASSIFICATION = "classification"
     """One label for each row.
 
@@ -37,27 +42,21 @@ class Task(Enum):
     """One indicator for each row and label: 1 if the label's score is above 0."""
 
 
-class Link(Enum):
-    """The function that turns scores into probabilities."""
+class Pairwise(Enum):
+    """What the scores mean of a classifier that compares each pair of classes (one versus one).
+
+    The scores are those of the pairs (0, 1), (0, 2), ..., (1, 2), ...: above 0, the pair votes for
+    its first class, else for its second. See `pair_confidences`.
+    """
 
     NONE = "none"
-    """There are no probabilities: the estimator has no `predict_proba`."""
-    LOGISTIC = "logistic"
-    """`1 / (1 + exp(-score))`, for the second class or for each label."""
-    OVR_LOGISTIC = "ovr_logistic"
-    """The logistic function of each class's score, divided by their sum (one versus rest)."""
-    SOFTMAX = "softmax"
-    """`exp(score)` of each class, divided by their sum.
-
-    A single score s of two classes stands for the scores -s and s: 1 / (1 + exp(-2 s)) for the
-    second class. Such are the probabilities of `LogisticRegression(multi_class="multinomial")` with
-    two classes, in versions of scikit-learn that have this parameter.
-    """
-    MODIFIED_HUBER = "modified_huber"
-    """`(clip(score, -1, 1) + 1) / 2`; several classes are divided by their sum.
-
-    Source: Zadrozny and Elkan, KDD 2002.
-    """
+    """The scores are not those of pairs."""
+    VOTES = "votes"
+    """The label is the class with the most votes; of several, the first."""
+    PAIRS = "pairs"
+    """The same; and `decision_function` returns the scores of the pairs themselves."""
+    CONFIDENCES = "confidences"
+    """The label is the class with the greatest confidence, which decides between equal votes."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,14 @@ class Output:
         keeps_zero_rows: what becomes of probabilities that are all zero when they are divided by
             their sum. Scores far below 0 give such probabilities. If true, they stay zero
             (OneVsRestClassifier). If false, they become equal shares (all other estimators).
-        has_no_decision_function: whether the estimator of a classification has none:
-            OneVsRestClassifier of regressors. It changes no prediction.
+        has_no_decision_function: whether the estimator of a classification has none, such as naive
+            Bayes or OneVsRestClassifier of regressors. It changes no prediction.
+        member_count: the number of classifiers whose probabilities are averaged. If there are
+            several, the scores are those of the first, then those of the second, and so on, and the
+            label is that of the greatest average.
+        curves: one for each score, if the link is CURVES. The label is that of the greatest
+            probability.
+        pairwise: whether the scores are those of pairs of classes.
 
     Raises:
         ValueError: the fields contradict each other.
@@ -88,12 +93,16 @@ class Output:
     scalar_target: bool = False
     keeps_zero_rows: bool = False
     has_no_decision_function: bool = False
+    member_count: int = 1
+    curves: tuple[Curve, ...] = ()
+    pairwise: Pairwise = Pairwise.NONE
 
     def __post_init__(self) -> None:
         if self.score_count < 1:
             raise ValueError(f"a model must have at least one score, not {self.score_count}")
         if self.scalar_target and (self.task is not Task.REGRESSION or self.score_count != 1):
             raise ValueError("only a regression with one score has a scalar target: set scalar_target to False")
+        self._check_members()
         if self.link not in self._possible_links:
             raise ValueError(
                 f"link {self.link.value} does not fit {self.task.value} with {self.score_count} score(s): change it"
@@ -109,19 +118,39 @@ class Output:
         """How many classes or, of a regression, targets there are."""
         return counted(len(self.classes), "classes") if self.classes else counted(self.score_count, "targets")
 
-    @property
+    @cached_property
     def is_binary(self) -> bool:
         """Whether a single score decides between two classes."""
         return self.task is Task.CLASSIFICATION and self.score_count == 1
 
+    @cached_property
+    def decides_by_probabilities(self) -> bool:
+        """Whether a label is that of the greatest probability, which scores alone do not tell."""
+        return self.member_count > 1 or self.link is Link.CURVES
+
+    @property
+    def compares_scores(self) -> bool:
+        """Whether a label is that of the greatest of several scores."""
+        is_of_one = self.pairwise is Pairwise.NONE and not self.decides_by_probabilities
+        return self.task is Task.CLASSIFICATION and self.score_count > 1 and is_of_one
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether there is a `predict_proba`."""
+        return self.task is not Task.REGRESSION and self.link is not Link.NONE
+
     def decision_function(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores: (rows,) for a binary classifier, (rows, score_count) otherwise.
+
+        For pairs of classes they are the confidences, (rows, classes); see `Pairwise`.
 
         Raises:
             NoSuchMethodError: the estimator has none.
         """
         self.check_decision_function()
         self._check_shape(scores)
+        if self.pairwise in (Pairwise.VOTES, Pairwise.CONFIDENCES):
+            return pair_confidences(scores)
         return scores[:, 0] if self.is_binary else scores
 
     def predict(self, scores: NDArray[np.float64]) -> NDArray[Any]:
@@ -132,29 +161,41 @@ class Output:
         """
         self._check_shape(scores)
         if self.task is Task.REGRESSION:
-            return scores[:, 0] if self.scalar_target else scores
+            targets = targets_of(self.link, scores)
+            return targets[:, 0] if self.scalar_target else targets
         if self.task is Task.MULTILABEL:
             return (scores > 0).astype(np.int64)
-        indices = (scores[:, 0] > 0).astype(np.intp) if self.is_binary else scores.argmax(axis=1)
-        labels: NDArray[Any] = np.array(self.classes)[indices]
+        labels: NDArray[Any] = np.array(self.classes)[self.class_indices(scores)]
         return labels
+
+    def class_indices(self, scores: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the index of the label of each row of a classification, (rows,)."""
+        if self.is_binary and not self.decides_by_probabilities:
+            return (scores[:, 0] > 0).astype(np.intp)
+        if self.pairwise is Pairwise.CONFIDENCES:
+            scores = pair_confidences(scores)
+        elif self.pairwise is not Pairwise.NONE:
+            scores = _pair_votes(scores)[0]
+        elif self.decides_by_probabilities:
+            scores = self.predict_proba(scores)
+        indices: NDArray[np.intp] = scores.argmax(axis=1)
+        return indices
 
     def predict_proba(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return probabilities of shape (rows, classes), in the order of `classes`.
 
         Raises:
-            NoSuchMethodError: the link is NONE.
+            NoSuchMethodError: there are none.
         """
         self.check_probabilities()
         self._check_shape(scores)
-        probabilities = _LINK_FUNCTIONS[self.link](scores)
-        if self.is_binary:
-            if self.link is Link.SOFTMAX:
-                probabilities = _logistic(2.0 * scores)
-            return np.hstack([1 - probabilities, probabilities])
-        if self.task is Task.MULTILABEL:
-            return probabilities
-        return self._divided_by_sum(probabilities)
+        width = self._member_width
+        total = np.zeros((len(scores), self._class_count))
+        for first in range(0, self.score_count, width):
+            part = slice(first, first + width)
+            total += self._member_probabilities(scores[:, part], self.curves[part])
+        total /= self.member_count
+        return total
 
     def check_method(self, method: str) -> None:
         """Raise NoSuchMethodError if scikit-learn's estimator has no such method either.
@@ -171,32 +212,69 @@ class Output:
         """Raise NoSuchMethodError if scikit-learn's estimator has no decision_function either."""
         if self.task is Task.REGRESSION:
             raise NoSuchMethodError("a regression has no decision_function: use predict, which returns its scores")
-        if self.has_no_decision_function:
+        if self.has_no_decision_function or self.decides_by_probabilities:
             raise NoSuchMethodError(
-                "this classifier is made of regressors, and has no decision_function: use predict, which returns labels"
+                "this model's estimator has no decision_function: use predict, which returns labels"
             )
 
     def check_probabilities(self) -> None:
-        """Raise NoSuchMethodError if the link is NONE."""
-        if self.link is Link.NONE:
+        """Raise NoSuchMethodError if there are no probabilities."""
+        if not self.has_probabilities:
             other = "predict" if self.has_no_decision_function else "predict or decision_function"
             raise NoSuchMethodError(f"this model has no probabilities: use {other}")
+
+    @property
+    def _member_width(self) -> int:
+        """The number of scores of one classifier."""
+        return self.score_count // self.member_count
 
     @property
     def _class_count(self) -> int:
         if self.task is Task.REGRESSION:
             return 0
-        return 2 if self.is_binary else self.score_count
+        if self.pairwise is not Pairwise.NONE:
+            return class_count_of_pairs(self.score_count)
+        return 2 if self.task is Task.CLASSIFICATION and self._member_width == 1 else self._member_width
 
     @property
     def _possible_links(self) -> tuple[Link, ...]:
         if self.task is Task.REGRESSION:
-            return (Link.NONE,)
+            return Link.NONE, Link.LOG, Link.LOG1P
         if self.task is Task.MULTILABEL:
             return Link.NONE, Link.LOGISTIC, Link.MODIFIED_HUBER
-        if self.is_binary:
-            return Link.NONE, Link.LOGISTIC, Link.SOFTMAX, Link.MODIFIED_HUBER
-        return Link.NONE, Link.OVR_LOGISTIC, Link.SOFTMAX, Link.MODIFIED_HUBER
+        if self.pairwise is not Pairwise.NONE:
+            return (Link.NONE,)
+        logistic = Link.LOGISTIC if self._member_width == 1 else Link.OVR_LOGISTIC
+        with_probabilities = logistic, Link.SOFTMAX, Link.MODIFIED_HUBER, Link.CURVES
+        return with_probabilities if self.member_count > 1 else (Link.NONE, *with_probabilities)
+
+    def _check_members(self) -> None:
+        """Check what there is more of than one: members, curves and pairs."""
+        is_classifier = self.task is Task.CLASSIFICATION
+        if not 1 <= self.member_count <= min(MAX_MEMBERS, self.score_count) or self.score_count % self.member_count:
+            raise ValueError(f"{self.score_count} scores cannot be those of {self.member_count} classifiers")
+        if self.member_count > 1 and not is_classifier:
+            raise ValueError("only the probabilities of classifiers are averaged: set member_count to 1")
+        if len(self.curves) != (self.score_count if self.link is Link.CURVES else 0):
+            raise ValueError(
+                f"{len(self.curves)} curves for {self.score_count} scores with link {self.link.value}: give one for "
+                "each score if the link is curves, and none otherwise"
+            )
+        if sum(len(curve.scores) for curve in self.curves) > MAX_CURVE_POINTS:
+            raise ValueError(f"the curves have more than {MAX_CURVE_POINTS} points")
+        if self.pairwise is not Pairwise.NONE and not (
+            is_classifier and self.member_count == 1 and class_count_of_pairs(self.score_count) > 2
+        ):
+            raise ValueError(f"{self.score_count} scores are not those of all pairs of three classes or more")
+
+    def _member_probabilities(self, scores: NDArray[np.float64], curves: tuple[Curve, ...]) -> NDArray[np.float64]:
+        """Return the probabilities of one classifier, (rows, classes)."""
+        probabilities = probabilities_of(self.link, scores, curves)
+        if self.task is Task.MULTILABEL:
+            return probabilities
+        if self._member_width == 1:
+            return np.hstack([1 - probabilities, probabilities])
+        return self._divided_by_sum(probabilities)
 
     def _check_shape(self, scores: NDArray[np.float64]) -> None:
         if scores.ndim != 2 or scores.shape[1] != self.score_count:
@@ -204,7 +282,7 @@ class Output:
 
     def _divided_by_sum(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = probabilities.sum(axis=1, keepdims=True)
-        of_zeros = np.full_like(probabilities, 0.0 if self.keeps_zero_rows else 1 / self.score_count)
+        of_zeros = np.full_like(probabilities, 0.0 if self.keeps_zero_rows else 1 / probabilities.shape[1])
         shares: NDArray[np.float64] = np.divide(probabilities, sums, out=of_zeros, where=sums != 0)
         return shares
 
@@ -228,7 +306,39 @@ class Scored(NamedTuple):
     @property
     def probabilities(self) -> NDArray[np.float64] | None:
         """What `predict_proba` returns for the rows; None if the model has no probabilities."""
-        return None if self.output.link is Link.NONE else self.output.predict_proba(self.scores)
+        return self.output.predict_proba(self.scores) if self.output.has_probabilities else None
+
+
+def class_count_of_pairs(pair_count: int) -> int:
+    """Return of how many classes these are all pairs; 0 if of none."""
+    count = (1 + math.isqrt(1 + 8 * pair_count)) // 2
+    return count if count * (count - 1) // 2 == pair_count else 0
+
+
+def pair_confidences(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the confidence of each class, (rows, classes), from the scores of all pairs.
+
+    It is the number of votes for the class, plus c / (3 (|c| + 1)), which is less than a third of a
+    vote. c is the sum of the class's scores: those of its pairs, negative where it is the second.
+    Source: scikit-learn's `_ovr_decision_function`.
+    """
+    votes, sums = _pair_votes(scores)
+    confidences: NDArray[np.float64] = votes + sums / (3 * (np.abs(sums) + 1))
+    return confidences
+
+
+def _pair_votes(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return votes and sums of scores of each class, (rows, classes)."""
+    class_count, start = class_count_of_pairs(scores.shape[1]), 0
+    votes, sums = np.zeros((2, len(scores), class_count))
+    for first in range(class_count - 1):
+        pairs = scores[:, start : start + class_count - 1 - first]
+        start += pairs.shape[1]
+        votes[:, first] += (pairs > 0).sum(axis=1)
+        votes[:, first + 1 :] += pairs <= 0
+        sums[:, first] += pairs.sum(axis=1)
+        sums[:, first + 1 :] -= pairs
+    return votes, sums
 
 
 def _check_labels(classes: tuple[Label, ...]) -> None:
@@ -249,28 +359,3 @@ def _check_labels(classes: tuple[Label, ...]) -> None:
 
 def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _logistic(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    # exp(-score) itself would overflow for scores of -710 and below.
-    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -scores))
-    return probabilities
-
-
-def _exponential(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The argument is the distance to the greatest score, so that nothing overflows. Dividing by the
-    # sum cancels the shift.
-    probabilities: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return probabilities
-
-
-def _clipped(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (np.clip(scores, -1.0, 1.0) + 1.0) / 2.0
-
-
-_LINK_FUNCTIONS: dict[Link, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    Link.LOGISTIC: _logistic,
-    Link.OVR_LOGISTIC: _logistic,
-    Link.SOFTMAX: _exponential,
-    Link.MODIFIED_HUBER: _clipped,
-}

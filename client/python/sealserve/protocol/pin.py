@@ -3,7 +3,7 @@
 It is the part that decides what the client encrypts and how it reads scores. A user looks at a
 description once, saves its pin, and has the client compare every later description with it. A
 service cannot then widen a range, rename a column or exchange two labels unnoticed. Pinned are the
-columns, the steps from columns to features (none are published yet), the input grid and the output.
+columns, the steps from columns to features, the input grid and the output.
 Not pinned is what may change without changing the meaning of a row or a score: the model's name and
 version, offers, limits, error bounds and the configuration id.
 
@@ -16,17 +16,31 @@ The digest is the SHA-256 of an encoding that any language can write:
     text     "sealserve-pin-1"
     uint32   the number of columns
     uint32   the number of column names: none, or one a column; then each as text
-    uint32   the number of steps: 0
+    uint32   0 if the columns say only their names. Otherwise 1, then
+        text     the SHA-256 of the steps (Input.steps_id); empty if there are none
+        of each column:
+        text     its kind: "number", "integer", "boolean", "string" or "text"
+        flag     whether values may be missing
+        double   the least number that it takes, then the greatest; of a boolean 0 and 1 by default,
+                 otherwise an infinity
     uint32   the number of features on the grid, F
     double   F minima, then F maxima, then F steps of the grid
     flag     F flags, whether a feature's values all lie on the grid (Input.keeps)
+    uint32   the number of groups, G; if it is not 0, then F numbers of groups (Input.group)
+    flag     G flags (Input.exactly_one)
     text     the task: "regression", "classification" or "multilabel"
     uint32   the number of scores
-    text     the link: "none", "logistic", "ovr_logistic", "softmax" or "modified_huber"
+    text     the link: "none", "logistic", "ovr_logistic", "softmax", "modified_huber", "curves",
+             "log" or "log1p"
     flag     whether predictions of a regression are scalar (Output.scalar_target)
     flag     whether rows of zeros stay (Output.keeps_zero_rows)
     text     the type of the labels: "none", "bool", "int", "float" or "str"
     uint32   the number of labels; then each as flag, int64, double or text, by their type
+    uint32   the number of classifiers whose probabilities are averaged (Output.member_count)
+    text     the rule of pairs: "none", "votes", "pairs" or "confidences"
+    uint32   the number of curves: none, or one a score; then for each
+    uint32       the number of its points, P
+    double       P scores, then P probabilities
 """
 
 import hashlib
@@ -43,8 +57,10 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError, UnexpectedModelError
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.model import Model
-from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.output import Curve, Label, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import MAX_NAME_CHARACTERS, feature_in_words, quoted
 
@@ -64,11 +80,13 @@ class PinnedContent:
         schema: the columns of a row.
         grid: the input grid.
         output: the meaning of the scores.
+        steps_id: the SHA-256 of the steps; "" if the columns are the features.
     """
 
     schema: Schema
     grid: InputGrid
     output: Output
+    steps_id: str = ""
 
     @property
     def digest(self) -> str:
@@ -80,14 +98,28 @@ class PinnedContent:
         yield _text(_FORMAT)
         yield struct.pack("<2I", schema.column_count, len(schema.column_names))
         yield from map(_text, schema.column_names)
-        yield struct.pack("<2I", 0, grid.feature_count)
+        yield struct.pack("<I", bool(schema.columns or self.steps_id))
+        if schema.columns or self.steps_id:
+            yield _text(self.steps_id)
+        for column in schema.columns:
+            low, high = column.range
+            yield _text(column.kind.value) + struct.pack("<?2d", column.allows_missing, low + 0.0, high + 0.0)
+        yield struct.pack("<I", grid.feature_count)
         for values in (grid.minimum, grid.maximum, grid.step):
             yield (values + 0.0).astype("<f8").tobytes()  # -0.0 + 0.0 is 0.0
         yield grid.keeps.astype("<u1").tobytes()
+        groups = grid.constraints.checked
+        yield struct.pack("<I", len(groups.exactly_one)) + groups.group.astype("<u4").tobytes()
+        yield groups.exactly_one.astype("<u1").tobytes()
         yield _text(output.task.value) + struct.pack("<I", output.score_count) + _text(output.link.value)
         yield struct.pack("<2?", output.scalar_target, output.keeps_zero_rows)
         yield _text(_kind(output.classes)) + struct.pack("<I", len(output.classes))
         yield from map(_label, output.classes)
+        yield struct.pack("<I", output.member_count) + _text(output.pairwise.value)
+        yield struct.pack("<I", len(output.curves))
+        for curve in output.curves:
+            yield struct.pack("<I", len(curve.scores))
+            yield (np.array(curve.scores + curve.probabilities) + 0.0).astype("<f8").tobytes()
 
     def difference(self, other: "PinnedContent") -> str:
         """Say what is the first difference of another description from this one; "" if none is."""
@@ -96,6 +128,13 @@ class PinnedContent:
             return f"it has {found.column_count} columns, not {expected.column_count}"
         if expected.column_names != found.column_names:
             return _first_name(expected.column_names, found.column_names)
+        for position, (column, found_column) in enumerate(zip(expected.columns, found.columns, strict=False)):
+            if column != found_column:
+                return f"column {position} takes other values: {found_column.words}; expected was: {column.words}"
+        if len(expected.columns) != len(found.columns):
+            return "its columns say what they take, or do so no longer"
+        if self.steps_id != other.steps_id:
+            return "its steps are others"
         if self.grid.feature_count != other.grid.feature_count:
             return f"it has {other.grid.feature_count} features on its grid, not {self.grid.feature_count}"
         for what, values, others in (
@@ -106,22 +145,33 @@ class PinnedContent:
         ):
             if (at_fault := np.flatnonzero(values != others)).size:
                 k = int(at_fault[0])
-                feature = feature_in_words(k, expected.column_names[k] if k < len(expected.column_names) else None)
+                has_name = not self.steps_id and k < len(expected.column_names)
+                feature = feature_in_words(k, expected.column_names[k] if has_name else None)
                 return f"the {what} of {feature} is {others[k]!s}, not {values[k]!s}"
+        if self.to_json()["grid"]["groups"] != other.to_json()["grid"]["groups"]:
+            return "its groups of features are others"
         return _output_difference(self.output, other.output)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content for JSON. A value that is equal for all features is written once."""
         grid, output = self.grid, self.output
         return {
-            "columns": {"count": self.schema.column_count, "names": list(self.schema.column_names)},
-            "steps": [],
+            "columns": {
+                "count": self.schema.column_count,
+                "names": list(self.schema.column_names),
+                "values": [_column_to_json(column) for column in self.schema.columns],
+            },
+            "steps": [self.steps_id] if self.steps_id else [],
             "grid": {
                 "features": grid.feature_count,
                 "minimum": _folded(grid.minimum),
                 "maximum": _folded(grid.maximum),
                 "step": _folded(grid.step),
                 "keeps": _folded(grid.keeps),
+                "groups": {
+                    "group": grid.constraints.checked.group.tolist(),
+                    "exactly_one": grid.constraints.checked.exactly_one.tolist(),
+                },
             },
             "output": {
                 "task": output.task.value,
@@ -131,6 +181,9 @@ class PinnedContent:
                 "keeps_zero_rows": output.keeps_zero_rows,
                 "labels": _kind(output.classes),
                 "classes": list(output.classes),
+                "members": output.member_count,
+                "pairwise": output.pairwise.value,
+                "curves": [[list(curve.scores), list(curve.probabilities)] for curve in output.curves],
             },
         }
 
@@ -142,12 +195,18 @@ class PinnedContent:
             KeyError, TypeError, ValueError: it is something else.
         """
         columns, grid, output = content["columns"], content["grid"], content["output"]
-        if content["steps"]:
-            raise ValueError("it has steps, which this version does not know: update sealserve")
+        names = tuple(map(str, columns["names"]))
+        values = columns.get("values", [])
+        takes = [_column_from_json(name, value) for name, value in zip(names[: len(values)], values, strict=True)]
+        [steps_id] = content["steps"] or [""]
+        if not isinstance(steps_id, str):
+            raise ValueError("its steps have no SHA-256")
+        feature_count, groups = int(grid["features"]), grid["groups"]
+        constraints = RowConstraints.of(feature_count, groups["group"], groups["exactly_one"])
         kind = next((kind for kind, name in _KINDS.items() if name == output["labels"]), None)
         return cls(
-            Schema(int(columns["count"]), tuple(map(str, columns["names"]))),
-            InputGrid.of(int(grid["features"]), grid["minimum"], grid["maximum"], grid["step"], grid["keeps"]),
+            Schema.of(takes) if takes else Schema(int(columns["count"]), names),
+            InputGrid.of(feature_count, grid["minimum"], grid["maximum"], grid["step"], grid["keeps"], constraints),
             Output(
                 Task(output["task"]),
                 int(output["scores"]),
@@ -155,7 +214,11 @@ class PinnedContent:
                 Link(output["link"]),
                 scalar_target=bool(output["scalar_target"]),
                 keeps_zero_rows=bool(output["keeps_zero_rows"]),
+                member_count=int(output["members"]),
+                pairwise=Pairwise(output["pairwise"]),
+                curves=tuple(Curve(*(tuple(map(float, values)) for values in curve)) for curve in output["curves"]),
             ),
+            steps_id,
         )
 
 
@@ -174,7 +237,7 @@ class Pin:
     @classmethod
     def of(cls, model: Model) -> "Pin":
         """Pin a model."""
-        content = PinnedContent(model.schema, model.grid, model.output)
+        content = PinnedContent(model.schema, model.grid, model.output, model.steps_id)
         return cls(content.digest, content)
 
     @classmethod
@@ -233,6 +296,19 @@ class Pin:
         raise UnexpectedModelError(what or f"its pin is {found.digest}, not {self.digest}")
 
 
+def _column_to_json(column: Column) -> dict[str, Any]:
+    return {
+        "kind": column.kind.value,
+        "missing": column.allows_missing,
+        "minimum": column.minimum,
+        "maximum": column.maximum,
+    }
+
+
+def _column_from_json(name: str, content: Any) -> Column:
+    return Column(name, ColumnKind(content["kind"]), bool(content["missing"]), content["minimum"], content["maximum"])
+
+
 def _first_name(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
     if not expected or not found:
         return "it has names of columns, and was expected to have none" if found else "it has no names of columns"
@@ -247,6 +323,8 @@ def _output_difference(expected: Output, found: Output) -> str:
         ("link", expected.link.value, found.link.value),
         ("shape of a prediction, scalar,", expected.scalar_target, found.scalar_target),
         ("rule that rows of zeros stay", expected.keeps_zero_rows, found.keeps_zero_rows),
+        ("number of averaged classifiers", expected.member_count, found.member_count),
+        ("rule of pairs", expected.pairwise.value, found.pairwise.value),
         ("type of the labels", _kind(expected.classes), _kind(found.classes)),
         ("number of labels", len(expected.classes), len(found.classes)),
     ):
@@ -255,6 +333,9 @@ def _output_difference(expected: Output, found: Output) -> str:
     for k, (label, other_label) in enumerate(zip(expected.classes, found.classes, strict=True)):
         if label != other_label:
             return f"label {k} is {_whole(str(other_label))}, not {_whole(str(label))}"
+    for k, (curve, other_curve) in enumerate(zip(expected.curves, found.curves, strict=True)):
+        if curve != other_curve:
+            return f"the curve of score {k} is another"
     return ""
 
 

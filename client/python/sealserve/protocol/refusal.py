@@ -16,7 +16,7 @@ from sealserve.protocol.text import feature_in_words, rows_in_words
 
 _Kind = tuple[NDArray[np.bool_], Callable[[int], str]]
 
-_SHOWN = 5  # features that a text names, and rows of each
+_SHOWN = 5  # features or groups that a text names, rows of each, and features of a group
 _CLIPPING = "pass clip=True (--clip) for the prediction at the nearest end of the range, which may be another"
 
 
@@ -29,6 +29,7 @@ class RefusedFeatures:
         rows: float64 (rows, feature_count).
         not_finite, outside, off: bool (rows, feature_count): a feature is missing or infinite,
             outside its range, or between two values of a grid that it should be on.
+        broken: bool (rows, checked groups): a group is broken whose features are all right.
     """
 
     grid: InputGrid
@@ -36,6 +37,7 @@ class RefusedFeatures:
     not_finite: NDArray[np.bool_]
     outside: NDArray[np.bool_]
     off: NDArray[np.bool_]
+    broken: NDArray[np.bool_]
 
     @classmethod
     def of(cls, grid: InputGrid, rows: NDArray[np.float64], *, clip: bool = False) -> "RefusedFeatures":
@@ -44,7 +46,10 @@ class RefusedFeatures:
         outside = ((rows < grid.least) | (rows > grid.greatest)) & ~not_finite & (not clip)
         judged = np.clip(np.where(not_finite, grid.minimum, rows), grid.least, grid.greatest)
         off = grid.is_off(np.clip(judged, grid.minimum, grid.maximum) if clip else judged) & ~not_finite & ~outside
-        return cls(grid, rows, not_finite, outside, off)
+        broken = np.zeros((len(rows), 0), np.bool_)
+        if grid.has_groups:
+            broken = grid.broken_groups(judged) & ~_groups_of(grid, not_finite | outside | off)
+        return cls(grid, rows, not_finite, outside, off, broken)
 
     @property
     def is_refused(self) -> NDArray[np.bool_]:
@@ -54,7 +59,8 @@ class RefusedFeatures:
     def in_words(self, names: Sequence[str]) -> str:
         """Name the first refused features, each with its fault and its rows, but never a value.
 
-        A single row has no number: it may come from a stream, where its number is another.
+        Then name the first groups that are broken. A single row has no number: it may come from a
+        stream, where its number is another.
 
         Args:
             names: of the features' columns; empty if they have none.
@@ -66,10 +72,12 @@ class RefusedFeatures:
             (self.outside, lambda k: f"is outside the model's range {grid.minimum[k]:g}..{grid.maximum[k]:g}"),
             (
                 self.off,
-                lambda k: f"is not on the model's grid, {grid.minimum[k]:g} and multiples of {grid.step[k]:g} above it",
+                lambda k: (
+                    f"is not on the model's grid, {grid.minimum[k]:g} and multiples of {grid.kept_step[k]:g} above it"
+                ),
             ),
         ]
-        return _in_words(kinds, names)
+        return _joined(_features_in_words(kinds, names), _groups_in_words(grid, self.broken, names))
 
 
 def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (), *, clip: bool = False) -> InputError:
@@ -83,18 +91,18 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (
 
     Returns:
         NotFiniteError if any feature is not finite, otherwise OutOfRangeError if any is outside its
-        range, otherwise OffGridError. A text that names features of several kinds says of each what
-        it is.
+        range or a row breaks a group, otherwise OffGridError. A text that names features of several
+        kinds says of each what it is.
     """
     faults = RefusedFeatures.of(grid, rows, clip=clip)
     refused_count = np.count_nonzero(faults.is_refused)
-    if not refused_count:
-        return InputError("the rows changed while they were predicted: hand in rows that stay as they are")
-    has_not_finite, has_outside, has_off = (
-        bool(kind.any()) for kind in (faults.not_finite, faults.outside, faults.off)
+    has_not_finite, has_outside, has_off, has_broken = (
+        bool(kind.any()) for kind in (faults.not_finite, faults.outside, faults.off, faults.broken)
     )
+    if not refused_count and not has_broken:
+        return InputError("the rows changed while they were predicted: hand in rows that stay as they are")
     features, them = ("feature", "it") if refused_count == 1 else ("features", "them")
-    is_mixed = has_not_finite + has_outside + has_off > 1
+    is_mixed = has_not_finite + has_outside + has_off + has_broken > 1
     advice = []
     if has_not_finite:
         advice.append("replace what is not finite" if is_mixed else f"replace {them}")
@@ -108,36 +116,85 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (
         advice.append(
             "round what is off the grid" if is_mixed else f"the model takes no value between; round the {features}"
         )
-    kind = NotFiniteError if has_not_finite else OutOfRangeError if has_outside else OffGridError
+    if has_broken:
+        advice.append("of the features of a group, set as many to their maximum as the model expects")
+    kind = NotFiniteError if has_not_finite else OutOfRangeError if has_outside or has_broken else OffGridError
     return kind(f"{faults.in_words(names)}: {'; '.join(advice)}")
 
 
 def refusal_of_integers(grid: InputGrid, rows: NDArray[np.integer[Any]], names: Sequence[str] = ()) -> InputError:
     """Compose the error of rows of integers (rows, feature_count), at least one of them refused."""
-    is_refused = (rows < 0) | (rows > grid.levels)
-    places = _in_words([(is_refused, lambda k: f"is not within 0..{grid.levels[k]}")], names)
-    return InputError(f"{places}: quantized rows must be within 0..levels of the model's grid")
+    outside = (rows < 0) | (rows > grid.levels)
+    between, broken = np.zeros_like(outside), np.zeros((len(rows), 0), np.bool_)
+    if grid.has_groups:
+        checked = grid.constraints.checked
+        between[:, checked.members] = ((rows > 0) & (rows < grid.levels))[:, checked.members]
+        broken = checked.broken(rows > 0) & ~_groups_of(grid, outside | between)
+    kinds: list[_Kind] = [
+        (outside, lambda k: f"is not within 0..{grid.levels[k]}"),
+        (between, lambda k: f"is neither 0 nor {grid.levels[k]}"),
+    ]
+    places = _joined(_features_in_words(kinds, names), _groups_in_words(grid, broken, names))
+    groups = ", and keep to its groups" if grid.has_groups else ""
+    return InputError(f"{places}: quantized rows must be within 0..levels of the model's grid{groups}")
 
 
-def _in_words(kinds: Sequence[_Kind], names: Sequence[str]) -> str:
+def _groups_of(grid: InputGrid, is_refused: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which checked groups (rows, groups) have one of these features (rows, feature_count)."""
+    checked = grid.constraints.checked
+    has_one: NDArray[np.bool_] = np.logical_or.reduceat(is_refused[:, checked.members], checked.starts, axis=1)
+    return has_one
+
+
+def _features_in_words(kinds: Sequence[_Kind], names: Sequence[str]) -> str:
     """Name the first features at fault, in the order of their first rows.
 
     Args:
         kinds: which features (rows, feature_count) have a kind of fault, and what it is of each.
         names: of the features' columns; empty if they have none.
     """
+    return _in_words(kinds, lambda k: feature_in_words(k, names[k] if names else None), "feature")
+
+
+def _groups_in_words(grid: InputGrid, broken: NDArray[np.bool_], names: Sequence[str]) -> str:
+    """Name the first groups (rows, checked groups) that are broken, by their features."""
+    checked = grid.constraints.checked
+
+    def group_in_words(group: int) -> str:
+        start, size = checked.starts[group], checked.sizes[group]
+        members = checked.members[start : start + size][:_SHOWN].tolist()
+        features = ", ".join(feature_in_words(k, names[k]) if names else str(k) for k in members)
+        more = f" and {size - _SHOWN:,} more" if size > _SHOWN else ""
+        count = "exactly one" if checked.exactly_one[group] else "at most one"
+        return f"{count} of {'' if names else 'features '}{features}{more}"
+
+    return _in_words([(broken, lambda _: "has to be at its maximum")], group_in_words, "group")
+
+
+def _in_words(kinds: Sequence[_Kind], in_words: Callable[[int], str], noun: str) -> str:
+    """Name the first things at fault, in the order of their first rows.
+
+    Args:
+        kinds: which things (rows, things) have a kind of fault, and what it is of each.
+        in_words: what a thing is called.
+        noun: of the things.
+    """
     found = list[tuple[int, int, int]]()
     for kind, (is_at_fault, _) in enumerate(kinds):
-        features = np.flatnonzero(is_at_fault.any(axis=0))
-        first_rows = is_at_fault[:, features].argmax(axis=0)
-        found += zip(first_rows.tolist(), features.tolist(), [kind] * len(features), strict=True)
+        things = np.flatnonzero(is_at_fault.any(axis=0))
+        first_rows = is_at_fault[:, things].argmax(axis=0)
+        found += zip(first_rows.tolist(), things.tolist(), [kind] * len(things), strict=True)
     found.sort()
     named = list[str]()
-    for _, feature, kind in found[:_SHOWN]:
+    for _, thing, kind in found[:_SHOWN]:
         is_at_fault, fault = kinds[kind]
-        rows = np.flatnonzero(is_at_fault[:, feature])
+        rows = np.flatnonzero(is_at_fault[:, thing])
         where = "" if len(is_at_fault) == 1 else f"{rows_in_words(rows[:_SHOWN].tolist(), len(rows))}, "
-        named.append(f"{where}{feature_in_words(feature, names[feature] if names else None)} {fault(feature)}")
-    if hidden := len({feature for _, feature, _ in found} - {feature for _, feature, _ in found[:_SHOWN]}):
-        named.append(f"and {hidden:,} more {'feature' if hidden == 1 else 'features'}")
+        named.append(f"{where}{in_words(thing)} {fault(thing)}")
+    if hidden := len({thing for _, thing, _ in found} - {thing for _, thing, _ in found[:_SHOWN]}):
+        named.append(f"and {hidden:,} more {noun if hidden == 1 else noun + 's'}")
     return "; ".join(named)
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(filter(None, texts))

@@ -27,7 +27,7 @@ from sealserve.v1 import keys_pb2 as sealserve_dot_v1_dot_keys__pb2
 from sealserve.v1 import parameters_pb2 as sealserve_dot_v1_dot_parameters__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sealserve/v1/model.proto\x12\x0csealserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17sealserve/v1/keys.proto\x1a\x1dsealserve/v1/parameters.proto\"3\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tconfig_id\x18\x02 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.sealserve.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.sealserve.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe0\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tconfig_id\x18\x03 \x01(\t\x12\"\n\x05input\x18\x04 \x01(\x0b\x32\x13.sealserve.v1.Input\x12$\n\x06output\x18\x05 \x01(\x0b\x32\x14.sealserve.v1.Output\x12#\n\x06offers\x18\x06 \x03(\x0b\x32\x13.sealserve.v1.Offer\x12$\n\x06limits\x18\x07 \x01(\x0b\x32\x14.sealserve.v1.Limits\x12\x10\n\x08requires\x18\x08 \x03(\t\"t\n\x05Input\x12\x15\n\rfeature_count\x18\x01 \x01(\r\x12\x15\n\rfeature_names\x18\x02 \x03(\t\x12\x0f\n\x07minimum\x18\x03 \x03(\x01\x12\x0f\n\x07maximum\x18\x04 \x03(\x01\x12\x0c\n\x04step\x18\x05 \x03(\x01\x12\r\n\x05keeps\x18\x06 \x03(\x08\"\xcd\x03\n\x06Output\x12\'\n\x04task\x18\x01 \x01(\x0e\x32\x19.sealserve.v1.Output.Task\x12\x13\n\x0bscore_count\x18\x02 \x01(\r\x12&\n\x07\x63lasses\x18\x03 \x01(\x0b\x32\x15.sealserve.v1.Classes\x12\'\n\x04link\x18\x04 \x01(\x0e\x32\x19.sealserve.v1.Output.Link\x12\x15\n\rscalar_target\x18\x05 \x01(\x08\x12\x17\n\x0fkeeps_zero_rows\x18\x06 \x01(\x08\x12 \n\x18has_no_decision_function\x18\x07 \x01(\x08\"_\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_REGRESSION\x10\x01\x12\x17\n\x13TASK_CLASSIFICATION\x10\x02\x12\x13\n\x0fTASK_MULTILABEL\x10\x03\"\x80\x01\n\x04Link\x12\x14\n\x10LINK_UNSPECIFIED\x10\x00\x12\r\n\tLINK_NONE\x10\x01\x12\x11\n\rLINK_LOGISTIC\x10\x02\x12\x15\n\x11LINK_OVR_LOGISTIC\x10\x03\x12\x10\n\x0cLINK_SOFTMAX\x10\x04\x12\x17\n\x13LINK_MODIFIED_HUBER\x10\x05\"\xd3\x01\n\x07\x43lasses\x12/\n\x08integers\x18\x01 \x01(\x0b\x32\x1b.sealserve.v1.IntegerLabelsH\x00\x12-\n\x07strings\x18\x02 \x01(\x0b\x32\x1a.sealserve.v1.StringLabelsH\x00\x12/\n\x08\x62ooleans\x18\x03 \x01(\x0b\x32\x1b.sealserve.v1.BooleanLabelsH\x00\x12-\n\x07\x64oubles\x18\x04 \x01(\x0b\x32\x1a.sealserve.v1.DoubleLabelsH\x00\x42\x08\n\x06labels\"\x1f\n\rIntegerLabels\x12\x0e\n\x06values\x18\x01 \x03(\x12\"\x1e\n\x0cStringLabels\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1f\n\rBooleanLabels\x12\x0e\n\x06values\x18\x01 \x03(\x08\"\x1e\n\x0c\x44oubleLabels\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\xc8\x05\n\x05Offer\x12$\n\x06layout\x18\x01 \x01(\x0e\x32\x14.sealserve.v1.Layout\x12\x36\n\nparameters\x18\x02 \x01(\x0b\x32\".sealserve.v1.EncryptionParameters\x12&\n\x07weights\x18\x03 \x01(\x0e\x32\x15.sealserve.v1.Weights\x12\x15\n\rrows_per_item\x18\x04 \x01(\r\x12\x1e\n\x16\x63lasses_per_polynomial\x18\x05 \x01(\r\x12\x1c\n\x14\x63iphertexts_per_item\x18\x06 \x01(\r\x12\x13\n\x0bscore_scale\x18\x07 \x01(\x01\x12\x15\n\rscore_centers\x18\x08 \x03(\x12\x12\x13\n\x0bscore_radii\x18\t \x03(\x12\x12\x19\n\x11score_error_bound\x18\n \x01(\x01\x12\"\n\x1ainput_rounding_error_bound\x18\x0b \x01(\x01\x12\x33\n\x0eobserved_error\x18\x0c \x01(\x0b\x32\x1b.sealserve.v1.ObservedError\x12 \n\x04\x63ost\x18\r \x01(\x0b\x32\x12.sealserve.v1.Cost\x12+\n\x0crequired_key\x18\x0e \x01(\x0e\x32\x15.sealserve.v1.KeyKind\x12#\n\x1bweight_rounding_error_bound\x18\x0f \x01(\x01\x12\x1c\n\x14\x65xpected_score_error\x18\x10 \x01(\x01\x12,\n\x07verdict\x18\x11 \x01(\x0e\x32\x1b.sealserve.v1.Offer.Verdict\"o\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x0e\n\nVERDICT_OK\x10\x01\x12\x15\n\x11VERDICT_UNCHECKED\x10\x02\x12\x10\n\x0cVERDICT_WARN\x10\x03\x12\x12\n\x0eVERDICT_REFUSE\x10\x04\"\x91\x01\n\rObservedError\x12\x13\n\x0bscore_error\x18\x01 \x01(\x01\x12\x11\n\trow_count\x18\x02 \x01(\x04\x12\x1a\n\x12label_disagreement\x18\x03 \x01(\x01\x12\x17\n\x0frms_score_error\x18\x04 \x01(\x01\x12#\n\x1b\x65xpected_label_disagreement\x18\x05 \x01(\x01\"q\n\x04\x43ost\x12\x15\n\rrequest_bytes\x18\x01 \x01(\x04\x12\x13\n\x0breply_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eserver_seconds\x18\x03 \x01(\x01\x12\x12\n\nheld_bytes\x18\x04 \x01(\x04\x12\x11\n\tkey_bytes\x18\x05 \x01(\x04\"\xe9\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\r\x12\x16\n\x0emax_open_items\x18\x02 \x01(\r\x12/\n\x0citem_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cwindow_bytes\x18\x04 \x01(\x04\x12\x15\n\rmax_key_bytes\x18\x05 \x01(\x04\x12\x1d\n\x15suggested_connections\x18\x06 \x01(\r\x12/\n\x0cidle_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration2\xaa\x01\n\x0cModelService\x12I\n\x08GetModel\x12\x1d.sealserve.v1.GetModelRequest\x1a\x1e.sealserve.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.sealserve.v1.ListModelsRequest\x1a .sealserve.v1.ListModelsResponseB=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sealserve/v1/model.proto\x12\x0csealserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17sealserve/v1/keys.proto\x1a\x1dsealserve/v1/parameters.proto\"3\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tconfig_id\x18\x02 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.sealserve.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"J\n\x14GetInputStepsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08steps_id\x18\x02 \x01(\t\x12\x11\n\tconfig_id\x18\x03 \x01(\t\"&\n\x15GetInputStepsResponse\x12\r\n\x05piece\x18\x01 \x01(\x0c\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.sealserve.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe0\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tconfig_id\x18\x03 \x01(\t\x12\"\n\x05input\x18\x04 \x01(\x0b\x32\x13.sealserve.v1.Input\x12$\n\x06output\x18\x05 \x01(\x0b\x32\x14.sealserve.v1.Output\x12#\n\x06offers\x18\x06 \x03(\x0b\x32\x13.sealserve.v1.Offer\x12$\n\x06limits\x18\x07 \x01(\x0b\x32\x14.sealserve.v1.Limits\x12\x10\n\x08requires\x18\x08 \x03(\t\"\xe6\x01\n\x05Input\x12\x15\n\rfeature_count\x18\x01 \x01(\r\x12\x15\n\rfeature_names\x18\x02 \x03(\t\x12\x0f\n\x07minimum\x18\x03 \x03(\x01\x12\x0f\n\x07maximum\x18\x04 \x03(\x01\x12\x0c\n\x04step\x18\x05 \x03(\x01\x12\r\n\x05keeps\x18\x06 \x03(\x08\x12\r\n\x05group\x18\x07 \x03(\r\x12\x13\n\x0b\x65xactly_one\x18\x08 \x03(\x08\x12%\n\x07\x63olumns\x18\t \x03(\x0b\x32\x14.sealserve.v1.Column\x12\x10\n\x08steps_id\x18\n \x01(\t\x12\x13\n\x0bsteps_bytes\x18\x0b \x01(\r\"\x8e\x02\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.sealserve.v1.Column.Kind\x12\x16\n\x0e\x61llows_missing\x18\x03 \x01(\x08\x12\x14\n\x07minimum\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x01H\x01\x88\x01\x01\"q\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_NUMBER\x10\x01\x12\x10\n\x0cKIND_INTEGER\x10\x02\x12\x10\n\x0cKIND_BOOLEAN\x10\x03\x12\x0f\n\x0bKIND_STRING\x10\x04\x12\r\n\tKIND_TEXT\x10\x05\x42\n\n\x08_minimumB\n\n\x08_maximum\"\xd0\x05\n\x06Output\x12\'\n\x04task\x18\x01 \x01(\x0e\x32\x19.sealserve.v1.Output.Task\x12\x13\n\x0bscore_count\x18\x02 \x01(\r\x12&\n\x07\x63lasses\x18\x03 \x01(\x0b\x32\x15.sealserve.v1.Classes\x12\'\n\x04link\x18\x04 \x01(\x0e\x32\x19.sealserve.v1.Output.Link\x12\x15\n\rscalar_target\x18\x05 \x01(\x08\x12\x17\n\x0fkeeps_zero_rows\x18\x06 \x01(\x08\x12 \n\x18has_no_decision_function\x18\x07 \x01(\x08\x12\x14\n\x0cmember_count\x18\x08 \x01(\r\x12#\n\x06\x63urves\x18\t \x03(\x0b\x32\x13.sealserve.v1.Curve\x12/\n\x08pairwise\x18\n \x01(\x0e\x32\x1d.sealserve.v1.Output.Pairwise\"_\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_REGRESSION\x10\x01\x12\x17\n\x13TASK_CLASSIFICATION\x10\x02\x12\x13\n\x0fTASK_MULTILABEL\x10\x03\"\xaf\x01\n\x04Link\x12\x14\n\x10LINK_UNSPECIFIED\x10\x00\x12\r\n\tLINK_NONE\x10\x01\x12\x11\n\rLINK_LOGISTIC\x10\x02\x12\x15\n\x11LINK_OVR_LOGISTIC\x10\x03\x12\x10\n\x0cLINK_SOFTMAX\x10\x04\x12\x17\n\x13LINK_MODIFIED_HUBER\x10\x05\x12\x0f\n\x0bLINK_CURVES\x10\x06\x12\x0c\n\x08LINK_LOG\x10\x07\x12\x0e\n\nLINK_LOG1P\x10\x08\"f\n\x08Pairwise\x12\x18\n\x14PAIRWISE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePAIRWISE_VOTES\x10\x01\x12\x12\n\x0ePAIRWISE_PAIRS\x10\x02\x12\x18\n\x14PAIRWISE_CONFIDENCES\x10\x03\".\n\x05\x43urve\x12\x0e\n\x06scores\x18\x01 \x03(\x01\x12\x15\n\rprobabilities\x18\x02 \x03(\x01\"\xd3\x01\n\x07\x43lasses\x12/\n\x08integers\x18\x01 \x01(\x0b\x32\x1b.sealserve.v1.IntegerLabelsH\x00\x12-\n\x07strings\x18\x02 \x01(\x0b\x32\x1a.sealserve.v1.StringLabelsH\x00\x12/\n\x08\x62ooleans\x18\x03 \x01(\x0b\x32\x1b.sealserve.v1.BooleanLabelsH\x00\x12-\n\x07\x64oubles\x18\x04 \x01(\x0b\x32\x1a.sealserve.v1.DoubleLabelsH\x00\x42\x08\n\x06labels\"\x1f\n\rIntegerLabels\x12\x0e\n\x06values\x18\x01 \x03(\x12\"\x1e\n\x0cStringLabels\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1f\n\rBooleanLabels\x12\x0e\n\x06values\x18\x01 \x03(\x08\"\x1e\n\x0c\x44oubleLabels\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\xc8\x05\n\x05Offer\x12$\n\x06layout\x18\x01 \x01(\x0e\x32\x14.sealserve.v1.Layout\x12\x36\n\nparameters\x18\x02 \x01(\x0b\x32\".sealserve.v1.EncryptionParameters\x12&\n\x07weights\x18\x03 \x01(\x0e\x32\x15.sealserve.v1.Weights\x12\x15\n\rrows_per_item\x18\x04 \x01(\r\x12\x1e\n\x16\x63lasses_per_polynomial\x18\x05 \x01(\r\x12\x1c\n\x14\x63iphertexts_per_item\x18\x06 \x01(\r\x12\x13\n\x0bscore_scale\x18\x07 \x01(\x01\x12\x15\n\rscore_centers\x18\x08 \x03(\x12\x12\x13\n\x0bscore_radii\x18\t \x03(\x12\x12\x19\n\x11score_error_bound\x18\n \x01(\x01\x12\"\n\x1ainput_rounding_error_bound\x18\x0b \x01(\x01\x12\x33\n\x0eobserved_error\x18\x0c \x01(\x0b\x32\x1b.sealserve.v1.ObservedError\x12 \n\x04\x63ost\x18\r \x01(\x0b\x32\x12.sealserve.v1.Cost\x12+\n\x0crequired_key\x18\x0e \x01(\x0e\x32\x15.sealserve.v1.KeyKind\x12#\n\x1bweight_rounding_error_bound\x18\x0f \x01(\x01\x12\x1c\n\x14\x65xpected_score_error\x18\x10 \x01(\x01\x12,\n\x07verdict\x18\x11 \x01(\x0e\x32\x1b.sealserve.v1.Offer.Verdict\"o\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x0e\n\nVERDICT_OK\x10\x01\x12\x15\n\x11VERDICT_UNCHECKED\x10\x02\x12\x10\n\x0cVERDICT_WARN\x10\x03\x12\x12\n\x0eVERDICT_REFUSE\x10\x04\"\x91\x01\n\rObservedError\x12\x13\n\x0bscore_error\x18\x01 \x01(\x01\x12\x11\n\trow_count\x18\x02 \x01(\x04\x12\x1a\n\x12label_disagreement\x18\x03 \x01(\x01\x12\x17\n\x0frms_score_error\x18\x04 \x01(\x01\x12#\n\x1b\x65xpected_label_disagreement\x18\x05 \x01(\x01\"q\n\x04\x43ost\x12\x15\n\rrequest_bytes\x18\x01 \x01(\x04\x12\x13\n\x0breply_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eserver_seconds\x18\x03 \x01(\x01\x12\x12\n\nheld_bytes\x18\x04 \x01(\x04\x12\x11\n\tkey_bytes\x18\x05 \x01(\x04\"\xe9\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\r\x12\x16\n\x0emax_open_items\x18\x02 \x01(\r\x12/\n\x0citem_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cwindow_bytes\x18\x04 \x01(\x04\x12\x15\n\rmax_key_bytes\x18\x05 \x01(\x04\x12\x1d\n\x15suggested_connections\x18\x06 \x01(\r\x12/\n\x0cidle_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration2\x86\x02\n\x0cModelService\x12I\n\x08GetModel\x12\x1d.sealserve.v1.GetModelRequest\x1a\x1e.sealserve.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.sealserve.v1.ListModelsRequest\x1a .sealserve.v1.ListModelsResponse\x12Z\n\rGetInputSteps\x12\".sealserve.v1.GetInputStepsRequest\x1a#.sealserve.v1.GetInputStepsResponse0\x01\x42=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,38 +41,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_end=237
   _globals['_LISTMODELSREQUEST']._serialized_start=239
   _globals['_LISTMODELSREQUEST']._serialized_end=297
-  _globals['_LISTMODELSRESPONSE']._serialized_start=299
-  _globals['_LISTMODELSRESPONSE']._serialized_end=381
-  _globals['_MODEL']._serialized_start=384
-  _globals['_MODEL']._serialized_end=608
-  _globals['_INPUT']._serialized_start=610
-  _globals['_INPUT']._serialized_end=726
-  _globals['_OUTPUT']._serialized_start=729
-  _globals['_OUTPUT']._serialized_end=1190
-  _globals['_OUTPUT_TASK']._serialized_start=964
-  _globals['_OUTPUT_TASK']._serialized_end=1059
-  _globals['_OUTPUT_LINK']._serialized_start=1062
-  _globals['_OUTPUT_LINK']._serialized_end=1190
-  _globals['_CLASSES']._serialized_start=1193
-  _globals['_CLASSES']._serialized_end=1404
-  _globals['_INTEGERLABELS']._serialized_start=1406
-  _globals['_INTEGERLABELS']._serialized_end=1437
-  _globals['_STRINGLABELS']._serialized_start=1439
-  _globals['_STRINGLABELS']._serialized_end=1469
-  _globals['_BOOLEANLABELS']._serialized_start=1471
-  _globals['_BOOLEANLABELS']._serialized_end=1502
-  _globals['_DOUBLELABELS']._serialized_start=1504
-  _globals['_DOUBLELABELS']._serialized_end=1534
-  _globals['_OFFER']._serialized_start=1537
-  _globals['_OFFER']._serialized_end=2249
-  _globals['_OFFER_VERDICT']._serialized_start=2138
-  _globals['_OFFER_VERDICT']._serialized_end=2249
-  _globals['_OBSERVEDERROR']._serialized_start=2252
-  _globals['_OBSERVEDERROR']._serialized_end=2397
-  _globals['_COST']._serialized_start=2399
-  _globals['_COST']._serialized_end=2512
-  _globals['_LIMITS']._serialized_start=2515
-  _globals['_LIMITS']._serialized_end=2748
-  _globals['_MODELSERVICE']._serialized_start=2751
-  _globals['_MODELSERVICE']._serialized_end=2921
+  _globals['_GETINPUTSTEPSREQUEST']._serialized_start=299
+  _globals['_GETINPUTSTEPSREQUEST']._serialized_end=373
+  _globals['_GETINPUTSTEPSRESPONSE']._serialized_start=375
+  _globals['_GETINPUTSTEPSRESPONSE']._serialized_end=413
+  _globals['_LISTMODELSRESPONSE']._serialized_start=415
+  _globals['_LISTMODELSRESPONSE']._serialized_end=497
+  _globals['_MODEL']._serialized_start=500
+  _globals['_MODEL']._serialized_end=724
+  _globals['_INPUT']._serialized_start=727
+  _globals['_INPUT']._serialized_end=957
+  _globals['_COLUMN']._serialized_start=960
+  _globals['_COLUMN']._serialized_end=1230
+  _globals['_COLUMN_KIND']._serialized_start=1093
+  _globals['_COLUMN_KIND']._serialized_end=1206
+  _globals['_OUTPUT']._serialized_start=1233
+  _globals['_OUTPUT']._serialized_end=1953
+  _globals['_OUTPUT_TASK']._serialized_start=1576
+  _globals['_OUTPUT_TASK']._serialized_end=1671
+  _globals['_OUTPUT_LINK']._serialized_start=1674
+  _globals['_OUTPUT_LINK']._serialized_end=1849
+  _globals['_OUTPUT_PAIRWISE']._serialized_start=1851
+  _globals['_OUTPUT_PAIRWISE']._serialized_end=1953
+  _globals['_CURVE']._serialized_start=1955
+  _globals['_CURVE']._serialized_end=2001
+  _globals['_CLASSES']._serialized_start=2004
+  _globals['_CLASSES']._serialized_end=2215
+  _globals['_INTEGERLABELS']._serialized_start=2217
+  _globals['_INTEGERLABELS']._serialized_end=2248
+  _globals['_STRINGLABELS']._serialized_start=2250
+  _globals['_STRINGLABELS']._serialized_end=2280
+  _globals['_BOOLEANLABELS']._serialized_start=2282
+  _globals['_BOOLEANLABELS']._serialized_end=2313
+  _globals['_DOUBLELABELS']._serialized_start=2315
+  _globals['_DOUBLELABELS']._serialized_end=2345
+  _globals['_OFFER']._serialized_start=2348
+  _globals['_OFFER']._serialized_end=3060
+  _globals['_OFFER_VERDICT']._serialized_start=2949
+  _globals['_OFFER_VERDICT']._serialized_end=3060
+  _globals['_OBSERVEDERROR']._serialized_start=3063
+  _globals['_OBSERVEDERROR']._serialized_end=3208
+  _globals['_COST']._serialized_start=3210
+  _globals['_COST']._serialized_end=3323
+  _globals['_LIMITS']._serialized_start=3326
+  _globals['_LIMITS']._serialized_end=3559
+  _globals['_MODELSERVICE']._serialized_start=3562
+  _globals['_MODELSERVICE']._serialized_end=3824
 # @@protoc_insertion_point(module_scope)

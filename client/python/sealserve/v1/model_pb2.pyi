@@ -34,6 +34,22 @@ class ListModelsRequest(_message.Message):
     page_token: str
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
+class GetInputStepsRequest(_message.Message):
+    __slots__ = ("model", "steps_id", "config_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEPS_ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    steps_id: str
+    config_id: str
+    def __init__(self, model: _Optional[str] = ..., steps_id: _Optional[str] = ..., config_id: _Optional[str] = ...) -> None: ...
+
+class GetInputStepsResponse(_message.Message):
+    __slots__ = ("piece",)
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    piece: bytes
+    def __init__(self, piece: _Optional[bytes] = ...) -> None: ...
+
 class ListModelsResponse(_message.Message):
     __slots__ = ("models", "next_page_token")
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -63,23 +79,61 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., config_id: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., requires: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Input(_message.Message):
-    __slots__ = ("feature_count", "feature_names", "minimum", "maximum", "step", "keeps")
+    __slots__ = ("feature_count", "feature_names", "minimum", "maximum", "step", "keeps", "group", "exactly_one", "columns", "steps_id", "steps_bytes")
     FEATURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     KEEPS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    EXACTLY_ONE_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_ID_FIELD_NUMBER: _ClassVar[int]
+    STEPS_BYTES_FIELD_NUMBER: _ClassVar[int]
     feature_count: int
     feature_names: _containers.RepeatedScalarFieldContainer[str]
     minimum: _containers.RepeatedScalarFieldContainer[float]
     maximum: _containers.RepeatedScalarFieldContainer[float]
     step: _containers.RepeatedScalarFieldContainer[float]
     keeps: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., keeps: _Optional[_Iterable[bool]] = ...) -> None: ...
+    group: _containers.RepeatedScalarFieldContainer[int]
+    exactly_one: _containers.RepeatedScalarFieldContainer[bool]
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    steps_id: str
+    steps_bytes: int
+    def __init__(self, feature_count: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., minimum: _Optional[_Iterable[float]] = ..., maximum: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., keeps: _Optional[_Iterable[bool]] = ..., group: _Optional[_Iterable[int]] = ..., exactly_one: _Optional[_Iterable[bool]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., steps_id: _Optional[str] = ..., steps_bytes: _Optional[int] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("name", "kind", "allows_missing", "minimum", "maximum")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Column.Kind]
+        KIND_NUMBER: _ClassVar[Column.Kind]
+        KIND_INTEGER: _ClassVar[Column.Kind]
+        KIND_BOOLEAN: _ClassVar[Column.Kind]
+        KIND_STRING: _ClassVar[Column.Kind]
+        KIND_TEXT: _ClassVar[Column.Kind]
+    KIND_UNSPECIFIED: Column.Kind
+    KIND_NUMBER: Column.Kind
+    KIND_INTEGER: Column.Kind
+    KIND_BOOLEAN: Column.Kind
+    KIND_STRING: Column.Kind
+    KIND_TEXT: Column.Kind
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ALLOWS_MISSING_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: Column.Kind
+    allows_missing: bool
+    minimum: float
+    maximum: float
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Column.Kind, str]] = ..., allows_missing: _Optional[bool] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows", "has_no_decision_function")
+    __slots__ = ("task", "score_count", "classes", "link", "scalar_target", "keeps_zero_rows", "has_no_decision_function", "member_count", "curves", "pairwise")
     class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TASK_UNSPECIFIED: _ClassVar[Output.Task]
@@ -98,12 +152,28 @@ class Output(_message.Message):
         LINK_OVR_LOGISTIC: _ClassVar[Output.Link]
         LINK_SOFTMAX: _ClassVar[Output.Link]
         LINK_MODIFIED_HUBER: _ClassVar[Output.Link]
+        LINK_CURVES: _ClassVar[Output.Link]
+        LINK_LOG: _ClassVar[Output.Link]
+        LINK_LOG1P: _ClassVar[Output.Link]
     LINK_UNSPECIFIED: Output.Link
     LINK_NONE: Output.Link
     LINK_LOGISTIC: Output.Link
     LINK_OVR_LOGISTIC: Output.Link
     LINK_SOFTMAX: Output.Link
     LINK_MODIFIED_HUBER: Output.Link
+    LINK_CURVES: Output.Link
+    LINK_LOG: Output.Link
+    LINK_LOG1P: Output.Link
+    class Pairwise(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PAIRWISE_UNSPECIFIED: _ClassVar[Output.Pairwise]
+        PAIRWISE_VOTES: _ClassVar[Output.Pairwise]
+        PAIRWISE_PAIRS: _ClassVar[Output.Pairwise]
+        PAIRWISE_CONFIDENCES: _ClassVar[Output.Pairwise]
+    PAIRWISE_UNSPECIFIED: Output.Pairwise
+    PAIRWISE_VOTES: Output.Pairwise
+    PAIRWISE_PAIRS: Output.Pairwise
+    PAIRWISE_CONFIDENCES: Output.Pairwise
     TASK_FIELD_NUMBER: _ClassVar[int]
     SCORE_COUNT_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +181,9 @@ class Output(_message.Message):
     SCALAR_TARGET_FIELD_NUMBER: _ClassVar[int]
     KEEPS_ZERO_ROWS_FIELD_NUMBER: _ClassVar[int]
     HAS_NO_DECISION_FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CURVES_FIELD_NUMBER: _ClassVar[int]
+    PAIRWISE_FIELD_NUMBER: _ClassVar[int]
     task: Output.Task
     score_count: int
     classes: Classes
@@ -118,7 +191,18 @@ class Output(_message.Message):
     scalar_target: bool
     keeps_zero_rows: bool
     has_no_decision_function: bool
-    def __init__(self, task: _Optional[_Union[Output.Task, str]] = ..., score_count: _Optional[int] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., link: _Optional[_Union[Output.Link, str]] = ..., scalar_target: _Optional[bool] = ..., keeps_zero_rows: _Optional[bool] = ..., has_no_decision_function: _Optional[bool] = ...) -> None: ...
+    member_count: int
+    curves: _containers.RepeatedCompositeFieldContainer[Curve]
+    pairwise: Output.Pairwise
+    def __init__(self, task: _Optional[_Union[Output.Task, str]] = ..., score_count: _Optional[int] = ..., classes: _Optional[_Union[Classes, _Mapping]] = ..., link: _Optional[_Union[Output.Link, str]] = ..., scalar_target: _Optional[bool] = ..., keeps_zero_rows: _Optional[bool] = ..., has_no_decision_function: _Optional[bool] = ..., member_count: _Optional[int] = ..., curves: _Optional[_Iterable[_Union[Curve, _Mapping]]] = ..., pairwise: _Optional[_Union[Output.Pairwise, str]] = ...) -> None: ...
+
+class Curve(_message.Message):
+    __slots__ = ("scores", "probabilities")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    probabilities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Classes(_message.Message):
     __slots__ = ("integers", "strings", "booleans", "doubles")

@@ -51,6 +51,11 @@ class ModelServiceStub:
                 request_serializer=sealserve_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=sealserve_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetInputSteps = channel.unary_stream(
+                '/sealserve.v1.ModelService/GetInputSteps',
+                request_serializer=sealserve_dot_v1_dot_model__pb2.GetInputStepsRequest.SerializeToString,
+                response_deserializer=sealserve_dot_v1_dot_model__pb2.GetInputStepsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -78,6 +83,15 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetInputSteps(self, request, context):
+        """Get the steps that turn the columns of a row into features, if Input.steps_id names some. Keep
+        them: steps with the same steps_id are the same. The call fails with StaleConfig if the server
+        serves no version of the model that has these steps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +104,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=sealserve_dot_v1_dot_model__pb2.ListModelsRequest.FromString,
                     response_serializer=sealserve_dot_v1_dot_model__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'GetInputSteps': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetInputSteps,
+                    request_deserializer=sealserve_dot_v1_dot_model__pb2.GetInputStepsRequest.FromString,
+                    response_serializer=sealserve_dot_v1_dot_model__pb2.GetInputStepsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -153,6 +172,33 @@ class ModelService:
             '/sealserve.v1.ModelService/ListModels',
             sealserve_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
             sealserve_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInputSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sealserve.v1.ModelService/GetInputSteps',
+            sealserve_dot_v1_dot_model__pb2.GetInputStepsRequest.SerializeToString,
+            sealserve_dot_v1_dot_model__pb2.GetInputStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

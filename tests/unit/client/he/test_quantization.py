@@ -2,10 +2,7 @@
 
 import math
 import re
-import sys
-from collections.abc import Callable
 from fractions import Fraction
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,9 +13,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import ArrayLike, NDArray
 
 from sealserve.errors import FeatureCountError, InputError, NotFiniteError, OffGridError, OutOfRangeError
-from sealserve.he.quantization import DEFAULT_LEVELS, MAX_LEVELS, InputGrid, Quantized, QuantizedModel
+from sealserve.he.quantization import DEFAULT_LEVELS, MAX_LEVELS, InputGrid, QuantizedModel
 from sealserve.protocol.refusal import refusal
 from tests.support.affine_models import features_of
+from tests.support.profiled_calls import calls_of
 
 RANDOM = np.random.default_rng(8)
 QUICK = settings(deadline=None, max_examples=100)
@@ -192,21 +190,6 @@ def test_no_value_makes_a_warning_or_an_error(value: float, clip: bool, handling
     with np.errstate(all=handling):
         is_refused = GRID.quantize(rows, clip=clip).is_refused
     assert np.flatnonzero(is_refused).tolist() == ([] if (clip and np.isfinite(value)) or value == 5e-324 else [1700])
-
-
-def calls_of(quantize: Callable[[], Quantized]) -> list[str]:
-    """The functions that are called, NumPy's included, in order."""
-    calls: list[str] = []
-
-    def observe(frame: FrameType, event: str, argument: Any) -> None:
-        calls.append(argument.__name__ if event == "c_call" else f"{event} {frame.f_code.co_name}:{frame.f_lineno}")
-
-    sys.setprofile(observe)
-    try:
-        quantize()
-    finally:
-        sys.setprofile(None)
-    return calls
 
 
 @pytest.mark.parametrize("clip", [False, True], ids=["refusing", "clipping"])

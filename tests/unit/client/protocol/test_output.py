@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from sealserve.errors import NoSuchMethodError
-from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.links import MAX_CURVE_POINTS
+from sealserve.protocol.output import Curve, Label, Link, Output, Pairwise, Scored, Task
 
 BINARY = Output(Task.CLASSIFICATION, 1, ("no", "yes"), Link.LOGISTIC)
 MULTICLASS = Output(Task.CLASSIFICATION, 3, (3, 5, 7), Link.SOFTMAX)
@@ -105,7 +106,7 @@ def test_a_regression_has_no_decision_function() -> None:
 
 def test_a_classifier_of_regressors_has_no_decision_function() -> None:
     output = Output(Task.CLASSIFICATION, 3, (3, 5, 9), has_no_decision_function=True)
-    with pytest.raises(NoSuchMethodError, match="made of regressors, and has no decision_function: use predict"):
+    with pytest.raises(NoSuchMethodError, match="estimator has no decision_function: use predict"):
         output.decision_function(np.ones((1, 3)))
     with pytest.raises(NoSuchMethodError, match=r"no probabilities: use predict$"):
         output.predict_proba(np.ones((1, 3)))
@@ -117,6 +118,71 @@ def test_softmax_of_one_score_is_that_of_itself_and_its_opposite(scores: NDArray
     one = Output(Task.CLASSIFICATION, 1, ("no", "yes"), Link.SOFTMAX)
     two = Output(Task.CLASSIFICATION, 2, ("no", "yes"), Link.SOFTMAX)
     np.testing.assert_allclose(one.predict_proba(scores), two.predict_proba(np.hstack([-scores, scores])), atol=1e-15)
+
+
+@pytest.mark.parametrize(("link", "function"), [(Link.LOG, np.exp), (Link.LOG1P, np.expm1)])
+def test_a_log_link_turns_scores_into_targets(link: Link, function: Any) -> None:
+    output = Output(Task.REGRESSION, 2, link=link)
+    scores = np.array([[0.0, -1.5], [2.0, 800.0]])
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(output.predict(scores), function(scores))
+    assert output.predict(scores)[1, 1] == np.inf
+    scalar = Output(Task.REGRESSION, 1, link=link, scalar_target=True)
+    np.testing.assert_array_equal(scalar.predict(scores[:, :1]), function(scores[:, 0]))
+    with pytest.raises(NoSuchMethodError, match="no probabilities"):
+        output.predict_proba(scores)
+    assert Scored(output, scores).probabilities is None
+
+
+def test_the_probabilities_of_members_are_averaged_and_decide() -> None:
+    output = Output(Task.CLASSIFICATION, 3, ("no", "yes"), Link.LOGISTIC, member_count=3)
+    scores = np.array([[9.0, -0.1, -0.1], [-9.0, 0.1, 0.1]])  # most members say otherwise
+    each = 1 / (1 + np.exp(-scores))
+    np.testing.assert_allclose(output.predict_proba(scores)[:, 1], each.mean(axis=1))
+    assert output.predict(scores).tolist() == ["yes", "no"]
+    several = Output(Task.CLASSIFICATION, 6, (1, 2, 3), Link.OVR_LOGISTIC, member_count=2)
+    scores = np.random.default_rng(0).normal(size=(5, 6))
+    each = (1 / (1 + np.exp(-scores))).reshape(5, 2, 3)
+    expected = (each / each.sum(axis=2, keepdims=True)).mean(axis=1)
+    np.testing.assert_allclose(several.predict_proba(scores), expected)
+    np.testing.assert_array_equal(several.predict(scores), expected.argmax(axis=1) + 1)
+    for unsaid in (output, several):
+        with pytest.raises(NoSuchMethodError, match="no decision_function"):
+            unsaid.decision_function(np.zeros((1, unsaid.score_count)))
+
+
+def test_curves_are_constant_beyond_their_ends() -> None:
+    curve = Curve((-1.0, 0.0, 2.0), (0.1, 0.4, 0.9))
+    output = Output(Task.CLASSIFICATION, 1, (0, 1), Link.CURVES, curves=(curve,))
+    scores = np.array([[-5.0], [-0.5], [1.0], [7.0]])
+    np.testing.assert_allclose(output.predict_proba(scores)[:, 1], [0.1, 0.25, 0.65, 0.9])
+    assert output.predict(scores).tolist() == [0, 0, 1, 1]
+    zero = Output(Task.CLASSIFICATION, 2, (0, 1), Link.CURVES, curves=(Curve((0.0,), (0.0,)),) * 2)
+    np.testing.assert_array_equal(zero.predict_proba(np.ones((1, 2))), [[0.5, 0.5]])
+
+
+@given(scores=hnp.arrays(np.float64, (8, 6), elements=st.floats(-3, 3)))
+def test_pairs_of_classes_vote(scores: NDArray[np.float64]) -> None:
+    """The oracle counts one row and one pair at a time."""
+    pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    expected_votes, expected_confidences = np.zeros((2, 8, 4))
+    for row in range(8):
+        votes, sums = [0] * 4, [0.0] * 4
+        for (first, second), score in zip(pairs, scores[row].tolist(), strict=True):
+            votes[first if score > 0 else second] += 1
+            sums[first] += score
+            sums[second] -= score
+        expected_votes[row] = votes
+        expected_confidences[row] = [v + s / (3 * (abs(s) + 1)) for v, s in zip(votes, sums, strict=True)]
+    for pairwise in (Pairwise.VOTES, Pairwise.PAIRS, Pairwise.CONFIDENCES):
+        output = Output(Task.CLASSIFICATION, 6, tuple("abcd"), pairwise=pairwise)
+        by = expected_confidences if pairwise is Pairwise.CONFIDENCES else expected_votes
+        ties = np.sort(by, axis=1)[:, -1] - np.sort(by, axis=1)[:, -2] < 1e-12
+        expected = np.array(list("abcd"))[by.argmax(axis=1)]
+        kept = ~ties if pairwise is Pairwise.CONFIDENCES else slice(None)  # sums are rounded in another order
+        np.testing.assert_array_equal(output.predict(scores)[kept], expected[kept])
+        decision = scores if pairwise is Pairwise.PAIRS else expected_confidences
+        np.testing.assert_allclose(output.decision_function(scores), decision, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 3, 1)])
@@ -149,6 +215,60 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_fields_that_contradict_each_other_are_refused(fields: tuple[Any, ...], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Output(*fields)
+
+
+CURVE = Curve((0.0, 1.0), (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"member_count": 0}, "of 0 classifiers"),
+        ({"member_count": 4}, "6 scores cannot be those of 4"),
+        ({"member_count": 2}, "link none does not fit"),
+        ({"member_count": 2, "task": Task.REGRESSION, "classes": ()}, "only the probabilities of classifiers"),
+        ({"link": Link.CURVES}, "0 curves for 6 scores"),
+        ({"link": Link.CURVES, "curves": (CURVE,) * 5}, "5 curves for 6 scores"),
+        ({"curves": (CURVE,) * 6}, "6 curves for 6 scores with link none"),
+        ({"pairwise": Pairwise.VOTES, "link": Link.SOFTMAX}, "link softmax does not fit"),
+        ({"pairwise": Pairwise.VOTES, "score_count": 5}, "5 scores are not those of all pairs"),
+        ({"pairwise": Pairwise.VOTES, "score_count": 1, "classes": (0, 1)}, "of all pairs of three classes"),
+        ({"pairwise": Pairwise.VOTES, "task": Task.MULTILABEL}, "are not those of all pairs"),
+        ({"pairwise": Pairwise.VOTES, "classes": (0, 1, 2)}, "3 classes, but the scores decide between 4"),
+        ({"link": Link.LOG}, "link log does not fit classification"),
+    ],
+)
+def test_members_curves_and_pairs_that_contradict_the_rest_are_refused(fields: dict[str, Any], reason: str) -> None:
+    valid: dict[str, Any] = {"task": Task.CLASSIFICATION, "score_count": 6, "classes": tuple(range(6))}
+    Output(**valid)
+    with pytest.raises(ValueError, match=reason):
+        Output(**valid | fields)
+
+
+@pytest.mark.parametrize(
+    ("scores", "probabilities"),
+    [
+        ((), ()),
+        ((0.0,), (0.0, 1.0)),
+        ((0.0, 0.0), (0.0, 1.0)),
+        ((1.0, 0.0), (0.0, 1.0)),
+        ((0.0, np.inf), (0.0, 1.0)),
+        ((0.0, np.nan), (0.0, 1.0)),
+        ((0.0, 1.0), (0.0, 1.5)),
+        ((0.0, 1.0), (-0.5, 1.0)),
+        ((0.0, 1.0), (0.0, np.nan)),
+    ],
+)
+def test_curves_that_are_none_are_refused(scores: tuple[float, ...], probabilities: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="curve"):
+        Curve(scores, probabilities)
+
+
+def test_the_points_of_all_curves_are_bounded() -> None:
+    curve = Curve(tuple(map(float, range(MAX_CURVE_POINTS // 2))), (0.5,) * (MAX_CURVE_POINTS // 2))
+    Output(Task.CLASSIFICATION, 2, (0, 1), Link.CURVES, curves=(curve, curve))
+    with pytest.raises(ValueError, match="more than 262144 points"):
+        Output(Task.CLASSIFICATION, 3, (0, 1, 2), Link.CURVES, curves=(curve, curve, CURVE))
 
 
 @pytest.mark.parametrize("fields", [(Task.REGRESSION, 2), (Task.CLASSIFICATION, 1, (0, 1))])

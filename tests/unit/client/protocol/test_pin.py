@@ -1,5 +1,6 @@
 """Pins: an encoding that any language can write, and files that people can read."""
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from sealserve.errors import InputError, UnexpectedModelError
 from sealserve.he.quantization import InputGrid
-from sealserve.protocol.output import Link, Output, Task
+from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.pin import Pin, PinnedContent
 from sealserve.protocol.schema import Schema
 
@@ -38,6 +40,7 @@ def test_the_encoding_is_the_documented_one() -> None:
             struct.pack("<I", 0),
             struct.pack("<I6d", 2, 0.0, 0.0, 1.0, 2.0, 0.5, 0.25),
             b"\x00\x00",
+            struct.pack("<I", 0),
             text("classification"),
             struct.pack("<I", 1),
             text("logistic"),
@@ -46,10 +49,22 @@ def test_the_encoding_is_the_documented_one() -> None:
             struct.pack("<I", 2),
             text("no"),
             text("yes"),
+            struct.pack("<I", 1),
+            text("none"),
+            struct.pack("<I", 0),
         ]
     )
     assert CONTENT.digest == hashlib.sha256(encoded).hexdigest()
-    assert CONTENT.digest == "a900a39e83ad9fe80207ba1b9fda2613dd231953b6eca967d728b47804daa2d5"
+    assert CONTENT.digest == "1644f5979bbcb35138cc9ad9234f7c517d42f267647be003839005d090d0a281"
+
+
+def test_curves_are_encoded_as_documented() -> None:
+    curves = Curve((-0.0, 1.0), (0.25, 0.5)), Curve((3.0,), (1.0,))
+    content = PinnedContent(
+        CONTENT.schema, CONTENT.grid, Output(Task.CLASSIFICATION, 2, (0, 1), Link.CURVES, curves=curves)
+    )
+    end = text("none") + struct.pack("<II4dI2d", 2, 2, 0.0, 1.0, 0.25, 0.5, 1, 3.0, 1.0)
+    assert b"".join(content._encoded()).endswith(struct.pack("<I", 1) + end)
 
 
 @st.composite
@@ -71,6 +86,13 @@ def contents(draw: st.DrawFn) -> PinnedContent:
                 Output(Task.CLASSIFICATION, 1, tuple(labels), Link.LOGISTIC),
                 Output(Task.MULTILABEL, 2, tuple(labels), keeps_zero_rows=True),
                 Output(Task.REGRESSION, 1, scalar_target=True),
+                Output(Task.REGRESSION, 1, link=Link.LOG),
+                Output(Task.CLASSIFICATION, 2, tuple(labels), Link.LOGISTIC, member_count=2),
+                Output(Task.CLASSIFICATION, 1, tuple(labels), Link.CURVES, curves=(Curve((0.0,), (0.5,)),)),
+                Output(Task.CLASSIFICATION, 1, tuple(labels), Link.CURVES, curves=(Curve((0.0,), (0.25,)),)),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3)),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3), pairwise=Pairwise.VOTES),
+                Output(Task.CLASSIFICATION, 3, (1, 2, 3), pairwise=Pairwise.CONFIDENCES),
             ]
         )
     )
@@ -92,6 +114,27 @@ def test_files_keep_everything_and_different_contents_differ(
     assert back.content.to_json() == one.to_json()
     is_equal = one.difference(other) == ""
     assert is_equal == (one.digest == other.digest)
+
+
+def with_groups(*group: int, exactly_one: bool = True) -> PinnedContent:
+    constraints = RowConstraints.of(2, group, [exactly_one] * max(group, default=0))
+    return dataclasses.replace(CONTENT, grid=InputGrid.of(2, 0.0, 1.0, 1.0, True, constraints))
+
+
+def test_groups_are_pinned(tmp_path: Path) -> None:
+    """The encoding is that of the module's docstring."""
+    pinned = with_groups(1, 1)
+    encoded = b"".join(pinned._encoded())
+    grid = struct.pack("<I6d", 2, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0) + b"\x01\x01"
+    assert grid + struct.pack("<3I", 1, 1, 1) + b"\x01" + text("classification") in encoded
+    Pin(pinned.digest, pinned).save(tmp_path / "pin")
+    back = Pin.read(tmp_path / "pin").content
+    assert back is not None
+    assert back.digest == pinned.digest
+    others = [with_groups(), with_groups(1, 2), with_groups(1, 1, exactly_one=False), with_groups(0, 1)]
+    for other in others:
+        assert back.difference(other) == "its groups of features are others"
+    assert len({content.digest for content in (pinned, *others)}) == 5
 
 
 def test_a_digest_is_a_pin_of_its_own() -> None:
@@ -129,6 +172,9 @@ def test_what_is_no_pin_is_refused(data: str, tmp_path: Path) -> None:
         ("grid.features", 3),
         ("grid.step", [0.5, float("nan")]),
         ("grid.features", 1 << 60),
+        ("grid.groups", {"group": [1, 1], "exactly_one": [True]}),
+        ("grid.groups", {"group": [1 << 70, 1], "exactly_one": [True]}),
+        ("grid.groups", []),
         ("columns.names", ["a\ud800", "b"]),
         ("columns.count", 1),
         ("steps", [{"kind": "tomorrow's"}]),

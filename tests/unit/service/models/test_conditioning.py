@@ -65,7 +65,7 @@ def test_whitened_collinear_columns_are_refused(solver: str, dtype: Any, wine: A
 def test_what_was_served_before_had_half_of_the_labels(wine: Any, fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = collinear(wine[0]), wine[1]
     pipeline = fit(classified(PCA(whiten=True, svd_solver="covariance_eigh")), X, y)
-    monkeypatch.setattr("sealserve_service.models.folding.fault", lambda conditions: None)
+    monkeypatch.setattr("sealserve_service.models.pipeline_steps.fault", lambda conditions: None)
     model = fold(pipeline)
     assert np.abs(model.weights).max() > 1e6
     grid = InputGrid.of(model.feature_count, X.min(axis=0), X.max(axis=0))
@@ -176,7 +176,7 @@ def test_a_fold_that_is_not_its_estimator_is_refused_with_calibration_rows(
 ) -> None:
     X, y = collinear(wine[0]), wine[1]
     pipeline = fit(classified(PCA(whiten=True, svd_solver="full")), X, y)
-    monkeypatch.setattr("sealserve_service.models.folding.fault", lambda conditions: None)
+    monkeypatch.setattr("sealserve_service.models.pipeline_steps.fault", lambda conditions: None)
     with pytest.raises(UnsupportedModelError, match="differ from those of the weights"):
         fold(pipeline).expected_scores(X)
 

@@ -3,15 +3,18 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from sealserve_service.models.folding import fold
 
@@ -119,3 +122,56 @@ def test_no_range_without_a_first_scaler_that_knows_it(
     steps: list[Any], rows: Rows, groups: NDArray[np.int64], fit: Any
 ) -> None:
     assert input_range(steps, rows, groups, fit) is None
+
+
+# Branches
+
+
+def test_columns_of_a_data_frame_by_every_way_of_naming_them(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    names = ["age", "height", "weight", "income", "rooms", "floor"]
+    frame = pd.DataFrame(rows, columns=names)
+    columns = ColumnTransformer(
+        [
+            ("names", StandardScaler(), ["income", "age"]),
+            ("slice", MinMaxScaler(), slice("height", "weight")),
+            ("mask", PCA(1), [False, True, False, False, True, False]),
+            ("callable", RobustScaler(), lambda table: [1, -2]),
+            ("nothing", StandardScaler(), []),
+            ("twice", "passthrough", ["rooms"]),
+        ],
+        remainder=MaxAbsScaler(),
+    )
+    pipeline = fit(make_pipeline(columns, LogisticRegression()), frame, groups)
+    model = fold(pipeline)
+    assert model.feature_names == tuple(names)
+    np.testing.assert_allclose(model.decision(rows), pipeline.decision_function(frame), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(model.expected_scores(rows), model.decision(rows), rtol=1e-9, atol=1e-9)
+
+
+def test_branches_tell_the_range_where_all_do(rows: Rows, groups: NDArray[np.int64], fit: Any) -> None:
+    both = ColumnTransformer([("a", MinMaxScaler(), [3, 0, 5]), ("b", MinMaxScaler(), [1, 2, 4])])
+    found = input_range([both], rows, groups, fit)
+    assert found is not None
+    np.testing.assert_array_equal(found, [rows.min(axis=0), rows.max(axis=0)])
+    for partly in (
+        ColumnTransformer([("a", MinMaxScaler(), [3, 0, 5])]),
+        ColumnTransformer([("a", MinMaxScaler(), [3, 0, 5])], remainder="passthrough"),
+        VarianceThreshold(),
+    ):
+        assert input_range([partly, MinMaxScaler()], rows, groups, fit) is None
+
+
+def test_a_selector_of_all_columns_leaves_the_range_to_the_next_step(
+    rows: Rows, groups: NDArray[np.int64], fit: Any
+) -> None:
+    varying = rows[:, :5]
+    found = input_range([SelectKBest(k="all"), MinMaxScaler()], varying, groups, fit)
+    assert found is not None
+    np.testing.assert_array_equal(found, [varying.min(axis=0), varying.max(axis=0)])
+
+
+def test_branches_of_many_features_need_no_square_matrix(fit: Any) -> None:
+    wide = np.random.default_rng(0).normal(size=(8, 20_000))
+    columns = ColumnTransformer([("a", StandardScaler(), slice(0, 10_000))], remainder="passthrough")
+    pipeline = fit(make_pipeline(columns, VarianceThreshold(), Ridge()), wide, wide[:, 0])
+    np.testing.assert_allclose(fold(pipeline).decision(wide)[:, 0], pipeline.predict(wide))

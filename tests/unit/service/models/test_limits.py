@@ -1,14 +1,18 @@
 """The limits of models: each is reached, and passed, where memory has not been taken yet."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse
+from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Binarizer, MinMaxScaler, Normalizer, PolynomialFeatures
 
 from sealserve.protocol.output import Output, Task
-from sealserve_service.models.errors import ModelTooLargeError
+from sealserve_service.models.errors import ModelTooLargeError, UnsupportedModelError
 from sealserve_service.models.folding import fold
 from sealserve_service.models.limits import (
     MAX_FEATURES,
@@ -49,6 +53,32 @@ def test_a_sparse_matrix_is_bounded_by_its_shape() -> None:
     model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
     model.coef_ = scipy.sparse.csr_matrix(([1.0], ([0], [0])), shape=(MAX_SCORES, MAX_FEATURES))
     with pytest.raises(ModelTooLargeError, match="33,554,432 weights"):
+        fold(model)
+
+
+@pytest.mark.parametrize("attributes", [{"n_features_in_": 10**6}, {"n_features_in_": 10**12}, {"degree": 10**6}])
+def test_products_are_bounded_before_they_are_listed(attributes: dict[str, int]) -> None:
+    rows = np.arange(12.0).reshape(6, 2)
+    model = make_pipeline(PolynomialFeatures(3), LinearRegression()).fit(rows, rows[:, 0])
+    vars(model[0]).update(attributes)
+    with pytest.raises(ModelTooLargeError):
+        fold(model)
+
+
+@pytest.mark.parametrize("step", [Binarizer(), MinMaxScaler(clip=True), Normalizer(), VarianceThreshold()], ids=repr)
+def test_a_number_of_features_is_bounded_before_there_are_so_many(step: Any) -> None:
+    rows = np.arange(12.0).reshape(6, 2)
+    model = make_pipeline(step, LinearRegression()).fit(rows, rows[:, 0])
+    model[0].n_features_in_ = 10**12
+    with pytest.raises(ModelTooLargeError, match="features"):
+        fold(model)
+
+
+def test_indices_of_a_sparse_matrix_beyond_its_shape_are_refused() -> None:
+    model = LinearRegression().fit([[0.0, 1.0], [1.0, 0.0]], [0.0, 1.0])
+    model.coef_ = scipy.sparse.csr_matrix(model.coef_.reshape(1, 2))
+    model.coef_.indices = np.array([0, 10**6], np.int32)  # toarray() would write there
+    with pytest.raises(UnsupportedModelError, match="ind"):
         fold(model)
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import skops.io
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
+from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -133,8 +133,8 @@ def test_a_file_without_an_estimator_is_refused(name: str, tmp_path: Path) -> No
 
 
 def test_an_unsupported_estimator_is_refused(rows: Rows, groups: NDArray[np.int64], fit: Any, tmp_path: Path) -> None:
-    path = write(tmp_path / "model.pkl", fit(DecisionTreeClassifier(), rows, groups))
-    with pytest.raises(UnsupportedModelError, match=r"model\.pkl: DecisionTreeClassifier is not supported"):
+    path = write(tmp_path / "model.pkl", fit(KNeighborsClassifier(), rows, groups))
+    with pytest.raises(UnsupportedModelError, match=r"model\.pkl: KNeighborsClassifier is not supported"):
         load_model(path, trust_pickle=True)
 
 
@@ -144,9 +144,8 @@ def test_an_unsupported_estimator_is_refused(rows: Rows, groups: NDArray[np.int6
 @pytest.mark.parametrize(
     "unsupported",
     [
-        RandomForestClassifier(2),  # skops does not trust its trees
-        DecisionTreeClassifier(),
-        MLPClassifier((2,), max_iter=2),
+        GaussianProcessClassifier(),
+        RadiusNeighborsClassifier(100.0),
         KNeighborsClassifier(),
         Warns(),
     ],
@@ -163,6 +162,17 @@ def test_an_estimator_that_is_not_linear_is_named(
         ) as refused:
             load_model(path, trust_pickle=False)
         assert "sklearn." not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "trees", [RandomForestClassifier(2), DecisionTreeClassifier(), HistGradientBoostingClassifier()]
+)
+def test_trees_in_a_skops_file_are_sent_to_a_pickle(
+    trees: Any, rows: Rows, groups: NDArray[np.int64], fit: Any, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "model.skops", fit(make_pipeline(StandardScaler(), trees), rows, groups))
+    with pytest.raises(UnsupportedModelError, match=r"holds trees.* joblib\.dump.* --trust-pickle"):
+        load_model(path, trust_pickle=False)
 
 
 def identity(values: Rows) -> Rows:

@@ -241,18 +241,47 @@ def test_features_that_the_file_does_not_name_need_a_range(tmp_path: Path) -> No
     [
         ("", "heading"),
         ("age,0,1\n", "heading"),
-        ("name,min,max,unit\nage,0,1,y\n", "heading"),
+        ("name,min,max,unit\nage,0,1,y\n", "heading name,min,max,step,at_most_one,exactly_one"),
         ("name,min,max\nage,0\n", "line 2 has 2 fields"),
         ("name,min,max\nage,0,1\nage,0,1\n", "line 3 is of column 'age', named before"),
         ("name,min,max\nh\x1b,0,1\n", r"line 2 is of column 'h\\x1b', which the model does not have: it has age, 'inc"),
         ("name,min,max\nage,0,many\n", r"line 2, column 'age' \(feature 0\): a field is no number"),
         ("name,min,max\nflag,0,inf\n", r"line 2, column 'flag' \(feature 2\): a number is not finite"),
         ("name,min,max\nage,0,\n", r"line 2, column 'age' \(feature 0\): one end of a range is there"),
+        (
+            "name,min,max,exactly_one,at_most_one\nage,,,a,b\n",
+            r"line 2, column 'age' \(feature 0\): two groups are named",
+        ),
+        ("name,min,max,exactly_one\nage,1,1,a\n", r"line 2, column 'age' \(feature 0\): a feature of a group has two"),
+        ("name,min,max,step,exactly_one\nage,0,2,1,a\n", "line 2, .* leave step out"),
+        ("name,min,max,exactly_one,exactly_one\nage,0,2,a,b\n", "heading"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_line(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(InputRangeError, match=reason):
         declared(tmp_path, text)
+
+
+def test_a_file_declares_groups_of_features(tmp_path: Path) -> None:
+    """A feature of a group is 0 or 1 unless its line says otherwise, whatever rows were seen."""
+    text = 'name,min,max,exactly_one,at_most_one\nflag,,,,x\nage,-1,3,colour,\n"income, net",,, colour ,\n'
+    file = declared(tmp_path, text)
+    assert file.constraints.group.tolist() == [2, 2, 1]
+    assert file.constraints.exactly_one.tolist() == [False, True]
+    assert file.constraints.is_checked.all()
+    assert (file.minimum.tolist(), file.maximum.tolist(), file.step.tolist()) == ([-1, 0, 0], [3, 1, 1], [4, 1, 1])
+    rows = np.array([[-1.0, 1, 0], [3, 0, 0]])
+    for ranges in (input_ranges(NAMED, declared=file), input_ranges(NAMED, declared=file, calibration=rows)):
+        assert ranges.constraints is file.constraints
+        assert ranges.is_declared.all()
+        assert ranges.own_levels.tolist() == [1, 1, 1]
+        grid = ranges.grid(ranges.own_step, np.ones(3, np.bool_))
+        assert grid.quantize(np.array([[3.0, 1, 0], [-1, 1, 1]])).is_refused.tolist() == [True, False]
+
+
+def test_one_name_under_two_headings_is_two_groups(tmp_path: Path) -> None:
+    file = declared(tmp_path, "name,min,max,exactly_one,at_most_one\nage,,,a,\nflag,,,,a\n")
+    assert file.constraints.group.tolist() == [1, 0, 2]
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:

@@ -24,12 +24,14 @@ from sealserve.protocol.wire._models import (
     model_from_proto,
     model_to_proto,
 )
+from sealserve.protocol.wire._steps import SerializedSteps, steps_digest, steps_from_bytes, steps_to_bytes
 
 __all__ = [
     "MAX_CONNECTIONS",
     "MAX_FEATURES",
     "MAX_OPEN_ITEMS",
     "MAX_SCORES",
+    "SerializedSteps",
     "config_digest",
     "error_from_proto",
     "error_to_proto",
@@ -44,4 +46,7 @@ __all__ = [
     "reply_form_number",
     "scores_from_proto",
     "scores_to_proto",
+    "steps_digest",
+    "steps_from_bytes",
+    "steps_to_bytes",
 ]

@@ -5,13 +5,17 @@ millions of numbers, and one of megabytes for tens of thousands of parameter set
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from sealserve.errors import ParameterError
+from sealserve.protocol.links import MAX_CURVE_POINTS
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire._enums import seconds
+from sealserve.steps.limits import MAX_STEPS_BYTES
 from sealserve.v1 import model_pb2
 
+_STEPS_ID = re.compile(r"[0-9a-f]{64}")
 MAX_FEATURES = 1 << 20
 MAX_SCORES = 1 << 16
 MAX_CONNECTIONS = 64
@@ -48,8 +52,12 @@ def check_counts(message: model_pb2.Model) -> None:
         raise ParameterError(f"model {name!r}: as many feature names as features are needed, or none")
     if any(len(values) not in (1, features) for values in (inputs.minimum, inputs.maximum, inputs.step)):
         raise ParameterError(f"model {name!r}: minimum, maximum and step need one value each, or one for each feature")
+    if len(inputs.group) not in (0, features) or len(inputs.exactly_one) > len(inputs.group):
+        raise ParameterError(f"model {name!r}: groups need one number for each feature, and a feature each")
     if len(message.offers) > MAX_OFFERS or len(message.offers) * scores > MAX_OFFERED_SCORES:
         raise ParameterError(f"model {name!r} has {len(message.offers)} offers for {scores} scores: too many")
+    if len(output.curves) not in (0, scores) or sum(len(c.scores) for c in output.curves) > MAX_CURVE_POINTS:
+        raise ParameterError(f"model {name!r}: its curves are not one for each score, or have too many points")
     label_count = _label_count(output.classes)
     if label_count > scores + 1:
         raise ParameterError(f"model {name!r} has {label_count} labels for {scores} scores: too many")
@@ -57,6 +65,25 @@ def check_counts(message: model_pb2.Model) -> None:
     _check_texts(f"model {name!r}: a label", output.classes.strings.values)
     if len(set(inputs.feature_names)) != len(inputs.feature_names):
         raise ParameterError(f"model {name!r}: two columns have one name")
+    _check_columns(name, inputs)
+
+
+def _check_columns(name: str, inputs: model_pb2.Input) -> None:
+    """Check the number and the names of columns, and what names their steps."""
+    count = len(inputs.columns)
+    if count > MAX_FEATURES or (count and inputs.feature_names):
+        raise ParameterError(f"model {name!r} has {count} columns: too many, or beside the names of features")
+    names = [column.name for column in inputs.columns]
+    _check_texts(f"model {name!r}: the name of a column", names)
+    if len(set(names)) != count:
+        raise ParameterError(f"model {name!r}: two columns have one name")
+    if not inputs.steps_id:
+        if inputs.steps_bytes or count not in (0, inputs.feature_count):
+            raise ParameterError(f"model {name!r}: without steps, each column is a feature")
+    elif not (count and _STEPS_ID.fullmatch(inputs.steps_id) and 1 <= inputs.steps_bytes <= MAX_STEPS_BYTES):
+        raise ParameterError(
+            f"model {name!r}: its steps have no columns or no SHA-256, or not 1 to {MAX_STEPS_BYTES} bytes"
+        )
 
 
 def check_identifier(what: str, text: str) -> None:

@@ -6,6 +6,7 @@ from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.he.parameters import Scheme
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Verdict
+from sealserve.protocol.output import Pairwise
 from sealserve.v1 import keys_pb2, model_pb2, parameters_pb2
 
 # A hostile peer may send 2^63 seconds, for which no lock and no event loop can wait.
@@ -30,6 +31,14 @@ _VERDICTS: dict[Verdict, model_pb2.Offer.Verdict] = {
     verdict: getattr(model_pb2.Offer, f"VERDICT_{verdict.name}") for verdict in Verdict
 }
 VERDICTS = {number: verdict for verdict, number in _VERDICTS.items()}
+
+PAIRWISE_TO_PROTO: dict[Pairwise, model_pb2.Output.Pairwise] = {
+    Pairwise.NONE: model_pb2.Output.PAIRWISE_UNSPECIFIED,
+    Pairwise.VOTES: model_pb2.Output.PAIRWISE_VOTES,
+    Pairwise.PAIRS: model_pb2.Output.PAIRWISE_PAIRS,
+    Pairwise.CONFIDENCES: model_pb2.Output.PAIRWISE_CONFIDENCES,
+}
+PAIRWISE = {number: pairwise for pairwise, number in PAIRWISE_TO_PROTO.items()}
 
 
 def layout_to_proto(layout: Layout | None) -> parameters_pb2.Layout:

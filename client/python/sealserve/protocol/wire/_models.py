@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from sealserve.errors import ParameterError
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
-from sealserve.protocol.output import Label, Link, Output, Task
+from sealserve.protocol.output import Curve, Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire._bounds import (
@@ -28,6 +30,8 @@ from sealserve.protocol.wire._bounds import (
 from sealserve.protocol.wire._enums import (
     KINDS,
     LAYOUTS_BY_NUMBER,
+    PAIRWISE,
+    PAIRWISE_TO_PROTO,
     SCHEMES,
     SCHEMES_TO_PROTO,
     VERDICTS,
@@ -41,17 +45,23 @@ from sealserve.v1 import model_pb2, parameters_pb2
 
 def model_to_proto(model: Model) -> model_pb2.Model:
     """Convert a model."""
+    constraints = model.grid.constraints.checked
     return model_pb2.Model(
         name=model.name,
         version=model.version,
         config_id=model.config_id,
         input=model_pb2.Input(
-            feature_count=model.schema.column_count,
-            feature_names=model.schema.column_names,
+            feature_count=model.grid.feature_count,
+            feature_names=() if model.schema.columns else model.schema.column_names,
             minimum=_folded(model.grid.minimum),
             maximum=_folded(model.grid.maximum),
             step=_folded(model.grid.step),
             keeps=map(bool, _folded(model.grid.keeps)) if model.grid.keeps.any() else (),
+            group=constraints.group.tolist(),
+            exactly_one=constraints.exactly_one.tolist(),
+            columns=map(_column_to_proto, model.schema.columns),
+            steps_id=model.steps_id,
+            steps_bytes=model.steps_bytes,
         ),
         output=_output_to_proto(model.output),
         offers=[_offer_to_proto(offer) for offer in model.offers],
@@ -80,16 +90,16 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             offer has less than 128 bits of security.
     """
     check_counts(message)
-    # Without published steps the features on the grid are the columns.
-    column_count = feature_count = message.input.feature_count
-    score_count = message.output.score_count
+    feature_count, score_count = message.input.feature_count, message.output.score_count
     try:
+        schema = _schema_from_proto(message.input)
         grid = InputGrid.of(
             feature_count,
             _unfolded(message.input.minimum),
             _unfolded(message.input.maximum),
             _unfolded(message.input.step),
             keeps=_unfolded(message.input.keeps) if message.input.keeps else False,
+            constraints=RowConstraints.of(feature_count, message.input.group, message.input.exactly_one),
         )
         output = _output_from_proto(message.output)
     except ValueError as error:
@@ -100,7 +110,7 @@ def model_from_proto(message: model_pb2.Model) -> Model:
         name=message.name,
         version=printable(message.version),
         config_id=message.config_id,
-        schema=Schema(column_count, tuple(message.input.feature_names)),
+        schema=schema,
         grid=grid,
         output=output,
         offers=tuple(_offer_from_proto(offer, score_count) for offer in message.offers if _is_known(offer)),
@@ -114,6 +124,8 @@ def model_from_proto(message: model_pb2.Model) -> Model:
             idle_timeout_seconds=seconds(limits.idle_timeout),
         ),
         requires=tuple(message.requires),
+        steps_id=message.input.steps_id,
+        steps_bytes=message.input.steps_bytes,
     )
 
 
@@ -125,6 +137,36 @@ def config_digest(model: Model) -> str:
     return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:32]
 
 
+def _column_to_proto(column: Column) -> model_pb2.Column:
+    return model_pb2.Column(
+        name=column.name,
+        kind=f"KIND_{column.kind.name}",
+        allows_missing=column.allows_missing,
+        minimum=column.minimum,
+        maximum=column.maximum,
+    )
+
+
+def _schema_from_proto(message: model_pb2.Input) -> Schema:
+    if not message.columns:  # each feature is a column
+        return Schema(message.feature_count, tuple(message.feature_names))
+    return Schema.of(list(map(_column_from_proto, message.columns)))
+
+
+def _column_from_proto(message: model_pb2.Column) -> Column:
+    try:
+        kind = ColumnKind[model_pb2.Column.Kind.Name(message.kind).removeprefix("KIND_")]
+    except (KeyError, ValueError):
+        raise ValueError("a column is of a kind that is unknown to this version: update sealserve") from None
+    return Column(
+        message.name,
+        kind,
+        message.allows_missing,
+        message.minimum if message.HasField("minimum") else None,
+        message.maximum if message.HasField("maximum") else None,
+    )
+
+
 def _output_to_proto(output: Output) -> model_pb2.Output:
     message = model_pb2.Output(
         task=f"TASK_{output.task.name}",
@@ -133,6 +175,9 @@ def _output_to_proto(output: Output) -> model_pb2.Output:
         scalar_target=output.scalar_target,
         keeps_zero_rows=output.keeps_zero_rows,
         has_no_decision_function=output.has_no_decision_function,
+        member_count=output.member_count if output.member_count > 1 else 0,
+        curves=[model_pb2.Curve(scores=c.scores, probabilities=c.probabilities) for c in output.curves],
+        pairwise=PAIRWISE_TO_PROTO[output.pairwise],
     )
     for field, kind in (("booleans", bool), ("integers", int), ("doubles", float), ("strings", str)):
         if output.classes and isinstance(output.classes[0], kind):
@@ -147,6 +192,7 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
     try:
         task = Task[model_pb2.Output.Task.Name(message.task).removeprefix("TASK_")]
         link = Link[model_pb2.Output.Link.Name(message.link).removeprefix("LINK_")]
+        pairwise = PAIRWISE[message.pairwise]
     except (KeyError, ValueError):
         raise ValueError("its task or link function is unknown to this version: update sealserve") from None
     if not all(math.isfinite(label) for label in message.classes.doubles.values):
@@ -159,6 +205,9 @@ def _output_from_proto(message: model_pb2.Output) -> Output:
         scalar_target=message.scalar_target,
         keeps_zero_rows=message.keeps_zero_rows,
         has_no_decision_function=message.has_no_decision_function,
+        member_count=message.member_count or 1,
+        curves=tuple(Curve(tuple(curve.scores), tuple(curve.probabilities)) for curve in message.curves),
+        pairwise=pairwise,
     )
 
 

@@ -53,7 +53,7 @@ def test_the_forms_of_replies_are_the_members_of_the_oneof() -> None:
         ([99] * 16 + [1], set()),
         ([99] * 15 + [1], {ReplyForm.RESIDUES}),
     ],
-    ids=str,
+    ids=["none", "residues", "twice", "after unknown", "unknown", "unspecified", "beyond 16", "within 16"],
 )
 def test_forms_of_tomorrow_are_passed_over(numbers: list[int], forms: set[ReplyForm]) -> None:
     message = prediction_pb2.ItemHeader(reply_forms=numbers)  # type: ignore[arg-type]

@@ -12,9 +12,10 @@ from hypothesis.extra import numpy as hnp
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
-from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from sealserve.v1 import model_pb2
 from tests.support.serving import linear, served
@@ -38,19 +39,43 @@ def grids(draw: st.DrawFn) -> InputGrid:
     values = hnp.arrays(np.float64, st.sampled_from([(1,), (count,)]), elements=st.floats(-1e9, 1e9))
     low = np.broadcast_to(draw(values), (count,))
     high = low + np.abs(draw(values))
-    return InputGrid.of(count, low, high, np.abs(draw(values)) + 1.0)
+    step = np.abs(draw(values)) + 1.0
+    numbers = draw(st.just([0]) | st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    if not any(numbers):
+        return InputGrid.of(count, low, high, step)
+    _, group = np.unique([0, *numbers], return_inverse=True)
+    groups = RowConstraints.of(count, group[1:], [draw(st.booleans()) for _ in range(int(group.max()))])
+    return InputGrid.of(count, low, low + 3 * step, step, True, groups)
 
 
 @st.composite
 def outputs(draw: st.DrawFn) -> Output:
     task, score_count = draw(st.sampled_from(Task)), draw(st.integers(1, 4))
-    classes = {Task.REGRESSION: 0, Task.MULTILABEL: score_count, Task.CLASSIFICATION: max(2, score_count)}[task]
+    members, pairwise, curves = 1, Pairwise.NONE, tuple[Curve, ...]()
+    link = draw(st.sampled_from(Link))
+    if task is Task.CLASSIFICATION:
+        pairwise = draw(st.sampled_from(Pairwise)) if score_count == 3 and link is Link.NONE else pairwise
+        members = draw(st.sampled_from([1, score_count])) if link is not Link.NONE else members
+        if link is Link.CURVES:
+            curves = (Curve((0.0, 1.5), (0.25, draw(st.floats(0.25, 1.0)))),) * score_count
+    width = score_count // members
+    classes = {Task.REGRESSION: 0, Task.MULTILABEL: width, Task.CLASSIFICATION: max(2, width)}[task]
     labels = [st.integers(-(2**63), 2**63 - 1), numbers, texts, *([st.booleans()] if classes <= 2 else [])]
     kind = draw(st.sampled_from(labels))
     drawn: list[Any] = draw(st.lists(kind, min_size=classes, max_size=classes, unique=True))
-    flags = {name: draw(st.booleans()) for name in ("scalar_target", "keeps_zero_rows", "has_no_decision_function")}
     try:
-        return Output(task, score_count, tuple(drawn), draw(st.sampled_from(Link)), **flags)
+        return Output(
+            task,
+            score_count,
+            tuple(drawn),
+            link,
+            scalar_target=draw(st.booleans()),
+            keeps_zero_rows=draw(st.booleans()),
+            has_no_decision_function=draw(st.booleans()),
+            member_count=members,
+            curves=curves,
+            pairwise=pairwise,
+        )
     except ValueError:
         reject()
 
@@ -132,7 +157,10 @@ def test_models_survive(model: Model) -> None:
         if field.name not in ("grid", "limits"):
             assert getattr(back, field.name) == getattr(model, field.name)
     assert list(map(type, back.output.classes)) == list(map(type, model.output.classes))
-    for field in dataclasses.fields(InputGrid):
+    for field in dataclasses.fields(RowConstraints):
+        found, kept = (getattr(one.grid.constraints, field.name) for one in (back, model))
+        assert np.array_equal(found, kept), field.name
+    for field in dataclasses.fields(InputGrid)[:4]:
         assert np.array_equal(getattr(back.grid, field.name), getattr(model.grid, field.name))
     assert vars(back.limits) == pytest.approx(vars(model.limits))
     assert wire.config_digest(back) == wire.config_digest(model)

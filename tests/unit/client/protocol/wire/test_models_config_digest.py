@@ -10,10 +10,12 @@ import pytest
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
-from sealserve.protocol.output import Link, Output, Task
+from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from tests.support.serving import LIMITS, linear, served
 
@@ -23,6 +25,12 @@ OFFER, OTHER_SET = SERVED.offers[0], LAYOUTS["row"].open_parameter_sets[1]
 
 def with_offer(**changes: Any) -> Model:
     return dataclasses.replace(SERVED, offers=(dataclasses.replace(OFFER, **changes),))
+
+
+def with_column(**changes: Any) -> Model:
+    columns = [Column("first"), *(Column(str(number)) for number in range(3))]
+    columns[0] = dataclasses.replace(columns[0], **changes)
+    return dataclasses.replace(SERVED, schema=Schema.of(columns))
 
 
 def with_output(**changes: Any) -> Model:
@@ -42,6 +50,16 @@ def with_grid(**changes: Any) -> Model:
     return dataclasses.replace(SERVED, grid=InputGrid.of(SERVED.grid.feature_count, **(grid | changes)))
 
 
+# What is described of constraints is the groups that clients check.
+BINARY = with_grid(minimum=0.0, maximum=1.0, step=1.0, keeps=True)
+
+
+def grouped(*group: int, exactly_one: tuple[bool, ...] = (False,)) -> Model:
+    constraints = RowConstraints.of(4, group, exactly_one)
+    return dataclasses.replace(BINARY, grid=InputGrid.of(4, 0.0, 1.0, 1.0, True, constraints))
+
+
+GROUPED = grouped(1, 1, 0, 0)
 T, RING = OFFER.parameters.plain_modulus, OFFER.parameters.parameter_set
 OBSERVED = ObservedError(
     row_count=10, score_error=0.5, rms_score_error=0.25, label_disagreement=0.75, expected_label_disagreement=0.125
@@ -59,16 +77,27 @@ CHANGED: dict[type, dict[str, Model]] = {
         "offers": dataclasses.replace(SERVED, offers=(OFFER, OFFER)),
         "limits": dataclasses.replace(SERVED, limits=dataclasses.replace(LIMITS, max_message_bytes=1)),
         "requires": dataclasses.replace(SERVED, requires=("steps",)),
+        "steps_id": dataclasses.replace(SERVED, steps_id="0" * 64),
+        "steps_bytes": dataclasses.replace(SERVED, steps_bytes=1),
+    },
+    Column: {
+        "name": with_column(name="another"),
+        "kind": with_column(kind=ColumnKind.INTEGER),
+        "allows_missing": with_column(allows_missing=True),
+        "minimum": with_column(minimum=0.0),
+        "maximum": with_column(maximum=0.0),
     },
     Schema: {
-        "column_count": dataclasses.replace(SERVED, schema=Schema(5)),
+        "column_count": dataclasses.replace(SERVED, schema=Schema.of([Column(name) for name in "abcde"])),
         "column_names": dataclasses.replace(SERVED, schema=Schema(4, tuple("efgh"))),
+        "columns": dataclasses.replace(SERVED, schema=Schema.of([Column(name) for name in "abcd"])),
     },
     InputGrid: {
         "minimum": with_grid(minimum=np.nextafter(SERVED.grid.minimum, -1)),
         "maximum": with_grid(maximum=np.nextafter(SERVED.grid.maximum, 2)),
         "step": with_grid(step=np.nextafter(SERVED.grid.step, 1)),
         "keeps": with_grid(keeps=~SERVED.grid.keeps),
+        "constraints": GROUPED,
     },
     Output: {
         "task": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3)),
@@ -78,6 +107,13 @@ CHANGED: dict[type, dict[str, Model]] = {
         "scalar_target": with_output(score_count=1, scalar_target=True),
         "keeps_zero_rows": with_output(keeps_zero_rows=True),
         "has_no_decision_function": with_output(has_no_decision_function=True),
+        "member_count": with_output(
+            task=Task.CLASSIFICATION, classes=("no", "yes"), link=Link.LOGISTIC, member_count=3
+        ),
+        "curves": with_output(
+            task=Task.CLASSIFICATION, classes=(1, 2, 3), link=Link.CURVES, curves=(Curve((0.0,), (0.5,)),) * 3
+        ),
+        "pairwise": with_output(task=Task.CLASSIFICATION, classes=(1, 2, 3), pairwise=Pairwise.VOTES),
     },
     Offer: {
         "layout": with_offer(layout=LAYOUTS["column"]),
@@ -123,7 +159,8 @@ CHANGED: dict[type, dict[str, Model]] = {
         for field in dataclasses.fields(Limits)
     },
 }
-NOT_COVERED = {Model: {"config_id"}, Offer: {"cost"}}
+# Of the steps the digest covers their digest.
+NOT_COVERED = {Model: {"config_id", "steps"}, Offer: {"cost"}}
 
 
 @pytest.mark.parametrize("kind", CHANGED, ids=lambda kind: kind.__name__)
@@ -133,6 +170,19 @@ def test_a_configs_digest_covers_every_published_field(kind: type) -> None:
     assert set(changed) == fields - NOT_COVERED.get(kind, set())
     digests = {name: wire.config_digest(model) for name, model in changed.items()} | {"": wire.config_digest(SERVED)}
     assert len(set(digests.values())) == len(digests), digests
+
+
+def test_a_configs_digest_covers_each_group() -> None:
+    models = [
+        BINARY,
+        GROUPED,
+        grouped(0, 1, 1, 0),
+        grouped(1, 1, 1, 0),
+        grouped(1, 1, 0, 0, exactly_one=(True,)),
+        grouped(1, 1, 2, 2, exactly_one=(True, False)),
+        grouped(1, 1, 2, 2, exactly_one=(False, True)),
+    ]
+    assert len(set(map(wire.config_digest, models))) == len(models)
 
 
 def test_a_configs_digest_does_not_change_with_measured_costs_or_itself() -> None:

@@ -41,6 +41,11 @@ def with_input(**fields: Any) -> model_pb2.Model:
     return message
 
 
+def with_groups(group: list[int], exactly_one: list[bool], **fields: Any) -> model_pb2.Model:
+    binary = {"minimum": [0.0], "maximum": [1.0], "step": [1.0], "keeps": [True]}
+    return with_input(group=group, exactly_one=exactly_one, **(binary | fields))
+
+
 def with_output(**fields: Any) -> model_pb2.Model:
     message = described()
     put(message.output, **fields)
@@ -62,6 +67,14 @@ def with_parameters(**fields: Any) -> model_pb2.Model:
 def with_labels(kind: str, labels: list[Any], task: Any = CLASSIFICATION) -> model_pb2.Model:
     message = with_output(task=task)
     put(getattr(message.output.classes, kind), values=labels)
+    return message
+
+
+def with_curves(*curves: tuple[list[float], list[float]]) -> model_pb2.Model:
+    message = with_labels("integers", [1, 2, 3])
+    message.output.link = model_pb2.Output.LINK_CURVES
+    for scores, probabilities in curves:
+        message.output.curves.add(scores=scores, probabilities=probabilities)
     return message
 
 
@@ -114,6 +127,17 @@ HOSTILE = {
     "too many maxima": with_input(maximum=[1, 1, 1, 1, 1]),
     "an infinite maximum": with_input(maximum=[math.inf]),
     "an infinite width": with_input(minimum=[-1.7e308], maximum=[1.7e308]),
+    "groups of too few features": with_groups([1, 1], [True]),
+    "groups of too many features": with_groups([1] * 5, [True]),
+    "a number of a group that there is not": with_groups([1, 1, 2, 0], [True]),
+    "a group without features": with_groups([1, 1, 0, 0], [True, True]),
+    "groups that leave out a number": with_groups([1, 1, 3, 3], [True, True]),
+    "an endless number of a group": with_groups([1, 1, 2**32 - 1, 0], [True]),
+    "endless groups": with_groups([1, 1, 0, 0], [True] * 100_000),
+    "groups of no features": with_groups([], [True]),
+    "a group of features off a grid": with_groups([1, 1, 0, 0], [True], keeps=[False]),
+    "a group with a feature off a grid": with_groups([1, 1, 0, 0], [True], keeps=[True, False, True, True]),
+    "a group with a feature of one value": with_groups([1, 1, 0, 0], [True], maximum=[1, 0, 1, 1]),
     "an empty range": with_input(minimum=[2]),
     "no step": with_input(step=[]),
     "a step of zero": with_input(step=[0]),
@@ -129,6 +153,21 @@ HOSTILE = {
     "a link of tomorrow": with_output(link=99),
     "no link": with_output(link=0),
     "a link that does not fit": with_output(link=model_pb2.Output.LINK_SOFTMAX),
+    "a log link of a classifier": with_output(task=CLASSIFICATION, link=model_pb2.Output.LINK_LOG),
+    "more averaged classifiers than scores": with_output(task=CLASSIFICATION, member_count=2**32 - 1),
+    "averaged classifiers of a fraction of a score": with_output(task=CLASSIFICATION, member_count=2),
+    "averaged regressions": with_output(member_count=3),
+    "pairs of tomorrow": with_output(task=CLASSIFICATION, pairwise=99),
+    "pairs of a regression": with_output(pairwise=model_pb2.Output.PAIRWISE_VOTES),
+    "no curves": with_curves(),
+    "too few curves": with_curves(([0.0], [0.5]), ([0.0], [0.5])),
+    "too many curves": with_curves(*[([0.0], [0.5])] * 4),
+    "an empty curve": with_curves(*[([0.0], [0.5])] * 2, ([], [])),
+    "a curve of more scores than probabilities": with_curves(*[([0.0], [0.5])] * 2, ([0.0, 1.0], [0.5])),
+    "a curve that falls back": with_curves(*[([0.0], [0.5])] * 2, ([0.0, -1.0], [0.5, 0.5])),
+    "a curve of NaN": with_curves(*[([0.0], [0.5])] * 2, ([math.nan], [0.5])),
+    "a probability above 1": with_curves(*[([0.0], [0.5])] * 2, ([0.0], [1.5])),
+    "endless curves": with_curves(*[(list(map(float, range(100_000))), [0.5] * 100_000)] * 3),
     "a scalar target of three scores": with_output(scalar_target=True),
     "labels of a regression": with_labels("integers", [1, 2, 3], REGRESSION),
     "an integer twice": with_labels("integers", [1, 2, 1]),
@@ -337,6 +376,7 @@ def is_refused(message: Any) -> bool:
     assert 1 <= model.output.score_count <= wire.MAX_SCORES
     assert 1 <= model.limits.suggested_connections <= wire.MAX_CONNECTIONS
     assert (model.grid.levels >= 0).all()
+    assert not model.grid.quantize(model.grid.dummy[None]).is_refused.any()
     assert 1 <= model.limits.max_open_items <= wire.MAX_OPEN_ITEMS
     assert model.limits.item_timeout_seconds > 0
     assert model.limits.idle_timeout_seconds >= 0

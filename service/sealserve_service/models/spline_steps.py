@@ -1,0 +1,67 @@
+"""Steps of splines: SplineTransformer as polynomials on intervals."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import BSpline, PPoly
+from sklearn.preprocessing import SplineTransformer
+
+from sealserve.steps.elementwise import Elementwise, Function
+from sealserve.steps.intervals import Piecewise, PiecewiseColumn
+from sealserve_service.models.pipeline_steps import Node, OpenStep
+
+
+def splines(transformer: SplineTransformer, name: str) -> Iterator[Node]:
+    """Yield the step of a SplineTransformer."""
+    rule = transformer.extrapolation
+    if getattr(transformer, "handle_missing", "error") != "error":
+        raise ValueError("it lets missing values through as zeros: put a SimpleImputer before it")
+    columns = [_column(spline, transformer.degree, transformer.include_bias, rule) for spline in transformer.bsplines_]
+    low, high = np.array([_domain(spline, transformer.degree) for spline in transformer.bsplines_]).T
+
+    def emit(add: Any, inputs: NDArray[np.intp]) -> NDArray[np.intp]:
+        if rule == "constant":
+            inputs = add(Elementwise(inputs, Function.CLIP, low, high))
+        outputs: NDArray[np.intp] = add(Piecewise(inputs, columns))
+        return outputs
+
+    width = sum(column.width for column in columns)
+    yield OpenStep(name, width, emit, f"the knots of {len(columns)} columns, extremes or quantiles of them")
+
+
+def _domain(spline: BSpline, degree: int) -> tuple[float, float]:
+    return float(spline.t[degree]), float(spline.t[-degree - 1])
+
+
+def _column(spline: BSpline, degree: int, include_bias: bool, rule: str) -> PiecewiseColumn:
+    low, high = _domain(spline, degree)
+    knots = np.asarray(spline.t, np.float64)
+    pieces = [(knots[i], knots[i + 1]) for i in range(degree, len(knots) - degree - 1) if knots[i + 1] > knots[i]]
+    starts = np.array([start for start, _ in pieces])
+    places = np.searchsorted(knots, starts, side="right") - 1
+    # Those of SciPy are (powers, pieces), of x minus the left end, the highest power first.
+    of_outputs = [PPoly.from_spline((knots, output, degree)).c[::-1, places].T for output in spline.c.T]
+    coefficients = np.stack(of_outputs, axis=2)
+    edges, origins = starts[1:], starts
+    if rule == "linear":
+        ends = []
+        for end, piece in ((low, 0), (high, -1)):
+            distance = end - origins[piece]
+            powers = distance ** np.arange(degree + 1)
+            value = powers @ coefficients[piece]
+            slope = (np.arange(1, degree + 1) * powers[:-1]) @ coefficients[piece][1:]
+            ends.append(np.vstack([value, slope, np.zeros((degree - 1, len(value)))])[None])
+        coefficients = np.concatenate([ends[0], coefficients, ends[1]])
+        edges = np.concatenate([[low], edges, [high]])
+        origins = np.concatenate([[low], origins, [high]])
+    if not include_bias:
+        coefficients = coefficients[:, :, :-1]
+    return PiecewiseColumn(
+        edges,
+        origins,
+        np.ascontiguousarray(coefficients),
+        period=(low, high) if rule == "periodic" else None,
+        domain=(low, high) if rule == "error" else None,
+    )

@@ -1,0 +1,198 @@
+"""Models with published steps, from a file to a client: consent, refusals and predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
+
+from sealserve.client import Client
+from sealserve.errors import InputError
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel
+from sealserve_service.catalog.sources import load_source
+from sealserve_service.commands.inspect import what_is_told
+from sealserve_service.engines.offering import PrivateWeights
+from sealserve_service.models.errors import InputRangeError, PublicationError
+from sealserve_service.models.loading import load_model
+from sealserve_service.settings.model_source import ModelSource
+from tests.support.serving import HANG_SECONDS, LIMITS, registered_keys, running_server
+from tests.support.tables import labels, table
+
+COLUMNS = ["age", "income", "city", "words"]
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return table(np.random.default_rng(11), 400)[COLUMNS]
+
+
+@pytest.fixture(scope="module")
+def pipeline(frame: pd.DataFrame) -> Any:
+    branches = [
+        ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), ["age", "income"]),
+        ("city", OneHotEncoder(handle_unknown="ignore"), ["city"]),
+        ("words", TfidfVectorizer(), "words"),
+    ]
+    return make_pipeline(ColumnTransformer(branches), LogisticRegression()).fit(
+        frame, labels(frame, np.random.default_rng(12), 3)
+    )
+
+
+def _numbers(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Rows of 20 columns with gaps."""
+    rows = random.normal(size=(count, 20))
+    rows[random.random(rows.shape) < 0.05] = np.nan
+    return rows
+
+
+@pytest.fixture(scope="module")
+def boosted() -> HistGradientBoostingClassifier:
+    """An ensemble of 100 trees with up to 31 leaves."""
+    random = np.random.default_rng(5)
+    X = _numbers(random, 2000)
+    y = np.nan_to_num(X[:, 0] * X[:, 1] + np.sin(3 * X[:, 2])) + random.normal(size=len(X)) > 0
+    estimator = HistGradientBoostingClassifier(max_leaf_nodes=31, early_stopping=False)
+    with threadpool_limits(1):  # its threads would wait for each other on busy cores
+        return estimator.fit(X, y)
+
+
+def saved(estimator: Any, frame: pd.DataFrame, folder: Path, **said: Any) -> ModelSource:
+    joblib.dump(estimator, folder / "model.pkl")
+    frame.to_csv(folder / "rows.csv", index=False)
+    return ModelSource("model", folder / "model.pkl", calibration=folder / "rows.csv", **said)
+
+
+def loaded(source: ModelSource, private: PrivateWeights | None = None) -> ServedModel:
+    return load_source(source, trust_pickle=True, limits=LIMITS, private=private, accept_disagreement=True)
+
+
+@pytest.mark.parametrize("hiding_bits", [None, 40], ids=["open", "private"])
+def test_a_table_of_categories_texts_and_gaps(
+    hiding_bits: int | None, pipeline: Any, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    keys = registered_keys()
+    private = PrivateWeights(hiding_bits, keys.zero_encryptor) if hiding_bits else None
+    served = loaded(saved(pipeline, frame, tmp_path, publish=("steps",)), private)
+    assert [column.name for column in served.model.schema.columns] == COLUMNS
+    unknown = frame[:30].assign(city="Zürich", words="cat and unknown words")
+    with (
+        running_server(ModelRegistry([served]), keys=keys) as address,
+        Client(address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        for rows in (frame[:60], frame[COLUMNS[::-1]][:60], unknown):
+            assert np.mean(client.predict(rows) == pipeline.predict(rows[COLUMNS])) >= 0.98
+        with pytest.raises(InputError):
+            client.predict(frame[["age", "city"]][:3])
+
+
+def test_a_boosted_ensemble(frame: pd.DataFrame, tmp_path: Path) -> None:
+    X = frame[["age", "income"]]
+    estimator = HistGradientBoostingClassifier(max_iter=10).fit(X, labels(frame, np.random.default_rng(13), 3))
+    source = saved(estimator, X, tmp_path, publish=("structure",))
+    keys = registered_keys()
+    served = loaded(source, PrivateWeights(40, keys.zero_encryptor))
+    with (
+        running_server(ModelRegistry([served]), keys=keys) as address,
+        Client(address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        np.testing.assert_array_equal(client.predict(X[:100]), estimator.predict(X[:100]))
+
+
+@pytest.mark.parametrize(("layout", "most_error"), [("row", 1e-3), ("column", 0.04)])
+def test_the_leaves_of_a_boosted_ensemble_are_exclusive(
+    layout: str, most_error: float, boosted: HistGradientBoostingClassifier, tmp_path: Path
+) -> None:
+    """No calibration is needed: steps tell that of each tree at most one kept leaf is 1."""
+    joblib.dump(boosted, tmp_path / "model.pkl")
+    source, keys = ModelSource("model", tmp_path / "model.pkl", publish=("structure",)), registered_keys()
+    served = load_source(source, trust_pickle=True, limits=LIMITS, private=PrivateWeights(40, keys.zero_encryptor))
+    constraints = served.model.grid.constraints
+    assert len(constraints.exactly_one) == len(boosted._predictors) == 100
+    assert not constraints.exactly_one.any(), "one leaf of each tree is left out"
+    rows = _numbers(np.random.default_rng(6), 60)
+    expected = boosted.decision_function(rows)
+    with (
+        running_server(ModelRegistry([served]), keys=keys) as address,
+        Client(address, timeout_seconds=HANG_SECONDS, layout=layout) as client,
+    ):
+        assert client.model.grid.has_indicators_only
+        scored, bound = client.scored(rows), client.offer(len(rows)).score_error_bound
+    assert bound <= most_error
+    assert np.abs(scored.scores[:, 0] - expected).max() <= bound
+    clear = np.abs(expected) > bound
+    assert np.count_nonzero(clear) >= 55
+    np.testing.assert_array_equal(np.asarray(scored.predictions)[clear], boosted.predict(rows)[clear])
+
+
+def test_a_row_that_a_step_refuses_is_refused_among_indicators(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Indicators are not compared with ranges, but a refused row has none."""
+    pipeline = make_pipeline(OneHotEncoder(), LogisticRegression())
+    pipeline.fit(frame[["city"]].fillna("Bern"), labels(frame, np.random.default_rng(15), 3))
+    joblib.dump(pipeline, tmp_path / "model.pkl")
+    served = loaded(ModelSource("model", tmp_path / "model.pkl", publish=("steps",)))
+    assert served.model.grid.constraints.exactly_one.tolist() == [True]
+    rows = pd.DataFrame({"city": ["Bern", "Zürich", "Bern"]})
+    with (
+        running_server(ModelRegistry([served])) as address,
+        Client(address, timeout_seconds=HANG_SECONDS) as client,
+    ):
+        assert client.model.grid.has_indicators_only
+        assert client.predict(rows[::2]).tolist() == pipeline.predict(rows[::2]).tolist()
+        with pytest.raises(InputError, match="row 1, column 'city' has a value that the model's steps do not take"):
+            client.predict(rows)
+        found = client.predict(rows, errors="return")
+    assert [isinstance(result, InputError) for result in found] == [False, True, False]
+
+
+def test_nothing_is_published_without_consent(pipeline: Any, frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(PublicationError) as refusal:
+        loaded(saved(pipeline, frame, tmp_path, publish=("structure",)))
+    text = str(refusal.value)
+    for part in (
+        "model.pkl: clients compute a part",
+        "step 'columntransformer__numbers__simpleimputer' (SimpleImputer): the mean of 2 columns (steps)",
+        "step 'columntransformer__city' (OneHotEncoder): the 5 categories of 1 columns (steps)",
+        "a vocabulary of 5 terms, of the training texts (steps)",
+        "agree by --publish steps.",
+    ):
+        assert part in text
+    assert "StandardScaler" not in text
+
+
+def test_thresholds_that_bracket_training_rows_need_more_consent(frame: pd.DataFrame, tmp_path: Path) -> None:
+    X = frame[["income"]]
+    estimator = RandomForestClassifier(3, random_state=0).fit(X, labels(frame, np.random.default_rng(14)))
+    source = saved(estimator, X, tmp_path, publish=("structure",))
+    with pytest.raises(PublicationError, match=r"a leaf has 1 training rows.*leaf=5.*--accept-training-val"):
+        loaded(source)
+    accepted = saved(estimator, X, tmp_path, publish=("structure",), accept_training_values=True)
+    assert loaded(accepted).model.steps_id
+
+
+def test_inspect_lists_what_is_told(pipeline: Any, frame: pd.DataFrame, tmp_path: Path) -> None:
+    model = load_model(saved(pipeline, frame, tmp_path).path, trust_pickle=True)
+    text = what_is_told(model)
+    assert "(OneHotEncoder): the 5 categories of 1 columns" in text
+    assert f"About {model.feature_count + 1:,} honest scores suffice" in text
+
+
+def test_calibration_rows_that_are_not_the_columns_are_refused(
+    pipeline: Any, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    source = saved(pipeline, frame[["age", "city"]], tmp_path, publish=("steps",))
+    with pytest.raises(InputRangeError, match="lack a column"):
+        loaded(source)
+    (tmp_path / "rows.csv").write_text("age,income,city,words\nmany,1,Bern,x\n")
+    with pytest.raises(InputRangeError, match="malformed"):
+        loaded(source)
