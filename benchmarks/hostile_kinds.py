@@ -19,7 +19,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -232,9 +232,9 @@ def raw_frames(peer: Peer, source: random.Random, count: int) -> Counter[str]:
                 connection.shutdown(socket.SHUT_WR)
                 found.receive_until(connection, 0)
         was_answered = last in found.by_stream
-        sent = min(left, frame_count + 3) if was_answered else 1
-        left -= sent
-        ends.update(f"call {end}" for stream, end in found.by_stream.items() if stream)
+        left -= min(left, frame_count + 3) if was_answered else 1
+        # What becomes of the call of the last frame is gRPC's own affair.
+        ends.update(_calls(end for stream, end in found.by_stream.items() if 0 < stream <= last))
         ends[f"connection {found.by_stream.get(0, 'reset')}"] += 1
         ends["frames ignored or answered"] += frame_count if was_answered else 0
     return ends
@@ -266,8 +266,16 @@ def rapid_resets(peer: Peer, source: random.Random, count: int) -> Counter[str]:
         else:
             left -= 1
             ends[f"connection {found.by_stream.get(0, 'reset')}"] += 1
-        ends.update(f"call {end}" for stream, end in found.by_stream.items() if stream)
+        ends.update(_calls(end for stream, end in found.by_stream.items() if stream))
     return ends
+
+
+def _calls(ends: Iterable[str]) -> Iterator[str]:
+    """Name the ends of calls; none may say that the service failed."""
+    for end in ends:
+        if end in ("INTERNAL", "UNKNOWN"):
+            raise HostileError(f"a call has ended with {end}")
+        yield f"call {end}"
 
 
 def _cancelled(peer: Peer, source: random.Random, count: int) -> Counter[str]:
@@ -284,7 +292,11 @@ def _cancelled(peer: Peer, source: random.Random, count: int) -> Counter[str]:
 
 def slow_bodies(peer: Peer, source: random.Random, count: int) -> Counter[str]:
     """Begin calls on many connections and send the message of each byte by byte."""
-    return asyncio.run(_SlowBodies(peer, source, count).run())
+
+    async def run() -> Counter[str]:
+        return await _SlowBodies(peer, source, count).run()
+
+    return asyncio.run(run())
 
 
 class _SlowBodies:
@@ -295,6 +307,7 @@ class _SlowBodies:
         self._host, _, self._port = peer.address.rpartition(":")
         self._headers = [http2.header_block(peer.fields(path)) for path in (PREDICT, STREAM, REGISTER_KEY)]
         self._ends = Counter[str]()
+        self._all_begun = asyncio.Event()
 
     async def run(self) -> Counter[str]:
         await asyncio.gather(*(self._connect() for _ in range(SLOW_CONNECTIONS)))
@@ -316,6 +329,8 @@ class _SlowBodies:
         writer.write(http2.literal_preface())
         while self._left and 0 not in found.by_stream:
             self._left -= 1
+            if not self._left:
+                self._all_begun.set()
             start = b"\0" + (100_000).to_bytes(4, "big")
             writer.write(http2.frame(http2.HEADERS, http2.END_HEADERS, stream_id, self._source.choice(self._headers)))
             writer.write(http2.frame(http2.DATA, 0, stream_id, start))
@@ -327,8 +342,9 @@ class _SlowBodies:
             self._ends[found.by_stream.get(stream_id) or found.by_stream.get(0) or BROKEN_OFF] += 1
             if stream_id not in found.by_stream:
                 writer.write(http2.frame(http2.RST_STREAM, 0, stream_id, bytes(4)))
-            elif self._left:  # it was refused, or took too long
-                await asyncio.sleep(self._source.uniform(2, 8))
+            else:  # it was refused, or took too long
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._all_begun.wait(), self._source.uniform(2, 8))
             stream_id += 2
 
 

@@ -38,9 +38,9 @@ def service() -> Iterator[Service]:
     [
         ("mutated fields", 200, {"OK", "INVALID_ARGUMENT", "NOT_FOUND", CHECKED}),
         ("mutated items of streams", 150, {"scores", "input_mismatch", "malformed_ciphertext", CHECKED}),
-        ("raw frames", 1000, {"call OK", "connection GOAWAY PROTOCOL_ERROR", "frames ignored or answered"}),
+        ("raw frames", 1000, {"call OK", "connection closed", "frames ignored or answered"}),
         ("rapid resets", 500, {"call OK", "reset", "cancelled: CANCELLED"}),
-        ("slow bodies", 250, {"RESOURCE_EXHAUSTED", hostile_kinds.BROKEN_OFF}),
+        ("slow bodies", 210, {"RESOURCE_EXHAUSTED", hostile_kinds.BROKEN_OFF}),
     ],
 )
 def test_each_kind(service: Service, kind: str, count: int, expected: set[str]) -> None:
@@ -52,6 +52,7 @@ def test_each_kind(service: Service, kind: str, count: int, expected: set[str]) 
     assert not any("ERROR" in line for line in program.said)
 
 
+@pytest.mark.slow
 def test_slow_bodies_are_held_open_on_hundreds_of_connections(service: Service) -> None:
     program, _, peers = service
     watch, sent = hostile_messages.Watch(program), threading.Event()
