@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from benchmarks.hostile_kinds import CLASSES, FEATURES, KINDS, ROW, WEIGHTS, Peer, plaintext_scores
+from benchmarks.hostile_kinds import CLASSES, FEATURES, KINDS, ROW, WEIGHTS, HostileError, Peer, plaintext_scores
 from benchmarks.report import described_run, render
 from sealserve.client import Client
 from sealserve.errors import SealserveError
@@ -107,8 +107,15 @@ def batches(count: int) -> list[tuple[str, int]]:
 
 
 def send_batch(name: str, peer: Peer, seed: int, count: int) -> Counter[str]:
-    """Send a batch, in a process of the pool."""
-    return KINDS[name].send(peer, random.Random(seed), count)
+    """Send a batch, in a process of the pool.
+
+    Raises:
+        HostileError: whatever went wrong. gRPC's own errors do not travel between processes.
+    """
+    try:
+        return KINDS[name].send(peer, random.Random(seed), count)
+    except Exception as error:
+        raise HostileError(f"{name}: {type(error).__name__}: {error}"[:1000]) from None
 
 
 def send_all(
@@ -138,8 +145,8 @@ def send_all(
                 try:
                     kinds[name]["ends"].update(future.result())
                     kinds[name]["messages"] += size
-                except Exception as error:
-                    faults.append(f"{name}: {type(error).__name__}: {error}"[:1000])
+                except HostileError as error:
+                    faults.append(str(error))
                 bar.update(size)
         except KeyboardInterrupt:
             for each in (pool, slow_pool):

@@ -139,6 +139,8 @@ class Ends:
                 self.by_stream.setdefault(stream_id, f"RST_STREAM {_error_name(payload)}")
             elif kind == HEADERS and flags & END_STREAM:
                 self.by_stream.setdefault(stream_id, _status_name(payload))
+                if b"x-request-id" in payload:
+                    self.with_request_id.add(stream_id)
         if not data:
             self.by_stream.setdefault(0, "closed")
 

@@ -27,7 +27,9 @@ _MEMBERS = 3  # of a repeated field, how many are changed one by one
 _VARINT_TAG, _BYTES_TAG = b"\x80\x7d", b"\x82\x7d"
 
 
-def endless(make: Callable[[random.Random], Iterable[Any]], count: int, first_seed: int = 0) -> Iterator[Any]:
+def endless(
+    make: Callable[[random.Random], Iterable[Any]], count: int | None = None, first_seed: int = 0
+) -> Iterator[Any]:
     """Take `count` members of iterables, each made after the other with the next seed."""
     seeds = itertools.count(first_seed)
     return itertools.islice(itertools.chain.from_iterable(make(random.Random(seed)) for seed in seeds), count)
