@@ -80,11 +80,14 @@ class Watch:
             resident, threads = self._process.memory_info().rss / 1e6, self._process.num_threads()
             return {"resident_mb": resident, "threads": threads, "descriptors": self._process.num_fds()}
 
-    def look(self) -> None:
-        """Take the most of now and before."""
+    def look(self) -> bool:
+        """Take the most of now and before; return whether the process still runs."""
+        if self._program.process.poll() is not None:
+            return False
         now = self.now()
         self.most = {name: max(now[name], most) for name, most in self.most.items()}
         self.most["resident_mb"] = max(self.most["resident_mb"], self._program.peak_bytes / 1e6)
+        return True
 
     def settled(self) -> dict[str, float]:
         """Return the quantities when others' connections are closed, or after SETTLING_SECONDS."""
@@ -99,7 +102,7 @@ def batches(count: int) -> list[tuple[str, int]]:
     found = list[tuple[str, int]]()
     names, left = list(KINDS), count
     for name in names:
-        of_kind = left if name == names[-1] else round(count * KINDS[name].share)
+        of_kind = left if name == names[-1] else min(left, round(count * KINDS[name].share))
         left -= of_kind
         found += [(name, min(BATCH, of_kind - begin)) for begin in range(0, of_kind, BATCH)]
     random.Random(0).shuffle(found)
@@ -119,9 +122,14 @@ def send_batch(name: str, peer: Peer, seed: int, count: int) -> Counter[str]:
 
 
 def send_all(
-    peers: dict[str, Peer], count: int, look: Callable[[], None]
+    peers: dict[str, Peer], count: int, look: Callable[[], bool]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Send so many messages from several processes; a keyboard interrupt ends it early.
+
+    Args:
+        peers: of each kind.
+        count: of messages.
+        look: called after each batch; if it returns false, the service has ended.
 
     Returns:
         Of each kind how many messages were sent and how they ended; and what has failed.
@@ -141,7 +149,8 @@ def send_all(
         try:
             for future in as_completed(sent):
                 name, size = sent[future]
-                look()
+                if not look():
+                    raise KeyboardInterrupt  # the rest could only fail
                 try:
                     kinds[name]["ends"].update(future.result())
                     kinds[name]["messages"] += size

@@ -122,10 +122,12 @@ class Ends:
         by_stream: the name of the status of each call that has ended, or RST_STREAM and the name of
             its error. That of stream 0 is how the connection ended: GOAWAY and the name of its
             error, or "closed".
+        with_request_id: the streams of the calls that ended with a request id.
     """
 
     def __init__(self) -> None:
         self.by_stream: dict[int, str] = {}
+        self.with_request_id = set[int]()
         self._received = b""
 
     def receive(self, data: bytes) -> None:
