@@ -61,6 +61,8 @@ PARTS = {
 }
 OTHERS = """other programs, each with --help:
   python -m benchmarks.callers   what many callers are answered, and how long they wait
+  python -m benchmarks.hostile --messages 1000000
+                                 that one service, its memory and its scores endure a million hostile messages
   python -m benchmarks.soak      memory, descriptors and threads of a service under mixed load
   python -m benchmarks.walk      the calls and changes of file of one prediction, counted
   python -m benchmarks.publish   the results of a run into README and docs"""

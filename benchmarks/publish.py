@@ -23,6 +23,7 @@ from benchmarks import (
     curves,
     ei,
     hostile,
+    hostile_messages,
     overload,
     peers,
     private,
@@ -73,10 +74,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "client_memory": ("A client's memory", client_memory.table),
     "repeat": ("Measured twice", repeat.table),
 }
-# Longer programs, which are run apart.
-APART: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "callers": ("Many callers", callers.table),
-    "soak": ("Mixed load for long", soak.table),
+# Longer programs, which are run apart: the title, the command, and what renders the result.
+APART: dict[str, tuple[str, str, Callable[[Any], str]]] = {
+    "callers": ("Many callers", "callers", callers.table),
+    "soak": ("Mixed load for long", "soak", soak.table),
+    "hostile_messages": ("Many hostile messages", "hostile --messages N", hostile_messages.table),
 }
 PLOTS: dict[str, Callable[[Any, Path], None]] = {
     "peers": lambda found, path: peers.plot(found["systems"], path),
@@ -196,9 +198,9 @@ def document(results: dict[str, Any]) -> str:
             said += [f"## {title}", table(results["parts"][name])]
             if name in PLOTS:
                 said.append(f"![{title}](benchmarks_{name}.png)")
-    for name, (title, table) in APART.items():
+    for name, (title, command, table) in APART.items():
         if report := results.get("apart", {}).get(name):
-            said += [f"## {title}", f"`python -m benchmarks.{name}`. {machine(report)}", table(report[name])]
+            said += [f"## {title}", f"`python -m benchmarks.{command}`. {machine(report)}", table(report[name])]
     return "\n\n".join(map(wrapped, said)) + "\n"
 
 

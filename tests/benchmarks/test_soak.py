@@ -31,7 +31,7 @@ def test_growth_that_ends_and_growth_that_does_not() -> None:
 
 @pytest.mark.slow
 def test_a_service_has_the_threads_and_descriptors_that_it_had() -> None:
-    result, samples = soak.measure(0.5)
+    result, _ = soak.measure(0.5)
     assert set(result["done"]) == {"row items", "column items", "keys registered", "bad requests"}
     assert min(result["done"].values()) > 0
     threads, descriptors = (result["quantities"][name] for name in ("threads", "descriptors"))

@@ -1,19 +1,15 @@
 """More than 30,000 mutated requests to one live server: it answers each, from one process."""
 
 import hashlib
-import itertools
 import random
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import grpc
 import numpy as np
 import psutil
 import pytest
@@ -30,7 +26,8 @@ from sealserve.secret_key_access import TOKEN
 from sealserve.v1 import keys_pb2, keys_pb2_grpc, model_pb2
 from tests.support import http2
 from tests.support.ei_user import EIUser
-from tests.support.mutations import M, damaged, mutants
+from tests.support.ends import ends_of
+from tests.support.mutations import damaged, disordered, endless, mutants
 from tests.support.raw import Message, RawClient, Request, as_message, chunk
 from tests.support.seeded import unseeded_public_key
 from tests.support.serving import HANG_SECONDS, ROOT
@@ -42,8 +39,6 @@ PREDICTS, STREAMS, MESSAGES, CONNECTIONS = 9_000, 7_000, 3_000, 2_000
 EI_PREDICTS, UPLOADS, KEYS = 3_000, 1_500, 500
 PUBLIC_UPLOADS, PUBLIC_KEYS = 1_500, 1_500
 COLUMN_STREAMS, COLUMN_PREDICTS = 4_000, 3_000
-THREADS = 4
-REQUESTS_IN_MEMORY = 1_000  # a pool takes all that it is given at once
 WEIGHTS = {"small": np.array([[1.0, -2.0, 0.5, 3.0]]), "blocks": np.random.default_rng(7).normal(size=(3, 4500))}
 
 
@@ -93,35 +88,6 @@ def _the_same_process_goes_on(server: Server) -> Iterator[None]:
     assert not re.search("Traceback| ERROR | CRITICAL ", said), said[-4000:]
 
 
-def end_of(action: Callable[[], object]) -> str:
-    """How a call ends: OK, or the name of its status.
-
-    A fault of the server, or a hang, fails the test.
-    """
-    try:
-        action()
-    except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise
-        return str(error.code().name)
-    return "OK"
-
-
-def ends_of(send: Callable[[Any], object], requests: Iterable[Any]) -> Counter[str]:
-    """Send requests from several threads at once and count how they end."""
-    ends, left = Counter[str](), iter(requests)
-    with ThreadPoolExecutor(THREADS) as pool:
-        while some := list(itertools.islice(left, REQUESTS_IN_MEMORY)):
-            ends.update(pool.map(lambda request: end_of(lambda: send(request)), some))
-    return ends
-
-
-def endless(make: Callable[[random.Random], Iterable[Any]], count: int) -> Iterator[Any]:
-    """Take `count` members of iterables, each made after the other with the next seed."""
-    made = itertools.chain.from_iterable(make(random.Random(seed)) for seed in itertools.count())
-    return itertools.islice(made, count)
-
-
 def good_request(raw: RawClient) -> Request:
     return raw.request(np.random.default_rng(9).random(raw.codec.model.grid.feature_count))
 
@@ -160,18 +126,6 @@ def good_batches(columns: RawClient, rows: RawClient) -> list[Message]:
         parts[item_id] = [Message(item_id=item_id, header=request.header), *chunks]
     whole = rows.item(9, generator.random(features))
     return [*parts[7][:2], *parts[8][:3], whole, *parts[7][2:], *parts[8][3:]]
-
-
-def disordered(messages: list[M], source: random.Random) -> Iterator[list[M]]:
-    """Yield a stream's messages with one of them mutated, lost, repeated or in another's place."""
-    for index, message in enumerate(messages):
-        before, after = messages[:index], messages[index + 1 :]
-        for mutant in mutants(message, source):
-            yield [*before, mutant, *after]
-        yield before + after
-        yield [*before, message, message, *after]
-        yield [*after, message, *before]
-    yield source.sample(messages, len(messages))
 
 
 @TIMES

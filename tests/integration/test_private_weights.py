@@ -45,12 +45,13 @@ from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.loading import load_model
 from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.plan import Plan
-from sealserve_service.telemetry.metrics import Telemetry
 from tests.support import mnist
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
 from tests.support.identities import ALL, IdentitiesFile
+from tests.support.metrics import free_address, scraped
 from tests.support.plans import plan_row
+from tests.support.programs import serve
 from tests.support.raw import Message, RawClient, Request, as_message, assert_error, assert_scores, chunk
 from tests.support.serving import (
     HANG_SECONDS,
@@ -489,26 +490,38 @@ def test_bad_ciphertexts_are_refused_as_in_mode_open(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [90, pytest.param(990, marks=pytest.mark.long)], ids=["10,000", "100,000"])
-def test_memory_and_descriptors_are_flat_over_calls_by_a_hundred_keys(digits_model: Digits, times: int) -> None:
+def test_memory_and_descriptors_are_flat_over_calls_by_a_hundred_keys(
+    digits_model: Digits, tmp_path: Path, times: int
+) -> None:
     """The cache has room for twenty keys.
 
-    Every call by another client finds its own key gone, and loads it again.
+    Every call by another client finds its own key gone, and loads it again. The service is measured
+    alone, in a process of its own: in this one, other tests' connections close and their memory is
+    freed at any time.
     """
-    name, telemetry = LAYOUTS["row"].private_parameter_sets[0].name, Telemetry()
-    key_bytes = ZeroEncryptor.under_a_random_key(LAYOUTS["row"].private_parameter_sets[0]).byte_count
-    keys = registered_keys(cache_bytes=20 * key_bytes, telemetry=telemetry)
-    process = psutil.Process()
+    parameter_set, estimator = LAYOUTS["row"].private_parameter_sets[0], digits_model.estimator
+    key_bytes = ZeroEncryptor.under_a_random_key(parameter_set).byte_count
+    model, metrics = tmp_path / "digits.npz", free_address()
+    np.savez(model, coef=estimator.coef_, intercept=estimator.intercept_, classes=estimator.classes_)
+    options = (
+        "--input-range=0,1",
+        "--input-step=0.0625",
+        "--weights=private",
+        "--processes=1",
+        "--accept-disagreement",
+    )
+    sizes = f"--key-cache-bytes={20 * key_bytes}", f"--metrics-address={metrics}"
     with (
-        running_server(private_digits(digits_model, keys), keys=keys, telemetry=telemetry) as address,
-        RawClient(address) as raw,
-        KeyRegistry(address, timeout_seconds=HANG_SECONDS) as registry,
+        serve(f"--model={model}", *options, *sizes) as program,
+        RawClient(program.address) as raw,
+        KeyRegistry(program.address, timeout_seconds=HANG_SECONDS) as registry,
     ):
-        # The service is measured: it is asked with one ciphertext, and nobody decrypts its answers.
+        assert raw.codec.offer.parameters.parameter_set == parameter_set
+        process = psutil.Process(program.process.pid)
+        # It is asked with one ciphertext, and nobody decrypts its answers.
         request = raw.request(digits_model.X[:1])
-        publics = [
-            SecretKey.generate(LAYOUTS["row"].private_parameter_sets[0]).public_encryption_key for _ in range(100)
-        ]
-        ids = [registry.register(data, kind=KIND, parameter_set=name).key_id for data in publics]
+        publics = [SecretKey.generate(parameter_set).public_encryption_key for _ in range(100)]
+        ids = [registry.register(data, kind=KIND, parameter_set=parameter_set.name).key_id for data in publics]
         requests = [with_key(request, key_id) for key_id in ids]
         reply_bytes = raw.codec.offer.cost.reply_bytes
 
@@ -522,9 +535,9 @@ def test_memory_and_descriptors_are_flat_over_calls_by_a_hundred_keys(digits_mod
         # Within 20,000 calls the heap and the threads' stacks reach their size.
         resident, descriptors = ask_all(max(10, times // 5))
         last_resident, last_descriptors = ask_all(times)
+        assert scraped(f"http://{metrics}/metrics")("key_cache_bytes") == 20 * key_bytes
     assert last_descriptors == descriptors
     assert last_resident - resident < 10 * key_bytes  # 9,000 keys that stayed would be 1.8 GB
-    assert telemetry.registry.get_sample_value("sealserve_key_cache_bytes") == 20 * key_bytes
 
 
 def served_mnist(max_score_error: float | None, keys: RegisteredKeys) -> tuple[ServedModel, LinearModel]:

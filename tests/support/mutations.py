@@ -1,8 +1,9 @@
 """Mutations: copies of messages with a field changed, and bytes damaged anywhere."""
 
+import itertools
 import random
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -22,6 +23,16 @@ _INTEGER_BITS = {
     FieldDescriptor.TYPE_ENUM: (-31, 31),
 }
 _MEMBERS = 3  # of a repeated field, how many are changed one by one
+# The tags of two fields that no message has: number 2000, with a varint and with bytes.
+_VARINT_TAG, _BYTES_TAG = b"\x80\x7d", b"\x82\x7d"
+
+
+def endless(
+    make: Callable[[random.Random], Iterable[Any]], count: int | None = None, first_seed: int = 0
+) -> Iterator[Any]:
+    """Take `count` members of iterables, each made after the other with the next seed."""
+    seeds = itertools.count(first_seed)
+    return itertools.islice(itertools.chain.from_iterable(make(random.Random(seed)) for seed in seeds), count)
 
 
 def mutants(message: M, source: random.Random) -> Iterator[M]:
@@ -31,6 +42,39 @@ def mutants(message: M, source: random.Random) -> Iterator[M]:
         mutant.CopyFrom(message)
         change(mutant)
         yield mutant
+
+
+def disordered(messages: list[M], source: random.Random) -> Iterator[list[M]]:
+    """Yield a stream's messages with one of them mutated, lost, repeated or in another's place."""
+    for index, message in enumerate(messages):
+        before, after = messages[:index], messages[index + 1 :]
+        for mutant in mutants(message, source):
+            yield [*before, mutant, *after]
+        yield before + after
+        yield [*before, message, message, *after]
+        yield [*after, message, *before]
+    yield source.sample(messages, len(messages))
+
+
+def encoded_otherwise(message: Message, source: random.Random) -> bytes:
+    """Encode a message in an unusual way: its fields in any order, and unknown ones between them.
+
+    Protobuf reads the same message from it.
+    """
+    parts = [
+        source.choice((_VARINT_TAG + bytes([source.randrange(128)]), _BYTES_TAG + b"\3" + source.randbytes(3)))
+        for _ in range(source.randrange(1, 4))
+    ]
+    fields = [field.name for field, _ in message.ListFields()]
+    for name in fields:
+        part = type(message)()
+        part.CopyFrom(message)
+        for other in fields:
+            if other != name:
+                part.ClearField(other)
+        parts.append(part.SerializeToString())
+    source.shuffle(parts)
+    return b"".join(parts)
 
 
 def _changes(message: Message, source: random.Random) -> Iterator[Change]:

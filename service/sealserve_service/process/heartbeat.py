@@ -8,15 +8,14 @@ since its port may be shared with others.
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-_LEAST_FAILURES = 3
 _CALLS_PER_SILENCE = 6
 
 _logger = logging.getLogger(__name__)
@@ -44,27 +43,34 @@ def heartbeat(socket_path: Path | None, silence_seconds: float, on_silence: Call
 
 
 def _watch(socket_path: Path, silence_seconds: float, on_silence: Callable[[], None], ended: threading.Event) -> None:
-    interval_seconds = silence_seconds / _CALLS_PER_SILENCE
+    # A call may wait for all of the time. A process that has little of a processor answers late,
+    # and if it were replaced for that, the next one would be slower still. Silence is counted in
+    # intervals, because time also passes while this process is paused itself.
     with grpc.insecure_channel(f"unix:{socket_path}") as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
-        answered, failures = time.monotonic(), 0
-        while not ended.wait(interval_seconds):
-            if _answers(check, interval_seconds):
-                answered, failures = time.monotonic(), 0
-                continue
-            # Several calls: the time alone may have passed while this process was paused itself.
-            failures += 1
-            if failures >= _LEAST_FAILURES and time.monotonic() - answered >= silence_seconds:
-                on_silence()
+        calls: list[grpc.Future[object]] = []
+        silent_intervals = 0
+        while silent_intervals < _CALLS_PER_SILENCE:
+            if call := _begin(check, silence_seconds):
+                calls.append(call)
+            if ended.wait(silence_seconds / _CALLS_PER_SILENCE):
                 return
+            is_silent = call is not None and not any(map(_is_answered, calls))
+            silent_intervals = silent_intervals + 1 if is_silent else 0
+            calls = [call for call in calls if not call.done()]
+    on_silence()
 
 
-def _answers(check: Callable[..., object], timeout_seconds: float) -> bool:
-    """Whether a call is answered, be it with a refusal."""
+def _begin(check: Any, timeout_seconds: float) -> "grpc.Future[object] | None":
+    """Begin a call; return None if this process has no memory or thread for it."""
     try:
-        check(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
-    except grpc.RpcError as error:
-        return error.code() not in _SILENT
-    except (MemoryError, RuntimeError):  # of this process
+        call: grpc.Future[object] = check.future(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
+    except (MemoryError, RuntimeError):
         _logger.warning("a call that asks a serving process for its health failed", exc_info=True)
-    return True
+        return None
+    return call
+
+
+def _is_answered(call: Any) -> bool:
+    """Whether a call has been answered, be it with a refusal."""
+    return bool(call.done() and call.code() not in _SILENT)
