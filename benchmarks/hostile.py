@@ -223,14 +223,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.attack:
         attack(arguments.attack, arguments.address, arguments.token)
-    name, measured, rendered = "hostile", lambda: measure(arguments.calls), table
-    if arguments.messages is not None:
-        name, measured = "hostile_messages", lambda: hostile_messages.measure(arguments.messages)
-        rendered = hostile_messages.table
     report = described_run()
-    result = measured()
+    if arguments.messages is None:
+        name, result = "hostile", measure(arguments.calls)
+        print(table(result))
+    else:
+        name, result = "hostile_messages", hostile_messages.measure(arguments.messages)
+        print(hostile_messages.table(result))
     (OUTPUT / f"{name}.json").write_text(json.dumps(report | {name: result}, indent=2) + "\n")
-    print(rendered(result))
     print(f"written: {OUTPUT / f'{name}.json'}")
     if result.get("faults"):
         sys.exit("the service is at fault; see above")
