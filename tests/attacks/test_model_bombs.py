@@ -275,15 +275,15 @@ def skops_of_archives_in_an_archive(path: Path) -> Path:
 
 
 def skops_of_a_call(path: Path) -> Path:
-    """A function that is trusted as a part is called: this one makes a column of each label."""
+    """A class that is trusted as a part is called with a shape: the matrix has a number a row."""
     description, members = parts(fitted())
-    members |= {"x.npy": array(np.zeros((1 << 14, 1))), "y.npy": array(np.arange(1 << 14))}
-    kind = {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "type": "numpy"}
+    value = {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode"}
+    shape = a_tuple([value | {"content": str(1 << 30)}, value | {"content": "1"}])
     attributes(description)["verbose"] = {
-        "__class__": "chi2",
-        "__module__": "sklearn.feature_selection._univariate_selection",
+        "__class__": "csr_matrix",
+        "__module__": "scipy.sparse._csr",
         "__loader__": "ConstructorFromReduceNode",
-        "content": a_tuple([kind | {"file": name} for name in ("x.npy", "y.npy")]),
+        "content": a_tuple([shape]),
     }
     return write_skops(path, description, members)
 
