@@ -17,7 +17,7 @@ SILENCE_SECONDS = 3.0  # six calls
 LATE = 2
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
     """Answers a call when a number of others have begun after it.
 
     Attributes:
