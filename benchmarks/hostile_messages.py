@@ -169,7 +169,7 @@ def send_all(
                 bar.update(size)
         except KeyboardInterrupt:
             for each in (pool, slow_pool):
-                each.shutdown(wait=False, cancel_futures=True)
+                each.shutdown(cancel_futures=True)  # those that are being sent still end
     return kinds, faults
 
 
