@@ -6,8 +6,8 @@ limit, and a tenant whose ciphertexts are garbage. The fairness is that beside a
 what others need: calls without bodies, stalled uploads of keys, idle streams. Prints tables, and
 writes hostile.json into build/bench.
 
-With --messages it sends so many hostile messages to one service instead, and adds their result to
-hostile.json: mutated fields, raw frames, rapid resets, slow bodies. A million take at most 20
+With --messages it sends so many hostile messages to one service instead: mutated fields, raw
+frames, rapid resets, slow bodies. It writes hostile_messages.json. A million should take at most 20
 minutes on two cores. It fails if the service does, if it grows, or if a good client gets a wrong
 score.
 """
@@ -50,7 +50,6 @@ GREEDY = {
     "stalled uploads of keys": ("/sealserve.v1.KeyService/RegisterKey", 16),
     "idle streams": ("/sealserve.v1.PredictionService/StreamPredict", 330),
 }
-MESSAGES = "messages"  # of a result, the part with many hostile messages
 AGAIN_SECONDS = 5.0
 TIMEOUT_SECONDS = 20.0
 
@@ -191,17 +190,13 @@ def measure(calls: int) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Render the result."""
-    said = []
-    if "alone_ms" in result:
-        alone = max(result["alone_ms"], result["alone_again_ms"])
-        rows = [("p99 of a tenant's rows", "ms", "over alone"), ("alone", f"{alone:.1f}", "")]
-        rows += [(f"beside {kind}", f"{ms:.1f}", f"{ms / alone:.2f}") for kind, ms in result["beside_ms"].items()]
-        said.append(render(rows))
+    alone = max(result["alone_ms"], result["alone_again_ms"])
+    rows = [("p99 of a tenant's rows", "ms", "over alone"), ("alone", f"{alone:.1f}", "")]
+    rows += [(f"beside {kind}", f"{ms:.1f}", f"{ms / alone:.2f}") for kind, ms in result["beside_ms"].items()]
+    said = render(rows)
     if "fairness" in result:  # results of earlier versions are without it
-        said.append(fairness_table(result["fairness"]))
-    if MESSAGES in result:
-        said.append(hostile_messages.table(result[MESSAGES]))
-    return "\n\n".join(said)
+        said += "\n\n" + fairness_table(result["fairness"])
+    return said
 
 
 def fairness_table(found: dict[str, dict[str, float]]) -> str:
@@ -215,19 +210,15 @@ def fairness_table(found: dict[str, dict[str, float]]) -> str:
     return render(rows)
 
 
-def write(found: dict[str, Any]) -> None:
-    """Write a result into hostile.json, where the results of the other runs stay.
-
-    Many messages are sent on other days than the rest, and have a description of their own run.
-    """
-    path, report = OUTPUT / "hostile.json", described_run()
-    before = json.loads(path.read_text()) if path.exists() else {}
-    others = before.get("hostile", {})
-    if MESSAGES not in found:
-        others = {name: result for name, result in others.items() if name == MESSAGES}
-    elif others:
-        report = {name: part for name, part in before.items() if name != "hostile"}
-    path.write_text(json.dumps(report | {"hostile": others | found}, indent=2) + "\n")
+def send_messages(report: dict[str, Any], count: int) -> None:
+    """Send many hostile messages, and write their result into a file of its own."""
+    result = hostile_messages.measure(count)
+    path = OUTPUT / "hostile_messages.json"
+    path.write_text(json.dumps(report | {"hostile_messages": result}, indent=2) + "\n")
+    print(hostile_messages.table(result))
+    print(f"written: {path}")
+    if result["faults"]:
+        sys.exit("the service is at fault; see above")
 
 
 def main() -> None:
@@ -240,15 +231,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.attack:
         attack(arguments.attack, arguments.address, arguments.token)
-    if arguments.messages is None:
-        found = measure(arguments.calls)
-    else:
-        found = {MESSAGES: hostile_messages.measure(arguments.messages)}
-    write(found)
-    print(table(found))
+    report = described_run()
+    if arguments.messages is not None:
+        send_messages(report, arguments.messages)
+        return
+    result = measure(arguments.calls)
+    (OUTPUT / "hostile.json").write_text(json.dumps(report | {"hostile": result}, indent=2) + "\n")
+    print(table(result))
     print(f"written: {OUTPUT / 'hostile.json'}")
-    if MESSAGES in found and found[MESSAGES]["faults"]:
-        sys.exit("the service is at fault; see above")
 
 
 if __name__ == "__main__":

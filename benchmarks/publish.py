@@ -1,8 +1,7 @@
 """The publisher of results: a run of `make bench` -> docs/benchmarks.json -> README, docs, plots.
 
 With --render only the latter step, from the docs/benchmarks.json that is there. A test does the
-same and compares. With --messages, what `python -m benchmarks.hostile --messages N` found is put
-into that file before. `make bench` does not run it: what was published of it stays.
+same and compares.
 
 docs/benchmarks.json: {"commit", "machine", "versions", "parts": {name of the part: its results}}.
 """
@@ -102,29 +101,6 @@ def merged(files: Iterable[Path]) -> dict[str, Any]:
     return whole
 
 
-def with_messages(results: dict[str, Any], hostile_parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Put the run of many hostile messages into results, from the first part that has one.
-
-    Raises:
-        PublishError: it was run at no commit.
-    """
-    found = next((part[hostile.MESSAGES] for part in hostile_parts if hostile.MESSAGES in part), None)
-    if found is None:
-        return results
-    if not found["run"]["commit"] or found["run"]["commit"].endswith("-dirty"):
-        raise PublishError("the hostile messages were sent at no commit: commit, and send them anew")
-    parts = results["parts"]
-    return results | {"parts": parts | {"hostile": parts.get("hostile", {}) | {hostile.MESSAGES: found}}}
-
-
-def _hostile_part(path: Path, *names: str) -> dict[str, Any]:
-    """Return the part of a file that is below some names; empty if there is none."""
-    found: Any = json.loads(path.read_text()) if path.exists() else {}
-    for name in names:
-        found = found.get(name, {})
-    return dict(found)
-
-
 def machine(results: dict[str, Any]) -> str:
     """Say where the results were measured, and with which versions."""
     found, versions = (
@@ -219,16 +195,12 @@ def with_section(text: str, section: str) -> str:
 def main() -> None:
     """Merge and render."""
     parser = argparse.ArgumentParser(description=__doc__)
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--render", action="store_true", help="from the docs/benchmarks.json that is there")
-    how.add_argument("--messages", action="store_true", help="put the many hostile messages into it, and nothing else")
+    parser.add_argument("--render", action="store_true", help="from the docs/benchmarks.json that is there")
     arguments = parser.parse_args()
     try:
         if not arguments.render:
-            files = [path for name in SECTIONS if (path := OUTPUT / f"{name}.json").exists()]
-            results = json.loads(RESULTS.read_text()) if arguments.messages else merged(files)
-            measured = _hostile_part(OUTPUT / "hostile.json", "hostile")
-            results = with_messages(results, (measured, _hostile_part(RESULTS, "parts", "hostile")))
+            parts = (OUTPUT / f"{name}.json" for name in SECTIONS)
+            results = merged(path for path in parts if path.exists())
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")
         results = json.loads(RESULTS.read_text())
         README.write_text(with_section(README.read_text(), readme_section(results)))

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import hostile, hostile_kinds, hostile_messages, publish
+from benchmarks import hostile_kinds, hostile_messages
 from benchmarks.hostile_kinds import CHECKED, KINDS, HostileError, Peer
 from benchmarks.hostile_messages import GoodClient
-from benchmarks.publish import PublishError
 from benchmarks.report import OUTPUT
 from sealserve.client import Client
 from sealserve.v1 import prediction_pb2
@@ -138,38 +137,6 @@ def test_the_table() -> None:
     assert "| resident memory, MB | 200    | 200  | 200   |" in said
     assert "Fault" not in said
     assert "Fault: it ended" in hostile_messages.table(RESULT | {"faults": ["it ended"]})
-    assert hostile.table({hostile.MESSAGES: RESULT}) == said
-
-
-def test_either_run_keeps_the_result_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / OUTPUT / "hostile.json"
-
-    def part() -> Any:
-        return json.loads(path.read_text())["hostile"]
-
-    hostile.write({"messages": RESULT})
-    assert part() == {"messages": RESULT}
-    hostile.write({"alone_ms": 1.0})
-    assert part() == {"messages": RESULT, "alone_ms": 1.0}
-    hostile.write({"alone_ms": 2.0})
-    hostile.write({"messages": RESULT | {"minutes": 3.0}})
-    assert part() == {"messages": RESULT | {"minutes": 3.0}, "alone_ms": 2.0}
-
-
-def test_what_was_published_stays_until_it_is_sent_anew() -> None:
-    rest = {"parts": {"hostile": {"alone_ms": 1.0}}}
-    newer = RESULT | {"minutes": 9.0}
-
-    def published(*parts: dict[str, Any]) -> Any:
-        return publish.with_messages(rest, parts)["parts"]["hostile"]
-
-    assert published({}, {}) == {"alone_ms": 1.0}
-    assert published({"alone_ms": 7.0}, {"messages": RESULT}) == {"alone_ms": 1.0, "messages": RESULT}
-    assert published({"messages": newer}, {"messages": RESULT})["messages"] == newer
-    for commit in ("", "abc-dirty"):
-        with pytest.raises(PublishError, match="at no commit"):
-            published({"messages": RESULT | {"run": RESULT["run"] | {"commit": commit}}})
 
 
 @pytest.mark.slow
@@ -181,7 +148,7 @@ def test_fifty_thousand_messages(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
-    result = json.loads((tmp_path / OUTPUT / "hostile.json").read_text())["hostile"][hostile.MESSAGES]
+    result = json.loads((tmp_path / OUTPUT / "hostile_messages.json").read_text())["hostile_messages"]
     assert result["messages"] == 50_000
     assert result["faults"] == []
     assert set(result["good_client"]["ends"]) == {"right"}
