@@ -328,6 +328,9 @@ class _SlowBodies:
         """Make one call after the other on a connection, until it or all has ended."""
         found, stream_id = http2.Ends(), 1
         writer.write(http2.literal_preface())
+        found.receive(await reader.read(1 << 16))
+        # The service ends connections that do not acknowledge its settings.
+        writer.write(http2.frame(http2.SETTINGS, http2.ACK, 0, b""))
         while self._left and 0 not in found.by_stream:
             self._left -= 1
             if not self._left:

@@ -23,7 +23,17 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from benchmarks.hostile_kinds import CLASSES, FEATURES, KINDS, ROW, WEIGHTS, HostileError, Peer, plaintext_scores
+from benchmarks.hostile_kinds import (
+    CLASSES,
+    FEATURES,
+    KINDS,
+    ROW,
+    TIMEOUT_SECONDS,
+    WEIGHTS,
+    HostileError,
+    Peer,
+    plaintext_scores,
+)
 from benchmarks.report import render
 from sealserve.client import Client
 from sealserve.errors import SealserveError
@@ -34,7 +44,7 @@ KEY_BYTES = 16 << 20
 BATCH = 1000
 PROCESSES = 3
 ASK_SECONDS = 0.05
-SETTLING_SECONDS = 10.0
+SETTLING_SECONDS = 60.0
 # What the service may have more of than before: the threads of gRPC's core, the connections of the
 # good client, and what the allocator keeps.
 MORE_THREADS, MORE_DESCRIPTORS, MORE_RESIDENT_MB = 16, 32, 256.0
@@ -159,7 +169,7 @@ def send_all(
                 bar.update(size)
         except KeyboardInterrupt:
             for each in (pool, slow_pool):
-                each.shutdown(wait=False, cancel_futures=True)
+                each.shutdown(cancel_futures=True)  # those that are being sent still end
     return kinds, faults
 
 
@@ -186,10 +196,14 @@ def service() -> Iterator[tuple[Program, Peer, dict[str, Peer]]]:
             yield program, Peer(program.address, tokens["clinic"]), peers
 
 
+def _good_client(clinic: Peer) -> Client:
+    return Client(clinic.address, credentials=clinic.credentials, timeout_seconds=TIMEOUT_SECONDS)
+
+
 def measure(count: int) -> dict[str, Any]:
     """Serve, and send so many messages."""
     date = f"{datetime.now(UTC):%Y-%m-%d}"
-    with service() as (program, clinic, peers), Client(clinic.address, credentials=clinic.credentials) as client:
+    with service() as (program, clinic, peers), _good_client(clinic) as client:
         good = GoodClient(client, threading.Event(), Counter(), [])
         client.predict(ROW[None])
         watch, began = Watch(program), time.monotonic()

@@ -110,7 +110,7 @@ KINDS: dict[str, Kind] = {
     ),
     "SplineTransformer": Kind(
         lambda random: SplineTransformer(
-            n_knots=random.integers(3, 7),
+            n_knots=random.integers(5, 9),  # periodic splines need more knots than the degree
             degree=random.integers(1, 5),
             extrapolation=random.choice(["constant", "linear", "continue", "periodic"]),
             include_bias=bool(random.integers(2)),
