@@ -46,6 +46,9 @@ def _watch(socket_path: Path, silence_seconds: float, on_silence: Callable[[], N
     # A call may wait for all of the time. A process that has little of a processor answers late,
     # and if it were replaced for that, the next one would be slower still. Silence is counted in
     # intervals, because time also passes while this process is paused itself.
+    interval_seconds = silence_seconds / _CALLS_PER_SILENCE
+    if ended.wait(interval_seconds):
+        return
     with grpc.insecure_channel(f"unix:{socket_path}") as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         calls: list[grpc.Future[object]] = []
@@ -53,7 +56,7 @@ def _watch(socket_path: Path, silence_seconds: float, on_silence: Callable[[], N
         while silent_intervals < _CALLS_PER_SILENCE:
             if call := _begin(check, silence_seconds):
                 calls.append(call)
-            if ended.wait(silence_seconds / _CALLS_PER_SILENCE):
+            if ended.wait(interval_seconds):
                 return
             is_silent = call is not None and not any(map(_is_answered, calls))
             silent_intervals = silent_intervals + 1 if is_silent else 0
