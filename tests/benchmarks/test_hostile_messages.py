@@ -64,7 +64,8 @@ def test_slow_bodies_are_held_open_on_hundreds_of_connections(service: Service) 
     while not sent.wait(0.1):
         watch.look()
     assert watch.most["descriptors"] >= watch.before["descriptors"] + hostile_kinds.SLOW_CONNECTIONS
-    assert watch.settled()["descriptors"] <= watch.before["descriptors"]
+    # Both ends of the heartbeat's connection, which begins after some seconds, are the service's.
+    assert watch.settled()["descriptors"] <= watch.before["descriptors"] + 2
 
 
 def test_wrong_scores_are_found(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
