@@ -19,31 +19,22 @@ from numpy.typing import NDArray
 from sealserve.errors import PlanError
 from sealserve.he.layouts import LAYOUTS, Packing
 from sealserve.he.row_constraints import Norm, RowConstraints
-from sealserve_service.planning import hiding, noise
 from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.planner import _absolute_sum
 from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.planning.score_error import Moments, OnGrid, expected_rms
 from tests.support.indicators import ENSEMBLES, TABLES, Indicators, indicator_ranges, random_forest
+from tests.support.planned_models import PlannedModel, assert_decrypted_and_hidden, disguised
 from tests.support.plans import column_plans, plan_column, plan_row, row_plans
 
 LAYOUT_PLANS: dict[str, Any] = {"row": row_plans, "column": column_plans}
 MODES = {"open": None, "private": 40}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Constrained:
-    """Weights (scores, features), intercepts and ranges with groups and norms."""
-
-    weights: NDArray[np.float64]
-    intercept: NDArray[np.float64]
-    ranges: InputRanges
-
-
 KINDS = ("free", "declared", "at most one", "exactly one", "norm", "signed norm")
 
 
-def constrained(random: np.random.Generator, kinds: list[tuple[str, int]], scores: int) -> Constrained:
+def constrained(random: np.random.Generator, kinds: list[tuple[str, int]], scores: int) -> PlannedModel:
     """A model with parts of so many features each, in any order: several groups and norms."""
     low, high, own = list[float](), list[float](), list[float]()
     group, exact, norms = list[int](), list[bool](), list[Norm]()
@@ -86,7 +77,7 @@ def constrained(random: np.random.Generator, kinds: list[tuple[str, int]], score
     weights = random.standard_t(2, (scores, count)) / ranges.width
     shared = np.where(constraints.alone(count), 0.0, random.choice([0.0, 1e3, -30.0])) / ranges.width
     weights = (weights + shared) * (random.random(count) < 0.9)
-    return Constrained(weights, random.normal(0, 10, scores), ranges)
+    return PlannedModel(weights, random.normal(0, 10, scores), ranges)
 
 
 parts = st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from([1, 2, 3, 30])), min_size=1, max_size=6)
@@ -94,7 +85,7 @@ models = st.builds(constrained, st.integers(0, 2**32).map(np.random.default_rng)
 any_plan = given(models, st.sampled_from(list(LAYOUT_PLANS)), st.sampled_from(list(MODES)), st.integers(0, 2**32))
 
 
-def plans_of(model: Constrained, layout: str, mode: str) -> list[Plan[Packing]]:
+def plans_of(model: PlannedModel, layout: str, mode: str) -> list[Plan[Packing]]:
     plans = LAYOUT_PLANS[layout](model.weights, model.intercept, model.ranges, hiding_bits=MODES[mode])
     assume(plans)
     return list(plans)
@@ -133,7 +124,7 @@ def worst_row(plan: Plan[Packing], slopes: NDArray[np.float64], off: NDArray[np.
     return row
 
 
-def worst_rows(model: Constrained, plan: Plan[Packing], seed: int) -> Iterator[NDArray[np.float64]]:
+def worst_rows(model: PlannedModel, plan: Plan[Packing], seed: int) -> Iterator[NDArray[np.float64]]:
     """Rows where scores are extreme, and rows where their errors are."""
     grid, random = plan.grid, np.random.default_rng(seed)
     integers = plan.model.weights / grid.step
@@ -147,7 +138,7 @@ def worst_rows(model: Constrained, plan: Plan[Packing], seed: int) -> Iterator[N
 @settings(deadline=None, max_examples=25)
 @any_plan
 def test_no_row_that_keeps_to_its_groups_has_a_larger_error_than_is_proven(
-    model: Constrained, layout: str, mode: str, seed: int
+    model: PlannedModel, layout: str, mode: str, seed: int
 ) -> None:
     """In exact rationals."""
     plan = plans_of(model, layout, mode)[0]
@@ -168,7 +159,7 @@ def test_no_row_that_keeps_to_its_groups_has_a_larger_error_than_is_proven(
 
 @settings(deadline=None, max_examples=25)
 @any_plan
-def test_plans_keep_every_bound(model: Constrained, layout: str, mode: str, seed: int) -> None:
+def test_plans_keep_every_bound(model: PlannedModel, layout: str, mode: str, seed: int) -> None:
     """Noise knows no groups: A' is the sum of all absolute weights."""
     for plan in plans_of(model, layout, mode):
         parameters, largest = plan.parameters, _absolute_sum(plan.packing, plan.model)
@@ -178,25 +169,12 @@ def test_plans_keep_every_bound(model: Constrained, layout: str, mode: str, seed
         assert t >= max(int(plan.grid.levels.max()) + 1, *(high - low + 2 for low, high in extremes))
         members = plan.grid.constraints.members
         assert (plan.grid.keeps & (plan.grid.levels > 0))[members].all()
-        if plan.noise_width is None:
-            assert noise.is_decrypted(parameters, 43 * largest + 1)
-        else:
-            kept = plan.packing.rows * plan.packing.score_count
-            assert hiding.fits(parameters, largest, plan.noise_width)
-            assert hiding.hides(parameters.parameter_set, largest, kept, plan.noise_width, 40)
-
-
-def disguised(model: Constrained, random: np.random.Generator) -> Constrained:
-    """Another model of the same ranges and groups."""
-    weights = random.permuted(model.weights, axis=1) * random.lognormal(0, 3, model.weights.shape[1])
-    weights *= random.choice([-1.0, 0.0, 1.0], weights.shape)
-    weights[0, 0] = weights[0, 0] or 1.0
-    return dataclasses.replace(model, weights=weights, intercept=random.normal(0, 1, len(weights)))
+        assert_decrypted_and_hidden(plan)
 
 
 @settings(deadline=None, max_examples=15)
 @given(models, st.sampled_from(list(LAYOUT_PLANS)), st.integers(0, 1000))
-def test_private_steps_with_groups_depend_on_no_weight(model: Constrained, layout: str, seed: int) -> None:
+def test_private_steps_with_groups_depend_on_no_weight(model: PlannedModel, layout: str, seed: int) -> None:
     other = disguised(model, np.random.default_rng(seed))
     for parameter_set in LAYOUTS[layout].private_parameter_sets:
         found = [

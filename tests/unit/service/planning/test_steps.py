@@ -16,9 +16,9 @@ from sealserve.he.quantization import MAX_LEVELS, InputGrid
 from sealserve_service.planning import hiding, noise, planner
 from sealserve_service.planning.column import COLUMN_RULES, MAX_WEIGHT_BITS
 from sealserve_service.planning.plan import Plan, PlanningRules
-from sealserve_service.planning.planner import _absolute_sum
 from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.planning.row import ROW_RULES
+from tests.support.planned_models import PlannedModel, assert_decrypted_and_hidden, disguised
 from tests.support.plans import column_plans, plan_row, row_plans
 
 RULES: dict[str, PlanningRules[Any]] = {"row": ROW_RULES, "column": COLUMN_RULES}
@@ -26,16 +26,7 @@ LAYOUT_PLANS: dict[str, Any] = {"row": row_plans, "column": column_plans}
 MODES = {"open": None, "private": 40}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ranged:
-    """Weights (scores, features), intercepts and ranges with some grids of features' own."""
-
-    weights: NDArray[np.float64]
-    intercept: NDArray[np.float64]
-    ranges: InputRanges
-
-
-def ranged(random: np.random.Generator, scores: int, features: int) -> Ranged:
+def ranged(random: np.random.Generator, scores: int, features: int) -> PlannedModel:
     """A model with ranges of any size and place, constants, zeros and grids of features' own."""
     width = 10.0 ** random.integers(-9, 10, features) * random.uniform(0.5, 2, features)
     low = random.choice([-0.5, 0.0, 10.0, -1000.0], features) * width * random.random(features)
@@ -52,7 +43,7 @@ def ranged(random: np.random.Generator, scores: int, features: int) -> Ranged:
         is_declared=has_own & ~is_constant & (random.random(features) < 0.5),
         center=low + random.random(features) * (high - low),
     )
-    return Ranged(weights, random.normal(0, 10, scores), ranges)
+    return PlannedModel(weights, random.normal(0, 10, scores), ranges)
 
 
 ranged_models = st.builds(
@@ -64,13 +55,13 @@ ranged_models = st.builds(
 any_plan = given(ranged_models, st.sampled_from(list(LAYOUT_PLANS)), st.sampled_from(list(MODES)))
 
 
-def plans_of(model: Ranged, layout: str, mode: str) -> list[Plan[Packing]]:
+def plans_of(model: PlannedModel, layout: str, mode: str) -> list[Plan[Packing]]:
     plans = LAYOUT_PLANS[layout](model.weights, model.intercept, model.ranges, hiding_bits=MODES[mode])
     assume(plans)
     return list(plans)
 
 
-def worst_rows(model: Ranged, plan: Plan[Packing], seed: int) -> NDArray[np.float64]:
+def worst_rows(model: PlannedModel, plan: Plan[Packing], seed: int) -> NDArray[np.float64]:
     """Rows where the errors add up: at the ends, and just under half a step off the grid."""
     grid, random = plan.grid, np.random.default_rng(seed)
     residual = plan.model.weights / plan.model.score_scale - np.where(grid.levels > 0, model.weights * grid.step, 0)
@@ -85,7 +76,7 @@ def worst_rows(model: Ranged, plan: Plan[Packing], seed: int) -> NDArray[np.floa
 
 @settings(deadline=None, max_examples=15)
 @any_plan
-def test_no_row_has_a_larger_error_than_is_proven(model: Ranged, layout: str, mode: str) -> None:
+def test_no_row_has_a_larger_error_than_is_proven(model: PlannedModel, layout: str, mode: str) -> None:
     """In exact rationals, also for rows half a step outside the range."""
     plan = plans_of(model, layout, mode)[0]
     scale = Fraction(plan.model.score_scale)
@@ -106,27 +97,21 @@ def test_no_row_has_a_larger_error_than_is_proven(model: Ranged, layout: str, mo
 
 @settings(deadline=None, max_examples=15)
 @any_plan
-def test_plans_keep_every_bound(model: Ranged, layout: str, mode: str) -> None:
+def test_plans_keep_every_bound(model: PlannedModel, layout: str, mode: str) -> None:
     for plan in plans_of(model, layout, mode):
-        parameters, largest = plan.parameters, _absolute_sum(plan.packing, plan.model)
-        t = parameters.plain_modulus
+        t = plan.parameters.plain_modulus
         extremes = plan.model.extremes(plan.grid)
         assert t >= max(int(plan.grid.levels.max()) + 1, *(high - low + 2 for low, high in extremes))
         assert plan.grid.levels.max() <= MAX_LEVELS
         assert (plan.model.weights[:, plan.grid.levels == 0] == 0).all()
         if layout == "column":
             assert np.abs(plan.model.weights).max() <= 1 << MAX_WEIGHT_BITS
-        if plan.noise_width is None:
-            assert noise.is_decrypted(parameters, 43 * largest + 1)
-        else:
-            kept = plan.packing.rows * plan.packing.score_count
-            assert hiding.fits(parameters, largest, plan.noise_width)
-            assert hiding.hides(parameters.parameter_set, largest, kept, plan.noise_width, 40)
+        assert_decrypted_and_hidden(plan)
 
 
 @settings(deadline=None, max_examples=15)
 @any_plan
-def test_own_grids_are_kept_or_divided_and_declared_ones_always(model: Ranged, layout: str, mode: str) -> None:
+def test_own_grids_are_kept_or_divided_and_declared_ones_always(model: PlannedModel, layout: str, mode: str) -> None:
     ranges = model.ranges
     for plan in plans_of(model, layout, mode):
         takes_part = plan.grid.levels > 0
@@ -142,17 +127,9 @@ def test_own_grids_are_kept_or_divided_and_declared_ones_always(model: Ranged, l
 # Mode private
 
 
-def disguised(model: Ranged, random: np.random.Generator) -> Ranged:
-    """Another model of the same ranges: permuted, rescaled, with other signs and zeros."""
-    weights = random.permuted(model.weights, axis=1) * random.lognormal(0, 3, model.weights.shape[1])
-    weights *= random.choice([-1.0, 0.0, 1.0], weights.shape)
-    weights[0, 0] = weights[0, 0] or 1.0
-    return dataclasses.replace(model, weights=weights, intercept=random.normal(0, 1, len(weights)))
-
-
 @settings(deadline=None, max_examples=15)
 @given(ranged_models, st.sampled_from(list(LAYOUT_PLANS)), st.integers(0, 1000))
-def test_private_steps_depend_on_no_weight(model: Ranged, layout: str, seed: int) -> None:
+def test_private_steps_depend_on_no_weight(model: PlannedModel, layout: str, seed: int) -> None:
     """Nor does t: each set and packing gets the same one, with the same steps."""
     other = disguised(model, np.random.default_rng(seed))
     for parameter_set in LAYOUTS[layout].private_parameter_sets:
@@ -160,7 +137,7 @@ def test_private_steps_depend_on_no_weight(model: Ranged, layout: str, seed: int
         assert one == two
 
 
-def published_grids(model: Ranged, layout: str, parameter_set: ParameterSet) -> set[tuple[Any, ...]]:
+def published_grids(model: PlannedModel, layout: str, parameter_set: ParameterSet) -> set[tuple[Any, ...]]:
     """What is published of the grid with each packing of private weights, good or not."""
     rules = RULES[layout]
     shape = model.weights.shape[::-1]
