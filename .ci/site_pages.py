@@ -13,7 +13,11 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-BESIDE_DOCS = ("[A-Z]*.md", "deploy/aci/*.*", "examples/*.*")
+BESIDE_DOCS = (
+    *("[A-Z]*.md", "deploy/aci/*.*", "deploy/agent/*.*", "deploy/envoy/*.*", "deploy/kubernetes/README.md"),
+    *("client/go/README.md", "client/go/example_test.go", "client/typescript/README.md", "client/examples/README.md"),
+    *("examples/*.*", "tests/vectors/README.md"),
+)
 _MODULE = re.compile(r"^## `(sealserve(?:\.\w+)*)`$(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 

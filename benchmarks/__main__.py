@@ -49,6 +49,11 @@ PARTS = {
         "what a client holds in memory while it streams", usual=["--share=0.25"], quick=["--share=0.05"]
     ),
     "private": Part("private weights beside open ones", data=MNIST),
+    "steps": Part(
+        "models with published steps: trees, categories, texts, images",
+        full=["--concrete-ml"],
+        quick=["--model=HistGradientBoosting, 100 x 31"],
+    ),
     "ei": Part("encrypted-inference clients: our engine beside EIServer", quick=["--rounds=1"], data=MNIST),
     "overload": Part("four times more requests than can be answered", quick=["--calls=25", "--seconds=2"], data=MNIST),
     "hostile": Part("one tenant beside peers that send what they should not", quick=["--calls=20"]),
@@ -60,11 +65,19 @@ PARTS = {
     ),
 }
 OTHERS = """other programs, each with --help:
+  python -m benchmarks.agent     what the agent adds to a row and a batch, and what many callers of it get
   python -m benchmarks.callers   what many callers are answered, and how long they wait
+  python -m benchmarks.capacity  what `sealserve plan` predicts beside what is measured, and what Envoy costs
+  python -m benchmarks.clients   the clients in Go and TypeScript beside the Python SDK: calls of a row and a batch
   python -m benchmarks.hostile --messages 1000000
                                  that one service, its memory and its scores endure a million hostile messages
+  python -m benchmarks.links     rows, streams and batches over TLS and links that delay and throttle
+  python -m benchmarks.parameter_sets
+                                 which sets hold which models, and the bytes of a row with each of them
   python -m benchmarks.soak      memory, descriptors and threads of a service under mixed load
   python -m benchmarks.walk      the calls and changes of file of one prediction, counted
+  python -m benchmarks.he_org    the workload "ML inference" of HomomorphicEncryption.org
+  python -m benchmarks.extraction  how many honest scores copy a private head
   python -m benchmarks.publish   the results of a run into README and docs"""
 PROFILES: list[Job] = [
     ("request_profile", f"--weights={weights}", f"--layout={layout}")

@@ -84,14 +84,20 @@ def served(mode: str, *options: str) -> Iterator[Program]:
         yield program
 
 
-def replayed(program: Program, seconds: float, *options: str) -> dict[str, float]:
+def benched(address: str, seconds: float, *options: str) -> dict[str, Any]:
     """Run `sealserve bench --replay` and return its figures."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "figures.json"
-        command = [sys.executable, "-m", "sealserve.cli.main", "bench", "--replay", f"--address={program.address}"]
+        command = [sys.executable, "-m", "sealserve.cli.main", "bench", "--replay", f"--address={address}"]
         command += [f"--seconds={seconds}", f"--warm-up={_WARM_UP_SECONDS}", f"--json={path}", *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def replayed(program: Program, seconds: float, *options: str) -> dict[str, float]:
+    """Load a service with replayed items, and return rates and latencies."""
+    found = benched(program.address, seconds, *options)
     return {
         "answered": found["answered_per_second"],
         "refused": sum(found["refused"].values()) / found["seconds"],

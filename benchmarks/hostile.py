@@ -52,6 +52,7 @@ GREEDY = {
     "stalled uploads of keys": ("/sealserve.v1.KeyService/RegisterKey", 16, 5.0),
     "idle streams": (STREAM, 330, 5.0),
     "idle streams, anew each second": (STREAM, 330, 1.0),
+    "calls without bodies, anew each second": (METHOD, 330, 1.0),
 }
 TIMEOUT_SECONDS = 20.0
 

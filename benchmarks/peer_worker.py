@@ -1,10 +1,11 @@
 """A peer of `make bench`, in a process and an environment of its own.
 
-`python peer_worker.py PEER MODEL.npz` reads weights (classes, features) and intercept (classes,)
-from the file, and rows (rows, features) from rows.npy beside it. It prints a line of JSON when it
-is ready. Each line of its input is the index of a row; it answers with a line of JSON that says
-what scoring the row took. The script imports nothing of ours, because the environment has only the
-peer's packages.
+`python peer_worker.py PEER MODEL.npz` reads rows (rows, features) from rows.npy beside the file.
+From the file, a peer of a linear model reads weights (classes, features) and intercept (classes,).
+A peer that trains a model of its own reads X (rows, features), y (rows,) and the labels test_y of
+the rows. The script prints a line of JSON when it is ready. Each line of its input is the index of
+a row; it answers with a line of JSON that says what scoring the row took. It imports nothing of
+ours, because the environment has only the peer's packages.
 
 Client and server are one process, without a network between them: what they send is serialized and
 read again. Every peer has one thread and parameters of 128 bits of security. Times are the
@@ -18,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,16 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 Row = NDArray[np.float64]
-
-
 Took = dict[str, Any]
+# Sizes of Concrete ML's own examples: with 100 trees a row takes seconds.
+_TREES = {"n_bits": 6, "n_estimators": 50, "max_depth": 4}
+_NETWORK = {
+    "module__n_layers": 3,
+    "module__n_w_bits": 4,
+    "module__n_a_bits": 4,
+    "max_epochs": 30,
+    "verbose": 0,
+}
 
 
 def took(times: list[float], request_bytes: int, reply_bytes: int, scores: Any) -> Took:
@@ -53,7 +62,7 @@ class EncryptedInference:
     package = "encrypted-inference"
     parameters = "CKKS, N = 8192, primes of 60, 40, 40 and 60 bits, scale 2^40: the package's own"
 
-    def __init__(self, weights: Row, intercept: Row, _: Row) -> None:
+    def __init__(self, weights: Row, intercept: Row, rows: Row) -> None:
         from encrypted.inference.eiclient import EILinearRegressionClient
         from encrypted.inference.eiserver import EIServer
 
@@ -88,7 +97,9 @@ class TenSEAL:
     package = "tenseal"
     parameters = "CKKS, N = 4096, primes of 38, 30 and 38 bits, scale 2^30"
 
-    def __init__(self, weights: Row, intercept: Row, product: Callable[[Any, Row, Row], list[Any]]) -> None:
+    def __init__(
+        self, weights: Row, intercept: Row, rows: Row, *, product: Callable[[Any, Row, Row], list[Any]]
+    ) -> None:
         import tenseal as ts
 
         self._ts, self._weights, self._intercept, self._product = ts, weights, intercept, product
@@ -121,19 +132,22 @@ def _by_class(vector: Any, weights: Row, intercept: Row) -> list[Any]:
     return [vector.dot(w.tolist()) + [b] for w, b in zip(weights, intercept.tolist(), strict=True)]  # noqa: RUF005
 
 
-class ConcreteML:
-    """Concrete ML's LogisticRegression on TFHE, with 8 bits, compiled for the first 500 rows."""
+class ConcreteCircuit:
+    """A compiled model of Concrete ML.
+
+    Args:
+        model: fitted.
+        rows: the rows to compile it for.
+    """
 
     package = "concrete-ml"
-    parameters = "TFHE, 8 bits, as its compiler chooses"
 
-    def __init__(self, weights: Row, intercept: Row, rows: Row) -> None:
+    def __init__(self, model: Any, rows: NDArray[np.floating[Any]], parameters: str) -> None:
         from concrete.fhe import Value
-        from concrete.ml.sklearn import LogisticRegression
 
-        self._value, some = Value, np.array(rows[:500])
-        self._model = LogisticRegression.from_sklearn_model(_estimator(weights, intercept), some, n_bits=8)
-        self._model.compile(some)
+        self.parameters = f"TFHE, {parameters}, as its compiler chooses"
+        self._value, self._model = Value, model
+        self._model.compile(rows)
         self._circuit = self._model.fhe_circuit
         self._circuit.keygen()
         self.key_bytes = len(self._circuit.client.evaluation_keys.serialize())
@@ -145,9 +159,56 @@ class ConcreteML:
         times.append(time.process_time())
         reply = self._circuit.run(self._value.deserialize(request)).serialize()
         times.append(time.process_time())
-        scores = self._model.dequantize_output(self._circuit.decrypt(self._value.deserialize(reply)))
+        outputs = self._model.dequantize_output(self._circuit.decrypt(self._value.deserialize(reply)))
+        scores = self._scores(outputs)
         times.append(time.process_time())
         return took(times, len(request), len(reply), scores)
+
+    def _scores(self, outputs: Row) -> Any:
+        return outputs
+
+
+class ConcreteML(ConcreteCircuit):
+    """Concrete ML's LogisticRegression on TFHE, with 8 bits, compiled for the first 500 rows."""
+
+    def __init__(self, weights: Row, intercept: Row, rows: Row) -> None:
+        from concrete.ml.sklearn import LogisticRegression
+
+        some = np.array(rows[:500])
+        model = LogisticRegression.from_sklearn_model(_estimator(weights, intercept), some, n_bits=8)
+        super().__init__(model, some, "8 bits")
+
+
+class ConcreteClassifier(ConcreteCircuit):
+    """A classifier that Concrete ML trains, compiled for the first 500 rows.
+
+    Scores are probabilities. Trees are summed in plaintext after decryption, as is its default.
+
+    Args:
+        name: the class of `concrete.ml.sklearn`.
+        said: the arguments of this class.
+        X, y: the training rows, and their labels.
+        rows, test_y: the rows that are scored, and their labels. A network takes float32.
+    """
+
+    def __init__(self, name: str, said: dict[str, Any], X: Row, y: Row, test_y: Row, rows: Row) -> None:
+        from concrete.ml import sklearn
+
+        is_network = name == "NeuralNetClassifier"
+        self._type = np.float32 if is_network else np.float64
+        model = getattr(sklearn, name)(**said)
+        model.fit(X.astype(self._type), y.astype(np.int64))
+        words = ", ".join(f"{key.removeprefix('module__')}={value}" for key, value in said.items() if key != "verbose")
+        super().__init__(model, X[:500].astype(self._type), words)
+        # The integers of the plaintext model are those of the circuit.
+        self.accuracy = float(np.mean(model.predict(np.array(rows, self._type)) == test_y))
+
+    def score(self, row: Row) -> Took:
+        """Score a row."""
+        return super().score(row.astype(self._type))
+
+    def _scores(self, outputs: Row) -> Any:
+        return self._model.post_processing(outputs)
 
 
 class ScikitLearn:
@@ -157,7 +218,7 @@ class ScikitLearn:
     parameters = "float64"
     key_bytes = 0
 
-    def __init__(self, weights: Row, intercept: Row, _: Row) -> None:
+    def __init__(self, weights: Row, intercept: Row, rows: Row) -> None:
         self._estimator = _estimator(weights, intercept)
 
     def score(self, row: Row) -> Took:
@@ -177,11 +238,14 @@ def _estimator(weights: Row, intercept: Row) -> Any:
     return estimator
 
 
-PEERS: dict[str, Callable[[Row, Row, Row], Any]] = {
+PEERS: dict[str, Callable[..., Any]] = {
     "encrypted-inference": EncryptedInference,
-    "tenseal-mm": lambda weights, intercept, _: TenSEAL(weights, intercept, _by_matrix),
-    "tenseal-dot": lambda weights, intercept, _: TenSEAL(weights, intercept, _by_class),
+    "tenseal-mm": partial(TenSEAL, product=_by_matrix),
+    "tenseal-dot": partial(TenSEAL, product=_by_class),
     "concrete-ml": ConcreteML,
+    "concrete-ml-xgboost": partial(ConcreteClassifier, "XGBClassifier", {**_TREES, "n_jobs": 1}),
+    "concrete-ml-forest": partial(ConcreteClassifier, "RandomForestClassifier", _TREES),
+    "concrete-ml-network": partial(ConcreteClassifier, "NeuralNetClassifier", _NETWORK),
     "scikit-learn": ScikitLearn,
 }
 
@@ -191,11 +255,12 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     name, path = sys.argv[1:]
     with np.load(path) as arrays:
-        weights, intercept = (np.ascontiguousarray(arrays[key]) for key in ("weights", "intercept"))
+        given = {key: np.ascontiguousarray(arrays[key]) for key in arrays.files}
     rows = np.load(Path(path).with_name("rows.npy"), mmap_mode="r")  # else they would count as its memory
-    peer = PEERS[name](weights, intercept, rows)
+    peer = PEERS[name](**given, rows=rows)
     said = f"{peer.package} {version(peer.package)}"
     ready = {"key_bytes": peer.key_bytes, "version": said, "parameters": peer.parameters}
+    ready["accuracy"] = getattr(peer, "accuracy", None)
     print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(peer.score(np.array(rows[int(line)]))), file=answers, flush=True)

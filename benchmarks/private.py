@@ -1,16 +1,19 @@
 """Private weights beside open ones on MNIST: one client, one serving process of each, loopback.
 
-All services are asked by turns, for rows one by one, and for batches of columns that were encrypted
-beforehand. Prints a table, and writes private.json into build/bench.
+All services are asked by turns: for rows one after the other, for rows with a rest before each, in
+which zeros become ready, for rows beside those of another client, and for batches of columns that
+were encrypted beforehand. Prints a table, and writes private.json into build/bench.
 """
 
 import argparse
 import json
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +26,7 @@ from benchmarks.report import OUTPUT, described_run, render, undisturbed
 from benchmarks.row import latency, message_bytes
 from benchmarks.server_time import with_server_seconds
 from sealserve.client import Client, EncryptedReply
+from sealserve.he.layouts import polynomial_groups
 from sealserve.loadtest.items import LoadItems
 from sealserve_service.engines.linear.rerandomizer import Rerandomizer
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
@@ -31,17 +35,20 @@ from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.row import RowPlan
 from tests.support import mnist
-from tests.support.metrics import free_address
+from tests.support.metrics import free_address, scraped
 from tests.support.plans import served_plans
 from tests.support.programs import Program, serve
 
 ROUNDS, ROWS_A_ROUND = 5, 60
+RESTED_ROWS_A_ROUND, REST_SECONDS = 30, 0.03
+BESIDE_SECONDS = 1.0  # a round
 COLUMN_SECONDS = 0.8  # a round
 TIMEOUT_SECONDS = 60.0
 # Name, what serves it, and what the planner makes of it on MNIST.
 SERVICES: dict[str, tuple[str, ...]] = {
     "open": ("--weights=open",),
     "private": ("--weights=private",),
+    "private, no ready zeros": ("--weights=private", "--ready-zeros=0"),
     "private, error 0.01": ("--weights=private", "--max-score-error=0.01"),
 }
 
@@ -83,6 +90,62 @@ def rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str,
             wire_ms = found["wire_ms"] + found["server_ms"] - server_ms
             rounds[name].append(found | {"server_ms": server_ms, "wire_ms": wire_ms})
     return {name: summed_up(found) for name, found in rounds.items()}
+
+
+def rested_rows(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Measure single rows with a rest before each, at all services by turns, as `rows` does."""
+
+    def ask(client: Client, some: NDArray[np.float64]) -> float:
+        seconds = list[float]()
+        for row in some[:, None]:
+            time.sleep(REST_SECONDS)
+            start = time.perf_counter()
+            client.predict(row)
+            seconds.append(time.perf_counter() - start)
+        return median(seconds)
+
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in services}
+    for number in range(ROUNDS):
+        some = images[number * RESTED_ROWS_A_ROUND : (number + 1) * RESTED_ROWS_A_ROUND]
+        for name, service in services.items():
+            predict, server = with_server_seconds(service.metrics_address, "row", partial(ask, service.row, some))
+            rounds[name].append({"rested_predict_ms": 1e3 * predict, "rested_server_ms": 1e3 * server})
+    return {name: summed_up(found) for name, found in rounds.items()}
+
+
+def ask_for(seconds: float, address: str, images: NDArray[np.float64], rest_seconds: float) -> list[float]:
+    """Ask a service for rows, each after a rest; return how long each took, in seconds."""
+    found = list[float]()
+    with Client(address, layout="row") as client:
+        client.predict(images[:1])
+        end = time.perf_counter() + seconds
+        while (start := time.perf_counter()) < end:
+            client.predict(images[len(found) % len(images), None])
+            found.append(time.perf_counter() - start)
+            time.sleep(rest_seconds)
+    return found
+
+
+def rows_beside(services: dict[str, Service], images: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Measure the rows of a client while another one asks about twice as often, by turns.
+
+    To make zeros for the one may delay the other. Each is in a process of its own.
+    """
+    found: dict[str, list[float]] = {name: [] for name in services}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for _ in range(ROUNDS):
+            for name, service in services.items():
+                address = service.program.address
+                other = pool.submit(ask_for, BESIDE_SECONDS, address, images, REST_SECONDS / 6)
+                found[name] += ask_for(BESIDE_SECONDS, address, images, REST_SECONDS / 2)
+                other.result()
+    return {name: {"beside_p99_ms": 1e3 * float(np.quantile(seconds, 0.99))} for name, seconds in found.items()}
+
+
+def ready_mb(address: str) -> float:
+    """Return the megabytes of ready zeros of a service that is asked no more."""
+    time.sleep(REST_SECONDS)
+    return scraped(f"http://{address}/metrics")("ready_zero_bytes") / 1e6
 
 
 def summed_up(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -142,9 +205,10 @@ def hiding_ms(plan: RowPlan | ColumnPlan) -> float:
     samples = []
     for _ in range(15):
         start = time.thread_time()
-        for polynomial in range(packing.polynomials):
-            places = packing.places(packing.rows, len(packing.classes_in(polynomial))).ravel()
-            rerandomizer.rerandomize(zero_encryptor, c1[:, places], c1, places)
+        for polynomials in polynomial_groups(packing):
+            places = packing.places(packing.rows, len(packing.classes_in(polynomials.start))).ravel()
+            some = np.broadcast_to(c1, (len(polynomials), *c1.shape))
+            rerandomizer.rerandomize(zero_encryptor, some[..., places], some, places)
         samples.append(time.thread_time() - start)
     return 1e3 * median(samples)
 
@@ -185,9 +249,12 @@ def measure(path: Path, images: NDArray[np.float64]) -> list[dict[str, Any]]:
             for client in clients:
                 client.predict(images[:1])
             results[name] |= message_bytes(clients[0], images[:1])
-        for measured in (rows(services, images), columns(services)):
+        by_rows = rows(services, images), rested_rows(services, images), rows_beside(services, images)
+        for measured in (*by_rows, columns(services)):
             for name, found in measured.items():
                 results[name] |= found
+        for name, service in services.items():
+            results[name]["ready_mb"] = ready_mb(service.metrics_address)
         for name, options in SERVICES.items():
             row, column = planned(path, options)
             results[name] |= {"row_hiding_ms": hiding_ms(row), "column_hiding_ms": hiding_ms(column)}
@@ -216,6 +283,10 @@ def table(results: list[dict[str, Any]]) -> str:
         ("row: server, ms", "server_ms", "{:.2f}"),
         ("row: of which hiding, ms", "row_hiding_ms", "{:.2f}"),
         ("row: whole predict, p50, ms", "predict_ms", "{:.2f}"),
+        ("row after a rest: server, ms", "rested_server_ms", "{:.2f}"),
+        ("row after a rest: whole predict, p50, ms", "rested_predict_ms", "{:.2f}"),
+        ("row beside another client's: whole predict, p99, ms", "beside_p99_ms", "{:.1f}"),
+        ("ready zeros, MB", "ready_mb", "{:.1f}"),
         ("row: bytes up", "request_bytes", "{}"),
         ("row: bytes down", "reply_bytes", "{}"),
         ("a new client's first call, ms", "first_call_ms", "{:.1f}"),
@@ -230,7 +301,8 @@ def table(results: list[dict[str, Any]]) -> str:
         ("column: bytes up a row", "column_request_bytes", "{:.0f}"),
         ("column: bytes down a row", "column_reply_bytes", "{:.0f}"),
     ]
-    return render([[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in lines])
+    measured = [line for line in lines if all(line[1] in result for result in results)]  # not all of it always was
+    return render([[title, *(pattern.format(result[key]) for result in results)] for title, key, pattern in measured])
 
 
 def main() -> None:

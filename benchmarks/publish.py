@@ -18,25 +18,28 @@ from typing import Any
 
 from benchmarks import (
     callers,
+    capacity,
     client_memory,
     column,
     curves,
     ei,
     hostile,
     hostile_messages,
+    links,
     overload,
     peers,
     private,
     repeat,
     row,
     soak,
+    steps,
     uploads,
 )
 from benchmarks.report import OUTPUT, render
 from tests.support.serving import ROOT
 
 DOCS, README = ROOT / "docs", ROOT / "README.md"
-RESULTS, DOCUMENT = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
+RESULTS, DOCUMENT, CAPACITY = DOCS / "benchmarks.json", DOCS / "benchmarks.md", DOCS / "capacity.md"
 BEGIN, END = "<!-- rendered by `make bench-publish`: begin -->", "<!-- rendered by `make bench-publish`: end -->"
 DESCRIPTION = ("commit", "machine", "versions")
 COLUMNS = 100
@@ -66,6 +69,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "row": ("The row layout", row.table),
     "column": ("The column layout", column.table),
     "private": ("Private weights beside open ones", private.table),
+    "steps": ("Models with published steps", steps.table),
     "ei": ("encrypted-inference clients", ei.table),
     "scaling": ("How it scales", curves.table),
     "uploads": ("Full and seeded uploads", uploads.table),
@@ -77,6 +81,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
 # Longer programs, which are run apart: the title, the command, and what renders the result.
 APART: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "callers": ("Many callers", "callers", callers.table),
+    "capacity": ("Predicted capacity", "capacity", capacity.table),
+    "links": ("Real links", "links", links.table),
     "soak": ("Mixed load for long", "soak", soak.table),
     "hostile_messages": ("Many hostile messages", "hostile --messages N", hostile_messages.table),
 }
@@ -172,6 +178,11 @@ def wrapped(text: str) -> str:
     )
 
 
+def capacity_section(results: dict[str, Any]) -> str:
+    """Render the tables of docs/capacity.md."""
+    return wrapped(capacity.page(results))
+
+
 METHOD = """
 Rendered from [benchmarks.json](benchmarks.json) by `make bench-publish`. To repeat it:
 
@@ -240,12 +251,13 @@ def main() -> None:
         results = json.loads(RESULTS.read_text())
         README.write_text(with_section(README.read_text(), readme_section(results)))
         DOCUMENT.write_text(document(results))
+        CAPACITY.write_text(with_section(CAPACITY.read_text(), capacity_section(results)))
         for name in PLOTS.keys() & results["parts"].keys():
             PLOTS[name](results["parts"][name], DOCS / f"benchmarks_{name}.png")
     except (OSError, PublishError) as error:
         sys.exit(str(error))
     missing = ", ".join(sorted(SECTIONS.keys() - results["parts"].keys()))
-    print(f"written: {RESULTS}, {DOCUMENT}, {README}" + (f"; without {missing}" if missing else ""))
+    print(f"written: {RESULTS}, {DOCUMENT}, {CAPACITY}, {README}" + (f"; without {missing}" if missing else ""))
 
 
 if __name__ == "__main__":

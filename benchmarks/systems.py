@@ -219,6 +219,51 @@ def ei_slots(workload: Workload, name: str) -> Iterator[System]:
         yield System(name, "gRPC", measure, 1, lambda: program.resident_bytes, len(user.evaluation_keys), notes)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """A running process of peer_worker.py.
+
+    Attributes:
+        process: the process.
+        ready: what it said when it was ready: its version, its parameters and the bytes of its
+            keys.
+    """
+
+    process: "subprocess.Popen[str]"
+    ready: dict[str, Any]
+
+    def score(self, row: int) -> dict[str, Any]:
+        """Have a row scored, by its index, and return what that took."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(row, file=self.process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@contextlib.contextmanager
+def running_peer(worker: str, python: str, rows: NDArray[np.float64], **arrays: NDArray[np.generic]) -> Iterator[Peer]:
+    """Run a peer of peer_worker.py on rows, with the arrays that it makes its model of.
+
+    Raises:
+        RuntimeError: it does not start.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.npz"
+        np.savez(path, **arrays)  # type: ignore[arg-type]  # as its stubs have it, one may be allow_pickle
+        np.save(path.with_name("rows.npy"), rows)
+        command = [python, str(_WORKER), worker, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout
+                line = process.stdout.readline()
+                if not line:
+                    raise RuntimeError(f"{worker} did not start; what it says is above")
+                yield Peer(process, json.loads(line))
+            finally:
+                process.kill()
+
+
 @contextlib.contextmanager
 def peer(
     workload: Workload, name: str, worker: str, python: str = sys.executable, *, count: int = 1
@@ -228,38 +273,21 @@ def peer(
     Raises:
         RuntimeError: it does not start.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "model.npz"
-        np.savez(path, weights=workload.model.weights, intercept=workload.model.intercept)
-        np.save(path.with_name("rows.npy"), workload.rows)
-        command = [python, str(_WORKER), worker, str(path)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin
-            assert process.stdout
-            stdin, stdout = process.stdin, process.stdout
-            try:
-                line = stdout.readline()
-                if not line:
-                    raise RuntimeError(f"{worker} did not start; what it says is above")
-                ready = json.loads(line)
+    model = workload.model
+    with running_peer(worker, python, workload.rows, weights=model.weights, intercept=model.intercept) as running:
 
-                def measure(first: int) -> Sample:
-                    found = []
-                    for number in range(first, first + count):
-                        print(number % len(workload.rows), file=stdin, flush=True)
-                        found.append(json.loads(stdout.readline()))
-                    steps = {step: median(took[step] for took in found) for step in ("encrypt", "server", "decrypt")}
-                    total = median(sum(took[step] for step in steps) for took in found)
-                    scores = np.array([took["scores"] for took in found])
-                    return Sample(scores, total, steps, found[0]["request_bytes"], found[0]["reply_bytes"])
+        def measure(first: int) -> Sample:
+            found = [running.score(number % len(workload.rows)) for number in range(first, first + count)]
+            steps = {step: median(took[step] for took in found) for step in ("encrypt", "server", "decrypt")}
+            total = median(sum(took[step] for step in steps) for took in found)
+            scores = np.array([took["scores"] for took in found])
+            return Sample(scores, total, steps, found[0]["request_bytes"], found[0]["reply_bytes"])
 
-                if count > 1:  # the others take a tenth of a second or more, and a median leaves the first out
-                    measure(0)
-                resident = psutil.Process(process.pid).memory_info
-                notes = {"version": ready["version"], "parameters": ready["parameters"]}
-                yield System(name, "none", measure, count, lambda: int(resident().rss), ready["key_bytes"], notes)
-            finally:
-                process.kill()
+        if count > 1:  # the others take a tenth of a second or more, and a median leaves the first out
+            measure(0)
+        resident, ready = psutil.Process(running.process.pid).memory_info, running.ready
+        notes = {"version": ready["version"], "parameters": ready["parameters"]}
+        yield System(name, "none", measure, count, lambda: int(resident().rss), ready["key_bytes"], notes)
 
 
 @contextlib.contextmanager

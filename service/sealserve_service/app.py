@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
@@ -22,6 +23,9 @@ from sealserve_service.settings import Settings
 from sealserve_service.settings.model_source import ModelSource
 from sealserve_service.telemetry.metrics import MetricsFiles, Telemetry
 from sealserve_service.tenants.authenticator import Authenticator
+
+if TYPE_CHECKING:
+    from sealserve_service.telemetry.spans import Spans
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +58,7 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
 
     Raises:
         ModelError, PlanError: a model cannot be served.
-        InputError: there is no model now.
+        InputError: there is no model now, or the exporter of traces is not installed.
         KeyStoreSettingsError: the key store cannot be opened.
         UnusableFileError: the file of identities cannot be used.
     """
@@ -62,6 +66,7 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
         metrics_files.use()
     telemetry = Telemetry(metrics_files.number if metrics_files else 0)
     with contextlib.ExitStack() as closing:
+        spans = closing.enter_context(_spans(settings.traces_exporter))
         # A matrix product runs on one core. The others work on other batches meanwhile, and
         # BLAS's own threads would only spin.
         closing.enter_context(threadpool_limits(1, user_api="blas"))
@@ -102,7 +107,17 @@ def service(settings: Settings, metrics_files: MetricsFiles | None = None) -> It
         )
         reloader = Reloader(library, _LOOK_SECONDS if settings.watch else None)
         closing.callback(reloader.close)
-        yield build_server(settings, library.models, keys, telemetry), reloader
+        yield build_server(settings, library.models, keys, telemetry, spans), reloader
+
+
+def _spans(exporter: str) -> contextlib.AbstractContextManager["Spans | None"]:
+    if exporter == "none":
+        return contextlib.nullcontext()
+    try:  # here, since a service without traces loads no OpenTelemetry, and need not have it
+        from sealserve_service.telemetry.trace_export import exported_spans
+    except ImportError as error:
+        raise InputError("--traces-exporter: OpenTelemetry is not installed; the extra `tracing` brings it") from error
+    return exported_spans(exporter)
 
 
 def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
@@ -117,6 +132,7 @@ def _keys(settings: Settings, telemetry: Telemetry) -> RegisteredKeys | None:
         cache_bytes=settings.key_cache_bytes,
         quota=settings.quota,
         telemetry=telemetry,
+        ready_zeros=settings.ready_zeros if settings.weights == "private" else 0,
     )
 
 
@@ -125,6 +141,7 @@ def build_server(
     models: ModelRegistry,
     keys: RegisteredKeys | None = None,
     telemetry: Telemetry | None = None,
+    spans: "Spans | None" = None,
 ) -> Server:
     """Build a server that does not listen yet.
 
@@ -133,8 +150,9 @@ def build_server(
         models: those that it serves.
         keys: the registered keys; without them it has no KeyService.
         telemetry: its metrics; without them it has its own.
+        spans: makes the spans of its calls; without them it makes none.
 
     Raises:
         UnusableFileError: the file of identities cannot be used.
     """
-    return Server(settings, models, keys, Authenticator(settings.identities), telemetry or Telemetry())
+    return Server(settings, models, keys, Authenticator(settings.identities), telemetry or Telemetry(), spans)

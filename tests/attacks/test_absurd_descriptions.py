@@ -58,9 +58,10 @@ def of_offers(count: int) -> model_pb2.Model:
 
 
 def of_scores(count: int) -> model_pb2.Model:
-    """Scores whose reply would have count times 32 KB."""
+    """Scores whose reply would have count times 32 KB: it is not packed."""
     message = description()
     offer = message.offers[1]  # in columns
+    offer.ClearField("reply_bits")
     message.output.score_count = count
     offer.score_centers[:], offer.score_radii[:] = [0] * count, [1] * count
     del message.offers[:]

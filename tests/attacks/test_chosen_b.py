@@ -9,7 +9,6 @@ import dataclasses
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.row import RowPacking
@@ -22,11 +21,10 @@ from sealserve_service.planning.row import ROW_RULES, RowPlan
 from tests.support.affine_models import Integers, affine, keeping
 from tests.support.item_round_trip import RoundTrip, zero_encryptor
 from tests.support.plans import cheapest_plan, plan_column
+from tests.support.reply_pairs import Pair, composed, factor, lifted, read_weights
 from tests.support.spelling_key import SpellingKey
 
 HIDING_BITS = 40
-LIFT = 1 << 20
-"""Weights are asked for times this: an error of 1 in the mask does not matter."""
 
 UNCAPPED_RULES = dataclasses.replace(ROW_RULES, capped=lambda packing, places: packing)
 
@@ -46,38 +44,34 @@ class Attacker:
         return self.key
 
     def ask(self, row_count: int) -> list[Residues]:
-        """Send c0 = 0 and, as c1 of the j-th ciphertext, LIFT X^j: c1 of the reply has weights."""
+        """Send c0 = 0 and, as c1 of ciphertext j, factor X^j: c1 of the reply has weights."""
         form = self.round_trip.engine.format
         scoring = self.round_trip.begin(row_count, self.plan.packing.ciphertexts)
         for index in range(self.plan.packing.ciphertexts):
             pair = np.zeros(form.shape, np.uint64)
-            pair[1, :, index] = LIFT
+            pair[1, :, index] = [factor(self.plan) % prime for prime in self.parameter_set.data_primes]
             scoring.add([form.pack(pair[0], pair[1].tobytes())])
-        return list(scoring.finish())
+        return [self._lifted(polynomial, pair, row_count) for polynomial, pair in enumerate(scoring.finish())]
+
+    def _lifted(self, polynomial: int, pair: Pair, row_count: int) -> Residues:
+        count = row_count * len(self.plan.packing.classes_in(polynomial))
+        return lifted(self.plan.parameters, self.plan.reply_bits, pair, count)
 
     def spelled(self, pair: Residues, row_count: int, classes: range) -> dict[int, int]:
         """The coefficients of u that a pair's c0 spells out."""
         q, t = self.parameter_set.modulus, self.plan.parameters.plain_modulus
         places = self.plan.packing.places(row_count, len(classes))
-        kept = self._composed(np.frombuffer(pair.c0, np.uint64)).reshape(places.shape)
+        kept = composed(self.parameter_set, np.frombuffer(pair.c0, np.uint64)).reshape(places.shape)
         lifted = np.array([(q * int(value % t) + t // 2) // t for value in self.intercepts[classes]], object)
         return self.spelling.spelled((kept - lifted).ravel() % q, places.ravel())
 
     def unmasked(self, pair: Residues, u: dict[int, int]) -> Integers:
-        """c1 of a pair without its mask, divided by LIFT, where unknown coefficients of u are 0."""
-        q, N = self.parameter_set.modulus, self.parameter_set.poly_modulus_degree
+        """c1 of a pair without its mask, divided by the factor; unknown coefficients of u are 0."""
+        N = self.parameter_set.poly_modulus_degree
         guess = np.array([u.get(index, 0) for index in range(N)], object)
         shape = len(self.parameter_set.data_primes), N
         residues = np.frombuffer(pair.c1, np.uint64).reshape(shape).astype(object) - self.spelling.mask(guess)
-        weights: Integers = ((self._composed(residues) + LIFT // 2 + q // 2) % q - q // 2) // LIFT
-        return weights
-
-    def _composed(self, residues: NDArray[np.uint64] | Integers) -> Integers:
-        """Integers modulo q of their residues (data primes, n) modulo the primes."""
-        q, primes = self.parameter_set.modulus, self.parameter_set.data_primes
-        units = np.array([[q // prime * pow(q // prime, -1, prime)] for prime in primes], object)
-        composed: Integers = (residues.reshape(len(primes), -1).astype(object) * units).sum(axis=0) % q
-        return composed
+        return read_weights(self.plan, residues)
 
 
 def told(plan: RowPlan | ColumnPlan, row_count: int) -> float:

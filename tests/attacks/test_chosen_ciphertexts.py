@@ -18,6 +18,7 @@ from tests.support.affine_models import Affine, Integers, affine
 from tests.support.item_round_trip import RoundTrip, secret_key
 from tests.support.noisy_encryptor import NoisyEncryptor
 from tests.support.plans import plan_column, plan_row
+from tests.support.reply_pairs import lifted
 from tests.support.serving import ROOT
 
 HIDING_BITS = 40
@@ -60,6 +61,7 @@ class Attacker:
         found = []
         for polynomial, pair in enumerate(self.round_trip.reply([ciphertext], 1)):
             classes = plan.packing.classes_in(polynomial)
+            pair = lifted(plan.parameters, plan.reply_bits, pair, len(classes))
             phases = self.noisy.phase(pair.c0, pair.c1, plan.packing.places(1, len(classes)).ravel())
             for score, value in zip(classes, phases.tolist(), strict=True):
                 intercept = (q * int(self.intercepts[score] % t) + t // 2) // t

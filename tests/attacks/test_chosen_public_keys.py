@@ -2,8 +2,9 @@
 
 What masks c1 of a reply is a u + e1, divided by the special prime and rounded. With a = X it rounds
 to zero. Then a request of c0 = 0 and c1 = 1 (or, for feature j of a batch, X^j) gets the weights
-themselves. That is what a service did that took keys with a in full. A service that takes seeded
-keys refuses such a key, and with an a that a seed expands to, c1 stays masked whatever b is.
+themselves, or the weights times a factor, if c1 has one: then no rounding of the reply spoils them.
+That is what a service did that took keys with a in full. A service that takes seeded keys refuses
+such a key, and with an a that a seed expands to, c1 stays masked whatever b is.
 """
 
 from collections.abc import Iterator
@@ -18,18 +19,21 @@ from sealserve.he.parameters import ParameterSet
 from sealserve.he.public_key_format import check_public_key
 from sealserve.he.seal_format import CiphertextFormat
 from sealserve.key_registry import KeyRegistry
-from sealserve.protocol.item import ItemHeader
+from sealserve.protocol.item import ItemHeader, PackedPair
 from sealserve.protocol.key_record import KeyKind
-from sealserve.protocol.wire import header_to_proto
+from sealserve.protocol.wire import header_to_proto, scores_from_proto
 from sealserve.v1 import prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf
+from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.grid import input_ranges
+from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Integers, affine
 from tests.support.chosen_keys import UncheckedZeroEncryptor, encryptors_of, monomial, seeded_key, unseeded_key
 from tests.support.item_round_trip import RoundTrip
 from tests.support.plans import plan_column, plan_row
 from tests.support.raw import RawClient, Request
+from tests.support.reply_pairs import Pair, factor, lifted, read_weights
 from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
 
 SHAPE = 10, 784
@@ -56,19 +60,18 @@ KEYS: dict[str, tuple[ZeroEncryptorOf, bool]] = {
 every_key = pytest.mark.parametrize("key", KEYS)
 
 
-def centred(c1: bytes, parameter_set: ParameterSet) -> Integers:
-    """The coefficients of c1 (N,): integers of least absolute value modulo the first prime."""
-    prime, N = parameter_set.data_primes[0], parameter_set.poly_modulus_degree
-    residues = np.frombuffer(c1, np.uint64, N).astype(object)
-    least: Integers = (residues + prime // 2) % prime - prime // 2
-    return least
+def weights_in(plan: RowPlan | ColumnPlan, index: int, pair: Pair) -> Integers:
+    """What c1 of a pair of a reply to one row holds (N,), divided by the request's factor."""
+    c1 = lifted(plan.parameters, plan.reply_bits, pair, len(plan.packing.classes_in(index))).c1
+    return read_weights(plan, np.frombuffer(c1, np.uint64))
 
 
-def monomials(shape: tuple[int, int, int], count: int) -> Iterator[NDArray[np.uint64]]:
-    """Yield (0, X^j), residues of the given shape, for j below a count."""
+def monomials(plan: RowPlan | ColumnPlan, count: int) -> Iterator[NDArray[np.uint64]]:
+    """Yield (0, factor X^j), residues (2, data primes, N), for j below a count."""
+    primes = plan.parameters.parameter_set.data_primes
     for exponent in range(count):
-        pair = np.zeros(shape, np.uint64)
-        pair[1, :, exponent] = 1
+        pair = np.zeros((2, len(primes), plan.packing.poly_modulus_degree), np.uint64)
+        pair[1, :, exponent] = [factor(plan) % prime for prime in primes]
         yield pair
 
 
@@ -78,7 +81,7 @@ def assert_found(found: Integers, weights: NDArray[np.int64], *, succeeds: bool)
     if succeeds:
         np.testing.assert_array_equal(found, weights)
     else:
-        # As good as a guess modulo 2^46 or more, and nothing there is as small as a weight.
+        # As good as a guess of 13 bits more than a weight has.
         assert not (found == weights).any()
         assert np.median(np.abs(found)) > 1000 * np.abs(weights).max()
 
@@ -87,12 +90,12 @@ def assert_found(found: Integers, weights: NDArray[np.int64], *, succeeds: bool)
 def test_all_weights_from_one_row(key: str) -> None:
     keys, succeeds = KEYS[key]
     plan = plan_row(*affine("normal", SHAPE).planned, hiding_bits=HIDING_BITS)
-    round_trip, parameter_set = RoundTrip(plan, keys), plan.parameters.parameter_set
+    round_trip = RoundTrip(plan, keys)
     form = round_trip.engine.format
-    ((c0, c1),) = monomials(form.shape, 1)
+    ((c0, c1),) = monomials(plan, 1)
     reply = round_trip.reply([form.pack(c0, c1.tobytes())], 1)
     used = plan.packing.classes * plan.packing.window
-    found = np.array([centred(pair.c1, parameter_set) for pair in reply])[:, :used]
+    found = np.array([weights_in(plan, index, pair)[:used] for index, pair in enumerate(reply)])
     packed = plan.packing.pack_weights(plan.model.weights)[:, 0, :used]
     assert np.count_nonzero(plan.model.weights) > 0.8 * SHAPE[0] * SHAPE[1]
     assert_found(found, packed, succeeds=succeeds)
@@ -102,15 +105,15 @@ def test_all_weights_from_one_row(key: str) -> None:
 def test_all_weights_from_a_batch_of_one_row(key: str) -> None:
     keys, succeeds = KEYS[key]
     plan = plan_column(*affine("normal", SHAPE).planned, hiding_bits=HIDING_BITS)
-    round_trip, parameter_set = RoundTrip(plan, keys), plan.parameters.parameter_set
+    round_trip = RoundTrip(plan, keys)
     form = round_trip.engine.format
     scoring, chunk = round_trip.begin(1, SHAPE[1]), list[bytes]()
-    for c0, c1 in monomials(form.shape, SHAPE[1]):
+    for c0, c1 in monomials(plan, SHAPE[1]):
         chunk.append(form.pack(c0, c1.tobytes()))
         if len(chunk) == CHUNK:
             scoring.add(chunk)
             chunk.clear()
-    found = np.array([centred(pair.c1, parameter_set)[: SHAPE[1]] for pair in scoring.finish()])
+    found = np.array([weights_in(plan, index, pair)[: SHAPE[1]] for index, pair in enumerate(scoring.finish())])
     assert_found(found, plan.model.weights, succeeds=succeeds)
 
 
@@ -130,12 +133,11 @@ def test_the_chosen_key_is_refused_and_would_pass_the_checks_of_its_values(param
     check_public_key(parameter_set, chosen_seeded(parameter_set))
 
 
-def rows_weights(reply: prediction_pb2.PredictResponse, raw: RawClient) -> Integers:
+def rows_weights(reply: prediction_pb2.PredictResponse, plan: RowPlan) -> Integers:
     """The coefficients of c1 of all pairs, as far as they hold weights, ordered by pair."""
-    offer = raw.codec.offer
-    used = offer.classes_per_polynomial * SHAPE[1]
-    parameter_set = offer.parameters.parameter_set
-    return np.array([centred(pair.residues.c1, parameter_set)[:used] for pair in reply.scores.scores])
+    used = plan.packing.classes * SHAPE[1]
+    pairs = [PackedPair(*piece) for piece in scores_from_proto(reply.scores) if isinstance(piece, PackedPair)]
+    return np.array([weights_in(plan, index, pair)[:used] for index, pair in enumerate(pairs)])
 
 
 @pytest.mark.parametrize("as_before", [True, False], ids=["as before", "as it is"])
@@ -155,7 +157,7 @@ def test_over_a_socket(as_before: bool, monkeypatch: pytest.MonkeyPatch) -> None
         KeyRegistry(address, timeout_seconds=HANG_SECONDS) as registry,
     ):
         parameter_set = raw.codec.offer.parameters.parameter_set
-        assert parameter_set == plan.parameters.parameter_set
+        assert (raw.codec.offer.parameters, raw.codec.offer.reply_bits) == (plan.parameters, plan.reply_bits)
 
         def register(data: bytes) -> str:
             return registry.register(data, kind=KeyKind.PUBLIC_ENCRYPTION_KEY, parameter_set=parameter_set.name).key_id
@@ -168,16 +170,16 @@ def test_over_a_socket(as_before: bool, monkeypatch: pytest.MonkeyPatch) -> None
             assert caught.value.reason is KeyFault.UNSEEDED
             assert list(registry.list()) == []
             key_id = register(chosen_seeded(parameter_set))
-        reply = raw.predictions.Predict(request(raw, key_id), timeout=HANG_SECONDS)
-        found = rows_weights(reply, raw)
+        reply = raw.predictions.Predict(request(raw, plan, key_id), timeout=HANG_SECONDS)
+        found = rows_weights(reply, plan)
     assert_found(found, packed, succeeds=as_before)
 
 
-def request(raw: RawClient, key_id: str) -> Request:
-    """One row of c0 = 0 and c1 = 1."""
+def request(raw: RawClient, plan: RowPlan, key_id: str) -> Request:
+    """One row of c0 = 0 and c1 = factor."""
     offer, model = raw.codec.offer, raw.codec.model
     form = CiphertextFormat(offer.parameters.parameter_set, offer.parms_id)
-    ((c0, c1),) = monomials(form.shape, 1)
+    ((c0, c1),) = monomials(plan, 1)
     header = ItemHeader(
         model=model.name,
         config_id=model.config_id,

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.row import RowPacking
 from sealserve.he.quantization import InputGrid
-from sealserve.protocol.item import Residues
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Affine, affine, random_rows
 from tests.support.item_round_trip import RoundTrip
 from tests.support.key_owner import KeyOwner
 from tests.support.plans import column_plans, row_plans
+from tests.support.reply_pairs import Pair, lifted, unpacked
 
 Plan = RowPlan | ColumnPlan
 REPLIES, QUESTIONS = 2000, 40
@@ -52,31 +52,32 @@ class Suspicion:
         self.owners = [KeyOwner(plan) for plan in plans]
         self.question = self.owners[0].question(rows)
         self._noise = [owner.predicted(self.question) for owner in self.owners]
+        self._plan = plans[0]
         rounds = [RoundTrip(dataclasses.replace(plan, noise_width=None)) for plan in plans]
         self._replies = [round_trip.reply(self.question.ciphertexts, len(rows)) for round_trip in rounds]
 
-    def by_noise(self, reply: list[Residues]) -> int:
+    def by_noise(self, reply: list[Pair]) -> int:
         """Guess the model by the noise at the places of the scores: nearer to whose?"""
         found = self.owners[0].reply_noise(self.question, reply)
         return int(np.argmin([np.linalg.norm(found - noise) for noise in self._noise]))
 
-    def by_second_polynomial(self, reply: list[Residues]) -> int:
+    def by_second_polynomial(self, reply: list[Pair]) -> int:
         """Guess the model by c1, modulo the first prime: nearer to whose?"""
         prime = self.owners[0].plan.parameters.parameter_set.data_primes[0]
 
-        def distance(others: list[Residues]) -> float:
+        def distance(others: list[Pair]) -> float:
             return sum(
-                float(np.abs((_first(mine.c1) - _first(other.c1) + prime // 2) % prime - prime // 2).mean())
+                float(np.abs((self._first(mine) - self._first(other) + prime // 2) % prime - prime // 2).mean())
                 for mine, other in zip(reply, others, strict=True)
             )
 
         return int(np.argmin([distance(others) for others in self._replies]))
 
-
-def _first(c1: bytes) -> NDArray[np.int64]:
-    """The residues modulo the first of two primes."""
-    first, _ = np.frombuffer(c1, np.int64).reshape(2, -1)
-    return first
+    def _first(self, pair: Pair) -> NDArray[np.int64]:
+        """The residues of c1 modulo the first of two primes."""
+        count, bits = len(self.question.rows) * self._plan.packing.classes, self._plan.reply_bits
+        first, _ = np.frombuffer(lifted(self._plan.parameters, bits, pair, count).c1, np.int64).reshape(2, -1)
+        return first
 
 
 def row_count(plan: Plan) -> int:
@@ -125,20 +126,24 @@ def planned_pair(planned: Callable[[Affine], Plan], classes: int) -> tuple[Plan,
     assert one.parameters == other.parameters
     assert (one.score_centers, one.score_radii) == (other.score_centers, other.score_radii)
     assert one.noise_width == other.noise_width
+    assert one.reply_bits == other.reply_bits
     return one, other
 
 
 @both
 def test_in_mode_open_either_way_is_always_right(planned: Callable[[Affine], Plan], classes: int) -> None:
     one, other = planned_pair(planned, classes)
-    plans = dataclasses.replace(one, noise_width=None), dataclasses.replace(other, noise_width=None)
+    plans = (
+        dataclasses.replace(unpacked(one), noise_width=None),
+        dataclasses.replace(unpacked(other), noise_width=None),
+    )
     assert right_guesses(plans, 100) == (100, 100)
 
 
 @both
 def test_without_uniform_noise_the_noise_tells(planned: Callable[[Affine], Plan], classes: int) -> None:
     one, other = planned_pair(planned, classes)
-    plans = dataclasses.replace(one, noise_width=0), dataclasses.replace(other, noise_width=0)
+    plans = dataclasses.replace(unpacked(one), noise_width=0), dataclasses.replace(unpacked(other), noise_width=0)
     by_noise, by_second_polynomial = right_guesses(plans, 200)
     assert by_noise == 200
     assert 30 < by_second_polynomial < 170  # nearly ten standard deviations

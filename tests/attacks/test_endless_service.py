@@ -195,6 +195,7 @@ def test_items_that_break_shortly_before_the_timeout_do_not_extend_it_for_ever(p
     assert 1 <= len(attempts) <= 5
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["streams", "a call"])
 @pytest.mark.parametrize("detail", ["stale_config", "key_not_found"])

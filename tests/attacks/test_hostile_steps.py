@@ -14,15 +14,18 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
 from sealserve._codec.codec import RowCodec
 from sealserve.aio import AsyncClient
+from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.errors import InputError, ParameterError, RequirementError, SealserveError
 from sealserve.he.quantization import InputGrid, Quantized
@@ -30,6 +33,7 @@ from sealserve.protocol import wire
 from sealserve.protocol.column import Column
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.wire import _steps
+from sealserve.row_files.reader import RowsFile
 from sealserve.steps import limits, text
 from sealserve.steps.arithmetic import Monomials
 from sealserve.steps.step import ValueKind
@@ -529,6 +533,17 @@ def test_columns_that_make_no_sense_are_refused() -> None:
     both.input.feature_names.extend("abcdefgh")
     with pytest.raises(ParameterError, match="beside the names"):
         wire.model_from_proto(both)
+    unread = wire.model_to_proto(SERVED.model)
+    for column in unread.input.columns:
+        column.ClearField("minimum")
+        column.ClearField("maximum")
+        column.kind = model_pb2.Column.KIND_UNUSED
+    with pytest.raises(ParameterError, match="no step reads any"):
+        wire.model_from_proto(unread)
+    nameless = wire.model_to_proto(SERVED.model)
+    for column in nameless.input.columns:
+        column.name = ""
+    assert wire.model_from_proto(nameless).schema.column_names == ()
 
 
 # What is sent
@@ -582,6 +597,46 @@ def test_what_is_sent_does_not_depend_on_what_a_column_or_a_step_refuses(monkeyp
     traces = [trace_of(rows) for rows in ONE_ROW.values()]
     assert traces.count(traces[0]) == len(traces)
     assert any(event[0] == "Predict" for event in traces[0])
+
+
+def trace_of_file(rows: dict[str, Any], path: Path) -> list[Event]:
+    """What a service sees of `sealserve predict` for a file of rows."""
+    frame = pd.DataFrame(rows)
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    with recording_service(MODEL, lambda sent: accepted(MODEL, sent)) as service:
+        service.steps = SERVED.steps
+        main(["predict", "--address", service.address, "--input", str(path)])
+        return list(service.trace)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_what_is_sent_of_a_file_does_not_depend_on_what_is_refused(suffix: str, tmp_path: Path) -> None:
+    traces = [trace_of_file(rows, tmp_path / f"rows{suffix}") for what, rows in ONE_ROW.items() if what != "long"]
+    assert traces.count(traces[0]) == len(traces)
+    assert any("redict" in event[0] for event in traces[0])
+
+
+def read_first(self: RowsFile, schema: Schema) -> NDArray[Any]:
+    """Read a file and refuse what its columns do not take, before anything is sent."""
+    rows = READ(self, schema)
+    if schema.is_refused(rows, clip=False).any():
+        raise InputError("refused")
+    return rows
+
+
+READ = RowsFile.read
+
+
+@pytest.mark.parametrize("what", ["missing", "out of range", "no text", "no integer"])
+def test_a_reader_that_refused_first_would_tell_what_a_column_refuses(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowsFile, "read", read_first)
+    path = tmp_path / "rows.parquet"
+    assert trace_of_file(ONE_ROW[what], path) != trace_of_file(ONE_ROW["good"], path)
 
 
 def test_rows_for_which_a_step_has_no_memory_travel_as_dummies(monkeypatch: pytest.MonkeyPatch) -> None:

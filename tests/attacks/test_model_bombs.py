@@ -1,6 +1,6 @@
 """Small model files that ask for much memory.
 
-`.npz` and `.skops` files need no trust: nothing in them is code. Their size needs none either. Each
+Files of these formats need no trust: nothing in them is code. Their size needs none either. Each
 bomb here takes more than the room that it gets when it is loaded as before there were limits, and
 is refused by the service within a tenth of it.
 """
@@ -123,6 +123,82 @@ def npz_of_many_labels(path: Path) -> Path:
     """Each label takes two bytes in the file, and 56 as one of Python's values."""
     labels = header((16 << 20,), "|S2") + b"ab" * (16 << 20)
     return write(path / "m.npz", SMALL | {"classes.npy": labels})
+
+
+# Trees
+
+
+def json_of_empty_lists(path: Path) -> Path:
+    (path / "m.json").write_bytes(b"[[]" + b",[]" * (10 << 20) + b"]")
+    return path / "m.json"
+
+
+def ubj_of_empty_lists(path: Path) -> Path:
+    (path / "m.ubj").write_bytes(b"[" + b"[]" * (10 << 20) + b"]")
+    return path / "m.ubj"
+
+
+def text_of_words(path: Path) -> Path:
+    words = b"tree\nversion=v4\nmax_feature_idx=0\nfeature_names=a\nnum_tree_per_iteration=1\n"
+    words += b"Tree=0\nnum_leaves=9\nleaf_value=" + b"10 " * (10 << 20) + b"\nend of trees\n"
+    (path / "m.txt").write_bytes(words)
+    return path / "m.txt"
+
+
+def text_of_sets_of_categories(path: Path) -> Path:
+    """Of a word of ten digits come 32 categories."""
+    words = b"tree\nversion=v4\nmax_feature_idx=0\nfeature_names=a\nnum_tree_per_iteration=1\nTree=0\nnum_leaves=2\n"
+    words += b"split_feature=0\nthreshold=0\ndecision_type=1\nleft_child=-1\nright_child=-2\nleaf_value=0 1\n"
+    words += b"num_cat=1\ncat_boundaries=0 1048576\ncat_threshold=" + b"4294967295 " * (1 << 20) + b"\nend of trees\n"
+    (path / "m.txt").write_bytes(words)
+    return path / "m.txt"
+
+
+# Packed models
+
+
+def packed_members() -> Members:
+    """The members of an honest packed model, without those that a bomb replaces."""
+    output = {"task": "regression", "score_count": 1}
+    description: dict[str, Any] = {
+        "output": output,
+        "column_names": [],
+        "columns": [],
+        "publications": [],
+        "exactly_one": [],
+    }
+    description |= {"outside_share": 0.0, "max_score_error": None, "judgements": {}}
+    numbers = {"weights": np.ones((1, 2)), "intercept": np.zeros(1), "is_declared": np.zeros(2, np.bool_)}
+    numbers |= {name: np.zeros(2) for name in ("minimum", "own_step", "center")} | {"maximum": np.ones(2)}
+    members = {"version": b"sealmodel 1\n", "description.json": json.dumps(description).encode()}
+    return members | {f"{name}.npy": array(values) for name, values in numbers.items()}
+
+
+def sealmodel_of_zeros(path: Path) -> Path:
+    members = packed_members() | {"weights.npy": header((1, ZEROS // 8), "<f8")}
+    return write(path / "m.sealmodel", members, zeros_after="weights.npy")
+
+
+def sealmodel_of_a_description_that_lies(path: Path) -> Path:
+    """Of such a member, zipfile inflates all and then cuts it."""
+    return write(path / "m.sealmodel", packed_members(), zeros_after="description.json", said_bytes=2)
+
+
+def sealmodel_of_numbers_that_are_not_there(path: Path) -> Path:
+    return stored(path / "m.sealmodel", packed_members() | {"weights.npy": header((1, 1 << 40), "<f8")})
+
+
+def sealmodel_of_many_values(path: Path) -> Path:
+    """Each list takes three bytes in the file, and 56 as one of Python's values."""
+    text = b'{"judgements": [' + b"[]," * (8 << 20) + b"[]]}"
+    return stored(path / "m.sealmodel", packed_members() | {"description.json": text})
+
+
+def stored(path: Path, members: Members) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
 
 
 # Archives of objects
@@ -288,7 +364,8 @@ def skops_of_a_call(path: Path) -> Path:
     return write_skops(path, description, members)
 
 
-BOMBS = {name: bomb for name, bomb in globals().items() if name.startswith(("npz_of", "skops_of"))}
+_KINDS = ("npz_of", "sealmodel_of", "skops_of", "json_of", "ubj_of", "text_of")
+BOMBS = {name: bomb for name, bomb in globals().items() if name.startswith(_KINDS)}
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +380,7 @@ def honest_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     members = MultiOutputRegressor(make_pipeline(StandardScaler(), PCA(3), LinearRegression())).fit(X, X)
     for name, model in {"b": fitted(), "c": members}.items():
         skops.io.dump(model, path / f"{name}.skops", compression=zipfile.ZIP_DEFLATED)
-    return [path / "a.npz", path / "b.skops", path / "c.skops"]
+    return [path / "a.npz", path / "b.skops", path / "c.skops", stored(path / "d.sealmodel", packed_members())]
 
 
 @pytest.fixture(scope="module")
@@ -355,4 +432,4 @@ def test_honest_files_are_loaded_in_the_same_room(
     honest_files: list[Path], loaded: dict[tuple[str, bool], Loaded]
 ) -> None:
     outcomes = [loaded[str(path), are_limited].outcome for path in honest_files for are_limited in (False, True)]
-    assert outcomes == ["loaded"] * 6
+    assert outcomes == ["loaded"] * 8

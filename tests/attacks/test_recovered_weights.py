@@ -1,7 +1,8 @@
 """Weights recovered from one request with its reply, without a key.
 
-In rows c1 is divided in NTT form; in columns a linear system is solved modulo q. In mode open, and
-with noise on c0 alone, every weight comes out. In mode private none does.
+In rows c1 is divided in NTT form; in columns a linear system is solved modulo q. Where replies are
+not packed, every weight comes out in mode open, and with noise on c0 alone. In mode private none
+does. From packed replies in mode open, every weight comes out for a client that chooses c1.
 """
 
 import numpy as np
@@ -10,15 +11,16 @@ from numpy.typing import NDArray
 
 from sealserve.he import _seal
 from sealserve.he.layouts import LAYOUTS
+from sealserve.he.layouts.row import RowPacking
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.seal_format import CiphertextFormat
-from sealserve.protocol.item import Residues
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Integers, affine, random_rows
 from tests.support.item_round_trip import RoundTrip, zero_encryptor
 from tests.support.plans import column_plans, row_plans
+from tests.support.reply_pairs import Pair, factor, lifted, read_weights, unpacked
 
 
 class NoZeros(ZeroEncryptor):
@@ -83,7 +85,7 @@ def quotient(plan: RowPlan, c1: bytes, reply_c1: bytes) -> Integers:
 def test_dividing_the_second_polynomial(mode: str, parameter_set: ParameterSet) -> None:
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (10, 200))
-    plan = row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])[0]
+    plan = unpacked(row_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])[0])
     round_trip = RoundTrip(plan, keys)
     (ciphertext,) = round_trip.encrypted(random_rows(model.grid, 1))
     c1 = ciphertext[-parameter_set.polynomial_bytes :]
@@ -110,7 +112,7 @@ def eliminated(columns: Integers, totals: Integers, prime: int) -> Integers:
     return table[:, -1]
 
 
-def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Residues]) -> Integers:
+def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Pair]) -> Integers:
     """Find weights (classes, features) from as many coefficients as features, modulo a prime.
 
     The prime is the first.
@@ -130,7 +132,8 @@ def recovered(plan: ColumnPlan, ciphertexts: list[bytes], reply: list[Residues])
 def test_elimination(mode: str, parameter_set: ParameterSet) -> None:
     hiding_bits, keys, succeeds = MODES[mode]
     model = affine("normal", (3, 40))
-    *_, plan = column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])
+    *_, packed = column_plans(*model.planned, hiding_bits=hiding_bits, parameter_sets=[parameter_set])
+    plan = unpacked(packed)
     round_trip = RoundTrip(plan, keys)
     ciphertexts = round_trip.encrypted(random_rows(model.grid, 5))
     found = recovered(plan, ciphertexts, round_trip.reply(ciphertexts, 5))
@@ -139,3 +142,26 @@ def test_elimination(mode: str, parameter_set: ParameterSet) -> None:
     else:
         assert not (found == plan.model.weights).any()
         assert np.abs(found).min() > np.abs(plan.model.weights).max()
+
+
+@pytest.mark.parametrize("layout", ["row", "column"])
+def test_a_chosen_second_polynomial_reads_the_weights_from_packed_replies_of_mode_open(layout: str) -> None:
+    """Rounding is not hiding: of c0 = 0 and c1 = factor X^j the reply's c1 has factor times W."""
+    model = affine("normal", (3, 40))
+    plan = (row_plans if layout == "row" else column_plans)(*model.planned)[0]
+    assert plan.reply_bits is not None
+    round_trip, parameter_set, N = RoundTrip(plan), plan.parameters.parameter_set, plan.packing.poly_modulus_degree
+    ciphertexts = []
+    for index in range(plan.packing.ciphertexts):
+        pair = np.zeros((2, len(parameter_set.data_primes), N), np.uint64)
+        pair[1, :, index] = [factor(plan) % prime for prime in parameter_set.data_primes]
+        ciphertexts.append(round_trip.engine.format.pack(pair[0], pair[1].tobytes()))
+    found = []
+    for polynomial, reply in enumerate(round_trip.reply(ciphertexts, 1)):
+        count = len(plan.packing.classes_in(polynomial))
+        c1 = lifted(plan.parameters, plan.reply_bits, reply, count).c1
+        found.append(read_weights(plan, np.frombuffer(c1, np.uint64)))
+    if isinstance(plan.packing, RowPacking):
+        np.testing.assert_array_equal(np.array(found), plan.packing.pack_weights(plan.model.weights)[:, 0])
+    else:
+        np.testing.assert_array_equal(np.array(found)[:, :40], plan.model.weights)

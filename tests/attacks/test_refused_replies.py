@@ -17,15 +17,18 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve._codec.batches import Result
-from sealserve._codec.codec import Decrypted, RowCodec
+from sealserve._codec.codec import Decrypted
 from sealserve.client import Client
 from sealserve.errors import OutOfRangeError, ReplyError
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
-from sealserve.protocol.item import EncryptedScores, Residues
+from sealserve.he.secret.decryptor import Decryptor
+from sealserve.protocol.item import EncryptedScores
 from sealserve.secret_key import SecretKey
+from sealserve.secret_key_access import TOKEN
 from sealserve_service.catalog.registry import prepare_model
 from tests.support.recording_service import Sent, accepted, described, recording_service, refused, scaled
+from tests.support.reply_pairs import pair_of
 from tests.support.serving import HANG_SECONDS, LIMITS, linear
 
 FEATURES = 1100  # more than half of a polynomial, so that each item has one row
@@ -61,7 +64,8 @@ def times_power(polynomial: NDArray[np.object_], power: int) -> NDArray[np.objec
 
 
 def piece(c0: int, c1: NDArray[np.object_]) -> list[EncryptedScores]:
-    return [Residues(np.uint64(c0 % Q).tobytes(), c1.astype(np.uint64).tobytes())]
+    residues = np.array([[c0 % Q]], np.uint64), c1.astype(np.uint64)[None]
+    return [pair_of(OFFER.parameters.parameter_set, OFFER.reply_bits, *residues)]
 
 
 def feature_is(first: Sent, feature: int, level: int) -> list[EncryptedScores]:
@@ -154,10 +158,10 @@ def features_read(count: int) -> tuple[list[int | None], list[int]]:
 
 def coefficients_of(key: SecretKey, count: int) -> list[int]:
     """Coefficients of the key, as its owner computes them."""
-    codec = RowCodec(MODEL, key)
+    decryptor = Decryptor(OFFER.parameters, key.export(TOKEN))
     c1 = np.zeros(N, np.uint64)
     c1[0] = Q // 4
-    quarters = codec._decryptor.decrypt(bytes(8 * count), c1.tobytes(), np.arange(count, dtype=np.intp))
+    quarters = decryptor.decrypt(bytes(8 * count), c1.tobytes(), np.arange(count, dtype=np.intp))
     return [{0: 0, 1: 1, 3: -1}[round(4 * int(value) / T) % 4] for value in quarters]
 
 

@@ -50,7 +50,7 @@ FAILURES: tuple[BaseException, ...] = (
 """What pybind11 makes of C++ exceptions."""
 
 ROLES = ("Evaluator", "Encryptor", "Decryptor")
-FUNCTIONS = ("load_ciphertext", "ciphertext_residues", "ciphertext_bytes", "load_plaintext")
+FUNCTIONS = ("load_ciphertext", "ciphertext_residues", "ciphertext_bytes", "load_plaintext", "encrypted_zero")
 ENGINES = ("row", "private row", "column", "private column", "EI slots")
 
 

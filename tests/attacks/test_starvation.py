@@ -221,7 +221,7 @@ def test_idle_streams(caps: str, digits_model: Digits, tmp_path: Path) -> None:
         wait_until(lambda: sum(call.done() for call in calls) == len(calls) - bound)
         if caps == "as it was":
             assert_error(refusal(lambda: clinic.predict(request)), QuotaExceededError("concurrent_calls", 1.0))
-            assert_error(refusal(lambda: clinic.stream([item])), QuotaExceededError("open_streams", 1.0))
+            assert_error(refusal(lambda: clinic.stream([item])), QuotaExceededError("server_streams", 1.0))
         else:
             assert_scores(clinic.predict(request), digits_model.scores[0])
             assert_scores(clinic.stream([item])[1], digits_model.scores[0])

@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import hostile, publish
+from benchmarks import hostile, parameter_sets, publish
 from benchmarks.report import FIRST, OUTPUT
+from sealserve.he.layouts.row import ROW
 from tests.support import mnist
 from tests.support.serving import ROOT
 
@@ -47,6 +49,24 @@ def test_without_names_all_are_run(monkeypatch: pytest.MonkeyPatch, capfd: pytes
     monkeypatch.setattr(benchmarks, "PARTS", {"uploads": replace(some, usual=["--calls=3"])})
     run(monkeypatch)
     assert "[1 of 1] uploads --calls=3" in capfd.readouterr().out
+
+
+def test_the_sets_of_a_model(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["parameter_sets", "--model=digits", "--weights=open", "--calls=2"])
+    parameter_sets.main()
+    found = json.loads((OUTPUT / "parameter_sets.json").read_text())
+    by_set = {(line["layout"], line["parameter_set"]): line for line in found["parameter_sets"]}
+    for layout in ("row", "column"):
+        small, large = by_set[layout, "2048-44"], by_set[layout, "2048-54"]
+        assert small["bytes_up"] / large["bytes_up"] == pytest.approx(11_360 / 16_578)
+        assert small["bytes_down"] < large["bytes_down"]
+    timed = {(line["parameter_set"], line["form"]): line for line in found["times"]}
+    open_sets = [each.name.removeprefix("row-") for each in ROW.open_parameter_sets]
+    assert timed.keys() == {(name, form) for name in open_sets for form in ("full", "seeded")}
+    assert all(line[f"{step}_us"] > 0 for line in timed.values() for step in ("encrypt", "score", "decrypt"))
+    said = capfd.readouterr().out
+    assert re.search(r"^\| digits +\| open +\| row +\| 2048-44 ", said, re.MULTILINE)
+    assert re.search(r"^\| digits +\| 2048-44 +\| seeded ", said, re.MULTILINE)
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ def test_readme_and_document_say_what_was_measured() -> None:
     readme = publish.README.read_text()
     assert publish.with_section(readme, publish.readme_section(results)) == readme, "make bench-publish"
     assert publish.DOCUMENT.read_text() == publish.document(results), "make bench-publish"
+    capacity = publish.CAPACITY.read_text()
+    assert publish.with_section(capacity, publish.capacity_section(results)) == capacity, "make bench-publish"
     for name in publish.PLOTS.keys() & results["parts"].keys():
         assert (publish.DOCS / f"benchmarks_{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -168,11 +170,12 @@ def test_the_document_says_how_far_apart_two_runs_are() -> None:
 def test_programs_that_are_run_apart_say_where_and_leave_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("RESULTS", "DOCUMENT", "README"):
+    for name in ("RESULTS", "DOCUMENT", "CAPACITY", "README"):
         monkeypatch.setattr(publish, name, tmp_path / name)
     monkeypatch.setattr(publish, "OUTPUT", tmp_path)
     publish.RESULTS.write_text(json.dumps(DESCRIPTION | {"parts": {"overload": OVERLOAD}}))
-    publish.README.write_text(f"{BEGIN}\n{END}\n")
+    for path in (publish.README, publish.CAPACITY):
+        path.write_text(f"{BEGIN}\n{END}\n")
     fair = {"fair": {"private calls": {"share_ms": 300.0, "p99_ms": 330.0, "ratio": 1.1}}}
     part(tmp_path, "callers", fair, commit="abd")
     for arguments in (["callers"], ["--render"]):

@@ -11,10 +11,11 @@ from benchmarks.walk import Call, Recorder, Walk
 
 # The most calls and changes of file of one private row. Lower them where the walk becomes shorter.
 CEILINGS = {
-    "client": {"calls": 28, "changes": 16},
+    # At either end two calls are the two polynomials of a pair, which are packed or unpacked.
+    "client": {"calls": 30, "changes": 17},
     # Two calls, and the changes of file about them, hand a call to a thread: see CallThreads. The
     # standard library's pool, which is not counted, woke threads whose memory was cold.
-    "service": {"calls": 42, "changes": 35},
+    "service": {"calls": 44, "changes": 36},
     "after_reply": {"calls": 1, "changes": 0},
 }
 

@@ -37,6 +37,7 @@ def random_model(path: Path, seed: int) -> tuple[NDArray[np.float64], NDArray[np
     return weights, intercept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed",
     [

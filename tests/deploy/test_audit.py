@@ -94,4 +94,5 @@ def test_every_lock_is_audited_and_check_audits_none() -> None:
     for lock in ROOT.glob("requirements*.lock"):
         assert lock.name in commands("audit")
         assert lock.name in commands("sbom")
-    assert "audit" not in commands("check")
+    assert "pip-audit" not in commands("check")
+    assert "audit.py" not in commands("check")

@@ -30,7 +30,8 @@ def test_the_image_has_what_the_service_needs_and_nothing_for_developers() -> No
     packages = {package.partition(" ")[0] for package in pins("requirements-service.lock")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = {re.split(r"[^a-z0-9-]", entry)[0] for entry in project["dependencies"] + extras["service"] + extras["ei"]}
+    needed = project["dependencies"] + extras["service"] + extras["ei"] + extras["agent"] + extras["tracing"]
+    wanted = {re.split(r"[^a-z0-9-]", entry)[0] for entry in needed}
     assert wanted <= packages
     assert not packages & FOR_DEVELOPERS
 

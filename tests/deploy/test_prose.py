@@ -13,7 +13,7 @@ COLUMNS = 100
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 URL = re.compile(r"https?://\S+")
 GENERATED = ROOT / "docs/benchmarks.md"
-FOLDERS = ("", "docs/", "deploy/**/", "examples/")
+FOLDERS = ("", "docs/", "deploy/**/", "examples/", "client/go/", "client/typescript/", "tests/vectors/")
 DOCUMENTS = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}*.md"))]
 PROTOS = sorted(ROOT.glob("protos/sealserve/v1/*.proto"))
 

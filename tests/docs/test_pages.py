@@ -54,7 +54,9 @@ def pickled(run: PageRun) -> None:
 
 
 NEEDS: dict[str, Callable[[PageRun], None]] = {
+    "agent.md": served,
     "calling.md": served,
+    "capacity.md": served,
     "coming_from_azure_ml.md": served_to_azure_users,
     "getting_started.md": alone,
     "index.md": served,
@@ -63,13 +65,16 @@ NEEDS: dict[str, Callable[[PageRun], None]] = {
     "models.md": alone,
     "operating.md": trained,
     "ranges.md": alone,
+    "tables.md": alone,
     "troubleshooting.md": pickled,
+    "typescript.md": alone,
     "verdicts.md": trained,
 }
 
 
 def test_every_page_with_code_is_run() -> None:
-    assert {name for name, page in PAGES.items() if blocks_of(page)} == set(NEEDS)
+    elsewhere = {"go.md"}  # the Go client's own tests compile it
+    assert {name for name, page in PAGES.items() if blocks_of(page)} == set(NEEDS) | elsewhere
     assert {block.language for page in PAGES.values() for block in blocks_of(page)} <= LANGUAGES
 
 

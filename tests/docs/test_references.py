@@ -4,6 +4,7 @@ import ast
 import re
 from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from prometheus_client import generate_latest
 
 from sealserve import errors
 from sealserve.cli.main import build_parser, commands
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import RINGS, ParameterSet
+from sealserve.he.seal_format import CiphertextFormat
 from sealserve_service.settings.options import OPTIONS
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.serving import ROOT
@@ -55,6 +59,7 @@ def test_variables_exist(name: str) -> None:
 def test_metrics_exist() -> None:
     telemetry = Telemetry()
     telemetry.publish_model("tumors", "1")
+    telemetry.publish_certificate_expiry(datetime.now(UTC))
     published = {
         line.split()[2] for line in generate_latest(telemetry.registry).decode().splitlines() if line[:1] == "#"
     }
@@ -81,10 +86,11 @@ def test_every_error_is_on_its_page() -> None:
 def test_the_classes_that_are_served_are_on_their_page() -> None:
     from sealserve_service.models.folding import SUPPORTED_CLASSES
 
-    table = PAGES["models.md"].partition("## What is served")[2].partition("## Files")[0]
+    table = PAGES["models.md"].partition("## What is served\n\n")[2].partition("\n\n")[0]
     assert set(INLINE.findall(table)) & SUPPORTED_CLASSES == SUPPORTED_CLASSES
     classes = {name for row in table.splitlines() if row.startswith("| ") for name in INLINE.findall(row)}
-    assert classes - {'"passthrough"'} == SUPPORTED_CLASSES
+    from_pickles_only = {"ExplainableBoostingClassifier", "ExplainableBoostingRegressor"}
+    assert classes - {'"passthrough"'} == SUPPORTED_CLASSES | from_pickles_only
 
 
 HOLE = "\0"
@@ -126,3 +132,19 @@ def test_texts_that_are_quoted_exist() -> None:
         if pattern.strip(HOLE + " ") not in known:
             missing.append(text)
     assert missing == []
+
+
+def test_the_table_of_parameter_sets_has_all_of_them_and_their_bytes() -> None:
+    written = re.findall(
+        r"^\| (\d+-\d+) \| ([a-z, ]+) \| .* \| ([\d,]+) \| ([\d,]+)(, packed)? \|$",
+        PAGES["layouts_and_weights.md"],
+        re.MULTILINE,
+    )
+    modes = {"open": LAYOUTS["row"].open_parameter_sets, "private": LAYOUTS["row"].private_parameter_sets}
+    expected = []
+    for name, ring in RINGS.items():
+        form = CiphertextFormat(ParameterSet(f"row-{name}", *ring), bytes(32))
+        of_modes = ", ".join(mode for mode, sets in modes.items() if f"row-{name}" in {s.name for s in sets})
+        short = form.packed_bytes if form.packs else form.seeded_bytes
+        expected.append((name, of_modes, f"{form.full_bytes:,}", f"{short:,}", ", packed" if form.packs else ""))
+    assert written == expected

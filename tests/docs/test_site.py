@@ -42,6 +42,15 @@ def copy_of_the_sources(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*ROOT.glob("*.md"), ROOT / "mkdocs.yml"):
         shutil.copy(path, folder)
+    for name in (
+        "tests/vectors/README.md",
+        "client/go/README.md",
+        "client/go/example_test.go",
+        "client/typescript/README.md",
+        "client/examples/README.md",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
@@ -64,6 +73,7 @@ def test_each_page_is_there(site: Path) -> None:
         "contributing",
         "deploy/aci",
         "examples",
+        "tests/vectors",
     }
 
 

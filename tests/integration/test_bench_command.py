@@ -52,7 +52,7 @@ def test_rows(options: list[str], replay: list[str], digits_server: str, tmp_pat
     figures = benched(tmp_path, "--address", digits_server, *options, *replay)
     assert figures["answered"] == figures["sent"] > 0
     assert (figures["refused"], figures["failed"]) == ({}, {})
-    assert figures["parameter_set"] == "row-2048-54"
+    assert figures["parameter_set"] == "row-2048-44"
     assert figures["replay"] == bool(replay)
     assert figures["request_bytes_a_row"] == pytest.approx(cost.request_bytes, rel=0.02)
     assert figures["reply_bytes_a_row"] == pytest.approx(cost.reply_bytes, rel=0.02)
@@ -75,7 +75,7 @@ def test_columns(replay: list[str], digits_server: str, tmp_path: Path) -> None:
 def test_several_rows_an_item(digits_server: str, tmp_path: Path) -> None:
     figures = benched(tmp_path, "--address", digits_server, "--rows", "2", "--connections", "2", "--seeded")
     assert figures["rows_per_second"] == pytest.approx(2 * figures["answered_per_second"])
-    assert figures["request_bytes_a_row"] < 9000, "a seeded ciphertext has half the bytes, of which two rows share one"
+    assert figures["request_bytes_a_row"] < 6000, "a packed ciphertext has a third of the bytes; two rows share one"
 
 
 def test_what_it_says(digits_server: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,9 +102,9 @@ def test_a_refused_batch(digits_model: Digits, tmp_path: Path) -> None:
     """The delay that it asks for is longer than the run, which ends in time nevertheless."""
     settings = SETTINGS.with_changes(rows_per_minute=10)
     with running_server(digits_registry(digits_model.estimator), settings) as address:
-        figures = benched(tmp_path, "--address", address, "--layout", "column")
+        figures = benched(tmp_path, "--address", address, "--layout", "column", "--concurrency", "2")
         assert figures["answered"] == 1
-        assert figures["refused"] == {"QuotaExceededError": 1}
+        assert figures["refused"].keys() == {"QuotaExceededError"}
 
 
 def test_a_service_that_stops_meanwhile(digits_model: Digits, tmp_path: Path) -> None:

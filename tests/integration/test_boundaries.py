@@ -128,10 +128,10 @@ FAULTS = {
     "unknown model": header_fault("model", "nobody", ModelNotFoundError("nobody"), NOT_FOUND),
     "endless model name": header_fault("model", "x" * 1_000_000, ModelNotFoundError("x" * 100), NOT_FOUND),
     "no such layout": header_fault(
-        "layout", parameters_pb2.LAYOUT_COLUMN, ParameterSetNotOfferedError("column", "row-2048-54"), PRECONDITION
+        "layout", parameters_pb2.LAYOUT_COLUMN, ParameterSetNotOfferedError("column", "row-2048-44"), PRECONDITION
     ),
-    "layout of tomorrow": header_fault("layout", 77, ParameterSetNotOfferedError("", "row-2048-54"), PRECONDITION),
-    "no layout": header_fault("layout", 0, ParameterSetNotOfferedError("", "row-2048-54"), PRECONDITION),
+    "layout of tomorrow": header_fault("layout", 77, ParameterSetNotOfferedError("", "row-2048-44"), PRECONDITION),
+    "no layout": header_fault("layout", 0, ParameterSetNotOfferedError("", "row-2048-44"), PRECONDITION),
     "no such parameter set": header_fault(
         "parameter_set", "row-1024-27", ParameterSetNotOfferedError("row", "row-1024-27"), PRECONDITION
     ),
@@ -167,7 +167,7 @@ FAULTS = {
     "of size 3": ciphertext_fault(LENGTH, of_size_3),
     "compressed": ciphertext_fault(LENGTH, lambda data, _: compressed(data)),
     "of another ring": ciphertext_fault(
-        LENGTH, lambda *_: of_parameters(EncryptionParameters(LAYOUTS["row"].open_parameter_sets[1], 1 << 26))
+        LENGTH, lambda *_: of_parameters(EncryptionParameters(LAYOUTS["row"].open_parameter_sets[2], 1 << 26))
     ),
     "of another plaintext modulus": ciphertext_fault(
         PARAMETERS, lambda *_: of_parameters(EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], 1 << 20))

@@ -108,13 +108,13 @@ def test_a_client_follows_processes_that_change_one_after_the_other(versions: Ve
 
 def test_rows_of_one_call_have_labels_of_one_kind(versions: Versions) -> None:
     _, new, (first, second) = versions
-    rows = RANDOM.integers(0, 129, (3000, 2)) / 128
+    rows = RANDOM.integers(0, 129, (5000, 2)) / 128
     described, first_item = first, first
     with (
         running_server(UnevenRegistry(described, first_item, second)) as address,
         Client(address, timeout_seconds=HANG_SECONDS) as client,
     ):
-        assert len(rows) > first.engines[0].offer.rows_per_item
+        assert len(rows) > max(engine.offer.rows_per_item for engine in first.engines)
         np.testing.assert_array_equal(client.predict(rows), new.predict(rows))
         assert client.model.config_id == second.model.config_id
 

@@ -166,7 +166,7 @@ def test_bad_rows_files(
 def test_lists_and_shows_models(digits_server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "--address", digits_server]) == 0
     listed = capsys.readouterr().out
-    assert re.search(r"^digits +64 +10 +classification +UNCHECKED +row-2048-54, column-2048-54$", listed, re.MULTILINE)
+    assert re.search(r"^digits +64 +10 +classification +UNCHECKED +row-2048-44, column-2048-44$", listed, re.MULTILINE)
     assert main(["models", "show", "--address", digits_server]) == 0
     shown = capsys.readouterr().out
     for expected in ("score error bound", "proven", "rounding of weights", "observed score error", "weights"):
@@ -174,7 +174,7 @@ def test_lists_and_shows_models(digits_server: str, capsys: pytest.CaptureFixtur
     assert re.findall(r"^ *verdict +(\w+)$", shown, re.MULTILINE) == ["UNCHECKED"] * 3
     assert main(["models", "show", "digits", "--json", "--address", digits_server]) == 0
     description = json.loads(capsys.readouterr().out)
-    assert description["offers"][0]["parameters"]["parameter_set"]["name"] == "row-2048-54"
+    assert description["offers"][0]["parameters"]["parameter_set"]["name"] == "row-2048-44"
     assert description["verdict"] == description["offers"][0]["verdict"] == "UNCHECKED"
     assert main(["models", "list", "--json", "--address", digits_server]) == 0
     assert json.loads(capsys.readouterr().out) == [description]
@@ -283,7 +283,7 @@ def test_inspects(model_file: Path, digits_model: Digits, tmp_path: Path, capsys
     shown = capsys.readouterr().out
     assert re.search(r"observed score error +\S+ over 300 rows, \S+ r.m.s.", shown)
     assert re.search(r"labels that differ +0.00%, \S+ expected, over 300 rows", shown)
-    assert re.search(r"^row +open +row-2048-54 .*<- served$", shown, re.MULTILINE)
+    assert re.search(r"^row +open +row-2048-44 .*<- served$", shown, re.MULTILINE)
     chosen = chosen_rows(command, capsys)
     assert chosen["key_bytes"] == 0
     wanted = chosen["score_error_bound"] / 5000
@@ -303,6 +303,9 @@ def test_inspects_both_modes_side_by_side(model_file: Path, capsys: pytest.Captu
     for plan in plans:
         assert (plan["key_bytes"] > 0) is (plan["weights"] == "private")
         assert plan["server_seconds"] > 0
+        is_packed = plan["parameter_set"].endswith(("-2048-44", "-4096-92"))
+        least, most = (2.7, 2.9) if is_packed else (1.9, 2.0)
+        assert least < plan["request_bytes"] / plan["seeded_request_bytes"] < most
         places = plan["rows_per_item"] * 10
         bits = plan["plain_modulus_bits"]
         assert plan["told_bits"] is None or places * bits < plan["told_bits"] <= places * (bits + 0.1) + 1
@@ -516,15 +519,19 @@ def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     overview = capsys.readouterr().out
     assert {command.name for command in commands()} == {
+        "agent",
         "bench",
         "demo",
         "health",
         "inspect",
         "keys",
         "models",
+        "pack",
+        "plan",
         "predict",
         "serve",
         "tokens",
+        "top",
     }
     for command in commands():
         assert command.name in overview
@@ -550,7 +557,7 @@ def test_a_list_of_commands_needs_no_extra() -> None:
     command = [sys.executable, "-c", hide + "sys.exit(main(sys.argv[1:]))"]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert all(command.name in shown for command in commands())
-    for name in ("serve", "inspect"):
+    for name in ("serve", "inspect", "pack"):
         refused = subprocess.run([*command, name, "--help"], capture_output=True, text=True, timeout=60, check=False)
         assert refused.returncode == 1
         assert refused.stderr == (
@@ -576,7 +583,7 @@ def test_the_list_of_commands_says_which_need_an_extra(capsys: pytest.CaptureFix
     text = " ".join(capsys.readouterr().out.split())
     for command in commands():
         noted = f"{command.summary} (sealserve[service])" in text
-        assert noted is (command.name in {"demo", "inspect", "serve", "tokens"}), command.name
+        assert noted is (command.name in {"demo", "inspect", "pack", "serve", "tokens"}), command.name
 
 
 @pytest.mark.slow
@@ -586,17 +593,24 @@ def test_the_demonstration_ends_with_its_summary_without_matplotlib(tmp_path: Pa
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert result.returncode == 0
     assert result.stdout.splitlines()[-1].startswith("rows=450 accuracy=0.9")
+    assert result.stdout.count("agreement=1.0000") == 3
     assert "no picture without matplotlib: pip install 'sealserve[demo]'" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_demonstration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "digits.png"
     assert main(["demo", "--output", str(picture)]) == 0
-    last = capfd.readouterr().out.strip().splitlines()[-1]
-    match = re.fullmatch(r"rows=(\d+) accuracy=(\S+) agreement=(\S+) p50_ms=(\S+)", last)
-    assert match
-    rows, accuracy, agreement, _ = map(float, match.groups())
-    assert (rows, agreement) == (450, 1.0)
-    assert accuracy > 0.9
+    printed = capfd.readouterr().out
+    found = re.findall(r"^rows=(\d+) accuracy=(\S+) agreement=(\S+) p50_ms=(\S+)$", printed, re.MULTILINE)
+    assert [(rows, agreement) for rows, _, agreement, _ in found] == [
+        ("450", "1.0000"),
+        ("143", "1.0000"),
+        ("450", "1.0000"),
+    ]
+    assert all(0.7 < float(accuracy) <= 1 and float(milliseconds) > 0 for _, accuracy, _, milliseconds in found)
+    titles = re.findall(r"^(.*): weights private, verdict OK$", printed, re.MULTILINE)
+    for words, title in zip(("categories and gaps", "HistGradientBoosting", "digits"), titles, strict=True):
+        assert words in title
     assert picture.read_bytes().startswith(b"\x89PNG")

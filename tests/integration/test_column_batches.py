@@ -235,8 +235,8 @@ CIPHERTEXT_FAULTS: dict[str, tuple[CiphertextFault, Spoil]] = {
     "a byte too short": (LENGTH, lambda data, _: data[:-1]),
     "a byte too long": (LENGTH, lambda data, _: data + b"\0"),
     "compressed": (LENGTH, lambda data, _: compressed(data)),
-    "of another ring": (LENGTH, lambda *_: of_set(1)),
-    "of two primes": (LENGTH, lambda *_: of_set(2)),
+    "of another ring": (LENGTH, lambda *_: of_set(2)),
+    "of two primes": (LENGTH, lambda *_: of_set(3)),
     "of another plaintext modulus": (PARAMETERS, lambda *_: of_set(0)),
     "of the row layout's plaintext modulus": (
         PARAMETERS,
@@ -295,10 +295,10 @@ HEADER_FAULTS: dict[str, tuple[dict[str, object], ServiceError]] = {
         {"ciphertext_count": 2**32 - 1},
         InputMismatchError("ciphertext_count", FEATURES, 2**32 - 1),
     ),
-    "as one row": ({"parameter_set": "row-2048-54"}, ParameterSetNotOfferedError("column", "row-2048-54")),
+    "as one row": ({"parameter_set": "row-2048-44"}, ParameterSetNotOfferedError("column", "row-2048-44")),
     "the row layout": (
         {"layout": parameters_pb2.LAYOUT_ROW},
-        ParameterSetNotOfferedError("row", "column-2048-54"),
+        ParameterSetNotOfferedError("row", "column-2048-44"),
     ),
     "another column set": (
         {"parameter_set": "column-4096-92"},

@@ -1,7 +1,11 @@
 """Children forked from a process whose clients are busy: they begin anew, or say why not."""
 
 import asyncio
+import functools
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,11 +17,43 @@ from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.errors import UnavailableError, UsageError
 from tests.support.digits import Digits
-from tests.support.serving import HANG_SECONDS, server_process
+from tests.support.serving import HANG_SECONDS, ROOT, server_process
+
+pytestmark = pytest.mark.slow
 
 FORK = multiprocessing.get_context("fork")
 CHILD_SECONDS = 20.0
 CHILDREN = 6
+
+
+ALONE = "SEALSERVE_TESTS_FORK_HERE"
+
+
+def alone(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a process of its own, whose children have nothing of other tests.
+
+    Those have left servers and threads in their process, and a child cannot collect what is
+    gRPC's.
+    """
+
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        if os.environ.get(ALONE):
+            test(**fixtures)
+            return
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", f"{__file__}::{test.__name__}"],
+            cwd=ROOT,
+            env=variables | {ALONE: "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        assert "1 passed" in done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +82,7 @@ def in_child(act: Callable[[], Any]) -> Any:
         child.join()
 
 
+@alone
 def test_children_of_a_streaming_parent(address: str, digits_model: Digits) -> None:
     rows, stop = digits_model.X[:2], threading.Event()
     expected = digits_model.estimator.predict(rows).tolist()
@@ -70,6 +107,7 @@ def test_children_of_a_streaming_parent(address: str, digits_model: Digits) -> N
         assert client.predict(rows).tolist() == expected, "the parent goes on"
 
 
+@alone
 def test_a_fork_while_a_lock_is_held(address: str, digits_model: Digits) -> None:
     """A thread of the parent holds all locks; nobody in the child would release them."""
     rows = digits_model.X[:2]
@@ -98,6 +136,7 @@ def test_a_fork_while_a_lock_is_held(address: str, digits_model: Digits) -> None
     assert closed is None
 
 
+@alone
 def test_a_stream_of_the_parent_ends_in_the_child(address: str, digits_model: Digits) -> None:
     with Client(address, timeout_seconds=HANG_SECONDS) as client:
         stream = client.stream(digits_model.X[:100])
@@ -110,6 +149,7 @@ def test_a_stream_of_the_parent_ends_in_the_child(address: str, digits_model: Di
         assert go_on() == 99
 
 
+@alone
 def test_asyncio_says_that_it_does_not_survive_a_fork(address: str, digits_model: Digits) -> None:
     async def predict() -> Any:
         async with AsyncClient(address, timeout_seconds=CHILD_SECONDS / 2) as client:
@@ -119,6 +159,7 @@ def test_asyncio_says_that_it_does_not_survive_a_fork(address: str, digits_model
     assert in_child(lambda: asyncio.run(predict())) is UsageError
 
 
+@alone
 def test_processes_that_encrypt_are_the_childs_own(address: str, digits_model: Digits) -> None:
     rows = np.tile(digits_model.X, (4, 1))
     with Client(address, layout="column", encrypt_processes=1, timeout_seconds=HANG_SECONDS) as client:

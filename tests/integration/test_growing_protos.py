@@ -20,17 +20,25 @@ from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import InputMismatchError, RequirementError
+from sealserve.he.layouts import LAYOUTS
+from sealserve.he.parameters import ParameterSet
+from sealserve.he.quantization import InputGrid
 from sealserve.loadtest.items import LoadItems
 from sealserve.protocol import model as protocol_model
+from sealserve.protocol import wire
+from sealserve.protocol.model import CiphertextForm
 from sealserve.protocol.wire import config_digest
 from sealserve.v1 import prediction_pb2
-from sealserve_service.catalog.registry import ModelRegistry, ServedModel
+from sealserve_service.catalog.registry import ModelRegistry, ServedModel, describe_model
+from sealserve_service.engines.linear.base import LinearEngine
+from sealserve_service.engines.offering import LINEAR_ENGINES
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.command_line import fails
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
+from tests.support.plans import cheapest_plan
 from tests.support.raw import RawClient, as_message, assert_error, assert_scores
-from tests.support.serving import HANG_SECONDS, linear, registered_keys, running_server, served
+from tests.support.serving import HANG_SECONDS, SETTINGS, linear, registered_keys, running_server, served
 
 ROWS = np.array([[0.5, 0.25, 0.125]])
 WEIGHTS = np.array([[1.0, -2.0, 0.5]])
@@ -40,6 +48,19 @@ def requiring(model: ServedModel, *names: str) -> ServedModel:
     """The model as a service of tomorrow describes it."""
     changed = dataclasses.replace(model.model, requires=names)
     return ServedModel(dataclasses.replace(changed, config_id=config_digest(changed)), model.engines)
+
+
+def on_another_ring(name: str) -> ServedModel:
+    """The model on a ring of 30 bits, which no layout of this version names."""
+    model, grid = linear(WEIGHTS), InputGrid.of(3, 0.0, 1.0, 0.125)
+    engines = list[LinearEngine[Any]]()
+    for engine_type in LINEAR_ENGINES:
+        other = ParameterSet(f"{engine_type.rules.layout.name}-2048-30", 2048, (0x3FFF4001,))
+        plan = cheapest_plan(
+            engine_type.rules, model.weights, model.intercept, grid, max_score_error=0.3, parameter_sets=[other]
+        )
+        engines.append(engine_type(plan))
+    return describe_model(name, model, grid, SETTINGS.limits, engines)
 
 
 @dataclass(frozen=True)
@@ -155,7 +176,7 @@ def test_a_listing_has_all_models_and_says_which_are_for_later_versions(
     assert main(["models", "list", "--address", service.address]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     assert lines["tomorrow"].endswith("for a later version: update sealserve")
-    assert "row-2048-54" in lines["today"]
+    assert "row-2048-44" in lines["today"]
     with client_of(service) as client:
         assert {model.name: model.requires for model in client.models()} == {
             "today": (),
@@ -192,10 +213,27 @@ def test_a_hostile_list_of_requirements_makes_no_long_error() -> None:
     assert "\x1b" not in str(caught.value)
 
 
+# Forms of ciphertexts
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [[], [99], [0, -1, 2**31 - 1], [99] * 16 + [1], [99] * 100_000],
+    ids=lambda forms: f"{len(forms)} {forms[:3]}",
+)
+def test_a_client_passes_over_forms_that_it_does_not_know(forms: list[Any]) -> None:
+    """Of what it knows, it takes what is among the first 16."""
+    message = wire.model_to_proto(served("model", linear(WEIGHTS)).model)
+    numbers: Any = message.offers[0].ciphertext_forms
+    for first, known in ((1, {CiphertextForm.PACKED}), (77, set[CiphertextForm]())):
+        numbers[:] = [first, *forms]
+        assert wire.model_from_proto(message).offers[0].ciphertext_forms == known
+
+
 # Forms of replies
 
 
-@pytest.mark.parametrize("forms", [[], [1], [2, 1], [99, 1], [-1, 2**31 - 1, 1]], ids=str)
+@pytest.mark.parametrize("forms", [[], [3], [2, 1, 3], [99, 3], [-1, 2**31 - 1, 3]], ids=str)
 def test_a_form_that_the_service_sends_among_others(raw: RawClient, digits_model: Digits, forms: list[Any]) -> None:
     request = raw.request(digits_model.X[0])
     request.header.reply_forms[:] = forms
@@ -203,12 +241,14 @@ def test_a_form_that_the_service_sends_among_others(raw: RawClient, digits_model
     assert_scores(raw.stream([as_message(1, request)])[1], digits_model.scores[0])
 
 
-@pytest.mark.parametrize("forms", [[2], [0], [99], [-1], [99] * 16 + [1], [2] * 100_000], ids=lambda f: str(f[:17]))
+@pytest.mark.parametrize(
+    "forms", [[2], [1], [0], [99], [-1], [99] * 16 + [3], [2] * 100_000], ids=lambda f: str(f[:17])
+)
 def test_no_form_that_the_service_sends(raw: RawClient, digits_model: Digits, forms: list[Any]) -> None:
     good = raw.request(digits_model.X[1])
     request = raw.request(digits_model.X[0])
     request.header.reply_forms[:] = forms
-    expected = InputMismatchError("reply_forms", prediction_pb2.REPLY_FORM_RESIDUES, 0)
+    expected = InputMismatchError("reply_forms", prediction_pb2.REPLY_FORM_PACKED, 0)
     with pytest.raises(InputMismatchError) as caught:
         raw.predict(request)
     assert_error(caught.value, expected)
@@ -220,7 +260,7 @@ def test_no_form_that_the_service_sends(raw: RawClient, digits_model: Digits, fo
 
 
 def test_the_sdk_names_the_forms_that_it_reads(raw: RawClient, digits_model: Digits) -> None:
-    assert list(raw.request(digits_model.X[0]).header.reply_forms) == [prediction_pb2.REPLY_FORM_RESIDUES]
+    assert list(raw.request(digits_model.X[0]).header.reply_forms) == [prediction_pb2.REPLY_FORM_PACKED]
 
 
 def test_an_item_of_ei_slots_needs_its_own_form(service: Service, ei_user: EIUser) -> None:
@@ -247,3 +287,17 @@ def test_an_item_of_ei_slots_needs_its_own_form(service: Service, ei_user: EIUse
         timeout_seconds=HANG_SECONDS,
     ) as client:
         assert client.predict(ROWS)[0] == pytest.approx(WEIGHTS @ ROWS[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_a_client_encrypts_for_a_ring_that_it_has_no_name_for(seeded: bool) -> None:
+    """It takes degree and primes from the description, and checks them."""
+    named = {s.name for layout in LAYOUTS.values() for s in layout.open_parameter_sets + layout.private_parameter_sets}
+    rows = np.array([[0.5, 0.25, 0.125], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    with running_server(ModelRegistry([on_another_ring("model")])) as address:
+        for layout in ("row", "column"):
+            with Client(address, layout=layout, seeded=seeded, timeout_seconds=HANG_SECONDS) as client:
+                offer = client.offer(len(rows))
+                assert offer.parameters.parameter_set.name not in named
+                assert offer.ciphertext_forms == {CiphertextForm.PACKED}
+                assert np.abs(client.predict(rows) - rows @ WEIGHTS.T).max() <= offer.score_error_bound

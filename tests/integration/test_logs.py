@@ -20,15 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealserve._rpc.status import typed_error
+from sealserve.cli.log import MAX_TEXT_CHARACTERS, JsonFormatter, TextFormatter, escaped
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.errors import InternalError, UnauthenticatedError
+from sealserve.he.bit_packing import packed_bytes
 from sealserve.key_registry import KeyRegistry
 from sealserve.protocol.item import ItemHeader
 from sealserve.v1 import model_pb2, model_pb2_grpc, prediction_pb2
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
 from sealserve_service.engines.base import Scoring
-from sealserve_service.process.log import MAX_TEXT_CHARACTERS, JsonFormatter, TextFormatter, escaped
 from sealserve_service.telemetry import call_record
 from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
@@ -113,7 +114,9 @@ def test_a_call_keeps_the_id_that_its_client_gave_it(
     assert logged["method"] == "/sealserve.v1.PredictionService/Predict"
     assert (logged["status"], logged["model"], logged["layout"], logged["rows"]) == ("OK", "digits", "row", 3)
     assert logged["peer"] in ("ipv4:127.0.0.1", "ipv6:[::1]")
-    assert logged["received_bytes"] > logged["sent_bytes"] > 10_000
+    bits, N = raw.codec.offer.reply_bits, raw.codec.offer.parameters.parameter_set.poly_modulus_degree
+    assert bits is not None
+    assert logged["received_bytes"] > logged["sent_bytes"] > packed_bytes(N, bits.c1) > 7_900
     assert 0 < logged["milliseconds"] < 1000 * HANG_SECONDS
     assert "refusals" not in logged
 
@@ -344,5 +347,5 @@ def test_a_stranger_is_given_no_id(model_file: Path, digits_model: Digits) -> No
             get_model(model_pb2.GetModelRequest(), timeout=HANG_SECONDS, metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert returned_id(caught.value) == ""
-    reason = {"reason": "UnauthenticatedError"}
+    reason = {"reason": "UnauthenticatedError", "limit": "", "tenant": ""}
     assert telemetry.registry.get_sample_value("sealserve_refusals_total", reason) == 1

@@ -34,7 +34,7 @@ ROWS = np.full((4, 3), 0.5)
 @pytest.fixture(scope="module")
 def address(ei_user: EIUser) -> Iterator[str]:
     keys = registered_keys()
-    step = np.array([np.nan, np.nan, 1.0])
+    step = np.array([np.nan, 1.0, 1.0])
     unknown = np.full(3, np.nan)
     flagged = input_ranges(
         NAMED, input_range=(0.0, 1.0), declared=DeclaredRanges(minimum=unknown, maximum=unknown, step=step)

@@ -141,7 +141,7 @@ def test_calls_that_are_refused_unread_are_counted(digits_model: Digits) -> None
         for _ in range(3):
             server.refusal_of_silence()
         server.ends()
-    assert counted("refusals", reason="QuotaExceededError") == 3
+    assert counted("refusals", reason="QuotaExceededError", limit="server_seconds", tenant="") == 3
     assert counted("calls", method=PREDICT, status="RESOURCE_EXHAUSTED") == 3
     assert counted("received_bytes", method=PREDICT) == len(server.request.SerializeToString())
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ from tests.support.metrics import free_address, scraped
 from tests.support.plans import plan_row
 from tests.support.programs import serve
 from tests.support.raw import Message, RawClient, Request, as_message, assert_error, assert_scores, chunk
+from tests.support.registered_keys import Hours
 from tests.support.serving import (
     HANG_SECONDS,
     LIMITS,
@@ -65,16 +66,6 @@ from tests.support.serving import (
 
 KIND = KeyKind.PUBLIC_ENCRYPTION_KEY
 BITS = 40
-
-
-class Hours:
-    """A clock."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 2, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @dataclass(frozen=True)

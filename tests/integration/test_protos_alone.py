@@ -18,13 +18,15 @@ import pytest
 from sealserve.he import _seal
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
+from sealserve.he.seal_format import CiphertextFormat
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
-from sealserve.he.secret.seeded_encryptor import SeededEncryptor
+from sealserve.he.secret.seeded_encryptor import PackedEncryptor, SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve.v1 import model_pb2, model_pb2_grpc, parameters_pb2, prediction_pb2, prediction_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry
+from tests.support import blake2xb
 from tests.support.digits import Digits
 from tests.support.serving import HANG_SECONDS, linear, running_server, served
 
@@ -48,6 +50,14 @@ def product(polynomial: Integers, ternary: Integers, q: int) -> list[int]:
     whole = packed(polynomial)
     plus, minus = (unpacked(whole * packed([int(c == sign) for c in ternary])) for sign in (1, -1))
     return [(p - m) % q for p, m in zip(plus, minus, strict=True)]
+
+
+def unpacked(data: bytes, bits: int, count: int) -> list[int]:
+    """The integers of so many bits; there is nothing else."""
+    assert len(data) == -(-count * bits // 8)
+    whole = int.from_bytes(data, "little")
+    assert whole >> count * bits == 0
+    return [whole >> index * bits & (1 << bits) - 1 for index in range(count)]
 
 
 def rounded(numerator: int, denominator: int) -> int:
@@ -87,15 +97,28 @@ class Context:
     def encrypt(self, plaintext: Integers, secret: Integers) -> bytes:
         """Encrypt with the noise at its greatest: the bounds on scores hold for it."""
         a = [SYSTEM.randrange(self.q) for _ in range(self.N)]
+        return self.prefix(2) + self.residues(self.masked(plaintext, secret, a)) + self.residues(a)
+
+    def masked(self, plaintext: Integers, secret: Integers, a: Integers) -> list[int]:
+        """The first polynomial of a ciphertext whose second one is a."""
         noise = [SYSTEM.choice((-21, 21)) for _ in range(self.N)]
-        masked = product(a, secret, self.q)
-        c0 = [rounded(self.q * m, self.t) + e - s for m, e, s in zip(plaintext, noise, masked, strict=True)]
-        return self.prefix(2) + self.residues(c0) + self.residues(a)
+        mask = product(a, secret, self.q)
+        return [rounded(self.q * m, self.t) + e - s for m, e, s in zip(plaintext, noise, mask, strict=True)]
 
     def phase(self, c0: Integers, c1: Integers, secret: Integers, places: Integers) -> list[int]:
         """(c0 + c1 s) mod q at some places, whose coefficients of c0 are given."""
         masked = product(c1, secret, self.q)
         return [(c + masked[place]) % self.q for c, place in zip(c0, places, strict=True)]
+
+    def decrypt_packed(
+        self, pair: prediction_pb2.PackedPair, bits: model_pb2.ReplyBits, secret: Integers, places: Integers
+    ) -> list[int]:
+        """Decrypt modulo 2^bits, as no SEAL does."""
+        q = 1 << bits.c1
+        c0 = [value << bits.c1 - bits.c0 for value in unpacked(pair.c0, bits.c0, len(places))]
+        masked = product(unpacked(pair.c1, bits.c1, self.N), secret, q)
+        phases = [(c + masked[place]) % q for c, place in zip(c0, places, strict=True)]
+        return [rounded(self.t * phase, q) % self.t for phase in phases]
 
     def decrypt(self, c0: bytes, c1: bytes, secret: Integers, places: Integers) -> list[int]:
         phases = self.phase(self.polynomial(c0), self.polynomial(c1), secret, places)
@@ -135,7 +158,7 @@ class Alone:
             parameter_set=offer.parameters.parameter_set,
             row_count=len(rows),
             ciphertext_count=len(plaintexts),
-            reply_forms=[prediction_pb2.REPLY_FORM_RESIDUES],
+            reply_forms=[prediction_pb2.REPLY_FORM_PACKED],
         )
         ciphertexts = [context.encrypt(plaintext, secret) for plaintext in plaintexts]
         request = prediction_pb2.PredictRequest(header=header, ciphertexts=ciphertexts)
@@ -146,7 +169,7 @@ class Alone:
         for pair, piece in enumerate(reply.scores.scores):
             held = min(classes, self.model.output.score_count - pair * classes)
             places = score_places(self.model, context, offer, len(rows), held)
-            residues = context.decrypt(piece.residues.c0, piece.residues.c1, secret, places)
+            residues = context.decrypt_packed(piece.packed, offer.reply_bits, secret, places)
             for index, residue in enumerate(residues):
                 row, score = index // held, pair * classes + index % held
                 center, radius = offer.score_centers[score], offer.score_radii[score]
@@ -239,10 +262,10 @@ RINGS = {
 
 
 class Encrypted:
-    """A ciphertext that SEAL has made, full or seeded, with its plaintext and its secret key."""
+    """A ciphertext that SEAL has made, of any form, with its plaintext and its secret key."""
 
-    def __init__(self, parameter_set: ParameterSet, plain_modulus: int, *, seeded: bool) -> None:
-        parameters = EncryptionParameters(parameter_set, plain_modulus)
+    def __init__(self, parameter_set: ParameterSet, plain_modulus: int, make: type[Encryptor]) -> None:
+        self.parameters = parameters = EncryptionParameters(parameter_set, plain_modulus)
         described = parameters_pb2.EncryptionParameters(
             poly_modulus_degree=parameter_set.poly_modulus_degree,
             coeff_modulus=parameter_set.primes,
@@ -253,7 +276,6 @@ class Encrypted:
         self.context = context = Context(described)
         key = SecretKey.generate(parameter_set).export(TOKEN)
         self.plaintext = [SYSTEM.randrange(context.t) for _ in range(context.N)]
-        make = SeededEncryptor if seeded else Encryptor
         self.data = make(parameters, key).encrypt(np.array(self.plaintext, np.uint64))
         # s itself is what (0, round(q / t)) decrypts to.
         unit = [rounded(context.q, context.t), *[0] * (context.N - 1)]
@@ -266,7 +288,7 @@ class Encrypted:
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_what_seal_encrypts_is_read_and_decrypted_with_integers(ring: str) -> None:
-    made = Encrypted(RINGS[ring], 1_000_003, seeded=False)
+    made = Encrypted(RINGS[ring], 1_000_003, Encryptor)
     context, places = made.context, range(made.context.N)
     assert made.data[:113] == context.prefix(2)
     half = (len(made.data) - 113) // 2
@@ -282,7 +304,7 @@ def test_what_seal_encrypts_is_read_and_decrypted_with_integers(ring: str) -> No
 @pytest.mark.parametrize("ring", RINGS)
 def test_what_seal_encrypts_seeded_is_read_with_integers(ring: str) -> None:
     """Up to the seed. How it expands is another matter."""
-    made = Encrypted(RINGS[ring], 1 << 20, seeded=True)
+    made = Encrypted(RINGS[ring], 1 << 20, SeededEncryptor)
     context = made.context
     assert made.data[:113] == context.prefix(1, behind=81)
     assert len(made.data) == 113 + 8 * context.N * len(context.primes) + 81
@@ -290,3 +312,30 @@ def test_what_seal_encrypts_seeded_is_read_with_integers(ring: str) -> None:
     assert made.data[-81:-65] == HEADER.pack(0xA15E, 16, 4, 4, 0, 0, 81)
     assert made.data[-65] == 1
     assert len(set(made.data[-64:])) > 30, "a seed"
+
+
+def expanded(context: Context, seed: bytes) -> bytes:
+    """The residues of c1, as keys.proto describes the expansion."""
+    return blake2xb.expanded(seed, tuple(context.primes), context.N).tobytes()
+
+
+def test_what_the_sdk_packs_is_decrypted_with_integers() -> None:
+    made = Encrypted(RINGS["4096-92"], 1 << 20, PackedEncryptor)
+    context, count = made.context, 2 * made.context.N
+    assert made.data[:32] == context.parms_id
+    c0 = struct.pack(f"<{count}Q", *unpacked(made.data[96:], 46, count))
+    c1 = expanded(context, made.data[32:96])
+    assert context.decrypt(c0, c1, made.secret, range(context.N)) == made.plaintext
+
+
+def test_what_integers_pack_is_what_the_service_hands_to_seal() -> None:
+    made = Encrypted(RINGS["4096-92"], 1 << 20, Encryptor)
+    context, seed = made.context, SYSTEM.randbytes(64)
+    c0 = context.masked(made.plaintext, made.secret, context.polynomial(expanded(context, seed)))
+    residues = [c % prime for prime in context.primes for c in c0]
+    whole = sum(residue << 46 * index for index, residue in enumerate(residues))
+    packed = context.parms_id + seed + whole.to_bytes(2 * context.N * 46 // 8, "little")
+    form = CiphertextFormat(RINGS["4096-92"], context.parms_id)
+    loaded = _seal.load_ciphertext(_seal.context(made.parameters), form.checked(packed))
+    first, second = (polynomial.tobytes() for polynomial in _seal.ciphertext_residues(loaded, form.shape))
+    assert context.decrypt(first, second, made.secret, range(context.N)) == made.plaintext

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from multiprocessing import get_context
 
 import grpc
@@ -43,7 +43,7 @@ from sealserve_service.keys.stores.memory import MemoryKeyStore
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.ei_user import EIUser
 from tests.support.raw import assert_error
-from tests.support.registered_keys import record_of
+from tests.support.registered_keys import Hours, record_of
 from tests.support.seeded import unseeded_public_key
 from tests.support.serving import HANG_SECONDS, registered_keys, running_server
 
@@ -206,7 +206,7 @@ def test_the_status_of_an_unseeded_key_is_that_of_a_bad_argument(service: Servic
 
 
 @pytest.mark.parametrize(
-    "parameter_set", ["ei-8192", *(s.name for s in LAYOUTS["row"].open_parameter_sets[:2]), "row-1024-27", ""]
+    "parameter_set", ["ei-8192", *(s.name for s in LAYOUTS["row"].open_parameter_sets[:3]), "row-1024-27", ""]
 )
 def test_a_set_that_has_no_room_to_hide_weights_takes_no_keys(service: Service, parameter_set: str) -> None:
     with pytest.raises(ParameterSetNotOfferedError) as caught:
@@ -227,16 +227,6 @@ def test_the_cap_is_that_of_the_kind(service: Service) -> None:
 
 
 # Ready for use
-
-
-class Hours:
-    """A clock."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 2, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 def kept_in(store: MemoryKeyStore, data: bytes, tenant: str = "alice", created: datetime | None = None) -> str:
@@ -317,6 +307,7 @@ def grown_over_a_hundred_keys() -> tuple[int, int, float | None]:
     return last_resident - resident, last_descriptors - descriptors, cache_bytes
 
 
+@pytest.mark.slow
 def test_memory_and_descriptors_are_flat_over_a_hundred_keys() -> None:
     """Twenty keys have room; a hundred keys, each used again and again, take no more.
 

@@ -1,5 +1,7 @@
 """Models with published steps, from a file to a client: consent, refusals and predictions."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +9,27 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from interpret import glassbox
 from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import CategoricalNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, PowerTransformer, StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
+from sealserve.cli.main import main
 from sealserve.client import Client
 from sealserve.errors import InputError
 from sealserve_service.catalog.registry import ModelRegistry, ServedModel
@@ -26,8 +39,9 @@ from sealserve_service.engines.offering import PrivateWeights
 from sealserve_service.models.errors import InputRangeError, PublicationError
 from sealserve_service.models.loading import load_model
 from sealserve_service.settings.model_source import ModelSource
+from tests.support.agreement import is_no_tie
 from tests.support.serving import HANG_SECONDS, LIMITS, registered_keys, running_server
-from tests.support.tables import labels, table
+from tests.support.tables import labels, rows_of, table
 
 COLUMNS = ["age", "income", "city", "words"]
 
@@ -135,6 +149,60 @@ def test_the_leaves_of_a_boosted_ensemble_are_exclusive(
     np.testing.assert_array_equal(np.asarray(scored.predictions)[clear], boosted.predict(rows)[clear])
 
 
+def _additive(frame: pd.DataFrame, y: Any) -> Any:
+    machine = glassbox.ExplainableBoostingClassifier(outer_bags=2, max_rounds=50, interactions=2, n_jobs=1)
+    with warnings.catch_warnings(action="ignore"):
+        return machine.fit(frame, y)
+
+
+MODELS: dict[str, tuple[list[str], Callable[[pd.DataFrame, Any], Any]]] = {
+    "votes of stumps": (["income", "rooms"], lambda X, y: AdaBoostClassifier(n_estimators=30).fit(X, y)),
+    "votes of trees": (
+        ["income", "rooms"],
+        lambda X, y: AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), n_estimators=10).fit(X, y),
+    ),
+    "isolation forest": (["income", "age"], lambda X, _: IsolationForest(n_estimators=30, random_state=0).fit(X)),
+    "sets of categories": (
+        ["income", "city"],
+        lambda X, y: HistGradientBoostingClassifier(max_iter=10, categorical_features=["city"]).fit(X, y),
+    ),
+    "polynomial kernel": (
+        ["income", "rooms"],
+        lambda X, y: make_pipeline(PowerTransformer(), SVC(kernel="poly", coef0=1.0)).fit(X, y),
+    ),
+    "categorical": (["rooms"], lambda X, y: CategoricalNB(min_categories=7).fit(X, y)),
+    "calibrated forests": (
+        ["income", "rooms"],
+        lambda X, y: CalibratedClassifierCV(RandomForestClassifier(10, min_samples_leaf=5), cv=2).fit(X, y),
+    ),
+    "additive": (["income", "age", "city"], _additive),
+}
+
+
+@pytest.mark.parametrize(("layout", "hiding_bits"), [("row", 40), ("column", None)], ids=["row", "column"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_of_each_kind_is_served(name: str, layout: str, hiding_bits: int | None, tmp_path: Path) -> None:
+    random = np.random.default_rng(18)
+    frame, (columns, fit) = table(random, 400), MODELS[name]
+    X, y = frame[columns], labels(frame, random, 3)
+    estimator, keys = fit(X, y), registered_keys()
+    private = PrivateWeights(hiding_bits, keys.zero_encryptor) if hiding_bits else None
+    consent = {"publish": ("steps", "structure"), "accept_training_values": True}
+    served = loaded(saved(estimator, X, tmp_path, **consent), private)
+    model = load_model(tmp_path / "model.pkl", trust_pickle=True)
+    rows = X[:60]
+    with (
+        running_server(ModelRegistry([served]), keys=keys) as address,
+        Client(address, timeout_seconds=HANG_SECONDS, layout=layout) as client,
+    ):
+        scored, bound = client.scored(rows), client.offer(len(rows)).score_error_bound
+    own = model.expected_scores(rows_of(model, rows))
+    assert np.abs(scored.scores - own).max() <= bound
+    clear = is_no_tie(model.output, own, bound)
+    assert np.count_nonzero(clear) >= 50
+    np.testing.assert_array_equal(np.asarray(scored.predictions)[clear], estimator.predict(rows)[clear])
+
+
 def test_a_row_that_a_step_refuses_is_refused_among_indicators(frame: pd.DataFrame, tmp_path: Path) -> None:
     """Indicators are not compared with ranges, but a refused row has none."""
     pipeline = make_pipeline(OneHotEncoder(), LogisticRegression())
@@ -180,19 +248,44 @@ def test_thresholds_that_bracket_training_rows_need_more_consent(frame: pd.DataF
     assert loaded(accepted).model.steps_id
 
 
+def test_isotonic_curves_need_consent(frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are applied to the scores: no step is published, and no sigmoid tells of single rows."""
+    X, y = frame[["income"]], labels(frame, np.random.default_rng(16), 2)
+    calibrated = CalibratedClassifierCV(LogisticRegression(), cv=2, method="isotonic").fit(X, y)
+    for publish, lacking in (((), "agree by --publish steps"), (("steps",), "agree by --accept-training-values")):
+        with pytest.raises(PublicationError, match=lacking) as refusal:
+            loaded(saved(calibrated, X, tmp_path, publish=publish))
+        assert "output: " in str(refusal.value)
+        assert "points of isotonic curves" in str(refusal.value)
+    command = ["inspect", str(tmp_path / "model.pkl"), "--trust-pickle", "--calibration", str(tmp_path / "rows.csv")]
+    assert main(command) == 1
+    assert "points of isotonic curves" in capsys.readouterr().err
+    agreed = saved(calibrated, X, tmp_path, publish=("steps",), accept_training_values=True)
+    assert loaded(agreed).model.output.curves
+    sigmoids = CalibratedClassifierCV(LogisticRegression(), cv=2).fit(X, y)
+    assert loaded(saved(sigmoids, X, tmp_path)).model.output.member_count == 2
+
+
+def test_inspect_says_that_an_isolation_forest_is_public(tmp_path: Path) -> None:
+    rows = np.random.default_rng(17).normal(size=(200, 2))
+    joblib.dump(IsolationForest(n_estimators=10, random_state=0).fit(rows), tmp_path / "model.pkl")
+    model = load_model(tmp_path / "model.pkl", trust_pickle=True)
+    assert "nothing of this model stays private" in what_is_told(model, 1)
+
+
 def test_inspect_lists_what_is_told(pipeline: Any, frame: pd.DataFrame, tmp_path: Path) -> None:
     model = load_model(saved(pipeline, frame, tmp_path).path, trust_pickle=True)
-    text = what_is_told(model)
+    text = what_is_told(model, 1234)
     assert "(OneHotEncoder): the 5 categories of 1 columns" in text
-    assert f"About {model.feature_count + 1:,} honest scores suffice" in text
+    assert "About 1,234 honest scores suffice to copy this head" in text
 
 
 def test_calibration_rows_that_are_not_the_columns_are_refused(
     pipeline: Any, frame: pd.DataFrame, tmp_path: Path
 ) -> None:
     source = saved(pipeline, frame[["age", "city"]], tmp_path, publish=("steps",))
-    with pytest.raises(InputRangeError, match="lack a column"):
+    with pytest.raises(InputRangeError, match="missing: income, words"):
         loaded(source)
     (tmp_path / "rows.csv").write_text("age,income,city,words\nmany,1,Bern,x\n")
-    with pytest.raises(InputRangeError, match="malformed"):
+    with pytest.raises(InputRangeError, match=r"rows\.csv: line 2, column 'age' \(feature 0\) is not a number"):
         loaded(source)

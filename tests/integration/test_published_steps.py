@@ -5,6 +5,8 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import grpc
@@ -72,6 +74,9 @@ TABLES: dict[str, Any] = {
     "columns in another order": FRAME[FRAME.columns[::-1]],
     "nullable": FRAME.convert_dtypes(),
     "categories": FRAME.astype({"city": "category"}),
+    "categories with gaps, nullable": FRAME.convert_dtypes().astype({"city": "category", "note": "category"}),
+    "strings on Arrow": FRAME.astype({"city": "string[pyarrow]", "note": "string[pyarrow]"}),
+    "arrays": {name: FRAME[name].to_numpy() for name in FRAME},
     "pandas on Arrow": FRAME.convert_dtypes(dtype_backend="pyarrow"),
     "Arrow": pa.Table.from_pandas(FRAME),
     "dictionaries": FRAME.to_dict("records"),
@@ -79,6 +84,10 @@ TABLES: dict[str, Any] = {
     "objects": FRAME.to_numpy(object),
     "rows": [tuple(row) for row in FRAME.to_numpy(object)],
 }
+
+
+if find_spec("polars"):  # no package of ours needs it
+    TABLES["polars"] = import_module("polars").DataFrame(ROWS)
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -128,7 +137,7 @@ def test_a_value_that_a_column_or_a_step_refuses_is_named_after_the_answer(clien
 def test_a_feature_outside_the_grid_is_refused_as_before(client: Client) -> None:
     rows = ROWS | {"note": ["good", "good good", "", "bad"]}
     assert client.features(rows)[1, 6] == 2.0
-    with pytest.raises(OutOfRangeError, match="row 1, feature 6 is outside the model's range"):
+    with pytest.raises(OutOfRangeError, match="row 1, feature 6, of column 'note', is outside the model's range"):
         client.predict(rows)
 
 

@@ -192,6 +192,7 @@ def test_a_file_that_is_written_slowly_is_loaded_when_it_is_whole(watching: Prog
         wait_until(lambda: is_slope(client.predict(ROW), 2.0))
 
 
+@pytest.mark.slow
 def test_a_broken_file_is_reported_once_and_the_old_model_stays(watching: Program, folder: Path) -> None:
     path = folder / "broken.npz"
     with Client(watching.address, model="broken", timeout_seconds=HANG_SECONDS) as client:

@@ -1,15 +1,12 @@
 """Streams that break and are resumed: over reset connections, past stopped or busy services."""
 
-import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.errors import DeadlineError, DrainingError, QuotaExceededError, UnavailableError
 from tests.support.digits import Digits
@@ -22,34 +19,7 @@ from tests.support.serving import (
     running_server,
     with_limits,
 )
-
-Streamed = Callable[..., list[tuple[int, Any]]]
-
-
-def streamed(address: str, rows: Any, *, rows_per_item: int | None = None, **settings: Any) -> list[tuple[int, Any]]:
-    """All results of a stream of threads."""
-    with Client(address, **({"timeout_seconds": HANG_SECONDS} | settings)) as client:
-        return list(client.stream(rows, rows_per_item=rows_per_item))
-
-
-def streamed_aio(
-    address: str, rows: Any, *, rows_per_item: int | None = None, **settings: Any
-) -> list[tuple[int, Any]]:
-    """All results of a stream of coroutines."""
-
-    async def main() -> list[tuple[int, Any]]:
-        async with AsyncClient(address, **({"timeout_seconds": HANG_SECONDS} | settings)) as client:
-            return [result async for result in client.stream(rows, rows_per_item=rows_per_item)]
-
-    return asyncio.run(main())
-
-
-both = pytest.mark.parametrize("stream", [streamed, streamed_aio], ids=["threads", "asyncio"])
-
-
-def assert_complete(results: list[tuple[int, Any]], expected: NDArray[Any]) -> None:
-    assert sorted(index for index, _ in results) == list(range(len(expected))), "none missing, none twice"
-    assert [dict(results)[index] for index in range(len(expected))] == expected.tolist()
+from tests.support.streams import Streamed, assert_complete, both
 
 
 @both

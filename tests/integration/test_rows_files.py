@@ -30,6 +30,7 @@ from tests.support.serving import linear, running_server, served
 
 NAMES = ("age", "height", "weight")
 WEIGHTS = np.array([1.0, 2.0, 4.0])
+FLAGS = {"True": 1.0, "TRUE": 1.0, "true": 1.0, "False": 0.0, "FALSE": 0.0, "false": 0.0}
 VALUES = st.sampled_from([0, 0.25, 0.5, 0.75, 1])
 
 
@@ -117,7 +118,7 @@ FIELDS = st.one_of(
             "\0",
         ]
     ),
-    st.sampled_from([*NAMES, "id", "2020", "\ufeff0.5", "0.5\n", "0.5;0.5", "0.5\t0.5", "True", "-0.0", "2"]),
+    st.sampled_from([*NAMES, "id", "2020", "\ufeff0.5", "0.5\n", "0.5;0.5", "0.5\t0.5", "True", "false", "-0.0", "2"]),
     st.text(max_size=3),
 )
 
@@ -199,10 +200,18 @@ def rows_of_text(content: bytes, delimiter: str, model: str, choice: Choice = NO
     names = first if has_names(first, model, choice) else []
     try:
         positions = positions_in(names, len(first), model, choice)
-        rows = [[float(record[position]) for position in positions] for record in records[bool(names) :]]
+        columns = [numbers_of([record[position] for record in records[bool(names) :]]) for position in positions]
+        rows = list(zip(*columns, strict=True))
     except (ValueError, IndexError):
         return None
     return np.array(rows).reshape(-1, 3) if len(positions) == len(NAMES) else None
+
+
+def numbers_of(fields: list[str]) -> list[float]:
+    """The numbers that the fields of a column say: all are numbers, or all are flags."""
+    if all(field.strip() in FLAGS for field in fields):
+        return [FLAGS[field.strip()] for field in fields]
+    return list(map(float, fields))
 
 
 def has_names(first: list[str], model: str, choice: Choice) -> bool:
@@ -215,7 +224,7 @@ def has_names(first: list[str], model: str, choice: Choice) -> bool:
     cells = [cell for position, cell in enumerate(first) if str(position) != choice.index]
     if choice.columns:
         cells = [first[int(c)] for c in choice.columns if c.isdecimal() and int(c) < len(first)] or first
-    return not any(map(is_number, cells))
+    return not any(is_number(cell) or cell.strip() in FLAGS for cell in cells)
 
 
 def positions_in(names: list[str], width: int, model: str, choice: Choice) -> list[int]:

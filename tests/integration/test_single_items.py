@@ -22,7 +22,7 @@ from sealserve.errors import (
     StaleConfigError,
     TransportError,
 )
-from sealserve.protocol.item import Residues
+from sealserve.protocol.item import PackedPair
 from sealserve.protocol.output import Scored
 from sealserve_service.catalog.registry import ModelRegistry
 from tests.support.digits import Digits
@@ -113,7 +113,7 @@ def test_a_call_may_take_longer_than_the_clients_time(proxy: FaultProxy, digits_
 # A chosen offer
 
 
-@pytest.mark.parametrize("name", ["row-2048-54", "column-2048-54"])
+@pytest.mark.parametrize("name", ["row-2048-44", "column-2048-44"])
 def test_an_offer_can_be_chosen_by_its_parameter_set(digits_server: str, digits_model: Digits, name: str) -> None:
     with Client(digits_server, parameter_set=name, timeout_seconds=HANG_SECONDS) as client:
         for count in (1, 10_000):
@@ -124,9 +124,9 @@ def test_an_offer_can_be_chosen_by_its_parameter_set(digits_server: str, digits_
 @pytest.mark.parametrize(
     ("layout", "name", "offered"),
     [
-        ("auto", "row-4096-60", "row-2048-54, column-2048-54"),
-        ("row", "column-2048-54", "row-2048-54"),
-        ("column", "ei-8192", "column-2048-54"),
+        ("auto", "row-4096-60", "row-2048-44, column-2048-44"),
+        ("row", "column-2048-44", "row-2048-44"),
+        ("column", "ei-8192", "column-2048-44"),
     ],
 )
 def test_an_offer_that_is_not_there(digits_server: str, layout: str, name: str, offered: str) -> None:
@@ -235,14 +235,26 @@ def test_errors_of_an_items_rows_are_returned(client: Client, digits_model: Digi
     assert len(client.decrypt(client.send(client.encrypt(rows[:1])), errors="return")) == 1
 
 
+def with_other_top_bits(packed: bytes, bits: int) -> bytes:
+    """Flip the most significant bit of each packed value."""
+    whole = int.from_bytes(packed, "little")
+    for end in range(bits, 8 * len(packed) + 1, bits):
+        whole ^= 1 << end - 1
+    return whole.to_bytes(len(packed), "little")
+
+
 def test_errors_of_a_spoiled_reply_are_returned(client: Client, digits_model: Digits) -> None:
     """Each row has its own: that it was refused, or else that nothing of the reply is kept."""
     rows = digits_model.X[:3].copy()
     rows[1, 3] = 2.0
     reply = client.send(client.encrypt(rows))
-    pairs = [piece for piece in reply.scores if isinstance(piece, Residues)]
-    noise = [Residues(bytes(RANDOM.permuted(np.frombuffer(pair.c0, np.uint8))), pair.c1) for pair in pairs]
-    for scores in ([], [*reply.scores, *reply.scores], noise):
+    pairs = [piece for piece in reply.scores if isinstance(piece, PackedPair)]
+    assert len(pairs) == len(reply.scores)
+    bits = client.offer().reply_bits
+    assert bits is not None
+    # Half a turn: a score of each of these rows is then further than its radius.
+    turned = [PackedPair(with_other_top_bits(pair.c0, bits.c0), pair.c1) for pair in pairs]
+    for scores in ([], [*reply.scores, *reply.scores], turned):
         spoiled = dataclasses.replace(reply, scores=scores)
         found = client.decrypt(spoiled, errors="return")
         assert list(map(type, found)) == [ReplyError, OutOfRangeError, ReplyError]

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from sealserve_service.telemetry.metrics import Telemetry
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.digits import Digits
 from tests.support.ei_user import EIUser
-from tests.support.metrics import Metrics, free_address, scraped, scraped_until
+from tests.support.metrics import Labels, Metrics, free_address, scraped, scraped_until
 from tests.support.programs import serve
 from tests.support.raw import Message, RawClient, assert_error, assert_scores
 from tests.support.serving import (
@@ -58,6 +59,7 @@ from tests.support.serving import (
     registered_keys,
     running_server,
 )
+from tests.support.waiting import wait_until
 
 PREDICT = "/sealserve.v1.PredictionService/Predict"
 STREAM = "/sealserve.v1.PredictionService/StreamPredict"
@@ -215,6 +217,11 @@ def test_a_call_of_one_item_is_seen_while_it_is_in_flight(digits_model: Digits) 
             assert set(metrics.labelled(gauge).values()) == {0.0}
 
 
+def refusal(reason: str, limit: str = "", tenant: str = "") -> Labels:
+    """The labels of a refusal."""
+    return frozenset({("reason", reason), ("limit", limit), ("tenant", tenant)})
+
+
 def test_refusals_are_counted_by_class_of_error(digits_metrics: tuple[str, str], digits_model: Digits) -> None:
     address, url = digits_metrics
     with RawClient(address) as raw:
@@ -240,10 +247,10 @@ def test_refusals_are_counted_by_class_of_error(digits_metrics: tuple[str, str],
         assert_scores(answers[3], digits_model.scores[3])
     metrics = scraped_until(url, lambda metrics: metrics("calls_total", method=STREAM, status="OK") == 1)
     assert metrics.labelled("refusals_total") == {
-        frozenset({("reason", "StaleConfigError")}): 3,
-        frozenset({("reason", "MalformedCiphertextError")}): 2,
-        frozenset({("reason", "LimitExceededError")}): 1,
-        frozenset({("reason", "InputMismatchError")}): 1,
+        refusal("StaleConfigError"): 3,
+        refusal("MalformedCiphertextError"): 2,
+        refusal("LimitExceededError", "max_message_bytes"): 1,
+        refusal("InputMismatchError"): 1,
     }
     assert metrics("calls_total", method=PREDICT, status="FAILED_PRECONDITION") == 2
     assert metrics("calls_total", method=PREDICT, status="INVALID_ARGUMENT") == 2
@@ -361,6 +368,9 @@ def test_several_processes_count_as_one_whoever_dies(line_path: Path) -> None:
         assert before("calls_total", method=GET_MODEL, status="OK") == 6
         starts = before.labelled("process_start_time_seconds")
         assert {dict(labels)["process"] for labels in starts} == {"0", "1"}
+        of_system = {dict(labels)["process"] for name, labels in before.samples if name == "process_open_fds"}
+        assert of_system == {"supervisor", "0", "1"}
+        assert set(before.labelled("ready").values()) == {1.0}
         assert list(before.labelled("model_info").values()) == [1.0]
 
         raws = [streams.enter_context(RawClient(program.address)) for _ in range(6)]
@@ -433,18 +443,43 @@ def test_an_address_that_cannot_be_listened_on(
     assert "HOST:PORT" in capsys.readouterr().err
 
 
-def test_silent_connections_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connections_do_not_pile_up_and_keep_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest one goes. Before, the new one was dropped, and a probe with it."""
     monkeypatch.setattr(endpoint, "MAX_CONNECTIONS", 3)
     threads = threading.active_count()
     with endpoint.metrics_endpoint("127.0.0.1", 0, Telemetry().registry) as url:
         host, port = url.split("/")[2].split(":")
         with ExitStack() as silent:
-            for _ in range(3):
-                silent.enter_context(socket.create_connection((host, int(port)), HANG_SECONDS))
-            with socket.create_connection((host, int(port)), HANG_SECONDS) as refused:
-                assert refused.recv(1) == b""
-        assert scraped_until_answered(url)("key_cache_bytes") == 0
-    assert threading.active_count() <= threads + 3
+            connect = partial(socket.create_connection, (host, int(port)), HANG_SECONDS)
+            first, *_ = [silent.enter_context(connect()) for _ in range(4)]
+            assert first.recv(1) == b""
+            for path in ("/livez", "/readyz"):
+                with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=HANG_SECONDS) as answer:
+                    assert (answer.status, answer.read()) == (200, b"ok\n")
+            assert scraped(url)("key_cache_bytes") == 0
+            wait_until(lambda: threading.active_count() <= threads + 1 + 3)
+    wait_until(lambda: threading.active_count() <= threads + 3)
+
+
+def test_many_scrapes_at_once_take_no_more_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "MAX_SCRAPES", 0)
+    with endpoint.metrics_endpoint("127.0.0.1", 0, Telemetry().registry) as url:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            scraped(url)
+        assert caught.value.code == 503
+        caught.value.close()
+        with urllib.request.urlopen(f"http://{url.split('/')[2]}/livez", timeout=HANG_SECONDS) as answer:
+            assert answer.status == 200
+
+
+def test_probes_say_no() -> None:
+    state = endpoint.ServiceState(is_alive=lambda: False, is_ready=lambda: False)
+    with endpoint.metrics_endpoint("127.0.0.1", 0, Telemetry().registry, state) as url:
+        for path in ("/livez", "/readyz"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"http://{url.split('/')[2]}{path}", timeout=HANG_SECONDS)
+            assert (caught.value.code, caught.value.read()) == (503, b"not now\n")
+            caught.value.close()
 
 
 def test_connections_without_a_thread_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,15 +494,6 @@ def test_connections_without_a_thread_do_not_pile_up(monkeypatch: pytest.MonkeyP
                 with socket.create_connection((host, int(port)), HANG_SECONDS) as refused:
                     assert refused.recv(1) == b""
         assert scraped(url)("key_cache_bytes") == 0
-
-
-def scraped_until_answered(url: str) -> Metrics:
-    """Ask an endpoint that may still drop connections."""
-    while True:
-        try:
-            return scraped(url)
-        except (ConnectionError, urllib.error.URLError):
-            continue
 
 
 def test_a_version_that_is_served_no_more_is_not_shown() -> None:

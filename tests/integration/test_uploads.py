@@ -5,6 +5,7 @@ The scores are the same.
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve.errors import InputError
+from sealserve.he.layouts import LAYOUTS
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.serving import HANG_SECONDS, linear, running_server, served
@@ -44,8 +46,11 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Counting]:
-    telemetry = Telemetry()
-    with running_server(ModelRegistry([served("wide", MODEL)]), telemetry=telemetry) as address:
+    """Of a model whose seeded ciphertexts are not packed: see test_packed_uploads."""
+    telemetry, model = Telemetry(), served("wide", MODEL)
+    offers = tuple(dataclasses.replace(offer, ciphertext_forms=frozenset()) for offer in model.model.offers)
+    model = dataclasses.replace(model, model=dataclasses.replace(model.model, offers=offers))
+    with running_server(ModelRegistry([model]), telemetry=telemetry) as address:
         yield Counting(address, telemetry)
 
 
@@ -68,17 +73,45 @@ def test_half_size_uploads(server: Counting, layout: str) -> None:
     assert 0.5 < half / full < 0.52
 
 
-def test_half_size_is_the_default_for_single_rows_to_other_machines(
-    server: Counting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_size_is_the_default_to_other_machines(server: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     full = {layout: received(server, ROWS[:1], layout=layout) for layout in ("row", "column")}
     monkeypatch.setattr("sealserve.protocol.address.is_loopback", lambda host: False)
     plaintext = Credentials(insecure=True)
-    away = {layout: received(server, ROWS[:1], layout=layout, credentials=plaintext) for layout in ("row", "column")}
-    assert away["row"] < 0.52 * full["row"]
-    assert away["column"] == pytest.approx(full["column"], abs=100)
-    again = received(server, ROWS[:1], layout="row", seeded=False, credentials=plaintext)
-    assert again == pytest.approx(full["row"], abs=100)
+    for layout, byte_count in full.items():
+        away = received(server, ROWS[:1], layout=layout, credentials=plaintext)
+        assert 0.5 < away / byte_count < 0.52
+        again = received(server, ROWS[:1], layout=layout, seeded=False, credentials=plaintext)
+        assert again == pytest.approx(byte_count, abs=100)
+
+
+@pytest.mark.parametrize("layout", ["row", "column"])
+def test_uploads_follow_what_calls_have_shown(server: Counting, layout: str) -> None:
+    """Full ciphertexts where bytes are quick, seeded ones where they are slow, and back."""
+    with Client(server.address, layout=layout, timeout_seconds=HANG_SECONDS) as client:
+
+        def uploaded(seconds_a_byte: float) -> float:
+            client._connections.transfer_time.seconds_a_byte = seconds_a_byte
+            before = server.received_bytes
+            assert_right(client.predict(ROWS[:1]), client, ROWS[:1])
+            return server.received_bytes - before
+
+        quick, slow, quick_again = map(uploaded, (1e-9, 1e-6, 1e-9))
+        assert 0.5 < slow / quick < 0.52
+        assert quick_again == pytest.approx(quick, abs=100)
+        seeding = LAYOUTS[layout].seeding_seconds_a_byte
+        assert uploaded(0.99 * seeding) == pytest.approx(quick, abs=100)
+        assert uploaded(1.01 * seeding) == pytest.approx(slow, abs=100)
+
+
+def test_replies_to_items_of_either_form_are_read(server: Counting) -> None:
+    """Also if what calls have shown has changed between the request and the reply."""
+    with Client(server.address, layout="row", timeout_seconds=HANG_SECONDS) as client:
+        times = client._connections.transfer_time
+        times.seconds_a_byte = 1e-6
+        reply = client.send(client.encrypt(ROWS[:1]))
+        times.seconds_a_byte = 1e-9
+        client.predict(ROWS[:1])
+        assert_right(client.decrypt(reply).scores[:, :], client, ROWS[:1])
 
 
 @pytest.mark.parametrize("seeded", [False, True])

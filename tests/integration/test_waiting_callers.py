@@ -101,7 +101,7 @@ def test_rows_wait_for_their_turn_and_what_would_wait_for_too_long_is_refused(se
         else:
             service.engine.end()
         assert_scores(answer.result(HANG_SECONDS), service.digits.scores[number])
-    assert service.measured("wait_seconds_count") == 4
+    assert service.measured("wait_seconds_count", model="digits", layout="row") == 4
 
 
 def test_a_caller_that_gives_up_frees_its_place(service: Service) -> None:
@@ -185,7 +185,7 @@ def test_a_short_item_of_a_stream_has_one_turn(service: Service) -> None:
     with service.raw.conversation() as stream:
         stream.send(service.raw.item(1, service.digits.X[1]))
         assert_scores(next(stream.answers)[1], service.digits.scores[1])
-    assert service.measured("wait_seconds_count") == 1
+    assert service.measured("wait_seconds_count", model="digits", layout="row") == 1
 
 
 def test_rows_that_wait_are_answered_by_a_server_that_stops(service: Service) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from sealserve.he.parameters import ParameterSet
+from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
+from sealserve_service.planning.rounding import open_noise
 
 Integers = NDArray[np.object_]
 """Python integers: nothing wraps and nothing is rounded."""
@@ -91,14 +92,15 @@ def affine(kind: str, shape: tuple[int, int], *, intercept: float = 1.0, seed: i
     return Affine(WEIGHTS[kind](generator, shape), generator.uniform(-intercept, intercept, shape[0]), grid)
 
 
-def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: int) -> Affine:
-    """Build a model of integers that uses up q: all in one polynomial, no weight may grow by 1.
+def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: int, places: int = 1) -> Affine:
+    """Build a model of integers that uses up what plans may take of q: no weight may grow by 1.
 
-    Its scores use up t as well: they span more than half of it.
+    It is all in one polynomial, of which so many places are kept. Its scores use up t as well: they
+    span more than half of it.
     """
-    q = parameter_set.modulus
-    powers = [1 << bits for bits in range(2, 60)]
-    totals = [((q - 1) // t - 1) // 43 for t in powers]
+    powers = [1 << bits for bits in range(2, min(60, parameter_set.modulus.bit_length() - 1))]
+    rooms = {t: open_noise(EncryptionParameters(parameter_set, t), places) for t in powers}
+    totals = [(room - 1) // 43 for room in rooms.values()]
     spans = [levels * -(-total // scores) for total in totals]
     ((t, total),) = [(t, a) for t, a, span in zip(powers, totals, spans, strict=True) if t // 2 < span + 2 <= t]
     generator = np.random.default_rng(total)
@@ -109,18 +111,23 @@ def tightest(parameter_set: ParameterSet, scores: int, features: int, levels: in
         others = generator.multinomial(norm - peak - 1, np.full(features - 2, 1 / (features - 2)))
         weights[score] = generator.permutation([peak, 1, *others])
     assert weights.sum() == total
-    assert t * (43 * total + 1) < q <= t * (43 * (total + 1) + 1)
+    assert 43 * total + 1 <= rooms[t] < 43 * (total + 1) + 1
     signs = generator.choice([-1, 1], weights.shape)
     return Affine((signs * weights).astype(np.float64), np.full(scores, 12345.0), InputGrid.of(features, 0, levels, 1))
 
 
 # Features and levels that use the column sets up with weights of no more than 21 bits.
-_TIGHT_COLUMNS = {"column-2048-54": (32, 127), "column-4096-60": (32, 511), "column-4096-92": (256, 1 << 31)}
+_TIGHT_COLUMNS = {
+    "column-2048-44": (32, 31),
+    "column-2048-54": (32, 127),
+    "column-4096-60": (32, 511),
+    "column-4096-92": (256, 1 << 31),
+}
 
 
 def tightest_columns(parameter_set: ParameterSet) -> Affine:
     """Build the tightest model of one class for a set of the column layout."""
-    return tightest(parameter_set, 1, *_TIGHT_COLUMNS[parameter_set.name])
+    return tightest(parameter_set, 1, *_TIGHT_COLUMNS[parameter_set.name], parameter_set.poly_modulus_degree)
 
 
 @st.composite

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sealserve.protocol.output import Output, Task
 from sealserve_service.engines import offering
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.planning.declared import known_ranges
 from sealserve_service.planning.grid import input_ranges
 from sealserve_service.planning.plan import Plan
 
@@ -30,10 +31,12 @@ class ServedScores:
 
 def served_scores(model: LinearModel, rows: Rows, hiding_bits: int | None = None) -> ServedScores:
     """Plan a model as `serve` does, with the rows to calibrate, and score them on its grid."""
+    features = model.features(rows)
+    declared = None if model.published is None else known_ranges(model.published.ranges)
     planned = next(
         offering.plan_layouts(
             model,
-            input_ranges(model, calibration=rows),
+            input_ranges(model, calibration=features, declared=declared),
             modes=(hiding_bits,),
             calibration=rows,
             accept_disagreement=True,
@@ -41,7 +44,7 @@ def served_scores(model: LinearModel, rows: Rows, hiding_bits: int | None = None
     )
     plan = planned.chosen
     assert isinstance(plan, Plan), plan
-    integers, is_refused = plan.grid.quantize(rows)
+    integers, is_refused = plan.grid.quantize(features)
     assert not is_refused.any()
     scores = integers.astype(object) @ plan.model.weights.T.astype(object) + np.array(plan.model.intercept, object)
     return ServedScores((scores / plan.model.score_scale).astype(np.float64), plan.total_error_bound)
@@ -58,7 +61,7 @@ def is_no_tie(output: Output, scores: Rows, bound: float) -> NDArray[np.bool_]:
 
 def assert_folded(estimator: Any, model: LinearModel, rows: Rows) -> None:
     """`W x + b` and its output predict what the estimator predicts, but for rounding errors."""
-    scores = model.decision(rows)
+    scores = model.decision(model.features(rows))
     np.testing.assert_allclose(model.expected_scores(rows), scores, rtol=1e-9, atol=1e-9 * (1 + np.abs(scores).max()))
     predicted, expected = model.output.predict(scores), np.asarray(estimator.predict(rows))
     assert predicted.shape == expected.shape

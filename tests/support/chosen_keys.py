@@ -1,5 +1,6 @@
 """Public keys of a client's choice, in full and seeded, and a service that takes them unchecked."""
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ from sealserve.he.public_key_format import pack_public_key
 from sealserve.he.seal_format import RESIDUES_AT
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
-from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf
+from sealserve_service.engines.linear.zero_encryptor import ReadyZero, ZeroEncryptor, ZeroEncryptorOf
 from tests.support.seeded import unseeded_public_key
 
 
@@ -61,6 +62,7 @@ class UncheckedZeroEncryptor(ZeroEncryptor):
         self._encryptor = _seal.Encryptor(context, _seal.load_public_key(context, public_key))
         self.parameter_set = parameter_set
         self.byte_count = len(public_key)
+        self.ready = deque[ReadyZero]()
         self._shape = 2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree
 
 

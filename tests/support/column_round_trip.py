@@ -14,7 +14,7 @@ from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
-from sealserve.protocol.item import ItemHeader, Residues
+from sealserve.protocol.item import ItemHeader
 from sealserve_service.engines.linear.base import LinearScoring
 from sealserve_service.engines.linear.column import ColumnEngine
 from sealserve_service.planning.column import ColumnPlan
@@ -22,6 +22,7 @@ from sealserve_service.planning.plan import Plan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.affine_models import Integers
 from tests.support.item_round_trip import secret_key
+from tests.support.reply_pairs import Pair
 
 
 def plan_of(
@@ -52,7 +53,7 @@ class ColumnRoundTrip:
         self.engine = ColumnEngine(plan)
         key = secret_key(plan.parameters.parameter_set)
         self.encryptor = Encryptor(plan.parameters, key)
-        self.decryptor = Decryptor(plan.parameters, key)
+        self.decryptor = Decryptor(plan.parameters, key, plan.reply_bits)
 
     def begin(self, row_count: int) -> LinearScoring:
         """Begin an item."""
@@ -71,7 +72,7 @@ class ColumnRoundTrip:
         """Encrypt rows on the grid (1..N, feature_count)."""
         return [self.encryptor.encrypt(plaintext) for plaintext in self.plan.packing.pack_rows(rows)]
 
-    def reply(self, ciphertexts: Sequence[bytes], row_count: int, chunks: Iterable[int] = ()) -> list[Residues]:
+    def reply(self, ciphertexts: Sequence[bytes], row_count: int, chunks: Iterable[int] = ()) -> list[Pair]:
         """Score the ciphertexts of an item, fed in chunks of these lengths, or all at once."""
         scoring = self.begin(row_count)
         for chunk in _cut(ciphertexts, chunks):

@@ -158,6 +158,22 @@ def running_container(
         _podman("rm", "--force", "--time=0", "--volumes", name)
 
 
+@contextlib.contextmanager
+def running_agent(image: str, beside: Container) -> Iterator[Container]:
+    """Run `sealserve agent` beside a service, as in one pod: in its network."""
+    name = f"{beside.name}-agent"
+    shared = ("--tmpfs=/run/agent:mode=0777,size=1m", "--env=XDG_RUNTIME_DIR=/run/agent")
+    started = time.monotonic()
+    try:
+        _run(
+            *("podman", "run", "--detach", "--name", name, f"--network=container:{beside.name}"),
+            *(*_CONFINED.split(), *shared, image, "agent", f"--target=127.0.0.1:{PORT}"),
+        )
+        yield Container(name, "unix:/run/agent/sealserve/agent.sock", started)
+    finally:
+        _podman("rm", "--force", "--time=0", "--volumes", name)
+
+
 def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
     """Wait until a condition holds; fail with the container's log if it does not in time."""
     end = time.monotonic() + seconds

@@ -13,7 +13,7 @@ from sealserve.he.parameters import ParameterSet
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.public_key import generate_public_key
-from sealserve.protocol.item import ItemHeader, Residues
+from sealserve.protocol.item import ItemHeader
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.engines.linear.base import LinearScoring
@@ -24,6 +24,7 @@ from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.row import RowPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.affine_models import Integers
+from tests.support.reply_pairs import Pair
 
 
 @cache
@@ -58,7 +59,7 @@ class RoundTrip:
             self.engine = ColumnEngine(plan, keys=keys)
         key = secret_key(plan.parameters.parameter_set)
         self.encryptor = Encryptor(plan.parameters, key)
-        self.decryptor = Decryptor(plan.parameters, key)
+        self.decryptor = Decryptor(plan.parameters, key, plan.reply_bits)
 
     def scores(self, rows: NDArray[np.int64]) -> Integers:
         """Send one item of rows on the grid (1..R, feature_count); returns (rows, score_count)."""
@@ -83,7 +84,7 @@ class RoundTrip:
             ANONYMOUS.name,
         )
 
-    def reply(self, ciphertexts: list[bytes], row_count: int) -> list[Residues]:
+    def reply(self, ciphertexts: list[bytes], row_count: int) -> list[Pair]:
         """Score the ciphertexts of an item."""
         scoring = self.begin(row_count, len(ciphertexts))
         scoring.add(ciphertexts)
@@ -93,7 +94,7 @@ class RoundTrip:
         """Score and decrypt the ciphertexts of an item."""
         return self.opened(self.reply(ciphertexts, row_count), row_count)
 
-    def opened(self, reply: list[Residues], row_count: int) -> Integers:
+    def opened(self, reply: list[Pair], row_count: int) -> Integers:
         """Decrypt a reply."""
         packing, pieces = self.plan.packing, []
         for polynomial, (c0, c1) in enumerate(reply):

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.layouts.row import RowPacking
-from sealserve.protocol.item import Residues
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.row import RowPlan
 from tests.support.affine_models import Integers, integer_scores
 from tests.support.item_round_trip import secret_key
 from tests.support.noisy_encryptor import NoisyEncryptor
+from tests.support.reply_pairs import Pair, lifted
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +48,18 @@ class KeyOwner:
             noise.append((self._noisy.noise(ciphertexts[-1], plaintext) * t + rounding) / t)
         return Question(rows, ciphertexts, np.array(noise, np.float64))
 
-    def reply_noise(self, question: Question, reply: list[Residues]) -> NDArray[np.float64]:
-        """Return phase - q y / t at the places of the scores: float64 (rows, scores)."""
+    def reply_noise(self, question: Question, reply: list[Pair]) -> NDArray[np.float64]:
+        """Return phase - q y / t at the places of the scores: float64 (rows, scores).
+
+        Of a packed reply the phase is rounded, too.
+        """
         packing, q = self.plan.packing, self.plan.parameters.parameter_set.modulus
         t, found = self.plan.parameters.plain_modulus, []
         for polynomial, pair in enumerate(reply):
             classes = packing.classes_in(polynomial)
             places = packing.places(len(question.rows), len(classes))
             scores = integer_scores(self.plan.model, question.rows)[:, classes.start : classes.stop] % t
+            pair = lifted(self.plan.parameters, self.plan.reply_bits, pair, places.size)
             phase: Integers = self._noisy.phase(pair.c0, pair.c1, places.ravel()).reshape(places.shape)
             # In units of 1 / t, so that integers hold it.
             found.append(((phase * t - q * scores + q * t // 2) % (q * t) - q * t // 2) / t)

@@ -12,12 +12,13 @@ import os
 import resource
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sealserve_service.models import arrays, limits, npz_format, skops_archive
+from sealserve_service.models import arrays, limits, npz_format, sealmodel_format, skops_archive
 from sealserve_service.models.loading import load_model
 
 
@@ -62,6 +63,7 @@ def _remove_limits() -> None:
         arrays._floats: lambda values, _: np.asarray(values, np.float64),
         arrays.array: lambda values, _: np.asarray(values),
         npz_format._read_arrays: _load_arrays,
+        sealmodel_format._read_parts: _load_parts,
         skops_archive.checked: lambda content: content,
     }
     models = [module for name, module in sys.modules.items() if name.startswith("sealserve_service.models.")]
@@ -74,6 +76,16 @@ def _remove_limits() -> None:
 def _load_arrays(content: bytes, _: Path) -> dict[str, Any]:
     archive = np.load(io.BytesIO(content), allow_pickle=False)
     return {name: archive[name] for name in archive.files}
+
+
+def _load_parts(content: bytes, path: Path) -> Any:
+    description = json.loads(zipfile.ZipFile(io.BytesIO(content)).read("description.json"))
+    arrays = _load_arrays(content, path)
+    return sealmodel_format._Parts(
+        sealmodel_format._Description.model_validate_json(json.dumps(description)),
+        arrays.pop("steps", None),
+        {name: values for name, values in arrays.items() if isinstance(values, np.ndarray)},
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """Metrics as Prometheus reads them."""
 
+import os
 import socket
 import time
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sealserve_service.telemetry.endpoint import ProcessMetrics, Published
+from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.serving import HANG_SECONDS
 
 Labels = frozenset[tuple[str, str]]
@@ -57,3 +62,17 @@ def scraped_until(url: str, condition: Callable[[Metrics], bool]) -> Metrics:
         assert time.monotonic() < end, f"it did not happen in time:\n{metrics.text}"
         time.sleep(0.02)
     return metrics
+
+
+def everything() -> str:
+    """Each metric that the service has, with samples."""
+    telemetry = Telemetry()
+    telemetry.publish_model("a", "1", "OK")
+    telemetry.count_failed_load("a")
+    telemetry.refuse("QuotaExceededError", "rows_per_minute", "clinic")
+    telemetry.publish_certificate_expiry(datetime.now(UTC))
+    telemetry.waits["a", "row"].observe(0.1)
+    telemetry.offers["a", "row"].rows.inc()
+    telemetry.methods["/sealserve.v1.PredictionService/Predict"].calls["OK"].inc()
+    telemetry.key_store["get"].failures.inc()
+    return generate_latest(Published(telemetry.registry, ProcessMetrics(lambda: {"0": os.getpid()}))).decode()

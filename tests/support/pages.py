@@ -7,6 +7,8 @@ A block's language says what becomes of it:
     console                                 each `$ COMMAND` is run, and what it prints compared to
                                             the lines below it, in which `...` is any text
     sh, toml                                it is for another machine, and is not run
+    go, java, js                            tests/compatibility/test_language_examples.py runs it
+    typescript                              an example of the SDK, which its own tests run
 
 A command that ends with & is a service: the lines below it are what it prints when it is ready.
 """
@@ -17,7 +19,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,11 @@ from typing import Any
 
 from tests.support.serving import HANG_SECONDS
 
-LANGUAGES = {"python", "console", "csv", "toml", "sh"}
+LANGUAGES = {"python", "console", "csv", "toml", "sh", "go", "java", "js", "typescript"}
 _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
-_PORTS = ("50051", "9464")  # of the service, and of its metrics, wherever a page names them
+PORTS = ("50051", "9464", "8000")
+"""Of the service, of its metrics and of the agent's REST, wherever a page names them."""
 _PROGRAM = """\
 #!/bin/sh
 case "$1 $*" in
@@ -65,24 +68,23 @@ class PageRun:
     Args:
         folder: where files go.
         names: what Python blocks know from the start.
-        port: what takes the place of 50051. Commands without --address use it, too.
-        metrics_port: what takes the place of 9464.
+        ports: what takes the places of PORTS. Commands without --address use the first, too.
     """
 
-    def __init__(self, folder: Path, names: dict[str, Any], port: int, metrics_port: int) -> None:
+    def __init__(self, folder: Path, names: dict[str, Any], ports: Sequence[int]) -> None:
         self.names = names
         self._folder = folder
-        self._ports = dict(zip(_PORTS, (str(port), str(metrics_port)), strict=True))
+        self._ports = dict(zip(PORTS, map(str, ports), strict=True))
         self._services = ExitStack()
         programs = folder / ".programs"
         programs.mkdir()
         for name, text in (
-            ("sealserve", _PROGRAM.format(port=port, python=sys.executable)),
+            ("sealserve", _PROGRAM.format(port=ports[0], python=sys.executable)),
             ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'),
         ):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        self._environment = {**os.environ, "SEALSERVE_ADDRESS": f"127.0.0.1:{port}"}
+        self._environment = {**os.environ, "SEALSERVE_ADDRESS": f"127.0.0.1:{ports[0]}"}
         self._environment["PATH"] = f"{programs}:{os.environ['PATH']}"
 
     def close(self) -> None:
@@ -148,11 +150,12 @@ class PageRun:
 @contextmanager
 def page_run(folder: Path, **names: Any) -> Iterator[PageRun]:
     """Give a PageRun in a folder, with free ports; end its services at the end."""
-    with socket.socket() as one, socket.socket() as other:
-        for taken in (one, other):
-            taken.bind(("127.0.0.1", 0))
-        ports = [taken.getsockname()[1] for taken in (one, other)]
-    run = PageRun(folder, names, *ports)
+    with ExitStack() as taken:
+        sockets = [taken.enter_context(socket.socket()) for _ in PORTS]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        ports = [each.getsockname()[1] for each in sockets]
+    run = PageRun(folder, names, ports)
     try:
         yield run
     finally:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealserve_service.planning import hiding, noise
+from sealserve_service.planning import hiding
+from sealserve_service.planning.noise import zero_noise
 from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.planner import _absolute_sum
 from sealserve_service.planning.ranges import InputRanges
+from tests.support.plans import is_exact
 
 HIDING_BITS = 40
 
@@ -36,8 +38,9 @@ def assert_decrypted_and_hidden(plan: Plan[Any]) -> None:
     """Assert that replies are decrypted and, in mode private, that noise hides the weights."""
     parameters, largest = plan.parameters, _absolute_sum(plan.packing, plan.model)
     if plan.noise_width is None:
-        assert noise.is_decrypted(parameters, 43 * largest + 1)
+        assert is_exact(plan, 43 * largest + 1)
     else:
         kept = plan.packing.rows * plan.packing.score_count
         assert hiding.fits(parameters, largest, plan.noise_width)
+        assert is_exact(plan, 43 * largest + 1 + 2 * zero_noise(parameters.parameter_set) + 2 * plan.noise_width)
         assert hiding.hides(parameters.parameter_set, largest, kept, plan.noise_width, HIDING_BITS)

@@ -1,14 +1,17 @@
 """The planner in one step: with a layout filled in, or as a service plans."""
 
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he.layouts import Packing
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.quantization import InputGrid
+from sealserve.he.reply_bits import ROOM
 from sealserve_service.engines.offering import plan_layouts
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.column import COLUMN_RULES
@@ -42,6 +45,13 @@ def cheapest_plan(
         parameter_sets=parameter_sets,
     )
     return choose(plans, weights, max_score_error=max_score_error, hiding_bits=hiding_bits)
+
+
+def is_exact(plan: Plan[Packing], noise_times_two: int) -> bool:
+    """Whether replies with noise of that size at most decrypt right, packed as the plan says."""
+    parameters, bits = plan.parameters, plan.reply_bits
+    noise = Fraction(parameters.plain_modulus * noise_times_two, 2 * parameters.parameter_set.modulus)
+    return noise + (bits.cost(parameters) if bits else 0) < ROOM
 
 
 row_plans = partial(candidate_plans, ROW_RULES)

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from sealserve._codec.offers import packing_of
 from sealserve.errors import ServiceError
-from sealserve.protocol.item import EncryptedScores, Residues
+from sealserve.protocol.item import EncryptedScores
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.wire import error_to_proto, model_to_proto, scores_to_proto
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
+from tests.support.reply_pairs import pair_of
 
 Event = tuple[Any, ...]
 """What a service sees of a client: a method and the lengths of messages, or the end of a call."""
@@ -78,6 +79,7 @@ class RecordingService:
                 "sealserve.v1.ModelService",
                 {
                     "GetModel": unary(self._get_model),
+                    "ListModels": unary(self._list_models),
                     "GetInputSteps": grpc.unary_stream_rpc_method_handler(self._get_input_steps),
                 },
             ),
@@ -97,6 +99,10 @@ class RecordingService:
     def _get_model(self, request: bytes, _: grpc.ServicerContext) -> bytes:
         self.trace.append(("GetModel", len(request)))
         return model_pb2.GetModelResponse(model=model_to_proto(self.model)).SerializeToString()
+
+    def _list_models(self, request: bytes, _: grpc.ServicerContext) -> bytes:
+        self.trace.append(("ListModels", len(request)))
+        return model_pb2.ListModelsResponse(models=[model_to_proto(self.model)]).SerializeToString()
 
     def _get_input_steps(self, request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
         self.trace.append(("GetInputSteps", len(request)))
@@ -207,7 +213,8 @@ def reply_of(model: Model, values: NDArray[np.int64]) -> list[EncryptedScores]:
         classes = packing.classes_in(polynomial)
         kept = values[:, classes.start : classes.stop].ravel().tolist()
         c0 = np.array([scaled(offer, value) for value in kept], np.uint64).T
-        pieces.append(Residues(c0.tobytes(), bytes(8 * len(primes) * packing.poly_modulus_degree)))
+        c1 = np.zeros((len(primes), packing.poly_modulus_degree), np.uint64)
+        pieces.append(pair_of(offer.parameters.parameter_set, offer.reply_bits, c0, c1))
     return pieces
 
 

@@ -29,6 +29,16 @@ store.close()
 """
 
 
+class Hours:
+    """A clock of keys, which stands still unless a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
 def record_of(
     data: bytes, tenant: str = "alice", lives: timedelta = HOUR, created: datetime | None = None
 ) -> KeyRecord:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +33,9 @@ from sealserve_service.planning.grid import input_ranges
 from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support.digits import digits
+
+if TYPE_CHECKING:
+    from sealserve_service.telemetry.spans import Spans
 
 ROOT = Path(__file__).parents[2]
 HANG_SECONDS = 30.0  # nothing takes so long unless it hangs
@@ -112,9 +115,10 @@ def running(
     settings: Settings = SETTINGS,
     keys: RegisteredKeys | None = None,
     telemetry: Telemetry | None = None,
+    spans: "Spans | None" = None,
 ) -> Iterator[RunningServer]:
     """Run a server in this process, on a free port."""
-    server = build_server(settings, models, keys, telemetry)
+    server = build_server(settings, models, keys, telemetry, spans)
     port = server.start()
     stopper = ThreadPoolExecutor(1)
     try:
@@ -130,9 +134,10 @@ def running_server(
     settings: Settings = SETTINGS,
     keys: RegisteredKeys | None = None,
     telemetry: Telemetry | None = None,
+    spans: "Spans | None" = None,
 ) -> Iterator[str]:
     """Run a server in this process, on a free port; gives its address."""
-    with running(models, settings, keys, telemetry) as server:
+    with running(models, settings, keys, telemetry, spans) as server:
         yield server.address
 
 

@@ -16,7 +16,8 @@ _INTRODUCTION = """\
 
 `sealserve serve` is configured by flags, by environment variables, or by both. A flag goes before
 its variable, and a variable before the default. `sealserve inspect` reads the options under "how
-models are served", too.
+models are served", too, and `sealserve pack` all of these but `--weights` and
+`--accept-disagreement`.
 
 - Space around a variable's value does not count, and an empty variable is not set.
 - An option that may be repeated has several values in its variable, separated by semicolons or

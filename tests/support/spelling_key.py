@@ -4,6 +4,7 @@ Its second polynomial, a, is SEAL's: uniform, as the expansion of a seed is.
 """
 
 import math
+from collections import deque
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from sealserve.he import _seal
 from sealserve.he.parameters import ParameterSet, key_parameters
-from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
+from sealserve_service.engines.linear.zero_encryptor import ReadyZero, ZeroEncryptor
 from tests.support.affine_models import Integers
 from tests.support.item_round_trip import secret_key
 from tests.support.ring import coefficients_of, values_of
@@ -43,6 +44,7 @@ class SpellingKey(ZeroEncryptor):
         chosen = np.array([values_of(b % prime, prime) for prime in primes]).astype(np.uint64)
         data = proper[: -2 * polynomial_bytes] + chosen.tobytes() + proper[-polynomial_bytes:]
         self._encryptor = _seal.Encryptor(context, _seal.load_public_key(context, data))
+        self.ready = deque[ReadyZero]()
         self._shape = 2, len(parameter_set.data_primes), N
 
     def spelled(self, kept: Integers, places: NDArray[np.intp]) -> dict[int, int]:

@@ -11,6 +11,7 @@ from tests.support.serving import ROOT
 # From the top. A module imports only from its own package and from those further down.
 SDK = """
     __main__
+    agent
     cli
     loadtest
     client aio ei
@@ -27,7 +28,7 @@ SDK = """
     he
     secret_key_access
     errors
-    v1
+    v1 inference
 """
 SERVICE = """
     commands
@@ -58,7 +59,7 @@ def modules(root: str) -> Iterator[tuple[str, Path]]:
     """The names and files of a package's modules, without generated ones."""
     for path in sorted(ROOTS[root].rglob("*.py")):
         name = ".".join((root, *path.relative_to(ROOTS[root]).with_suffix("").parts)).removesuffix(".__init__")
-        if not name.startswith("sealserve.v1") and name != root:
+        if not name.startswith(("sealserve.v1", "sealserve.inference")) and name != root:
             yield name, path
 
 

@@ -41,11 +41,12 @@ OWN = {"sealserve/he/layouts/ei_slots.py", "sealserve/he/ei_format.py"} | {
     for package in ("sealserve/he/layouts", "sealserve_service/planning", "sealserve_service/engines/linear")
 }
 OWN_FOLDERS = ("sealserve_service/engines/ei/",)
-GENERATED = ("sealserve/v1/",)
+GENERATED = ("sealserve/v1/", "sealserve/inference/")
 
 PLACES = Counter(
     {
         "sealserve/cli/bench.py": 1,  # the default of --layout
+        "sealserve/cli/plan.py": 1,  # likewise
         "sealserve/cli/predict.py": 1,  # no layout: the unit of a progress bar
         "sealserve/ei.py": 1,  # the client of encrypted-inference looks for its layout
         "sealserve/key_registry.py": 3,  # evaluation keys are of its parameter set by default

@@ -21,7 +21,10 @@ ROOT_MODULES = {
     "secret_key",
     "secret_key_access",
 }
-PACKAGES = {"_codec", "_rpc", "_streaming", "cli", "he", "loadtest", "protocol", "row_files", "steps", "v1"}
+PACKAGES = {"_codec", "_rpc", "_streaming", "agent", "cli", "he", "inference", "loadtest", "protocol", "row_files"} | {
+    "steps",
+    "v1",
+}
 _HEADING = re.compile(r"^## `(sealserve(?:\.\w+)*)`$")
 _ROW = re.compile(r"^\| `(\w+)` \|")
 

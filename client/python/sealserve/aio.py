@@ -35,6 +35,7 @@ from sealserve._rpc.channel import endpoint, open_aio_channel, token_metadata
 from sealserve._rpc.connections import Connections, call_async
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
+from sealserve._rpc.transfer_time import TransferTime
 from sealserve._streaming.tasks import AsyncScoreStream
 from sealserve.credentials import Credentials
 from sealserve.errors import ClientClosedError, DeadlineError, SealserveError, ServiceError, UsageError
@@ -74,17 +75,18 @@ class AsyncClient:
         encrypt_processes: int = 0,
         expect: str | Path | None = None,
     ) -> None:
-        service = parse_address(address)
+        transfer_time = TransferTime(is_local=parse_address(address).is_local)
         self._session = Session(
             model,
             layout,
             secret_key,
             parameter_set=parameter_set,
             clip=clip,
-            seeded=False if seeded is None and service.is_local else seeded,
+            seeded=seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
             expect=expect,
+            transfer_time=transfer_time,
         )
         self._address = address
         self._timeout_seconds = timeout_of(timeout_seconds)
@@ -92,6 +94,7 @@ class AsyncClient:
         self._connections = Connections(
             lambda: Methods(open_aio_channel(address, credentials), metadata, endpoint=endpoint(address, credentials)),
             self._close_later,
+            transfer_time,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: set[asyncio.Task[None]] = set()

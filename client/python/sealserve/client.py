@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -29,11 +29,13 @@ from sealserve._codec.messages import item_requests
 from sealserve._codec.operation import Call, Exclusive, Operation, Pause, ScoreBatches
 from sealserve._codec.session import ErrorMode, Session
 from sealserve._rpc.calls import send_item
+from sealserve._rpc.cancellation import Cancellation
 from sealserve._rpc.channel import endpoint, open_channel
 from sealserve._rpc.connections import Connections, call
 from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import FIRST_CONTACT_SECONDS
+from sealserve._rpc.transfer_time import TransferTime
 from sealserve._streaming.threads import ScoreStream
 from sealserve.credentials import Credentials
 from sealserve.errors import ClientClosedError, DeadlineError, SealserveError, ServiceError
@@ -60,8 +62,8 @@ class Client:
         secret_key: the key to use. By default the client makes one on first use, which lives as
             long as the client.
         layout: "row" for the least delay of single rows, or "column" for the most rows a second.
-            The default, "auto", decides by the number of rows and the costs that the service
-            publishes.
+            The default, "auto", decides by the number of rows, the costs that the service
+            publishes, and how long bytes take.
         parameter_set: the name of the parameter set of one of the model's offers
             (`offer.parameters.parameter_set.name`). The client then uses this offer only. By
             default it uses the offer that the service prefers for the layout.
@@ -71,9 +73,11 @@ class Client:
             A method's own `timeout_seconds` replaces it for one call.
         connections: how many connections to open, at least 1. By default there are as many as the
             service suggests, which is one for each of its processes.
-        seeded: upload ciphertexts of half the size. Encryption then takes twice the time, and the
-            service's work takes longer, too. By default the client does so for single rows to other
-            machines. For batches it pays on links of less than half a gigabit a second.
+        seeded: upload ciphertexts of half the size, or about a third where they can be packed (see
+            `Offer.ciphertext_forms`). Encryption then takes twice the time, and the service's work
+            takes longer, too. By default the client does so where its calls show that the bytes
+            take longer than that: below about 0.7 Gbit/s for single rows, 0.5 for batches. Until
+            they have shown it, it does so to other machines.
         encrypt_processes: how many processes beside this one encrypt batches, none by default. They
             are spawned: a program that uses them must have its entry under
             `if __name__ == "__main__"`.
@@ -107,23 +111,25 @@ class Client:
         encrypt_processes: int = 0,
         expect: str | Path | None = None,
     ) -> None:
-        service = parse_address(address)
+        transfer_time = TransferTime(is_local=parse_address(address).is_local)
         self._session = Session(
             model,
             layout,
             secret_key,
             parameter_set=parameter_set,
             clip=clip,
-            seeded=False if seeded is None and service.is_local else seeded,
+            seeded=seeded,
             connections=connections,
             encrypt_processes=encrypt_processes,
             expect=expect,
+            transfer_time=transfer_time,
         )
         self._address = address
         self._timeout_seconds = timeout_of(timeout_seconds)
         self._connections = Connections(
             lambda: Methods(open_channel(address, credentials), endpoint=endpoint(address, credentials)),
             lambda connection: connection.channel.close(),
+            transfer_time,
         )
         self._renew_locks()
         call_in_child(self._renew_locks)
@@ -433,11 +439,16 @@ class Client:
 
     # Operations
 
-    def _run(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
+    def _run(
+        self,
+        operation: Operation[T],
+        timeout_seconds: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> T:
         """Perform the actions of an operation and return its result.
 
         Its calls have `timeout_seconds` together. They begin anew after batches were scored, whose
-        time is that without progress.
+        time is that without progress. `cancellation` may end them from another thread.
         """
         if self._connections.is_closed:
             raise ClientClosedError
@@ -456,37 +467,46 @@ class Client:
                 seconds_left = max(0.0, deadline - time.monotonic())
                 if isinstance(action, Call):
                     unanswered = FIRST_CONTACT_SECONDS if action.is_first_contact else seconds_left
-                    answer = call(self._connections, action.method, action.request, seconds_left, unanswered)
+                    answer = call(
+                        self._connections, action.method, action.request, seconds_left, unanswered, cancellation
+                    )
                 elif isinstance(action, ScoreBatches):
-                    batches = self._score_batches(iter(action.batches), action.model, action.streams, seconds)
-                    with closing(batches) as results:
+                    batches = iter(action.batches), action.model, action.streams, seconds, cancellation
+                    with closing(self._score_batches(*batches)) as results:
                         answer = list(results)
                     deadline = time.monotonic() + seconds
                 elif isinstance(action, Pause):
                     changes_end = min(changes_end, time.monotonic() + seconds)
                     time.sleep(action.within(min(deadline, changes_end) - time.monotonic()))
                 else:
-                    answer = self._run_exclusively(action, deadline)
+                    answer = self._run_exclusively(action, deadline, cancellation)
             except SealserveError as failure:
                 error = failure
 
     def _renew_locks(self) -> None:
         self._locks = {"model": threading.Lock(), "key": threading.Lock()}
 
-    def _run_exclusively(self, action: Exclusive, deadline: float) -> Any:
+    def _run_exclusively(self, action: Exclusive, deadline: float, cancellation: Cancellation | None) -> Any:
         """Run an operation under its lock, until a time of time.monotonic()."""
         lock = self._locks[action.lock]
         if not lock.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):
             raise DeadlineError("the answer did not come within timeout_seconds")
         try:
-            return self._run(action.operation, max(0.0, deadline - time.monotonic()))
+            return self._run(action.operation, max(0.0, deadline - time.monotonic()), cancellation)
         finally:
             lock.release()
 
     def _score_batches(
-        self, batches: Iterator[Batch], model: Model, streams: int, seconds: float
+        self,
+        batches: Iterator[Batch],
+        model: Model,
+        streams: int,
+        seconds: float,
+        cancellation: Cancellation | None = None,
     ) -> Generator[Result, None, None]:
         def renew(batch: Batch, changed: ServiceError) -> Sequence[Batch]:
             return self._run(self._session.renew(batch, changed), seconds)
 
-        return ScoreStream(self._connections, streams, batches, model.limits, renew, seconds).__iter__()
+        stream = ScoreStream(self._connections, streams, batches, model.limits, renew, seconds)
+        with nullcontext() if cancellation is None else cancellation.ending(stream.cancel):
+            yield from stream

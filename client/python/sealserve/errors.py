@@ -42,8 +42,10 @@ SealserveError
     └── InternalError
 """
 
+import copyreg
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 _SHOWN_NAMES = 10
 
@@ -94,7 +96,11 @@ __all__ = [
 
 
 class SealserveError(Exception):
-    """The base class of all errors of sealserve."""
+    """The base class of all errors of sealserve. They can be pickled, and so cross processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an error is made again from its text, which is no argument of most classes.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InputError(SealserveError, ValueError):
@@ -322,12 +328,12 @@ class QuotaExceededError(ServiceError):
 
 @dataclass(eq=False)
 class DrainingError(ServiceError):
-    """The server is stopping."""
+    """The server is stopping, or ends a stream so that its client finds other replicas."""
 
     retry_delay_seconds: float
 
     def __str__(self) -> str:
-        return f"the server is stopping: retry in {self.retry_delay_seconds:g} s"
+        return f"the server is stopping, or ends this stream: retry in {self.retry_delay_seconds:g} s"
 
 
 @dataclass(eq=False)

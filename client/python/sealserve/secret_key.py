@@ -76,10 +76,16 @@ class SecretKey:
             if _HAS_MODES and mode & 0o077:
                 raise SecretKeyError(f"{file}: others can read it (mode {mode:04o}); run chmod 600 and rotate the key")
             fields = json.loads(file.read_bytes())
-            created = datetime.fromisoformat(fields["created"])
-            if fields["format"] != _FORMAT or not isinstance(fields["name"], str) or created.tzinfo is None:
+            created, name, degree = (
+                datetime.fromisoformat(fields["created"]),
+                fields["name"],
+                fields["poly_modulus_degree"],
+            )
+            if fields["format"] != _FORMAT or created.tzinfo is None:
                 raise ValueError
-            parameter_set = ParameterSet(fields["name"], fields["poly_modulus_degree"], tuple(fields["primes"]))
+            if not isinstance(name, str) or not isinstance(degree, int):  # 2048.0 is equal to 2048
+                raise ValueError
+            parameter_set = ParameterSet(name, degree, tuple(fields["primes"]))
             data = base64.b64decode(fields["secret_key"], validate=True)
             context = _seal.context(key_parameters(parameter_set))
             _seal.load_secret_key(context, data)

@@ -183,6 +183,7 @@ class ModelLibrary:
             new = self._serve(files, digest)
         except Exception as error:
             stays = f"stays at version {old.version}" if old else "is not served"
+            self._telemetry.count_failed_load(name)
             foreseen = isinstance(error, SealserveError)
             text = str(error) if foreseen else f"{type(error).__name__}: {error}"
             _logger.error("model %s %s: %s", name, stays, text, exc_info=None if foreseen else error)
@@ -204,8 +205,8 @@ class ModelLibrary:
         """Load a model and serve it."""
         source, served = files.source, self._read(files)
         self._put(served, self.models.versions(source.name).current if source.name in self._served else None)
-        self._telemetry.publish_model(source.name, served.model.version)
         model = served.model
+        self._telemetry.publish_model(source.name, model.version, model.verdict.value if model.verdict else "none")
         version = _ServedVersion(source, digest, model.version, model.schema, model.output.classes, model.verdict)
         self._served[source.name] = version
         return version

@@ -29,7 +29,7 @@ from sealserve_service.engines.linear.zero_encryptor import find_no_key
 from sealserve_service.engines.offering import PlannedLayout, PrivateWeights
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.ranges import InputRanges
-from sealserve_service.planning.verdict import Judgement
+from sealserve_service.planning.verdict import Judge, Judgement, judge
 from sealserve_service.tenants.tenant import Tenant
 
 _logger = logging.getLogger(__name__)
@@ -179,6 +179,7 @@ def prepare_model(
     ei_engine: EngineFactory | None = None,
     private: PrivateWeights | None = None,
     accept_disagreement: bool = False,
+    judged: Judge = judge,
 ) -> ServedModel:
     """Plan a model, make its engines and describe it. The log has the verdict and its reason.
 
@@ -186,7 +187,8 @@ def prepare_model(
     `ei_engine` makes the engine for encrypted-inference clients; without it they are not served. A
     layout that cannot take the model is left out, except the first of `LINEAR_ENGINES`. With
     `private`, the planned layouts are served in mode private; the EI layout is the same in either
-    mode. `calibration` is typical rows, (rows, feature_count), by which the predictions are judged.
+    mode. `calibration` is typical rows, (rows, feature_count), by which the predictions are judged,
+    and `judged` judges them.
 
     Raises:
         PlanError: no parameter set serves the model as asked, or clients would refuse its
@@ -203,6 +205,7 @@ def prepare_model(
             max_score_error=max_score_error,
             calibration=calibration,
             accept_disagreement=accept_disagreement,
+            judged=judged,
         ),
         judgements,
     )

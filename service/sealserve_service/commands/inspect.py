@@ -11,10 +11,10 @@ from sealserve.cli.command import Command
 from sealserve.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from sealserve.he.layouts import Packing
-    from sealserve.protocol.model import Offer
+    from sealserve_service.engines.linear.base import LinearEngine
     from sealserve_service.engines.offering import PlannedLayout
     from sealserve_service.models.linear_model import LinearModel
     from sealserve_service.planning.plan import Plan
@@ -42,30 +42,29 @@ def run(arguments: Namespace) -> int:
     from sealserve.cli.models import as_dict, describe
     from sealserve.protocol.model import Verdict
     from sealserve_service.catalog.registry import describe_model
-    from sealserve_service.catalog.sources import calibration_rows, source_ranges
+    from sealserve_service.catalog.sources import planning_basis
     from sealserve_service.commands.options import settings_of
     from sealserve_service.engines import offering
-    from sealserve_service.models.fronts import check_consent
     from sealserve_service.models.loading import load_model
+    from sealserve_service.planning.extraction import scores_to_copy
     from sealserve_service.settings.options import MODEL_OPTIONS
 
     settings = settings_of(arguments, MODEL_OPTIONS)
     asked = settings.source(arguments.path.stem, arguments.path)
     model = load_model(asked.path, trust_pickle=settings.trust_pickle)
-    if model.published is not None:
-        check_consent(model.published, asked.publish, accept_training_values=asked.accept_training_values)
-    calibration = calibration_rows(asked, model)
-    ranges = source_ranges(asked, model, calibration)
+    basis = planning_basis(asked, model)
+    model = basis.model
     bits = settings.hiding_bits if settings.weights == "private" else None
     with threadpool_limits(1, user_api="blas"):  # as in a serving process: engines time themselves
         layouts = list(
             offering.plan_layouts(
                 model,
-                ranges,
+                basis.ranges,
                 modes=(None, settings.hiding_bits),
-                max_score_error=asked.max_score_error,
-                calibration=calibration,
+                max_score_error=basis.max_score_error,
+                calibration=basis.calibration,
                 accept_disagreement=True,  # what would be refused is shown, with the reason
+                judged=basis.judged,
             )
         )
         offered = [planned for planned in layouts if planned.hiding_bits == bits]
@@ -75,17 +74,14 @@ def run(arguments: Namespace) -> int:
         engines = offering.engines(asked.name, model, grid, offered)
         served = describe_model(asked.name, model, grid, settings.limits, engines).model
         plans = summaries(layouts, bits)
+        scores = scores_to_copy(grid, None if basis.calibration is None else model.features(basis.calibration))
     verdicts = list(map(verdict_on, offered))
     if arguments.json:
-        published = publications(model)
-        print(
-            json.dumps(
-                {"model": as_dict(served), "published": published, "plans": plans, "verdicts": verdicts}, indent=2
-            )
-        )
+        told = {"published": publications(model), "scores_to_copy": scores}
+        print(json.dumps({"model": as_dict(served), **told, "plans": plans, "verdicts": verdicts}, indent=2))
     else:
         print(describe(served))
-        print(what_is_told(model))
+        print(what_is_told(model, scores))
         print("\nWhat --weights and a smaller --max-score-error would cost, an item:")
         print(table(plans))
         print("\nThe errors of what is served, which mode private does not publish:")
@@ -96,27 +92,17 @@ def run(arguments: Namespace) -> int:
 
 def publications(model: "LinearModel") -> list[dict[str, str]]:
     """Return what serving a model publishes beside its description, step by step."""
-    front = model.published
-    found = [] if front is None else [(p.name, p.tells, p.consent.value) for p in front.publications]
-    found += [("output", tells, "") for tells in _told_by_output(model)]
-    return [dict(zip(("step", "tells", "consent"), publication, strict=True)) for publication in found]
+    return [{"step": p.name, "tells": p.tells, "consent": p.consent.value} for p in model.publications]
 
 
-def _told_by_output(model: "LinearModel") -> "Iterator[str]":
-    from sealserve.protocol.output import Link
-
-    output = model.output
-    points = sum(len(curve.scores) for curve in output.curves)
-    if output.link is Link.CURVES and points > 2 * len(output.curves):  # other than the line from 0 to 1
-        yield f"isotonic curves with {points} points, which are shares of labels among training rows"
-
-
-def what_is_told(model: "LinearModel") -> str:
+def what_is_told(model: "LinearModel", scores_to_copy: int) -> str:
     """Render what serving a model publishes, and how many scores copy the rest."""
     lines = [f"  {told['step']}: {told['tells']}" for told in publications(model)]
     head = ["\nWhat clients get beside the description, to compute on their own machine:", *lines] if lines else []
-    count = model.feature_count + 1
-    return "\n".join([*head, f"\nAbout {count:,} honest scores suffice to copy the weights: one more than features."])
+    copied = (
+        f"About {scores_to_copy:,} honest scores suffice to copy this head: the rank of its features and a constant."
+    )
+    return "\n".join([*head, f"\n{copied}"])
 
 
 def summaries(layouts: "Iterable[PlannedLayout]", served_bits: int | None) -> list[dict[str, Any]]:
@@ -126,12 +112,13 @@ def summaries(layouts: "Iterable[PlannedLayout]", served_bits: int | None) -> li
         for plan in planned.plans:
             with contextlib.suppress(PlanError):  # too many classes for the engine
                 is_chosen = plan is planned.chosen and planned.hiding_bits == served_bits
-                found.append(summary(plan, planned.engine_type(plan).offer, is_chosen=is_chosen))
+                found.append(summary(plan, planned.engine_type(plan), is_chosen=is_chosen))
     return found
 
 
-def summary(plan: "Plan[Packing]", offer: "Offer", *, is_chosen: bool) -> dict[str, Any]:
+def summary(plan: "Plan[Packing]", engine: "LinearEngine[Any]", *, is_chosen: bool) -> dict[str, Any]:
     """Summarize a plan and what its engine offers, and say whether it is served."""
+    offer, form = engine.offer, engine.format
     return {
         "layout": offer.layout.name,
         "weights": "private" if offer.private_weights else "open",
@@ -144,6 +131,7 @@ def summary(plan: "Plan[Packing]", offer: "Offer", *, is_chosen: bool) -> dict[s
         "rows_per_item": plan.packing.rows,
         "classes_per_polynomial": plan.packing.classes,
         "request_bytes": plan.request_bytes,
+        "seeded_request_bytes": plan.packing.ciphertexts * (form.packed_bytes if form.packs else form.seeded_bytes),
         "reply_bytes": plan.reply_bytes,
         "key_bytes": offer.cost.key_bytes,
         "server_seconds": offer.cost.server_seconds,
@@ -213,12 +201,24 @@ def table_of_verdicts(verdicts: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-_HEADINGS = ("LAYOUT", "WEIGHTS", "PARAMETER SET", "BITS", "ERROR BOUND", "ROWS", "BYTES UP", "DOWN", "MS", "TOLD BITS")
+_HEADINGS = (
+    "LAYOUT",
+    "WEIGHTS",
+    "PARAMETER SET",
+    "BITS",
+    "ERROR BOUND",
+    "ROWS",
+    "BYTES UP",
+    "SEEDED",
+    "DOWN",
+    "MS",
+    "TOLD BITS",
+)
 
 
 def table(plans: list[dict[str, Any]]) -> str:
     """Render the plans, cheapest first."""
-    pattern = "{:<6} {:<7} {:<15} {:>4} {:>11} {:>5} {:>11} {:>9} {:>8} {:>9}"
+    pattern = "{:<6} {:<7} {:<15} {:>4} {:>11} {:>5} {:>11} {:>11} {:>9} {:>8} {:>9}"
     lines = [pattern.format(*_HEADINGS)]
     for plan in plans:
         lines.append(
@@ -230,6 +230,7 @@ def table(plans: list[dict[str, Any]]) -> str:
                 f"{plan['score_error_bound']:.3g}",
                 plan["rows_per_item"],
                 f"{plan['request_bytes']:,}",
+                f"{plan['seeded_request_bytes']:,}",
                 f"{plan['reply_bytes']:,}",
                 f"{1e3 * plan['server_seconds']:.2f}",
                 "all" if plan["told_bits"] is None else f"{plan['told_bits']:,}",
@@ -240,6 +241,7 @@ def table(plans: list[dict[str, Any]]) -> str:
         if not any(plan["weights"] == mode for plan in plans):
             lines.append(f"no parameter set has room for {mode} weights")
     lines.append(
+        "SEEDED: the bytes up of a client on a slow link, packed where that saves a fifth of them.\n"
         "TOLD BITS: what the reply to a full item tells at most, whatever a client sends. Private columns are\n"
         "promised against clients that keep to the protocol only: withdraw them from a tenant with "
         "private_columns = false."

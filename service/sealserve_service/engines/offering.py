@@ -5,7 +5,7 @@ a `LinearEngine`; then enter the layout in `LAYOUTS` and the engine in `LINEAR_E
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from sealserve_service.planning.plan import Plan
 from sealserve_service.planning.planner import candidate_plans, choose
 from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.planning.score_error import CalibrationScores
-from sealserve_service.planning.verdict import Judgement, first_good_plan, judge
+from sealserve_service.planning.verdict import Judge, Judgement, first_good_plan, judge
 
 _logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def plan_layouts(
     max_score_error: float | None = None,
     calibration: NDArray[np.generic] | None = None,
     accept_disagreement: bool = False,
+    judged: Judge = judge,
 ) -> Iterator[PlannedLayout]:
     """Plan a model for every planned layout, and for each of them in every mode.
 
@@ -87,6 +88,7 @@ def plan_layouts(
         calibration: typical rows, (rows, feature_count), by which plans are judged; None if there
             are none.
         accept_disagreement: choose a plan even if the verdict on its predictions is REFUSE.
+        judged: judges plans.
 
     Raises:
         InputRangeError: a calibration row is refused by the grid.
@@ -106,7 +108,7 @@ def plan_layouts(
                 center,
                 hiding_bits,
                 max_score_error,
-                scores,
+                lambda plan: judged(plan, model, scores),
                 accept_disagreement,
             )
             if isinstance(planned.chosen, Plan):
@@ -122,7 +124,7 @@ def _plan_layout(
     center: NDArray[np.float64] | None,
     hiding_bits: int | None,
     max_score_error: float | None,
-    scores: CalibrationScores | None,
+    judged: Callable[[Plan[Packing]], Judgement],
     accept_disagreement: bool,
 ) -> PlannedLayout:
     plans = candidate_plans(
@@ -139,7 +141,7 @@ def _plan_layout(
     try:
         first = choose(plans, model.weights, max_score_error=max_score_error, hiding_bits=hiding_bits)
         acceptable = plans[plans.index(first) :]  # the dearer ones have smaller errors
-        chosen, judgement = first_good_plan(acceptable, lambda plan: judge(plan, model, scores))
+        chosen, judgement = first_good_plan(acceptable, judged)
         if judgement.verdict is Verdict.REFUSE and not accept_disagreement:
             chosen = PlanError(f"the verdict is {judgement}")
     except PlanError as error:

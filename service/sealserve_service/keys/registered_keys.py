@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -15,6 +16,7 @@ from sealserve.errors import (
 from sealserve.he._seal import GaloisKeys
 from sealserve.he.parameters import ParameterSet
 from sealserve.protocol.key_record import KeyHeader, KeyRecord
+from sealserve_service.engines.linear.ready_zeros import ReadyZeros
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.keys.cache import KeyCache, Loaded
 from sealserve_service.keys.kinds import KEY_TYPES, ReadyKey
@@ -42,6 +44,10 @@ class RegisteredKeys:
         quota: of tenants that have none of their own.
         clock: returns the time; for tests.
         telemetry: the metrics; by default the keys have their own.
+        ready_zeros: how many encryptions of zero may be ready under all keys.
+
+    Attributes:
+        ready_zeros: what makes those; None if there may be none.
     """
 
     def __init__(
@@ -55,8 +61,10 @@ class RegisteredKeys:
         quota: Quota = _NO_QUOTA,
         clock: Clock = utc_now,
         telemetry: Telemetry | None = None,
+        ready_zeros: int = 0,
     ) -> None:
         self._telemetry = telemetry or Telemetry()
+        self.ready_zeros = ReadyZeros(ready_zeros, telemetry=self._telemetry) if ready_zeros else None
         self._store = store
         self._uploads = uploads
         self._clock = clock
@@ -91,7 +99,9 @@ class RegisteredKeys:
         name = upload.header.blob_name
         if self._uploads is None:
             raise KeyNotFoundError(name)
-        upload.add(self._uploads.read_upload(tenant.name, name, upload.header.byte_count))
+        with self._telemetry.key_store_call("read_upload"):
+            data = self._uploads.read_upload(tenant.name, name, upload.header.byte_count)
+        upload.add(data)
 
     def finish(self, tenant: Tenant, upload: Upload) -> KeyRecord:
         """Check a key and keep it; return its record.
@@ -114,14 +124,16 @@ class RegisteredKeys:
             create_time=now,
             expire_time=expires,
         )
-        kept = self._store.put(record, data, (tenant.quota or self._quota).key_bytes)
+        with self._telemetry.key_store_call("put"):
+            kept = self._store.put(record, data, (tenant.quota or self._quota).key_bytes)
         self._telemetry.registered_keys.inc()
         self._telemetry.registered_key_bytes.inc(len(data))
         return kept
 
     def get(self, tenant: Tenant, key_id: str) -> KeyRecord:
         """Return a key's record; see KeyStore.get."""
-        return self._store.get(tenant.name, key_id)
+        with self._telemetry.key_store_call("get"):
+            return self._store.get(tenant.name, key_id)
 
     def after(self, tenant: Tenant, key_id: str) -> Iterator[KeyRecord]:
         """Yield the records of the tenant's keys whose ids follow the given one, in order."""
@@ -130,14 +142,16 @@ class RegisteredKeys:
     def delete(self, tenant: Tenant, key_id: str) -> None:
         """Delete a key; see KeyStore.delete."""
         try:
-            self._store.delete(tenant.name, key_id)
+            with self._telemetry.key_store_call("delete"):
+                self._store.delete(tenant.name, key_id)
         finally:
             # Afterwards: a call that loads the key meanwhile would put it into the cache again.
             self._ready.forget(tenant.name, key_id)
 
     def read(self, tenant: str, key_id: str) -> bytes:
         """Return a key's bytes; see KeyStore.read."""
-        return self._store.read(tenant, key_id)
+        with self._telemetry.key_store_call("read"):
+            return self._store.read(tenant, key_id)
 
     def galois_keys(self, tenant: str, key_id: str) -> GaloisKeys:
         """Return the Galois keys of registered evaluation keys, ready for use.
@@ -154,6 +168,8 @@ class RegisteredKeys:
     def zero_encryptor(self, tenant: str, key_id: str, parameter_set: ParameterSet) -> ZeroEncryptor:
         """Return the encryptor of zero under a registered public key of the parameter set's ring.
 
+        From the second time on, zeros of the key are made before they are needed.
+
         Raises:
             KeyNotFoundError: the tenant has no such public encryption key of that ring.
             KeyStoreUnavailableError: the key is not in memory, and the store does not answer.
@@ -163,6 +179,9 @@ class RegisteredKeys:
             raise KeyNotFoundError(key_id)
         if ready.parameter_set is not parameter_set and not ready.parameter_set.shares_ring(parameter_set):
             raise KeyNotFoundError(key_id)
+        if self.ready_zeros is not None and not ready.is_supplied and ready.last_use > -math.inf:
+            self.ready_zeros.supply(tenant, ready)
+        ready.last_use = time.monotonic()
         return ready
 
     def sweep(self) -> None:
@@ -172,7 +191,9 @@ class RegisteredKeys:
         """
         self._ready.drop_expired()
         try:
-            _logger.info("%d expired keys deleted", self._store.sweep())
+            with self._telemetry.key_store_call("sweep"):
+                count = self._store.sweep()
+            _logger.info("%d expired keys deleted", count)
         except ServiceError as error:
             _logger.warning("expired keys could not be deleted: %s", error)
 
@@ -181,12 +202,14 @@ class RegisteredKeys:
         self._store.close()
 
     def _load(self, tenant: str, key_id: str) -> Loaded[ReadyKey]:
-        record = self._store.get(tenant, key_id)
+        with self._telemetry.key_store_call("get"):
+            record = self._store.get(tenant, key_id)
         key_type = KEY_TYPES.get((record.kind, record.parameter_set))
         if key_type is None:  # another version of the service, which takes such keys, has kept it
             raise KeyNotFoundError(key_id)
-        ready, byte_count = key_type.load(self._store.read(tenant, key_id))
+        ready, byte_count = key_type.load(self.read(tenant, key_id))
         return Loaded(value=ready, byte_count=byte_count, expire_time=record.expire_time)
 
     def _expiry(self, tenant: str, key_id: str) -> datetime:
-        return self._store.get(tenant, key_id).expire_time
+        with self._telemetry.key_store_call("get"):
+            return self._store.get(tenant, key_id).expire_time

@@ -16,6 +16,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve_service.models.arrays import vector
 from sealserve_service.models.estimators import labels
+from sealserve_service.models.fronts import scores_are_probabilities
 from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
 from sealserve_service.models.linear_model import LinearModel, joined_heads
 
@@ -33,7 +34,7 @@ def calibrated_classifier(
         member = fold_member(calibrated.estimator, f"calibrated_classifiers_[{index}]__estimator")
         # By temperature, members may be fitted to the numbers of the classes.
         is_numbered = calibrated.method == "temperature" and member.output.classes == tuple(range(len(classes)))
-        _check_member(member.output, member.output.classes if is_numbered else classes)
+        _check_member(member.output, member.output.classes if is_numbered else classes, calibrated.method)
         weight_count += member.weights.size
         check_limit("weights", MAX_WEIGHTS, weight_count)
         link, factors, offsets, of_member = _calibration(calibrated, member.score_count)
@@ -64,14 +65,18 @@ def calibrated_classifier(
     )
 
 
-def _check_member(output: Output, classes: tuple[Any, ...]) -> None:
-    if output.task is not Task.CLASSIFICATION or output.has_no_decision_function or output.decides_by_probabilities:
-        raise ValueError(
-            "it calibrates probabilities, which are no linear function: calibrate a classifier that has a "
-            "decision_function"
-        )
+def _check_member(output: Output, classes: tuple[Any, ...], method: str) -> None:
+    if output.task is not Task.CLASSIFICATION:
+        raise ValueError("it calibrates what is no classification: serve its member")
     if output.pairwise is not Pairwise.NONE:
         raise ValueError("it calibrates what is made of votes, which is no linear function: use LinearSVC")
+    # The scores of a forest are its probabilities, whose logarithms temperatures multiply.
+    is_linear = scores_are_probabilities(output) and method != "temperature"
+    if not is_linear and (output.has_no_decision_function or output.decides_by_probabilities):
+        raise ValueError(
+            "it calibrates probabilities, which are no linear function: calibrate a classifier that has a "
+            "decision_function, or a forest with method='sigmoid'"
+        )
     if output.classes != classes:
         raise ValueError("a member has seen only some of the classes: fit it with fewer folds, or with more rows")
 

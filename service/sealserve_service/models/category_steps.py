@@ -76,7 +76,12 @@ def _lookup_column(encoder: OrdinalEncoder, position: int) -> LookupColumn:
     values, order, missing = _categories(encoder.categories_[position])
     refuses = encoder.handle_unknown == "error"
     unknown = np.nan if refuses else float(encoder.unknown_value)
-    of_missing = unknown if missing is None else float(encoder.encoded_missing_value)
+    if missing is None:
+        of_missing = unknown
+    elif encoder.categories_[position][missing] is None:  # to scikit-learn a category like others, unlike NaN
+        of_missing = float(grouped[missing])
+    else:
+        of_missing = float(encoder.encoded_missing_value)
     numbers = [*(float(grouped[index]) for index in order), of_missing, unknown]
     categories = _checked(values, refuses_missing=refuses and missing is None, refuses_unknown=refuses)
     return LookupColumn(categories, np.array(numbers))

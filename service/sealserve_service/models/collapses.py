@@ -1,4 +1,6 @@
-"""Collapses: estimators whose scores are linear in the features, though they have no `coef_`.
+"""Collapses: estimators whose scores are linear, though they have no `coef_`.
+
+`kernels` has the sums over support vectors.
 
 To add an estimator, write its rule and enter it in `COLLAPSES`.
 """
@@ -21,10 +23,13 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from sealserve.protocol.output import Link, Output, Pairwise, Task
 from sealserve_service.models.arrays import array, matrix, vector
 from sealserve_service.models.estimators import feature_names, labels, scores_of
+from sealserve_service.models.kernels import KernelHead, Polynomial, machine_head, polynomial_head
 from sealserve_service.models.limits import MAX_SCORES, check_weights
 from sealserve_service.models.linear_model import LinearModel
 
 _TWO = 2
+_INLIERS = Output(Task.CLASSIFICATION, 1, (-1, 1))
+"""Of a detector, which predicts 1 for inliers and -1 for outliers."""
 
 
 # Naive Bayes
@@ -118,13 +123,12 @@ def _forward(
     return rows
 
 
-# Support vectors of a linear kernel
+# Support vectors of a linear or a polynomial kernel
 
 
 def _support_vector_classifier(machine: Any) -> LinearModel:
     classes = labels(machine)
     pair_count = len(classes) * (len(classes) - 1) // 2
-    weights, intercept = _kernel_weights(machine, pair_count)
     if len(classes) == _TWO:
         output = Output(Task.CLASSIFICATION, 1, classes)
         own_scores = partial(scores_of, machine, output)
@@ -133,7 +137,7 @@ def _support_vector_classifier(machine: Any) -> LinearModel:
         of_pairs = copy.copy(machine)
         of_pairs.decision_function_shape, of_pairs.break_ties = "ovo", False
         own_scores = partial(scores_of, of_pairs, output)
-    return LinearModel(weights, intercept, output, feature_names(machine), own_scores=own_scores)
+    return _machine(machine, output, own_scores)
 
 
 def _rule_of_pairs(machine: Any) -> Pairwise:
@@ -143,31 +147,28 @@ def _rule_of_pairs(machine: Any) -> Pairwise:
 
 
 def _support_vector_regressor(machine: Any) -> LinearModel:
-    weights, intercept = _kernel_weights(machine, 1)
     output = Output(Task.REGRESSION, 1, scalar_target=True)
-    own_scores = partial(scores_of, machine, output)
-    return LinearModel(weights, intercept, output, feature_names(machine), own_scores=own_scores)
+    return _machine(machine, output, partial(scores_of, machine, output))
 
 
 def _one_class_machine(machine: OneClassSVM) -> LinearModel:
-    return _inlier_model(machine, *_kernel_weights(machine, 1))
+    return _machine(machine, _INLIERS, partial(scores_of, machine, _INLIERS))
 
 
-def _kernel_weights(machine: Any, score_count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weights (scores, features) and intercept of a machine with a linear kernel."""
-    if machine.kernel != "linear":
-        kernel = machine.kernel if isinstance(machine.kernel, str) else "of its own"
-        raise ValueError(
-            f"its kernel {kernel!r} is not linear, and clients would need its support vectors, which are training "
-            "rows: fit it with kernel='linear', or fit a linear model after a RBFSampler with a fixed seed and "
-            "compute the sampler in the application"
-        )
-    check_weights(score_count, machine.support_vectors_.shape[1])
-    _check_support(machine, score_count)
-    weights = matrix(machine.coef_)
-    if len(weights) != score_count:
-        raise ValueError(f"it has {len(weights)} rows of weights for {score_count} scores")
-    return weights, vector(machine.intercept_)
+def _machine(
+    machine: Any, output: Output, own_scores: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> LinearModel:
+    _check_support(machine, output.score_count)
+    head = machine_head(machine, output.score_count)
+    return LinearModel(
+        head.weights,
+        vector(machine.intercept_) + head.constants,
+        output,
+        feature_names(machine),
+        own_scores=own_scores,
+        front=head.front,
+        column_count=machine.support_vectors_.shape[1],
+    )
 
 
 def _check_support(machine: Any, score_count: int) -> None:
@@ -195,14 +196,9 @@ def _check_support(machine: Any, score_count: int) -> None:
 
 
 def _stochastic_one_class(machine: SGDOneClassSVM) -> LinearModel:
-    return _inlier_model(machine, np.atleast_2d(machine.coef_), -vector(machine.offset_))
-
-
-def _inlier_model(machine: Any, weights: NDArray[np.float64], intercept: NDArray[np.float64]) -> LinearModel:
-    """Return the model of a detector, which predicts 1 for inliers and -1 for outliers."""
-    output = Output(Task.CLASSIFICATION, 1, (-1, 1))
-    own_scores = partial(scores_of, machine, output)
-    return LinearModel(weights, intercept, output, feature_names(machine), own_scores=own_scores)
+    own_scores = partial(scores_of, machine, _INLIERS)
+    weights, intercept = np.atleast_2d(machine.coef_), -vector(machine.offset_)
+    return LinearModel(weights, intercept, _INLIERS, feature_names(machine), own_scores=own_scores)
 
 
 # Regressions
@@ -217,16 +213,29 @@ def _partial_least_squares(regression: Any) -> LinearModel:
 
 
 def _kernel_ridge(ridge: KernelRidge) -> LinearModel:
-    if ridge.kernel != "linear":
-        raise ValueError(
-            f"its kernel {ridge.kernel!r} is not linear, and clients would need its training rows: fit it with "
-            "kernel='linear'"
-        )
     dual, rows = np.atleast_2d(np.asarray(ridge.dual_coef_, np.float64).T), matrix(ridge.X_fit_)
-    check_weights(len(dual), rows.shape[1])
+    if ridge.kernel == "linear":
+        check_weights(len(dual), rows.shape[1])
+        head = KernelHead(dual @ rows, np.zeros(len(dual)))
+    elif ridge.kernel in ("poly", "polynomial") and float(ridge.degree).is_integer():
+        gamma = 1.0 / rows.shape[1] if ridge.gamma is None else float(ridge.gamma)
+        kernel = Polynomial(gamma, int(ridge.degree), float(ridge.coef0))
+        head = polynomial_head(type(ridge).__name__, kernel, dual, rows)
+    else:
+        raise ValueError(
+            f"its kernel {ridge.kernel!r} is neither linear nor a polynomial of whole degree, and clients would need "
+            "its training rows: fit it with kernel='linear' or kernel='poly'"
+        )
     output = Output(Task.REGRESSION, len(dual), scalar_target=ridge.dual_coef_.ndim == 1)
-    own_scores = partial(scores_of, ridge, output)
-    return LinearModel(dual @ rows, np.zeros(len(dual)), output, feature_names(ridge), own_scores=own_scores)
+    return LinearModel(
+        head.weights,
+        head.constants,
+        output,
+        feature_names(ridge),
+        own_scores=partial(scores_of, ridge, output),
+        front=head.front,
+        column_count=rows.shape[1],
+    )
 
 
 COLLAPSES: dict[type, Callable[[Any], LinearModel]] = {

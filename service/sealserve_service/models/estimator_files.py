@@ -9,6 +9,7 @@ from pathlib import Path
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 
+from sealserve_service.models.boosted_estimators import boosted_rule
 from sealserve_service.models.errors import ModelFileError, UnsupportedModelError
 from sealserve_service.models.folding import fold
 from sealserve_service.models.linear_model import LinearModel
@@ -31,7 +32,7 @@ def load_and_fold(path: Path, load: Callable[[], object]) -> LinearModel:
     try:
         with _log_version_warnings(path):
             estimator = load()
-        if not isinstance(estimator, BaseEstimator):
+        if not isinstance(estimator, BaseEstimator) and boosted_rule(estimator) is None:
             raise ModelFileError(f"{path} holds a {type(estimator).__name__}, not a scikit-learn estimator")
         return fold(estimator)
     except UnsupportedModelError as error:

@@ -1,6 +1,6 @@
 """Fronts: the steps of a model that clients compute, compiled to a published program."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.protocol.column import Column, ColumnKind
+from sealserve.protocol.output import Curve, Link, Output
 from sealserve.steps.arithmetic import Affine, Matrix
 from sealserve.steps.categories import Lookup, OneHot
 from sealserve.steps.gaps import Impute
@@ -20,6 +21,8 @@ from sealserve_service.models.errors import PublicationError
 from sealserve_service.models.limits import MAX_FEATURES, check_limit
 from sealserve_service.models.pipeline_steps import Branches, Consent, Node, OpenStep, Step
 
+IDENTITY = Curve((0.0, 1.0), (0.0, 1.0))
+"""The curve of scores that are probabilities."""
 _MOST_PROBED = 1 << 10  # columns whose gaps are followed one by one
 
 
@@ -55,23 +58,56 @@ class Front:
     ranges: Ranges
     publications: tuple[Publication, ...]
 
+    @classmethod
+    def of(cls, program: Program, columns: tuple[Column, ...], publications: tuple[Publication, ...]) -> "Front":
+        """Derive what the features can be, of rows whose values the columns take."""
+        low, high = np.array([column.range for column in columns]).T
+        is_integral = [column.kind in (ColumnKind.INTEGER, ColumnKind.BOOLEAN) for column in columns]
+        may_be_missing = [column.allows_missing for column in columns]
+        of_columns = Ranges.of(low, high, is_integral=np.array(is_integral), may_be_missing=np.array(may_be_missing))
+        return cls(program, columns, program.ranges(of_columns), publications)
 
-def check_consent(front: Front, publish: Collection[str], *, accept_training_values: bool) -> None:
-    """Check that the operator has agreed to all that a front publishes.
+    def with_columns(self, columns: Sequence[Column]) -> "Front":
+        """Return the front of the same columns, of which more or less is known."""
+        return Front.of(self.program, tuple(columns), self.publications)
+
+
+def scores_are_probabilities(output: Output) -> bool:
+    """Tell whether the scores of a classification are probabilities, as those of a forest are."""
+    return output.link is Link.CURVES and output.member_count == 1 and set(output.curves) == {IDENTITY}
+
+
+def told_by_curves(curves: Sequence[Curve]) -> tuple[Publication, ...]:
+    """Return what the curves of an output publish: clients apply them to the scores."""
+    count = sum(len(curve.scores) for curve in curves if curve != IDENTITY)
+    if not count:
+        return ()
+    tells = (
+        f"{count} points of isotonic curves, which clients apply to the scores: scores of training rows, and the "
+        "shares of a class among rows of about the same score"
+    )
+    rows = "each point is the score of a training row, and shares may be of few rows: calibrate with method='sigmoid'"
+    return (Publication("output", tells, Consent.STEPS, rows),)
+
+
+def check_consent(
+    publications: Sequence[Publication], publish: Collection[str], *, accept_training_values: bool
+) -> None:
+    """Check that the operator has agreed to all that serving a model publishes.
 
     Args:
-        front: the front.
+        publications: what it publishes.
         publish: the values of `Consent` that were given.
         accept_training_values: whether training values may be published.
 
     Raises:
         PublicationError: the operator has not; the text lists all that is published.
     """
-    lacking = sorted({p.consent.value for p in front.publications} - set(publish))
-    exposing = [] if accept_training_values else [p for p in front.publications if p.training_values]
+    lacking = sorted({p.consent.value for p in publications} - set(publish))
+    exposing = [] if accept_training_values else [p for p in publications if p.training_values]
     if not lacking and not exposing:
         return
-    lines = [f"  {p.name}: {p.tells} ({p.consent.value})" for p in front.publications]
+    lines = [f"  {p.name}: {p.tells} ({p.consent.value})" for p in publications]
     text = "\n".join(["clients compute a part of the model, and serving it would publish:", *lines])
     if lacking:
         text += f"\nIf that may be public, agree by --publish {' --publish '.join(lacking)}."
@@ -128,18 +164,15 @@ def front_of(nodes: Sequence[Node], column_count: int, names: tuple[str, ...]) -
     check_limit("features", MAX_FEATURES, column_count)
     builder = _Builder(column_count)
     outputs = builder.emit(nodes, np.arange(column_count))
-    kinds = list(_kinds(builder.steps, column_count))
+    kinds = _kinds(builder.steps, outputs, column_count)
     values = [ValueKind.TEXT if kind.is_text else ValueKind.NUMBER for kind in kinds]
     program = Program(values, builder.steps, outputs)
     may_be_missing = _may_be_missing(program, kinds)
     may_be_missing[[number for number in builder.never_missing if number < column_count]] = False
     columns = tuple(
-        Column(names[k] if names else f"x{k}", kind, allows_missing=bool(may_be_missing[k]))
-        for k, kind in enumerate(kinds)
+        Column(names[k] if names else "", kind, allows_missing=bool(may_be_missing[k])) for k, kind in enumerate(kinds)
     )
-    unknown = np.full(column_count, np.inf)
-    ranges = program.ranges(Ranges.of(-unknown, unknown, may_be_missing=may_be_missing))
-    return Front(program, columns, ranges, tuple(builder.publications))
+    return Front.of(program, columns, tuple(builder.publications))
 
 
 def _published(step: Step, inputs: NDArray[np.intp]) -> PublishedStep:
@@ -163,14 +196,21 @@ def _published(step: Step, inputs: NDArray[np.intp]) -> PublishedStep:
     return Matrix(inputs, affine.factor, affine.offset)
 
 
-def _kinds(steps: Sequence[PublishedStep], column_count: int) -> Iterator[ColumnKind]:
-    """Yield what each column is: a string if a step reads it as one."""
-    kinds: list[ColumnKind] = [ColumnKind.NUMBER] * column_count
+def _kinds(steps: Sequence[PublishedStep], outputs: NDArray[np.intp], column_count: int) -> list[ColumnKind]:
+    """Return what each column is: a string if a step reads it so, unused if nothing reads it."""
+    kinds = [ColumnKind.UNUSED] * column_count
+    for number in outputs.tolist():
+        if number < column_count:
+            kinds[number] = ColumnKind.NUMBER
     for step in steps:
         for position, number in enumerate(np.asarray(step.inputs).tolist()):
-            if number < column_count and step.kind_of_input(position) is ValueKind.TEXT:
+            if number >= column_count:
+                continue
+            if step.kind_of_input(position) is ValueKind.TEXT:
                 kinds[number] = ColumnKind.TEXT if isinstance(step, Text) else ColumnKind.STRING
-    yield from kinds
+            elif kinds[number] is ColumnKind.UNUSED:
+                kinds[number] = ColumnKind.NUMBER
+    return kinds
 
 
 def _may_be_missing(program: Program, kinds: Sequence[ColumnKind]) -> NDArray[np.bool_]:

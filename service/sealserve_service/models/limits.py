@@ -17,10 +17,18 @@ MAX_FEATURES = 1 << 20
 MAX_SCORES = 1 << 16
 MAX_WEIGHTS = 1 << 25
 """Features times scores: 268 MB of weights."""
+MAX_PARSED_VALUES = 1 << 22
+"""Values of a file of trees that become objects of Python: 200,000 leaves of XGBoost in JSON."""
+MAX_OBJECTS = 1 << 19
+"""Values of a binary file of trees that become objects, arrays counted as one: of 20,000 trees."""
+MAX_NESTING = 64
+"""Levels of values within each other in such a file."""
 MAX_SCHEMA_BYTES = 32 << 20
 """Bytes of the description of the objects in a .skops file: 3,000 classes, each an estimator."""
 MAX_SCHEMA_VALUES = 1 << 20
 """Values in such a description, after each reference has been replaced by what it refers to."""
+MAX_DESCRIPTION_VALUES = 1 << 22
+"""Values in the description of a .sealmodel file: names of columns, labels, points of curves."""
 
 
 def check_limit(limit: str, maximum: int, found: int) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealserve.protocol.output import Output
+from sealserve.protocol.schema import Schema
 from sealserve_service.models.errors import UnsupportedModelError
-from sealserve_service.models.fronts import Front, front_of
+from sealserve_service.models.fronts import Front, Publication, front_of, told_by_curves
 from sealserve_service.models.limits import MAX_FEATURES, check_limit, check_weights
+from sealserve_service.models.packed import Packed
 from sealserve_service.models.pipeline_steps import Branch, Branches, Node
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class LinearModel:
         front: the steps that make the features of the columns; without any, they are the columns.
         column_count: length of a row that a user hands in.
         published: the front as it is published; None if there is none, or not yet.
+        packed: how it was planned; None unless it comes from a packed file.
 
     Raises:
         ModelTooLargeError: the weights are too many.
@@ -58,6 +61,7 @@ class LinearModel:
     front: tuple[Node, ...] = ()
     column_count: int = 0
     published: Front | None = None
+    packed: Packed | None = None
 
     def __post_init__(self) -> None:
         if not self.column_count:
@@ -91,9 +95,22 @@ class LinearModel:
         return scores
 
     @property
+    def schema(self) -> Schema:
+        """The columns of the rows that users hand in."""
+        if self.published is None:
+            return Schema(self.column_count, self.feature_names)
+        return Schema.of(self.published.columns)
+
+    @property
     def names_on_grid(self) -> tuple[str, ...]:
         """The names of the features; empty if there are none, or steps compute the features."""
         return self.feature_names if self.published is None else ()
+
+    @property
+    def publications(self) -> tuple[Publication, ...]:
+        """What serving it publishes beside its description, step by step."""
+        of_front = () if self.published is None else self.published.publications
+        return (*of_front, *told_by_curves(self.output.curves))
 
     def features(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return the features (rows, feature_count) of rows (rows, column_count).
@@ -163,7 +180,8 @@ class LinearModel:
             )
         if self.feature_names and len(self.feature_names) != self.column_count:
             raise ValueError(f"{len(self.feature_names)} feature names for {self.column_count} features")
-        if not self.front and self.column_count != self.feature_count:
+        has_steps = self.front or self.published is not None
+        if not has_steps and self.column_count != self.feature_count:
             raise ValueError(f"{self.column_count} columns are not {self.feature_count} features without a step")
         if any(bound.shape != (self.feature_count,) for bound in self.input_range or ()):
             raise ValueError(f"the scaler's range is not one of {self.feature_count} features")

@@ -24,19 +24,26 @@ class _Format:
             .npz models can do without.
         suffixes: of its files, lower case.
         runs_code: whether loading a file runs code of its author.
+        marks: what its files have one of near their beginning, if others have their suffixes, too.
     """
 
     module: str
     suffixes: tuple[str, ...]
     runs_code: bool = False
+    marks: tuple[bytes, ...] = ()
 
 
 _FORMATS = (
     _Format("npz_format", (".npz",)),
     _Format("skops_format", (".skops",)),
+    _Format("sealmodel_format", (".sealmodel",)),
+    _Format("lightgbm_format", (".txt",), marks=(b"tree\n", b"tree\r\n")),
+    _Format("boosted_json_format", (".json",), marks=(b'"learner"', b'"features_info"', b'"model_info"')),
+    _Format("xgboost_format", (".ubj",)),
     _Format("pickle_format", (".pkl", ".pickle", ".joblib"), runs_code=True),
 )
 
+_MARKED_BYTES = 256
 _BY_SUFFIX = {suffix: model_format for model_format in _FORMATS for suffix in model_format.suffixes}
 MODEL_SUFFIXES = tuple(_BY_SUFFIX)
 
@@ -47,6 +54,24 @@ def _suffixes(*, runs_code: bool) -> str:
 
 SUFFIXES_IN_WORDS = f"{_suffixes(runs_code=False)} and, with --trust-pickle, {_suffixes(runs_code=True)}"
 """The suffixes of all formats, for help and error texts."""
+
+
+def is_model_file(path: Path) -> bool:
+    """Tell whether a file is to be loaded that is in a folder of models.
+
+    A file of a suffix that is not of models alone is, if it begins like a model.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    model_format = _BY_SUFFIX.get(path.suffix.lower())
+    if model_format is None or not model_format.marks:
+        return model_format is not None
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        beginning = file.read(_MARKED_BYTES)
+    return any(mark in beginning for mark in model_format.marks)
 
 
 def load_model(path: str | Path, *, trust_pickle: bool, sha256: str = "") -> LinearModel:
@@ -84,8 +109,8 @@ def _read_model(path: Path, model_format: _Format, trust_pickle: bool, sha256: s
     if model_format.runs_code and not trust_pickle:
         raise PickleNotTrustedError(
             f"{path} is a pickle, and loading a pickle runs code of whoever wrote it. If you trust its author, pass "
-            "--trust-pickle; otherwise have the model saved in a format without code, by skops.io.dump(model, "
-            "'model.skops') or numpy.savez('model.npz', coef=..., intercept=..., classes=...)"
+            "--trust-pickle; otherwise have the model saved in a format without code, by `sealserve pack`, "
+            "skops.io.dump(model, 'model.skops') or numpy.savez('model.npz', coef=..., intercept=..., classes=...)"
         )
     model: LinearModel = import_module(f"sealserve_service.models.{model_format.module}").read_model(content, path)
     return model

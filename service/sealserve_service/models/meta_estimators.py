@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import AdaBoostRegressor
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import RANSACRegressor
@@ -21,8 +22,10 @@ from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 
 from sealserve.protocol.output import Link, Output, Pairwise, Task
+from sealserve_service.models.adaptive_boosting import boosted_median
 from sealserve_service.models.calibration import calibrated_classifier
 from sealserve_service.models.estimators import labels
+from sealserve_service.models.fronts import scores_are_probabilities
 from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
 from sealserve_service.models.linear_model import LinearModel, joined_heads
 from sealserve_service.models.target_transforms import transformed_target
@@ -65,10 +68,10 @@ def _one_vs_rest(estimator: OneVsRestClassifier, fold_member: FoldMember) -> Lin
         output = Output(Task.CLASSIFICATION, 1, labels(estimator), link)
     else:
         output = Output(Task.CLASSIFICATION, len(members), labels(estimator), _OVR_LINKS[link], keeps_zero_rows=True)
-    if members[0].output.task is Task.REGRESSION:
-        output = dataclasses.replace(output, has_no_decision_function=True)
-        return _stacked(members, output, threshold=_REGRESSORS_THRESHOLD)
-    return _stacked(members, output)
+    is_of_regressors = members[0].output.task is Task.REGRESSION
+    has_none = is_of_regressors or members[0].output.has_no_decision_function
+    output = dataclasses.replace(output, has_no_decision_function=has_none)
+    return _stacked(members, output, threshold=_REGRESSORS_THRESHOLD if is_of_regressors else 0.0)
 
 
 def _check_both_answers_seen(estimator: OneVsRestClassifier) -> None:
@@ -127,11 +130,32 @@ def _members(estimator: Any, fold_member: FoldMember) -> list[LinearModel]:
         members.append(fold_member(member, f"estimators_[{index}]"))
         weight_count += members[-1].weights.size
         check_limit("weights", MAX_WEIGHTS, weight_count)  # before there are more: all may share one large step
+    members = list(map(_about_zero, members))
     if any(member.output.decides_by_probabilities for member in members):
         raise ValueError("its estimators_ average probabilities, which are no linear function")
     if {member.score_count for member in members} != {1}:
         raise ValueError("its estimators_ do not have one score each: serve each of them as a model of its own")
     return members
+
+
+def _about_zero(model: LinearModel) -> LinearModel:
+    """Return a model that is cut at 0; a forest of two classes is cut at a probability of 1/2.
+
+    With the score 2 p - 1, the probability is (score + 1) / 2: what the link of Huber's loss says.
+    """
+    if not (scores_are_probabilities(model.output) and model.output.is_binary):
+        return model
+    return dataclasses.replace(
+        model,
+        weights=2.0 * model.weights,
+        intercept=2.0 * model.intercept - 1.0,
+        output=dataclasses.replace(model.output, link=Link.MODIFIED_HUBER, curves=()),
+        own_scores=partial(_twice_less_one, model),
+    )
+
+
+def _twice_less_one(model: LinearModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 2.0 * model.plain_scores(rows) - 1.0
 
 
 def _stacked(members: list[LinearModel], output: Output, *, threshold: float = 0.0, sign: float = 1.0) -> LinearModel:
@@ -164,6 +188,7 @@ META_ESTIMATORS: dict[type, Callable[[Any, FoldMember], LinearModel]] = {
     MultiOutputClassifier: _multi_output_classifier,
     CalibratedClassifierCV: calibrated_classifier,
     TransformedTargetRegressor: transformed_target,
+    AdaBoostRegressor: boosted_median,
     RANSACRegressor: _only_member("estimator_"),
     FrozenEstimator: _only_member("estimator"),
     GridSearchCV: _search,

@@ -1,7 +1,7 @@
 """Quadratic models: their scores are linear in the features and in products of two of them.
 
-Clients compute the products: publishing them tells nothing but that. Bernoulli naive Bayes that
-compares features with a threshold is here, too: clients compare.
+Clients compute the products: publishing them tells nothing but that. Naive Bayes of flags that are
+compared with a threshold, and of categories, is here, too: clients compare.
 
 To add an estimator, write its rule and enter it in `QUADRATIC_MODELS`.
 """
@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
-from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.naive_bayes import BernoulliNB, CategoricalNB, GaussianNB
 
 from sealserve.protocol.output import Link, Output, Task
-from sealserve.steps.arithmetic import Monomials
+from sealserve.steps.categories import Categories, OneHot, OneHotColumn
 from sealserve.steps.elementwise import Elementwise, Function
 from sealserve_service.models.arrays import fitted_width, matrix, vector
 from sealserve_service.models.collapses import bernoulli_weights
 from sealserve_service.models.estimators import feature_names, labels
-from sealserve_service.models.limits import MAX_FEATURES, MAX_WEIGHTS, check_limit, check_weights
+from sealserve_service.models.limits import MAX_WEIGHTS, check_limit, check_weights
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.models.pipeline_steps import OpenStep
+from sealserve_service.models.products import products
 
 Values = NDArray[np.float64]
 
@@ -36,9 +37,9 @@ def _gaussian(bayes: GaussianNB) -> LinearModel:
     intercept = np.log(vector(bayes.class_prior_)) - 0.5 * (np.log(2.0 * np.pi * variances) + means**2 / variances).sum(
         axis=1
     )
-    count = means.shape[1]
-    pairs = np.stack([np.arange(count)] * 2, axis=1)
-    return _decided(bayes, weights, intercept, _products(bayes, count, pairs), bayes.predict_joint_log_proba)
+    single = np.arange(means.shape[1])[:, np.newaxis]
+    front = products(type(bayes).__name__, [single, np.hstack([single, single])])
+    return _decided(bayes, weights, intercept, front, bayes.predict_joint_log_proba)
 
 
 def _discriminant(analysis: QuadraticDiscriminantAnalysis) -> LinearModel:
@@ -57,23 +58,8 @@ def _discriminant(analysis: QuadraticDiscriminantAnalysis) -> LinearModel:
         of_pairs = -precision[pairs[:, 0], pairs[:, 1]]
         weights[label, count:] = np.where(pairs[:, 0] == pairs[:, 1], 0.5, 1.0) * of_pairs
         intercept[label] -= 0.5 * (means[label] @ precision @ means[label] + np.log(scaling).sum())
-    front = _products(analysis, count, pairs)
+    front = products(type(analysis).__name__, [np.arange(count)[:, np.newaxis], pairs])
     return _decided(analysis, weights, intercept, front, analysis._decision_function, has_decision=True)
-
-
-def _products(estimator: Any, count: int, pairs: NDArray[np.intp]) -> OpenStep:
-    """Return the step that computes the features, and the products of pairs of them."""
-    width = count + len(pairs)
-    check_limit("features", MAX_FEATURES, width)
-    degrees = np.repeat([1, 2], [count, len(pairs)])
-    factors = np.concatenate([np.arange(count), pairs.ravel()])
-    return OpenStep(
-        type(estimator).__name__,
-        width,
-        lambda add, inputs: add(Monomials(inputs, degrees, factors)),
-        "that it takes products of columns",
-        takes_missing=False,
-    )
 
 
 def _bernoulli(bayes: BernoulliNB) -> LinearModel:
@@ -89,6 +75,36 @@ def _bernoulli(bayes: BernoulliNB) -> LinearModel:
         "its threshold",
         takes_missing=False,
     )
+    return _decided(bayes, weights, intercept, front, bayes.predict_joint_log_proba)
+
+
+def _categorical(bayes: CategoricalNB) -> LinearModel:
+    """Return the model of one indicator a category; the last one of each column is left out."""
+    likelihoods = [matrix(likelihood) for likelihood in bayes.feature_log_prob_]
+    counts = np.array([likelihood.shape[1] for likelihood in likelihoods])
+    kept_count = int(counts.sum()) - len(counts)
+    if not kept_count:
+        raise ValueError("each of its columns has one category: it predicts the same of any row")
+    intercept = vector(bayes.class_log_prior_)
+    check_weights(len(intercept), kept_count)
+    weights = np.hstack([likelihood[:, :-1] - likelihood[:, -1:] for likelihood in likelihoods])
+    intercept = intercept + np.sum([likelihood[:, -1] for likelihood in likelihoods], axis=0)
+
+    def emit(add: Any, inputs: NDArray[np.intp]) -> NDArray[np.intp]:
+        # scikit-learn knows the categories 0, 1, ... only.
+        places = [np.append(np.arange(1, count + 1), [0, 0]) for count in counts]
+        columns = [
+            OneHotColumn(
+                Categories(numbers=np.arange(count, dtype=np.float64), refuses_missing=True, refuses_unknown=True),
+                place,
+                int(count),
+            )
+            for count, place in zip(counts.tolist(), places, strict=True)
+        ]
+        return np.delete(add(OneHot(inputs, columns)), np.cumsum(counts) - 1)
+
+    tells = f"how many categories each of {len(counts)} columns has"
+    front = OpenStep(type(bayes).__name__, kept_count, emit, tells, takes_missing=False)
     return _decided(bayes, weights, intercept, front, bayes.predict_joint_log_proba)
 
 
@@ -128,5 +144,6 @@ def _difference(own_scores: Callable[[Values], Values], rows: Values) -> Values:
 QUADRATIC_MODELS: dict[type, Callable[[Any], LinearModel]] = {
     GaussianNB: _gaussian,
     BernoulliNB: _bernoulli,
+    CategoricalNB: _categorical,
     QuadraticDiscriminantAnalysis: _discriminant,
 }

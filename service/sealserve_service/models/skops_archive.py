@@ -67,9 +67,23 @@ _MODULES_OF_VALUES = {"numpy", "scipy", "builtins", "collections"}
 TRUSTED_PARTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("numpy.bool", "numpy.bool_"), ("NdArrayNode", "TypeNode")),
     "numpy.dtype": ("DTypeNode",),
+    # NumPy's types that have no values: columns are selected by them.
+    **dict.fromkeys(
+        (
+            "numpy.floating",
+            "numpy.generic",
+            "numpy.inexact",
+            "numpy.integer",
+            "numpy.number",
+            "numpy.signedinteger",
+            "numpy.unsignedinteger",
+        ),
+        ("TypeNode",),
+    ),
     "scipy.sparse._csr.csr_matrix": ("SparseMatrixNode",),
     **dict.fromkeys(
         (
+            "scipy._lib.array_api_compat.numpy._aliases.asarray",  # of a BSpline
             "sklearn.feature_selection._univariate_selection.chi2",
             "sklearn.feature_selection._univariate_selection.f_classif",
             "sklearn.feature_selection._univariate_selection.f_regression",
@@ -79,6 +93,7 @@ TRUSTED_PARTS: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(
         (
+            "scipy.interpolate._bsplines.BSpline",
             "sklearn._loss.loss.HalfTweedieLoss",
             "sklearn._loss.loss.HalfTweedieLossIdentity",
             "sklearn.calibration._CalibratedClassifier",
@@ -171,7 +186,8 @@ def _check_estimators(description: Any) -> None:
             if module.startswith(_COMPILED_TREES):
                 raise UnsupportedModelError(
                     "it holds trees, which are compiled objects that skops does not trust: save the model by "
-                    "joblib.dump(model, 'model.joblib') and, if you trust its author, serve it with --trust-pickle"
+                    "joblib.dump(model, 'model.joblib') and, if you trust its author, make a file without code of it "
+                    "by `sealserve pack model.joblib --trust-pickle`, or serve it with --trust-pickle"
                 )
             is_value = module.partition(".")[0] in _MODULES_OF_VALUES
             if part.get("__loader__") == "ObjectNode" and not is_value and name not in _KNOWN:

@@ -1,6 +1,7 @@
 """Steps of splines: SplineTransformer as polynomials on intervals."""
 
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from sklearn.preprocessing import SplineTransformer
 
 from sealserve.steps.elementwise import Elementwise, Function
 from sealserve.steps.intervals import Piecewise, PiecewiseColumn
+from sealserve.steps.limits import MAX_DEGREE
+from sealserve_service.models.arrays import matrix, vector
 from sealserve_service.models.pipeline_steps import Node, OpenStep
 
 
@@ -18,6 +21,8 @@ def splines(transformer: SplineTransformer, name: str) -> Iterator[Node]:
     rule = transformer.extrapolation
     if getattr(transformer, "handle_missing", "error") != "error":
         raise ValueError("it lets missing values through as zeros: put a SimpleImputer before it")
+    for spline in transformer.bsplines_:
+        _check(spline, transformer.degree)
     columns = [_column(spline, transformer.degree, transformer.include_bias, rule) for spline in transformer.bsplines_]
     low, high = np.array([_domain(spline, transformer.degree) for spline in transformer.bsplines_]).T
 
@@ -29,6 +34,25 @@ def splines(transformer: SplineTransformer, name: str) -> Iterator[Node]:
 
     width = sum(column.width for column in columns)
     yield OpenStep(name, width, emit, f"the knots of {len(columns)} columns, extremes or quantiles of them")
+
+
+def _check(spline: BSpline, degree: int) -> None:
+    """Check that the parts of a spline fit together: SciPy's compiled code relies on it.
+
+    What SciPy's compiled code reads are `_t` and `_c`, and `t` and `c` are what `_asarray` makes of
+    them: another function than SciPy's own could show other arrays here.
+
+    Raises:
+        ValueError: they do not.
+    """
+    as_array = vars(spline).get("_asarray")  # not in each version of SciPy
+    if as_array is not None and not (isinstance(as_array, FunctionType) and as_array.__name__ == "asarray"):
+        raise ValueError("the functions of a spline do not come from SciPy")
+    knots, coefficients = vector(spline.t), matrix(spline.c)
+    if not 0 <= degree <= MAX_DEGREE or spline.k != degree or len(knots) != len(coefficients) + degree + 1:
+        raise ValueError("the knots and coefficients of a spline do not fit its degree")
+    if spline.axis != 0 or not (np.isfinite(knots).all() and (np.diff(knots) >= 0).all()):
+        raise ValueError("the knots of a spline do not increase")
 
 
 def _domain(spline: BSpline, degree: int) -> tuple[float, float]:

@@ -140,7 +140,7 @@ def _selector(selector: Any, path: str) -> Iterator[Node]:
 
 
 def _side_by_side(transformer: Any, path: str) -> Iterator[Node]:
-    count, branches = fitted_width(transformer), list[Branch]()
+    count, branches = column_count(transformer), list[Branch]()
     for name, member, columns, weight in _members(transformer, count):
         member_path = joined(path, name)
         steps = tuple(steps_of(member, member_path))
@@ -189,6 +189,23 @@ def _positions(columns: Any, names: tuple[str, ...], count: int) -> NDArray[np.i
     return np.array(found, np.intp)
 
 
+def read_columns(transformer: Any, count: int) -> NDArray[np.bool_]:
+    """Tell which of so many columns go into a transformer: a ColumnTransformer leaves some out.
+
+    A selector's columns all go into it: which of them it has chosen is learnt from rows.
+    """
+    if type(transformer) is FrozenEstimator:
+        return read_columns(transformer.estimator, count)
+    if type(transformer) is Pipeline:
+        first = next((step for _, step in transformer.steps if not is_nothing(step)), None)
+        return read_columns(first, count)
+    found = np.full(count, type(transformer) not in (ColumnTransformer, FeatureUnion))
+    if not found.all():
+        for _, member, columns, _ in _members(transformer, count):
+            found[columns[read_columns(member, len(columns))]] = True
+    return found
+
+
 def column_count(transformer: Any) -> int:
     """Return the number of columns that a fitted transformer takes."""
     if isinstance(transformer, CountVectorizer | HashingVectorizer):  # of one column of texts
@@ -197,6 +214,9 @@ def column_count(transformer: Any) -> int:
         return next((column_count(step) for _, step in transformer.steps if not is_nothing(step)), 0)
     if type(transformer) is FrozenEstimator:
         return column_count(transformer.estimator)
+    if type(transformer) is FeatureUnion:  # it has no number of its own where its members read texts
+        members = (member for _, member in transformer.transformer_list if not isinstance(member, str))
+        return next(map(column_count, members), 0)
     return fitted_width(transformer)
 
 

@@ -8,18 +8,22 @@ at_most_one and exactly_one are names of groups that the operator makes up. Of t
 name, at most one, or exactly one, is at its maximum, and all others are at their minimum, as the
 columns of a category are. A feature of a group has these two values only: 0 and 1 if its line gives
 no range. A row that breaks a group is out of range.
+
+Of a model with published steps, lines are of the columns that users hand in. They may say that a
+column has integers, by a step of 1, and name no groups.
 """
 
 import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.step_constraints import step_constraints
 from sealserve.protocol.text import feature_in_words, printable_list, quoted
 from sealserve.steps.ranges import Ranges
@@ -119,6 +123,80 @@ def read_declared_ranges(path: Path, feature_count: int, feature_names: tuple[st
         step=found[2],
         constraints=RowConstraints.of(feature_count, group, exactly_one),
     )
+
+
+def declared_columns(
+    columns: Sequence[Column],
+    path: Path | None = None,
+    *,
+    input_range: tuple[float, float] | None = None,
+    input_step: float | None = None,
+) -> tuple[Column, ...]:
+    """Return columns that users hand in, with the ranges that are declared of those of numbers.
+
+    Args:
+        columns: what published steps tell of them.
+        path: the file of --input-ranges; None if there is none.
+        input_range: of all columns of which the file gives no range.
+        input_step: 1 if all columns are of integers.
+
+    Raises:
+        InputRangeError: see `read_declared_ranges`; or the file is of a column of strings, a step
+            is not 1, or a range of integers does not begin and end with one.
+    """
+    count, names = len(columns), tuple(column.name for column in columns)
+    declared = DeclaredRanges.none(count)
+    if path is not None:
+        declared = read_declared_ranges(path, count, names if any(names) else ())
+    steps = np.where(declared.has_step | (input_step is None), declared.step, input_step or np.nan)
+    where = "" if path is None else f"{path}: "
+    found = list[Column]()
+    for number, column in enumerate(columns):
+        low, high, step = declared.minimum[number], declared.maximum[number], steps[number]
+        words = feature_in_words(number, column.name or None)
+        if column.kind.is_text or column.kind is ColumnKind.UNUSED:
+            if declared.has_range[number] or declared.has_step[number]:
+                raise InputRangeError(f"{where}{words} has no range: it is {column.kind.value}")
+            found.append(column)
+            continue
+        if not declared.constraints.is_none and declared.constraints.group[number]:
+            raise InputRangeError(f"{where}{words} is in a group, and its model has published steps: leave groups out")
+        if np.isnan(low) and input_range is not None:
+            low, high = input_range
+        found.append(_declared_column(column, float(low), float(high), float(step), f"{where}{words}"))
+    return tuple(found)
+
+
+def undeclared_columns(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return columns without what `declared_columns` has added."""
+    declared_kinds = (ColumnKind.INTEGER, ColumnKind.BOOLEAN)
+    return tuple(
+        replace(
+            column,
+            kind=ColumnKind.NUMBER if column.kind in declared_kinds else column.kind,
+            minimum=None,
+            maximum=None,
+        )
+        for column in columns
+    )
+
+
+def _declared_column(column: Column, low: float, high: float, step: float, words: str) -> Column:
+    """Return a column of numbers with its range and step, which are NaN if they are unknown."""
+    kind = column.kind
+    if not np.isnan(step):
+        if step != 1 or (not np.isnan(low) and not (low.is_integer() and high.is_integer())):
+            raise InputRangeError(
+                f"{words} is a column from which clients compute features: give a step of 1 if its values are integers "
+                "and its range begins and ends with one, and no step otherwise"
+            )
+        kind = ColumnKind.BOOLEAN if (low, high) == (0.0, 1.0) else ColumnKind.INTEGER
+    if np.isnan(low):
+        return replace(column, kind=kind)
+    try:
+        return replace(column, kind=kind, minimum=low, maximum=high)
+    except ValueError as error:
+        raise InputRangeError(f"{words}: {error}") from error
 
 
 def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:

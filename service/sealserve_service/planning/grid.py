@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError
 from sealserve.he.quantization import InputGrid
-from sealserve.protocol.text import feature_in_words
+from sealserve.protocol.column import Column, ColumnKind
+from sealserve.protocol.text import counted, feature_in_words, printable_list
 from sealserve_service.models.errors import InputRangeError, InputRangeMissingError
 from sealserve_service.models.linear_model import LinearModel
 from sealserve_service.planning.declared import DeclaredRanges
@@ -78,7 +79,7 @@ def input_ranges(
         low, high = _ranges(model, input_range, rows, calibration, input_margin)
         low, high = np.where(known.has_range, known.minimum, low), np.where(known.has_range, known.maximum, high)
         if (missing := np.isnan(low) & ~is_given).any():
-            raise InputRangeMissingError(_missing_text(missing, known, names))
+            raise InputRangeMissingError(_missing_text(missing, known, model))
         step = np.where(known.has_step, known.step, np.nan if input_step is None else input_step)
         is_declared = ~np.isnan(step)
         _check_grid(low, high, np.where(is_declared, step, np.where(high > low, high - low, 1.0)), names)
@@ -220,16 +221,30 @@ def _grid_fault(
     )
 
 
-def _missing_text(missing: NDArray[np.bool_], known: DeclaredRanges, names: Sequence[str]) -> str:
+def _missing_text(missing: NDArray[np.bool_], known: DeclaredRanges, model: LinearModel) -> str:
+    if model.published is not None:
+        return _missing_of_steps(missing, model.published.columns)
     if known.has_range.any():
         return (
-            f"the range of {_listed(np.flatnonzero(missing).tolist(), names)} is unknown: add it to --input-ranges, "
-            "or give --input-range LO,HI or --calibration"
+            f"the range of {_listed(np.flatnonzero(missing).tolist(), model.names_on_grid)} is unknown: add it to "
+            "--input-ranges, or give --input-range LO,HI or --calibration"
         )
     return (
         "the range of the features is unknown: give one for all with --input-range LO,HI, one for each with "
         "--input-ranges FILE, or typical rows with --calibration FILE"
     )
+
+
+def _missing_of_steps(missing: NDArray[np.bool_], columns: Sequence[Column]) -> str:
+    """Say what to give if ranges are missing of features that published steps compute."""
+    count = counted(int(np.count_nonzero(missing)), "features")
+    text = f"the range of {count} that clients compute is unknown: give typical rows with --calibration FILE"
+    has_range = (ColumnKind.NUMBER, ColumnKind.INTEGER, ColumnKind.BOOLEAN)
+    without = [k for k, column in enumerate(columns) if column.kind in has_range and np.isinf(column.range).any()]
+    if not without:
+        return text
+    named = printable_list(tuple(columns[k].name or k for k in without), _SHOWN)
+    return f"{text}, or ranges of the columns that they are computed from with --input-ranges FILE: of {named}"
 
 
 def _check_rows(calibration: NDArray[np.generic], feature_count: int, names: Sequence[str]) -> NDArray[np.float64]:

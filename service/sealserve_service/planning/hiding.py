@@ -35,8 +35,8 @@ B is not the least width that hides. It is as wide as fits, and a function of q 
 
 that is 15/16 of what decryption takes, less F's fixed share. So the size of the noise tells nothing
 of A', and a ciphertext that is not what it should be gets the fewest bits (see below). The last
-sixteenth is for the noise of the product, and for a rounding of the reply. A whole bit less, B of
-about q / 4t, would take lambda below 40 in plans that keep it now.
+sixteenth is for the noise of the product, 1/16 of it, and for the rounding of the reply, the rest.
+A whole bit less, B of about q / 4t, would take lambda below 40 in plans that keep it now.
 
 c1'. With the ideal phase, c0' at the kept places is the phase minus (c1' s) there: a function of
 the score, r and c1'. What is left of W, u, e0 and e1 is c1' = W c1 + (a u + e1). Here a u + e1 is a
@@ -45,6 +45,10 @@ and e does not help: they are independent of u. The sample's modulus is the key'
 SEAL's; u is ternary as s is. Whoever tells it from a uniform polynomial solves Ring-LWE at the
 parameters that protect the features, 128 bits by the tc128 table. (Division by P takes uniform
 polynomials to uniform ones.) So the hiding is statistical in c0, and computational in c1.
+
+When u, e0 and e1 are drawn does not matter: they may be drawn before (c0, c1) arrive
+(`ready_zeros`), of which they are independent either way. But each pair takes its own. The
+difference of two c1' with the same ones is W times the difference of the two c1, and tells W.
 
 Why each part is there. Without the encryption of zero, c1' / c1 is W. Without the noise, phases
 give W v, with v known to the key's owner: an equation on W for each score. As the noise drowns z
@@ -57,12 +61,20 @@ SEAL's symmetric encryption.
 What an offer publishes is not hidden: t, the centres and radii of the scores and the error bounds
 are sums over the weights.
 
-Exactness. The error of the phase is at most 21.5 A' + 1/2 + zero_noise + B (`noise.is_decrypted`):
+Packing. Before it travels, the reply is rounded to fewer bits and packed (`rounding`). What is sent
+is a function of the reply that is described here, and of public numbers. So it tells nothing that
+this reply does not tell, and statistical distances are no greater. Nothing is claimed of what the
+rounding hides by itself. Its bits follow from q, t, N and the places of a pair: a bound on the
+product's noise takes the place of A'.
 
-    q (1 - 2^-56) > t (43 A' + 1 + 2 zero_noise + 2 B)
+Exactness. The error of the phase, before it is rounded, is at most 21.5 A' + 1/2 + zero_noise + B.
+Plans keep it within
 
-With the width above that follows from q (1/16 - 2^-56) > t (43 A' - 1). Hiding asks for more as
-soon as 2^lambda n is above 30: 2^lambda n t 43 A' < 15/8 q, about. In bits that is
+    V = (15/32 + 1/512) q / t
+
+and `rounding` chooses bits that are exact for this V. With the width above that asks for
+43 t A' <= q / 256, about. Hiding asks for more as soon as 2^lambda n is above 480, which is
+2^lambda n t 43 A' < 15/8 q, about. In bits:
 
     log2 q > log2 t + log2 A' + log2 n + lambda + 4.52
 
@@ -108,10 +120,17 @@ as many independent keys, take 43 ms a class; pairs of 300 places take 1.7 KB a 
 """
 
 import math
+from fractions import Fraction
 from functools import cache
 
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
+from sealserve.he.reply_bits import ReplyBits
 from sealserve_service.planning import lattice, noise
+from sealserve_service.planning.rounding import reply_bits
+
+_WIDTH_SHARE = Fraction(15, 32)
+_NOISE_SHARE = _WIDTH_SHARE + Fraction(1, 512)
+"""t V / q: what the noise of a reply may take, of 1/2."""
 
 DEFAULT_HIDING_BITS = 40
 
@@ -143,7 +162,7 @@ def noise_width(parameters: EncryptionParameters) -> int:
     It is below 0 where q has no room for any.
     """
     q, t = parameters.parameter_set.modulus, parameters.plain_modulus
-    return 15 * q // (32 * t) - _fixed_shift(parameters.parameter_set)
+    return int(_WIDTH_SHARE * q / t) - _fixed_shift(parameters.parameter_set)
 
 
 def hides(
@@ -167,28 +186,46 @@ def hides(
 
 
 def largest_absolute_sum(parameters: EncryptionParameters, score_count: int, hiding_bits: int) -> int:
-    """Return the largest A' that `hides` with the width of these parameters; negative if none does.
+    """Return the largest A' that hides and fits with the width of these parameters.
+
+    It is negative if none does.
 
     Args:
         parameters: of the ciphertexts.
         score_count: n, as in `hides`.
         hiding_bits: lambda.
     """
-    largest = ((2 * noise_width(parameters) + 1) >> hiding_bits) // score_count
-    share = largest - _fixed_shift(parameters.parameter_set)
-    return (2 * share + 1) // noise.FRESH_NOISE_TIMES_TWO
+    width = noise_width(parameters)
+    share = ((2 * width + 1) >> hiding_bits) // score_count - _fixed_shift(parameters.parameter_set)
+    return min(2 * share + 1, _product_room(parameters, width)) // noise.FRESH_NOISE_TIMES_TWO
+
+
+def _product_room(parameters: EncryptionParameters, width: int) -> int:
+    """Return the most that 43 A' may be for the noise to stay within V."""
+    zeros = noise.zero_noise(parameters.parameter_set)
+    most = int(2 * _NOISE_SHARE * parameters.parameter_set.modulus / parameters.plain_modulus)
+    return most - (1 + 2 * zeros + 2 * width)
 
 
 def fits(parameters: EncryptionParameters, absolute_sum: int, width: int) -> bool:
-    """Tell whether every reply with uniform noise of this width decrypts to the exact scores.
+    """Tell whether the noise of every reply with uniform noise of this width stays within V.
 
     Args:
         parameters: of the ciphertexts.
         absolute_sum: A', the largest of the reply's results.
         width: B.
     """
-    zeros = noise.zero_noise(parameters.parameter_set)
-    return noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1 + 2 * zeros + 2 * width)
+    return noise.FRESH_NOISE_TIMES_TWO * absolute_sum <= _product_room(parameters, width)
+
+
+def private_reply_bits(parameters: EncryptionParameters, places: int) -> ReplyBits | None:
+    """Return how replies are packed, whatever the weights are; None if there is no room for it.
+
+    Args:
+        parameters: of the ciphertexts.
+        places: how many coefficients of c0 a pair of the reply keeps.
+    """
+    return reply_bits(parameters, places, _NOISE_SHARE)
 
 
 def told_bits(parameters: EncryptionParameters, width: int, places: int) -> float:

@@ -24,17 +24,17 @@ quotient comes out up to k - 1 of its units too low, which costs less than (2 k 
 With eight data primes at most:
 
     q (1 - 2^-56) > 2 t |v|
+
+Packed replies bring roundings of their own: see `rounding`.
 """
 
-from sealserve.he.parameters import EncryptionParameters, ParameterSet
+from sealserve.he.parameters import ParameterSet
 
 NOISE = 21
 """The largest coefficient of the noise that SEAL draws."""
 
 FRESH_NOISE_TIMES_TWO = 2 * NOISE + 1
 """Twice the largest |v| of a fresh symmetric encryption, so that it is an integer."""
-
-_DIVISION_LOSS_BITS = 56
 
 
 def zero_noise(parameter_set: ParameterSet) -> int:
@@ -45,16 +45,3 @@ def zero_noise(parameter_set: ParameterSet) -> int:
         return noise
     special = parameter_set.primes[-1]
     return (noise + (special - 1) // 2 * (N + 1)) // special
-
-
-def is_decrypted(parameters: EncryptionParameters, noise_times_two: int) -> bool:
-    """Tell whether SEAL decrypts right for every noise v with 2 |v| <= noise_times_two."""
-    q = parameters.parameter_set.modulus
-    return q - (q >> _DIVISION_LOSS_BITS) > parameters.plain_modulus * noise_times_two
-
-
-def largest_absolute_sum(parameters: EncryptionParameters) -> int:
-    """Return the largest A' for which `is_decrypted` holds with open weights; negative if none."""
-    q = parameters.parameter_set.modulus
-    room = (q - (q >> _DIVISION_LOSS_BITS) - 1) // parameters.plain_modulus
-    return (room - 1) // FRESH_NOISE_TIMES_TWO

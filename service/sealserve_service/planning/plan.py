@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from sealserve.he.layouts import Layout, Packing
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid, QuantizedModel
+from sealserve.he.reply_bits import ReplyBits
 
 PackingT = TypeVar("PackingT", bound=Packing)
 PackingT_co = TypeVar("PackingT_co", bound=Packing, covariant=True)
@@ -51,11 +52,14 @@ class Plan(IntegerModel, Generic[PackingT_co]):
         parameters: parameter set and t, a power of two.
         packing: the places of features, weights and scores.
         noise_width: B, of the uniform noise that hides the weights; None in mode open.
+        reply_bits: how replies are packed; None if they are residues, which in mode private the
+            planner never lets them be.
     """
 
     parameters: EncryptionParameters
     packing: PackingT_co
     noise_width: int | None = None
+    reply_bits: ReplyBits | None = None
 
     @property
     def request_bytes(self) -> int:
@@ -64,9 +68,15 @@ class Plan(IntegerModel, Generic[PackingT_co]):
 
     @cached_property
     def reply_bytes(self) -> int:
-        """Residues of a full item's reply."""
-        kept = self.packing.rows * self.packing.score_count * 8 * len(self.parameters.parameter_set.data_primes)
-        return self.packing.polynomials * self.parameters.parameter_set.polynomial_bytes + kept
+        """Polynomials of a full item's reply."""
+        packing, parameter_set, bits = self.packing, self.parameters.parameter_set, self.reply_bits
+        if bits is None:
+            kept = packing.rows * packing.score_count * 8 * len(parameter_set.data_primes)
+            return packing.polynomials * parameter_set.polynomial_bytes + kept
+        N, rows = parameter_set.poly_modulus_degree, packing.rows
+        last = len(packing.classes_in(packing.polynomials - 1))
+        others = (packing.polynomials - 1) * bits.pair_bytes(rows * packing.classes, N)
+        return others + bits.pair_bytes(rows * last, N)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

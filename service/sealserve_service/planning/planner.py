@@ -15,12 +15,18 @@ No noise. A product with a plaintext polynomial w multiplies the noise of a fres
 (the blocks of a long row) and over all classes that share its polynomial. Noise knows no groups:
 encryptions of 0 have as much of it as those of 1, so that A' is the sum of all |w|. What the
 features of an exactly-one group have in common is moved to the intercept before. The intercept is
-added as round(q b_int / t): 1/2 more. `noise.is_decrypted` then asks for
+added as round(q b_int / t): 1/2 more. The reply modulo q, which has this noise, is rounded to fewer
+bits: c0 to k0, c1 to k. Its reader lifts it to a modulus q' of SEAL's and decrypts. Scores are
+exact if noise, roundings and SEAL's own loss stay below half the distance of two scores, in units
+of which they are
 
-    q (1 - 2^-56) > t (43 A' + 1)
+    t (21.5 A' + 1/2) / q + t N / 2^(k + 1) + t / 2^(k0 + 1) + t (N + 1) / (2 q') < 1/2 - 2^-57
+
+`sealserve.he.reply_bits` proves it, with the roundings of its arithmetic: the second and third term
+are 2^-7 of themselves more. `rounding` chooses k0, k and q', and reserves the room for them.
 
 Mode private adds what hides the weights: an encryption of zero, and uniform noise of a width B that
-follows from q and t. `hiding` derives B, the condition that takes the place of the one above, the
+follows from q and t. `hiding` derives B, the first term of the condition above, t (B + F) / q, the
 bits of hiding that B gives to a full reply (a reply of fewer rows has less to hide, and gets the
 same B), and how many coefficients of c0 a pair of the reply may keep, which caps the rows of an
 item.
@@ -58,7 +64,8 @@ from sealserve.errors import PlanError
 from sealserve.he.layouts import Packing
 from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, EncryptionParameters, ParameterSet
 from sealserve.he.quantization import DEFAULT_LEVELS, InputGrid, QuantizedModel
-from sealserve_service.planning import hiding, noise
+from sealserve_service.planning import hiding, rounding
+from sealserve_service.planning.noise import FRESH_NOISE_TIMES_TWO
 from sealserve_service.planning.plan import IntegerModel, PackingT, Plan, PlanningRules
 from sealserve_service.planning.ranges import InputRanges
 from sealserve_service.planning.steps import Steps, open_steps, private_steps
@@ -236,10 +243,12 @@ def _largest_sum(
         return 0
     parameters = EncryptionParameters(parameter_set, plain_modulus)
     if hiding_bits is None:
-        return noise.largest_absolute_sum(parameters)
+        return rounding.largest_absolute_sum(parameters, packing.rows * packing.classes)
     width = hiding.noise_width(parameters)
     capped = None if width < 0 else rules.capped(packing, hiding.most_places(parameters, width))
     if capped is None or capped.rows < least_rows:
+        return 0
+    if hiding.private_reply_bits(parameters, capped.rows * capped.classes) is None:
         return 0
     return hiding.largest_absolute_sum(parameters, capped.rows * capped.score_count, hiding_bits)
 
@@ -393,12 +402,14 @@ def _make_plan(
     if plain_modulus >= parameter_set.modulus:
         return None
     parameters = EncryptionParameters(parameter_set, plain_modulus)
-    absolute_sum = _absolute_sum(packing, integers.model)
+    absolute_sum, places = _absolute_sum(packing, integers.model), packing.rows * packing.classes
     proven: dict[str, Any] = vars(integers)
     if hiding_bits is None:
-        if not noise.is_decrypted(parameters, noise.FRESH_NOISE_TIMES_TWO * absolute_sum + 1):
+        noise_times_two = FRESH_NOISE_TIMES_TWO * absolute_sum + 1
+        if noise_times_two > rounding.open_noise(parameters, places):
             return None
-        return Plan(**proven, parameters=parameters, packing=packing)
+        bits = rounding.open_reply_bits(parameters, places, noise_times_two)
+        return Plan(**proven, parameters=parameters, packing=packing, reply_bits=bits)
     width = hiding.noise_width(parameters)
     if width < 0 or not hiding.fits(parameters, absolute_sum, width):
         return None
@@ -408,7 +419,10 @@ def _make_plan(
     kept_count = capped.rows * capped.score_count
     if not hiding.hides(parameter_set, absolute_sum, kept_count, width, hiding_bits):
         return None
-    return Plan(**proven, parameters=parameters, packing=capped, noise_width=width)
+    bits = hiding.private_reply_bits(parameters, capped.rows * capped.classes)
+    if bits is None:
+        return None
+    return Plan(**proven, parameters=parameters, packing=capped, noise_width=width, reply_bits=bits)
 
 
 def _absolute_sum(packing: Packing, model: QuantizedModel) -> int:

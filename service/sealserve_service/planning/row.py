@@ -1,8 +1,8 @@
 """The row layout's rules of planning: the fewest bytes of a request and its reply.
 
 For each parameter set and each number of polynomials of the reply there is one plan, that of the
-most bits: fewer bits make nothing cheaper. In mode private fewer bits may leave room for more rows,
-so that there are up to two.
+most bits: a bit less saves a reply a bit a coefficient, and doubles the error. In mode private
+fewer bits may leave room for more rows, so that there are up to two.
 
 In mode private a polynomial pair of the reply may keep so many places only (see `hiding`). Of a
 packing with more, rows are left out; if one row has more, the packing has no plan, and packings of

@@ -81,6 +81,10 @@ class Judgement:
         return f"{self.verdict.value}: {self.reason}" + (f"; {self.remedy}" if self.remedy else "")
 
 
+Judge = Callable[[Plan[Packing], LinearModel, CalibrationScores | None], Judgement]
+"""Judges a plan of a model, on calibration rows if there are some: `judge`, or what was packed."""
+
+
 def judge(plan: Plan[Packing], model: LinearModel, rows: CalibrationScores | None = None) -> Judgement:
     """Judge a plan of a model.
 
@@ -131,7 +135,7 @@ def judge(plan: Plan[Packing], model: LinearModel, rows: CalibrationScores | Non
         verdict=verdict,
         grade=grade,
         reason=reason,
-        remedy=_remedy(plan, verdict, grade, rows, observed),
+        remedy=_remedy(plan, verdict, grade, rows, observed, has_steps=model.published is not None),
         expected_rms=expected,
         observed=observed,
     )
@@ -239,7 +243,10 @@ def _remedy(
     grade: Verdict,
     rows: CalibrationScores | None,
     observed: ScoreErrors | None,
+    *,
+    has_steps: bool,
 ) -> str:
+    """Say what would make a verdict better. With steps, ranges are those of columns."""
     if verdict is Verdict.OK:
         return ""
     if grade is Verdict.UNCHECKED:
@@ -250,9 +257,14 @@ def _remedy(
         if rows is not None and rows.outside_share > MAX_OK_OUTSIDE:
             ways.append("widen the ranges with --input-margin or --input-ranges")
         return ", and ".join(ways)
-    ways += ["give each feature a range of its own with --calibration" if observed is None else "narrow --input-range"]
+    narrower = "narrow the ranges of columns with --input-ranges" if has_steps else "narrow --input-range"
+    ways += ["give each feature a range of its own with --calibration" if observed is None else narrower]
     if plan.input_rounding_error_bound > plan.score_error_bound:
-        ways.append("declare the grids of features that are on one, with --input-step or --input-ranges")
+        ways.append(
+            "declare columns of integers, by a step of 1 in --input-ranges"
+            if has_steps
+            else "declare the grids of features that are on one, with --input-step or --input-ranges"
+        )
     if plan.noise_width is not None:
         ways.append("serve the model with --weights open")
     if verdict is Verdict.REFUSE:

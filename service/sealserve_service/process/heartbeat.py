@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,34 @@ _CALLS_PER_SILENCE = 6
 _logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Pulse:
+    """What the heartbeat has found lately.
+
+    Attributes:
+        is_felt: false once the process has been silent for half of the time that it may be.
+    """
+
+    is_felt: bool = True
+
+
 @contextlib.contextmanager
-def heartbeat(socket_path: Path | None, silence_seconds: float, on_silence: Callable[[], None]) -> Iterator[None]:
+def heartbeat(
+    socket_path: Path | None, silence_seconds: float, on_silence: Callable[[], None], pulse: Pulse | None = None
+) -> Iterator[None]:
     """Ask a process for its health from time to time, in a thread, while the context lasts.
 
     Args:
         socket_path: where it listens for these calls; None: none are made.
         silence_seconds: how long it may answer none of them; 0: none are made.
         on_silence: called once, in the thread, when it has been silent for so long.
+        pulse: is kept up to date.
     """
     if socket_path is None or not silence_seconds:
         yield
         return
     ended = threading.Event()
-    arguments = socket_path, silence_seconds, on_silence, ended
+    arguments = socket_path, silence_seconds, on_silence, ended, pulse or Pulse()
     threading.Thread(target=_watch, args=arguments, name="heartbeat", daemon=True).start()
     try:
         yield
@@ -42,7 +57,13 @@ def heartbeat(socket_path: Path | None, silence_seconds: float, on_silence: Call
         ended.set()
 
 
-def _watch(socket_path: Path, silence_seconds: float, on_silence: Callable[[], None], ended: threading.Event) -> None:
+def _watch(
+    socket_path: Path,
+    silence_seconds: float,
+    on_silence: Callable[[], None],
+    ended: threading.Event,
+    pulse: Pulse,
+) -> None:
     # A call may wait for all of the time. A process that has little of a processor answers late,
     # and if it were replaced for that, the next one would be slower still. Silence is counted in
     # intervals, because time also passes while this process is paused itself.
@@ -60,6 +81,7 @@ def _watch(socket_path: Path, silence_seconds: float, on_silence: Callable[[], N
                 return
             is_silent = call is not None and not any(map(_is_answered, calls))
             silent_intervals = silent_intervals + 1 if is_silent else 0
+            pulse.is_felt = silent_intervals < _CALLS_PER_SILENCE // 2
             calls = [call for call in calls if not call.done()]
     on_silence()
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from sealserve.cli.log import log_to_stderr
 from sealserve.protocol.address import is_local, path_of
 from sealserve_service.app import model_sources
 from sealserve_service.container import core_count
-from sealserve_service.process.log import log_to_stderr
 from sealserve_service.process.run_directory import run_directory
 from sealserve_service.process.signals import STOP, Signals
 from sealserve_service.process.worker import StartError, Worker, published_metrics, serve_alone
@@ -27,7 +27,7 @@ from sealserve_service.settings import Settings
 from sealserve_service.settings.declarations import AUTO
 from sealserve_service.settings.errors import AddressError
 from sealserve_service.settings.values import split_address
-from sealserve_service.telemetry.endpoint import SharedMetrics
+from sealserve_service.telemetry.endpoint import ServiceState, SharedMetrics
 from sealserve_service.telemetry.metrics import MetricsFiles
 
 _MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.25, 8.0
@@ -72,12 +72,13 @@ def run(settings: Settings) -> int:
         if settings.process_count == 1:
             serve_alone(settings, announce, directory)
         else:
-            with (
-                _reserved_port(settings.address) as port,
-                published_metrics(settings.metrics_address, SharedMetrics(directory or Path())),
-            ):
+            with _reserved_port(settings.address) as port:
                 shared = settings.with_changes(address=_with_port(settings.address, port), metrics_address="")
-                _Supervisor(shared, directory, bool(publishes_shared)).run(lambda: announce(port))
+                supervisor = _Supervisor(shared, directory, bool(publishes_shared))
+                # A worker that does not answer is replaced. That says nothing of this process.
+                state = ServiceState(lambda: True, supervisor.is_ready, supervisor.process_ids)
+                with published_metrics(settings.metrics_address, SharedMetrics(directory or Path()), state):
+                    supervisor.run(lambda: announce(port))
     return 0
 
 
@@ -156,7 +157,16 @@ class _Supervisor:
         self._directory = directory
         self._publishes_metrics = publishes_metrics
         self._workers: list[Worker] = []
-        self._signals = Signals(settings.grace_seconds + 2 * _STOP_MARGIN_SECONDS)
+        self._is_stopping = False
+
+    def is_ready(self) -> bool:
+        """Tell whether any worker serves, and none has been told to stop."""
+        return not self._is_stopping and any(worker.is_ready for worker in self._workers)
+
+    def process_ids(self) -> dict[str, int]:
+        """Return the ids of this process and its workers."""
+        workers = {str(worker.number): worker.process.pid for worker in list(self._workers)}
+        return {"supervisor": os.getpid()} | {name: pid for name, pid in workers.items() if pid is not None}
 
     def run(self, announce: Callable[[], None]) -> None:
         """Start the workers, replace those that die, pass SIGHUP on, stop all on SIGTERM or SIGINT.
@@ -165,7 +175,9 @@ class _Supervisor:
             StartError: a worker could not start at first. Later ones are tried again, with longer
                 and longer pauses.
         """
-        with self._signals:
+        settings = self._settings
+        end_seconds = settings.lame_duck + settings.grace_seconds + 2 * _STOP_MARGIN_SECONDS
+        with Signals(end_seconds) as self._signals:
             try:
                 if self._start_all():
                     announce()
@@ -240,9 +252,11 @@ class _Supervisor:
         worker.clean_up()
 
     def _stop_all(self) -> None:
+        self._is_stopping = True
         for worker in self._workers:
             worker.process.terminate()
-        deadline = time.monotonic() + self._settings.grace_seconds + _STOP_MARGIN_SECONDS
+        settings = self._settings
+        deadline = time.monotonic() + settings.lame_duck + settings.grace_seconds + _STOP_MARGIN_SECONDS
         for worker in self._workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():

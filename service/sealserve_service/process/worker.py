@@ -2,26 +2,28 @@
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from prometheus_client.registry import Collector
 
+from sealserve.cli.log import log_to_stderr
 from sealserve.errors import SealserveError
 from sealserve_service.allocator import keep_freed_memory, reserve_address_space
 from sealserve_service.app import service
-from sealserve_service.process.heartbeat import heartbeat
-from sealserve_service.process.log import log_to_stderr
+from sealserve_service.process.heartbeat import Pulse, heartbeat
 from sealserve_service.process.signals import RELOAD, STOP, Signals
 from sealserve_service.settings import Settings
 from sealserve_service.settings.errors import AddressError
 from sealserve_service.settings.values import split_address
-from sealserve_service.telemetry.endpoint import metrics_endpoint
+from sealserve_service.telemetry.endpoint import ServiceState, metrics_endpoint
 from sealserve_service.telemetry.metrics import MetricsFiles
 
 # gRPC's and BLAS's threads do not survive a fork.
@@ -44,8 +46,8 @@ class StartError(SealserveError):
 
 
 @contextlib.contextmanager
-def published_metrics(address: str, source: Collector) -> Iterator[None]:
-    """Publish metrics at an address while the context lasts; do nothing if it is "".
+def published_metrics(address: str, source: Collector, state: ServiceState) -> Iterator[None]:
+    """Publish metrics and the state at an address while the context lasts; do nothing if it is "".
 
     Raises:
         AddressError: the address is malformed or in use.
@@ -56,7 +58,7 @@ def published_metrics(address: str, source: Collector) -> Iterator[None]:
     host, port = split_address(address)
     with contextlib.ExitStack() as closing:
         try:
-            url = closing.enter_context(metrics_endpoint(host, port, source))
+            url = closing.enter_context(metrics_endpoint(host, port, source, state))
         except OSError as error:
             raise AddressError(f"cannot listen on {address}: {error.strerror}") from error
         _logger.info("metrics on %s", url)
@@ -71,10 +73,10 @@ def serve_alone(settings: Settings, announce: Callable[[int], None], directory: 
         announce: called with the port once the service listens.
         directory: the run directory; without it there is no heartbeat.
     """
-    socket_path = _socket_path(directory, 0)
+    socket_path, pulse = _socket_path(directory, 0), Pulse()
 
     def serves(port: int) -> None:
-        closing.enter_context(heartbeat(socket_path, settings.heartbeat_seconds, end))
+        closing.enter_context(heartbeat(socket_path, settings.heartbeat_seconds, end, pulse))
         announce(port)
 
     def end() -> None:
@@ -84,7 +86,7 @@ def serve_alone(settings: Settings, announce: Callable[[int], None], directory: 
         os._exit(WEDGED)
 
     with contextlib.ExitStack() as closing:
-        serve(settings, serves, socket_path)
+        serve(settings, serves, socket_path, is_alive=lambda: pulse.is_felt)
 
 
 def serve(
@@ -93,10 +95,12 @@ def serve(
     heartbeat_socket: Path | None,
     parent_sentinel: int | None = None,
     metrics_files: MetricsFiles | None = None,
+    is_alive: Callable[[], bool] = lambda: True,
 ) -> None:
     """Serve in this process until SIGTERM or SIGINT; load changed models on SIGHUP.
 
-    After SIGTERM or SIGINT the process ends soon after the grace period, whatever it is doing.
+    After SIGTERM or SIGINT calls are served for another lame_duck seconds. The process ends soon
+    after the grace period that follows, whatever it is doing.
 
     Args:
         settings: the service's.
@@ -104,26 +108,37 @@ def serve(
         heartbeat_socket: where to listen for the calls of the heartbeat, if there is one.
         parent_sentinel: becomes readable when the supervisor has died, which ends the service too.
         metrics_files: where to keep metrics; in memory without it.
+        is_alive: whether the heartbeat is answered.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_freed_memory()
     with (
-        Signals(settings.grace_seconds + _END_SECONDS) as signals,
+        Signals(settings.lame_duck + settings.grace_seconds + _END_SECONDS) as signals,
         service(settings, metrics_files) as (server, reloader),
-        published_metrics(settings.metrics_address, server.telemetry.registry),
+        published_metrics(
+            settings.metrics_address,
+            server.telemetry.registry,
+            ServiceState(is_alive, server.is_ready, lambda: {"0": os.getpid()}),
+        ),
     ):
         port = server.start(heartbeat_socket)
         reserve_address_space()
         announce(port)
         sentinels = [] if parent_sentinel is None else [parent_sentinel]
-        while True:
-            readable = wait([signals.socket, *sentinels], _LOOK_SECONDS)
+        end = math.inf
+        while (seconds_left := end - time.monotonic()) > 0:
+            readable = wait([signals.socket, *sentinels], min(_LOOK_SECONDS, seconds_left))
             if not server.is_serving:
                 _logger.critical("gRPC's own thread has died: this process ends")
                 os._exit(WEDGED)
-            if readable and (readable != [signals.socket] or signals.take() & STOP):
+            if parent_sentinel in readable:
                 break
-            if readable:
+            arrived = signals.take() if readable else set()
+            if arrived & STOP and end == math.inf:
+                _logger.info("stopping: calls are served for another %g s", settings.lame_duck)
+                server.retire()
+                end = time.monotonic() + settings.lame_duck
+            elif RELOAD in arrived:
                 reloader.reload()
         _logger.info("stopping: work in flight finishes, new work is refused")
         server.stop()

@@ -1,5 +1,6 @@
 """The server's certificate, its key, and its clients' authority: PEM files that may change."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,12 @@ _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _END = b"-----END CERTIFICATE-----"
 
 
-def server_credentials(certificate: Path, private_key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+def server_credentials(
+    certificate: Path,
+    private_key: Path,
+    client_ca: Path | None,
+    on_read: Callable[[datetime], None] = lambda _: None,
+) -> grpc.ServerCredentials:
     """Make credentials that check their files for changes at each new connection.
 
     Open connections keep the credentials that they began with.
@@ -28,13 +34,15 @@ def server_credentials(certificate: Path, private_key: Path, client_ca: Path | N
             authority.
         private_key: PEM; RSA or EC, without a password.
         client_ca: PEM; if given, a client must have a certificate of this authority.
+        on_read: called with the time when the first certificate of the chain expires, at the start
+            and at each change.
 
     Raises:
         UnusableFileError: a file cannot be read or is malformed, a certificate is not valid now or
             not signed by the one after it, or the key does not belong to the certificate.
     """
     paths = [certificate, private_key] + ([] if client_ca is None else [client_ca])
-    files = WatchedFiles(paths, lambda contents: _make_configuration(paths, contents), interval_seconds=0.0)
+    files = WatchedFiles(paths, lambda contents: _make_configuration(paths, contents, on_read), interval_seconds=0.0)
     served = files.read()
 
     def changed() -> Any:  # None means no change; the stubs do not know it
@@ -48,7 +56,9 @@ def server_credentials(certificate: Path, private_key: Path, client_ca: Path | N
     return grpc.dynamic_ssl_server_credentials(served, changed, require_client_authentication=client_ca is not None)
 
 
-def _make_configuration(paths: list[Path], contents: list[bytes]) -> grpc.ServerCertificateConfiguration:
+def _make_configuration(
+    paths: list[Path], contents: list[bytes], on_read: Callable[[datetime], None]
+) -> grpc.ServerCertificateConfiguration:
     """Check the files, which gRPC does not do, and make one configuration of them."""
     certificate, private_key, *client_ca = contents
     chain = _parse_certificates(paths[0], certificate)
@@ -66,6 +76,7 @@ def _make_configuration(paths: list[Path], contents: list[bytes]) -> grpc.Server
         faults = [_fault_of_validity(authority) for authority in _parse_certificates(paths[2], data)]
         if all(faults):
             raise UnusableFileError(f"{paths[2]}: no certificate is valid now: the first one {faults[0]}")
+    on_read(min(each.not_valid_after_utc for each in chain))
     pairs = [(private_key, certificate)]
     return grpc.ssl_server_certificate_configuration(pairs, root_certificates=client_ca[0] if client_ca else None)
 

@@ -6,6 +6,7 @@ thread, and the server never answers again. Therefore all threads of a pool are 
 a system that has no room for them says so at start.
 """
 
+import mmap
 import resource
 import threading
 from collections import deque
@@ -22,6 +23,9 @@ STACK_BYTES = 1 << 20
 # Beside the two pools of a server: gRPC's own, those of the metrics, of uploads, and a few single
 # ones.
 _OTHER_THREADS = 64
+# What threads take while they start, beside their stacks. A thread that finds no memory then never
+# says that it has started, and Python waits for it without end.
+_STARTING_BYTES = 64 << 20
 _BASE_BYTES = 400 << 20  # of address space: Python, its libraries, and a small model
 
 T = TypeVar("T")
@@ -63,13 +67,16 @@ class CallThreads(Executor):
         """Start all threads, so that `submit` starts none.
 
         Raises:
-            NoThreadError: the system refuses a thread. Those that did start end.
+            NoThreadError: the system refuses a thread, and those that did start end; or it has no
+                address space for all of them, and none is started.
         """
         before = threading.stack_size(STACK_BYTES)
         try:
+            room = self._thread_count * STACK_BYTES + _STARTING_BYTES
+            mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ).close()
             for number in range(self._thread_count):
                 threading.Thread(target=self._run, name=f"{self._name}_{number}", daemon=True).start()
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, OSError) as error:
             self.shutdown(wait=False)
             raise NoThreadError(
                 f"the system refuses a thread: a serving process has two pools of {self._thread_count} threads, and "

@@ -26,7 +26,7 @@ from sealserve_service.tenants.tenant import Tenant
 
 DEFAULT_MAX_WAIT_SECONDS = 0.1
 _NO_QUOTA = Quota()
-_REQUESTS = "requests_per_minute"
+_REQUESTS, EMPTY_CALLS = "requests_per_minute", "empty_calls_per_minute"
 # The usage of so many tenants is remembered. Beyond that, tenants without bytes in flight are
 # forgotten.
 _MAX_TENANTS = 10_000
@@ -52,9 +52,10 @@ class Admission:
         telemetry: the metrics; by default the admission has its own.
 
     Attributes:
-        charged_in_vain: the names of the callers for whom `check_requests` may raise.
+        charged_in_vain: the names of the callers for whom `check_debt` may raise.
         turns: those of items that hold the GIL while they are computed (True), of which there is
             one at a time, and those of other items (False), of which there is one on each core.
+        telemetry: as given.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
         telemetry: Telemetry | None = None,
     ) -> None:
-        self._telemetry = telemetry or Telemetry()
+        self.telemetry = telemetry or Telemetry()
         self._max_bytes = max_bytes
         self._quota = quota
         self._clock = clock
@@ -76,7 +77,7 @@ class Admission:
         self._usage: dict[str, _Usage] = {}
         self.charged_in_vain = set[str]()
         self.turns = {
-            holds_gil: Turns(1 if holds_gil else core_count, max_wait_seconds, self._telemetry, clock)
+            holds_gil: Turns(1 if holds_gil else core_count, max_wait_seconds, self.telemetry, clock)
             for holds_gil in (True, False)
         }
 
@@ -107,29 +108,44 @@ class Admission:
                 self._bucket(tenant.name, name, capacity, now).take(amount, now)
 
     def charge_in_vain(self, caller: Caller) -> None:
-        """Charge a caller one request for a call that took a slot and brought nothing.
+        """Charge a caller one request for a call that took a slot and brought nothing; count it.
 
-        It is charged even if the caller has used up its requests: see `check_requests`. Of callers
-        that are one tenant, only the address that the call came from is charged.
+        It is charged even if the caller has used up its requests: see `check_debt`. Of callers that
+        are one tenant, only the address that the call came from is charged.
         """
-        if capacity := (caller.tenant.quota or self._quota).requests_per_minute:
-            now = self._clock()
-            with self._lock:
-                self._bucket(caller.name, _REQUESTS, capacity, now).owe(1, now)
-                self.charged_in_vain.add(caller.name)
+        self._owe(caller, _REQUESTS)
+        self.count_empty(caller)
 
-    def check_requests(self, caller: Caller) -> None:
-        """Check that a caller owes no requests.
+    def count_empty(self, caller: Caller) -> None:
+        """Count a call of a caller that brought nothing. If there are too many, it owes calls."""
+        self._owe(caller, EMPTY_CALLS)
+
+    def check_debt(self, caller: Caller) -> None:
+        """Check that a caller owes nothing. One that owes calls is charged for asking.
 
         Raises:
-            QuotaExceededError: it made more calls that brought nothing than it had requests left.
+            QuotaExceededError: it made more calls that brought nothing than it may make, or than it
+                had requests left.
         """
-        capacity, now = (caller.tenant.quota or self._quota).requests_per_minute, self._clock()
+        now = self._clock()
         with self._lock:
-            delay = self._bucket(caller.name, _REQUESTS, capacity, now).delay(0, now) if capacity else 0.0
-            if delay:
-                raise QuotaExceededError(_REQUESTS, max(delay, MIN_RETRY_SECONDS))
+            for name in (_REQUESTS, EMPTY_CALLS):
+                if not (capacity := self._capacity(caller, name)):
+                    continue
+                bucket = self._bucket(caller.name, name, capacity, now)
+                if delay := bucket.delay(0, now):
+                    if name == EMPTY_CALLS:
+                        bucket.owe(1, now)
+                    raise QuotaExceededError(name, max(delay, MIN_RETRY_SECONDS))
             self.charged_in_vain.discard(caller.name)
+
+    def is_ignored(self, caller: Caller) -> bool:
+        """Whether a caller gets no answers: it owes half a minute's calls, and still makes some."""
+        capacity, now = self._capacity(caller, EMPTY_CALLS), self._clock()
+        if not capacity:
+            return False
+        with self._lock:
+            return self._bucket(caller.name, EMPTY_CALLS, capacity, now).level_at(now) < -capacity / 2
 
     def hold(self, tenant: Tenant, byte_count: int) -> None:
         """Hold bytes of a tenant's ciphertexts, until `release`.
@@ -147,7 +163,7 @@ class Admission:
                 raise QuotaExceededError("server_bytes", MIN_RETRY_SECONDS)
             usage.byte_count += byte_count
             self._byte_count += byte_count
-            self._telemetry.held_bytes.set(self._byte_count)
+            self.telemetry.held_bytes.set(self._byte_count)
 
     def release(self, tenant: Tenant, byte_count: int) -> None:
         """Release bytes that were held."""
@@ -155,7 +171,7 @@ class Admission:
             usage = self._usage.get(tenant.name) or self._usage_of(tenant.name)
             usage.byte_count -= byte_count
             self._byte_count -= byte_count
-            self._telemetry.held_bytes.set(self._byte_count)
+            self.telemetry.held_bytes.set(self._byte_count)
 
     def check_wait(self, engines: Callable[[], Iterable[Engine]], caller: Caller) -> None:
         """Check that an item of a caller and of at least one engine could have its turn soon.
@@ -169,6 +185,25 @@ class Admission:
             wanted = [self.turns[holds_gil] for holds_gil in {engine.holds_gil for engine in engines()}]
             if wanted and all(turns.makes_wait(caller.name) for turns in wanted):
                 raise wanted[0].refusal(caller.name)
+
+    def idle_seconds(self) -> float:
+        """Return for how long no item has been computed and none has waited."""
+        return min(turns.idle_seconds for turns in self.turns.values())
+
+    def _owe(self, caller: Caller, name: str) -> None:
+        if capacity := self._capacity(caller, name):
+            now = self._clock()
+            with self._lock:
+                self._bucket(caller.name, name, capacity, now).owe(1, now)
+                self.charged_in_vain.add(caller.name)
+
+    def _capacity(self, caller: Caller, name: str) -> float | None:
+        """Return what a caller has a minute. A quota of its own may leave empty calls to ours."""
+        own = caller.tenant.quota
+        if name == EMPTY_CALLS and own is not None and own.empty_calls_per_minute is None:
+            own = None
+        capacity: float | None = getattr(own or self._quota, name)
+        return capacity
 
     def _bucket(self, user: str, name: str, capacity: float, now: float) -> Bucket:
         """Return the bucket of a tenant or an address; a new one is full. The lock is held."""

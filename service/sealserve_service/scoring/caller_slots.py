@@ -18,6 +18,14 @@ from sealserve_service.tenants.quota import Quota
 WAITING_CALLS = "waiting_calls"
 OPEN_STREAMS = "open_streams"
 CONCURRENT_UPLOADS = "concurrent_uploads"
+# What a refusal names when all callers together have all slots of a kind.
+_WHEN_FULL = {
+    WAITING_CALLS: "concurrent_calls",
+    OPEN_STREAMS: "server_streams",
+    CONCURRENT_UPLOADS: "server_uploads",
+}
+SLOT_KINDS = frozenset({WAITING_CALLS, OPEN_STREAMS, CONCURRENT_UPLOADS, "server_streams", "server_uploads"})
+"""What a refusal may name because of slots; "concurrent_calls" also has other reasons."""
 RETRY_SECONDS = 1.0
 _CALLERS_SHARE = 4
 # Of a client on a slow link, even when there is no free slot.
@@ -35,7 +43,7 @@ class CallerSlots:
 
     def __init__(self, kind: str, slot_count: int, quota: Quota) -> None:
         self._kind = kind
-        self._kind_when_full = "concurrent_calls" if kind == WAITING_CALLS else kind
+        self._kind_when_full = _WHEN_FULL[kind]
         self.slot_count = slot_count
         self._bound = getattr(quota, kind) or max(1, slot_count // _CALLERS_SHARE)
         self._lock = threading.Lock()

@@ -14,8 +14,7 @@ from sealserve.errors import (
     ParameterSetNotOfferedError,
     StaleConfigError,
 )
-from sealserve.he.parameters import Scheme
-from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm
+from sealserve.protocol.item import EncryptedScores, ItemHeader
 from sealserve.protocol.model import Limits
 from sealserve.protocol.wire import reply_form_number, scores_to_proto
 from sealserve.v1 import prediction_pb2
@@ -26,8 +25,6 @@ from sealserve_service.scoring.turns import Waiter
 from sealserve_service.telemetry.metrics import Work
 from sealserve_service.tenants.tenant import Tenant
 
-# The form in which engines of a scheme reply.
-_REPLY_FORMS = {Scheme.BFV: ReplyForm.RESIDUES, Scheme.CKKS: ReplyForm.SEAL_CIPHERTEXT}
 # An item of a stream that takes longer lets others have their turn between its parts.
 _SHORT_SECONDS = 0.05
 
@@ -60,9 +57,8 @@ class ScoringItem:
             raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
         if bool(header.key_id) != (offer.required_key is not None):
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
-        form = _REPLY_FORMS[offer.layout.scheme]
-        if form not in header.reply_forms:
-            raise InputMismatchError("reply_forms", reply_form_number(form), 0)
+        if offer.reply_form not in header.reply_forms:
+            raise InputMismatchError("reply_forms", reply_form_number(offer.reply_form), 0)
         self.engine = engine
         self.offer = offer
         self.held_bytes = 0
@@ -76,6 +72,7 @@ class ScoringItem:
         self._tenant = tenant
         self._admission = admission
         self._waiter = waiter
+        self._wait_seconds = admission.telemetry.waits[self.work.model, self.work.layout]
         self._turns = admission.turns[engine.holds_gil]
         admission.charge(tenant, header.row_count)
         self._scoring = engine.begin(header, tenant.name)
@@ -115,7 +112,8 @@ class ScoringItem:
         admission, work = self._admission, self.work
         admission.hold(self._tenant, self.offer.cost.held_bytes)
         try:
-            with self._turns.take(self.engine, self._waiter, seconds_left, may_wait_long=may_wait_long):
+            with self._turns.take(self.engine, self._waiter, seconds_left, may_wait_long=may_wait_long) as waited:
+                self._wait_seconds.observe(waited)
                 start = time.perf_counter()
                 self._scoring.add(ciphertexts)
                 loaded = time.perf_counter()
@@ -146,7 +144,8 @@ class ScoringItem:
         if not self.held_bytes:  # all at once: two items that wait for each other's room would wait for ever
             self._admission.hold(self._tenant, self.offer.cost.held_bytes)
             self.held_bytes = self.offer.cost.held_bytes
-        with self._turns.take(self.engine, self._waiter, part="chunk", may_wait_long=True):
+        with self._turns.take(self.engine, self._waiter, part="chunk", may_wait_long=True) as waited:
+            self._wait_seconds.observe(waited)
             start = time.perf_counter()
             self._scoring.add(ciphertexts)
             self.work.load_seconds += time.perf_counter() - start
@@ -156,7 +155,8 @@ class ScoringItem:
         """Yield the pieces of the reply; other items have their turn between two pieces."""
         pieces = iter(self._scoring.finish())
         while True:
-            with self._turns.take(self.engine, self._waiter, part="piece", may_wait_long=True):
+            with self._turns.take(self.engine, self._waiter, part="piece", may_wait_long=True) as waited:
+                self._wait_seconds.observe(waited)
                 start = time.perf_counter()
                 piece = next(pieces, None)
                 self.work.arithmetic_seconds += time.perf_counter() - start

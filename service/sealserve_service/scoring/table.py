@@ -200,8 +200,10 @@ class ItemTable:
 
     def _fail(self, item_id: int, error: Exception) -> prediction_pb2.StreamPredictResponse:
         """End an item, if it ever began, and return the message of its error."""
+        item = self._open.get(item_id)
         self._forget(item_id)
-        return prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(self._call.refuse(error)))
+        refusal = self._call.refuse_item(error, None if item is None else item.work)
+        return prediction_pb2.StreamPredictResponse(item_id=item_id, error=error_to_proto(refusal))
 
     def _forget(self, item_id: int) -> None:
         if item := self._open.pop(item_id, None):

@@ -115,9 +115,15 @@ class Turns:
         self._waiting_seconds = 0.0
         self._arrivals = 0
         self._now = 0.0  # the time that only turns advance
+        self._ended = clock()  # the last turn
         self._ends: dict[str, float] = {}  # in that time, of the last item of each caller
         self._returns: dict[str, float] = {}  # when each caller was told last to come back
         self._seconds: WeakKeyDictionary[Engine, dict[str, float]] = WeakKeyDictionary()
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long no item has been computed and none has waited; 0 while one is or does."""
+        return self._clock() - self._ended if self.free_slots == self._slot_count else 0.0
 
     def makes_wait(self, caller: str) -> bool:
         """Whether an item of a caller would wait for too long now."""
@@ -138,8 +144,10 @@ class Turns:
         *,
         part: str = "",
         may_wait_long: bool = False,
-    ) -> Iterator[None]:
+    ) -> Iterator[float]:
         """Wait for the turn of an item, or of a part of it, and have the turn in the context.
+
+        Yield the seconds of the wait.
 
         Args:
             engine: scores the item. Its offer tells how long that takes, until turns have shown it.
@@ -177,8 +185,7 @@ class Turns:
         try:
             if waits:
                 self._wait(turn, waiter)
-            self._telemetry.wait_seconds.observe(turn.began - arrived)
-            yield
+            yield turn.began - arrived
             took, known = self._clock() - turn.began, learnt.get(part, seconds)
             learnt[part] = known + _LEARNING_RATE * (took - known)
         finally:
@@ -187,6 +194,7 @@ class Turns:
                     self._remove(turn)
                 else:
                     self._running.remove(turn)
+                    self._ended = self._clock()
                     self.free_slots += 1
                     if self._waiting:
                         self._begin_next()

@@ -112,7 +112,9 @@ class Settings(Declarations):
         said = {option: _chosen(getattr(self, option), name) for option in self.PER_MODEL}
         if rows := said.pop("calibration"):
             said |= {"calibration": rows.path, "calibration_sha256": rows.sha256}
-        said["publish"] = tuple(sorted({word for named, word in self.publish if named in (name, None)}))
+        said["publish"] = tuple(
+            sorted({word for named, words in self.publish if named in (name, None) for word in words})
+        )
         said["accept_training_values"] = self.accept_training_values
         return ModelSource(name, path, sha256=sha256, **said)
 
@@ -235,6 +237,14 @@ class Settings(Declarations):
         name, location = self.name_of("key_store"), self.key_store
         if fault := fault_of_key_store(location):
             raise KeyStoreSettingsError(f"{name}: {fault}")
+        is_in_memory = location == "memory" or (not location and self.process_count == 1)
+        if self.replicas > 1 and is_in_memory and (self.weights == "private" or self.served_ei_engine != "none"):
+            why = "private weights need" if self.weights == "private" else "encrypted-inference clients register"
+            raise KeyStoreSettingsError(
+                f"{self.name_of('replicas')}: {why} keys, and in memory each of {self.replicas} replicas would have "
+                "keys of its own: name an Azure Blob container, or a directory that all of them share, with "
+                "--key-store; or let clients see the weights, with --weights open --ei-engine none"
+            )
         if location == "memory" and self.process_count > 1:
             raise KeyStoreSettingsError(
                 f"{name}: in memory each of several processes would have keys of its own; name a directory, an Azure "

@@ -23,6 +23,7 @@ from sealserve_service.settings.values import (
     Pinned,
     Positive,
     ProcessCount,
+    Publish,
     Seconds,
     lower_case,
     model_file,
@@ -35,7 +36,7 @@ SERVED = "how models are served"
 CALLERS = "the address, and who may call"
 KEYS = "registered keys, and encrypted-inference clients"
 QUOTAS = "quotas of a tenant, in each process, unless the file of identities says otherwise"
-LOG = "log and metrics"
+LOG = "log, metrics and traces"
 LIMITS = "limits, sizes and timeouts"
 
 
@@ -105,7 +106,8 @@ class Declarations(BaseModel):
     input_range: PerModel[InputRange] = _option(
         SERVED,
         (),
-        "least and greatest value of every feature; for one model or for all",
+        "least and greatest value of every feature, or of every column of numbers from which clients compute features; "
+        "for one model or for all",
         "[NAME=]LO,HI",
         unset="that of the calibration rows, or of the model's own scaler",
     )
@@ -114,7 +116,8 @@ class Declarations(BaseModel):
         (),
         "CSV of ranges and grids of single features, with the heading name,min,max,step, and of groups of features "
         "that exclude each other, as the columns of a category do: their names under at_most_one or exactly_one; a "
-        "value off a grid, and a row that breaks a group, is refused; for one model or for all",
+        "value off a grid, and a row that breaks a group, is refused. Of a model with published steps it names columns "
+        "of numbers, and a step is 1, for integers; for one model or for all",
         "[NAME=]FILE",
     )
     input_step: PerModel[Positive] = _option(
@@ -148,16 +151,16 @@ class Declarations(BaseModel):
         "[NAME=]E",
         unset="the planner's choice",
     )
-    publish: PerModel[Literal["steps", "structure"]] = _option(
+    publish: PerModel[Publish] = _option(
         SERVED,
         (),
         "publish the part of a model that clients compute. steps: what transformers have learnt, such as categories "
-        "and means. structure: which features trees compare with which thresholds. Without it such a model is "
-        "refused, with a list of what would be published; for one model or for all",
-        "[NAME=]steps|structure",
+        "and means. structure: which features trees and additive models compare with which thresholds. Without it "
+        "such a model is refused, with a list of what would be published; for one model or for all",
+        "[NAME=]steps|structure,...",
     )
     accept_training_values: bool = _option(
-        SERVED, False, "publish thresholds and quantiles even if they tell values of single training rows"
+        SERVED, False, "publish thresholds, quantiles and curves even if they tell of single training rows"
     )
     accept_disagreement: bool = _option(
         SERVED, False, "serve a model even if the verdict on its predictions is REFUSE: they are often not its own"
@@ -218,6 +221,28 @@ class Declarations(BaseModel):
         unset="none: the header is ignored",
     )
     insecure: bool = _option(CALLERS, False, "serve plaintext, even where other machines can read it")
+    public_health: bool = _option(
+        CALLERS,
+        False,
+        "answer gRPC's health check of the whole service (Check of the empty name) to anyone, without a token; probes "
+        "of orchestrators and proxies have none",
+    )
+    replicas: Count = _option(
+        CALLERS,
+        1,
+        "how many services like this one, each with keys of its own unless they share a key store, answer behind one "
+        "name; with more than 1, keys in memory are refused where clients register keys",
+        "N",
+    )
+    max_connection_age: float = _option(
+        CALLERS,
+        0.0,
+        "how long a connection carries new calls, give or take a tenth, so that clients find new replicas; its streams "
+        "end by then too, once their items are answered. What goes on may take as long again. 0 for no limit",
+        "SECONDS",
+        ge=0,
+        le=MAX_SECONDS,
+    )
 
     key_store: str = _option(
         KEYS,
@@ -272,7 +297,7 @@ class Declarations(BaseModel):
     waiting_calls: Count | None = _option(
         QUOTAS,
         None,
-        "calls whose request has not arrived; where all callers are one tenant, of one address; also the next two",
+        "calls whose request has not arrived; where all callers are one tenant, of one address; also the next three",
         "N",
         unset="a quarter of --max-concurrent-calls",
     )
@@ -281,6 +306,14 @@ class Declarations(BaseModel):
     )
     concurrent_uploads: Count | None = _option(
         QUOTAS, None, "uploads of keys at once; all callers together have 8", "N", unset="2"
+    )
+    empty_calls_per_minute: Positive = _option(
+        QUOTAS,
+        120.0,
+        "calls a minute that bring nothing: they end before their request has come, or as a stream without an item; a "
+        "minute's worth may come at once. A caller that makes more is refused for up to a minute, and one that still "
+        "goes on gets no answers",
+        "N",
     )
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower_case)] = _option(
@@ -296,6 +329,13 @@ class Declarations(BaseModel):
         "[HOST:]PORT",
         unset="nowhere",
     )
+    traces_exporter: Annotated[Literal["none", "otlp", "console"], BeforeValidator(lower_case)] = _option(
+        LOG,
+        "none",
+        "where traces of calls go: otlp, to an OpenTelemetry collector; console, to stdout. OpenTelemetry's own "
+        "variables (OTEL_...) say the rest; needs sealserve[tracing]",
+        variable="OTEL_TRACES_EXPORTER",
+    )
 
     max_message_bytes: int = _option(LIMITS, 2 << 20, "bytes of one message", "N", gt=0, le=MAX_MESSAGE_BYTES)
     max_open_items: int = _option(
@@ -309,6 +349,16 @@ class Declarations(BaseModel):
         200 << 20,
         "bytes of memory for keys that are ready for use, in each process; without keys it takes some 100 MB",
         "N",
+    )
+    ready_zeros: int = _option(
+        LIMITS,
+        64,
+        "encryptions of zero that each process makes before private replies need them, while nothing is computed, for "
+        "keys in use; a tenant has a quarter of them. They take at most 16 MiB. 0 for none: necessary where a process "
+        "may be restored from a snapshot of its memory, since two replies with the same one tell the weights",
+        "N",
+        ge=0,
+        le=10_000,
     )
     max_concurrent_calls: int = _option(
         LIMITS,
@@ -345,8 +395,22 @@ class Declarations(BaseModel):
     handshake_timeout_seconds: Seconds = _option(
         LIMITS, 20.0, "how long a new connection may take until it can carry calls", "SECONDS"
     )
+    lame_duck: float = _option(
+        LIMITS,
+        0.0,
+        "how long calls are still served after SIGTERM, while health says NOT_SERVING: as long as balancers take to "
+        "send no more calls",
+        "SECONDS",
+        ge=0,
+        le=MAX_SECONDS,
+    )
     grace_seconds: float = _option(
-        LIMITS, 20.0, "how long calls in flight may go on after SIGTERM", "SECONDS", ge=0, le=MAX_SECONDS
+        LIMITS,
+        20.0,
+        "how long calls in flight may go on after that, while new ones are refused",
+        "SECONDS",
+        ge=0,
+        le=MAX_SECONDS,
     )
     heartbeat_seconds: float = _option(
         LIMITS,

@@ -40,6 +40,12 @@ class ModelSource:
     accept_training_values: bool = False
     sha256: str = ""
 
+    @property
+    def says_of_inputs(self) -> bool:
+        """Whether the operator says something of ranges, steps or rows."""
+        said = (self.input_range, self.input_step, self.input_margin, self.input_ranges, self.calibration)
+        return any(value is not None for value in said)
+
 
 @dataclass(frozen=True)
 class ModelFolder:

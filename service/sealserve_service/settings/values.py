@@ -4,7 +4,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -92,6 +92,11 @@ def _split_name(text: str) -> tuple[str | None, str]:
     return (match[1], match[2]) if match else (None, text)
 
 
+def _words(value: object) -> object:
+    """Parse WORD,..."""
+    return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
+
+
 def _low_and_high(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -142,6 +147,7 @@ Count = Annotated[int, Field(gt=0, le=10_000)]
 ProcessCount = Annotated[int, Field(ge=1, le=1024)]
 Networks = Annotated[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], BeforeValidator(networks)]
 InputRange = Annotated[tuple[float, float], BeforeValidator(_low_and_high)]
+Publish = Annotated[tuple[Literal["steps", "structure"], ...], BeforeValidator(_words)]
 PerModel = tuple[Annotated[tuple[str | None, T], BeforeValidator(_for_model)], ...]
 """Values with the model that each is for; None is for all models."""
 

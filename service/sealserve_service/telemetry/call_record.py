@@ -1,4 +1,4 @@
-"""The record of one call: its id, its share of the metrics, and its line in the log.
+"""The record of one call: its id, its share of the metrics, its line in the log, and its span.
 
 The id is the client's (metadata `x-request-id`), or a new one if the client has sent no usable one.
 A call returns its id in its trailing metadata if the call fails, if one of its items fails, or if
@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import grpc
@@ -29,6 +30,7 @@ from sealserve.errors import (
     InternalError,
     KeyNotFoundError,
     KeyStoreUnavailableError,
+    LimitExceededError,
     ModelNotFoundError,
     ParameterSetNotOfferedError,
     QuotaExceededError,
@@ -39,6 +41,9 @@ from sealserve.he._seal import RandomnessError
 from sealserve.protocol.item import ItemHeader
 from sealserve.v1 import keys_pb2, model_pb2, prediction_pb2
 from sealserve_service.telemetry.metrics import Telemetry, Work
+
+if TYPE_CHECKING:  # it loads OpenTelemetry
+    from sealserve_service.telemetry.spans import CallSpan
 
 REQUEST_ID = "x-request-id"
 UNKNOWN_METHOD = "unknown"
@@ -61,6 +66,20 @@ _FAULTS_OF_THE_SERVICE = {
     ResourceUnavailableError.__name__,
 }
 
+CAPACITIES = frozenset(
+    {
+        "concurrent_calls",
+        "deadline",
+        "key_store_bytes",
+        "server_bytes",
+        "server_memory",
+        "server_seconds",
+        "server_streams",
+        "server_uploads",
+    }
+)
+"""The names in a QuotaExceededError that stand for the service's capacity, not a tenant's quota."""
+
 _logger = logging.getLogger(__name__)
 
 current_call: ContextVar["CallRecord"] = ContextVar("current_call")
@@ -82,6 +101,7 @@ class CallRecord:
         client: the client's address if trusted proxies name it; "" otherwise.
         tenant: the tenant's name; "" until it is known.
         received_bytes, sent_bytes: of the messages of the call.
+        span: of the call; None if traces are off, or if the call has none.
     """
 
     def __init__(
@@ -92,6 +112,7 @@ class CallRecord:
         self.request_id = str(sent_id) if self.returns_id else os.urandom(16).hex()
         self.client = self.tenant = ""
         self.received_bytes = self.sent_bytes = 0
+        self.span: CallSpan | None = None
         self._peer = peer
         self._telemetry = telemetry
         self._metrics = telemetry.methods[method if method in _METHODS else UNKNOWN_METHOD]
@@ -125,6 +146,9 @@ class CallRecord:
         metrics.load_seconds.inc(work.load_seconds)
         metrics.arithmetic_seconds.inc(work.arithmetic_seconds)
         metrics.reply_seconds.inc(work.reply_seconds)
+        metrics.duration_seconds.observe(time.perf_counter() - work.began)
+        if self.span is not None:
+            self.span.add_item(work)
 
     def refuse(self, error: Exception) -> ServiceError:
         """Count the call, or an item of it, as refused; return the error that the client may see.
@@ -149,7 +173,21 @@ class CallRecord:
         reason = type(refusal).__name__
         self.returns_id = True
         self._refusals[reason] += 1
-        self._telemetry.refusals[reason].inc()
+        limit = _limit_of(refusal)
+        is_quota = isinstance(refusal, QuotaExceededError) and limit not in CAPACITIES
+        self._telemetry.refuse(reason, limit, self.tenant if is_quota else "")
+        return refusal
+
+    def refuse_item(self, error: Exception, work: Work | None) -> ServiceError:
+        """Do what `refuse` does, for an item of a stream.
+
+        Args:
+            error: what has failed.
+            work: the item's; None if it did not begin.
+        """
+        refusal = self.refuse(error)
+        if self.span is not None:
+            self.span.add_item(work, type(refusal).__name__, _limit_of(refusal))
         return refusal
 
     def end(self, context: grpc.ServicerContext) -> None:
@@ -165,6 +203,10 @@ class CallRecord:
         metrics.received_bytes.inc(self.received_bytes)
         metrics.sent_bytes.inc(self.sent_bytes)
         metrics.calls[status].inc()
+        if self.span is not None:
+            counts = {"items": self._items, "rows": self._rows, "open_items": self._open_items}
+            sizes = {"received_bytes": self.received_bytes, "sent_bytes": self.sent_bytes}
+            self.span.end(status, self.request_id, counts | sizes, sorted(self._refusals))
         if self._refusals.keys() & _FAULTS_OF_THE_SERVICE or status in ("INTERNAL", "UNKNOWN"):
             level = logging.WARNING
         elif self._refusals or status not in ("OK", "CANCELLED"):
@@ -199,6 +241,18 @@ class CallRecord:
             "refusals": dict(self._refusals),
         }
         return {name: fact for name, fact in facts.items() if fact not in ("", {})}
+
+
+def _limit_of(refusal: ServiceError) -> str:
+    """Return the name of the quota, the capacity or the limit that refused; all are this code's."""
+    match refusal:
+        case QuotaExceededError():
+            return refusal.quota
+        case LimitExceededError():
+            return refusal.limit
+        case ResourceUnavailableError():
+            return refusal.resource
+    return ""
 
 
 def _missing_resource(error: Exception) -> str:

@@ -21,6 +21,8 @@ from sealserve_service.tenants.tenant import ANONYMOUS, Tenant
 from sealserve_service.watched_files import WatchedFiles
 
 HEALTH = "/grpc.health.v1.Health/"
+_CHECK = f"{HEALTH}Check"
+_AUTHORIZATION = "authorization"
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class Authenticator:
         if self._file is None:
             return ANONYMOUS
         identities = self._file.read()
-        tokens = [str(value) for key, value in context.invocation_metadata() if key == "authorization"]
+        tokens = [str(value) for key, value in context.invocation_metadata() if key == _AUTHORIZATION]
         if tokens:
             return self._bearer(identities, tokens)
         return _certified(identities, context)
@@ -88,3 +90,8 @@ def _subjects(context: grpc.ServicerContext) -> list[str]:
 def is_local_probe(method: str, context: grpc.ServicerContext, proxies: Sequence[Network] = ()) -> bool:
     """Whether a call needs no credentials: a probe of this machine that asks for health."""
     return method.startswith(HEALTH) and is_loopback(client_host(context, proxies))
+
+
+def is_strangers_probe(method: str, context: grpc.ServicerContext) -> bool:
+    """Whether a call that has no valid credentials asks for health and pretends to no identity."""
+    return method == _CHECK and not any(key == _AUTHORIZATION for key, _ in context.invocation_metadata())

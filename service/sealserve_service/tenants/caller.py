@@ -38,6 +38,9 @@ class Caller:
     name: str
 
 
+STRANGER = Tenant("", models=frozenset())
+"""Stands for the tenant of a probe that shows none and may ask for health all the same."""
+
 current_caller: ContextVar[Caller] = ContextVar("current_caller")
 """The caller of the call that this code serves."""
 
@@ -46,6 +49,12 @@ current_caller: ContextVar[Caller] = ContextVar("current_caller")
 def caller_of(tenant: Tenant, host: str) -> Caller:
     """Return the caller of a call of a tenant, which comes from a host."""
     return Caller(tenant, tenant.name if tenant.name != ANONYMOUS.name else f"address {_network_of(host)}")
+
+
+@functools.lru_cache(1024)
+def stranger_at(host: str) -> Caller:
+    """Return the caller of a stranger's probe, which comes from a host."""
+    return Caller(STRANGER, f"stranger {_network_of(host)}")
 
 
 def client_host(context: grpc.ServicerContext, proxies: Sequence[Network]) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Quota:
     """The bounds of one tenant, in each serving process.
 
-    None stands for no bound; in the last three, for the bound that the service gives to every
-    tenant, which is a quarter of what there is unless an option says otherwise.
+    None stands for no bound; in the last four, for the bound that the service gives to every
+    tenant.
 
     Attributes:
         rows_per_minute, requests_per_minute: a minute's worth may arrive at once. An item of a
@@ -18,6 +18,7 @@ class Quota:
         waiting_calls: calls whose request has not arrived.
         open_streams: streams, also those that carry nothing.
         concurrent_uploads: of keys.
+        empty_calls_per_minute: calls that bring nothing; a minute's worth may arrive at once.
     """
 
     rows_per_minute: float | None = None
@@ -27,3 +28,4 @@ class Quota:
     waiting_calls: float | None = None
     open_streams: float | None = None
     concurrent_uploads: float | None = None
+    empty_calls_per_minute: float | None = None

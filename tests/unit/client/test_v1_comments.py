@@ -7,6 +7,7 @@ import itertools
 import re
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,26 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 from sealserve.he import _seal
+from sealserve.he.bit_packing import DIGIT_BITS, MAX_BITS, MIN_BITS, possible_bits
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.ei_slots import EI_PARAMETER_SET
 from sealserve.he.parameters import MAX_MODULUS_BITS, EncryptionParameters, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.reply_bits import ROOM, ReplyBits
 from sealserve.he.row_constraints import RowConstraints
+from sealserve.he.seal_format import CiphertextFormat
 from sealserve.protocol import wire
 from sealserve.protocol.model import CAPABILITIES, Model
 from sealserve.protocol.output import Output, Task
 from sealserve.protocol.schema import Schema
+from sealserve.protocol.wire._bounds import MAX_CIPHERTEXT_FORMS
+from sealserve.steps.elementwise import Elementwise, Function
+from sealserve.steps.intervals import Piecewise, PiecewiseColumn
 from sealserve.v1 import errors_pb2, model_pb2, parameters_pb2
 from sealserve_service.planning.noise import NOISE
 from sealserve_service.rpc.status import _CODES
 from tests.support.affine_models import features_of
+from tests.support.malformed_ciphertexts import of_parameters, patched
 from tests.support.serving import ROOT, linear, registered_keys, served
 
 PROTOS = ROOT / "protos/sealserve/v1"
@@ -115,8 +123,79 @@ def test_a_parms_id_is_blake2b_of_the_scheme_the_degree_the_data_primes_and_t() 
         assert digest == _seal.fresh_parms_id(_seal.context(ours)), ours
 
 
+def test_a_packed_reply_is_lifted_to_a_level_of_seal() -> None:
+    """Its parms_id is the digest of the first data primes, as the comment of PackedPair says."""
+    for parameters in every_parameters():
+        ring, levels = parameters.parameter_set, _seal.data_parms_ids(_seal.context(parameters))
+        scheme = parameters_pb2.SCHEME_BFV if parameters.scheme is Scheme.BFV else parameters_pb2.SCHEME_CKKS
+        for below, level in enumerate(levels):
+            primes = ring.data_primes[: len(ring.data_primes) - below]
+            words = [scheme, ring.poly_modulus_degree, *primes, parameters.plain_modulus]
+            assert hashlib.blake2b(struct.pack(f"<{len(words)}Q", *words), digest_size=32).digest() == level
+
+
+def test_the_bits_of_replies_that_are_refused_are_the_ones_that_the_comment_names() -> None:
+    """R N / 2^c1 + r / 2^c0 + t (N + 1) / (2 q') < 1/2 - 2^-57, with r = (1 + 2^-7) t / 2."""
+    text = comment("model", "message ReplyBits")
+    assert "r = (1 + 2^-7) t / 2" in text
+    assert "unless r N / 2^c1 + r / 2^c0 + t (N + 1) / (2 q') < 1/2 - 2^-57" in text
+    for parameters in every_parameters():
+        if parameters.scheme is Scheme.BFV:
+            t, N = parameters.plain_modulus, parameters.parameter_set.poly_modulus_degree
+            r, prime = Fraction(129 * t, 256), parameters.parameter_set.data_primes[0]
+            for c0, c1 in ((8, 8), (30, 42), (MAX_BITS, MAX_BITS)):
+                named = r * N / 2**c1 + r / 2**c0 + Fraction(t * (N + 1), 2 * prime)
+                assert ReplyBits(c0=c0, c1=c1, prime_count=1).cost(parameters) == named
+    assert Fraction(1, 2) - Fraction(1, 1 << 57) == ROOM
+    limits = comment("model", "uint32 c0 = 1"), comment("model", "uint32 c1 = 2")
+    assert limits[0].endswith(f"{MIN_BITS} to c1.")
+    assert limits[1].endswith(f"{MIN_BITS} to {MAX_BITS}.")
+    assert f"Above {DIGIT_BITS} both numbers of bits are even." in text
+    assert [bits for bits in range(40, 60) if possible_bits(bits) == bits] == [*range(40, DIGIT_BITS + 1), 56, 58]
+
+
 def test_the_noise_that_is_named_is_the_one_that_plans_count_on() -> None:
     assert f"|e| <= {NOISE} in every coefficient" in comment("prediction", "message Chunk")
+
+
+def test_the_saving_that_packed_ciphertexts_are_published_for_is_the_one_that_the_comment_names() -> None:
+    assert "shorter than seeded ones by a fifth" in comment("model", "CIPHERTEXT_FORM_PACKED = 1")
+    for parameters in every_parameters():
+        ring = parameters.parameter_set
+        form = CiphertextFormat(ring, _seal.fresh_parms_id(_seal.context(parameters)))
+        words, b = ring.poly_modulus_degree * len(ring.data_primes), max(ring.data_primes).bit_length()
+        assert (form.packed_bytes, form.seeded_bytes) == (32 + 64 + words * b / 8, 113 + 8 * words + 81)
+        assert form.packs == (form.packed_bytes <= form.seeded_bytes * 4 / 5)
+    assert f"at most {MAX_CIPHERTEXT_FORMS}." in comment("model", "repeated CiphertextForm ciphertext_forms")
+
+
+def test_seal_reads_no_later_minor_version_than_the_one_that_is_named() -> None:
+    assert "uint8 4, the minor version, or less" in comment("prediction", "message Chunk")
+    parameters = EncryptionParameters(LAYOUTS["row"].open_parameter_sets[0], 40961)
+    context, good = _seal.context(parameters), of_parameters(parameters)
+    for minor in range(5):
+        _seal.load_ciphertext(context, patched(good, 4, bytes([minor])))
+    with pytest.raises(_seal.SealError, match="version"):
+        _seal.load_ciphertext(context, patched(good, 4, b"\5"))
+
+
+# Steps
+
+
+def test_values_at_the_ends_of_numbers_are_the_ones_that_comments_name() -> None:
+    nowhere = np.zeros(1, np.bool_)
+    ends = {Function.LOG: (0.0, -np.inf), Function.LOG1P: (-1.0, -np.inf), Function.SUBLINEAR: (-np.inf, np.nan)}
+    said = "minus infinity at 0", "minus infinity at -1", "no value at minus infinity"
+    for (function, (x, expected)), text in zip(ends.items(), said, strict=True):
+        assert text in comment("steps", f"FUNCTION_{function.name} =")
+        with np.errstate(all="ignore"):
+            (value,) = Elementwise([0], function).apply(np.array([[x]]), nowhere)[0]
+        assert value == expected or (np.isnan(value) and np.isnan(expected))
+    assert "A missing or infinite number makes all outputs of its input NaN" in comment("steps", "message Piecewise {")
+    line = PiecewiseColumn(np.zeros(0), np.zeros(1), np.array([[[1.0, 0.0], [2.0, 0.0]]]))
+    for number in (np.inf, -np.inf, np.nan):
+        with np.errstate(all="ignore"):
+            assert np.isnan(Piecewise([0], [line]).apply(np.array([[number]]), nowhere)).all()
 
 
 # The grid and ties

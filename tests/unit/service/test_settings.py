@@ -91,7 +91,11 @@ CASES: dict[str, Case] = {
     ),
     "max_score_error": STEP,
     "publish": Case(
-        "steps", ((None, "steps"),), "a=structure", (("a", "structure"),), {"all": "'steps' or 'structure'"}
+        "steps",
+        ((None, ("steps",)),),
+        "a=structure, steps",
+        (("a", ("structure", "steps")),),
+        {"all": "'steps' or 'structure'", "steps,": "'steps' or 'structure'"},
     ),
     "accept_training_values": SWITCH,
     "accept_disagreement": SWITCH,
@@ -122,6 +126,9 @@ CASES: dict[str, Case] = {
         },
     ),
     "insecure": SWITCH,
+    "public_health": SWITCH,
+    "replicas": COUNT._replace(beside={"SEALSERVE_KEY_STORE": "./keys"}),
+    "max_connection_age": FROM_ZERO,
     "key_store": Case(
         "./keys",
         "./keys",
@@ -148,22 +155,26 @@ CASES: dict[str, Case] = {
     "waiting_calls": COUNT,
     "open_streams": COUNT,
     "concurrent_uploads": COUNT,
+    "empty_calls_per_minute": RATE,
     "log_level": Case("debug", "debug", "ERROR", "error", {"loud": "'debug', 'info', 'warning' or 'error'"}),
     "log_format": Case("json", "json", "text", "text", {"xml": "'text' or 'json'"}),
     "metrics_address": Case(
         "9090", "127.0.0.1:9090", "0.0.0.0:9", "0.0.0.0:9", {"here": "HOST:PORT", "99999": "65536"}
     ),
+    "traces_exporter": Case("otlp", "otlp", "Console", "console", {"zipkin": "'none', 'otlp' or 'console'"}),
     "max_message_bytes": SIZE._replace(wrong={**SIZE.wrong, "2000000000": "at most"}),
     "max_open_items": SIZE,
     "window_bytes": SIZE,
     "max_key_bytes": SIZE,
     "key_memory_bytes": SIZE,
     "key_cache_bytes": SIZE,
+    "ready_zeros": Case("0", 0, "8", 8, {"-1": "at least 0", "1.5": "a whole number", "1000000": "at most"}),
     "max_concurrent_calls": COUNT,
     "max_wait": FROM_ZERO,
     "item_timeout_seconds": SECONDS,
     "idle_timeout_seconds": FROM_ZERO,
     "handshake_timeout_seconds": SECONDS,
+    "lame_duck": FROM_ZERO,
     "grace_seconds": FROM_ZERO,
     "heartbeat_seconds": FROM_ZERO,
 }
@@ -217,7 +228,7 @@ def test_every_field_is_an_option_with_a_variable_a_help_and_a_case() -> None:
     assert CASES.keys() == set(names)
     assert len({option.variable for option in OPTIONS}) == len(OPTIONS)
     for option in OPTIONS:
-        assert re.fullmatch(r"(SEALSERVE|AZURE|AZUREML)_[A-Z_]+", option.variable)
+        assert re.fullmatch(r"(SEALSERVE|AZURE|AZUREML|OTEL)_[A-Z_]+", option.variable)
         assert option.help
         assert option.group
         assert option.metavar or option.choices or option.is_switch
@@ -317,7 +328,7 @@ def test_defaults() -> None:
     assert settings.max_key_ttl_seconds == 30 * 86_400
     assert (settings.key_memory_bytes, settings.key_cache_bytes) == (200 << 20, 200 << 20)
     assert (settings.grace_seconds, settings.handshake_timeout_seconds) == (20.0, 20.0)
-    assert settings.max_concurrent_calls == 256
+    assert (settings.max_concurrent_calls, settings.ready_zeros) == (256, 64)
     limits = settings.limits
     assert (limits.max_message_bytes, limits.max_open_items, limits.window_bytes) == (2 << 20, 256, 8 << 20)
     assert (limits.max_key_bytes, limits.suggested_connections) == (16 << 20, 1)
@@ -409,6 +420,9 @@ def test_the_connection_string_is_in_no_text() -> None:
         ({"metrics_address": "nowhere"}, AddressError, "--metrics-address"),
         ({"processes": 2}, KeyStoreSettingsError, "--processes: private weights need .* --weights open"),
         ({"processes": 2, "key_store": "memory"}, KeyStoreSettingsError, "keys of its own"),
+        ({"replicas": 2}, KeyStoreSettingsError, "--replicas: private weights need .* each of 2 replicas"),
+        ({"replicas": 3, "key_store": "memory"}, KeyStoreSettingsError, "--key-store"),
+        ({"replicas": 2, "weights": "open"}, KeyStoreSettingsError, "encrypted-inference clients .* --ei-engine none"),
         ({"key_store": "azure:keys"}, KeyStoreSettingsError, "SEALSERVE_KEY_STORE_CONNECTION_STRING"),
         ({"key_store": "keys"}, KeyStoreSettingsError, "write ./keys"),
         ({"processes": 0}, OptionError, "at least 1"),
@@ -421,11 +435,27 @@ def test_contradictions_are_typed_errors(values: dict[str, Any], error: type[Sea
         Settings(**values)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"key_store": "./keys"},
+        {"key_store": "https://account.blob.core.windows.net/keys"},
+        {"weights": "open", "ei_engine": "none"},
+        {"weights": "open", "key_store": "none"},
+        {"weights": "open", "processes": 2},
+    ],
+)
+def test_replicas_that_share_keys_or_need_none_are_served(values: dict[str, Any]) -> None:
+    assert Settings(replicas=3, **values).replicas == 3
+
+
 def test_contradictions_name_who_said_so() -> None:
     with pytest.raises(InputError, match="SEALSERVE_TLS_CERTIFICATE and --tls-private-key go together"):
         read_settings({}, {"SEALSERVE_TLS_CERTIFICATE": "x"})
     with pytest.raises(InputError, match="SEALSERVE_INSECURE means plaintext, --tls-certificate means TLS"):
         read_settings({"tls_certificate": "x", "tls_private_key": "y"}, {"SEALSERVE_INSECURE": "1"})
+    with pytest.raises(KeyStoreSettingsError, match="SEALSERVE_REPLICAS: "):
+        read_settings({}, {"SEALSERVE_REPLICAS": "2"})
     with pytest.raises(InputError, match="SEALSERVE_CALIBRATION names 'b'"):
         read_settings({"model": ["a.npz"]}, {"SEALSERVE_CALIBRATION": "b=x.npy"})
 

@@ -53,6 +53,11 @@ class Batch:
         return self.codec.offer.cost.held_bytes
 
     @property
+    def sent_bytes(self) -> int:
+        """The bytes of its ciphertexts."""
+        return self.codec.item_bytes
+
+    @property
     def polynomials(self) -> int:
         """The number of polynomial pairs in its reply."""
         return -(-self.codec.model.output.score_count // self.codec.offer.classes_per_polynomial)

@@ -13,13 +13,13 @@ from sealserve._codec.encryptor_pool import EncryptorFactory, EncryptorPool, Poo
 from sealserve._codec.offers import choose, packing_of
 from sealserve.errors import InputError, ParameterError, ReplyError
 from sealserve.he import _seal
-from sealserve.he.layouts import Packing
+from sealserve.he.layouts import Packing, polynomial_groups
 from sealserve.he.quantization import Quantized
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
-from sealserve.he.secret.seeded_encryptor import SeededEncryptor
-from sealserve.protocol.item import EncryptedScores, ItemHeader, RefusedRows, ReplyForm, Residues
-from sealserve.protocol.model import Limits, Model, Offer
+from sealserve.he.secret.seeded_encryptor import PackedEncryptor, SeededEncryptor
+from sealserve.protocol.item import EncryptedScores, ItemHeader, PackedPair, RefusedRows, Residues
+from sealserve.protocol.model import CiphertextForm, Limits, Model, Offer
 from sealserve.protocol.wire import header_to_proto
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
@@ -35,7 +35,7 @@ class EncryptedItem:
     Attributes:
         header: the description of the item.
         header_message: the header as it is sent.
-        ciphertexts: uncompressed SEAL ciphertexts. Each iteration encrypts the rows anew, one
+        ciphertexts: full, seeded or packed ones. Each iteration encrypts the rows anew, one
             ciphertext at a time.
         byte_count: the length of all ciphertexts.
         piece_count: the number of pieces of the reply.
@@ -104,13 +104,15 @@ class RowCodec:
         secret_key: the key to use; by default a new one.
         offer: one of the model's offers; by default the best for single rows.
         clip: move features outside the model's range to its nearest end instead of refusing them.
-        seeded: upload ciphertexts of half the size, for twice the time of encryption.
+        seeded: upload ciphertexts of half the size, for twice the time of encryption. They are
+            packed, and smaller still, where the offer takes that.
         encryptors: worker processes for the encryption of batches; by default this process encrypts
             all.
 
     Attributes:
         public_key: the key to register before the first item; b"" where the weights are open.
         key_id: the id of the public key; "" where there is none.
+        item_bytes: the length of all ciphertexts of an item.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or the offer
@@ -141,14 +143,19 @@ class RowCodec:
         self._lowest_residues = self._lowest % parameters.plain_modulus
         self._spans = 2 * radii
         exported = self.secret_key.export(TOKEN)
-        make = EncryptorFactory(SeededEncryptor if seeded else Encryptor, parameters, exported)
+        kind = Encryptor
+        if seeded:
+            is_packed = CiphertextForm.PACKED in self.offer.ciphertext_forms
+            kind = PackedEncryptor if is_packed else SeededEncryptor
+        make = EncryptorFactory(kind, parameters, exported)
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
-        self._decryptor = Decryptor(parameters, exported)
+        self._decryptor = Decryptor(parameters, exported, self.offer.reply_bits)
+        self._piece_type = Residues if self.offer.reply_bits is None else PackedPair
         self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""
         self.key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
         # Every item has as many ciphertexts and pieces of a reply, whatever its number of rows.
-        self._item_bytes = self._packing.ciphertexts * self._encryptor.ciphertext_bytes
-        self._fits_a_message = fits_a_message(self._item_bytes, self.offer, model.limits)
+        self.item_bytes = self._packing.ciphertexts * self._encryptor.ciphertext_bytes
+        self._fits_a_message = fits_a_message(self.item_bytes, self.offer, model.limits)
         self._header = lru_cache(_KEPT_ROW_COUNTS)(partial(_item_header, model, self.offer, self._packing, self.key_id))
         self._score_places = lru_cache(_KEPT_ROW_COUNTS)(partial(_score_places, self._packing))
 
@@ -171,7 +178,7 @@ class RowCodec:
             header=header,
             header_message=header_message,
             ciphertexts=_Ciphertexts(self._encryptor, self._packing, quantized_rows),
-            byte_count=self._item_bytes,
+            byte_count=self.item_bytes,
             piece_count=self._packing.polynomials,
             max_piece_bytes=self.offer.max_piece_bytes,
             fits_a_message=self._fits_a_message,
@@ -197,11 +204,12 @@ class RowCodec:
         if len(reply) != self._packing.polynomials:
             raise ReplyError
         residues = np.empty((row_count, self.model.output.score_count), np.int64)
-        for pair, (classes, places) in zip(reply, self._score_places(row_count), strict=True):
-            if not isinstance(pair, Residues):
+        for polynomials, classes, places in self._score_places(row_count):
+            pairs = [pair for pair in reply[polynomials] if isinstance(pair, self._piece_type)]
+            if len(pairs) < len(reply[polynomials]):
                 raise ReplyError
-            decrypted = self._decryptor.decrypt(pair.c0, pair.c1, places)
-            residues[:, classes] = decrypted.reshape(row_count, -1)
+            decrypted = self._decryptor.decrypt_all(pairs, places).reshape(len(pairs), row_count, -1)
+            residues[:, classes] = decrypted.swapaxes(0, 1).reshape(row_count, -1)
         # Distances from the lowest scores, in 0 .. t - 1; t < 2^60, so that int64 holds them.
         distances = (residues - self._lowest_residues) % self.offer.parameters.plain_modulus
         is_outside = distances > self._spans
@@ -236,16 +244,16 @@ def _item_header(
         row_count=row_count,
         ciphertext_count=packing.ciphertexts,
         key_id=key_id,
-        reply_forms=frozenset({ReplyForm.RESIDUES}),
+        reply_forms=frozenset({offer.reply_form}),
     )
     return header, header_to_proto(header)
 
 
-def _score_places(packing: Packing, row_count: int) -> list[tuple[slice, NDArray[np.intp]]]:
-    """Return the classes of each piece of a reply, and the coefficients of their scores."""
+def _score_places(packing: Packing, row_count: int) -> list[tuple[slice, slice, NDArray[np.intp]]]:
+    """Return groups of a reply's pieces, their classes, and the places of each piece's scores."""
     found = []
-    for polynomial in range(packing.polynomials):
-        classes = packing.classes_in(polynomial)
-        places = packing.places(row_count, len(classes)).ravel()
-        found.append((slice(classes.start, classes.stop), places))
+    for group in polynomial_groups(packing):
+        first, last = packing.classes_in(group.start), packing.classes_in(group.stop - 1)
+        places = packing.places(row_count, len(first)).ravel()
+        found.append((slice(group.start, group.stop), slice(first.start, last.stop), places))
     return found

@@ -22,13 +22,17 @@ class Configuration:
 
     Attributes:
         model: the description.
-        codecs: by their layouts.
-        codecs_by_rows: by numbers of rows.
+        codecs: by their layouts, and whether they are seeded.
+        codecs_by_rows: by numbers of rows, and the time of a byte that they were chosen for.
     """
 
     model: Model
-    codecs: dict[Layout, RowCodec] = field(default_factory=dict)
-    codecs_by_rows: dict[int, RowCodec] = field(default_factory=dict)
+    codecs: dict[tuple[Layout, bool], RowCodec] = field(default_factory=dict)
+    codecs_by_rows: dict[tuple[int, float], RowCodec] = field(default_factory=dict)
+
+    def codec_of(self, layout: Layout) -> RowCodec | None:
+        """Return a codec that reads the replies to all items of a layout; None without one."""
+        return self.codecs.get((layout, False)) or self.codecs.get((layout, True))
 
 
 class Configurations:

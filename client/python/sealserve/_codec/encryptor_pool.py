@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve._codec.private_memory import keep_private
 from sealserve._rpc.forks import call_in_child
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.secret.encryptor import Encryptor
@@ -180,6 +181,7 @@ class _Worker:
 
 def _work(pipe: Connection) -> None:
     """Encrypt the plaintexts that come through the pipe, until its other end is closed."""
+    keep_private()
     made = lru_cache(maxsize=4)(EncryptorFactory.__call__)
     try:
         while True:

@@ -1,14 +1,15 @@
 """Offers: the choice of the fastest one for some rows, and the packing of its items."""
 
+from sealserve._rpc.transfer_time import LOCAL_SECONDS_A_BYTE
 from sealserve.errors import ParameterError, SecretKeyError
 from sealserve.he.layouts import Layout, Packing
+from sealserve.he.reply_bits import ROOM
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Model, Offer
 from sealserve.secret_key import SecretKey
 
-# The time that a byte of ciphertexts takes outside the server: SEAL's encryption or decryption, and
-# a link of 1 Gbit/s.
-_SECONDS_A_BYTE = 15e-9
+# The time that SEAL's encryption or decryption takes for a byte of ciphertexts.
+_CRYPTO_SECONDS_A_BYTE = 7e-9
 
 MAX_REPLY_BYTES = 2 << 30
 """The most bytes of replies that a client keeps at a time, in all of a call's open items."""
@@ -21,6 +22,8 @@ def choose(
     *,
     parameter_set: str | None = None,
     secret_key: SecretKey | None = None,
+    seconds_a_byte: float = LOCAL_SECONDS_A_BYTE,
+    seeded: bool | None = None,
 ) -> Offer:
     """Return the offer that takes so many rows in the least time, by the model's published costs.
 
@@ -30,6 +33,8 @@ def choose(
         layout: the only layout to consider; by default all that `Client` encrypts for.
         parameter_set: the name of the only parameter set to consider; by default all.
         secret_key: the key that has to fit; by default any does.
+        seconds_a_byte: how long a byte takes between client and service.
+        seeded: whether uploads are seeded; None: where `is_seeded` says so.
 
     Raises:
         ParameterError: the model has no such offer that this client understands.
@@ -45,11 +50,21 @@ def choose(
 
     def seconds(offer: Offer) -> float:
         cost, items = offer.cost, -(-row_count // max(1, offer.rows_per_item))
-        return items * (cost.server_seconds + _SECONDS_A_BYTE * (cost.request_bytes + cost.reply_bytes))
+        crypto = _CRYPTO_SECONDS_A_BYTE * (cost.request_bytes + cost.reply_bytes)
+        sent_bytes, seeding = float(cost.request_bytes), 0.0
+        if is_seeded(offer.layout, seconds_a_byte) if seeded is None else seeded:  # it saves half the bytes
+            sent_bytes /= 2
+            seeding = offer.layout.seeding_seconds_a_byte * sent_bytes
+        return items * (cost.server_seconds + crypto + seeding + seconds_a_byte * (sent_bytes + cost.reply_bytes))
 
     # Of each layout the offer that the service prefers; of several layouts, the fastest.
     preferred = {offer.layout: offer for offer in reversed(fitting)}
     return min(preferred.values(), key=seconds)
+
+
+def is_seeded(layout: Layout, seconds_a_byte: float) -> bool:
+    """Tell whether seeded ciphertexts arrive sooner than full ones, if a byte takes so long."""
+    return seconds_a_byte > layout.seeding_seconds_a_byte
 
 
 def _is_understood(offer: Offer) -> bool:
@@ -95,6 +110,9 @@ def packing_of(model: Model, offer: Offer) -> Packing:
             f"model {model.name!r}: a reply for {model.output.score_count} scores could have more than "
             f"{MAX_REPLY_BYTES:,} bytes, which this client does not take"
         )
+    bits = offer.reply_bits
+    if bits is not None and bits.cost(offer.parameters) >= ROOM:
+        raise ParameterError(f"model {model.name!r}: replies of the published bits cannot be decrypted")
     if int(model.grid.levels.max()) >= offer.parameters.plain_modulus:
         raise ParameterError(f"model {model.name!r}: features on its grid do not fit the plaintext modulus")
     return packing

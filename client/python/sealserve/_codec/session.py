@@ -24,11 +24,12 @@ from sealserve._codec.configurations import MAX_CONFIGURATIONS, Configuration, C
 from sealserve._codec.encryptor_pool import EncryptorPool
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests, public_key_messages
-from sealserve._codec.offers import choose
+from sealserve._codec.offers import choose, is_seeded
 from sealserve._codec.operation import Call, Exclusive, Operation, Pause, ScoreBatches
 from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.pieces import PiecesRequest
 from sealserve._rpc.retry import CHANGED, MAX_LOSSES, change_delay_seconds, goes_on
+from sealserve._rpc.transfer_time import TransferTime
 from sealserve.errors import (
     InputError,
     KeyNotFoundError,
@@ -80,10 +81,11 @@ class Session:
         parameter_set: the name of the only parameter set to use; None for any.
         secret_key: the key to use; by default one is made for each ring on first use.
         clip: move features outside the model's range to its nearest end instead of refusing them.
-        seeded: upload ciphertexts of half the size; None for those layouts whose default it is.
+        seeded: upload ciphertexts of half the size; None where the time of a byte makes it pay.
         connections: how many connections to use; None for as many as the service suggests.
         encrypt_processes: encrypt batches in so many processes beside this one.
         expect: a digest of the model, or the path of a file of its pin; None for any model.
+        transfer_time: what the client's calls show of the time of a byte; by default a new one.
 
     Raises:
         InputError: there is no such layout, a number is too small, or there is no such pin.
@@ -101,6 +103,7 @@ class Session:
         connections: int | None,
         encrypt_processes: int,
         expect: str | Path | None = None,
+        transfer_time: TransferTime | None = None,
     ) -> None:
         if layout not in LAYOUT_CHOICES:
             raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUT_CHOICES)}")
@@ -114,6 +117,7 @@ class Session:
         self._given_key = secret_key
         self._clip = clip
         self._seeded = seeded
+        self._transfer_time = transfer_time or TransferTime()
         self._connections = connections
         self._encryptors = EncryptorPool(encrypt_processes) if encrypt_processes else None
         self._renew_lock()
@@ -276,7 +280,8 @@ class Session:
         return self._codec_of(self._current, row_count)
 
     def _codec_of(self, configuration: Configuration, row_count: int) -> RowCodec:
-        if (known := configuration.codecs_by_rows.get(row_count)) is not None:
+        seconds_a_byte = self._transfer_time.seconds_a_byte
+        if (known := configuration.codecs_by_rows.get((row_count, seconds_a_byte))) is not None:
             return known
         with self._lock:
             offer = choose(
@@ -285,10 +290,12 @@ class Session:
                 self._layout,
                 parameter_set=self._parameter_set,
                 secret_key=self._given_key,
+                seconds_a_byte=seconds_a_byte,
+                seeded=self._seeded,
             )
-            if (codec := configuration.codecs.get(offer.layout)) is None:
+            seeded = is_seeded(offer.layout, seconds_a_byte) if self._seeded is None else self._seeded
+            if (codec := configuration.codecs.get((offer.layout, seeded))) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
-                seeded = offer.layout.seeded_by_default if self._seeded is None else self._seeded
                 codec = RowCodec(
                     configuration.model,
                     key,
@@ -297,12 +304,12 @@ class Session:
                     seeded=seeded,
                     encryptors=self._encryptors,
                 )
-                configuration.codecs[offer.layout] = codec
+                configuration.codecs[offer.layout, seeded] = codec
                 if key is None:
                     self._secret_keys.append(codec.secret_key)
             if len(configuration.codecs_by_rows) >= _MAX_ROW_COUNTS:
                 configuration.codecs_by_rows.clear()
-            configuration.codecs_by_rows[row_count] = codec
+            configuration.codecs_by_rows[row_count, seconds_a_byte] = codec
             return codec
 
     def codec_of_model(self, row_count: int) -> Operation[RowCodec]:
@@ -399,7 +406,8 @@ class Session:
             raise ParameterError(
                 f"{row_count} rows of {model.output.score_count} scores are too many to return at once: use stream"
             )
-        codec = configuration.codecs_by_rows.get(row_count) or self._codec_of(configuration, row_count)
+        in_use = configuration.codecs_by_rows.get((row_count, self._transfer_time.seconds_a_byte))
+        codec = in_use or self._codec_of(configuration, row_count)
         quantized, rows_per_item = codec.quantize(rows), codec.offer.rows_per_item
         # The user has looked at a pinned description: its ranges ask for nothing.
         if self._pin is not None and errors == "raise" and quantized.is_refused.any():
@@ -540,7 +548,7 @@ class Session:
         if (current := self._configurations.current) is None:  # this client has encrypted nothing
             raise ReplyError
         known = self._configurations.find(reply.header.config_id)
-        codec = known.codecs.get(reply.header.layout) if known and reply.header.layout else None
+        codec = known.codec_of(reply.header.layout) if known and reply.header.layout else None
         if codec is None:
             raise StaleConfigError(current.model.config_id)
         refused, output, row_count = reply.refused, codec.model.output, reply.header.row_count

@@ -20,6 +20,12 @@ MAX_REPLY_BYTES = 16 << 20
 _PING_SECONDS, _PONG_SECONDS = 10, 10
 # How long a connection may take to open. One to a process that is paused would never open.
 _OPENING_SECONDS = 5
+# How often a name is looked up again at most, which happens whenever a connection ends: by then
+# there may be other replicas.
+_LOOK_UP_SECONDS = 1
+# The thread that takes streamed responses of a unary request waits for them itself, as that of a
+# unary response does: grpc.experimental.ChannelOptions.
+_SINGLE_THREADED = ("SingleThreadedUnaryStream", 1)
 
 
 class Endpoint(NamedTuple):
@@ -46,6 +52,7 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
     credentials = credentials or Credentials()
     service = parse_address(address)
     certificates, options = _security(service, credentials)
+    options.append(_SINGLE_THREADED)
     if certificates is not None:
         channel = grpc.secure_channel(service.target, certificates, options=options)
     else:
@@ -104,6 +111,7 @@ def _security(
         ("grpc.http2.ping_timeout_ms", 1000 * _PONG_SECONDS),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.min_reconnect_backoff_ms", 1000 * _OPENING_SECONDS),
+        ("grpc.dns_min_time_between_resolutions_ms", 1000 * _LOOK_UP_SECONDS),
     ]
     if service.may_be_several:
         options.append(("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'))

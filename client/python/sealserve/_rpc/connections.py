@@ -16,10 +16,12 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from sealserve._rpc.calls import late
+from sealserve._rpc.cancellation import Cancellation
 from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION, RetryBudget
 from sealserve._rpc.status import FailedCall, typed_error
+from sealserve._rpc.transfer_time import LOOK_CALLS, TransferTime
 from sealserve.errors import ClientClosedError, DeadlineError, SealserveError, ServiceError
 
 C = TypeVar("C")
@@ -35,14 +37,22 @@ class Connections(Generic[C]):
     Args:
         open_one: opens a connection.
         close_one: closes a connection.
+        transfer_time: what notes how long their predictions take; by default a new one.
 
     Attributes:
         is_closed: whether `close` has been called.
+        transfer_time: as given.
     """
 
-    def __init__(self, open_one: Callable[[], C], close_one: Callable[[C], None]) -> None:
+    def __init__(
+        self,
+        open_one: Callable[[], C],
+        close_one: Callable[[C], None],
+        transfer_time: TransferTime | None = None,
+    ) -> None:
         self._open_one = open_one
         self._close_one = close_one
+        self.transfer_time = transfer_time or TransferTime()
         self.is_closed = False
         self._inherited: list[C] = []
         self._forget_all()
@@ -139,6 +149,7 @@ def call(
     request: Any,
     timeout_seconds: float,
     unanswered_seconds: float | None = None,
+    cancellation: Cancellation | None = None,
 ) -> Any:
     """Call a method of `Methods`, with retries, on another connection if the first one is dead.
 
@@ -149,9 +160,11 @@ def call(
         timeout_seconds: the time for all attempts together.
         unanswered_seconds: the time for all attempts while nothing answers; None: a failure to
             reach the service is not retried.
+        cancellation: what may end the call from another thread; None: nothing does.
 
     Raises:
         SealserveError: what `RetryBudget.spend` raises.
+        CancelledError: it was cancelled.
     """
     budget = RetryBudget(timeout_seconds, time.monotonic(), unanswered_seconds)
     seconds_left = timeout_seconds
@@ -161,12 +174,27 @@ def call(
                 if seconds_left <= 0:
                     raise late()
                 try:
-                    return getattr(connection, method)(request, timeout=seconds_left)
+                    times = connections.transfer_time
+                    began, carried, computed = time.monotonic(), times.carried_bytes, times.computed_seconds
+                    begin = None if cancellation is None else connection.cancellable.get(method)
+                    if cancellation is not None and begin is not None:
+                        response = cancellation.call(begin, request, seconds_left)
+                    else:
+                        response = getattr(connection, method)(request, timeout=seconds_left)
+                    if method == "predict_serialized":
+                        # As `note` has it, without another call on the way of a single row.
+                        times.carried_bytes += len(request) + response.ByteSize()
+                        times.computed_seconds += max(0.0, response.done.server_seconds)
+                        seconds = time.monotonic() - began
+                        times.noted.append((times.carried_bytes - carried, seconds, times.computed_seconds - computed))
+                        if len(times.noted) >= LOOK_CALLS:
+                            times.look()
+                    return response
                 except grpc.RpcError as error:
                     raise typed_error(error, connection.endpoint) from FailedCall(error)
         except SealserveError as error:
             failure = error
-        time.sleep(budget.spend(failure))
+        (time.sleep if cancellation is None else cancellation.sleep)(budget.spend(failure))
         seconds_left = budget.seconds_left
 
 
@@ -186,7 +214,18 @@ async def call_async(
                 if seconds_left <= 0:
                     raise late()
                 try:
-                    return await getattr(connection, method)(request, timeout=seconds_left)
+                    times = connections.transfer_time
+                    began, carried, computed = time.monotonic(), times.carried_bytes, times.computed_seconds
+                    response = await getattr(connection, method)(request, timeout=seconds_left)
+                    if method == "predict_serialized":
+                        # As `note` has it, without another call on the way of a single row.
+                        times.carried_bytes += len(request) + response.ByteSize()
+                        times.computed_seconds += max(0.0, response.done.server_seconds)
+                        seconds = time.monotonic() - began
+                        times.noted.append((times.carried_bytes - carried, seconds, times.computed_seconds - computed))
+                        if len(times.noted) >= LOOK_CALLS:
+                            times.look()
+                    return response
                 except grpc.RpcError as error:
                     raise typed_error(error, connection.endpoint) from FailedCall(error)
         except SealserveError as error:

@@ -1,4 +1,4 @@
-"""Methods: the service's methods over one connection, ready to call."""
+"""Methods: the service's methods over one connection, ready to call, with spans if they are on."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,9 +9,11 @@ import grpc.aio
 
 from sealserve._rpc.channel import Endpoint
 from sealserve._rpc.pieces import read_pieces, read_pieces_async
-from sealserve.v1 import keys_pb2_grpc, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from sealserve._rpc.spans import CallSpans
+from sealserve.v1 import keys_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 
-_SERVICE = "/sealserve.v1.PredictionService/"
+_MODELS, _KEYS, _PREDICTIONS = (f"sealserve.v1.{name}Service/" for name in ("Model", "Key", "Prediction"))
+_Wrap = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 
 
 class Methods:
@@ -30,6 +32,7 @@ class Methods:
         register_key: takes a sequence of messages.
         stream_predict: takes an iterator of messages; with asyncio no argument.
         predict_serialized, stream_predict_serialized: take messages that are serialized already.
+        cancellable: of some methods, by their names, another form; see `Cancellation.call`.
     """
 
     def __init__(
@@ -41,24 +44,51 @@ class Methods:
     ) -> None:
         self.channel: Any = channel
         self.endpoint = endpoint
+        is_async = isinstance(channel, grpc.aio.Channel)
+        spans = CallSpans.of_application(endpoint.address if endpoint else "")
+        unary: _Wrap = _as_it_is if spans is None else spans.unary_async if is_async else spans.unary
+        streamed: _Wrap = _as_it_is if spans is None else spans.stream
+
+        def ready(wrap: _Wrap, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+            return _with_metadata(wrap(name, method), metadata)
+
         models, keys = model_pb2_grpc.ModelServiceStub(channel), keys_pb2_grpc.KeyServiceStub(channel)
-        register = _with_metadata(keys.RegisterKey, metadata)
-        self.get_model = _with_metadata(models.GetModel, metadata)
-        self.list_models = _with_metadata(models.ListModels, metadata)
-        read = read_pieces_async if isinstance(channel, grpc.aio.Channel) else read_pieces
-        self.get_input_steps = partial(read, _with_metadata(models.GetInputSteps, metadata))
-        self.get_key = _with_metadata(keys.GetKey, metadata)
-        self.list_keys = _with_metadata(keys.ListKeys, metadata)
-        self.delete_key = _with_metadata(keys.DeleteKey, metadata)
-        self.register_key = partial(_call_with_iterator, register)
+        self.get_model = ready(unary, f"{_MODELS}GetModel", models.GetModel)
+        self.list_models = ready(unary, f"{_MODELS}ListModels", models.ListModels)
+        read = read_pieces_async if is_async else read_pieces
+        self.get_input_steps = partial(read, ready(streamed, f"{_MODELS}GetInputSteps", models.GetInputSteps))
+        self.get_key = ready(unary, f"{_KEYS}GetKey", keys.GetKey)
+        self.list_keys = ready(unary, f"{_KEYS}ListKeys", keys.ListKeys)
+        self.delete_key = ready(unary, f"{_KEYS}DeleteKey", keys.DeleteKey)
+        self.register_key = partial(_call_with_iterator, ready(unary, f"{_KEYS}RegisterKey", keys.RegisterKey))
         stub = prediction_pb2_grpc.PredictionServiceStub(channel)
-        self.stream_predict = _with_metadata(stub.StreamPredict, metadata)
-        predict = self.channel.unary_unary(f"{_SERVICE}Predict", None, prediction_pb2.PredictResponse.FromString)
+        self.stream_predict = ready(streamed, f"{_PREDICTIONS}StreamPredict", stub.StreamPredict)
+        predict = self.channel.unary_unary(f"/{_PREDICTIONS}Predict", None, prediction_pb2.PredictResponse.FromString)
         stream = self.channel.stream_stream(
-            f"{_SERVICE}StreamPredict", None, prediction_pb2.StreamPredictResponse.FromString
+            f"/{_PREDICTIONS}StreamPredict", None, prediction_pb2.StreamPredictResponse.FromString
         )
-        self.predict_serialized = _with_metadata(predict, metadata)
-        self.stream_predict_serialized = _with_metadata(stream, metadata)
+        self.predict_serialized = ready(unary, f"{_PREDICTIONS}Predict", predict)
+        self.cancellable = {} if isinstance(channel, grpc.aio.Channel) else _cancellable(channel, streamed)
+        self.stream_predict_serialized = ready(streamed, f"{_PREDICTIONS}StreamPredict", stream)
+
+
+def _as_it_is(_: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    return method
+
+
+def _cancellable(channel: grpc.Channel, wrap: _Wrap) -> dict[str, Callable[..., Any]]:
+    """Return methods that return at once a stream of one response, which any thread can cancel.
+
+    A future of gRPC's could be cancelled, too, but its answer passes through a thread of gRPC's,
+    which takes longer.
+    """
+    request, response = model_pb2.GetModelRequest, model_pb2.GetModelResponse
+    predict = channel.unary_stream(f"/{_PREDICTIONS}Predict", None, prediction_pb2.PredictResponse.FromString)
+    get_model = channel.unary_stream(f"/{_MODELS}GetModel", request.SerializeToString, response.FromString)
+    return {
+        "predict_serialized": wrap(f"{_PREDICTIONS}Predict", predict),
+        "get_model": wrap(f"{_MODELS}GetModel", get_model),
+    }
 
 
 def _with_metadata(method: Callable[..., Any], metadata: tuple[tuple[str, str], ...]) -> Callable[..., Any]:

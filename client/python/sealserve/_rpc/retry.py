@@ -41,6 +41,9 @@ FIRST_CONTACT_SECONDS = 1.0
 """How long to try to reach a service that has never answered: enough for one process to end."""
 
 _BREAK_SECONDS = 0.05
+_ELSEWHERE_SECONDS = 0.01
+# A service that asks for more time than it takes to start again means all of its replicas.
+_BRIEF_SECONDS = 10.0
 # The longest delay, unless the service asks for more. It leaves a few attempts within a timeout, so
 # that a client gets its turn.
 _MAX_GROWN_SECONDS = 2.0
@@ -58,10 +61,16 @@ def delay_seconds(error: SealserveError | None, failures: int) -> float:
     retry together.
     """
     growth = _GROWTH ** min(failures - 1, _MAX_EXPONENT)
-    if isinstance(error, BUSY):
-        least = max(_BREAK_SECONDS, error.retry_delay_seconds)
-        return max(least, min(least * growth, _MAX_GROWN_SECONDS)) * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
-    return min(_BREAK_SECONDS * growth, _MAX_GROWN_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
+    # What stops asks for time until it is there again. Another connection may reach another
+    # replica, which answers now. If all stop, the delays soon grow to what was asked for.
+    first = _ELSEWHERE_SECONDS if isinstance(error, DrainingError) else _BREAK_SECONDS
+    usual = min(first * growth, _MAX_GROWN_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
+    if not isinstance(error, BUSY):
+        return usual
+    least = max(_BREAK_SECONDS, error.retry_delay_seconds)
+    asked = max(least, min(least * growth, _MAX_GROWN_SECONDS)) * random.uniform(1.0, 2.0)  # noqa: S311  # no secret
+    is_brief = isinstance(error, DrainingError) and least <= _BRIEF_SECONDS
+    return min(usual, asked) if is_brief else asked
 
 
 def change_delay_seconds(changes: int) -> float:

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from sealserve._codec.batches import Batch, FinishedBatch
 from sealserve._codec.offers import MAX_REPLY_BYTES
 from sealserve._rpc.retry import BROKEN, BUSY, CHANGED, MAX_LOSSES, change_delay_seconds, delay_seconds
+from sealserve._rpc.transfer_time import TransferTime
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import (
     DeadlineError,
@@ -68,13 +69,22 @@ class Schedule:
             item that is finished, or a message that is sent. It is not a message that arrives: a
             hostile service could send empty ones for ever.
         now: the time.
+        transfer_time: what notes how long items take; by default a new one.
     """
 
-    def __init__(self, limits: Limits, slots: int, timeout_seconds: float, now: float) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        slots: int,
+        timeout_seconds: float,
+        now: float,
+        transfer_time: TransferTime | None = None,
+    ) -> None:
         self.slots = [Slot(number, limits.max_open_items) for number in range(slots)]
         self.source_has_ended = False
         self._max_items = limits.max_open_items
         self._timeout_seconds = timeout_seconds
+        self._transfer_time = transfer_time or TransferTime()
         self._streams: dict[int, Stream] = {}
         self._requeued: list[tuple[int, int, PendingBatch]] = []  # a heap: the oldest rows first
         self._new: deque[PendingBatch] = deque()
@@ -210,6 +220,7 @@ class Schedule:
         stream.remove_item(response.item_id)
         if response.HasField("error"):
             return self._handle_item_error(stream, item.pending, error_from_proto(response.error), now)
+        self._transfer_time.note(*stream.transfer(item, response.done.server_seconds, now))
         self._record_progress(stream, now)
         stream.slot.max_items = min(stream.slot.max_items + 1, self._max_items)
         return FinishedBatch(item.pending.batch, item.reply)
@@ -247,6 +258,10 @@ class Schedule:
 
     def set_reading(self, stream: Stream, now: float, *, is_read: bool) -> None:
         """Note whether the messages of a stream are being read."""
+        if is_read and not stream.is_read:  # decryption and the caller's own time are not the link's
+            stream.computed_seconds += now - stream.unread_since
+        elif not is_read:
+            stream.unread_since = now
         stream.is_read, stream.last_progress = is_read, now
 
     def timeout_error(self, now: float) -> SealserveError | None:

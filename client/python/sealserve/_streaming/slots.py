@@ -61,9 +61,17 @@ class Slot:
 
 @dataclass
 class OpenItem:
-    """A batch that is being sent, and the pieces of its reply so far."""
+    """A batch that is being sent, and the pieces of its reply so far.
+
+    Attributes:
+        began: when it began to be sent.
+        carried_bytes, computed_seconds: those of its stream at that time.
+    """
 
     pending: PendingBatch
+    began: float
+    carried_bytes: int
+    computed_seconds: float
     reply: list[EncryptedScores] = field(default_factory=list)
 
 
@@ -78,11 +86,15 @@ class Stream:
         last_counted: the time at which it last sent a message that counts for the caller's timeout.
             The messages of an item count, unless it was sent too often before.
         is_read: whether its messages are being read.
+        unread_since: when they were last read, if they are not.
         has_ended: whether nothing more can be sent.
         is_draining: whether the service's process is stopping, so that no more items are sent.
         config_id: the configuration that the replica at its end has named; "" while it has named
             none.
         items: the open items, by id.
+        carried_bytes: the bytes of its finished items and their replies.
+        computed_seconds: how long items were encrypted here and finished ones scored there, and how
+            long no message was read, because of decryption or the caller.
     """
 
     def __init__(self, slot: Slot, now: float, max_reply_bytes: int) -> None:
@@ -91,10 +103,13 @@ class Stream:
         self.last_progress = now
         self.last_counted = -math.inf
         self.is_read = True
+        self.unread_since = now
         self.has_ended = False
         self.is_draining = False
         self.config_id = ""
         self.items: dict[int, OpenItem] = {}
+        self.carried_bytes = 0
+        self.computed_seconds = 0.0
         self._last_id = 0
         self._held_bytes = 0
         self._max_reply_bytes = max_reply_bytes
@@ -124,7 +139,7 @@ class Stream:
     def add_item(self, pending: PendingBatch, now: float) -> int:
         """Add an item that is being sent, and return its id."""
         self._last_id += 1
-        self.items[self._last_id] = OpenItem(pending)
+        self.items[self._last_id] = OpenItem(pending, now, self.carried_bytes, self.computed_seconds)
         self._held_bytes += pending.batch.held_bytes
         self._reply_bytes += _reply_bytes(pending.batch)
         self.note_sent(self._last_id, now)
@@ -136,6 +151,18 @@ class Stream:
         item = self.items.get(item_id)
         if item is not None and item.pending.failures + item.pending.changes < _COUNTED_ATTEMPTS:
             self.last_counted = now
+
+    def transfer(self, item: OpenItem, server_seconds: float, now: float) -> tuple[int, float, float]:
+        """Count a finished item. Return what the stream has carried since the item began.
+
+        Returns:
+            The bytes of all items that were finished in that time, the time itself, and how much of
+            it both ends computed.
+        """
+        self.carried_bytes += item.pending.batch.sent_bytes + sum(piece.byte_count for piece in item.reply)
+        self.computed_seconds += max(0.0, server_seconds)
+        carried_bytes = self.carried_bytes - item.carried_bytes
+        return carried_bytes, now - item.began, self.computed_seconds - item.computed_seconds
 
     def remove_item(self, item_id: int) -> OpenItem:
         """Remove an item and return it."""

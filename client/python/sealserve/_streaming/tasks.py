@@ -73,7 +73,7 @@ class AsyncScoreStream:
         self._source_error: Exception | None = None
         self._keep_alive_seconds = keep_alive_seconds(limits.idle_timeout_seconds)
         self._check_seconds = check_seconds(timeout_seconds)
-        self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic())
+        self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic(), connections.transfer_time)
         self._results: deque[Result] = deque()
         self._failure: Exception | None = None
         self._undelivered = 0
@@ -271,13 +271,17 @@ class AsyncScoreStream:
         """Encrypt an item in threads and send it, until the rest of it is no longer needed."""
         item_id = self._schedule.begin_item(stream, time.monotonic())
         parts = enumerate(item_messages(item_id, pending.batch.codec.encrypt(pending.batch.quantized)))
+        began = time.monotonic()
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             number, message = part
-            self._schedule.continue_item(stream, item_id, time.monotonic(), is_long=number > 0)
+            encrypted = time.monotonic()
+            stream.computed_seconds += encrypted - began
+            self._schedule.continue_item(stream, item_id, encrypted, is_long=number > 0)
             if not stream.is_open(item_id):
                 return
             self._wake_source_reader()
             await call.write(message)
+            began = time.monotonic()
 
     async def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
         try:

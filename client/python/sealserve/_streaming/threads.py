@@ -13,12 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import grpc
 
 from sealserve._codec.batches import Batch, FinishedBatch, Result, decrypt_reply
 from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seconds
+from sealserve._rpc.cancellation import CancelledError
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.methods import Methods
 from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
@@ -70,14 +72,17 @@ class ScoreStream:
         # for `_wanted`. The caller and the threads with results for it wait for `_delivered`.
         lock = threading.RLock()
         self._changed, self._wanted, self._delivered = (threading.Condition(lock) for _ in range(3))
-        self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic())
+        self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic(), connections.transfer_time)
         self._results: deque[Result] = deque()
         self._failure: BaseException | None = None
         self._is_closed = False
         self._undelivered = 0
         self._calls: dict[int, Any] = {}
+        # In the caller's context: the streams may belong to the span that the caller is in.
         self._readers = [
-            threading.Thread(target=self._run_slot, args=(slot,), name="sealserve-reader", daemon=True)
+            threading.Thread(
+                target=copy_context().run, args=(self._run_slot, slot), name="sealserve-reader", daemon=True
+            )
             for slot in self._schedule.slots
         ]
         self._running = slots
@@ -121,6 +126,10 @@ class ScoreStream:
             self._schedule.extend_timeout(now)
             for number in stalled:
                 self._calls[number].cancel()
+
+    def cancel(self) -> None:
+        """End the stream from another thread: the one that iterates gets a CancelledError."""
+        self._fail(CancelledError())
 
     def _close(self) -> None:
         if os.getpid() != self._process_id:
@@ -304,15 +313,19 @@ class ScoreStream:
                 return
             item_id = self._schedule.begin_item(stream, time.monotonic())
         item = pending.batch.codec.encrypt(pending.batch.quantized)
+        began = time.monotonic()
         for number, message in enumerate(item_messages(item_id, item)):
+            encrypted = time.monotonic()
             with self._changed:
                 if self._is_closed:
                     return
-                self._schedule.continue_item(stream, item_id, time.monotonic(), is_long=number > 0)
+                stream.computed_seconds += encrypted - began
+                self._schedule.continue_item(stream, item_id, encrypted, is_long=number > 0)
                 if not stream.is_open(item_id):
                     return
                 self._wake_source_reader()
             yield message
+            began = time.monotonic()
 
     def _renew(self, stream: Stream, batch: Batch, stale: ServiceError) -> None:
         renewed: Sequence[Batch] = ()

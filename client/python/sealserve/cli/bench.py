@@ -69,7 +69,7 @@ def configure(parser: ArgumentParser) -> None:
         help="encrypt beforehand, send the same items again and again and decrypt nothing: for the service's "
         "figures, where one process that encrypts and decrypts could not load it",
     )
-    parser.add_argument("--seeded", action="store_true", help="uploads of half the size")
+    parser.add_argument("--seeded", action="store_true", help="uploads of half the size or less")
     parser.add_argument("--connections", type=int, metavar="N", help="by default as many as the service suggests")
     parser.add_argument("--seed", type=int, default=0, help="of the random rows and arrivals (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go, for programs")
@@ -187,6 +187,8 @@ def _conditions(arguments: Namespace, items: "LoadItems", connections: int) -> d
         "model": model.name,
         "parameter_set": offer.parameters.parameter_set.name,
         "rows_an_item": items.row_count,
+        "held_bytes": offer.cost.held_bytes,
+        "key_bytes": offer.cost.key_bytes,
         "connections": connections,
     } | {name: getattr(arguments, name) for name in ("layout", *loop, "warm_up", "replay", "seeded", "seed")}
 

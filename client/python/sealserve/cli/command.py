@@ -17,7 +17,7 @@ _CREDENTIALS = {
     "ca-certificate": ("FILE", "PEM of the authority to trust; by default the public ones"),
     "client-certificate": ("FILE", "PEM of the certificate that the service asks this client for, if it does"),
     "client-key": ("FILE", "PEM of its private key"),
-    "server-name": ("NAME", "the name in the service's certificate, where --address has another"),
+    "server-name": ("NAME", "the name in the service's certificate, where its address has another"),
 }
 
 
@@ -43,10 +43,11 @@ class Command:
     extra: str = ""
 
 
-def add_service_options(parser: ArgumentParser) -> None:
-    """Add --address, --timeout and the options that `credentials` reads."""
+def add_service_options(parser: ArgumentParser, flag: str = "--address") -> None:
+    """Add a flag for the address, --timeout and the options that `credentials` reads."""
     parser.add_argument(
-        "--address",
+        flag,
+        dest="address",
         type=_address,
         default="127.0.0.1:50051",
         metavar="HOST:PORT",

@@ -27,9 +27,11 @@ _EXTRAS = {
     "joblib": "service",
     "prometheus_client": "service",
     "pydantic": "service",
+    "rich": "top",
     "skops": "service",
     "sklearn": "service",
     "threadpoolctl": "service",
+    "waitress": "agent",
 }
 
 

@@ -115,6 +115,8 @@ def as_dict(value: Any) -> Any:
             return value.value
         case bytes():
             return value.hex()
+        case frozenset():
+            return sorted(as_dict(member) for member in value)
         case tuple() | list():
             return [as_dict(member) for member in value]
         case bool() | int() | float() | str() | None:
@@ -162,7 +164,8 @@ def _describe_ranges(model: "Model") -> "Iterator[tuple[str, str]]":
 
 def _describe_steps(model: "Model") -> list[tuple[str, str]]:
     """Describe what becomes of columns: pairs of a name and a value."""
-    lines = [(f"  {printable(column.name)}", column.words) for column in model.schema.columns[:_SHOWN_COLUMNS]]
+    columns = model.schema.columns[:_SHOWN_COLUMNS]
+    lines = [(f"  {printable(column.name) or number}", column.words) for number, column in enumerate(columns)]
     if len(model.schema.columns) > _SHOWN_COLUMNS:
         lines.append(("  ...", ""))
     if model.steps is not None:

@@ -52,7 +52,9 @@ def configure(parser: ArgumentParser) -> None:
         help="row: the least delay; column: the most rows a second; auto: by the number of rows (%(default)s)",
     )
     parser.add_argument(
-        "--seeded", action="store_true", help="uploads of half the size, for links of less than half a gigabit a second"
+        "--seeded",
+        action="store_true",
+        help="uploads of half the size or less from the first item on, for slow links",
     )
     parser.add_argument("--connections", type=int, metavar="N", help="by default as many as the service suggests")
     parser.add_argument(

@@ -29,8 +29,8 @@ from seal import (
 from seal import SEALContext as Context
 
 from sealserve.errors import ParameterError, SealserveError
-from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
-from sealserve.he.seal_format import RESIDUES_AT
+from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme, key_parameters
+from sealserve.he.seal_format import RESIDUES_AT, restamp
 
 __all__ = [
     "CKKSEncoder",
@@ -176,7 +176,9 @@ def ciphertext_bytes(ciphertext: Ciphertext) -> bytes:
 
 def ciphertext_residues(ciphertext: Ciphertext, shape: tuple[int, int, int]) -> NDArray[np.uint64]:
     """Return a ciphertext's residues, uint64 (polynomials, data primes, N), read-only."""
-    return np.frombuffer(ciphertext.to_string(_UNCOMPRESSED), np.uint64, offset=RESIDUES_AT).reshape(shape)
+    # In place they are not aligned, and each use of them would take several times as long as a
+    # copy.
+    return np.frombuffer(ciphertext.to_string(_UNCOMPRESSED)[RESIDUES_AT:], np.uint64).reshape(shape)
 
 
 def load_plaintext(built: Context, data: bytes) -> Plaintext:
@@ -215,6 +217,23 @@ def encrypt(built: Context, encryptor: Encryptor, plaintext: bytes) -> bytes:
     return data
 
 
+def encrypted_zero(encryptor: Encryptor, shape: tuple[int, int, int]) -> NDArray[np.uint64]:
+    """Encrypt zero with the encryptor's public key.
+
+    Returns:
+        The residues, uint64 (2, data primes, N), read-only.
+
+    Raises:
+        SealError: only a fault of this process can raise one.
+        RandomnessError: the process has no free file descriptor.
+    """
+    try:
+        data = encryptor.encrypt_zero().to_string(_UNCOMPRESSED)
+    except ERRORS as error:
+        raise translated(error) from error
+    return np.frombuffer(data[RESIDUES_AT:], np.uint64).reshape(shape)  # a copy, as above
+
+
 def decrypt(built: Context, decryptor: Decryptor, ciphertext: bytes) -> bytes:
     """Decrypt a serialized ciphertext: an uncompressed plaintext.
 
@@ -248,6 +267,25 @@ def load_secret_key(built: Context, data: bytes) -> SecretKey:
     """
     with errors():
         return built.from_secret_str(data)
+
+
+def load_key_of_ring(built: Context, parameter_set: ParameterSet, data: bytes) -> SecretKey:
+    """Load a secret key into a context of its ring, whatever scheme and t the context has.
+
+    SEAL alone would take the key of another ring of as many coefficients and primes, if its
+    residues are below the primes of this one: what is stamped on it tells.
+
+    Args:
+        built: a context of the set.
+        parameter_set: a set of the ring.
+        data: the key, with the key_parms_id of `key_parameters`.
+
+    Raises:
+        SealError: the key is of another ring, or SEAL refuses it.
+    """
+    if restamp(data, key_parms_id(context(key_parameters(parameter_set)))) != data:
+        raise SealError("the secret key is of another ring")
+    return load_secret_key(built, restamp(data, key_parms_id(built)))
 
 
 def generate_secret_key(built: Context) -> bytes:

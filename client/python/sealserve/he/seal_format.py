@@ -5,16 +5,27 @@ total size), then its members. Nested objects have headers of their own. In an u
 ciphertext of known parameters, every byte before the residues is known beforehand. A check of a
 ciphertext therefore compares bytes.
 
+A packed ciphertext is not SEAL's. It is a seeded one without headers, packed to the bit:
+
+    parms_id    32 bytes
+    seed        64 bytes, of SEAL's default generator
+    residues    of c0, of as many bits as the greatest data prime has (see `bit_packing`)
+
+A polynomial has so many coefficients that the residues end with a whole byte.
+
 Sources: SEAL native/src/seal/serialization.h, ciphertext.cpp (save_members) and plaintext.h.
 """
 
 import struct
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import CiphertextFault, MalformedCiphertextError
+from sealserve.he.bit_packing import packed_bytes
+from sealserve.he.packed_polynomial import PolynomialPacker, PolynomialUnpacker
 from sealserve.he.parameters import ParameterSet
 
 # Magic, header size, major version, minor version, compression, reserved, total size.
@@ -32,6 +43,7 @@ RESIDUES_AT = _MEMBERS_END + HEADER.size + COUNT.size
 SEED_BYTES = 64
 SEED_INFO_BYTES = HEADER.size + 1 + SEED_BYTES
 """What follows the residues of a seeded object: a header, the type of the generator, the seed."""
+_PACKED_RESIDUES_AT = PARMS_ID_BYTES + SEED_BYTES
 BLAKE2XB = 1
 _SHAKE256 = 2
 _PRNG_TYPES = (BLAKE2XB, _SHAKE256)
@@ -48,17 +60,26 @@ def seed_info(seed: bytes) -> bytes:
 
 
 class CiphertextFormat:
-    """Bytes of the fresh ciphertexts of one context: two polynomials in coefficient form.
+    """Bytes of the ciphertexts of one level of a context: two polynomials in coefficient form.
 
     Attributes:
-        shape: of the residues: (2, data primes, N).
+        shape: of the residues: (2, primes, N).
         full_prefix: what precedes the residues of a full ciphertext.
-        full_bytes, seeded_bytes: the lengths of a full and of a seeded ciphertext.
+        full_bytes, seeded_bytes, packed_bytes: the lengths of a full, a seeded and a packed
+            ciphertext. No two of them are equal.
+        packs: whether a packed ciphertext is shorter than a seeded one by a fifth or more. Where it
+            is not, there is none: `checked` refuses it. A residue has 51 bits at most where it is.
+
+    Args:
+        parameter_set: of the context.
+        parms_id: of the level.
+        prime_count: how many data primes the level has, the first ones; None for all of them.
     """
 
-    def __init__(self, parameter_set: ParameterSet, parms_id: bytes) -> None:
-        self.shape = (2, len(parameter_set.data_primes), parameter_set.poly_modulus_degree)
-        self._primes = np.array(parameter_set.data_primes, np.uint64)[:, None]
+    def __init__(self, parameter_set: ParameterSet, parms_id: bytes, prime_count: int | None = None) -> None:
+        primes = parameter_set.data_primes[:prime_count]
+        self.shape = (2, len(primes), parameter_set.poly_modulus_degree)
+        self._primes = np.array(primes, np.uint64)[:, None]
         _, prime_count, N = self.shape
         members = parms_id + MEMBERS.pack(False, 2, N, prime_count, 1.0, 1)
 
@@ -71,14 +92,22 @@ class CiphertextFormat:
         self._seeded = prefix(words, SEED_INFO_BYTES)
         self.full_bytes = len(self.full_prefix) + 16 * words
         self.seeded_bytes = len(self._seeded) + 8 * words + SEED_INFO_BYTES
+        self._parms_id, self._bits = parms_id, max(primes).bit_length()
+        self.packed_bytes = _PACKED_RESIDUES_AT + packed_bytes(words, self._bits)
+        self.packs = 5 * self.packed_bytes <= 4 * self.seeded_bytes
 
-    def check(self, data: bytes) -> None:
+    def checked(self, data: bytes) -> bytes:
         """Check untrusted bytes, so that SEAL loads nothing but a fresh ciphertext, full or seeded.
+
+        Returns:
+            The bytes; of a packed ciphertext the seeded one.
 
         Raises:
             MalformedCiphertextError: a check fails. The error has the first one that does. The
                 caller must set its index.
         """
+        if self.packs and len(data) == self.packed_bytes:
+            return self._unpacked(data)
         seeded = len(data) == self.seeded_bytes
         if not seeded and len(data) != self.full_bytes:
             raise MalformedCiphertextError(CiphertextFault.LENGTH)
@@ -96,6 +125,25 @@ class CiphertextFormat:
                 raise MalformedCiphertextError(CiphertextFault.HEADER)
         elif not (residues[1, 0, 0] or residues[1].any()):  # the first residue usually suffices
             raise MalformedCiphertextError(CiphertextFault.TRANSPARENT)
+        return data
+
+    def _unpacked(self, data: bytes) -> bytes:
+        """Check a packed ciphertext of the right length, and return the seeded one."""
+        if not data.startswith(self._parms_id):
+            raise MalformedCiphertextError(CiphertextFault.PARAMETERS)
+        _, prime_count, N = self.shape
+        c0 = self._unpacker.unpack(data[_PACKED_RESIDUES_AT:], prime_count * N).reshape(prime_count, N)
+        if (c0 >= self._primes).any():
+            raise MalformedCiphertextError(CiphertextFault.COEFFICIENT)
+        return self.pack_seeded(c0, data[PARMS_ID_BYTES:_PACKED_RESIDUES_AT])
+
+    @cached_property
+    def _packer(self) -> PolynomialPacker:
+        return PolynomialPacker((), self._bits, self.shape[1] * self.shape[2])
+
+    @cached_property
+    def _unpacker(self) -> PolynomialUnpacker:
+        return PolynomialUnpacker((), self._bits, self.shape[1] * self.shape[2])
 
     def checked_residues(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64] | None:
         """Return the residues of full ciphertexts if all of them pass all checks.
@@ -137,6 +185,10 @@ class CiphertextFormat:
     def pack_seeded(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
         """Build a seeded ciphertext from c0 (data primes, N) and a seed of SEED_BYTES."""
         return b"".join((self._seeded, c0.tobytes(), seed_info(seed)))
+
+    def pack_bits(self, c0: NDArray[np.uint64], seed: bytes) -> bytes:
+        """Build a packed ciphertext from c0 (data primes, N) and a seed of SEED_BYTES."""
+        return b"".join((self._parms_id, seed, self._packer.pack(c0.reshape(1, -1))))
 
 
 def is_header(data: bytes, total_bytes: int) -> bool:

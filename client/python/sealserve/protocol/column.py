@@ -21,10 +21,15 @@ class ColumnKind(Enum):
     """Names of categories."""
     TEXT = "text"
     """Words."""
+    UNUSED = "unused"
+    """Anything: nothing reads the column, and a table with names may lack it."""
 
     @property
     def is_text(self) -> bool:
-        """Whether values are strings. All others are numbers, and a boolean is 0 or 1."""
+        """Whether values are strings. All others are numbers, and a boolean is 0 or 1.
+
+        What nothing reads is NaN.
+        """
         return self in (ColumnKind.STRING, ColumnKind.TEXT)
 
 
@@ -33,7 +38,7 @@ class Column:
     """A column of the rows that a user hands in.
 
     Attributes:
-        name: no other column has it.
+        name: no other column has it; "" for all columns of a model that knows no names.
         kind: what the values are.
         allows_missing: whether values may be missing.
         minimum, maximum: the least and the greatest number that the column takes, if there is one.
@@ -49,8 +54,8 @@ class Column:
     maximum: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind.is_text and (self.minimum, self.maximum) != (None, None):
-            raise ValueError("a column of strings has no range")
+        if (self.kind.is_text or self.kind is ColumnKind.UNUSED) and (self.minimum, self.maximum) != (None, None):
+            raise ValueError("a column of strings, or one that nothing reads, has no range")
         low, high = self.range
         if math.isnan(low) or math.isnan(high) or low > high:
             raise ValueError("the range of a column is empty, or is no range")
@@ -64,6 +69,8 @@ class Column:
     @property
     def words(self) -> str:
         """What the column takes, in words."""
+        if self.kind is ColumnKind.UNUSED:
+            return "unused: any value, and it may be left out"
         low, high = self.range
         span = "" if self.kind.is_text or (low, high) == (-math.inf, math.inf) else f", {low:g}..{high:g}"
         return f"{self.kind.value}{span}, {'or missing' if self.allows_missing else 'not missing'}"
@@ -75,6 +82,8 @@ class Column:
 
         The same operations run whatever the values are.
         """
+        if self.kind is ColumnKind.UNUSED:
+            return {}
         if self.kind.is_text:
             return {} if self.allows_missing else {"is missing": values == None}  # noqa: E711
         values, (low, high) = values.astype(np.float64, copy=False), self.range

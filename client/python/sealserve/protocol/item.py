@@ -11,14 +11,25 @@ from numpy.typing import NDArray
 from sealserve.errors import InputError
 from sealserve.he.layouts import Layout
 
-__all__ = ["EncryptedReply", "EncryptedScores", "ItemHeader", "RefusedRows", "ReplyForm", "Residues", "SealCiphertext"]
+__all__ = [
+    "EncryptedReply",
+    "EncryptedScores",
+    "ItemHeader",
+    "PackedPair",
+    "RefusedRows",
+    "ReplyForm",
+    "Residues",
+    "SealCiphertext",
+]
 
 
 class ReplyForm(Enum):
     """A form of encrypted scores. See ReplyForm in prediction.proto."""
 
     RESIDUES = "residues"
-    """`Residues`: of the row and column layouts."""
+    """`Residues`: of the row and column layouts, where an offer has no reply bits."""
+    PACKED = "packed"
+    """`PackedPair`: of the row and column layouts, where it has."""
     SEAL_CIPHERTEXT = "seal_ciphertext"
     """`SealCiphertext`: of the EI slots layout."""
 
@@ -43,8 +54,13 @@ class ItemHeader:
     reply_forms: frozenset[ReplyForm] = frozenset(ReplyForm)
 
 
-class Residues(NamedTuple):
-    """One polynomial pair of a reply. See Residues in prediction.proto."""
+class _Pair(NamedTuple):
+    """One polynomial pair of a reply.
+
+    Attributes:
+        c0: the coefficients of the first polynomial that hold scores.
+        c1: all coefficients of the second polynomial.
+    """
 
     c0: bytes
     c1: bytes
@@ -53,6 +69,18 @@ class Residues(NamedTuple):
     def byte_count(self) -> int:
         """The number of bytes of both polynomials."""
         return len(self.c0) + len(self.c1)
+
+
+class Residues(_Pair):
+    """One polynomial pair of a reply. See Residues in prediction.proto."""
+
+    __slots__ = ()
+
+
+class PackedPair(_Pair):
+    """One polynomial pair of a reply, packed. See PackedPair in prediction.proto."""
+
+    __slots__ = ()
 
 
 class SealCiphertext(bytes):
@@ -67,8 +95,11 @@ class SealCiphertext(bytes):
         return len(self)
 
 
-EncryptedScores = Residues | SealCiphertext
-"""A piece of a reply: one polynomial pair, with the scores of some rows and classes."""
+PolynomialPair = Residues | PackedPair
+"""One polynomial pair of a reply, with the scores of some rows and classes."""
+
+EncryptedScores = PolynomialPair | SealCiphertext
+"""A piece of a reply."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,20 +11,22 @@ from numpy.typing import NDArray
 
 from sealserve.errors import InputError, ParameterError, RequirementError
 from sealserve.he.layouts import Layout
-from sealserve.he.parameters import EncryptionParameters
+from sealserve.he.parameters import EncryptionParameters, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.reply_bits import ReplyBits
 from sealserve.protocol.html_table import html_table
+from sealserve.protocol.item import ReplyForm
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.output import Output
 from sealserve.protocol.refusal import refusal
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.step_constraints import step_constraints
 from sealserve.protocol.step_refusal import step_refusal
-from sealserve.protocol.text import counted, printable, printable_list
+from sealserve.protocol.text import counted, feature_in_words, printable, printable_list
 from sealserve.steps.program import Program
 from sealserve.steps.step import ValueKind
 
-__all__ = ["Cost", "Limits", "Model", "ObservedError", "Offer", "Verdict"]
+__all__ = ["CiphertextForm", "Cost", "Limits", "Model", "ObservedError", "Offer", "Verdict"]
 
 STEPS = "steps"
 """The capability to apply published steps."""
@@ -36,7 +38,15 @@ CAPABILITIES: frozenset[str] = frozenset({STEPS})
 _NAMED_REQUIREMENTS = 3
 _NAME_CHARACTERS = 40
 _SHOWN_NAMES = 8
+_SHOWN_SOURCES = 3  # columns that an error names of a feature
 _SEAL_HEADER_BYTES = 256  # at most, with its members
+
+
+class CiphertextForm(Enum):
+    """A form of ciphertexts that not every service takes. See CiphertextForm in model.proto."""
+
+    PACKED = "packed"
+    """Seeded, without headers, and packed to the bit."""
 
 
 class Verdict(Enum):
@@ -134,6 +144,9 @@ class Offer:
         cost: of a full item.
         required_key: the kind of key that must be registered; None if none is needed.
         verdict: on the predictions; None for CKKS, which is not judged.
+        reply_bits: how replies are packed; None if they are not.
+        ciphertext_forms: the forms of ciphertexts that the service takes beside SEAL's own, as far
+            as this version knows them.
     """
 
     layout: Layout
@@ -154,6 +167,8 @@ class Offer:
     weight_rounding_error_bound: float = 0.0
     expected_score_error: float = 0.0
     verdict: Verdict | None = None
+    reply_bits: ReplyBits | None = None
+    ciphertext_forms: frozenset[CiphertextForm] = frozenset()
 
     def __repr__(self) -> str:
         weights = "private" if self.private_weights else "open"
@@ -175,9 +190,20 @@ class Offer:
         return html_table(repr(self), rows)
 
     @cached_property
+    def reply_form(self) -> ReplyForm:
+        """The form of its replies."""
+        if self.parameters.scheme is Scheme.CKKS:
+            return ReplyForm.SEAL_CIPHERTEXT
+        return ReplyForm.RESIDUES if self.reply_bits is None else ReplyForm.PACKED
+
+    @cached_property
     def max_piece_bytes(self) -> int:
-        """The most bytes of a piece of a reply: two polynomials and SEAL's header."""
-        return 2 * self.parameters.parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES
+        """The most bytes of a piece of a reply: two polynomials, packed or with SEAL's header."""
+        parameter_set = self.parameters.parameter_set
+        if self.reply_bits is not None:
+            places = self.rows_per_item * self.classes_per_polynomial
+            return self.reply_bits.pair_bytes(places, parameter_set.poly_modulus_degree)
+        return 2 * parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,7 +349,18 @@ class Model:
         """Compose the error of rows (rows, schema.column_count), at least one of them refused."""
         moved = self.schema.clipped(rows) if clip and self.schema.columns else rows
         found = step_refusal(self.schema, self.steps, moved, clip=clip) if self.schema.columns else None
-        return found or refusal(self.grid, self.features(rows, clip=clip), self.feature_names, clip=clip)
+        words = None if self.steps is None else self._feature_in_words
+        return found or refusal(self.grid, self.features(rows, clip=clip), self.feature_names, clip=clip, words=words)
+
+    def _feature_in_words(self, feature: int) -> str:
+        """Return a feature that steps compute, with the columns that it is computed from."""
+        text = feature_in_words(feature)
+        if self.steps is None:
+            return text
+        columns = self.steps.sources_of_feature(feature)
+        named = ", ".join(map(self.schema.words, columns[:_SHOWN_SOURCES]))
+        more = f" and {len(columns) - _SHOWN_SOURCES} more" if len(columns) > _SHOWN_SOURCES else ""
+        return f"{text}, of {named}{more}," if named else text
 
 
 def _grid_of_steps(grid: InputGrid, steps: Program) -> InputGrid:

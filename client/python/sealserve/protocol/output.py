@@ -73,7 +73,8 @@ class Output:
             their sum. Scores far below 0 give such probabilities. If true, they stay zero
             (OneVsRestClassifier). If false, they become equal shares (all other estimators).
         has_no_decision_function: whether the estimator of a classification has none, such as naive
-            Bayes or OneVsRestClassifier of regressors. It changes no prediction.
+            Bayes or OneVsRestClassifier of regressors, or one that is not the scores, such as
+            IsolationForest. It changes no prediction.
         member_count: the number of classifiers whose probabilities are averaged. If there are
             several, the scores are those of the first, then those of the second, and so on, and the
             label is that of the greatest average.
@@ -209,13 +210,11 @@ class Output:
             self.check_decision_function()
 
     def check_decision_function(self) -> None:
-        """Raise NoSuchMethodError if scikit-learn's estimator has no decision_function either."""
+        """Raise NoSuchMethodError if the scores are no decision_function of an estimator."""
         if self.task is Task.REGRESSION:
             raise NoSuchMethodError("a regression has no decision_function: use predict, which returns its scores")
         if self.has_no_decision_function or self.decides_by_probabilities:
-            raise NoSuchMethodError(
-                "this model's estimator has no decision_function: use predict, which returns labels"
-            )
+            raise NoSuchMethodError("this model has no decision_function: use predict, which returns labels")
 
     def check_probabilities(self) -> None:
         """Raise NoSuchMethodError if there are no probabilities."""

@@ -197,7 +197,8 @@ class PinnedContent:
         columns, grid, output = content["columns"], content["grid"], content["output"]
         names = tuple(map(str, columns["names"]))
         values = columns.get("values", [])
-        takes = [_column_from_json(name, value) for name, value in zip(names[: len(values)], values, strict=True)]
+        named = names[: len(values)] or ("",) * len(values)
+        takes = [_column_from_json(name, value) for name, value in zip(named, values, strict=True)]
         [steps_id] = content["steps"] or [""]
         if not isinstance(steps_id, str):
             raise ValueError("its steps have no SHA-256")

@@ -56,7 +56,7 @@ class RefusedFeatures:
         """Which features are refused, bool (rows, feature_count)."""
         return self.not_finite | self.outside | self.off
 
-    def in_words(self, names: Sequence[str]) -> str:
+    def in_words(self, names: Sequence[str], words: Callable[[int], str] | None = None) -> str:
         """Name the first refused features, each with its fault and its rows, but never a value.
 
         Then name the first groups that are broken. A single row has no number: it may come from a
@@ -64,6 +64,7 @@ class RefusedFeatures:
 
         Args:
             names: of the features' columns; empty if they have none.
+            words: returns a feature in words, if its number and name are not enough.
         """
         grid, is_missing = self.grid, np.isnan(self.rows)
         kinds: list[_Kind] = [
@@ -77,10 +78,17 @@ class RefusedFeatures:
                 ),
             ),
         ]
-        return _joined(_features_in_words(kinds, names), _groups_in_words(grid, self.broken, names))
+        return _joined(_features_in_words(kinds, names, words), _groups_in_words(grid, self.broken, names))
 
 
-def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (), *, clip: bool = False) -> InputError:
+def refusal(
+    grid: InputGrid,
+    rows: NDArray[np.float64],
+    names: Sequence[str] = (),
+    *,
+    clip: bool = False,
+    words: Callable[[int], str] | None = None,
+) -> InputError:
     """Compose the error of rows (rows, feature_count), at least one of which the grid refuses.
 
     Args:
@@ -88,6 +96,7 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (
         rows: float64 (rows, feature_count).
         names: of the features' columns; empty if they have none.
         clip: whether features outside the range are moved to its nearest end.
+        words: returns a feature in words, if its number and name are not enough.
 
     Returns:
         NotFiniteError if any feature is not finite, otherwise OutOfRangeError if any is outside its
@@ -119,7 +128,7 @@ def refusal(grid: InputGrid, rows: NDArray[np.float64], names: Sequence[str] = (
     if has_broken:
         advice.append("of the features of a group, set as many to their maximum as the model expects")
     kind = NotFiniteError if has_not_finite else OutOfRangeError if has_outside or has_broken else OffGridError
-    return kind(f"{faults.in_words(names)}: {'; '.join(advice)}")
+    return kind(f"{faults.in_words(names, words)}: {'; '.join(advice)}")
 
 
 def refusal_of_integers(grid: InputGrid, rows: NDArray[np.integer[Any]], names: Sequence[str] = ()) -> InputError:
@@ -146,14 +155,15 @@ def _groups_of(grid: InputGrid, is_refused: NDArray[np.bool_]) -> NDArray[np.boo
     return has_one
 
 
-def _features_in_words(kinds: Sequence[_Kind], names: Sequence[str]) -> str:
+def _features_in_words(kinds: Sequence[_Kind], names: Sequence[str], words: Callable[[int], str] | None = None) -> str:
     """Name the first features at fault, in the order of their first rows.
 
     Args:
         kinds: which features (rows, feature_count) have a kind of fault, and what it is of each.
         names: of the features' columns; empty if they have none.
+        words: returns a feature in words, if its number and name are not enough.
     """
-    return _in_words(kinds, lambda k: feature_in_words(k, names[k] if names else None), "feature")
+    return _in_words(kinds, words or (lambda k: feature_in_words(k, names[k] if names else None)), "feature")
 
 
 def _groups_in_words(grid: InputGrid, broken: NDArray[np.bool_], names: Sequence[str]) -> str:

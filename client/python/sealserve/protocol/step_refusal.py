@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sealserve.errors import InputError, NotFiniteError, OutOfRangeError
 from sealserve.protocol.faults import Faults
 from sealserve.protocol.schema import Schema
-from sealserve.protocol.text import quoted
 from sealserve.steps.program import Program
 
 
@@ -36,7 +35,7 @@ def step_refusal(schema: Schema, steps: Program | None, rows: NDArray[Any], *, c
         return None
     faults = Faults("" if len(rows) == 1 else "rows")
     for row, column, fault in sorted(found):
-        faults.add(row, f"column {quoted(schema.column_names[column])}", fault)
+        faults.add(row, schema.words(column), fault)
     return _kind([fault for _, _, fault in found])(faults.in_words())
 
 

@@ -12,86 +12,152 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import FeatureCountError, FeatureNameError, InputError
-from sealserve.protocol.tables import column_names, floats, is_sparse
-from sealserve.protocol.text import difference, printable_list, quoted
+from sealserve.protocol.column import Column, ColumnKind
+from sealserve.protocol.tables import ADVICE, column_names, faults_of_values, floats, is_sparse
+from sealserve.protocol.text import difference, printable_list, quoted, rows_in_words
 
 _MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")  # of Python, pandas and NumPy
 _SHOWN_NAMES = 10
 
 
-def columns_of(X: Any, names: Sequence[str]) -> list[Any]:
-    """Return the columns of a table in the order of names; those of an array in its own order.
+def columns_of(X: Any, columns: Sequence[Column]) -> list[Any | None]:
+    """Return the columns of a table in the order of a model's; those of an array in its own order.
+
+    Args:
+        X: the table.
+        columns: what the model takes. If they have no names, a DataFrame is read as an array is.
+
+    Returns:
+        the values of each column, and None for a column that nothing reads.
 
     Raises:
-        FeatureNameError: a column is missing, is not expected or occurs twice.
+        FeatureNameError: a column is missing, is not expected or occurs twice; or there is nothing
+            but names to find columns by, and the model has none.
         FeatureCountError: an array has another number of columns, or rows have other lengths.
     """
     if isinstance(X, Mapping):
-        check_names(names, X.keys())
-        columns = [X[name] for name in names]
-        if len(set(map(len, columns))) > 1:
+        found = _columns_by_name(X, columns)
+        if len({len(values) for values in found if values is not None}) > 1:
             raise FeatureCountError("the columns of the dictionary have different lengths")
-        return columns
-    if found := column_names(X):
-        check_names(names, found)
-        # Columns of pandas may have names that are no strings.
-        positions = [found.index(name) for name in names]
-        if hasattr(X, "iloc"):
-            return [X.iloc[:, position] for position in positions]
-        if hasattr(X, "column_names"):  # Arrow
-            return [X.column(position) for position in positions]
-        return [X[found[position]] for position in positions]
+        return found
+    if names := column_names(X):
+        return _columns_of_frame(X, names, columns)
     if isinstance(X, list | tuple) and X and all(_has_labels(row) for row in X):
-        for row in X:
-            check_names(names, _labels(row))
-        return [[row[name] for row in X] for name in names]
-    return _columns_by_position(X, len(names))
+        rows = [_labelled(row, columns) for row in X]
+        return [None if c.kind is ColumnKind.UNUSED else [row[c.name] for row in rows] for c in columns]
+    if len(columns) == 1 and columns[0].kind is ColumnKind.TEXT and _is_column(X):
+        return [X]  # as vectorizers take texts
+    return _columns_by_position(X, columns)
 
 
-def check_names(expected: Iterable[str], found: Iterable[object]) -> None:
+def check_names(columns: Sequence[Column], found: Iterable[object], *, any_more: bool = False) -> None:
     """Compare the names of columns with those of the model, in any order.
+
+    Args:
+        columns: what the model takes; one that nothing reads may be left out.
+        found: the names of a table's columns.
+        any_more: whether there may be columns that the model does not have.
 
     Raises:
         FeatureNameError: one is missing, is not expected or occurs twice.
     """
     names = tuple(map(str, found))
-    if twice := tuple(name for name, count in Counter(names).items() if count > 1):
+    known = {column.name for column in columns}
+    counts = Counter(name for name in names if name in known or not any_more)
+    if twice := tuple(name for name, count in counts.items() if count > 1):
         raise FeatureNameError(f"there are columns of the same name: {printable_list(twice, _SHOWN_NAMES)}")
-    if wrong := difference(sorted(expected), sorted(names)):
+    needed = {column.name for column in columns if column.kind is not ColumnKind.UNUSED}
+    wrong = difference(sorted(needed), sorted(name for name in names if name in needed or name not in known))
+    if wrong and not (any_more and needed <= set(names)):
         raise FeatureNameError(f"the columns must be those of the model; {wrong}")
 
 
-def numbers(column: Any, name: str) -> NDArray[np.float64]:
+def numbers(column: Any, words: str) -> NDArray[np.float64]:
     """Read a column of numbers: float64 (rows,). What is missing is NaN.
+
+    Args:
+        column: its values.
+        words: name it in errors.
 
     Raises:
         InputError: a value is no real number. The text names the column.
     """
+    array = _array(column, is_number=True)
     try:
-        values = floats(_array(column, is_number=True))
+        values = floats(array)
     except InputError as error:
-        raise InputError(f"column {quoted(name)} is one of numbers: {error}") from error
-    return _one_dimensional(values, name)
+        has_places = array.dtype == object and array.ndim == 1 and len(array) > 1
+        named = faults_of_values(array.tolist(), "rows") if has_places else ""
+        raise InputError(f"{words} is one of numbers: {f'{named}: {ADVICE}' if named else error}") from error
+    return _one_dimensional(values, words)
 
 
-def texts(column: Any, name: str) -> NDArray[np.object_]:
+def texts(column: Any, words: str) -> NDArray[np.object_]:
     """Read a column of strings: objects (rows,), each a string or, if it is missing, None.
+
+    Args:
+        column: its values.
+        words: name it in errors.
 
     Raises:
         InputError: a value is no string. The text names the column.
     """
-    values = _one_dimensional(_array(column, is_number=False), name).tolist()
+    values = _one_dimensional(_array(column, is_number=False), words).tolist()
     # A gap in a column of strings is a float in pandas: NaN.
     found = [
         None if type(value).__name__ in _MISSING or (isinstance(value, float) and value != value) else value
         for value in values
     ]
-    if wrong := sorted({type(value).__name__ for value in found if not (value is None or isinstance(value, str))}):
+    wrong = [row for row, value in enumerate(found) if not (value is None or isinstance(value, str))]
+    if wrong:
+        kinds = sorted({type(found[row]).__name__ for row in wrong})
+        where = f" in {rows_in_words(wrong, len(wrong))}" if len(found) > 1 else ""
         raise InputError(
-            f"column {quoted(name)} is one of strings, and has values of type {', '.join(wrong[:_SHOWN_NAMES])}: "
+            f"{words} is one of strings, and has values of type {', '.join(kinds[:_SHOWN_NAMES])}{where}: "
             "pass strings, as in training"
         )
     return _objects(found)
+
+
+def _columns_by_name(X: Mapping[Any, Any], columns: Sequence[Column]) -> list[Any | None]:
+    """Return the columns of a dictionary of columns."""
+    by_name = _named(X.items(), columns)
+    found = [None if column.kind is ColumnKind.UNUSED else by_name[column.name] for column in columns]
+    for column, values in zip(columns, found, strict=True):
+        is_column = hasattr(values, "__len__") and not isinstance(values, str | bytes)
+        if column.kind is not ColumnKind.UNUSED and not is_column:
+            raise InputError(
+                f"{quoted(column.name)} of the dictionary is a single value, not a column: pass lists of values, or "
+                "a row as [{...}]"
+            )
+    return found
+
+
+def _columns_of_frame(X: Any, names: Sequence[str], columns: Sequence[Column]) -> list[Any | None]:
+    """Return the columns of a DataFrame of pandas or polars, or of a table of Arrow."""
+    if not any(column.name for column in columns):
+        if len(names) != len(columns):
+            raise FeatureCountError(f"rows of {len(columns)} columns are needed, and the table has {len(names)}")
+        positions = list(range(len(columns)))
+    else:
+        check_names(columns, names)
+        positions = [names.index(column.name) if column.name in names else -1 for column in columns]
+
+    def column_at(position: int) -> Any:
+        if hasattr(X, "iloc"):  # columns of pandas may have names that are no strings
+            return X.iloc[:, position]
+        return X.column(position) if hasattr(X, "column_names") else X[names[position]]  # of Arrow; of polars
+
+    return [
+        None if column.kind is ColumnKind.UNUSED else column_at(position)
+        for column, position in zip(columns, positions, strict=True)
+    ]
+
+
+def _is_column(X: Any) -> bool:
+    """Tell whether values are those of a column, rather than rows: a Series, an array, or texts."""
+    is_texts = isinstance(X, list | tuple) and all(value is None or isinstance(value, str) for value in X)
+    return is_texts or getattr(X, "ndim", 0) == 1
 
 
 def _has_labels(row: Any) -> bool:
@@ -99,25 +165,45 @@ def _has_labels(row: Any) -> bool:
     return isinstance(row, Mapping) or (getattr(row, "ndim", 0) == 1 and hasattr(row, "iloc"))
 
 
-def _labels(row: Any) -> Iterable[object]:
-    return row.keys() if isinstance(row, Mapping) else row.index
+def _labelled(row: Any, columns: Sequence[Column]) -> dict[str, Any]:
+    """Return the values of a dictionary, or of a Series, by the names of columns."""
+    return _named(row.items(), columns)
 
 
-def _columns_by_position(X: Any, count: int) -> list[Any]:
+def _named(items: Iterable[tuple[Any, Any]], columns: Sequence[Column]) -> dict[str, Any]:
+    """Return values by name, if these are the names of the columns."""
+    listed = list(items)
+    if not any(column.name for column in columns):
+        raise FeatureNameError("the model's columns have no names: pass rows as lists or arrays, in its order")
+    check_names(columns, (name for name, _ in listed))
+    return {str(name): value for name, value in listed}
+
+
+def _columns_by_position(X: Any, columns: Sequence[Column]) -> list[Any | None]:
+    count = len(columns)
     if is_sparse(X):
         X = floats(X)
-    if not isinstance(X, np.ndarray):
+    is_array = isinstance(X, np.ndarray)
+    if not is_array:
+        if hasattr(X, "iloc"):
+            raise FeatureCountError(f"rows of {count} columns are needed: pass a Series x as [x]")
         try:
-            rows = list(X)
-            if any(isinstance(row, str | bytes) or len(row) != count for row in rows):
+            X = list(X)
+            if any(isinstance(row, str | bytes) or len(row) != count for row in X):
                 raise FeatureCountError(f"rows of {count} columns are needed")
         except TypeError as error:
             raise InputError("the rows must be a table: a DataFrame, a dictionary of columns or rows") from error
-        return [_objects(row[position] for row in rows) for position in range(count)]
-    if X.shape[1:] != (count,):
+    elif X.shape[1:] != (count,):
         advice = ": pass a single row x as x.reshape(1, -1)" if X.ndim == 1 else ""
         raise FeatureCountError(f"rows of {count} columns are needed, the shape is {X.shape}{advice}")
-    return [X[:, position] for position in range(count)]
+    return [
+        None
+        if column.kind is ColumnKind.UNUSED
+        else X[:, position]
+        if is_array
+        else _objects(row[position] for row in X)
+        for position, column in enumerate(columns)
+    ]
 
 
 def _array(column: Any, *, is_number: bool) -> NDArray[Any]:
@@ -145,7 +231,7 @@ def _objects(values: Iterable[Any]) -> NDArray[np.object_]:
     return array
 
 
-def _one_dimensional(values: NDArray[Any], name: str) -> NDArray[Any]:
+def _one_dimensional(values: NDArray[Any], words: str) -> NDArray[Any]:
     if values.ndim != 1:
-        raise FeatureCountError(f"column {quoted(name)} has {values.ndim} dimensions, not one")
+        raise FeatureCountError(f"{words} has {values.ndim} dimensions, not one")
     return values

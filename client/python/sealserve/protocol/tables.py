@@ -26,7 +26,7 @@ _KINDS = {"c": "complex numbers", "M": "dates", "m": "time differences", "S": "b
 _MAX_DENSE_BYTES = 1 << 30
 _DIMENSIONS = 2
 _NO_ROWS = "the rows must be a two-dimensional array of numbers, all of one length"
-_ADVICE = "pass the numbers that the model was trained on"
+ADVICE = "pass the numbers that the model was trained on"
 
 
 def is_table(X: Any) -> bool:
@@ -64,7 +64,7 @@ def check_numbers(dtype: np.dtype[Any]) -> None:
         InputError: it is not.
     """
     if not _may_be_numbers(dtype):
-        raise InputError(f"the rows hold {_KINDS.get(dtype.kind, str(dtype))}, not numbers: {_ADVICE}")
+        raise InputError(f"the rows hold {_KINDS.get(dtype.kind, str(dtype))}, not numbers: {ADVICE}")
 
 
 def _may_be_numbers(dtype: Any) -> bool:
@@ -124,7 +124,7 @@ def _floats(values: NDArray[Any], words: Callable[[int], str]) -> NDArray[np.flo
             return values.astype(np.float64)
     except (OverflowError, ValueError):
         pass
-    raise InputError(f"{_faults_in_words(values, words)}: {_ADVICE}")
+    raise InputError(f"{_faults_in_words(values, words)}: {ADVICE}")
 
 
 def _stacked(rows: list[Any], words: Callable[[int], str]) -> NDArray[Any]:
@@ -148,7 +148,7 @@ def _stacked(rows: list[Any], words: Callable[[int], str]) -> NDArray[Any]:
         objects = np.asarray(rows, object)
         text = _faults_in_words(objects, words) if objects.ndim == _DIMENSIONS else ""
     if text:
-        raise InputError(f"{text}: {_ADVICE}") from fault
+        raise InputError(f"{text}: {ADVICE}") from fault
     raise fault if isinstance(fault, InputError) else InputError(_NO_ROWS) from fault
 
 
@@ -163,7 +163,7 @@ def _check_columns(dtypes: Iterable[Any], words: Callable[[int], str]) -> None:
         named = [f"{words(column)} holds {_KINDS.get(dtype.kind, str(dtype))}" for column, dtype in wrong[:_SHOWN]]
         if len(wrong) > _SHOWN:
             named.append(f"and {len(wrong) - _SHOWN:,} more")
-        raise InputError(f"{', '.join(named)}, not numbers: {_ADVICE}")
+        raise InputError(f"{', '.join(named)}, not numbers: {ADVICE}")
 
 
 def _dense(matrix: Any) -> NDArray[Any]:
@@ -201,12 +201,26 @@ def _row(row: Any, names: Sequence[str]) -> Any:
 
 def _faults_in_words(values: NDArray[Any], words: Callable[[int], str]) -> str:
     """Name the values of an array of objects that are no numbers; "" if there are none."""
-    faults = Faults("rows" if values.ndim == _DIMENSIONS and len(values) > 1 else "")
+    if values.ndim != _DIMENSIONS:
+        return faults_of_values(values.ravel().tolist())
+    faults = Faults("rows" if len(values) > 1 else "")
     for position, value in np.ndenumerate(values):
         if fault := _fault(value):
-            faults.add(
-                position[0] if position else 0, words(position[1]) if values.ndim == _DIMENSIONS else "a value", fault
-            )
+            faults.add(position[0], words(position[1]), fault)
+    return faults.in_words()
+
+
+def faults_of_values(values: Sequence[Any], noun: str = "") -> str:
+    """Name the values of one column that are no numbers; "" if there are none.
+
+    Args:
+        values: objects.
+        noun: what the values' places are called, such as "rows"; "" if they mean nothing.
+    """
+    faults = Faults(noun)
+    for position, value in enumerate(values):
+        if fault := _fault(value):
+            faults.add(position, "a value", fault)
     return faults.in_words()
 
 

@@ -1,6 +1,7 @@
 """Delimited text: files of lines with commas or tabs, read by Python's csv module.
 
 `#` begins no comment, and no line is passed over: each record is a row, or the file is refused.
+Where columns may have gaps or strings, a field is what pandas.read_csv makes of it.
 """
 
 import csv
@@ -8,19 +9,29 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.errors import FeatureCountError, InputError
-from sealserve.row_files.columns import Columns, is_number
+from sealserve.protocol.column import ColumnKind
+from sealserve.row_files.columns import Columns, is_boolean, is_number
 from sealserve.row_files.faults import FileFaults
 
-_MISSING = {"", "?", "-", "na", "n/a", "<na>", "none", "null", "nil"}
+_MISSING_TEXTS = {
+    *("", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-NaN", "-nan", "None", "NULL", "null", "#N/A", "#N/A N/A", "#NA"),
+    *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+}  # as pandas.read_csv has them, with which most tables are read for the training
+_MISSING = {"?", "-", "nil", *map(str.lower, _MISSING_TEXTS)}
+_FLAGS = {"True": 1.0, "TRUE": 1.0, "true": 1.0, "False": 0.0, "FALSE": 0.0, "false": 0.0}
 
 
-def read_delimited(lines: Iterable[str], delimiter: str, columns: Columns, header: bool | None) -> NDArray[np.float64]:
-    """Read rows, float64 (rows, columns of the model).
+def read_delimited(lines: Iterable[str], delimiter: str, columns: Columns, header: bool | None) -> NDArray[Any]:
+    """Read rows (rows, columns of the model): float64, or objects if the model takes strings.
+
+    Where columns say what they take, an empty field is a missing value, or an empty text in a
+    column of texts without gaps. True and False are 1 and 0 in a column that has nothing else.
 
     Args:
         lines: of the file, with their ends.
@@ -30,47 +41,119 @@ def read_delimited(lines: Iterable[str], delimiter: str, columns: Columns, heade
             model's names, has all of them, or has no number.
 
     Raises:
-        NotFiniteError: a field is empty, or says that its value is missing.
+        NotFiniteError: a field is empty, or says that its value is missing, and columns do not say
+            what they take.
         InputError: the file is empty, it is unclear whether there is a header, a line has another
             number of fields than the first, a field is not a number, or the columns do not fit.
     """
-    records = _records(lines, delimiter)
+    records = _records(lines, delimiter, skips_space=not columns.texts)
     first_number, first = next(records, (0, None))
     if first is None:
         raise InputError("the file is empty")
     _check_delimiter(first, columns)
     names = columns.spelled(first) if _has_header(first, columns, header) else []
-    positions = columns.positions(names, len(first))
-    take = _taker(positions, len(first))
-    values, faults = array("d"), FileFaults("lines")
+    fields = _Fields(columns, columns.positions(names, len(first)), names, len(first))
     try:
         for number, record in records if names else chain([(first_number, first)], records):
-            if len(record) != len(first) or record == [""]:
+            if len(record) != len(first) or (record == [""] and not columns.takes_gaps):
                 raise InputError(f"line {number} {_shape_fault(record, len(first))}")
-            fields, text = take(record), "".join(record)
-            try:
-                # float() reads 1_000 and the digits of other scripts. Other readers do not.
-                if text.isascii() and "_" not in text:
-                    values.extend(map(float, fields))
-                else:
-                    values.extend(map(_number, fields))
-            except ValueError:
-                for feature, (field, position) in enumerate(zip(fields, positions, strict=True)):
-                    if fault := _fault(field):
-                        add = faults.add_missing if _is_missing(field) else faults.add
-                        add(number, columns.in_words(feature, position, names), fault)
+            fields.add(number, record)
     except InputError:
-        faults.raise_if_any()  # they come before
+        fields.check()  # its faults come before
         raise
-    faults.raise_if_any()
-    if not values and header is None and not columns.are_named_in(names):
+    fields.check()
+    if not fields.count and header is None and not columns.are_named_in(names):
         raise InputError("the file has one line, without a number: if it is a header, it has no rows")
-    return np.frombuffer(values, np.float64).reshape(-1, len(positions))
+    return fields.rows()
 
 
-def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the fields of each record, with the number of its first line, from 1."""
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+class _Fields:
+    """The fields of the model's columns, as they are read, and what is wrong with them.
+
+    Args:
+        columns: of the model.
+        positions: of these columns in a record.
+        names: of the file's columns; empty if it has none.
+        width: of a record.
+    """
+
+    def __init__(self, columns: Columns, positions: list[int], names: Sequence[str], width: int) -> None:
+        self.count = 0
+        self._columns, self._positions, self._names = columns, positions, names
+        self._features = columns.numbers(positions)
+        self._take_numbers = _taker([positions[feature] for feature in self._features], width)
+        self._numbers = array("d")
+        self._texts: list[list[str | None]] = [[] for _ in columns.texts]
+        self._missing_texts = [self._missing_in(feature) for feature in columns.texts]
+        self._lines_of_flags: dict[int, array[int]] = {}  # by column
+        self._faults = FileFaults("lines")
+
+    def _missing_in(self, feature: int) -> set[str]:
+        """Return the fields that say that a string is missing. A text may have any words."""
+        column = self._columns.column(feature)
+        is_any_text = column is not None and column.kind is ColumnKind.TEXT and not column.allows_missing
+        return set() if is_any_text else _MISSING_TEXTS
+
+    def add(self, line: int, record: list[str]) -> None:
+        """Add a record, which begins on this line."""
+        self.count += 1
+        fields = self._take_numbers(record)
+        text = "".join(fields)
+        try:
+            # float() reads 1_000 and the digits of other scripts. Other readers do not.
+            if not text.isascii() or "_" in text:
+                raise ValueError
+            self._numbers.extend(list(map(float, fields)))  # all, or none
+        except ValueError:
+            self._numbers.extend(
+                self._number(line, feature, field) for feature, field in zip(self._features, fields, strict=True)
+            )
+        for feature, values, missing in zip(self._columns.texts, self._texts, self._missing_texts, strict=True):
+            field = record[self._positions[feature]]
+            values.append(None if field in missing else field)
+
+    def _number(self, line: int, feature: int, field: str) -> float:
+        """Return the number that a field says, or NaN. Note what is wrong with it."""
+        try:
+            return _number(field)
+        except ValueError:
+            pass
+        if (flag := _FLAGS.get(field.strip())) is not None:
+            self._lines_of_flags.setdefault(feature, array("q")).append(line)
+            return flag
+        if not _is_missing(field):
+            self._faults.add(line, self._words(feature), "is not a number")
+        elif not self._columns.takes_gaps:
+            self._faults.add_missing(line, self._words(feature), "is missing")
+        return float("nan")
+
+    def _words(self, feature: int) -> str:
+        return self._columns.in_words(feature, self._positions[feature], self._names)
+
+    def check(self) -> None:
+        """Raise an error that names the fields that are no numbers, if there are any."""
+        numbers = self._array()
+        for feature, lines in self._lines_of_flags.items():
+            gaps = np.count_nonzero(np.isnan(numbers[:, self._features.index(feature)]))
+            if len(lines) + gaps < self.count and not is_boolean(self._columns.column(feature)):
+                for line in lines:
+                    self._faults.add(line, self._words(feature), "is not a number")
+        self._faults.raise_if_any()
+
+    def _array(self) -> NDArray[np.float64]:
+        return np.frombuffer(self._numbers, np.float64).reshape(self.count, len(self._features))
+
+    def rows(self) -> NDArray[Any]:
+        """Return the rows."""
+        return self._columns.rows(self._positions, self._array(), self._texts)
+
+
+def _records(lines: Iterable[str], delimiter: str, *, skips_space: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of each record, with the number of its first line, from 1.
+
+    Space after a delimiter is part of a string: many categories have it, as training has read them.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=skips_space)
     number = 1
     try:
         for record in reader:
@@ -97,7 +180,10 @@ def _has_header(first: Sequence[str], columns: Columns, said: bool | None) -> bo
         return said
     if columns.are_named_in(columns.spelled(first)):
         return True
-    if not (cells := columns.by_number(first)):  # no column is left, which is another error
+    cells = columns.by_number(first)
+    if not cells and columns.texts:
+        raise InputError("line 1 may be a header or a row: say --header or --no-header to sealserve predict")
+    if not cells:  # no column is left, which is another error
         return False
     is_row = [_looks_like_number(cell) or _is_missing(cell) for cell in cells]
     has_number = any(map(_looks_like_number, cells))
@@ -114,7 +200,9 @@ def _has_header(first: Sequence[str], columns: Columns, said: bool | None) -> bo
 
 
 def _looks_like_number(cell: str) -> bool:
-    """Return whether a cell of the first record is a number, perhaps one that is ill written."""
+    """Return whether a cell of the first record is a number or a flag, perhaps ill written."""
+    if cell.strip() in _FLAGS:
+        return True
     letters = [character for character in cell if character.isalpha() and character not in "eE"]
     return is_number(cell) or (not letters and any(character.isnumeric() for character in cell))
 
@@ -127,8 +215,8 @@ def _taker(positions: list[int], width: int) -> Callable[[list[str]], Sequence[s
     """Return a function that takes the fields at these positions from a record."""
     if positions == list(range(width)):
         return lambda record: record
-    if len(positions) == 1:
-        return lambda record: [record[positions[0]]]
+    if len(positions) < 2:
+        return lambda record: [record[position] for position in positions]
     return itemgetter(*positions)
 
 
@@ -136,13 +224,6 @@ def _number(field: str) -> float:
     if field.isascii() and "_" not in field:
         return float(field)
     raise ValueError(field)
-
-
-def _fault(field: str) -> str:
-    """Say why a field is no number; "" if it is one."""
-    if _is_missing(field):
-        return "is missing"
-    return "" if is_number(field) and field.isascii() and "_" not in field else "is not a number"
 
 
 def _shape_fault(record: list[str], width: int) -> str:

@@ -55,13 +55,16 @@ class RowsFile:
         return self.format or SUFFIXES.get(self.path.suffix.lower(), "")
 
     def read(self, schema: Schema) -> NDArray[Any]:
-        """Read the rows, numbers (rows, schema.column_count). A .npy file is memory-mapped.
+        """Read the rows (rows, schema.column_count), as `Schema` describes them.
+
+        Numbers may be of any type. A .npy file is memory-mapped. If the schema has columns that say
+        what they take, what is missing is NaN or None.
 
         Raises:
             FeatureNameError, FeatureCountError: the columns are not the model's.
-            NotFiniteError: a value is missing.
-            InputError: the file is damaged, or holds something that is no row of numbers. No row
-                is passed over.
+            NotFiniteError: a value is missing, and columns do not say what they take.
+            InputError: the file is damaged, or holds something that is no row of the model's kind.
+                No row is passed over.
             OSError: the file cannot be opened.
         """
         columns = Columns(schema, self.chosen, self.index)
@@ -76,6 +79,11 @@ class RowsFile:
 
     def _read(self, columns: Columns) -> NDArray[Any]:
         if self.format_name in _ARRAYS:
+            if columns.texts:
+                raise InputError(
+                    f"{columns.schema.words(columns.texts[0])} is one of strings, and a .{self.format_name} file holds "
+                    "numbers: save the rows as .csv, .jsonl or .parquet"
+                )
             source = self.path if self.content is None else io.BytesIO(self.content.read())
             return _ARRAYS[self.format_name](source, columns)
         with ExitStack() as stack:

@@ -34,6 +34,11 @@ class Affine(Step):
             raise ValueError("divide is 0")
 
     @property
+    def is_elementwise(self) -> bool:
+        """Each output is computed from one input."""
+        return True
+
+    @property
     def width(self) -> int:
         return self.input_count
 

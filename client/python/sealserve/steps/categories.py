@@ -198,6 +198,11 @@ class Lookup(_OfCategories):
     columns: Sequence[LookupColumn]
 
     @property
+    def is_elementwise(self) -> bool:
+        """Each output is computed from one input."""
+        return True
+
+    @property
     def width(self) -> int:
         return self.input_count
 

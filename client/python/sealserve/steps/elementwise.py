@@ -126,6 +126,11 @@ class Elementwise(Step):
             raise ValueError("a is above b")
 
     @property
+    def is_elementwise(self) -> bool:
+        """Each output is computed from one input."""
+        return True
+
+    @property
     def width(self) -> int:
         return self.input_count
 

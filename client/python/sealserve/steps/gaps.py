@@ -57,6 +57,11 @@ class Impute(Step):
         return ValueKind.NUMBER if self.texts is None else ValueKind.TEXT
 
     @property
+    def is_elementwise(self) -> bool:
+        """Each output is computed from one input."""
+        return True
+
+    @property
     def width(self) -> int:
         return self.input_count
 
@@ -99,6 +104,11 @@ class Missing(Step):
     @property
     def input_kind(self) -> None:
         return None
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Each output is computed from one input."""
+        return True
 
     @property
     def width(self) -> int:

@@ -132,6 +132,11 @@ class Table(RuledStep):
     columns: Sequence[TableColumn]
 
     @property
+    def is_elementwise(self) -> bool:
+        """Each output is computed from one input."""
+        return True
+
+    @property
     def width(self) -> int:
         return self.input_count
 

@@ -1,7 +1,7 @@
 """Program: the steps of a model, checked and ready to be applied to rows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sealserve.steps.limits import MAX_CATEGORIES, MAX_INPUTS, MAX_OPERATIONS, MAX_STEPS, MAX_VALUES
 from sealserve.steps.ranges import Group, Ranges
-from sealserve.steps.step import Step, ValueKind, indices
+from sealserve.steps.step import RuledStep, Step, ValueKind, indices
 
 _CELLS_A_BLOCK = 1 << 20  # values of the rows that are computed at once
 _MOST_ROWS_A_BLOCK = 1 << 10
@@ -145,12 +145,19 @@ class Program:
         arrays = [rows]
         with np.errstate(all="ignore"):
             for step, read in zip(self.steps, self._reads[:-1], strict=True):
-                is_refused, sources = np.zeros(len(rows), np.bool_), self._sources(np.asarray(step.inputs))
+                inputs, is_refused = np.asarray(step.inputs), np.zeros(len(rows), np.bool_)
                 try:
-                    arrays.append(step.apply(read.take(arrays), is_refused))
+                    values = read.take(arrays)
+                    arrays.append(step.apply(values, is_refused))
+                    for positions, refused in _refused_by_inputs(step, values) if is_refused.any() else ():
+                        found |= refused[:, None] & self._sources(inputs[positions])
                 except MemoryError:
-                    return found | sources
-                found |= is_refused[:, None] & sources
+                    return found | self._sources(inputs)
+        return found
+
+    def sources_of_feature(self, feature: int) -> list[int]:
+        """Return the numbers of the columns that a feature is computed from."""
+        found: list[int] = np.flatnonzero(self._sources(np.asarray(self.outputs)[[feature]])).tolist()
         return found
 
     def _sources(self, values: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -158,8 +165,10 @@ class Program:
         is_source = np.zeros(self.value_count, np.bool_)
         is_source[values] = True
         for number in range(len(self.steps) - 1, -1, -1):
-            if is_source[self._starts[number + 1] : self._starts[number + 2]].any():
-                is_source[np.asarray(self.steps[number].inputs)] = True
+            step, inputs = self.steps[number], np.asarray(self.steps[number].inputs)
+            is_used = is_source[self._starts[number + 1] : self._starts[number + 2]]
+            if is_used.any():
+                is_source[inputs[is_used] if step.is_elementwise else inputs] = True
         return is_source[: self.column_count]
 
     def ranges(self, columns: Ranges) -> Ranges:
@@ -196,6 +205,19 @@ class Program:
         found = Ranges.joined([step.ranges(_unknown(step.input_count)) for step in makers])
         first = np.cumsum([0, *(step.width for step in makers)])[:-1]
         return found.take(np.asarray(self.outputs) - self._starts[arrays] + first[places])
+
+
+def _refused_by_inputs(step: Step, values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+    """Yield inputs of a step, by their places, with the rows that it refuses because of them."""
+    parts: list[tuple[slice, Step]] = [(slice(None), step)]
+    if isinstance(step, RuledStep):
+        places = [slice(position, position + 1) for position in range(step.input_count)]
+        inputs = np.asarray(step.inputs)
+        parts = [(place, replace(step, inputs=inputs[place], columns=step.columns[place])) for place in places]
+    for place, part in parts:
+        is_refused = np.zeros(len(values), np.bool_)
+        part.apply(values[:, place], is_refused)
+        yield place, is_refused
 
 
 class _Part(NamedTuple):

@@ -63,6 +63,11 @@ class Step(ABC):
         return ValueKind.NUMBER
 
     @property
+    def is_elementwise(self) -> bool:
+        """Whether each output is computed from the input at its own place, and from no other."""
+        return False
+
+    @property
     @abstractmethod
     def width(self) -> int:
         """The number of its outputs."""

@@ -12,6 +12,7 @@ from sealserve.steps.ranges import Group, GroupKind, Ranges
 from sealserve.steps.step import Step, indices, numbers
 
 _PLACES_A_BLOCK = 1 << 15  # rows times trees whose arrays stay in a core's cache
+_NODES_A_CALL = 1 << 10  # whose comparison takes as long as a few calls of NumPy
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,26 +233,50 @@ class _Walk:
         )
 
     def reached(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
-        """Return the leaf of each tree that inputs (rows, inputs) reach: int32 (rows, trees)."""
+        """Return the leaf of each tree that inputs (rows, inputs) reach: int32 (rows, trees).
+
+        Rows compare at the nodes that they meet, level by level. For a single row the calls of
+        NumPy take longer than what they compute: it compares at all nodes at once, which leaves one
+        call a level. Which way is taken depends on the number of rows and on the trees alone.
+        """
         if self.rounds_to_float32:
             values = values.astype(np.float32).astype(np.float64)
         both = np.concatenate([values, np.where(np.isnan(values), -np.inf, values)], axis=1)
+        codes = None if self.splits is None else self._codes(both)
+        if len(values) == 1 and len(self.right) <= _NODES_A_CALL * self.depth:
+            goes_left = self._goes_left(both, codes, self.features, self.thresholds, self.splits)
+            children = np.subtract(self.right, goes_left, dtype=np.intp)
+            reached = np.arange(self.tree_count)[None]
+            for _ in range(self.depth):
+                reached = children.take(reached)
+            return self.leaves.take(reached)
         first_of_row = (np.arange(len(values), dtype=np.int32) * both.shape[1])[:, None]
-        compare = np.less if self.strict else np.less_equal
-        codes = self._codes(both)
         nodes = np.broadcast_to(np.arange(self.tree_count, dtype=np.int32), (len(values), self.tree_count))
         for _ in range(self.depth):
             places = self.features.take(nodes)
             if len(values) > 1:
                 places += first_of_row
-            goes_left = compare(both.take(places), self.thresholds.take(nodes))
-            if self.splits is not None:
-                split = self.splits.take(nodes)
-                is_member = self.memberships.take(split * self.memberships.shape[1] + codes.take(places))
-                goes_left = np.where(split > 0, is_member, goes_left)
+            splits = None if self.splits is None else self.splits.take(nodes)
+            goes_left = self._goes_left(both, codes, places, self.thresholds.take(nodes), splits)
             nodes = self.right.take(nodes)
             nodes -= goes_left
         return self.leaves.take(nodes)
+
+    def _goes_left(
+        self,
+        values: NDArray[np.float64],
+        codes: NDArray[np.intp] | None,
+        places: NDArray[np.int32],
+        thresholds: NDArray[np.float64],
+        splits: NDArray[np.int32] | None,
+    ) -> NDArray[np.bool_]:
+        """Tell at which nodes rows go to the left, given what is compared there."""
+        compare = np.less if self.strict else np.less_equal
+        goes_left: NDArray[np.bool_] = compare(values.take(places), thresholds)
+        if splits is None or codes is None:
+            return goes_left
+        is_member = self.memberships.take(splits * self.memberships.shape[1] + codes.take(places))
+        return np.where(splits > 0, is_member, goes_left)
 
     def _codes(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return the categories that numbers are, or for others the number of categories."""

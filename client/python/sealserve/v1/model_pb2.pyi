@@ -114,12 +114,14 @@ class Column(_message.Message):
         KIND_BOOLEAN: _ClassVar[Column.Kind]
         KIND_STRING: _ClassVar[Column.Kind]
         KIND_TEXT: _ClassVar[Column.Kind]
+        KIND_UNUSED: _ClassVar[Column.Kind]
     KIND_UNSPECIFIED: Column.Kind
     KIND_NUMBER: Column.Kind
     KIND_INTEGER: Column.Kind
     KIND_BOOLEAN: Column.Kind
     KIND_STRING: Column.Kind
     KIND_TEXT: Column.Kind
+    KIND_UNUSED: Column.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ALLOWS_MISSING_FIELD_NUMBER: _ClassVar[int]
@@ -241,7 +243,13 @@ class DoubleLabels(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("layout", "parameters", "weights", "rows_per_item", "classes_per_polynomial", "ciphertexts_per_item", "score_scale", "score_centers", "score_radii", "score_error_bound", "input_rounding_error_bound", "observed_error", "cost", "required_key", "weight_rounding_error_bound", "expected_score_error", "verdict")
+    __slots__ = ("layout", "parameters", "weights", "rows_per_item", "classes_per_polynomial", "ciphertexts_per_item", "score_scale", "score_centers", "score_radii", "score_error_bound", "input_rounding_error_bound", "observed_error", "cost", "required_key", "weight_rounding_error_bound", "expected_score_error", "verdict", "reply_bits", "ciphertext_forms")
+    class CiphertextForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CIPHERTEXT_FORM_UNSPECIFIED: _ClassVar[Offer.CiphertextForm]
+        CIPHERTEXT_FORM_PACKED: _ClassVar[Offer.CiphertextForm]
+    CIPHERTEXT_FORM_UNSPECIFIED: Offer.CiphertextForm
+    CIPHERTEXT_FORM_PACKED: Offer.CiphertextForm
     class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         VERDICT_UNSPECIFIED: _ClassVar[Offer.Verdict]
@@ -271,6 +279,8 @@ class Offer(_message.Message):
     WEIGHT_ROUNDING_ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_SCORE_ERROR_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REPLY_BITS_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_FORMS_FIELD_NUMBER: _ClassVar[int]
     layout: _parameters_pb2.Layout
     parameters: _parameters_pb2.EncryptionParameters
     weights: _parameters_pb2.Weights
@@ -288,7 +298,19 @@ class Offer(_message.Message):
     weight_rounding_error_bound: float
     expected_score_error: float
     verdict: Offer.Verdict
-    def __init__(self, layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameters: _Optional[_Union[_parameters_pb2.EncryptionParameters, _Mapping]] = ..., weights: _Optional[_Union[_parameters_pb2.Weights, str]] = ..., rows_per_item: _Optional[int] = ..., classes_per_polynomial: _Optional[int] = ..., ciphertexts_per_item: _Optional[int] = ..., score_scale: _Optional[float] = ..., score_centers: _Optional[_Iterable[int]] = ..., score_radii: _Optional[_Iterable[int]] = ..., score_error_bound: _Optional[float] = ..., input_rounding_error_bound: _Optional[float] = ..., observed_error: _Optional[_Union[ObservedError, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., required_key: _Optional[_Union[_keys_pb2.KeyKind, str]] = ..., weight_rounding_error_bound: _Optional[float] = ..., expected_score_error: _Optional[float] = ..., verdict: _Optional[_Union[Offer.Verdict, str]] = ...) -> None: ...
+    reply_bits: ReplyBits
+    ciphertext_forms: _containers.RepeatedScalarFieldContainer[Offer.CiphertextForm]
+    def __init__(self, layout: _Optional[_Union[_parameters_pb2.Layout, str]] = ..., parameters: _Optional[_Union[_parameters_pb2.EncryptionParameters, _Mapping]] = ..., weights: _Optional[_Union[_parameters_pb2.Weights, str]] = ..., rows_per_item: _Optional[int] = ..., classes_per_polynomial: _Optional[int] = ..., ciphertexts_per_item: _Optional[int] = ..., score_scale: _Optional[float] = ..., score_centers: _Optional[_Iterable[int]] = ..., score_radii: _Optional[_Iterable[int]] = ..., score_error_bound: _Optional[float] = ..., input_rounding_error_bound: _Optional[float] = ..., observed_error: _Optional[_Union[ObservedError, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., required_key: _Optional[_Union[_keys_pb2.KeyKind, str]] = ..., weight_rounding_error_bound: _Optional[float] = ..., expected_score_error: _Optional[float] = ..., verdict: _Optional[_Union[Offer.Verdict, str]] = ..., reply_bits: _Optional[_Union[ReplyBits, _Mapping]] = ..., ciphertext_forms: _Optional[_Iterable[_Union[Offer.CiphertextForm, str]]] = ...) -> None: ...
+
+class ReplyBits(_message.Message):
+    __slots__ = ("c0", "c1", "prime_count")
+    C0_FIELD_NUMBER: _ClassVar[int]
+    C1_FIELD_NUMBER: _ClassVar[int]
+    PRIME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    c0: int
+    c1: int
+    prime_count: int
+    def __init__(self, c0: _Optional[int] = ..., c1: _Optional[int] = ..., prime_count: _Optional[int] = ...) -> None: ...
 
 class ObservedError(_message.Message):
     __slots__ = ("score_error", "row_count", "label_disagreement", "rms_score_error", "expected_label_disagreement")

@@ -26,7 +26,7 @@ from sealserve.v1 import errors_pb2 as sealserve_dot_v1_dot_errors__pb2
 from sealserve.v1 import parameters_pb2 as sealserve_dot_v1_dot_parameters__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsealserve/v1/prediction.proto\x12\x0csealserve.v1\x1a\x19sealserve/v1/errors.proto\x1a\x1dsealserve/v1/parameters.proto\"\xd6\x01\n\nItemHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tconfig_id\x18\x02 \x01(\t\x12$\n\x06layout\x18\x03 \x01(\x0e\x32\x14.sealserve.v1.Layout\x12\x15\n\rparameter_set\x18\x04 \x01(\t\x12\x11\n\trow_count\x18\x05 \x01(\r\x12\x18\n\x10\x63iphertext_count\x18\x06 \x01(\r\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12,\n\x0breply_forms\x18\x08 \x03(\x0e\x32\x17.sealserve.v1.ReplyForm\"1\n\x05\x43hunk\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12\x13\n\x0b\x63iphertexts\x18\x02 \x03(\x0c\"`\n\x0f\x45ncryptedScores\x12*\n\x08residues\x18\x01 \x01(\x0b\x32\x16.sealserve.v1.ResiduesH\x00\x12\x19\n\x0fseal_ciphertext\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x66orm\"\"\n\x08Residues\x12\n\n\x02\x63\x30\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x31\x18\x02 \x01(\x0c\"P\n\nScoreGroup\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.sealserve.v1.EncryptedScores\"\"\n\x08ItemDone\x12\x16\n\x0eserver_seconds\x18\x01 \x01(\x01\"O\n\x0ePredictRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.sealserve.v1.ItemHeader\x12\x13\n\x0b\x63iphertexts\x18\x02 \x03(\x0c\"a\n\x0fPredictResponse\x12(\n\x06scores\x18\x01 \x01(\x0b\x32\x18.sealserve.v1.ScoreGroup\x12$\n\x04\x64one\x18\x02 \x01(\x0b\x32\x16.sealserve.v1.ItemDone\"\x85\x01\n\x14StreamPredictRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12(\n\x06header\x18\x02 \x01(\x0b\x32\x18.sealserve.v1.ItemHeader\x12\"\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x13.sealserve.v1.Chunk\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x01(\x08\"\xcd\x01\n\x15StreamPredictResponse\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12(\n\x06scores\x18\x02 \x01(\x0b\x32\x18.sealserve.v1.ScoreGroup\x12&\n\x04\x64one\x18\x03 \x01(\x0b\x32\x16.sealserve.v1.ItemDoneH\x00\x12$\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.sealserve.v1.ErrorH\x00\x12$\n\x06window\x18\x05 \x01(\x0b\x32\x14.sealserve.v1.WindowB\x05\n\x03\x65nd\"%\n\x06Window\x12\x1b\n\x13max_bytes_in_flight\x18\x01 \x01(\x04*`\n\tReplyForm\x12\x1a\n\x16REPLY_FORM_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLY_FORM_RESIDUES\x10\x01\x12\x1e\n\x1aREPLY_FORM_SEAL_CIPHERTEXT\x10\x02\x32\xb9\x01\n\x11PredictionService\x12\x46\n\x07Predict\x12\x1c.sealserve.v1.PredictRequest\x1a\x1d.sealserve.v1.PredictResponse\x12\\\n\rStreamPredict\x12\".sealserve.v1.StreamPredictRequest\x1a#.sealserve.v1.StreamPredictResponse(\x01\x30\x01\x42=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsealserve/v1/prediction.proto\x12\x0csealserve.v1\x1a\x19sealserve/v1/errors.proto\x1a\x1dsealserve/v1/parameters.proto\"\xd6\x01\n\nItemHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tconfig_id\x18\x02 \x01(\t\x12$\n\x06layout\x18\x03 \x01(\x0e\x32\x14.sealserve.v1.Layout\x12\x15\n\rparameter_set\x18\x04 \x01(\t\x12\x11\n\trow_count\x18\x05 \x01(\r\x12\x18\n\x10\x63iphertext_count\x18\x06 \x01(\r\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12,\n\x0breply_forms\x18\x08 \x03(\x0e\x32\x17.sealserve.v1.ReplyForm\"1\n\x05\x43hunk\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12\x13\n\x0b\x63iphertexts\x18\x02 \x03(\x0c\"\x8c\x01\n\x0f\x45ncryptedScores\x12*\n\x08residues\x18\x01 \x01(\x0b\x32\x16.sealserve.v1.ResiduesH\x00\x12\x19\n\x0fseal_ciphertext\x18\x02 \x01(\x0cH\x00\x12*\n\x06packed\x18\x03 \x01(\x0b\x32\x18.sealserve.v1.PackedPairH\x00\x42\x06\n\x04\x66orm\"\"\n\x08Residues\x12\n\n\x02\x63\x30\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x31\x18\x02 \x01(\x0c\"$\n\nPackedPair\x12\n\n\x02\x63\x30\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x31\x18\x02 \x01(\x0c\"P\n\nScoreGroup\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.sealserve.v1.EncryptedScores\"\"\n\x08ItemDone\x12\x16\n\x0eserver_seconds\x18\x01 \x01(\x01\"O\n\x0ePredictRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.sealserve.v1.ItemHeader\x12\x13\n\x0b\x63iphertexts\x18\x02 \x03(\x0c\"a\n\x0fPredictResponse\x12(\n\x06scores\x18\x01 \x01(\x0b\x32\x18.sealserve.v1.ScoreGroup\x12$\n\x04\x64one\x18\x02 \x01(\x0b\x32\x16.sealserve.v1.ItemDone\"\x85\x01\n\x14StreamPredictRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12(\n\x06header\x18\x02 \x01(\x0b\x32\x18.sealserve.v1.ItemHeader\x12\"\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x13.sealserve.v1.Chunk\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x01(\x08\"\xcd\x01\n\x15StreamPredictResponse\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12(\n\x06scores\x18\x02 \x01(\x0b\x32\x18.sealserve.v1.ScoreGroup\x12&\n\x04\x64one\x18\x03 \x01(\x0b\x32\x16.sealserve.v1.ItemDoneH\x00\x12$\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.sealserve.v1.ErrorH\x00\x12$\n\x06window\x18\x05 \x01(\x0b\x32\x14.sealserve.v1.WindowB\x05\n\x03\x65nd\"%\n\x06Window\x12\x1b\n\x13max_bytes_in_flight\x18\x01 \x01(\x04*w\n\tReplyForm\x12\x1a\n\x16REPLY_FORM_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLY_FORM_RESIDUES\x10\x01\x12\x1e\n\x1aREPLY_FORM_SEAL_CIPHERTEXT\x10\x02\x12\x15\n\x11REPLY_FORM_PACKED\x10\x03\x32\xb9\x01\n\x11PredictionService\x12\x46\n\x07Predict\x12\x1c.sealserve.v1.PredictRequest\x1a\x1d.sealserve.v1.PredictResponse\x12\\\n\rStreamPredict\x12\".sealserve.v1.StreamPredictRequest\x1a#.sealserve.v1.StreamPredictResponse(\x01\x30\x01\x42=\n\x10\x63om.sealserve.v1P\x01Z\x18sealserve/v1;sealservev1\xaa\x02\x0cSealserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,30 +34,32 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealserve.v1.prediction_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020com.sealserve.v1P\001Z\030sealserve/v1;sealservev1\252\002\014Sealserve.V1'
-  _globals['_REPLYFORM']._serialized_start=1188
-  _globals['_REPLYFORM']._serialized_end=1284
+  _globals['_REPLYFORM']._serialized_start=1271
+  _globals['_REPLYFORM']._serialized_end=1390
   _globals['_ITEMHEADER']._serialized_start=106
   _globals['_ITEMHEADER']._serialized_end=320
   _globals['_CHUNK']._serialized_start=322
   _globals['_CHUNK']._serialized_end=371
-  _globals['_ENCRYPTEDSCORES']._serialized_start=373
-  _globals['_ENCRYPTEDSCORES']._serialized_end=469
-  _globals['_RESIDUES']._serialized_start=471
-  _globals['_RESIDUES']._serialized_end=505
-  _globals['_SCOREGROUP']._serialized_start=507
-  _globals['_SCOREGROUP']._serialized_end=587
-  _globals['_ITEMDONE']._serialized_start=589
-  _globals['_ITEMDONE']._serialized_end=623
-  _globals['_PREDICTREQUEST']._serialized_start=625
-  _globals['_PREDICTREQUEST']._serialized_end=704
-  _globals['_PREDICTRESPONSE']._serialized_start=706
-  _globals['_PREDICTRESPONSE']._serialized_end=803
-  _globals['_STREAMPREDICTREQUEST']._serialized_start=806
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=939
-  _globals['_STREAMPREDICTRESPONSE']._serialized_start=942
-  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1147
-  _globals['_WINDOW']._serialized_start=1149
-  _globals['_WINDOW']._serialized_end=1186
-  _globals['_PREDICTIONSERVICE']._serialized_start=1287
-  _globals['_PREDICTIONSERVICE']._serialized_end=1472
+  _globals['_ENCRYPTEDSCORES']._serialized_start=374
+  _globals['_ENCRYPTEDSCORES']._serialized_end=514
+  _globals['_RESIDUES']._serialized_start=516
+  _globals['_RESIDUES']._serialized_end=550
+  _globals['_PACKEDPAIR']._serialized_start=552
+  _globals['_PACKEDPAIR']._serialized_end=588
+  _globals['_SCOREGROUP']._serialized_start=590
+  _globals['_SCOREGROUP']._serialized_end=670
+  _globals['_ITEMDONE']._serialized_start=672
+  _globals['_ITEMDONE']._serialized_end=706
+  _globals['_PREDICTREQUEST']._serialized_start=708
+  _globals['_PREDICTREQUEST']._serialized_end=787
+  _globals['_PREDICTRESPONSE']._serialized_start=789
+  _globals['_PREDICTRESPONSE']._serialized_end=886
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=889
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=1022
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1025
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1230
+  _globals['_WINDOW']._serialized_start=1232
+  _globals['_WINDOW']._serialized_end=1269
+  _globals['_PREDICTIONSERVICE']._serialized_start=1393
+  _globals['_PREDICTIONSERVICE']._serialized_end=1578
 # @@protoc_insertion_point(module_scope)

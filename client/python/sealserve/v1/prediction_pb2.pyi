@@ -14,9 +14,11 @@ class ReplyForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REPLY_FORM_UNSPECIFIED: _ClassVar[ReplyForm]
     REPLY_FORM_RESIDUES: _ClassVar[ReplyForm]
     REPLY_FORM_SEAL_CIPHERTEXT: _ClassVar[ReplyForm]
+    REPLY_FORM_PACKED: _ClassVar[ReplyForm]
 REPLY_FORM_UNSPECIFIED: ReplyForm
 REPLY_FORM_RESIDUES: ReplyForm
 REPLY_FORM_SEAL_CIPHERTEXT: ReplyForm
+REPLY_FORM_PACKED: ReplyForm
 
 class ItemHeader(_message.Message):
     __slots__ = ("model", "config_id", "layout", "parameter_set", "row_count", "ciphertext_count", "key_id", "reply_forms")
@@ -47,14 +49,24 @@ class Chunk(_message.Message):
     def __init__(self, first_index: _Optional[int] = ..., ciphertexts: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class EncryptedScores(_message.Message):
-    __slots__ = ("residues", "seal_ciphertext")
+    __slots__ = ("residues", "seal_ciphertext", "packed")
     RESIDUES_FIELD_NUMBER: _ClassVar[int]
     SEAL_CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     residues: Residues
     seal_ciphertext: bytes
-    def __init__(self, residues: _Optional[_Union[Residues, _Mapping]] = ..., seal_ciphertext: _Optional[bytes] = ...) -> None: ...
+    packed: PackedPair
+    def __init__(self, residues: _Optional[_Union[Residues, _Mapping]] = ..., seal_ciphertext: _Optional[bytes] = ..., packed: _Optional[_Union[PackedPair, _Mapping]] = ...) -> None: ...
 
 class Residues(_message.Message):
+    __slots__ = ("c0", "c1")
+    C0_FIELD_NUMBER: _ClassVar[int]
+    C1_FIELD_NUMBER: _ClassVar[int]
+    c0: bytes
+    c1: bytes
+    def __init__(self, c0: _Optional[bytes] = ..., c1: _Optional[bytes] = ...) -> None: ...
+
+class PackedPair(_message.Message):
     __slots__ = ("c0", "c1")
     C0_FIELD_NUMBER: _ClassVar[int]
     C1_FIELD_NUMBER: _ClassVar[int]

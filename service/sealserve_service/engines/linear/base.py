@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he import _seal
+from sealserve.he.layouts import polynomial_groups
+from sealserve.he.packed_polynomial import PolynomialPacker
 from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
-from sealserve.protocol.item import ItemHeader, Residues
+from sealserve.protocol.item import ItemHeader, PackedPair, PolynomialPair, Residues
 from sealserve.protocol.key_record import KeyKind
-from sealserve.protocol.model import Cost, Offer
+from sealserve.protocol.model import CiphertextForm, Cost, Offer
 from sealserve_service.engines.base import Scoring
 from sealserve_service.engines.linear.published_errors import published_errors
 from sealserve_service.engines.linear.rerandomizer import Rerandomize, Rerandomizer
@@ -30,7 +32,7 @@ from sealserve_service.planning.verdict import Judgement
 class LinearScoring(Scoring, Protocol):
     """One item that a linear engine scores."""
 
-    def finish(self) -> Iterator[Residues]:
+    def finish(self) -> Iterator[PolynomialPair]:
         """Yield the polynomial pairs of the reply, in order, after the last ciphertext."""
 
 
@@ -53,6 +55,10 @@ class LinearEngine(ABC, Generic[PackingT]):
         primes: the data primes, uint64 (data primes, 1).
         intercept: round(q b_int / t) modulo each data prime, uint64 (data primes, score_count).
         rerandomizer: of mode private; None in mode open.
+        polynomials: those of a reply, in the groups in which they are packed.
+        c0_bytes, c1_bytes: functions of a group, residues (polynomials, data primes, coefficients).
+            They return each polynomial as it travels: packed, if the plan has reply bits.
+        pair: makes a piece of the reply of the bytes of two polynomials.
 
     Raises:
         PlanError: the engine cannot score so large a model.
@@ -77,6 +83,15 @@ class LinearEngine(ABC, Generic[PackingT]):
         self.rerandomizer = None
         if plan.noise_width is not None:
             self.rerandomizer = Rerandomizer(self.parameter_set, plan.noise_width)
+        self.polynomials = polynomial_groups(plan.packing)
+        self.pair: Callable[[bytes, bytes], PolynomialPair] = Residues
+        self.c0_bytes: Callable[[NDArray[np.uint64]], list[bytes]] = _bytes_of_residues
+        self.c1_bytes: Callable[[NDArray[np.uint64]], list[bytes]] = _bytes_of_residues
+        if (bits := plan.reply_bits) is not None:
+            primes, N = self.parameter_set.data_primes, self.parameter_set.poly_modulus_degree
+            self.pair = PackedPair
+            self.c0_bytes = PolynomialPacker(primes, bits.c0, plan.packing.rows * plan.packing.classes).pack_all
+            self.c1_bytes = PolynomialPacker(primes, bits.c1, N).pack_all
         self._keys = keys
         self.prepare(plan)
         self.offer = self._describe(plan, judgement)
@@ -148,7 +163,13 @@ class LinearEngine(ABC, Generic[PackingT]):
                 key_bytes=public_key_bytes(self.parameter_set) if is_private else 0,
             ),
             required_key=KeyKind.PUBLIC_ENCRYPTION_KEY if is_private else None,
+            reply_bits=plan.reply_bits,
+            ciphertext_forms=frozenset({CiphertextForm.PACKED} if self.format.packs else ()),
         )
+
+
+def _bytes_of_residues(polynomials: NDArray[np.uint64]) -> list[bytes]:
+    return [residues.tobytes() for residues in polynomials]
 
 
 def _lifted_intercept(plan: Plan[PackingT]) -> NDArray[np.uint64]:

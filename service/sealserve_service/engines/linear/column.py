@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanError
 from sealserve.he import _seal
 from sealserve.he.layouts.column import ColumnPacking
-from sealserve.protocol.item import Residues
+from sealserve.protocol.item import PolynomialPair
 from sealserve_service.engines.linear.base import LinearEngine
 from sealserve_service.engines.linear.rerandomizer import Rerandomize
 from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
@@ -86,11 +86,11 @@ class ColumnScoring:
                 self.fold()
 
     def _check_one_by_one(self, ciphertexts: Sequence[bytes]) -> NDArray[np.uint64]:
-        """Return the residues of ciphertexts, some of them seeded; name the first malformed one."""
+        """Return the residues of ciphertexts of any form; name the first malformed one."""
         engine, residues = self._engine, []
         for index, data in enumerate(ciphertexts, self._received):
             try:
-                engine.format.check(data)
+                data = engine.format.checked(data)
                 if len(data) == engine.format.seeded_bytes:
                     data = _seal.ciphertext_bytes(_seal.load_ciphertext(engine.context, data))
             except MalformedCiphertextError as error:
@@ -119,16 +119,17 @@ class ColumnScoring:
             residues %= primes
         self._sums[:] = 0.0
 
-    def finish(self) -> Iterator[Residues]:
+    def finish(self) -> Iterator[PolynomialPair]:
         """Yield a polynomial pair for each class."""
         engine = self._engine
-        for residues, intercept in zip(self._residues, engine.signed_intercept, strict=True):
-            kept = residues[0, :, : self._row_count] + intercept[:, None]
-            kept %= engine.signed_primes
-            if self._rerandomize is None:
-                yield Residues(kept.tobytes(), residues[1].tobytes())
-            else:
-                yield self._rerandomize(kept.view(np.uint64), residues[1].view(np.uint64), slice(self._row_count))
+        for polynomials in engine.polynomials:
+            classes = slice(polynomials.start, polynomials.stop)
+            signed = self._residues[classes, 0, :, : self._row_count] + engine.signed_intercept[classes, :, None]
+            signed %= engine.signed_primes
+            kept, c1 = signed.view(np.uint64), self._residues[classes, 1].view(np.uint64)
+            if self._rerandomize is not None:
+                kept, c1 = self._rerandomize(kept, c1, slice(self._row_count))
+            yield from map(engine.pair, engine.c0_bytes(kept), engine.c1_bytes(c1))
 
 
 class ColumnEngine(LinearEngine[ColumnPacking]):

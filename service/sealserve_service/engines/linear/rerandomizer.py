@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealserve.he.parameters import ParameterSet
-from sealserve.protocol.item import Residues
 from sealserve_service.engines.linear.uniform_noise import UniformNoise
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 
-Rerandomize = Callable[[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp] | slice], Residues]
+Rerandomize = Callable[
+    [NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp] | slice], tuple[NDArray[np.uint64], NDArray[np.uint64]]
+]
 """`Rerandomizer.rerandomize` with the zero encryptor of an item."""
 
 
 class Rerandomizer:
-    """Adds a new encryption of zero, and uniform noise, to polynomial pairs. Threads may share it.
+    """Adds new encryptions of zero, and uniform noise, to polynomial pairs. Threads may share it.
 
     Args:
         parameter_set: of the ciphertexts.
@@ -35,21 +36,25 @@ class Rerandomizer:
         kept: NDArray[np.uint64],
         c1: NDArray[np.uint64],
         places: NDArray[np.intp] | slice,
-    ) -> Residues:
-        """Return a pair that tells its scores and nothing else.
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return `kept` and `c1` of pairs that tell their scores and nothing else.
 
         Args:
             zero_encryptor: under the key of the client whose item it is, and of nobody else.
-            kept: residues of the coefficients of c0 that hold scores, (data primes, n).
-            c1: residues, (data primes, N).
+            kept: residues of the coefficients of c0 that hold scores, (pairs, data primes, n).
+            c1: residues, (pairs, data primes, N).
             places: the indices of these coefficients in c0, (n,).
         """
-        z0, z1 = zero_encryptor.encrypt()
+        pair_count, _, n = kept.shape
+        first = kept + self._noise.draw(pair_count * n).reshape(-1, pair_count, n).swapaxes(0, 1)
+        second = np.empty_like(c1)
+        for index in range(pair_count):  # a zero for each pair: two pairs with one zero tell weights
+            z0, z1 = zero_encryptor.encrypt()
+            first[index] += z0[:, places]
+            np.add(c1[index], z1, out=second[index])
         # Sums are reduced by taking the lesser of x and x - prime: where x is below its prime, the
         # difference wraps around and is the greater. A sum of three residues is reduced twice.
-        first = kept + z0[:, places] + self._noise.draw(kept.shape[1])
         first = np.minimum(first, first - self._primes)
         first = np.minimum(first, first - self._primes)
-        second = c1 + z1
         second = np.minimum(second, second - self._primes)
-        return Residues(first.tobytes(), second.tobytes())
+        return first, second

@@ -18,7 +18,7 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError
 from sealserve.he import _seal
 from sealserve.he.layouts.row import RowPacking
 from sealserve.he.seal_format import pack_plaintext, plaintext_coefficients
-from sealserve.protocol.item import Residues
+from sealserve.protocol.item import PolynomialPair
 from sealserve_service.engines.linear.base import LinearEngine
 from sealserve_service.engines.linear.rerandomizer import Rerandomize
 from sealserve_service.planning.row import ROW_RULES, RowPlan
@@ -40,8 +40,7 @@ class RowScoring:
         engine = self._engine
         for data in ciphertexts:
             try:
-                engine.format.check(data)
-                block = _seal.load_ciphertext(engine.context, data)
+                block = _seal.load_ciphertext(engine.context, engine.format.checked(data))
                 engine.evaluator.transform_to_ntt_inplace(block)
             except MalformedCiphertextError as error:
                 error.index = len(self._blocks)
@@ -50,18 +49,21 @@ class RowScoring:
                 raise MalformedCiphertextError(CiphertextFault.HEADER, len(self._blocks)) from error
             self._blocks.append(block)
 
-    def finish(self) -> Iterator[Residues]:
+    def finish(self) -> Iterator[PolynomialPair]:
         """Yield a polynomial pair for every `classes` classes."""
         engine = self._engine
-        for classes, weights in zip(engine.classes, engine.weights, strict=True):
-            places = engine.places[: self._row_count, : len(classes)]
-            c0, c1 = self._product(weights)
-            kept = c0[:, places] + engine.intercept[:, None, classes.start : classes.stop]
-            kept %= engine.primes[:, None]
-            if self._rerandomize is None:
-                yield Residues(kept.tobytes(), c1.tobytes())
-            else:
-                yield self._rerandomize(kept.reshape(len(c1), -1), c1, places.ravel())
+        for polynomials, intercept in zip(engine.polynomials, engine.intercepts, strict=True):
+            places = engine.places[: self._row_count, : intercept.shape[-1]].ravel()
+            c0 = np.empty((len(polynomials), len(engine.primes), places.size), np.uint64)
+            c1 = np.empty((len(polynomials), len(engine.primes), engine.packing.poly_modulus_degree), np.uint64)
+            for index, polynomial in enumerate(polynomials):
+                product = self._product(engine.weights[polynomial])
+                c0[index], c1[index] = product[0][:, places], product[1]
+            with_intercept = c0.reshape(*c0.shape[:2], self._row_count, -1) + intercept
+            kept = with_intercept.reshape(c0.shape) % engine.primes
+            if self._rerandomize is not None:
+                kept, c1 = self._rerandomize(kept, c1, places)
+            yield from map(engine.pair, engine.c0_bytes(kept), engine.c1_bytes(c1))
 
     def _product(self, weights: list[_seal.Plaintext | None]) -> NDArray[np.uint64]:
         """Return the sum of products of weights and blocks: (2, data primes, N), no NTT form."""
@@ -118,7 +120,7 @@ class RowEngine(LinearEngine[RowPacking]):
     Attributes:
         weights: of each polynomial of the reply and each block of features, lifted and transformed;
             None where all are zero.
-        classes: that share each polynomial of the reply.
+        intercepts: of each group of `polynomials`, uint64 (polynomials, data primes, 1, classes).
         places: of scores in a polynomial of the reply, (rows, classes).
         zero: the residues of a product with no weights, (2, data primes, N), read-only.
     """
@@ -135,7 +137,12 @@ class RowEngine(LinearEngine[RowPacking]):
             [self._transform(block, plan.parameters.plain_modulus) for block in polynomial]
             for polynomial in packing.pack_weights(plan.model.weights)
         ]
-        self.classes = [packing.classes_in(polynomial) for polynomial in range(packing.polynomials)]
+        self.intercepts = [
+            self.intercept[:, packing.classes_in(group[0]).start : packing.classes_in(group[-1]).stop]
+            .reshape(len(self.primes), len(group), 1, -1)
+            .swapaxes(0, 1)
+            for group in self.polynomials
+        ]
         self.places = packing.places(packing.rows, packing.classes)
         shape = 2, len(self.primes), packing.poly_modulus_degree
         self.zero = np.broadcast_to(np.uint64(0), shape)

@@ -65,7 +65,11 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     ) -> keys_pb2.RegisterKeyResponse:
         """Take a key in chunks, or from the blob into which its owner has put it."""
         with self._admit_upload() as tenant:
-            return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._register(requests, tenant)))
+            try:
+                return keys_pb2.RegisterKeyResponse(key=key_to_proto(self._register(requests, tenant)))
+            except Exception:
+                self._admission.count_empty(current_caller.get())
+                raise
 
     def PutKey(self, request: keys_pb2.PutKeyRequest, context: ServicerContext) -> keys_pb2.PutKeyResponse:
         """Take a key in one message, or from the blob into which its owner has put it."""

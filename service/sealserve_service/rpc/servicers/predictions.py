@@ -1,6 +1,8 @@
 """PredictionService: scores items, one in a call or many on a stream."""
 
+import math
 import queue
+import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -27,6 +29,10 @@ from sealserve_service.tenants.authenticator import Authenticator
 from sealserve_service.tenants.caller import current_caller
 from sealserve_service.tenants.tenant import current_tenant
 
+# Of the age of a connection, until a stream ends: it shall end by itself, and not with its
+# connection, which gets as much time again from the moment on at which it takes no more calls.
+_SHARES_OF_AGE = 0.75, 0.95
+
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     """PredictionService over a registry.
@@ -38,6 +44,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         calls_in_flight: admits calls.
         admission: the bounds of what is under way in this process.
         readers: has a thread for each stream, which waits for its next message.
+        stream_seconds: how long a stream begins items at most.
     """
 
     def __init__(
@@ -48,6 +55,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         calls_in_flight: CallsInFlight,
         admission: Admission,
         readers: Executor,
+        *,
+        stream_seconds: float = math.inf,
     ) -> None:
         self._models = models
         self._admission = admission
@@ -55,6 +64,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._limits = limits
         self._calls_in_flight = calls_in_flight
         self._readers = readers
+        self._stream_seconds = stream_seconds
 
     def Predict(
         self, request: prediction_pb2.PredictRequest, context: ServicerContext
@@ -80,8 +90,6 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     ) -> Iterator[prediction_pb2.StreamPredictResponse]:
         """Score items as they arrive."""
         with self._calls_in_flight.admit():
-            window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
-            yield prediction_pb2.StreamPredictResponse(window=window)
             end = CallEnd()
             if not context.add_callback(end.happen):
                 end.happen()
@@ -91,6 +99,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             )
             try:
                 with closing(table):
+                    window = prediction_pb2.Window(max_bytes_in_flight=self._limits.window_bytes)
+                    yield prediction_pb2.StreamPredictResponse(window=window)
                     yield from self._answers(requests, context, table)
             finally:
                 if not table.item_count:
@@ -100,20 +110,25 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self, requests: Iterator[prediction_pb2.StreamPredictRequest], context: ServicerContext, table: ItemTable
     ) -> Iterator[prediction_pb2.StreamPredictResponse]:
         stopping = self._calls_in_flight.stopping
+        end = time.monotonic() + self._stream_seconds * random.uniform(*_SHARES_OF_AGE)  # noqa: S311  # no secret
+
+        def is_ending() -> bool:
+            return stopping.is_set() or time.monotonic() >= end
+
         with (
             closing(ReadAhead(requests, self._readers)) as read_ahead,
             self._calls_in_flight.calling_on_stop(read_ahead.interrupt),
         ):
-            while table or not stopping.is_set():
+            while table or not is_ending():
                 table.idle_timeout_seconds = self._calls_in_flight.shortened(self._limits.idle_timeout_seconds)
                 try:
-                    message = read_ahead.receive(_seconds_left(table))
+                    message = read_ahead.receive(_seconds_left(table, end))
                 except queue.Empty:
-                    table.is_stopping = stopping.is_set()
+                    table.is_stopping = is_ending()
                     yield from table.expire(time.monotonic())
                     table.check_idle(time.monotonic())
                     continue
-                table.is_stopping = stopping.is_set()
+                table.is_stopping = is_ending()
                 yield from table.expire(time.monotonic())
                 if message is None:
                     yield from table.abandon()
@@ -121,18 +136,21 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                 # Since the stream began, its token may have expired, or have been revoked.
                 table.tenant = self._authenticator.authenticate(context)
                 yield from table.receive(message)
-        raise DrainingError(RETRY_SECONDS)
+        raise DrainingError(RETRY_SECONDS if stopping.is_set() else 0.0)
 
 
 def unary_engines(models: ModelRegistry, limits: Limits) -> Iterator[Engine]:
     """Yield the engines whose items a client may send to Predict."""
-    # The cost counts full ciphertexts, and seeded ones are half as long. Items that are longer than
-    # that fit into no message.
-    longest = 2 * limits.max_message_bytes
+    # The cost counts full ciphertexts. Packed ones are more than a third as long. Items that are
+    # longer than that fit into no message.
+    longest = 3 * limits.max_message_bytes
     return (engine for engine in models.engines() if engine.offer.cost.request_bytes <= longest)
 
 
-def _seconds_left(table: ItemTable) -> float | None:
-    """Return how long the next message of a stream may be waited for, and at most LOOK_SECONDS."""
-    deadline = table.next_deadline
-    return None if deadline is None else min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
+def _seconds_left(table: ItemTable, end: float) -> float | None:
+    """Return how long the next message of a stream may be waited for, and at most LOOK_SECONDS.
+
+    Without an open item that is until the stream is to end.
+    """
+    deadline = min(math.inf if table.next_deadline is None else table.next_deadline, math.inf if table else end)
+    return None if deadline == math.inf else min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sealserve._codec.codec import RowCodec
 from sealserve._codec.offers import choose
 from sealserve.errors import ParameterError, ReplyError
+from sealserve.he.bit_packing import packed_bytes
 from sealserve.he.layouts import LAYOUTS
-from sealserve.protocol.item import EncryptedScores, Residues, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, PackedPair, Residues, SealCiphertext
 from sealserve.protocol.model import Model
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.serving import linear, served
@@ -23,7 +24,7 @@ SERVED = served("model", LINEAR)
 MODEL, ENGINE = SERVED.model, SERVED.engines[1]
 CODEC = RowCodec(MODEL, offer=choose(MODEL, 1, LAYOUTS["column"]))
 OFFER, GRID = CODEC.offer, MODEL.grid
-(PRIME,), N = OFFER.parameters.parameter_set.primes, OFFER.rows_per_item
+N = OFFER.rows_per_item
 QUANTIZED = RANDOM.integers(0, GRID.levels, (ROWS, FEATURES), endpoint=True)
 
 
@@ -34,19 +35,19 @@ def reply_to(codec: RowCodec, quantized: NDArray[np.int64]) -> list[EncryptedSco
     return list(scoring.finish())
 
 
-def residues(piece: EncryptedScores) -> Residues:
-    assert isinstance(piece, Residues)
+def packed_pair(piece: EncryptedScores) -> PackedPair:
+    assert isinstance(piece, PackedPair)
     return piece
 
 
 REPLY = reply_to(CODEC, QUANTIZED)
-FIRST, SECOND, THIRD = map(residues, REPLY)
+FIRST, SECOND, THIRD = map(packed_pair, REPLY)
 
 
 def test_an_item_says_what_it_is_and_is_encrypted_as_it_is_taken() -> None:
     item = CODEC.encrypt(QUANTIZED)
     header = item.header
-    assert (header.layout, header.parameter_set, header.key_id) == (LAYOUTS["column"], "column-2048-54", "")
+    assert (header.layout, header.parameter_set, header.key_id) == (LAYOUTS["column"], "column-2048-44", "")
     assert (header.row_count, header.ciphertext_count) == (ROWS, FEATURES)
     once, again = list(item.ciphertexts), list(item.ciphertexts)
     assert item.byte_count == sum(map(len, once)) == OFFER.cost.request_bytes
@@ -63,22 +64,26 @@ def test_scores_come_in_the_order_of_rows_and_classes(row_count: int) -> None:
     assert np.abs(scores - expected).max() <= OFFER.weight_rounding_error_bound
 
 
-def patched(data: bytes, at: int, residue: int) -> bytes:
-    return data[:at] + residue.to_bytes(8, "little") + data[at + 8 :]
+def c0_bytes(row_count: int) -> int:
+    assert OFFER.reply_bits is not None
+    assert ROWS * OFFER.reply_bits.c0 % 8, "not all bits of the last byte are used"
+    return packed_bytes(row_count, OFFER.reply_bits.c0)
 
 
 BAD_REPLIES: dict[str, list[EncryptedScores]] = {
     "no pieces": [],
     "a piece too few": [FIRST, SECOND],
     "a piece too many": [FIRST, SECOND, THIRD, THIRD],
-    "of a row less": [Residues(pair.c0[:-8], pair.c1) for pair in (FIRST, SECOND, THIRD)],
-    "of a row more": [Residues(pair.c0 + bytes(8), pair.c1) for pair in (FIRST, SECOND, THIRD)],
-    "a first polynomial whole": [Residues(FIRST.c1, FIRST.c1), SECOND, THIRD],
-    "no first polynomial": [FIRST, Residues(b"", SECOND.c1), THIRD],
-    "no second polynomial": [FIRST, Residues(SECOND.c0, b""), THIRD],
-    "a second polynomial of the rows only": [FIRST, SECOND, Residues(THIRD.c0, THIRD.c1[: 8 * ROWS])],
-    "a residue at its prime": [FIRST, SECOND, Residues(patched(THIRD.c0, 0, PRIME), THIRD.c1)],
-    "the last residue at its prime": [FIRST, SECOND, Residues(THIRD.c0, patched(THIRD.c1, 8 * N - 8, PRIME))],
+    "of a row less": [PackedPair(pair.c0[: c0_bytes(ROWS - 1)], pair.c1) for pair in (FIRST, SECOND, THIRD)],
+    "of a row more": [
+        PackedPair(pair.c0 + bytes(c0_bytes(ROWS + 1) - len(pair.c0)), pair.c1) for pair in (FIRST, SECOND, THIRD)
+    ],
+    "a first polynomial whole": [PackedPair(FIRST.c1, FIRST.c1), SECOND, THIRD],
+    "no first polynomial": [FIRST, PackedPair(b"", SECOND.c1), THIRD],
+    "no second polynomial": [FIRST, PackedPair(SECOND.c0, b""), THIRD],
+    "a second polynomial of the rows only": [FIRST, SECOND, PackedPair(THIRD.c0, THIRD.c1[: len(THIRD.c0)])],
+    "a bit behind the last": [FIRST, SECOND, PackedPair(THIRD.c0[:-1] + b"\xff", THIRD.c1)],
+    "residues": [FIRST, SECOND, Residues(bytes(8 * ROWS), bytes(8 * N))],
     "a SEAL object": [FIRST, SECOND, SealCiphertext(b"")],
 }
 
@@ -105,7 +110,7 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "endless classes": {"classes_per_polynomial": 2**32 - 1},
     "the row layout's packing": {"layout": LAYOUTS["row"]},
     "another ring": {
-        "parameters": dataclasses.replace(OFFER.parameters, parameter_set=LAYOUTS["column"].open_parameter_sets[1]),
+        "parameters": dataclasses.replace(OFFER.parameters, parameter_set=LAYOUTS["column"].open_parameter_sets[2]),
     },
     "another parms_id": {"parms_id": bytes(32)},
 }

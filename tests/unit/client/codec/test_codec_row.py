@@ -28,7 +28,8 @@ from sealserve.he import _seal
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet
 from sealserve.he.quantization import InputGrid, QuantizedModel
-from sealserve.protocol.item import EncryptedScores, Residues, SealCiphertext
+from sealserve.he.reply_bits import ReplyBits
+from sealserve.protocol.item import EncryptedScores, PackedPair, Residues, SealCiphertext
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Model
 from sealserve.protocol.output import Output, Task
@@ -39,6 +40,7 @@ from sealserve_service.engines.linear.row import RowEngine
 from sealserve_service.planning.row import RowPlan
 from sealserve_service.tenants.tenant import ANONYMOUS
 from tests.support.plans import plan_row
+from tests.support.reply_pairs import unpacked
 from tests.support.serving import LIMITS
 
 RANDOM = np.random.default_rng(14)
@@ -55,6 +57,7 @@ def planned(parameter_set: ParameterSet) -> RowPlan:
 
 
 PLANS = {s: planned(s) for s in LAYOUTS["row"].open_parameter_sets}
+assert all(plan.reply_bits for plan in PLANS.values())
 ENGINES = {s: RowEngine(plan) for s, plan in PLANS.items()}
 
 
@@ -109,7 +112,7 @@ def test_an_item_says_what_it_is() -> None:
     item = CODEC.encrypt(ROW)
     header = item.header
     assert (header.model, header.config_id, header.layout) == ("model", "config", LAYOUTS["row"])
-    assert (header.parameter_set, header.row_count, header.key_id) == ("row-2048-54", 1, "")
+    assert (header.parameter_set, header.row_count, header.key_id) == ("row-2048-44", 1, "")
     (ciphertext,) = item.ciphertexts
     assert header.ciphertext_count == 1
     assert item.byte_count == len(ciphertext) == ENGINES[SMALLEST].format.full_bytes
@@ -136,17 +139,15 @@ def test_rows_of_any_memory_order_are_scored_alike() -> None:
 # Bad replies
 
 
-def residues(index: int = 0) -> Residues:
-    piece = REPLY[index]
-    assert isinstance(piece, Residues)
-    return piece
-
-
 def patched(data: bytes, at: int, residue: int) -> bytes:
     return data[:at] + residue.to_bytes(8, "little") + data[at + 8 :]
 
 
-FIRST, SECOND = residues(0), residues(1)
+UNPACKED_ENGINE = RowEngine(unpacked(PLAN))
+UNPACKED = RowCodec(model_of(UNPACKED_ENGINE), KEYS[SMALLEST])
+UNPACKED_REPLY = reply_of(UNPACKED_ENGINE, UNPACKED, ROW)
+PACKED_PAIRS = [PackedPair(*piece) for piece in REPLY if isinstance(piece, PackedPair)]
+FIRST, SECOND = (Residues(*piece) for piece in UNPACKED_REPLY if isinstance(piece, Residues))
 BAD_REPLIES: dict[str, Sequence[EncryptedScores]] = {
     "no pieces": [],
     "a piece too few": [FIRST],
@@ -167,7 +168,37 @@ BAD_REPLIES: dict[str, Sequence[EncryptedScores]] = {
     "a residue of 64 ones": [FIRST, Residues(SECOND.c0, patched(SECOND.c1, 0, 2**64 - 1))],
     "a SEAL object": [SealCiphertext(next(iter(CODEC.encrypt(ROW).ciphertexts))), SECOND],
     "SEAL objects": [SealCiphertext(b""), SealCiphertext(b"")],
+    "packed": PACKED_PAIRS,
 }
+
+
+def bad_packed_replies() -> dict[str, Sequence[EncryptedScores]]:
+    first, second = PACKED_PAIRS
+    bits = CODEC.offer.reply_bits
+    assert bits is not None
+    # Two coefficients of c0, and one: of neither all bits of the last byte are used.
+    assert 2 * bits.c0 % 8
+    assert bits.c0 % 8
+    return {
+        "no pieces": [],
+        "a piece too few": [first],
+        "a piece too many": [first, second, second],
+        "the pieces of two classes and of one exchanged": [second, first],
+        "of two rows": [PackedPair(first.c0 * 2, first.c1), PackedPair(second.c0 * 2, second.c1)],
+        "the first polynomial whole": [PackedPair(first.c1, first.c1), second],
+        "no first polynomial": [PackedPair(b"", first.c1), second],
+        "no second polynomial": [PackedPair(first.c0, b""), second],
+        "empty": [PackedPair(b"", b"")] * 2,
+        "a first polynomial of a byte too few": [PackedPair(first.c0[:-1], first.c1), second],
+        "a first polynomial of a byte too many": [PackedPair(first.c0 + b"\0", first.c1), second],
+        "a second polynomial of a byte too few": [first, PackedPair(second.c0, second.c1[:-1])],
+        "a second polynomial of a byte too many": [first, PackedPair(second.c0, second.c1 + b"\0")],
+        "a bit behind the last of c0": [PackedPair(first.c0[:-1] + bytes([first.c0[-1] | 0x80]), first.c1), second],
+        "another bit there": [first, PackedPair(second.c0[:-1] + bytes([second.c0[-1] | 1 << bits.c0 % 8]), second.c1)],
+        "residues": UNPACKED_REPLY,
+        "residues of the same bytes": [Residues(*first), Residues(*second)],
+        "a SEAL object": [SealCiphertext(b""), second],
+    }
 
 
 def assert_refused(codec: RowCodec, row_count: int, reply: Sequence[EncryptedScores]) -> None:
@@ -181,8 +212,14 @@ def assert_refused(codec: RowCodec, row_count: int, reply: Sequence[EncryptedSco
 
 @pytest.mark.parametrize("what", BAD_REPLIES)
 def test_a_malformed_reply_is_refused(what: str) -> None:
-    assert_refused(CODEC, 1, BAD_REPLIES[what])
-    assert CODEC.decrypt(1, REPLY).shape == (1, SCORES)
+    assert_refused(UNPACKED, 1, BAD_REPLIES[what])
+    assert UNPACKED.decrypt(1, UNPACKED_REPLY).shape == (1, SCORES)
+
+
+@pytest.mark.parametrize("what", bad_packed_replies())
+def test_a_malformed_packed_reply_is_refused(what: str) -> None:
+    assert_refused(CODEC, 1, bad_packed_replies()[what])
+    assert CODEC.decrypt(1, REPLY).tolist() == UNPACKED.decrypt(1, UNPACKED_REPLY).tolist()
 
 
 @pytest.mark.parametrize("score", range(SCORES))
@@ -214,7 +251,8 @@ def test_a_reply_to_somebody_else_is_refused() -> None:
     """
     plain_modulus = PLAN.parameters.plain_modulus << 12
     model = dataclasses.replace(PLAN.model, weights=PLAN.model.weights >> 6)
-    engine = RowEngine(dataclasses.replace(PLAN, parameters=EncryptionParameters(SMALLEST, plain_modulus), model=model))
+    parameters = EncryptionParameters(SMALLEST, plain_modulus)
+    engine = RowEngine(dataclasses.replace(unpacked(PLAN), parameters=parameters, model=model))
     ours, others = RowCodec(model_of(engine)), RowCodec(model_of(engine))
     quantized = GRID.levels[None] // 2
     for _ in range(5):
@@ -231,8 +269,14 @@ def test_noise_is_refused_or_within_the_published_range(seed: int) -> None:
     def noise(count: int) -> bytes:
         return random.integers(0, PRIME, size=count, dtype=np.uint64).tobytes()
 
+    def packed_noise(pair: PackedPair) -> PackedPair:
+        return PackedPair(random.bytes(len(pair.c0) - 1) + b"\0", random.bytes(len(pair.c1)))
+
     try:
-        scores = CODEC.decrypt(1, [Residues(noise(2), noise(N)), Residues(noise(1), noise(N))])
+        if seed % 2:
+            scores = CODEC.decrypt(1, list(map(packed_noise, PACKED_PAIRS)))
+        else:
+            scores = UNPACKED.decrypt(1, [Residues(noise(2), noise(N)), Residues(noise(1), noise(N))])
     except ReplyError:
         return
     distances = np.abs(scores[0] * CODEC.offer.score_scale - CODEC.offer.score_centers)
@@ -257,6 +301,7 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "fewer classes, with as many rows": {"classes_per_polynomial": 1},
     "a class too many": {"classes_per_polynomial": 3},
     "endless classes": {"classes_per_polynomial": 2**32 - 1},
+    "bits for which nothing decrypts": {"reply_bits": ReplyBits(c0=24, c1=24, prime_count=1)},
     "composite primes": {
         "parameters": EncryptionParameters(
             ParameterSet("composite", 2048, ((1 << 40) * 4096 + 1,)), OFFER.parameters.plain_modulus
@@ -275,7 +320,7 @@ def test_an_offer_that_contradicts_itself_is_refused(what: str) -> None:
 
 
 def test_the_parms_id_of_the_key_level_is_not_that_of_a_ciphertext() -> None:
-    two_primes = MODEL.offers[2]
+    two_primes = MODEL.offers[-1]
     parms_id = _seal.key_parms_id(_seal.context(two_primes.parameters))
     with pytest.raises(ParameterError, match="parms_id"):
         RowCodec(dataclasses.replace(MODEL, offers=(dataclasses.replace(two_primes, parms_id=parms_id),)))
@@ -354,7 +399,7 @@ def test_a_key_chooses_the_offer_of_its_ring(parameter_set: ParameterSet) -> Non
 
 def test_a_key_of_no_offered_ring_is_refused() -> None:
     others = dataclasses.replace(MODEL, offers=MODEL.offers[1:])
-    with pytest.raises(SecretKeyError, match=r"is offered in: row-4096-60, row-4096-92$") as caught:
+    with pytest.raises(SecretKeyError, match=r"is offered in: row-2048-54, row-4096-60, row-4096-92$") as caught:
         RowCodec(others, KEYS[SMALLEST])
     assert repr(KEYS[SMALLEST]) in str(caught.value)
 

@@ -1,6 +1,8 @@
 """Encryption in worker processes: the same as here, in order, whatever happens to a worker."""
 
+import ctypes
 import os
+import resource
 import signal
 from collections.abc import Iterator
 
@@ -102,3 +104,19 @@ def test_the_key_is_on_no_command_line(pool: EncryptorPool) -> None:
     for worker in workers():
         assert len(" ".join(worker.cmdline())) < 1000
         assert not any(len(value) > 4000 for value in worker.environ().values())
+
+
+class Probe(Encryptor):
+    """In a worker, it tells what protects its memory, instead of encrypting."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def encrypt_all(self, plaintexts: object) -> Iterator[bytes]:
+        yield bytes([ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)[1] > 0])
+
+
+def test_nobody_reads_the_key_in_a_workers_memory(pool: EncryptorPool) -> None:
+    """A program that a protected process starts is not protected itself."""
+    make = EncryptorFactory(Probe, PARAMETERS, b"")
+    assert pool.submit(make, PLAINTEXTS[:1]).result() == [bytes([0, 0])], "PR_GET_DUMPABLE, and the limit of core dumps"

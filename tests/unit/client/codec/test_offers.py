@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealserve._codec.offers import choose
+from sealserve._codec.offers import choose, is_seeded
+from sealserve._rpc.transfer_time import LOCAL_SECONDS_A_BYTE, REMOTE_SECONDS_A_BYTE
 from sealserve.errors import ParameterError, SecretKeyError
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.protocol.model import Cost, Model, Offer
@@ -51,6 +52,33 @@ def test_items_are_counted_whole() -> None:
     model = with_offers(costing(ROW, 1.0, 4), costing(COLUMN, 18.5, 100))
     assert layouts(model, range(72, 74)) == [LAYOUTS["row"], LAYOUTS["column"]]
     assert layouts(model, range(100, 103)) == [LAYOUTS["column"], LAYOUTS["row"], LAYOUTS["row"]]
+
+
+def test_the_time_of_a_byte_decides_between_rows_and_columns() -> None:
+    """A batch takes the server as long as one row, and has as many bytes as 40."""
+    model = with_offers(costing(ROW, 1.0, 1, 10**6), costing(COLUMN, 1.0, 1000, 40 * 10**6))
+    assert choose(model, 30, seconds_a_byte=0.0).layout is LAYOUTS["column"]
+    assert choose(model, 30, seconds_a_byte=1e-5).layout is LAYOUTS["row"]
+    assert choose(model, 50, seconds_a_byte=1e-5).layout is LAYOUTS["column"]
+
+
+@pytest.mark.parametrize("layout", ["row", "column"])
+def test_seeding_pays_where_bytes_are_slow(layout: str) -> None:
+    assert not is_seeded(LAYOUTS[layout], LOCAL_SECONDS_A_BYTE)
+    assert is_seeded(LAYOUTS[layout], REMOTE_SECONDS_A_BYTE)
+
+
+def test_a_layout_without_seeded_uploads_has_none() -> None:
+    assert not is_seeded(LAYOUTS["ei-slots"], math.inf)
+
+
+def test_seeded_uploads_are_half_the_bytes_of_a_layout() -> None:
+    """A layout with more bytes is the quicker one, if half of them need not go up."""
+    up, down = costing(ROW, 0.0, 1, 10**6), costing(COLUMN, 0.0, 1, 0)
+    down = dataclasses.replace(down, cost=dataclasses.replace(down.cost, reply_bytes=900_000))
+    model = with_offers(up, down)
+    assert choose(model, 1, seconds_a_byte=1e-6, seeded=False).layout is LAYOUTS["column"]
+    assert choose(model, 1, seconds_a_byte=1e-6).layout is LAYOUTS["row"]
 
 
 def test_bytes_cost_time_too() -> None:
@@ -96,16 +124,16 @@ def test_private_weights_are_not_understood() -> None:
 def test_a_key_is_of_a_ring_whatever_the_layout() -> None:
     other = dataclasses.replace(
         COLUMN,
-        parameters=dataclasses.replace(COLUMN.parameters, parameter_set=LAYOUTS["column"].open_parameter_sets[1]),
+        parameters=dataclasses.replace(COLUMN.parameters, parameter_set=LAYOUTS["column"].open_parameter_sets[2]),
     )
     model = with_offers(costing(ROW, 1.0, 1), costing(other, 2.0, 100))
     assert choose(model, 50).layout is LAYOUTS["column"]
-    assert choose(model, 50, secret_key=KEYS["row-2048-54"]).layout is LAYOUTS["row"]
+    assert choose(model, 50, secret_key=KEYS["row-2048-44"]).layout is LAYOUTS["row"]
     assert choose(model, 1, secret_key=KEYS["row-4096-60"]).layout is LAYOUTS["column"]
-    with pytest.raises(SecretKeyError, match=r"is offered in: row-2048-54, column-4096-60$"):
+    with pytest.raises(SecretKeyError, match=r"is offered in: row-2048-44, column-4096-60$"):
         choose(model, 1, secret_key=KEYS["row-4096-92"])
     with pytest.raises(SecretKeyError, match=r"is offered in: column-4096-60$"):
-        choose(model, 1, LAYOUTS["column"], secret_key=KEYS["row-2048-54"])
+        choose(model, 1, LAYOUTS["column"], secret_key=KEYS["row-2048-44"])
 
 
 seconds = st.sampled_from([0.0, -1.0, 1e308, math.inf, -math.inf, math.nan]) | st.floats()

@@ -13,6 +13,7 @@ from sealserve._codec.codec import Decrypted, RowCodec
 from sealserve._codec.operation import Call, Exclusive, Finished, Operation, Pause, ScoreBatches, advance
 from sealserve._codec.session import Session
 from sealserve._rpc.retry import MAX_LOSSES
+from sealserve._rpc.transfer_time import TransferTime
 from sealserve.errors import (
     InputError,
     InternalError,
@@ -46,6 +47,7 @@ def session_of(**changes: Any) -> Session:
         "seeded": False,
         "connections": None,
         "encrypt_processes": 0,
+        "transfer_time": TransferTime(is_local=True),
     } | changes
     return Session("line", "auto", None, **options)
 

@@ -1,7 +1,7 @@
 """Parameter sets: none below 128 bits of security can be built, and SEAL agrees on every number."""
 
 import math
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import seal
@@ -24,7 +24,7 @@ from sealserve.secret_key import SecretKey
 
 SMALLEST = LAYOUTS["row"].open_parameter_sets[0]
 (PRIME,) = SMALLEST.primes
-TWO_PRIMES = LAYOUTS["row"].open_parameter_sets[2]
+TWO_PRIMES = LAYOUTS["row"].open_parameter_sets[-1]
 EVERY_SET = (*LAYOUTS["row"].open_parameter_sets, *LAYOUTS["row"].private_parameter_sets[1:])
 SETS = pytest.mark.parametrize(
     "parameter_set", [*EVERY_SET, *LAYOUTS["column"].open_parameter_sets], ids=lambda s: s.name
@@ -158,8 +158,12 @@ def test_a_plaintext_modulus_that_shares_a_factor_with_the_primes_is_refused(t: 
 
 
 @SETS
-@pytest.mark.parametrize("t", [2, 1 << 20, 786433, 1 << 45])
+@pytest.mark.parametrize("t", [2, 1 << 20, 786433, 1 << 43, 1 << 45])
 def test_seal_accepts_the_named_sets(parameter_set: ParameterSet, t: int) -> None:
+    if parameter_set.name.endswith("-2048-44") and t == 1 << 45:
+        with pytest.raises(ParameterError, match="below the ciphertext modulus"):
+            EncryptionParameters(parameter_set, t)
+        return
     context = _seal.context(EncryptionParameters(parameter_set, t))
     parms = context.first_context_data().parms()
     assert parms.poly_modulus_degree() == parameter_set.poly_modulus_degree
@@ -196,6 +200,15 @@ def test_seal_finds_the_named_sets_secure(parameter_set: ParameterSet) -> None:
     assert bits <= seal.CoeffModulus.MaxBitCount(N, seal.sec_level_type.tc128) == MAX_MODULUS_BITS[N]
     assert is_accepted_by_seal(N, parameter_set.primes)
     assert all(seal.Modulus(prime).is_prime() for prime in parameter_set.primes)
+
+
+@SETS
+def test_data_primes_are_the_greatest_of_their_bits_for_the_ring(parameter_set: ParameterSet) -> None:
+    """The rule of `RINGS`, so that nobody has to trust a choice of primes."""
+    step, bits = 2 * parameter_set.poly_modulus_degree, max(parameter_set.data_primes).bit_length()
+    candidates = range(((1 << bits) - 2) // step * step + 1, 1 << bits - 1, -step)
+    greatest = (number for number in candidates if seal.Modulus(number).is_prime())
+    assert sorted(parameter_set.data_primes, reverse=True) == list(islice(greatest, len(parameter_set.data_primes)))
 
 
 def test_the_named_sets_are_in_order_of_cost() -> None:

@@ -106,7 +106,7 @@ def test_a_regression_has_no_decision_function() -> None:
 
 def test_a_classifier_of_regressors_has_no_decision_function() -> None:
     output = Output(Task.CLASSIFICATION, 3, (3, 5, 9), has_no_decision_function=True)
-    with pytest.raises(NoSuchMethodError, match="estimator has no decision_function: use predict"):
+    with pytest.raises(NoSuchMethodError, match="model has no decision_function: use predict"):
         output.decision_function(np.ones((1, 3)))
     with pytest.raises(NoSuchMethodError, match=r"no probabilities: use predict$"):
         output.predict_proba(np.ones((1, 3)))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sealserve.errors import InputError, UnexpectedModelError
 from sealserve.he.quantization import InputGrid
 from sealserve.he.row_constraints import RowConstraints
+from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.pin import Pin, PinnedContent
 from sealserve.protocol.schema import Schema
@@ -202,3 +203,14 @@ def test_a_hostile_name_is_escaped_in_the_difference_and_in_the_file(tmp_path: P
     assert "column 1 is" in str(error)
     Pin(hostile.digest, hostile).save(tmp_path / "pin")
     assert all(line.isprintable() for line in (tmp_path / "pin").read_text().splitlines())
+
+
+def test_columns_without_names_stay_so_in_a_file(tmp_path: Path) -> None:
+    kinds = ColumnKind.NUMBER, ColumnKind.STRING, ColumnKind.UNUSED
+    schema = Schema.of([Column("", kind, allows_missing=True) for kind in kinds])
+    content = dataclasses.replace(CONTENT, schema=schema, steps_id="0" * 64)
+    Pin(content.digest, content).save(tmp_path / "pin")
+    read = Pin.read(tmp_path / "pin").content
+    assert read is not None
+    assert read.schema == schema
+    assert content.difference(read) == ""

@@ -11,7 +11,7 @@ BUSY = errors.QuotaExceededError("rows_per_minute", 1.0)
 GONE = errors.UnavailableError("gone")
 
 
-@pytest.mark.parametrize("error", [None, GONE, BUSY, errors.DrainingError(1.0), errors.DrainingError(-5.0)])
+@pytest.mark.parametrize("error", [None, GONE, BUSY, errors.QuotaExceededError("q", -5.0)])
 def test_delays_are_at_least_what_was_asked_for_and_never_nothing(error: errors.SealserveError | None) -> None:
     for failures in (1, 2, 10, 10_000):
         delays = [delay_seconds(error, failures) for _ in range(20)]
@@ -19,6 +19,18 @@ def test_delays_are_at_least_what_was_asked_for_and_never_nothing(error: errors.
         assert len(set(delays)) > 1, "not all clients at once"
         if error in (None, GONE):
             assert max(delays) <= 3.0
+
+
+def test_another_replica_is_asked_soon_and_one_that_is_alone_ever_later() -> None:
+    """Before, a stream stood still for the 1 to 2 s that the stopping replica asked for."""
+    for asked in (-5.0, 0.0, 1.0):
+        delays = [[delay_seconds(errors.DrainingError(asked), failures) for _ in range(50)] for failures in range(1, 6)]
+        assert min(map(min, delays)) >= 0.005
+        assert sum(map(max, delays)) <= 0.25, "five attempts, of which each may reach the same replica again"
+    assert min(delay_seconds(errors.DrainingError(1.0), 15) for _ in range(50)) >= 0.95
+    assert max(delay_seconds(errors.DrainingError(1.0), 10_000) for _ in range(50)) <= 4.0
+    assert delay_seconds(errors.DrainingError(60.0), 1) >= 60.0
+    assert len({delay_seconds(errors.DrainingError(1.0), 1) for _ in range(20)}) > 1, "not all clients at once"
 
 
 def test_two_changes_are_followed_at_once_and_others_after_growing_delays() -> None:

@@ -123,3 +123,16 @@ def test_rows_that_there_is_no_memory_for_are_refused() -> None:
 def test_programs_with_wrong_wires_are_refused(columns: Any, steps: Any, outputs: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         Program(columns, steps, outputs)
+
+
+def test_of_a_step_with_several_columns_only_the_one_that_refuses_is_named() -> None:
+    """Also through a step before it that fills several columns."""
+    known = Categories(texts=("a", "b"), refuses_unknown=True)
+    column = OneHotColumn(known, np.array([1, 2, 0, 0]), 2)
+    filled = Impute([0, 1], texts=("a", "b"))
+    program = Program([ValueKind.TEXT] * 2, [filled, OneHot([2, 3], [column, column])], [4, 5, 6, 7])
+    rows = np.array([["a", "x"], ["x", "b"], [None, "b"], ["x", "x"]], object)
+    assert program.refusing_columns(rows).tolist() == [[False, True], [True, False], [False, False], [True, True]]
+    assert [program.sources_of_feature(feature) for feature in range(4)] == [[0, 1]] * 4
+    numbers = Program([ValueKind.NUMBER] * 2, [Impute([0, 1], numbers=np.zeros(2)), Affine([2, 3])], [4, 5, 0])
+    assert [numbers.sources_of_feature(feature) for feature in range(3)] == [[0], [1], [0]]

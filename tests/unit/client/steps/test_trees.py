@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
+from sealserve.steps import trees
 from sealserve.steps.ranges import GroupKind, Ranges
 from sealserve.steps.trees import CategorySplit, Trees
 from tests.support.applied_steps import applied
@@ -55,6 +56,24 @@ def test_scores_are_those_of_boosted_histograms(categorical: list[int] | None) -
         beyond[301], beyond[306:309] = beyond[300], beyond[300]
     scores = applied(step, beyond).values @ weights + baseline
     np.testing.assert_allclose(scores, model.decision_function(beyond), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("categorical", [None, [1]])
+@pytest.mark.parametrize("nodes_a_call", [1, 1 << 20], ids=["level by level", "all nodes at once"])
+def test_a_single_row_reaches_the_leaves_that_it_reaches_among_others(
+    nodes_a_call: int, categorical: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = GAPS.copy()
+    if categorical:
+        rows[:, 1] = RNG.integers(0, 9, 400)
+    model = HistGradientBoostingClassifier(max_iter=9, categorical_features=categorical).fit(rows, LABELS)
+    steps = [hist_steps(model)[0], forest_steps(RandomForestClassifier(5, random_state=0).fit(GAPS, LABELS))]
+    monkeypatch.setattr(trees, "_NODES_A_CALL", nodes_a_call)
+    for step in steps:
+        tested = np.concatenate([rows[:60], at_thresholds(step)[::7]])
+        together = applied(step, tested).values
+        alone = [applied(step, row[None]).values for row in tested]
+        np.testing.assert_array_equal(np.concatenate(alone), together)
 
 
 def stump(**changes: Any) -> Trees:

@@ -167,7 +167,7 @@ def test_one_vs_rest_of_regressors_has_no_decision_function(rows: Rows, groups: 
     estimator = fit(OneVsRestClassifier(Ridge()), rows, groups)
     assert not hasattr(estimator, "decision_function")
     for fitted in (estimator, fit(make_pipeline(StandardScaler(), OneVsRestClassifier(Ridge())), rows, groups)):
-        with pytest.raises(NoSuchMethodError, match="estimator has no decision_function"):
+        with pytest.raises(NoSuchMethodError, match="model has no decision_function"):
             fold(fitted).output.decision_function(np.ones((1, 3)))
 
 

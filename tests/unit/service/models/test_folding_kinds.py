@@ -62,11 +62,18 @@ from sklearn.linear_model import (
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
-from sklearn.naive_bayes import BernoulliNB, ComplementNB, MultinomialNB
+from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, MultinomialNB
 from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MinMaxScaler,
+    RobustScaler,
+    SplineTransformer,
+    StandardScaler,
+)
 from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
 from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR, NuSVC, NuSVR, OneClassSVM
 
@@ -179,6 +186,14 @@ def _network(kind: Any, **options: Any) -> Callable[[np.random.Generator], Any]:
     )
 
 
+def _polynomial(kind: Any, **options: Any) -> Callable[[np.random.Generator], Any]:
+    def make(random: np.random.Generator) -> Any:
+        kernel = {"degree": int(random.integers(1, 4)), "coef0": random.choice([0.0, 0.5, 1.0]), "gamma": "scale"}
+        return kind(kernel="poly", **(kernel | options))
+
+    return make
+
+
 GRID = {"logisticregression__C": [0.1, 1.0]}
 KINDS: dict[str, Kind] = {
     "ARDRegression": Kind(lambda _: ARDRegression(), "target", "wide"),
@@ -215,6 +230,15 @@ KINDS: dict[str, Kind] = {
     "NuSVC": Kind(lambda _: NuSVC(kernel="linear", nu=0.2), "classes", "wide"),
     "SVR": Kind(lambda _: SVR(kernel="linear"), "target", "wide"),
     "NuSVR": Kind(lambda _: NuSVR(kernel="linear"), "target", "wide"),
+    "SVC, polynomial": Kind(_polynomial(SVC), "classes", "wide"),
+    "SVC, polynomial, pairs": Kind(_polynomial(SVC, decision_function_shape="ovo"), "classes", "wide"),
+    "SVC, polynomial, ties": Kind(_polynomial(SVC, break_ties=True), "several_classes", "wide"),
+    "SVC, polynomial, two classes": Kind(_polynomial(SVC), "two_classes", "wide"),
+    "NuSVC, polynomial": Kind(_polynomial(NuSVC, nu=0.2), "classes", "wide"),
+    "SVR, polynomial": Kind(_polynomial(SVR), "target", "wide"),
+    "NuSVR, polynomial": Kind(_polynomial(NuSVR), "target", "wide"),
+    "OneClassSVM, polynomial": Kind(_polynomial(OneClassSVM, nu=0.2), None, "wide"),
+    "KernelRidge, polynomial": Kind(_polynomial(KernelRidge, gamma=None), "targets", "wide"),
     "OneVsOneClassifier": Kind(lambda _: OneVsOneClassifier(LinearSVC()), "several_classes", "wide"),
     "OneVsOneClassifier of pipelines": Kind(
         lambda _: OneVsOneClassifier(_classified(StandardScaler())), "several_classes"
@@ -223,6 +247,8 @@ KINDS: dict[str, Kind] = {
     "MultinomialNB, two classes": Kind(lambda _: MultinomialNB(), "two_classes", "counts"),
     "ComplementNB": Kind(lambda random: ComplementNB(norm=bool(random.integers(2))), "classes", "counts"),
     "ComplementNB, two classes": Kind(lambda _: ComplementNB(), "two_classes", "counts"),
+    "CategoricalNB": Kind(lambda _: CategoricalNB(), "classes", "counts"),
+    "CategoricalNB, two classes": Kind(lambda _: CategoricalNB(min_categories=9), "two_classes", "counts"),
     "BernoulliNB": Kind(lambda _: BernoulliNB(binarize=None), "classes", "flags"),
     "BernoulliNB, two classes": Kind(lambda _: BernoulliNB(binarize=None), "two_classes", "flags"),
     "MLPClassifier": Kind(_network(MLPClassifier), "classes", "wide"),
@@ -333,6 +359,18 @@ KINDS: dict[str, Kind] = {
     "FeatureUnion": Kind(lambda _: _classified(StandardScaler(), _union(), MinMaxScaler()), "classes"),
     "FrozenEstimator": Kind(
         lambda _: OneVsRestClassifier(make_pipeline(FunctionTransformer(), StandardScaler(), LinearSVC())), "classes"
+    ),
+    "additive model of bins": Kind(
+        lambda random: _classified(
+            KBinsDiscretizer(int(random.integers(2, 6)), quantile_method="averaged_inverted_cdf")
+        ),
+        "classes",
+        "noisy",
+    ),
+    "additive model of splines": Kind(
+        lambda random: make_pipeline(SplineTransformer(int(random.integers(3, 6))), PoissonRegressor()),
+        "positive",
+        "noisy",
     ),
     "sparse coefficients": Kind(
         lambda _: SGDClassifier(penalty="l1", loss="modified_huber", random_state=0), "classes", "wide"

@@ -11,6 +11,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import Birch, FeatureAgglomeration
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import PCA
+from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -187,8 +188,14 @@ def test_a_function_is_refused_by_its_name(rows: Rows, groups: NDArray[np.int64]
 @pytest.mark.parametrize(
     ("estimator", "reason"),
     [
-        (SVC(), r"kernel 'rbf' is not linear, .* support vectors, which are training rows: .* kernel='linear'"),
-        (NuSVC(kernel="poly", nu=0.2), "kernel 'poly' is not linear"),
+        (
+            SVC(),
+            r"kernel 'rbf' is neither linear nor poly.* support vectors, which are training rows: .* kernel='linear'"
+            " or kernel='poly', or put a RBFSampler with a fixed seed",
+        ),
+        (NuSVC(kernel="sigmoid", nu=0.2), "kernel 'sigmoid' is neither linear"),
+        (SVC(kernel="poly", degree=0), "degree of its kernel is 0"),
+        (AdaBoostClassifier(LogisticRegression(), n_estimators=2), "votes of its members are linear for trees only"),
         (OneVsOneClassifier(GaussianNB()), "have no decision_function"),
         (OneVsOneClassifier(MultinomialNB()), "have no decision_function"),
         (OneVsOneClassifier(Ridge()), "are no classifiers"),
@@ -222,7 +229,9 @@ def test_naive_bayes_of_one_class_is_refused(rows: Rows, fit: Any) -> None:
         (TransformedTargetRegressor(Ridge(), func=np.sqrt, inverse_func=np.square), "inverse_func 'square' is neither"),
         (TransformedTargetRegressor(Ridge(), transformer=PCA(2)), "mixes targets"),
         (TransformedTargetRegressor(PoissonRegressor(), func=np.log, inverse_func=np.exp), "a link of its own"),
-        (KernelRidge(kernel="rbf"), "kernel 'rbf' is not linear, .* training rows"),
+        (KernelRidge(kernel="rbf"), "kernel 'rbf' is neither linear.* training rows"),
+        (KernelRidge(kernel="poly", degree=2.5, coef0=1e4), "neither linear nor a polynomial of whole degree"),
+        (AdaBoostRegressor(n_estimators=3), "median of its members.*GradientBoostingRegressor"),
     ],
     ids=repr,
 )

@@ -10,6 +10,7 @@ from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Binarizer, MinMaxScaler, Normalizer, PolynomialFeatures
+from sklearn.svm import SVR
 
 from sealserve.protocol.output import Output, Task
 from sealserve_service.models.errors import ModelTooLargeError, UnsupportedModelError
@@ -61,6 +62,15 @@ def test_products_are_bounded_before_they_are_listed(attributes: dict[str, int])
     rows = np.arange(12.0).reshape(6, 2)
     model = make_pipeline(PolynomialFeatures(3), LinearRegression()).fit(rows, rows[:, 0])
     vars(model[0]).update(attributes)
+    with pytest.raises(ModelTooLargeError):
+        fold(model)
+
+
+@pytest.mark.parametrize("degree", [6, 40, 10**12])
+def test_products_of_a_kernel_are_bounded_before_they_are_listed(degree: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(8, 60))
+    model = SVR(kernel="poly", degree=2, coef0=1.0).fit(rows, rows[:, 0])
+    model.degree = degree
     with pytest.raises(ModelTooLargeError):
         fold(model)
 

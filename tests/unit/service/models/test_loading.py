@@ -15,18 +15,23 @@ import numpy as np
 import pytest
 import skops.io
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sealserve.protocol.output import Link
 from sealserve_service.models.errors import ModelFileError, PickleNotTrustedError, UnsupportedModelError
 from sealserve_service.models.folding import fold
 from sealserve_service.models.loading import load_model
+from tests.support.tables import labels, rows_of, table
 
 Rows = NDArray[np.float64]
 
@@ -104,7 +109,7 @@ def test_a_pickle_that_is_not_trusted_is_refused_unread(tmp_path: Path, monkeypa
     path = write(tmp_path / "model.pkl", Detonates())
     with pytest.raises(PickleNotTrustedError) as refusal:
         load_model(path, trust_pickle=False)
-    for part in (str(path), "runs code of whoever wrote it", "--trust-pickle", "skops", "npz"):
+    for part in (str(path), "runs code of whoever wrote it", "--trust-pickle", "sealserve pack", "skops", "npz"):
         assert part in str(refusal.value)
     assert not Path("exploded").exists()
 
@@ -171,8 +176,59 @@ def test_trees_in_a_skops_file_are_sent_to_a_pickle(
     trees: Any, rows: Rows, groups: NDArray[np.int64], fit: Any, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "model.skops", fit(make_pipeline(StandardScaler(), trees), rows, groups))
-    with pytest.raises(UnsupportedModelError, match=r"holds trees.* joblib\.dump.* --trust-pickle"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"holds trees.* joblib\.dump.* `sealserve pack model.*--trust-pickle"
+    ):
         load_model(path, trust_pickle=False)
+
+
+def _by_type(kind: type) -> Any:
+    return make_column_selector(dtype_include=kind)
+
+
+TABLES: dict[str, Any] = {
+    "names": make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["age", "income"]),
+        (OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5), ["city"]),
+        (TfidfVectorizer(), "words"),
+    ),
+    "types": make_column_transformer(
+        (SimpleImputer(strategy="median", add_indicator=True), _by_type(np.number)),
+        (OrdinalEncoder(encoded_missing_value=-1), ["city"]),
+    ),
+    "the rest": make_column_transformer(
+        (OneHotEncoder(), ["city"]),
+        (KBinsDiscretizer(3), ["income"]),
+        ("drop", ["age"]),
+        remainder="passthrough",
+    ),
+    "frames": make_column_transformer(
+        (OneHotEncoder(sparse_output=False), ["city"]), (StandardScaler(), ["income"])
+    ).set_output(transform="pandas"),
+}
+
+
+@pytest.mark.parametrize("types", ["object", "category", "nullable"])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_pipeline_on_a_table_comes_out_of_a_skops_file(name: str, types: str, tmp_path: Path) -> None:
+    """Types of NumPy, which describe the columns, are no code."""
+    frame = table(np.random.default_rng(31))
+    if types == "category":
+        frame = frame.astype({"city": "category", "rooms": "int64"})
+    elif types == "nullable":
+        frame = frame.astype({"income": "Float64", "rooms": "Int64"})
+    pipeline, y = make_pipeline(clone(TABLES[name]), LogisticRegression()), labels(frame, np.random.default_rng(32))
+    frame = frame if name == "names" else frame.drop(columns="words")
+    with warnings.catch_warnings(action="ignore"):  # of convergence
+        pipeline.fit(frame, y)
+    path, expected = write(tmp_path / "model.skops", pipeline), fold(pipeline)
+    model = load_model(path, trust_pickle=False)
+    np.testing.assert_array_equal(model.weights, expected.weights)
+    assert model.published is not None
+    assert expected.published is not None
+    assert model.published.columns == expected.published.columns
+    rows = rows_of(model, frame)
+    np.testing.assert_array_equal(model.features(rows), expected.features(rows))
 
 
 def identity(values: Rows) -> Rows:
@@ -209,7 +265,8 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused_with_the_known_ones(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.touch()
-    with pytest.raises(ModelFileError, match=r"\.npz, \.skops and, with --trust-pickle, \.pkl, \.pickle, \.joblib"):
+    known = r"\.npz, \.skops, \.sealmodel, \.txt, \.json, \.ubj and, with --trust-pickle, \.pkl, \.pickle, \.joblib"
+    with pytest.raises(ModelFileError, match=known):
         load_model(path, trust_pickle=True)
 
 

@@ -12,9 +12,10 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.naive_bayes import BernoulliNB, CategoricalNB, GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.svm import SVR
 
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.folding import fold
@@ -69,6 +70,40 @@ def test_a_model_is_linear_in_products(name: str, seed: int) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_model_is_linear_in_products_at_length(name: str, seed: int) -> None:
     check(name, seed)
+
+
+def test_products_of_a_polynomial_kernel_are_those_of_columns() -> None:
+    rows = np.random.default_rng(1).normal(size=(40, 4))
+    model = fold(SVR(kernel="poly", degree=4, coef0=0.5).fit(rows, rows[:, 0] ** 3))
+    polynomials = PolynomialFeatures(4, include_bias=False).fit(rows)
+    expected = np.prod(rows[:, np.newaxis, :] ** polynomials.powers_, axis=2)
+    np.testing.assert_allclose(model.features(rows), expected, rtol=1e-12)
+    (publication,) = model.publications
+    assert publication.tells == "that it takes products of columns"
+
+
+def test_a_kernel_of_degree_1_publishes_nothing() -> None:
+    rows = np.random.default_rng(2).normal(size=(40, 4))
+    machine = SVR(kernel="poly", degree=1, coef0=2.0).fit(rows, rows[:, 0])
+    model = fold(machine)
+    assert model.published is None
+    np.testing.assert_allclose(model.decision(rows)[:, 0], machine.predict(rows), rtol=1e-12, atol=1e-12)
+
+
+def test_unknown_categories_are_refused_as_scikit_learn_does() -> None:
+    rows = np.random.default_rng(3).integers(0, 4, (60, 2))
+    model = fold(CategoricalNB().fit(rows, rows[:, 0] > 1))
+    assert model.published is not None
+    assert model.feature_count == 6
+    given = np.array([[0.0, 3.0], [4.0, 0.0], [-1.0, 0.0], [np.nan, 0.0], [0.5, 0.0]])
+    assert model.published.program.features(given).is_refused.tolist() == [False, True, True, True, True]
+    assert not any(column.allows_missing for column in model.published.columns)
+    assert model.publications[0].tells == "how many categories each of 2 columns has"
+
+
+def test_categories_that_tell_nothing_are_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="each of its columns has one category"):
+        fold(CategoricalNB().fit(np.zeros((6, 2), int), [0, 1] * 3))
 
 
 def test_one_class_is_refused() -> None:

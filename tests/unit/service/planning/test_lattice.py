@@ -3,8 +3,9 @@
 import math
 
 import pytest
+import seal
 
-from sealserve.he.parameters import MAX_MODULUS_BITS
+from sealserve.he.parameters import MAX_MODULUS_BITS, RINGS
 from sealserve_service.planning import lattice
 from sealserve_service.planning.lattice import SEAL_DEVIATION, TERNARY_DEVIATION, least_dimension, primal_bits
 
@@ -13,6 +14,17 @@ from sealserve_service.planning.lattice import SEAL_DEVIATION, TERNARY_DEVIATION
 def test_seals_own_rows_of_the_table(degree: int, bits: float) -> None:
     modulus_bits = MAX_MODULUS_BITS[degree]
     assert primal_bits(degree, degree, modulus_bits, SEAL_DEVIATION, TERNARY_DEVIATION) == pytest.approx(bits, abs=0.05)
+
+
+def test_the_smaller_of_two_moduli_at_one_degree_is_harder_to_attack() -> None:
+    """2048-44 lies between what the standard allows for 128 bits of security and for 192."""
+    degree, (prime,) = RINGS["2048-44"]
+    levels = seal.sec_level_type.tc128, seal.sec_level_type.tc192, seal.sec_level_type.tc256
+    allowed = [seal.CoeffModulus.MaxBitCount(degree, level) for level in levels]
+    assert allowed == [54, 37, 29]
+    sizes = sorted([prime.bit_length(), *allowed], reverse=True)
+    found = [primal_bits(degree, degree, size, SEAL_DEVIATION, TERNARY_DEVIATION) for size in sizes]
+    assert dict(zip(sizes, found, strict=True)) == pytest.approx({54: 129.8, 44: 162.8, 37: 197.8, 29: 259.1}, abs=0.05)
 
 
 def test_seals_noise() -> None:

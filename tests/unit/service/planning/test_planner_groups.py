@@ -85,10 +85,33 @@ models = st.builds(constrained, st.integers(0, 2**32).map(np.random.default_rng)
 any_plan = given(models, st.sampled_from(list(LAYOUT_PLANS)), st.sampled_from(list(MODES)), st.integers(0, 2**32))
 
 
+def leaves_of_trees(trees: int = 100, leaves: int = 30) -> PlannedModel:
+    """A boosted ensemble: of a tree one leaf is reached, and later trees add less."""
+    random, group = np.random.default_rng(0), np.repeat(np.arange(1, trees + 1), leaves)
+    ranges = indicator_ranges(np.zeros((1, len(group))), group, np.zeros(trees, np.bool_))
+    return PlannedModel(random.normal(size=(1, len(group))) / np.sqrt(group), np.zeros(1), ranges)
+
+
 def plans_of(model: PlannedModel, layout: str, mode: str) -> list[Plan[Packing]]:
     plans = LAYOUT_PLANS[layout](model.weights, model.intercept, model.ranges, hiding_bits=MODES[mode])
     assume(plans)
     return list(plans)
+
+
+@pytest.mark.parametrize("layout", LAYOUT_PLANS)
+def test_trees_take_the_ring_whose_ciphertexts_are_packed_in_the_fewest_bits(layout: str) -> None:
+    """A reply has fewer bytes, too. The error that is promised by default is kept."""
+    model = leaves_of_trees()
+    small, large, *_ = LAYOUTS[layout].open_parameter_sets
+    make: Any = {"row": plan_row, "column": plan_column}[layout]
+    plan, other = (make(model.weights, model.intercept, model.ranges, parameter_sets=s) for s in (None, [large]))
+    assert plan.parameters.parameter_set == small
+    low, high = plan.grid.extremes(model.weights)
+    assert other.score_error_bound < plan.score_error_bound <= (high - low).max() / 1024
+    assert plan.request_bytes == other.request_bytes
+    assert plan.reply_bytes < other.reply_bytes
+    (of_small,), (of_large,) = small.data_primes, large.data_primes
+    assert of_small.bit_length() <= 51 < of_large.bit_length()  # see CiphertextFormat.packs
 
 
 def worst_row(plan: Plan[Packing], slopes: NDArray[np.float64], off: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,6 +158,7 @@ def worst_rows(model: PlannedModel, plan: Plan[Packing], seed: int) -> Iterator[
                 yield worst_row(plan, slopes, -sign * share * np.sign(model.weights[k]))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @any_plan
 def test_no_row_that_keeps_to_its_groups_has_a_larger_error_than_is_proven(
@@ -157,6 +181,7 @@ def test_no_row_that_keeps_to_its_groups_has_a_larger_error_than_is_proven(
             assert abs(Fraction(score) / scale - exact) <= bound
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @any_plan
 def test_plans_keep_every_bound(model: PlannedModel, layout: str, mode: str, seed: int) -> None:
@@ -172,6 +197,7 @@ def test_plans_keep_every_bound(model: PlannedModel, layout: str, mode: str, see
         assert_decrypted_and_hidden(plan)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(models, st.sampled_from(list(LAYOUT_PLANS)), st.integers(0, 1000))
 def test_private_steps_with_groups_depend_on_no_weight(model: PlannedModel, layout: str, seed: int) -> None:

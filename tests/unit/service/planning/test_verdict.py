@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sealserve.errors import PlanError
+from sealserve.he.layouts import LAYOUTS
 from sealserve.he.quantization import InputGrid
 from sealserve.protocol.model import Verdict
 from sealserve.protocol.output import Output, Task
@@ -35,6 +36,7 @@ from tests.support.serving import linear
 Rows = NDArray[np.float64]
 RANDOM = np.random.default_rng(16)
 BINARY = Output(Task.CLASSIFICATION, 1, (0, 1))
+FINER_SETS = LAYOUTS["row"].open_parameter_sets[1:]
 
 
 def classifier(weights: Rows, intercept: Rows | None = None) -> LinearModel:
@@ -83,16 +85,21 @@ def test_classes_whose_errors_are_equal_tie_as_in_plaintext() -> None:
 
 
 def test_an_error_that_all_classes_share_changes_no_label() -> None:
-    """The difference of the errors counts, not the errors."""
+    """The difference of the errors counts, not the errors.
+
+    They are of features: weights that are almost equal have to stay different.
+    """
     common, own = RANDOM.normal(size=30), 1e-3 * RANDOM.normal(size=(3, 30))
     grid, rows = InputGrid.of(30, -5.0, 5.0, 1 / 16), RANDOM.normal(size=(2000, 30)).clip(-5, 5)
     shared = classifier(common + own)
     calibration = CalibrationScores.of(shared, rows)
-    margins, errors = calibration.margins, rounded_scores(shared, grid, rows) - shared.decision(rows)
+    plan = plan_row(common + own, shared.intercept, grid, max_score_error=math.inf, parameter_sets=FINER_SETS)
+    scores = plan.model.scores(grid.quantize(rows).integers)
+    margins, errors = calibration.margins, scores - shared.decision(rows)
     assert margins is not None
-    mean, _ = observe(shared.output, grid, planned(shared, grid).model, calibration).disagreement
+    mean, _ = observe(shared.output, grid, plan.model, calibration).disagreement
     each = float(margins.disagreement(np.full(len(margins.pairs), 2 * (errors**2).mean())).mean())
-    seen = float((rounded_scores(shared, grid, rows).argmax(axis=1) != shared.decision(rows).argmax(axis=1)).mean())
+    seen = float((scores.argmax(axis=1) != shared.decision(rows).argmax(axis=1)).mean())
     assert mean == pytest.approx(seen, rel=0.2)
     assert each > 5 * seen, "as if the errors were independent"
 

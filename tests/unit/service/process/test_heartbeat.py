@@ -10,8 +10,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sealserve_service.process.heartbeat import heartbeat
+from sealserve_service.process.heartbeat import Pulse, heartbeat
 from tests.support.serving import HANG_SECONDS
+from tests.support.waiting import wait_until
 
 SILENCE_SECONDS = 3.0  # six calls
 LATE = 2
@@ -75,3 +76,17 @@ def test_a_process_that_does_not_listen_is_silent(tmp_path: Path) -> None:
     is_silent = threading.Event()
     with heartbeat(tmp_path / "socket", 0.6, is_silent.set):
         assert is_silent.wait(HANG_SECONDS)
+
+
+def test_the_pulse_is_lost_before_the_process_is_given_up_and_comes_back(health: Health, tmp_path: Path) -> None:
+    """What /livez says: an orchestrator may act before the process itself does."""
+    health.lateness, is_silent, pulse = None, threading.Event(), Pulse()
+    with heartbeat(tmp_path / "socket", SILENCE_SECONDS, is_silent.set, pulse):
+        assert pulse.is_felt
+        wait_until(lambda: not pulse.is_felt)
+        assert not is_silent.is_set()
+        with health.changed:
+            health.lateness = 0
+            health.changed.notify_all()
+        wait_until(lambda: pulse.is_felt)
+        assert not is_silent.is_set()

@@ -1,6 +1,8 @@
 """Pools of threads that are complete at start, and how many threads there may be."""
 
 import contextlib
+import errno
+import mmap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +66,21 @@ def test_a_system_without_so_many_threads_says_so_at_start(monkeypatch: pytest.M
         pool.start()
     assert threading.stack_size() == stack != STACK_BYTES
     wait_until(lambda: not started("refused"))  # those that did start end
+
+
+def test_without_address_space_for_all_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python waits without end for a thread that finds no memory to say that it has started."""
+    wanted = list[int]()
+
+    def refuse(_: int, length: int, *__: object) -> None:
+        wanted.append(length)
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(NoThreadError, match="address space"):
+        CallThreads(5, "roomless").start()
+    assert wanted[0] > 5 * STACK_BYTES
+    assert not started("roomless")
 
 
 def test_calls_one_by_one_run_on_one_thread() -> None:

@@ -146,6 +146,18 @@ def test_items_that_do_not_hold_the_gil_have_a_turn_for_each_core() -> None:
         assert admission.turns[False].free_slots == 3
 
 
+def test_it_is_idle_while_items_of_neither_kind_are_computed() -> None:
+    clock = Clock()
+    admission = Admission(GIB, clock=clock, core_count=3)
+    for holds_gil, engine in ((True, Engine(0.5)), (False, Elsewhere(0.5))):
+        clock.now += 1.0
+        with admission.turns[holds_gil].take(engine, WAITER):
+            clock.now += 1.0
+            assert admission.idle_seconds() == 0.0
+        clock.now += 0.25
+        assert admission.idle_seconds() == 0.25
+
+
 def test_the_longest_wait_is_the_operators() -> None:
     admission, engine = Admission(GIB, clock=Clock(), max_wait_seconds=2.0), Engine(0.5)
     with admission.turns[True].take(engine, WAITER):
@@ -158,16 +170,16 @@ def test_calls_in_vain_are_charged_to_their_caller() -> None:
     alice, bob = Caller(ALICE, "alice"), Caller(BOB, "bob")
     for _ in range(2):
         admission.charge_in_vain(alice)
-        admission.check_requests(alice)  # which charges nothing
+        admission.check_debt(alice)  # which charges nothing
     assert refusal(lambda: admission.charge(ALICE, 1)).quota == "requests_per_minute"
     admission.charge_in_vain(alice)
-    owed = refusal(lambda: admission.check_requests(alice))
+    owed = refusal(lambda: admission.check_debt(alice))
     assert owed.quota == "requests_per_minute"
     assert owed.retry_delay_seconds == pytest.approx(30.0)
-    admission.check_requests(bob)
+    admission.check_debt(bob)
     admission.charge(BOB, 1)
     clock.now += 30.0
-    admission.check_requests(alice)
+    admission.check_debt(alice)
 
 
 def test_an_address_that_owes_requests_owes_them_alone() -> None:
@@ -175,12 +187,56 @@ def test_an_address_that_owes_requests_owes_them_alone() -> None:
     hostile, other = Caller(ANONYMOUS, "address 192.0.2.1"), Caller(ANONYMOUS, "address 192.0.2.2")
     for _ in range(2):
         admission.charge_in_vain(hostile)
-    assert refusal(lambda: admission.check_requests(hostile)).quota == "requests_per_minute"
-    admission.check_requests(other)
+    assert refusal(lambda: admission.check_debt(hostile)).quota == "requests_per_minute"
+    admission.check_debt(other)
     admission.charge(ANONYMOUS, 1)
+
+
+def test_a_caller_of_too_many_empty_calls_is_refused_then_ignored_then_forgiven() -> None:
+    clock = Clock()
+    admission = Admission(GIB, Quota(empty_calls_per_minute=6), clock=clock)
+    alice, bob = Caller(ALICE, "alice"), Caller(BOB, "bob")
+    for _ in range(6):
+        admission.count_empty(alice)
+        admission.check_debt(alice)
+    admission.count_empty(alice)
+    for asked in range(3):  # each is charged
+        assert not admission.is_ignored(alice)
+        owed = refusal(lambda: admission.check_debt(alice))
+        assert owed.quota == "empty_calls_per_minute"
+        assert owed.retry_delay_seconds == pytest.approx(10.0 * (1 + asked))
+    assert admission.is_ignored(alice)
+    assert not admission.is_ignored(bob)
+    admission.check_debt(bob)
+    admission.charge(ALICE, 1)  # what goes on already
+    clock.now += 10.0
+    assert not admission.is_ignored(alice)
+    clock.now += 30.0
+    admission.check_debt(alice)
+    assert "alice" not in admission.charged_in_vain
+
+
+def test_a_caller_never_owes_more_than_a_minute() -> None:
+    clock = Clock()
+    admission, alice = Admission(GIB, Quota(empty_calls_per_minute=6), clock=clock), Caller(ALICE, "alice")
+    for _ in range(1000):
+        admission.count_empty(alice)
+    clock.now += 60.0
+    admission.check_debt(alice)
+
+
+def test_empty_calls_are_bounded_by_a_tenants_own_quota_or_else_by_the_services() -> None:
+    admission = Admission(GIB, Quota(empty_calls_per_minute=1), clock=Clock())
+    own = Caller(dataclasses.replace(ALICE, quota=Quota(empty_calls_per_minute=5)), "alice")
+    other = Caller(dataclasses.replace(BOB, quota=Quota(rows_per_minute=5)), "bob")
+    for caller in (own, other):
+        admission.charge_in_vain(caller)
+        admission.charge_in_vain(caller)
+    admission.check_debt(own)
+    assert refusal(lambda: admission.check_debt(other)).quota == "empty_calls_per_minute"
 
 
 def test_without_a_quota_nothing_is_owed() -> None:
     admission, alice = Admission(GIB), Caller(ALICE, "alice")
     admission.charge_in_vain(alice)
-    admission.check_requests(alice)
+    admission.check_debt(alice)

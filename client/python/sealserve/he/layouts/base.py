@@ -4,6 +4,7 @@ A layout is one object that holds what the client, the planner and the wire need
 packing says which coefficient holds what; its engine, in the service, scores the items.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sealserve.he.packed_polynomial import COEFFICIENTS_A_CALL
 from sealserve.he.parameters import RINGS, ParameterSet, Scheme
 
 
@@ -55,6 +57,17 @@ class Packing(Protocol):
         """Return the coefficients that hold scores, (row_count, class_count), ascending."""
 
 
+def polynomial_groups(packing: Packing) -> list[range]:
+    """Return the polynomials of a reply in groups of consecutive ones, to pack or unpack at once.
+
+    Those of a group have equally many classes. Only the last polynomial of a reply can have fewer.
+    """
+    most = max(1, COEFFICIENTS_A_CALL // packing.poly_modulus_degree)
+    full = packing.score_count // packing.classes
+    groups = [range(first, min(first + most, full)) for first in range(0, full, most)]
+    return groups if full == packing.polynomials else [*groups, range(full, packing.polynomials)]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layout:
     """A way to lay out an item. Layouts are compared by identity: each is one entry of `LAYOUTS`.
@@ -69,7 +82,8 @@ class Layout:
             hides them, in ascending order of cost.
         default_rows_per_item: how many rows a stream puts into an item, unless its caller says;
             None for as many as the offer takes.
-        seeded_by_default: whether uploads to other machines are seeded, unless the caller says.
+        seeding_seconds_a_byte: the time that seeding takes at both ends for each byte that it
+            saves. Uploads are seeded where a byte takes longer on its way, unless the caller says.
         withstands_malicious_clients: whether private weights stay hidden from clients that do not
             keep to the protocol, too. To that end an item may hold fewer rows than fit.
     """
@@ -80,7 +94,7 @@ class Layout:
     open_parameter_sets: tuple[ParameterSet, ...] = ()
     private_parameter_sets: tuple[ParameterSet, ...] = ()
     default_rows_per_item: int | None = 1
-    seeded_by_default: bool = False
+    seeding_seconds_a_byte: float = math.inf
     withstands_malicious_clients: bool = False
 
     def __repr__(self) -> str:

@@ -72,8 +72,9 @@ COLUMN = Layout(
     name="column",
     scheme=Scheme.BFV,
     packing=ColumnPacking,
-    open_parameter_sets=parameter_sets("column", "2048-54", "4096-60", "4096-92"),
+    open_parameter_sets=parameter_sets("column", "2048-44", "2048-54", "4096-60", "4096-92"),
     private_parameter_sets=parameter_sets("column", "4096-92", "8192-120", "8192-180"),
     default_rows_per_item=None,
+    seeding_seconds_a_byte=16e-9,  # below 0.5 Gbit/s: a batch is encrypted while it is sent
 )
 """The most rows a second: batches."""

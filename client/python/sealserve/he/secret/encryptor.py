@@ -17,11 +17,13 @@ class Encryptor:
     """
 
     def __init__(self, parameters: EncryptionParameters, secret_key: bytes) -> None:
+        parameter_set = parameters.parameter_set
         self._context = _seal.context(parameters)
-        stamped = seal_format.restamp(secret_key, _seal.key_parms_id(self._context))
-        self._encryptor = _seal.Encryptor(self._context, _seal.load_secret_key(self._context, stamped))
-        self._format = seal_format.CiphertextFormat(parameters.parameter_set, _seal.fresh_parms_id(self._context))
-        self._plaintext_prefix = seal_format.plaintext_prefix(parameters.parameter_set.poly_modulus_degree)
+        self._encryptor = _seal.Encryptor(
+            self._context, _seal.load_key_of_ring(self._context, parameter_set, secret_key)
+        )
+        self._format = seal_format.CiphertextFormat(parameter_set, _seal.fresh_parms_id(self._context))
+        self._plaintext_prefix = seal_format.plaintext_prefix(parameter_set.poly_modulus_degree)
         self.ciphertext_bytes = self._format.full_bytes
 
     def encrypt(self, coefficients: NDArray[np.uint64]) -> bytes:

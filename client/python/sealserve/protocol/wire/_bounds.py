@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable, Sequence
 
 from sealserve.errors import ParameterError
+from sealserve.he.bit_packing import DIGIT_BITS, MAX_BITS, MIN_BITS, possible_bits
 from sealserve.protocol.links import MAX_CURVE_POINTS
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire._enums import seconds
 from sealserve.steps.limits import MAX_STEPS_BYTES
-from sealserve.v1 import model_pb2
+from sealserve.v1 import model_pb2, parameters_pb2
 
 _STEPS_ID = re.compile(r"[0-9a-f]{64}")
 MAX_FEATURES = 1 << 20
@@ -21,6 +22,7 @@ MAX_SCORES = 1 << 16
 MAX_CONNECTIONS = 64
 MAX_OPEN_ITEMS = 1024
 MAX_OFFERS = 32
+MAX_CIPHERTEXT_FORMS = 16
 MAX_OFFERED_SCORES = 1 << 19
 """The most scores that all offers together may describe: each has a centre and a radius."""
 MAX_REQUIREMENTS = 64
@@ -75,8 +77,10 @@ def _check_columns(name: str, inputs: model_pb2.Input) -> None:
         raise ParameterError(f"model {name!r} has {count} columns: too many, or beside the names of features")
     names = [column.name for column in inputs.columns]
     _check_texts(f"model {name!r}: the name of a column", names)
-    if len(set(names)) != count:
+    if len(set(names)) != count and any(names):
         raise ParameterError(f"model {name!r}: two columns have one name")
+    if count and all(column.kind == model_pb2.Column.KIND_UNUSED for column in inputs.columns):
+        raise ParameterError(f"model {name!r}: no step reads any of its columns")
     if not inputs.steps_id:
         if inputs.steps_bytes or count not in (0, inputs.feature_count):
             raise ParameterError(f"model {name!r}: without steps, each column is a feature")
@@ -152,6 +156,27 @@ def check_scores(name: str, offer: model_pb2.Offer) -> None:
     greatest = max((abs(center) for center in centers), default=0) + t // 2
     if greatest >= 1 << 63 or not math.isfinite(greatest / offer.score_scale):
         raise ParameterError(f"{name}: scores are too large: the centre is too far from zero, or the scale too small")
+
+
+def check_reply_bits(name: str, offer: model_pb2.Offer) -> None:
+    """Check that replies of an offer can be unpacked and lifted, if it has reply bits.
+
+    Raises:
+        ParameterError: they cannot.
+    """
+    if not offer.HasField("reply_bits"):
+        return
+    bits, parameters = offer.reply_bits, offer.parameters
+    if parameters.scheme != parameters_pb2.SCHEME_BFV:
+        raise ParameterError(f"{name}: only replies of BFV are packed")
+    is_possible = all(bits_of == possible_bits(bits_of) for bits_of in (bits.c0, bits.c1))
+    if not (is_possible and MIN_BITS <= bits.c0 <= bits.c1 <= MAX_BITS):
+        raise ParameterError(
+            f"{name}: replies of {bits.c0} and {bits.c1} bits a coefficient; {MIN_BITS} to {MAX_BITS} are possible, "
+            f"even numbers only above {DIGIT_BITS}, and no more for the first polynomial"
+        )
+    if not 1 <= bits.prime_count <= parameters.data_prime_count:
+        raise ParameterError(f"{name}: replies cannot be lifted to {bits.prime_count} data primes")
 
 
 def _label_count(classes: model_pb2.Classes) -> int:

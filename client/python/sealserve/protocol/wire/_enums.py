@@ -5,7 +5,7 @@ from google.protobuf.duration_pb2 import Duration
 from sealserve.he.layouts import LAYOUTS, Layout
 from sealserve.he.parameters import Scheme
 from sealserve.protocol.key_record import KeyKind
-from sealserve.protocol.model import Verdict
+from sealserve.protocol.model import CiphertextForm, Verdict
 from sealserve.protocol.output import Pairwise
 from sealserve.v1 import keys_pb2, model_pb2, parameters_pb2
 
@@ -31,6 +31,11 @@ _VERDICTS: dict[Verdict, model_pb2.Offer.Verdict] = {
     verdict: getattr(model_pb2.Offer, f"VERDICT_{verdict.name}") for verdict in Verdict
 }
 VERDICTS = {number: verdict for verdict, number in _VERDICTS.items()}
+
+CIPHERTEXT_FORMS_TO_PROTO: dict[CiphertextForm, model_pb2.Offer.CiphertextForm] = {
+    CiphertextForm.PACKED: model_pb2.Offer.CIPHERTEXT_FORM_PACKED
+}
+CIPHERTEXT_FORMS = {number: form for form, number in CIPHERTEXT_FORMS_TO_PROTO.items()}
 
 PAIRWISE_TO_PROTO: dict[Pairwise, model_pb2.Output.Pairwise] = {
     Pairwise.NONE: model_pb2.Output.PAIRWISE_UNSPECIFIED,

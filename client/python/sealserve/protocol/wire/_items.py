@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm, Residues, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, ItemHeader, PackedPair, ReplyForm, Residues, SealCiphertext
 from sealserve.protocol.wire._enums import LAYOUTS_BY_NUMBER, layout_to_proto
 from sealserve.v1 import prediction_pb2
 
@@ -52,7 +52,9 @@ def scores_to_proto(first_index: int, pieces: Sequence[EncryptedScores]) -> pred
     group = prediction_pb2.ScoreGroup(first_index=first_index)
     for piece in pieces:
         message = group.scores.add()
-        if isinstance(piece, Residues):
+        if isinstance(piece, PackedPair):
+            message.packed.c0, message.packed.c1 = piece
+        elif isinstance(piece, Residues):
             message.residues.c0, message.residues.c1 = piece
         else:
             message.seal_ciphertext = piece
@@ -61,9 +63,12 @@ def scores_to_proto(first_index: int, pieces: Sequence[EncryptedScores]) -> pred
 
 def scores_from_proto(group: prediction_pb2.ScoreGroup) -> list[EncryptedScores]:
     """Convert consecutive pieces of a reply. The codec checks that they have the layout's form."""
-    return [
-        SealCiphertext(scores.seal_ciphertext)
-        if scores.HasField("seal_ciphertext")
-        else Residues(c0=scores.residues.c0, c1=scores.residues.c1)
-        for scores in group.scores
-    ]
+    pieces = list[EncryptedScores]()
+    for scores in group.scores:
+        if scores.HasField("packed"):
+            pieces.append(PackedPair(scores.packed.c0, scores.packed.c1))
+        elif scores.HasField("seal_ciphertext"):
+            pieces.append(SealCiphertext(scores.seal_ciphertext))
+        else:
+            pieces.append(Residues(scores.residues.c0, scores.residues.c1))
+    return pieces

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sealserve.errors import ParameterError
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.reply_bits import ReplyBits
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer
@@ -19,15 +20,19 @@ from sealserve.protocol.output import Curve, Label, Link, Output, Task
 from sealserve.protocol.schema import Schema
 from sealserve.protocol.text import printable
 from sealserve.protocol.wire._bounds import (
+    MAX_CIPHERTEXT_FORMS,
     MAX_CONNECTIONS,
     MAX_OPEN_ITEMS,
     check_counts,
     check_identifier,
     check_limits,
     check_offer,
+    check_reply_bits,
     check_scores,
 )
 from sealserve.protocol.wire._enums import (
+    CIPHERTEXT_FORMS,
+    CIPHERTEXT_FORMS_TO_PROTO,
     KINDS,
     LAYOUTS_BY_NUMBER,
     PAIRWISE,
@@ -246,7 +251,17 @@ def _offer_to_proto(offer: Offer) -> model_pb2.Offer:
         weight_rounding_error_bound=offer.weight_rounding_error_bound,
         expected_score_error=offer.expected_score_error,
         verdict=verdict_to_proto(offer.verdict),
+        reply_bits=_bits_to_proto(offer.reply_bits),
+        ciphertext_forms=[
+            number for form, number in CIPHERTEXT_FORMS_TO_PROTO.items() if form in offer.ciphertext_forms
+        ],
     )
+
+
+def _bits_to_proto(bits: ReplyBits | None) -> model_pb2.ReplyBits | None:
+    if bits is None:
+        return None
+    return model_pb2.ReplyBits(c0=bits.c0, c1=bits.c1, prime_count=bits.prime_count)
 
 
 def _observed_to_proto(observed: ObservedError | None) -> model_pb2.ObservedError | None:
@@ -289,6 +304,7 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
     if not len(message.score_centers) == len(message.score_radii) == score_integers:
         raise ParameterError(f"{name}: {score_integers} score centers and radii are needed")
     check_scores(name, message)
+    check_reply_bits(name, message)
     return Offer(
         layout=layout,
         parameters=EncryptionParameters(parameter_set, parameters.plain_modulus, scheme, parameters.ciphertext_scale),
@@ -314,7 +330,15 @@ def _offer_from_proto(message: model_pb2.Offer, score_count: int) -> Offer:
         weight_rounding_error_bound=message.weight_rounding_error_bound,
         expected_score_error=message.expected_score_error,
         verdict=VERDICTS.get(message.verdict),
+        reply_bits=_bits_from_proto(message.reply_bits) if message.HasField("reply_bits") else None,
+        ciphertext_forms=frozenset(
+            filter(None, map(CIPHERTEXT_FORMS.get, message.ciphertext_forms[:MAX_CIPHERTEXT_FORMS]))
+        ),
     )
+
+
+def _bits_from_proto(message: model_pb2.ReplyBits) -> ReplyBits:
+    return ReplyBits(c0=message.c0, c1=message.c1, prime_count=message.prime_count)
 
 
 def _observed_from_proto(message: model_pb2.ObservedError) -> ObservedError:

@@ -15,7 +15,7 @@ from sealserve.he.parameters import MAX_PLAIN_MODULUS_BITS, EncryptionParameters
 from sealserve.he.seal_format import SEED_BYTES, CiphertextFormat
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
-from sealserve.he.secret.seeded_encryptor import SeededEncryptor
+from sealserve.he.secret.seeded_encryptor import PackedEncryptor, SeededEncryptor
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from tests.support import blake2xb
@@ -94,11 +94,43 @@ def test_it_is_half_as_long_and_what_the_service_takes(parameter_set: ParameterS
     coefficients = random_coefficients(parameters)
     encryptor, form = seeded_encryptor(parameters), format_of(parameters)
     ciphertext = encryptor.encrypt(coefficients)
-    form.check(ciphertext)
-    form.check(expanded(parameters, ciphertext))
+    form.checked(ciphertext)
+    form.checked(expanded(parameters, ciphertext))
     full = Encryptor(parameters, KEYS[parameter_set]).encrypt(coefficients)
     assert len(ciphertext) == encryptor.ciphertext_bytes == form.seeded_bytes
     assert len(ciphertext) == len(full) - parameter_set.polynomial_bytes + 81
+
+
+# Packed
+
+
+@SETS
+def test_it_is_packed_where_that_saves_a_fifth(parameter_set: ParameterSet) -> None:
+    parameters = EncryptionParameters(parameter_set, 1 << 20)
+    coefficients, form = random_coefficients(parameters), format_of(parameters)
+    encryptor = PackedEncryptor(parameters, KEYS[parameter_set])
+    ciphertext = encryptor.encrypt(coefficients)
+    expected = form.packed_bytes if parameter_set.name in ("row-2048-44", "row-4096-92") else form.seeded_bytes
+    assert len(ciphertext) == encryptor.ciphertext_bytes == expected
+    np.testing.assert_array_equal(decrypted(parameters, form.checked(ciphertext)), coefficients)
+
+
+def test_a_packed_one_has_the_drawn_seed_and_the_noise_of_the_pair_it_was_moved_from(spy: SealSpy) -> None:
+    """Each has a seed of its own, and nothing of the pair in it."""
+    parameter_set = LAYOUTS["row"].open_parameter_sets[-1]
+    parameters = EncryptionParameters(parameter_set, 1 << 20)
+    noisy, form = NoisyEncryptor(parameters, KEYS[parameter_set]), format_of(parameters)
+    encryptor, seeds = PackedEncryptor(parameters, KEYS[parameter_set]), set()
+    for _ in range(3):
+        coefficients = random_coefficients(parameters)
+        spy.forget()
+        ciphertext = encryptor.encrypt(coefficients)
+        (pair,), (seed,) = spy.pairs, spy.seeds
+        assert ciphertext[32 : 32 + SEED_BYTES] == seed
+        noise = noisy.noise(expanded(parameters, form.checked(ciphertext)), coefficients)
+        np.testing.assert_array_equal(noise, noisy.noise(pair, coefficients))
+        seeds.add(seed)
+    assert len(seeds) == 3
 
 
 VIEWS: dict[str, Callable[[NDArray[np.uint64]], NDArray[np.uint64]]] = {

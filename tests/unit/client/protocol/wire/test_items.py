@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sealserve.he.layouts import LAYOUTS
 from sealserve.protocol import wire
-from sealserve.protocol.item import EncryptedScores, ItemHeader, ReplyForm, Residues, SealCiphertext
+from sealserve.protocol.item import EncryptedScores, ItemHeader, PackedPair, ReplyForm, Residues, SealCiphertext
 from sealserve.v1 import prediction_pb2
 
 QUICK = settings(deadline=None, max_examples=60)
@@ -47,21 +47,25 @@ def test_the_forms_of_replies_are_the_members_of_the_oneof() -> None:
         ([], set(ReplyForm)),
         ([1], {ReplyForm.RESIDUES}),
         ([2, 2], {ReplyForm.SEAL_CIPHERTEXT}),
+        ([3], {ReplyForm.PACKED}),
         ([99, -1, 0, 2**31 - 1, 1], {ReplyForm.RESIDUES}),
         ([99], set()),
         ([0], set()),
         ([99] * 16 + [1], set()),
         ([99] * 15 + [1], {ReplyForm.RESIDUES}),
     ],
-    ids=["none", "residues", "twice", "after unknown", "unknown", "unspecified", "beyond 16", "within 16"],
+    ids=["none", "residues", "twice", "packed", "after unknown", "unknown", "unspecified", "beyond 16", "within 16"],
 )
 def test_forms_of_tomorrow_are_passed_over(numbers: list[int], forms: set[ReplyForm]) -> None:
     message = prediction_pb2.ItemHeader(reply_forms=numbers)  # type: ignore[arg-type]
     assert wire.header_from_proto(message).reply_forms == forms
 
 
+few_bytes = st.binary(max_size=9)
 pieces = st.one_of(
-    st.builds(Residues, c0=st.binary(max_size=9), c1=st.binary(max_size=9)), st.binary(max_size=9).map(SealCiphertext)
+    st.builds(Residues, c0=few_bytes, c1=few_bytes),
+    st.builds(PackedPair, c0=few_bytes, c1=few_bytes),
+    few_bytes.map(SealCiphertext),
 )
 
 

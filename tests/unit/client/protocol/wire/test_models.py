@@ -9,12 +9,14 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from sealserve.he.bit_packing import MAX_BITS, MIN_BITS, possible_bits
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters
 from sealserve.he.quantization import InputGrid
+from sealserve.he.reply_bits import ReplyBits
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
-from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
+from sealserve.protocol.model import CiphertextForm, Cost, Limits, Model, ObservedError, Offer, Verdict
 from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from sealserve.v1 import model_pb2
@@ -117,7 +119,15 @@ def offers(draw: st.DrawFn, score_count: int) -> Offer:
         expected_score_error=draw(amounts),
         verdict=draw(st.none() | st.sampled_from(Verdict)),
         cost=draw(st.builds(Cost, request_bytes=sizes, reply_bytes=sizes, server_seconds=amounts, held_bytes=sizes)),
+        reply_bits=draw(st.none() | reply_bits(len(parameters.parameter_set.data_primes))),
+        ciphertext_forms=draw(st.frozensets(st.sampled_from(CiphertextForm))),
     )
+
+
+@st.composite
+def reply_bits(draw: st.DrawFn, prime_count: int) -> ReplyBits:
+    c0, c1 = sorted(draw(st.lists(st.integers(MIN_BITS, MAX_BITS).map(possible_bits), min_size=2, max_size=2)))
+    return ReplyBits(c0=c0, c1=c1, prime_count=draw(st.integers(1, prime_count)))
 
 
 @st.composite

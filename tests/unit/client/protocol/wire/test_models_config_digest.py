@@ -10,17 +10,20 @@ import pytest
 from sealserve.he.layouts import LAYOUTS
 from sealserve.he.parameters import EncryptionParameters, ParameterSet, Scheme
 from sealserve.he.quantization import InputGrid
+from sealserve.he.reply_bits import ReplyBits
 from sealserve.he.row_constraints import RowConstraints
 from sealserve.protocol import wire
 from sealserve.protocol.column import Column, ColumnKind
 from sealserve.protocol.key_record import KeyKind
-from sealserve.protocol.model import Cost, Limits, Model, ObservedError, Offer, Verdict
+from sealserve.protocol.model import CiphertextForm, Cost, Limits, Model, ObservedError, Offer, Verdict
 from sealserve.protocol.output import Curve, Link, Output, Pairwise, Task
 from sealserve.protocol.schema import Schema
 from tests.support.serving import LIMITS, linear, served
 
 SERVED = served("served", linear(np.random.default_rng(12).normal(size=(3, 4)))).model
 OFFER, OTHER_SET = SERVED.offers[0], LAYOUTS["row"].open_parameter_sets[1]
+BITS = OFFER.reply_bits
+assert BITS is not None
 
 
 def with_offer(**changes: Any) -> Model:
@@ -133,6 +136,12 @@ CHANGED: dict[type, dict[str, Model]] = {
         "weight_rounding_error_bound": with_offer(weight_rounding_error_bound=OFFER.score_error_bound),
         "expected_score_error": with_offer(expected_score_error=OFFER.score_error_bound),
         "verdict": with_offer(verdict=Verdict.REFUSE),
+        "reply_bits": with_offer(reply_bits=None),
+        "ciphertext_forms": with_offer(ciphertext_forms=frozenset(CiphertextForm) ^ OFFER.ciphertext_forms),
+    },
+    ReplyBits: {
+        name: with_offer(reply_bits=dataclasses.replace(BITS, **{name: getattr(BITS, name) + 1}))
+        for name in ("c0", "c1", "prime_count")
     },
     ParameterSet: {
         "name": with_parameters(dataclasses.replace(RING, name="another"), T),

@@ -74,6 +74,7 @@ HOSTILE: dict[str, Callable[[model_pb2.Offer], Any]] = {
     "centers": lambda offer: offer.score_centers.extend([0, 0, 0]),
     "radii": lambda offer: offer.score_radii.extend([1, 1, 1]),
     "centers and radii": lambda offer: offer.MergeFrom(model_pb2.Offer(score_centers=[0] * 3, score_radii=[1] * 3)),
+    "reply bits": lambda offer: offer.reply_bits.MergeFrom(model_pb2.ReplyBits(c0=30, c1=40, prime_count=1)),
     "score scale of 0": lambda offer: setattr(offer, "score_scale", 0.0),
 }
 

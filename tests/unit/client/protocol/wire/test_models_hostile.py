@@ -64,6 +64,12 @@ def with_parameters(**fields: Any) -> model_pb2.Model:
     return message
 
 
+def with_bits(**fields: Any) -> model_pb2.Model:
+    message = described()
+    put(message.offers[0].reply_bits, **fields)
+    return message
+
+
 def with_labels(kind: str, labels: list[Any], task: Any = CLASSIFICATION) -> model_pb2.Model:
     message = with_output(task=task)
     put(getattr(message.output.classes, kind), values=labels)
@@ -192,7 +198,7 @@ HOSTILE = {
     "an infinite scale": with_offer(score_scale=math.inf),
     "no degree": with_parameters(poly_modulus_degree=0),
     "a degree too small for the prime": with_parameters(poly_modulus_degree=1024),
-    "a degree of another ring": with_parameters(poly_modulus_degree=4096),
+    "a degree of another ring": with_parameters(poly_modulus_degree=16384),  # the prime is 1 modulo 2 * 8192
     "an endless degree": with_parameters(poly_modulus_degree=2**32 - 1),
     "no primes": with_parameters(coeff_modulus=[]),
     "primes beyond tc128": with_parameters(coeff_modulus=[0x3FFFFFFFFED001, 12289]),
@@ -205,7 +211,7 @@ HOSTILE = {
     "more data primes than primes": with_parameters(data_prime_count=2),
     "no plaintext modulus": with_parameters(plain_modulus=0),
     "a plaintext modulus of 1": with_parameters(plain_modulus=1),
-    "a plaintext modulus at the prime": with_parameters(plain_modulus=0x3FFFFFFFFED001),
+    "a plaintext modulus at the prime": with_parameters(plain_modulus=DESCRIBED.offers[0].parameters.coeff_modulus[0]),
     "a plaintext modulus of 64 bits": with_parameters(plain_modulus=2**64 - 1),
     "no classes a polynomial": with_offer(classes_per_polynomial=0),
     "more classes a polynomial than scores": with_offer(classes_per_polynomial=4),
@@ -231,6 +237,17 @@ HOSTILE = {
     "a reply of no bytes": with_cost(reply_bytes=0),
     "an item that nothing holds": with_cost(held_bytes=0),
     "endless bytes of a key": with_cost(key_bytes=2**64 - 1),
+    "replies of 7 bits": with_bits(c0=7, c1=40, prime_count=1),
+    "replies of no bits": with_bits(c0=0, c1=0, prime_count=1),
+    "replies of 82 bits": with_bits(c0=40, c1=82, prime_count=1),
+    "replies of 55 bits": with_bits(c0=40, c1=55, prime_count=1),
+    "replies of 79 bits in the first polynomial": with_bits(c0=79, c1=80, prime_count=1),
+    "replies of endless bits": with_bits(c0=40, c1=2**32 - 1, prime_count=1),
+    "replies of more bits in the first polynomial": with_bits(c0=43, c1=42, prime_count=1),
+    "replies of endless bits in the first polynomial": with_bits(c0=2**32 - 1, c1=42, prime_count=1),
+    "replies that are lifted to no prime": with_bits(c0=40, c1=42, prime_count=0),
+    "replies that are lifted to a prime more": with_bits(c0=40, c1=42, prime_count=2),
+    "replies that are lifted to endless primes": with_bits(c0=40, c1=42, prime_count=2**32 - 1),
     "messages of no bytes": with_limits(max_message_bytes=0),
     "no open items": with_limits(max_open_items=0),
     "a window of no bytes": with_limits(window_bytes=0),

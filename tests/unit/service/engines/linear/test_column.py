@@ -105,7 +105,7 @@ def test_scores_that_span_t(second: int) -> None:
 @pytest.mark.parametrize("number", range(3))
 def test_what_a_client_reads(number: int) -> None:
     """The planner's choice through the SDK's own encryption and decryption."""
-    model = affine("normal", (10, 1000))
+    model = affine("normal", (10, 784))
     plan = [
         p
         for p in column_plans(*model.planned)

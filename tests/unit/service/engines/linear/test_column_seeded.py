@@ -39,7 +39,8 @@ def scores(plan: ColumnPlan, ciphertexts: list[bytes], row_count: int) -> Intege
     scoring = ColumnEngine(plan).begin(header, ANONYMOUS.name)
     for start in range(0, len(ciphertexts), 3):
         scoring.add(ciphertexts[start : start + 3])
-    decryptor, places = Decryptor(parameters, secret_key(parameters.parameter_set)), np.arange(row_count)
+    key, places = secret_key(parameters.parameter_set), np.arange(row_count)
+    decryptor = Decryptor(parameters, key, plan.reply_bits)
     residues = [decryptor.decrypt(pair.c0, pair.c1, places).astype(object) for pair in scoring.finish()]
     centers = np.array(plan.score_centers, object)
     nearest: Integers = (np.stack(residues, axis=1) - centers + t // 2) % t - t // 2 + centers

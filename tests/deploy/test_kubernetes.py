@@ -1,0 +1,263 @@
+"""The manifests of deploy/kubernetes: settings that exist, times that add up, nothing too much.
+
+What Kustomize makes of them is a slow test, since not every machine has kubectl.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sealserve.agent.command import configure
+from sealserve_service.settings import Settings
+from sealserve_service.settings.errors import KeyStoreSettingsError
+from sealserve_service.settings.options import OPTIONS, read_settings
+from sealserve_service.telemetry.endpoint import Published
+from sealserve_service.telemetry.metrics import Telemetry
+from tests.support.serving import ROOT
+
+MANIFESTS = ROOT / "deploy/kubernetes"
+COMPONENTS = sorted(path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml"))
+OVERLAYS = sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
+KUBECTL = shutil.which("kubectl")
+END_SECONDS = 5  # from the last reply to the end of the process, and what the kubelet takes
+
+
+def documents(path: Path) -> list[Any]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def environment(kustomization: Path) -> dict[str, str]:
+    """The variables that a kustomization gives the service."""
+    (said,) = documents(kustomization)
+    literals = [text for generator in said.get("configMapGenerator", ()) for text in generator["literals"]]
+    return dict(text.split("=", 1) for text in literals)
+
+
+def pod(deployment: Any) -> Any:
+    return deployment["spec"]["template"]["spec"]
+
+
+BASE = environment(MANIFESTS / "base/kustomization.yaml")
+(DEPLOYMENT,) = documents(MANIFESTS / "base/deployment.yaml")
+
+
+def settings_of(overlay: str) -> Settings:
+    """The settings of an overlay whose words in capitals have been replaced."""
+    said = environment(MANIFESTS / f"overlays/{overlay}/kustomization.yaml")
+    return read_settings({}, BASE | {name: value.replace("ACCOUNT", "account") for name, value in said.items()})
+
+
+def faults(deployment: Any, settings: Settings) -> list[str]:
+    """What is wrong with a deployment, by what this project promises of it."""
+    spec, found = pod(deployment), []
+    needed = settings.lame_duck + settings.grace_seconds + END_SECONDS
+    if spec["terminationGracePeriodSeconds"] < needed:
+        found.append("it is killed before it has ended")
+    if spec["securityContext"].get("runAsNonRoot") is not True:
+        found.append("it may be root")
+    if spec.get("automountServiceAccountToken") is not False or spec.get("enableServiceLinks") is not False:
+        found.append("it gets what it does not need")
+    ports = {each["name"]: each["containerPort"] for each in spec["containers"][0]["ports"]}
+    if ports != {"grpc": port(settings.address), "metrics": port(settings.metrics_address)}:
+        found.append("it listens elsewhere")
+    for container in spec["containers"]:
+        rights = container["securityContext"]
+        if rights.get("allowPrivilegeEscalation") is not False or not rights.get("readOnlyRootFilesystem"):
+            found.append("it may write or gain rights")
+        if rights.get("capabilities") != {"drop": ["ALL"]}:
+            found.append("it has capabilities")
+        for probe, path in (("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
+            if container[probe]["httpGet"] != {"path": path, "port": "metrics"}:
+                found.append(f"{probe} asks for something else")
+    mounted = [each["mountPath"] for each in spec["containers"][0]["volumeMounts"]]
+    files = (settings.tls_certificate, settings.tls_private_key, settings.identities)
+    if not all(file is not None and str(file.parent) in mounted for file in files):
+        found.append("a file is not mounted")
+    return found
+
+
+def port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_settings_of_an_overlay_are_good(overlay: str) -> None:
+    assert BASE.keys() <= {option.variable for option in OPTIONS}
+    settings = settings_of(overlay)
+    assert faults(DEPLOYMENT, settings) == []
+    assert settings.public_health
+    assert settings.max_connection_age > 0
+    if overlay == "ci":
+        return
+    assert settings.replicas == documents(MANIFESTS / "base/hpa.yaml")[0]["spec"]["minReplicas"]
+
+
+def test_a_word_that_was_not_replaced_is_refused() -> None:
+    said = environment(MANIFESTS / "overlays/aks/kustomization.yaml")
+    with pytest.raises(KeyStoreSettingsError, match="SEALSERVE_KEY_STORE"):
+        read_settings({}, BASE | said)
+
+
+def test_without_a_key_store_that_all_share_the_base_does_not_start() -> None:
+    with pytest.raises(KeyStoreSettingsError, match="SEALSERVE_REPLICAS"):
+        read_settings({}, BASE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("terminationGracePeriodSeconds: 40", "terminationGracePeriodSeconds: 30", "killed"),
+        ("runAsNonRoot: true", "runAsNonRoot: false", "root"),
+        ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "write"),
+        ("drop: [ALL]", "drop: [NET_RAW]", "capabilities"),
+        ("httpGet: {path: /livez, port: metrics}", "httpGet: {path: /metrics, port: metrics}", "livenessProbe"),
+        ("mountPath: /identities", "mountPath: /other", "mounted"),
+        ("containerPort: 9464", "containerPort: 9090", "elsewhere"),
+        ("enableServiceLinks: false", "enableServiceLinks: true", "need"),
+    ],
+)
+def test_what_is_wrong_with_a_deployment_is_found(old: str, new: str, fault: str) -> None:
+    text = (MANIFESTS / "base/deployment.yaml").read_text()
+    assert text.count(old) == 1
+    (found,) = faults(yaml.safe_load(text.replace(old, new)), settings_of("aks"))
+    assert fault in found
+
+
+def test_rules_and_scaling_ask_for_metrics_and_labels_that_exist() -> None:
+    (rules,) = documents(MANIFESTS / "components/monitoring/rules.yaml")
+    (scaled,) = documents(MANIFESTS / "components/keda/scaledobject.yaml")
+    each = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+    expressions = [rule["expr"] for rule in each] + [scaled["spec"]["triggers"][0]["metadata"]["query"]]
+    telemetry = Telemetry()
+    telemetry.publish_certificate_expiry(datetime.now(UTC))
+    known = {metric.name for metric in Published(telemetry.registry).collect()}
+    recorded = {rule["record"] for rule in each if "record" in rule}
+    for expression in expressions:
+        for name in re.findall(r"\bsealserve_\w+", expression):
+            assert re.sub(r"_(total|bucket|count|sum)$", "", name) in known or name in known, name
+        assert set(re.findall(r"\bsealserve:[\w:]+", expression)) <= recorded
+    assert {rule["alert"] for rule in each if "alert" in rule} >= {
+        "SealserveErrors",
+        "SealserveRefuses",
+        "SealserveKeyStore",
+        "SealserveCertificate",
+    }
+
+
+# What Kustomize makes of them
+
+ALWAYS = {"Namespace", "ServiceAccount", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget", "NetworkPolicy"}
+
+with_kubectl = pytest.mark.skipif(KUBECTL is None, reason="kubectl, which renders the manifests, is not installed")
+
+
+def rendered(directory: Path) -> list[Any]:
+    done = subprocess.run(
+        [str(KUBECTL), "kustomize", str(directory), "--load-restrictor", "LoadRestrictionsNone"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def one(found: list[Any], kind: str) -> Any:
+    (only,) = (each for each in found if each["kind"] == kind)
+    return only
+
+
+@pytest.mark.slow
+@with_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_whole(overlay: str) -> None:
+    found = rendered(MANIFESTS / f"overlays/{overlay}")
+    assert {each["kind"] for each in found} >= ALWAYS
+    assert {each["metadata"].get("namespace") for each in found if each["kind"] != "Namespace"} <= {"sealserve", None}
+    deployment = one(found, "Deployment")
+    assert faults(deployment, settings_of(overlay)) == []
+    spec = pod(deployment)
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    assert volumes == {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    assert "models" in volumes
+    named = spec["containers"][0]["envFrom"][0]["configMapRef"]["name"]
+    assert named in [each["metadata"]["name"] for each in found if each["kind"] == "ConfigMap"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    selectors = [each["spec"]["selector"] for each in found if each["kind"] == "Service"]
+    selectors.append(deployment["spec"]["selector"]["matchLabels"])
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+
+
+@pytest.mark.slow
+@with_kubectl
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_joins_the_base(component: str, tmp_path: Path) -> None:
+    base = rendered(MANIFESTS / "base")
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["kubernetes/base"],
+        "components": [f"kubernetes/components/{component}"],
+    }
+    shutil.copytree(MANIFESTS, tmp_path / "kubernetes")
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    found = rendered(tmp_path)
+    assert (found != base) == (component != "agent"), "the agent is for those who ask the service"
+    if component.startswith("models-"):
+        mounts = pod(one(found, "Deployment"))["containers"][0]["volumeMounts"]
+        assert {"name": "models", "mountPath": "/models", "readOnly": True} in mounts
+    if component == "keda":
+        assert "HorizontalPodAutoscaler" not in {each["kind"] for each in found}
+
+
+CONSUMER = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: consumer, labels: {sealserve-agent: enabled}}
+spec:
+  selector: {matchLabels: {app: consumer}}
+  template:
+    metadata: {labels: {app: consumer}}
+    spec:
+      securityContext: {runAsUser: 10001}
+      containers: [{name: consumer, image: consumer, volumeMounts: []}]
+      volumes: []
+"""
+
+
+@pytest.mark.slow
+@with_kubectl
+def test_the_agent_joins_those_who_ask_the_service(tmp_path: Path) -> None:
+    shutil.copytree(MANIFESTS / "components/agent", tmp_path / "agent")
+    (tmp_path / "consumer.yaml").write_text(CONSUMER)
+    (tmp_path / "other.yaml").write_text(
+        CONSUMER.replace("enabled", "disabled").replace("name: consumer", "name: other")
+    )
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["consumer.yaml", "other.yaml"],
+        "components": ["agent"],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    specs = {each["metadata"]["name"]: pod(each) for each in rendered(tmp_path)}
+    assert len(specs["other"]["containers"]) == 1
+    consumer, agent = specs["consumer"]["containers"]
+    assert consumer["volumeMounts"] == [{"name": "sealserve-agent", "mountPath": "/run/agent"}]
+    assert {mount["name"] for mount in agent["volumeMounts"]} == {each["name"] for each in specs["consumer"]["volumes"]}
+    assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert agent["securityContext"]["readOnlyRootFilesystem"]
+    # The command line is one that the program takes.
+    _, *options = agent["args"]
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    parsed = parser.parse_args(options)
+    assert parsed.address == "dns:///sealserve-pods.sealserve.svc:50051"
