@@ -23,6 +23,7 @@ from sealserve.errors import ModelNotFoundError, QuotaExceededError, ServiceErro
 from sealserve.v1 import model_pb2, model_pb2_grpc
 from sealserve_service.rpc import interceptor
 from sealserve_service.rpc.threads import CallThreads
+from sealserve_service.settings import Settings
 from sealserve_service.telemetry.metrics import Telemetry
 from tests.support import http2
 from tests.support.digits import Digits
@@ -223,8 +224,9 @@ def test_those_behind_a_proxy_are_told_apart(digits_model: Digits, threads: Thre
 
 def test_honest_clients_are_not_refused(digits_model: Digits, tmp_path: Path) -> None:
     """64 streams at once, and then 256 callers, all of one tenant and on one connection."""
+    defaults = Settings()
     bounds = {
-        name: getattr(SETTINGS, name) for name in ("max_concurrent_calls", "empty_calls_per_minute", "open_streams")
+        name: getattr(defaults, name) for name in ("max_concurrent_calls", "empty_calls_per_minute", "open_streams")
     }
     with (
         serving(digits_model, tmp_path, **bounds) as service,
