@@ -89,6 +89,7 @@ def measure(path: Path, wanted: float | None, rows: NDArray[np.float64], labels:
             "max_score_error": wanted,
             "parameter_set": offer.parameters.parameter_set.name,
             "score_error_bound": offer.weight_rounding_error_bound,
+            "packed_reply_bytes": offer.cost.reply_bytes,
         }
         client.predict(rows[:20])  # warm
         result |= message_bytes(client, rows[:1])
@@ -131,6 +132,7 @@ def table(results: list[dict[str, Any]]) -> str:
         ("many rows, in this layout too: rows/s", "rows_per_second", "{:.0f}"),
         ("bytes up a row", "request_bytes", "{}"),
         ("bytes down a row", "reply_bytes", "{}"),
+        ("bytes down a row, packed as for links below 1 Gbit/s", "packed_reply_bytes", "{}"),
         ("server resident, MB", "server_rss_mb", "{:.0f}"),
         ("server grown over all rows, MB", "server_rss_growth_mb", "{:.2f}"),
     ]

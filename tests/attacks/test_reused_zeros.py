@@ -19,6 +19,7 @@ from sealserve.he.layouts import LAYOUTS
 from sealserve.he.layouts.row import RowPacking
 from sealserve.he.parameters import ParameterSet
 from sealserve.he.secret.public_key import generate_public_key
+from sealserve.protocol.item import ReplyForm
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.row import RowPlan
@@ -174,18 +175,18 @@ def test_a_reply_after_one_that_has_failed(
     """A stream sends the pairs of a reply one by one: the client has one, then comes a fault."""
     attacker = Attacker(plan, encryptor)
     engine = attacker.round_trip.engine
-    pair, made = engine.pair, list[Pair]()
+    writer, made = engine.writer(), list[Pair]()
 
     def fail_after_one(c0: bytes, c1: bytes) -> Pair:
         if made:
             raise MemoryError
-        made.append(pair(c0, c1))
+        made.append(writer.pair(c0, c1))
         return made[0]
 
-    scoring = attacker.round_trip.begin(1, plan.packing.ciphertexts)
-    scoring.add(attacker.request(1))
     with monkeypatch.context() as faulty:
-        faulty.setattr(engine, "pair", fail_after_one)
+        faulty.setattr(engine, "writers", {ReplyForm.PACKED: writer._replace(pair=fail_after_one)})
+        scoring = attacker.round_trip.begin(1, plan.packing.ciphertexts)
+        scoring.add(attacker.request(1))
         pieces = scoring.finish()
         once = next(pieces)
         with pytest.raises(MemoryError):

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 HANG_SECONDS = 30.0  # nothing takes so long unless it hangs
-# A module's tests are one caller, and end within a minute: many of their calls are meant to bring nothing.
+# The tests of a module are one caller, and end within a minute. Many of their calls are meant to
+# bring nothing.
 SETTINGS = Settings(address="127.0.0.1:0", grace_seconds=10.0, empty_calls_per_minute=1e9)
 LIMITS = SETTINGS.limits
 

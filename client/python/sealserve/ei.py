@@ -253,8 +253,8 @@ class EIClient:
             ciphertexts=ciphertexts,
             byte_count=byte_count,
             piece_count=model.output.score_count,
-            max_piece_bytes=offer.max_piece_bytes,
-            fits_a_message=fits_a_message(byte_count, offer, limits),
+            max_piece_bytes=offer.max_piece_bytes(ReplyForm.SEAL_CIPHERTEXT),
+            fits_a_message=fits_a_message(byte_count, offer.cost.reply_bytes, limits),
             max_message_bytes=limits.max_message_bytes,
         )
         pieces = run_with_retries(partial(self._send, item), self._timeout_seconds).scores

@@ -57,8 +57,10 @@ class ScoringItem:
             raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
         if bool(header.key_id) != (offer.required_key is not None):
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
-        if offer.reply_form not in header.reply_forms:
-            raise InputMismatchError("reply_forms", reply_form_number(offer.reply_form), 0)
+        form = next((form for form in offer.reply_forms if form in header.reply_forms), None)
+        if form is None:
+            raise InputMismatchError("reply_forms", reply_form_number(offer.reply_forms[0]), 0)
+        self.reply_bytes = offer.reply_bytes(form)
         self.engine = engine
         self.offer = offer
         self.held_bytes = 0
@@ -87,8 +89,8 @@ class ScoringItem:
 
         A longer item takes a turn for each chunk and each piece of its reply.
         """
-        cost, is_whole = self.offer.cost, len(ciphertexts) == self.offer.ciphertexts_per_item
-        is_short = cost.server_seconds <= _SHORT_SECONDS and cost.reply_bytes <= GROUP_BYTES
+        is_whole = len(ciphertexts) == self.offer.ciphertexts_per_item
+        is_short = self.offer.cost.server_seconds <= _SHORT_SECONDS and self.reply_bytes <= GROUP_BYTES
         return first_index == self.received == 0 and is_whole and is_short
 
     def score(

@@ -27,7 +27,8 @@ type ReplyForm int32
 const (
 	// Not a form. The server passes over it.
 	ReplyForm_REPLY_FORM_UNSPECIFIED ReplyForm = 0
-	// EncryptedScores.residues: row and column layout, if the offer has no reply_bits.
+	// EncryptedScores.residues: row and column layout, if the offer has no reply_bits, or weights are
+	// open and the header does not name REPLY_FORM_PACKED.
 	ReplyForm_REPLY_FORM_RESIDUES ReplyForm = 1
 	// EncryptedScores.seal_ciphertext: EI slots.
 	ReplyForm_REPLY_FORM_SEAL_CIPHERTEXT ReplyForm = 2

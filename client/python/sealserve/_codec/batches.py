@@ -65,7 +65,7 @@ class Batch:
     @property
     def max_piece_bytes(self) -> int:
         """The most bytes of a polynomial pair of its reply."""
-        return self.codec.offer.max_piece_bytes
+        return self.codec.max_piece_bytes
 
 
 class Result(NamedTuple):

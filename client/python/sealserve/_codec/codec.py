@@ -18,7 +18,7 @@ from sealserve.he.quantization import Quantized
 from sealserve.he.secret.decryptor import Decryptor
 from sealserve.he.secret.encryptor import Encryptor
 from sealserve.he.secret.seeded_encryptor import PackedEncryptor, SeededEncryptor
-from sealserve.protocol.item import EncryptedScores, ItemHeader, PackedPair, RefusedRows, Residues
+from sealserve.protocol.item import EncryptedScores, ItemHeader, PackedPair, RefusedRows, ReplyForm, Residues
 from sealserve.protocol.model import CiphertextForm, Limits, Model, Offer
 from sealserve.protocol.wire import header_to_proto
 from sealserve.secret_key import SecretKey
@@ -76,9 +76,9 @@ class Decrypted(NamedTuple):
     is_plausible: bool
 
 
-def fits_a_message(byte_count: int, offer: Offer, limits: Limits) -> bool:
-    """Whether an item of so many bytes and its reply may each travel in one message."""
-    return max(byte_count, offer.cost.reply_bytes) <= limits.max_message_bytes
+def fits_a_message(byte_count: int, reply_bytes: int, limits: Limits) -> bool:
+    """Whether an item and its reply, of so many bytes, may each travel in one message."""
+    return max(byte_count, reply_bytes) <= limits.max_message_bytes
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class RowCodec:
         clip: move features outside the model's range to its nearest end instead of refusing them.
         seeded: upload ciphertexts of half the size, for twice the time of encryption. They are
             packed, and smaller still, where the offer takes that.
+        reply_form: the form of replies to ask for, one of the offer's; by default the shortest.
         encryptors: worker processes for the encryption of batches; by default this process encrypts
             all.
 
@@ -113,6 +114,7 @@ class RowCodec:
         public_key: the key to register before the first item; b"" where the weights are open.
         key_id: the id of the public key; "" where there is none.
         item_bytes: the length of all ciphertexts of an item.
+        max_piece_bytes: the most bytes of a piece of a reply.
 
     Raises:
         ParameterError: the model has no offer that this client understands, or the offer
@@ -128,6 +130,7 @@ class RowCodec:
         offer: Offer | None = None,
         clip: bool = False,
         seeded: bool = False,
+        reply_form: ReplyForm | None = None,
         encryptors: EncryptorPool | None = None,
     ) -> None:
         self.model = model
@@ -149,14 +152,18 @@ class RowCodec:
             kind = PackedEncryptor if is_packed else SeededEncryptor
         make = EncryptorFactory(kind, parameters, exported)
         self._encryptor = make() if encryptors is None else PooledEncryptor(encryptors, make)
-        self._decryptor = Decryptor(parameters, exported, self.offer.reply_bits)
-        self._piece_type = Residues if self.offer.reply_bits is None else PackedPair
+        form = reply_form or self.offer.reply_forms[0]
+        is_packed = form is ReplyForm.PACKED
+        self._decryptor = Decryptor(parameters, exported, self.offer.reply_bits if is_packed else None)
+        self._piece_type = PackedPair if is_packed else Residues
         self.public_key = self.secret_key.public_encryption_key if self.offer.required_key else b""
         self.key_id = hashlib.sha256(self.public_key).hexdigest() if self.public_key else ""
         # Every item has as many ciphertexts and pieces of a reply, whatever its number of rows.
         self.item_bytes = self._packing.ciphertexts * self._encryptor.ciphertext_bytes
-        self._fits_a_message = fits_a_message(self.item_bytes, self.offer, model.limits)
-        self._header = lru_cache(_KEPT_ROW_COUNTS)(partial(_item_header, model, self.offer, self._packing, self.key_id))
+        self.max_piece_bytes = self.offer.max_piece_bytes(form)
+        self._fits_a_message = fits_a_message(self.item_bytes, self.offer.reply_bytes(form), model.limits)
+        header = partial(_item_header, model, self.offer, self._packing, self.key_id, form)
+        self._header = lru_cache(_KEPT_ROW_COUNTS)(header)
         self._score_places = lru_cache(_KEPT_ROW_COUNTS)(partial(_score_places, self._packing))
 
     def quantize(self, rows: NDArray[Any]) -> Quantized:
@@ -180,7 +187,7 @@ class RowCodec:
             ciphertexts=_Ciphertexts(self._encryptor, self._packing, quantized_rows),
             byte_count=self.item_bytes,
             piece_count=self._packing.polynomials,
-            max_piece_bytes=self.offer.max_piece_bytes,
+            max_piece_bytes=self.max_piece_bytes,
             fits_a_message=self._fits_a_message,
             max_message_bytes=self.model.limits.max_message_bytes,
         )
@@ -233,7 +240,7 @@ class RowCodec:
 
 
 def _item_header(
-    model: Model, offer: Offer, packing: Packing, key_id: str, row_count: int
+    model: Model, offer: Offer, packing: Packing, key_id: str, form: ReplyForm, row_count: int
 ) -> tuple[ItemHeader, prediction_pb2.ItemHeader]:
     """Return the header of an item of so many rows, and the header as it is sent."""
     header = ItemHeader(
@@ -244,7 +251,7 @@ def _item_header(
         row_count=row_count,
         ciphertext_count=packing.ciphertexts,
         key_id=key_id,
-        reply_forms=frozenset({offer.reply_form}),
+        reply_forms=frozenset({form}),
     )
     return header, header_to_proto(header)
 

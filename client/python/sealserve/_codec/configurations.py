@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sealserve._codec.codec import RowCodec
 from sealserve.he.layouts import Layout
+from sealserve.protocol.item import ItemHeader, ReplyForm
 from sealserve.protocol.model import Model
 
 MAX_CONFIGURATIONS = 8
@@ -22,17 +23,19 @@ class Configuration:
 
     Attributes:
         model: the description.
-        codecs: by their layouts, and whether they are seeded.
+        codecs: by their layouts, whether they are seeded, and the form of replies that they read.
         codecs_by_rows: by numbers of rows, and the time of a byte that they were chosen for.
     """
 
     model: Model
-    codecs: dict[tuple[Layout, bool], RowCodec] = field(default_factory=dict)
+    codecs: dict[tuple[Layout, bool, ReplyForm], RowCodec] = field(default_factory=dict)
     codecs_by_rows: dict[tuple[int, float], RowCodec] = field(default_factory=dict)
 
-    def codec_of(self, layout: Layout) -> RowCodec | None:
-        """Return a codec that reads the replies to all items of a layout; None without one."""
-        return self.codecs.get((layout, False)) or self.codecs.get((layout, True))
+    def reader_of(self, header: ItemHeader) -> RowCodec | None:
+        """Return a codec that reads the reply to an item; None without one."""
+        codecs = self.codecs.items()
+        found = (codec for (layout, _, form), codec in codecs if layout is header.layout and form in header.reply_forms)
+        return next(found, None)
 
 
 class Configurations:

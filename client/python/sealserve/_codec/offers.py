@@ -4,6 +4,7 @@ from sealserve._rpc.transfer_time import LOCAL_SECONDS_A_BYTE
 from sealserve.errors import ParameterError, SecretKeyError
 from sealserve.he.layouts import Layout, Packing
 from sealserve.he.reply_bits import ROOM
+from sealserve.protocol.item import ReplyForm
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import Model, Offer
 from sealserve.secret_key import SecretKey
@@ -67,6 +68,12 @@ def is_seeded(layout: Layout, seconds_a_byte: float) -> bool:
     return seconds_a_byte > layout.seeding_seconds_a_byte
 
 
+def quickest_reply_form(offer: Offer, seconds_a_byte: float) -> ReplyForm:
+    """Return the form in which replies arrive the soonest, if a byte takes so long."""
+    is_worth_packing = seconds_a_byte > offer.layout.packing_seconds_a_byte
+    return offer.reply_forms[0 if is_worth_packing else -1]
+
+
 def _is_understood(offer: Offer) -> bool:
     """Tell whether `Client` encrypts for the layout, and the offer requires the key of its mode."""
     required = KeyKind.PUBLIC_ENCRYPTION_KEY if offer.private_weights else None
@@ -105,7 +112,7 @@ def packing_of(model: Model, offer: Offer) -> Packing:
     least_rows = 1 if may_be_fewer else packing.rows
     if not least_rows <= offer.rows_per_item <= packing.rows or packing.ciphertexts != offer.ciphertexts_per_item:
         raise ParameterError(f"model {model.name!r}: the published sizes of an item contradict its packing")
-    if packing.polynomials * offer.max_piece_bytes > MAX_REPLY_BYTES:
+    if packing.polynomials * max(map(offer.max_piece_bytes, offer.reply_forms)) > MAX_REPLY_BYTES:
         raise ParameterError(
             f"model {model.name!r}: a reply for {model.output.score_count} scores could have more than "
             f"{MAX_REPLY_BYTES:,} bytes, which this client does not take"

@@ -24,7 +24,7 @@ from sealserve._codec.configurations import MAX_CONFIGURATIONS, Configuration, C
 from sealserve._codec.encryptor_pool import EncryptorPool
 from sealserve._codec.listing import Listing
 from sealserve._codec.messages import item_requests, public_key_messages
-from sealserve._codec.offers import choose, is_seeded
+from sealserve._codec.offers import choose, is_seeded, quickest_reply_form
 from sealserve._codec.operation import Call, Exclusive, Operation, Pause, ScoreBatches
 from sealserve._rpc.forks import call_in_child
 from sealserve._rpc.pieces import PiecesRequest
@@ -294,7 +294,8 @@ class Session:
                 seeded=self._seeded,
             )
             seeded = is_seeded(offer.layout, seconds_a_byte) if self._seeded is None else self._seeded
-            if (codec := configuration.codecs.get((offer.layout, seeded))) is None:
+            form = quickest_reply_form(offer, seconds_a_byte)
+            if (codec := configuration.codecs.get((offer.layout, seeded, form))) is None:
                 key = next((key for key in self._secret_keys if key.fits(offer.parameters.parameter_set)), None)
                 codec = RowCodec(
                     configuration.model,
@@ -302,9 +303,10 @@ class Session:
                     offer=offer,
                     clip=self._clip,
                     seeded=seeded,
+                    reply_form=form,
                     encryptors=self._encryptors,
                 )
-                configuration.codecs[offer.layout, seeded] = codec
+                configuration.codecs[offer.layout, seeded, form] = codec
                 if key is None:
                     self._secret_keys.append(codec.secret_key)
             if len(configuration.codecs_by_rows) >= _MAX_ROW_COUNTS:
@@ -548,7 +550,7 @@ class Session:
         if (current := self._configurations.current) is None:  # this client has encrypted nothing
             raise ReplyError
         known = self._configurations.find(reply.header.config_id)
-        codec = known.codec_of(reply.header.layout) if known and reply.header.layout else None
+        codec = known.reader_of(reply.header) if known else None
         if codec is None:
             raise StaleConfigError(current.model.config_id)
         refused, output, row_count = reply.refused, codec.model.output, reply.header.row_count

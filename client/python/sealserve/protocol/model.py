@@ -190,17 +190,31 @@ class Offer:
         return html_table(repr(self), rows)
 
     @cached_property
-    def reply_form(self) -> ReplyForm:
-        """The form of its replies."""
-        if self.parameters.scheme is Scheme.CKKS:
-            return ReplyForm.SEAL_CIPHERTEXT
-        return ReplyForm.RESIDUES if self.reply_bits is None else ReplyForm.PACKED
+    def reply_forms(self) -> tuple[ReplyForm, ...]:
+        """The forms that its replies can have, the shortest first.
 
-    @cached_property
-    def max_piece_bytes(self) -> int:
-        """The most bytes of a piece of a reply: two polynomials, packed or with SEAL's header."""
+        A private reply has one only: if it is packed, its rounding is part of what hides the
+        weights.
+        """
+        if self.parameters.scheme is Scheme.CKKS:
+            return (ReplyForm.SEAL_CIPHERTEXT,)
+        if self.reply_bits is None:
+            return (ReplyForm.RESIDUES,)
+        return (ReplyForm.PACKED,) if self.private_weights else (ReplyForm.PACKED, ReplyForm.RESIDUES)
+
+    def reply_bytes(self, form: ReplyForm) -> int:
+        """Return the bytes of a full item's reply in one of the forms, or a little more."""
+        if form is self.reply_forms[0]:
+            return self.cost.reply_bytes
+        return -(-len(self.score_centers) // self.classes_per_polynomial) * self.max_piece_bytes(form)
+
+    def max_piece_bytes(self, form: ReplyForm) -> int:
+        """Return the most bytes of a piece of a reply.
+
+        It is two polynomials, packed or with SEAL's header.
+        """
         parameter_set = self.parameters.parameter_set
-        if self.reply_bits is not None:
+        if form is ReplyForm.PACKED and self.reply_bits is not None:
             places = self.rows_per_item * self.classes_per_polynomial
             return self.reply_bits.pair_bytes(places, parameter_set.poly_modulus_degree)
         return 2 * parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES

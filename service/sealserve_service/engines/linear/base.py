@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, ClassVar, Generic, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from sealserve.he.layouts import polynomial_groups
 from sealserve.he.packed_polynomial import PolynomialPacker
 from sealserve.he.public_key_format import public_key_bytes
 from sealserve.he.seal_format import CiphertextFormat
-from sealserve.protocol.item import ItemHeader, PackedPair, PolynomialPair, Residues
+from sealserve.protocol.item import ItemHeader, PackedPair, PolynomialPair, ReplyForm, Residues
 from sealserve.protocol.key_record import KeyKind
 from sealserve.protocol.model import CiphertextForm, Cost, Offer
 from sealserve_service.engines.base import Scoring
@@ -27,6 +27,24 @@ from sealserve_service.engines.linear.rerandomizer import Rerandomize, Rerandomi
 from sealserve_service.engines.linear.zero_encryptor import ZeroEncryptor, ZeroEncryptorOf, find_no_key
 from sealserve_service.planning.plan import PackingT, Plan, PlanningRules
 from sealserve_service.planning.verdict import Judgement
+
+
+class ReplyWriter(NamedTuple):
+    """What writes replies in one form.
+
+    Attributes:
+        pair: makes a piece of the reply of the bytes of two polynomials.
+        c0_bytes, c1_bytes: functions of a group, residues (polynomials, data primes, coefficients).
+            They return each polynomial as it travels.
+    """
+
+    pair: Callable[[bytes, bytes], PolynomialPair]
+    c0_bytes: Callable[[NDArray[np.uint64]], list[bytes]]
+    c1_bytes: Callable[[NDArray[np.uint64]], list[bytes]]
+
+    def write(self, c0: NDArray[np.uint64], c1: NDArray[np.uint64]) -> Iterator[PolynomialPair]:
+        """Yield the pieces of a group of polynomial pairs."""
+        return map(self.pair, self.c0_bytes(c0), self.c1_bytes(c1))
 
 
 class LinearScoring(Scoring, Protocol):
@@ -49,16 +67,14 @@ class LinearEngine(ABC, Generic[PackingT]):
 
     Attributes:
         rules: by which the layout's plans are made.
-        scoring_type: (engine, row count, what re-randomizes the reply in mode private or None) ->
-            scoring of an item.
+        scoring_type: (engine, row count, what writes the reply, what re-randomizes it in mode
+            private or None) -> scoring of an item.
         format: of the plan's fresh ciphertexts.
         primes: the data primes, uint64 (data primes, 1).
         intercept: round(q b_int / t) modulo each data prime, uint64 (data primes, score_count).
         rerandomizer: of mode private; None in mode open.
         polynomials: those of a reply, in the groups in which they are packed.
-        c0_bytes, c1_bytes: functions of a group, residues (polynomials, data primes, coefficients).
-            They return each polynomial as it travels: packed, if the plan has reply bits.
-        pair: makes a piece of the reply of the bytes of two polynomials.
+        writers: what writes replies in each of the offer's forms, in their order.
 
     Raises:
         PlanError: the engine cannot score so large a model.
@@ -84,14 +100,16 @@ class LinearEngine(ABC, Generic[PackingT]):
         if plan.noise_width is not None:
             self.rerandomizer = Rerandomizer(self.parameter_set, plan.noise_width)
         self.polynomials = polynomial_groups(plan.packing)
-        self.pair: Callable[[bytes, bytes], PolynomialPair] = Residues
-        self.c0_bytes: Callable[[NDArray[np.uint64]], list[bytes]] = _bytes_of_residues
-        self.c1_bytes: Callable[[NDArray[np.uint64]], list[bytes]] = _bytes_of_residues
+        self.writers = dict[ReplyForm, ReplyWriter]()
         if (bits := plan.reply_bits) is not None:
             primes, N = self.parameter_set.data_primes, self.parameter_set.poly_modulus_degree
-            self.pair = PackedPair
-            self.c0_bytes = PolynomialPacker(primes, bits.c0, plan.packing.rows * plan.packing.classes).pack_all
-            self.c1_bytes = PolynomialPacker(primes, bits.c1, N).pack_all
+            self.writers[ReplyForm.PACKED] = ReplyWriter(
+                PackedPair,
+                PolynomialPacker(primes, bits.c0, plan.packing.rows * plan.packing.classes).pack_all,
+                PolynomialPacker(primes, bits.c1, N).pack_all,
+            )
+        if bits is None or plan.noise_width is None:  # the rounding of packed replies is part of what hides
+            self.writers[ReplyForm.RESIDUES] = ReplyWriter(Residues, _bytes_of_residues, _bytes_of_residues)
         self._keys = keys
         self.prepare(plan)
         self.offer = self._describe(plan, judgement)
@@ -107,7 +125,11 @@ class LinearEngine(ABC, Generic[PackingT]):
         if self.rerandomizer is not None:
             zero_encryptor = self._keys(owner, header.key_id, self.parameter_set)
             rerandomize = partial(self.rerandomizer.rerandomize, zero_encryptor)
-        return self.scoring_type(self, header.row_count, rerandomize)
+        return self.scoring_type(self, header.row_count, self.writer(header.reply_forms), rerandomize)
+
+    def writer(self, forms: frozenset[ReplyForm] = frozenset(ReplyForm)) -> ReplyWriter:
+        """Return what writes replies in the first of the offer's forms that is among these."""
+        return next(writer for form, writer in self.writers.items() if form in forms)
 
     @abstractmethod
     def prepare(self, plan: Plan[PackingT]) -> None:

@@ -39,7 +39,7 @@ from sealserve.errors import CiphertextFault, MalformedCiphertextError, PlanErro
 from sealserve.he import _seal
 from sealserve.he.layouts.column import ColumnPacking
 from sealserve.protocol.item import PolynomialPair
-from sealserve_service.engines.linear.base import LinearEngine
+from sealserve_service.engines.linear.base import LinearEngine, ReplyWriter
 from sealserve_service.engines.linear.rerandomizer import Rerandomize
 from sealserve_service.planning.column import COLUMN_RULES, ColumnPlan
 
@@ -53,11 +53,17 @@ _COST_REPETITIONS = 5
 
 
 class ColumnScoring:
-    """One item; `rerandomize` hides the weights in its reply, in mode private."""
+    """One item.
 
-    def __init__(self, engine: "ColumnEngine", row_count: int, rerandomize: Rerandomize | None = None) -> None:
+    `writer` writes its reply. In mode private `rerandomize` hides the weights in it.
+    """
+
+    def __init__(
+        self, engine: "ColumnEngine", row_count: int, writer: ReplyWriter, rerandomize: Rerandomize | None = None
+    ) -> None:
         self._engine = engine
         self._row_count = row_count
+        self._writer = writer
         self._rerandomize = rerandomize
         self._received = 0
         # The first chunk allocates the arrays, not the header: an item without a chunk holds
@@ -129,7 +135,7 @@ class ColumnScoring:
             kept, c1 = signed.view(np.uint64), self._residues[classes, 1].view(np.uint64)
             if self._rerandomize is not None:
                 kept, c1 = self._rerandomize(kept, c1, slice(self._row_count))
-            yield from map(engine.pair, engine.c0_bytes(kept), engine.c1_bytes(c1))
+            yield from self._writer.write(kept, c1)
 
 
 class ColumnEngine(LinearEngine[ColumnPacking]):
@@ -201,7 +207,7 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
         """
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
         ciphertexts = [self.random_ciphertext() for _ in range(some)]
-        scoring = ColumnScoring(self, self.packing.rows, self.random_rerandomize())
+        scoring = ColumnScoring(self, self.packing.rows, self.writer(), self.random_rerandomize())
         scoring.add(ciphertexts[:1])
         samples = []
         for _ in range(_COST_REPETITIONS):

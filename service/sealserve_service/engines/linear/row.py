@@ -19,7 +19,7 @@ from sealserve.he import _seal
 from sealserve.he.layouts.row import RowPacking
 from sealserve.he.seal_format import pack_plaintext, plaintext_coefficients
 from sealserve.protocol.item import PolynomialPair
-from sealserve_service.engines.linear.base import LinearEngine
+from sealserve_service.engines.linear.base import LinearEngine, ReplyWriter
 from sealserve_service.engines.linear.rerandomizer import Rerandomize
 from sealserve_service.planning.row import ROW_RULES, RowPlan
 
@@ -27,11 +27,17 @@ _COST_REPETITIONS = 5
 
 
 class RowScoring:
-    """One item; `rerandomize` hides the weights in its reply, in mode private."""
+    """One item.
 
-    def __init__(self, engine: "RowEngine", row_count: int, rerandomize: Rerandomize | None = None) -> None:
+    `writer` writes its reply. In mode private `rerandomize` hides the weights in it.
+    """
+
+    def __init__(
+        self, engine: "RowEngine", row_count: int, writer: ReplyWriter, rerandomize: Rerandomize | None = None
+    ) -> None:
         self._engine = engine
         self._row_count = row_count
+        self._writer = writer
         self._rerandomize = rerandomize
         self._blocks: list[_seal.Ciphertext] = []
 
@@ -63,7 +69,7 @@ class RowScoring:
             kept = with_intercept.reshape(c0.shape) % engine.primes
             if self._rerandomize is not None:
                 kept, c1 = self._rerandomize(kept, c1, places)
-            yield from map(engine.pair, engine.c0_bytes(kept), engine.c1_bytes(c1))
+            yield from self._writer.write(kept, c1)
 
     def _product(self, weights: list[_seal.Plaintext | None]) -> NDArray[np.uint64]:
         """Return the sum of products of weights and blocks: (2, data primes, N), no NTT form."""
@@ -166,7 +172,7 @@ class RowEngine(LinearEngine[RowPacking]):
         seconds = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()
-            scoring = RowScoring(self, self.packing.rows, rerandomize)
+            scoring = RowScoring(self, self.packing.rows, self.writer(), rerandomize)
             scoring.add(ciphertexts)
             for _ in scoring.finish():
                 pass

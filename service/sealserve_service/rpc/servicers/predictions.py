@@ -78,9 +78,8 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             check_message_bytes(ciphertexts, limits)
             waiter = Waiter(current_caller.get().name, context.add_callback)
             item = ScoringItem(header, self._models, current_tenant.get(), self._admission, waiter)
-            reply_bytes = item.offer.cost.reply_bytes
-            if reply_bytes > limits.max_message_bytes:
-                raise LimitExceededError("max_message_bytes", limits.max_message_bytes, reply_bytes)
+            if item.reply_bytes > limits.max_message_bytes:
+                raise LimitExceededError("max_message_bytes", limits.max_message_bytes, item.reply_bytes)
             group, done = item.score(ciphertexts, context.time_remaining())
         call.count_scored(item.work)
         return prediction_pb2.PredictResponse(scores=group, done=done)

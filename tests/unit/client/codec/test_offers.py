@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealserve._codec.offers import choose, is_seeded
+from sealserve._codec.offers import choose, is_seeded, quickest_reply_form
 from sealserve._rpc.transfer_time import LOCAL_SECONDS_A_BYTE, REMOTE_SECONDS_A_BYTE
 from sealserve.errors import ParameterError, SecretKeyError
 from sealserve.he.layouts import LAYOUTS, Layout
+from sealserve.protocol.item import ReplyForm
 from sealserve.protocol.model import Cost, Model, Offer
 from sealserve.secret_key import SecretKey
 from tests.support.serving import linear, served
@@ -72,6 +73,19 @@ def test_a_layout_without_seeded_uploads_has_none() -> None:
     assert not is_seeded(LAYOUTS["ei-slots"], math.inf)
 
 
+def test_rows_are_answered_in_residues_where_bytes_cost_next_to_nothing() -> None:
+    assert ROW.reply_forms == (ReplyForm.PACKED, ReplyForm.RESIDUES)
+    assert quickest_reply_form(ROW, LOCAL_SECONDS_A_BYTE) is ReplyForm.RESIDUES
+    assert quickest_reply_form(ROW, REMOTE_SECONDS_A_BYTE) is ReplyForm.PACKED
+
+
+@pytest.mark.parametrize("seconds_a_byte", [0.0, 1.0])
+def test_an_offer_with_one_form_has_no_other(seconds_a_byte: float) -> None:
+    private, unpacked = dataclasses.replace(ROW, private_weights=True), dataclasses.replace(ROW, reply_bits=None)
+    assert quickest_reply_form(private, seconds_a_byte) is ReplyForm.PACKED
+    assert quickest_reply_form(unpacked, seconds_a_byte) is ReplyForm.RESIDUES
+
+
 def test_seeded_uploads_are_half_the_bytes_of_a_layout() -> None:
     """A layout with more bytes is the quicker one, if half of them need not go up."""
     up, down = costing(ROW, 0.0, 1, 10**6), costing(COLUMN, 0.0, 1, 0)
@@ -82,8 +96,8 @@ def test_seeded_uploads_are_half_the_bytes_of_a_layout() -> None:
 
 
 def test_bytes_cost_time_too() -> None:
-    model = with_offers(costing(ROW, 1.0, 1, 0), costing(COLUMN, 1.0, 100, 10**9))
-    assert layouts(model, range(15, 19)) == [LAYOUTS["row"], LAYOUTS["column"], LAYOUTS["column"], LAYOUTS["column"]]
+    model = with_offers(costing(ROW, 1.0, 1, 0), costing(COLUMN, 1.5, 100, 10**9))
+    assert layouts(model, range(12, 16)) == [LAYOUTS["row"], LAYOUTS["row"], LAYOUTS["column"], LAYOUTS["column"]]
 
 
 def test_the_models_own_costs_prefer_rows_for_one_and_batches_for_thousands() -> None:

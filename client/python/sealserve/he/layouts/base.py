@@ -84,6 +84,7 @@ class Layout:
             None for as many as the offer takes.
         seeding_seconds_a_byte: the time that seeding takes at both ends for each byte that it
             saves. Uploads are seeded where a byte takes longer on its way, unless the caller says.
+        packing_seconds_a_byte: the same of replies, which are packed where a byte takes longer.
         withstands_malicious_clients: whether private weights stay hidden from clients that do not
             keep to the protocol, too. To that end an item may hold fewer rows than fit.
     """
@@ -95,6 +96,7 @@ class Layout:
     private_parameter_sets: tuple[ParameterSet, ...] = ()
     default_rows_per_item: int | None = 1
     seeding_seconds_a_byte: float = math.inf
+    packing_seconds_a_byte: float = math.inf
     withstands_malicious_clients: bool = False
 
     def __repr__(self) -> str:

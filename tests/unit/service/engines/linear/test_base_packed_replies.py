@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sealserve.he.layouts import LAYOUTS
-from sealserve.protocol.item import PackedPair
+from sealserve.protocol.item import PackedPair, ReplyForm
 from sealserve_service.engines.linear.rerandomizer import Rerandomizer
 from sealserve_service.planning.column import ColumnPlan
 from sealserve_service.planning.row import RowPlan
@@ -99,7 +99,7 @@ def test_replies_of_every_set_are_exact_and_as_long_as_told(which: tuple[str, in
         offer = round_trip.engine.offer
         if len(rows) == plan.packing.rows:
             assert sum(pair.byte_count for pair in reply) == offer.cost.reply_bytes == plan.reply_bytes
-            assert max(pair.byte_count for pair in reply) == offer.max_piece_bytes
+            assert max(pair.byte_count for pair in reply) == offer.max_piece_bytes(ReplyForm.PACKED)
 
 
 def test_an_offer_without_room_for_packing_replies_with_residues() -> None:

@@ -527,7 +527,8 @@ export const ReplyForm = {
   UNSPECIFIED: 0,
 
   /**
-   * EncryptedScores.residues: row and column layout, if the offer has no reply_bits.
+   * EncryptedScores.residues: row and column layout, if the offer has no reply_bits, or weights are
+   * open and the header does not name REPLY_FORM_PACKED.
    *
    * @generated from enum value: REPLY_FORM_RESIDUES = 1;
    */
