@@ -148,7 +148,7 @@ def stages(items: LoadItems, plan: ColumnPlan, drained: float) -> dict[str, floa
     residues = np.stack([engine.format.residues(ciphertext) for ciphertext in ciphertexts])
     limbs = residues.reshape(len(residues), -1).view(np.uint32)
     buffer, sums = np.empty((32, 8192)), np.zeros((engine.packing.score_count, limbs.shape[1]))
-    scoring = ColumnScoring(engine, row_count, engine.writer())
+    scoring = ColumnScoring(engine, row_count, engine.writer)
     scoring.add(ciphertexts)
 
     def parse() -> None:

@@ -64,7 +64,7 @@ def row_units(parameters: EncryptionParameters) -> RowUnits:
     ((weights,),) = one.weights
 
     def loaded() -> RowScoring:
-        scoring = RowScoring(one, 1, one.writer())
+        scoring = RowScoring(one, 1, one.writer)
         scoring.add(ciphertexts)
         return scoring
 
@@ -75,7 +75,7 @@ def row_units(parameters: EncryptionParameters) -> RowUnits:
 
     def whole(engine: RowEngine) -> float:
         def score() -> None:
-            scoring = RowScoring(engine, 1, engine.writer())
+            scoring = RowScoring(engine, 1, engine.writer)
             scoring.add(ciphertexts)
             scores_to_proto(0, list(scoring.finish()))
 
@@ -150,7 +150,7 @@ def fold_and_reply_seconds(parameters: EncryptionParameters) -> tuple[float, flo
     grid = InputGrid.of(1, 0.0, 1.0, 1.0)
     plan = cheapest_plan(COLUMN_RULES, np.ones((1, 1)), np.zeros(1), grid, parameter_sets=[set_])
     engine = ColumnEngine(plan)
-    scoring = ColumnScoring(engine, engine.packing.rows, engine.writer())
+    scoring = ColumnScoring(engine, engine.packing.rows, engine.writer)
     scoring.add([engine.random_ciphertext()])
     return timed(scoring.fold), timed(lambda: scores_to_proto(0, list(scoring.finish())))
 

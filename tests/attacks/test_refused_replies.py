@@ -27,7 +27,15 @@ from sealserve.protocol.item import EncryptedScores
 from sealserve.secret_key import SecretKey
 from sealserve.secret_key_access import TOKEN
 from sealserve_service.catalog.registry import prepare_model
-from tests.support.recording_service import Sent, accepted, described, recording_service, refused, scaled
+from tests.support.recording_service import (
+    Sent,
+    accepted,
+    bits_asked_for,
+    described,
+    recording_service,
+    refused,
+    scaled,
+)
 from tests.support.reply_pairs import pair_of
 from tests.support.serving import HANG_SECONDS, LIMITS, linear
 
@@ -63,19 +71,19 @@ def times_power(polynomial: NDArray[np.object_], power: int) -> NDArray[np.objec
     return reduced
 
 
-def piece(c0: int, c1: NDArray[np.object_]) -> list[EncryptedScores]:
+def piece(sent: Sent, c0: int, c1: NDArray[np.object_]) -> list[EncryptedScores]:
     residues = np.array([[c0 % Q]], np.uint64), c1.astype(np.uint64)[None]
-    return [pair_of(OFFER.parameters.parameter_set, OFFER.reply_bits, *residues)]
+    return [pair_of(OFFER.parameters.parameter_set, bits_asked_for(OFFER, sent), *residues)]
 
 
 def feature_is(first: Sent, feature: int, level: int) -> list[EncryptedScores]:
     """Decrypts to t/2, which is refused, if a feature of the first row is at a level."""
     both = np.frombuffer(first.ciphertexts[0], np.uint64, 2 * N, RESIDUES).astype(object)
     (moved_by,) = scaled(OFFER, T // 2 - level)
-    return piece(both[feature] + moved_by, times_power(both[N:], PLACE - feature))
+    return piece(first, both[feature] + moved_by, times_power(both[N:], PLACE - feature))
 
 
-def key_is(places: tuple[int, ...], coefficients: tuple[int, ...]) -> list[EncryptedScores]:
+def key_is(sent: Sent, places: tuple[int, ...], coefficients: tuple[int, ...]) -> list[EncryptedScores]:
     """Decrypts to t/2, which is refused, if three coefficients of the key have these values."""
     unit = Q // 32  # 27 sums of three coefficients, each a thirty-second of t apart
     weights = [3**index for index in range(len(places))]
@@ -85,7 +93,7 @@ def key_is(places: tuple[int, ...], coefficients: tuple[int, ...]) -> list[Encry
         monomial[0] = weight * unit
         c1 = (c1 + times_power(monomial, PLACE - place)) % Q
     guess = sum(weight * coefficient for weight, coefficient in zip(weights, coefficients, strict=True))
-    return piece(Q // 2 - guess * unit, c1)
+    return piece(sent, Q // 2 - guess * unit, c1)
 
 
 class Reader:
@@ -172,7 +180,7 @@ def key_read(calls: int) -> tuple[list[int | None], list[int]]:
     found: list[int | None] = []
     for call in range(calls):
         places = (3 * call, 3 * call + 1, 3 * call + 2)
-        guesses = [lambda _, places=places, values=values: key_is(places, values) for values in candidates]
+        guesses = [lambda sent, places=places, values=values: key_is(sent, places, values) for values in candidates]
         right = read(
             lambda address: Client(address, secret_key=key, timeout_seconds=HANG_SECONDS),
             np.full((len(guesses) + 2, FEATURES), 0.5),

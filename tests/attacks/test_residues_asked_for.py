@@ -27,7 +27,8 @@ WEIGHTS = np.arange(-6.0, 6.0).reshape(3, 4)
 @pytest.fixture(scope="module")
 def registry_and_address() -> Iterator[tuple[ModelRegistry, str]]:
     keys = registered_keys()
-    registry = ModelRegistry([served("private", linear(WEIGHTS), keys=keys, hiding_bits=40)])
+    private = served("private", linear(WEIGHTS), keys=keys, hiding_bits=40)
+    registry = ModelRegistry([private, served("open", linear(WEIGHTS))])
     with running_server(registry, keys=keys) as address:
         yield registry, address
 
@@ -43,7 +44,7 @@ def asked(client: Client, forms: Sequence[int]) -> EncryptedReply:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_private_reply_is_packed_or_refused(registry_and_address: tuple[ModelRegistry, str], layout: str) -> None:
-    with Client(registry_and_address[1], layout=layout) as client:
+    with Client(registry_and_address[1], model="private", layout=layout) as client:
         client.register_key()
         for forms in ([RESIDUES], [RESIDUES, RESIDUES], [2, RESIDUES], [RESIDUES, 99], [RESIDUES] * 16 + [PACKED]):
             with pytest.raises(InputMismatchError) as caught:
@@ -56,12 +57,20 @@ def test_a_private_reply_is_packed_or_refused(registry_and_address: tuple[ModelR
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_open_reply_is_what_is_asked_for(registry_and_address: tuple[ModelRegistry, str], layout: str) -> None:
+    """There is nothing to hide. It is packed unless the client reads residues only."""
+    with Client(registry_and_address[1], model="open", layout=layout) as client:
+        for forms, kind in (([RESIDUES, PACKED], PackedPair), ([], PackedPair), ([RESIDUES, 2], Residues)):
+            assert all(isinstance(pair, kind) for pair in asked(client, forms).scores)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_service_that_answers_in_any_form_gives_the_residues(
     registry_and_address: tuple[ModelRegistry, str], layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The switch: the reply then has several times as many bits of c1."""
     registry, address = registry_and_address
-    with Client(address, layout=layout) as client:
+    with Client(address, model="private", layout=layout) as client:
         client.register_key()
         packed = asked(client, [PACKED])
         for engine in registry.engines():

@@ -175,7 +175,7 @@ def test_a_reply_after_one_that_has_failed(
     """A stream sends the pairs of a reply one by one: the client has one, then comes a fault."""
     attacker = Attacker(plan, encryptor)
     engine = attacker.round_trip.engine
-    writer, made = engine.writer(), list[Pair]()
+    writer, made = engine.writer, list[Pair]()
 
     def fail_after_one(c0: bytes, c1: bytes) -> Pair:
         if made:

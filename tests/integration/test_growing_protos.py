@@ -241,9 +241,7 @@ def test_a_form_that_the_service_sends_among_others(raw: RawClient, digits_model
     assert_scores(raw.stream([as_message(1, request)])[1], digits_model.scores[0])
 
 
-@pytest.mark.parametrize(
-    "forms", [[2], [1], [0], [99], [-1], [99] * 16 + [3], [2] * 100_000], ids=lambda f: str(f[:17])
-)
+@pytest.mark.parametrize("forms", [[2], [0], [99], [-1], [99] * 16 + [3], [2] * 100_000], ids=lambda f: str(f[:17]))
 def test_no_form_that_the_service_sends(raw: RawClient, digits_model: Digits, forms: list[Any]) -> None:
     good = raw.request(digits_model.X[1])
     request = raw.request(digits_model.X[0])

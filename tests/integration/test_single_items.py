@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from sealserve._rpc.transfer_time import REMOTE_SECONDS_A_BYTE
 from sealserve.aio import AsyncClient
 from sealserve.client import Client, EncryptedItem
 from sealserve.errors import (
@@ -243,8 +244,11 @@ def with_other_top_bits(packed: bytes, bits: int) -> bytes:
     return whole.to_bytes(len(packed), "little")
 
 
-def test_errors_of_a_spoiled_reply_are_returned(client: Client, digits_model: Digits) -> None:
+def test_errors_of_a_spoiled_reply_are_returned(
+    client: Client, digits_model: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each row has its own: that it was refused, or else that nothing of the reply is kept."""
+    monkeypatch.setattr(client._connections.transfer_time, "seconds_a_byte", REMOTE_SECONDS_A_BYTE)  # packed replies
     rows = digits_model.X[:3].copy()
     rows[1, 3] = 2.0
     reply = client.send(client.encrypt(rows))

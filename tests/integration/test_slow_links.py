@@ -13,6 +13,7 @@ import pytest
 from sealserve._rpc.transfer_time import LOOK_CALLS
 from sealserve.client import Client
 from sealserve.credentials import Credentials
+from sealserve.protocol.item import PackedPair, Residues
 from tests.support.certificates import Authority
 from tests.support.digits import Digits
 from tests.support.fault_proxy import FaultProxy
@@ -100,14 +101,21 @@ def test_a_client_finds_out_that_its_link_is_slow(digits_model: Digits) -> None:
         proxy.use(link.fault)
         with Client(f"127.0.0.1:{proxy.port}", layout="row", timeout_seconds=HANG_SECONDS) as client:
 
-            def uploaded(row: int) -> int:
-                before = link.up.byte_count
+            def carried(row: int) -> tuple[int, int]:
+                before = link.up.byte_count, link.down.byte_count
                 assert client.predict(X[row : row + 1]) == estimator.predict(X[row : row + 1])
-                return link.up.byte_count - before
+                return link.up.byte_count - before[0], link.down.byte_count - before[1]
 
-            byte_counts = [uploaded(row) for row in range(LOOK_CALLS + 2)]
+            early = client.send(client.encrypt(X[:1]))
+            uploads, downloads = zip(*(carried(row) for row in range(LOOK_CALLS + 2)), strict=True)
             assert client._connections.transfer_time.seconds_a_byte >= 8 / 20e6
-    assert max(byte_counts[-2:]) < 0.6 * min(byte_counts[1:LOOK_CALLS])
+            late = client.send(client.encrypt(X[:1]))
+            assert {type(piece) for piece in early.scores} == {Residues}
+            assert {type(piece) for piece in late.scores} == {PackedPair}
+            for reply in (early, late):  # each is read as what it is
+                np.testing.assert_array_equal(client.decrypt(reply).predictions, estimator.predict(X[:1]))
+    assert max(uploads[-2:]) < 0.6 * min(uploads[1:LOOK_CALLS])
+    assert max(downloads[-2:]) < 0.8 * min(downloads[1:LOOK_CALLS])
 
 
 def test_a_stream_fills_a_link_of_a_long_round_trip(digits_model: Digits) -> None:

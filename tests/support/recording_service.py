@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sealserve._codec.offers import packing_of
 from sealserve.errors import ServiceError
+from sealserve.he.reply_bits import ReplyBits
 from sealserve.protocol.item import EncryptedScores
 from sealserve.protocol.model import Model, Offer
 from sealserve.protocol.wire import error_to_proto, model_to_proto, scores_to_proto
@@ -204,27 +205,36 @@ def scaled(offer: Offer, residue: int) -> list[int]:
     return [(2 * q * (residue % t) + t) // (2 * t) % prime for prime in offer.parameters.parameter_set.data_primes]
 
 
-def reply_of(model: Model, values: NDArray[np.int64]) -> list[EncryptedScores]:
-    """Make a reply that any key decrypts to given integer scores (rows, score_count)."""
+def bits_asked_for(offer: Offer, sent: Sent) -> ReplyBits | None:
+    """How the reply to an item is packed, which has the form that its header asks for."""
+    return offer.reply_bits if prediction_pb2.REPLY_FORM_PACKED in sent.header.reply_forms else None
+
+
+def reply_of(model: Model, values: NDArray[np.int64], sent: Sent | None = None) -> list[EncryptedScores]:
+    """Make a reply that any key decrypts to given integer scores (rows, score_count).
+
+    Its form is the one that the item asks for, or the shortest.
+    """
     (offer,) = model.offers
     packing, primes = packing_of(model, offer), offer.parameters.parameter_set.data_primes
+    bits = offer.reply_bits if sent is None else bits_asked_for(offer, sent)
     pieces: list[EncryptedScores] = []
     for polynomial in range(packing.polynomials):
         classes = packing.classes_in(polynomial)
         kept = values[:, classes.start : classes.stop].ravel().tolist()
         c0 = np.array([scaled(offer, value) for value in kept], np.uint64).T
         c1 = np.zeros((len(primes), packing.poly_modulus_degree), np.uint64)
-        pieces.append(pair_of(offer.parameters.parameter_set, offer.reply_bits, c0, c1))
+        pieces.append(pair_of(offer.parameters.parameter_set, bits, c0, c1))
     return pieces
 
 
 def accepted(model: Model, sent: Sent) -> list[EncryptedScores]:
     """Make a reply that passes the client's checks."""
-    return reply_of(model, np.zeros((sent.header.row_count, model.output.score_count), np.int64))
+    return reply_of(model, np.zeros((sent.header.row_count, model.output.score_count), np.int64), sent)
 
 
 def refused(model: Model, sent: Sent) -> list[EncryptedScores]:
     """Make a reply whose last score is out of its published range."""
     values = np.zeros((sent.header.row_count, model.output.score_count), np.int64)
     values[-1, -1] = model.offers[0].parameters.plain_modulus // 2
-    return reply_of(model, values)
+    return reply_of(model, values, sent)

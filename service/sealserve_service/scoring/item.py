@@ -57,10 +57,12 @@ class ScoringItem:
             raise InputMismatchError("ciphertext_count", offer.ciphertexts_per_item, header.ciphertext_count)
         if bool(header.key_id) != (offer.required_key is not None):
             raise InputMismatchError("key_id", 64 if offer.required_key else 0, len(header.key_id))
-        form = next((form for form in offer.reply_forms if form in header.reply_forms), None)
-        if form is None:
+        for form in offer.reply_forms:
+            if form in header.reply_forms:
+                break
+        else:
             raise InputMismatchError("reply_forms", reply_form_number(offer.reply_forms[0]), 0)
-        self.reply_bytes = offer.reply_bytes(form)
+        self.reply_bytes = offer.reply_bytes[form]
         self.engine = engine
         self.offer = offer
         self.held_bytes = 0

@@ -161,7 +161,7 @@ class RowCodec:
         # Every item has as many ciphertexts and pieces of a reply, whatever its number of rows.
         self.item_bytes = self._packing.ciphertexts * self._encryptor.ciphertext_bytes
         self.max_piece_bytes = self.offer.max_piece_bytes(form)
-        self._fits_a_message = fits_a_message(self.item_bytes, self.offer.reply_bytes(form), model.limits)
+        self._fits_a_message = fits_a_message(self.item_bytes, self.offer.reply_bytes[form], model.limits)
         header = partial(_item_header, model, self.offer, self._packing, self.key_id, form)
         self._header = lru_cache(_KEPT_ROW_COUNTS)(header)
         self._score_places = lru_cache(_KEPT_ROW_COUNTS)(partial(_score_places, self._packing))

@@ -27,7 +27,7 @@ class ReplyForm(Enum):
     """A form of encrypted scores. See ReplyForm in prediction.proto."""
 
     RESIDUES = "residues"
-    """`Residues`: of the row and column layouts, where an offer has no reply bits."""
+    """`Residues`: of the row and column layouts, unless an offer with reply bits is private."""
     PACKED = "packed"
     """`PackedPair`: of the row and column layouts, where it has."""
     SEAL_CIPHERTEXT = "seal_ciphertext"

@@ -202,22 +202,22 @@ class Offer:
             return (ReplyForm.RESIDUES,)
         return (ReplyForm.PACKED,) if self.private_weights else (ReplyForm.PACKED, ReplyForm.RESIDUES)
 
-    def reply_bytes(self, form: ReplyForm) -> int:
-        """Return the bytes of a full item's reply in one of the forms, or a little more."""
-        if form is self.reply_forms[0]:
-            return self.cost.reply_bytes
-        return -(-len(self.score_centers) // self.classes_per_polynomial) * self.max_piece_bytes(form)
+    @cached_property
+    def reply_bytes(self) -> dict[ReplyForm, int]:
+        """The bytes of a full item's reply in each of `reply_forms`, in their order."""
+        shortest, *others = self.reply_forms
+        pieces = -(-len(self.score_centers) // self.classes_per_polynomial)
+        return {shortest: self.cost.reply_bytes} | {form: pieces * self.max_piece_bytes(form) for form in others}
 
     def max_piece_bytes(self, form: ReplyForm) -> int:
-        """Return the most bytes of a piece of a reply.
-
-        It is two polynomials, packed or with SEAL's header.
-        """
-        parameter_set = self.parameters.parameter_set
+        """Return the most bytes of a piece of a reply: two polynomials, or a SEAL object of two."""
+        parameter_set, N = self.parameters.parameter_set, self.parameters.parameter_set.poly_modulus_degree
+        if form is ReplyForm.SEAL_CIPHERTEXT:
+            return 2 * parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES
+        places = self.rows_per_item * self.classes_per_polynomial
         if form is ReplyForm.PACKED and self.reply_bits is not None:
-            places = self.rows_per_item * self.classes_per_polynomial
-            return self.reply_bits.pair_bytes(places, parameter_set.poly_modulus_degree)
-        return 2 * parameter_set.polynomial_bytes + _SEAL_HEADER_BYTES
+            return self.reply_bits.pair_bytes(places, N)
+        return 8 * len(parameter_set.data_primes) * (places + N)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,10 +42,6 @@ class ReplyWriter(NamedTuple):
     c0_bytes: Callable[[NDArray[np.uint64]], list[bytes]]
     c1_bytes: Callable[[NDArray[np.uint64]], list[bytes]]
 
-    def write(self, c0: NDArray[np.uint64], c1: NDArray[np.uint64]) -> Iterator[PolynomialPair]:
-        """Yield the pieces of a group of polynomial pairs."""
-        return map(self.pair, self.c0_bytes(c0), self.c1_bytes(c1))
-
 
 class LinearScoring(Scoring, Protocol):
     """One item that a linear engine scores."""
@@ -125,11 +121,15 @@ class LinearEngine(ABC, Generic[PackingT]):
         if self.rerandomizer is not None:
             zero_encryptor = self._keys(owner, header.key_id, self.parameter_set)
             rerandomize = partial(self.rerandomizer.rerandomize, zero_encryptor)
-        return self.scoring_type(self, header.row_count, self.writer(header.reply_forms), rerandomize)
+        for form in self.writers:
+            if form in header.reply_forms:
+                break
+        return self.scoring_type(self, header.row_count, self.writers[form], rerandomize)
 
-    def writer(self, forms: frozenset[ReplyForm] = frozenset(ReplyForm)) -> ReplyWriter:
-        """Return what writes replies in the first of the offer's forms that is among these."""
-        return next(writer for form, writer in self.writers.items() if form in forms)
+    @property
+    def writer(self) -> ReplyWriter:
+        """What writes replies in the shortest form."""
+        return next(iter(self.writers.values()))
 
     @abstractmethod
     def prepare(self, plan: Plan[PackingT]) -> None:

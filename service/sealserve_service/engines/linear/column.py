@@ -135,7 +135,7 @@ class ColumnScoring:
             kept, c1 = signed.view(np.uint64), self._residues[classes, 1].view(np.uint64)
             if self._rerandomize is not None:
                 kept, c1 = self._rerandomize(kept, c1, slice(self._row_count))
-            yield from self._writer.write(kept, c1)
+            yield from map(self._writer.pair, self._writer.c0_bytes(kept), self._writer.c1_bytes(c1))
 
 
 class ColumnEngine(LinearEngine[ColumnPacking]):
@@ -207,7 +207,7 @@ class ColumnEngine(LinearEngine[ColumnPacking]):
         """
         some = min(self.packing.ciphertexts, _CIPHERTEXTS_A_PRODUCT)
         ciphertexts = [self.random_ciphertext() for _ in range(some)]
-        scoring = ColumnScoring(self, self.packing.rows, self.writer(), self.random_rerandomize())
+        scoring = ColumnScoring(self, self.packing.rows, self.writer, self.random_rerandomize())
         scoring.add(ciphertexts[:1])
         samples = []
         for _ in range(_COST_REPETITIONS):

@@ -69,7 +69,7 @@ class RowScoring:
             kept = with_intercept.reshape(c0.shape) % engine.primes
             if self._rerandomize is not None:
                 kept, c1 = self._rerandomize(kept, c1, places)
-            yield from self._writer.write(kept, c1)
+            yield from map(self._writer.pair, self._writer.c0_bytes(kept), self._writer.c1_bytes(c1))
 
     def _product(self, weights: list[_seal.Plaintext | None]) -> NDArray[np.uint64]:
         """Return the sum of products of weights and blocks: (2, data primes, N), no NTT form."""
@@ -172,7 +172,7 @@ class RowEngine(LinearEngine[RowPacking]):
         seconds = []
         for _ in range(_COST_REPETITIONS):
             start = time.perf_counter()
-            scoring = RowScoring(self, self.packing.rows, self.writer(), rerandomize)
+            scoring = RowScoring(self, self.packing.rows, self.writer, rerandomize)
             scoring.add(ciphertexts)
             for _ in scoring.finish():
                 pass

@@ -40,7 +40,7 @@ PRIVATE = served("line", linear(WEIGHTS), keys=KEYS, hiding_bits=20)
 ROWS = np.array([[0.25, 0.5, 1.0]])
 
 
-def session_of(**changes: Any) -> Session:
+def session_of(layout: str = "auto", **changes: Any) -> Session:
     options = {
         "parameter_set": None,
         "clip": False,
@@ -49,7 +49,7 @@ def session_of(**changes: Any) -> Session:
         "encrypt_processes": 0,
         "transfer_time": TransferTime(is_local=True),
     } | changes
-    return Session("line", "auto", None, **options)
+    return Session("line", layout, None, **options)
 
 
 class Service:
@@ -191,7 +191,7 @@ def test_there_is_no_other_way_to_handle_errors() -> None:
 
 
 def test_many_rows_are_batches() -> None:
-    service, session = Service(OPEN), session_of()
+    service, session = Service(OPEN), session_of("column")  # measured costs would choose
     model = service.run(session.model())
     count = 2 * max(offer.rows_per_item for offer in model.offers) + 1
     scored = service.run(session.scored(np.zeros((count, 3)), "raise"))
