@@ -23,7 +23,8 @@ right. With low and residue added, the sum lies within -2^54 .. 2 q + 2^54, far 
 division ends it.
 
 A chunk is added up and forgotten: an item holds classes x 2 N sums and residues, whatever the
-number of features.
+number of features. Residues have a place of their own, which makes it 24 bytes each instead of 16:
+among the sums, where weights go to the brim of 2^53, they would go beyond.
 """
 
 import os

@@ -40,7 +40,7 @@ PRIVATE = served("line", linear(WEIGHTS), keys=KEYS, hiding_bits=20)
 ROWS = np.array([[0.25, 0.5, 1.0]])
 
 
-def session_of(layout: str = "auto", **changes: Any) -> Session:
+def session_of(*, layout: str = "auto", **changes: Any) -> Session:
     options = {
         "parameter_set": None,
         "clip": False,
@@ -191,7 +191,7 @@ def test_there_is_no_other_way_to_handle_errors() -> None:
 
 
 def test_many_rows_are_batches() -> None:
-    service, session = Service(OPEN), session_of("column")  # measured costs would choose
+    service, session = Service(OPEN), session_of(layout="column")  # measured costs would choose
     model = service.run(session.model())
     count = 2 * max(offer.rows_per_item for offer in model.offers) + 1
     scored = service.run(session.scored(np.zeros((count, 3)), "raise"))
@@ -393,7 +393,7 @@ def test_a_reply_that_fails_a_check_comes_after_all_other_errors() -> None:
     ("changes", "said"),
     [({"connections": 0}, "connections must be at least 1"), ({"encrypt_processes": -1}, "must be at least 0")],
 )
-def test_numbers_that_make_no_sense_are_refused(changes: dict[str, int], said: str) -> None:
+def test_numbers_that_make_no_sense_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         session_of(**changes)
 
