@@ -95,7 +95,10 @@ def test_constant_columns_are_refused_when_they_are_whitened(fit: Any) -> None:
 def test_a_scaler_after_a_projection_whitens_too(projection: Any, scaler: Any, wine: Any, fit: Any) -> None:
     X, y = collinear(wine[0]), wine[1]
     pipeline = fit(classified(MinMaxScaler(), clone(projection), clone(scaler)), X, y)
-    with pytest.raises(UnsupportedModelError, match=rf"\({type(projection).__name__}\) .* a step after it divides"):
+    # The value that is left of collinear columns is a rounding error, which differs from processor
+    # to processor: what is said of it does, too.
+    said = rf"\({type(projection).__name__}\) .* (a step after it divides|varies so little)"
+    with pytest.raises(UnsupportedModelError, match=said):
         fold(pipeline)
 
 
