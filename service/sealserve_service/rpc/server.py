@@ -53,9 +53,9 @@ _SWEEP_SECONDS = 3600.0
 _MAX_METADATA_BYTES = 16 << 10
 # Pings detect a peer that has vanished. A peer whose connection carries no call is disconnected.
 _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
-# A client may ping so often, with or without calls. Clients of several languages do so every 10 s;
-# by default gRPC disconnects them after the third ping.
-_MIN_PING_SECONDS = 5
+# A client may ping so often, with or without calls. Clients of several languages do so every 10 s,
+# and Envoy every 2 s; by default gRPC disconnects them after the third ping.
+_MIN_PING_SECONDS = 1
 
 _logger = logging.getLogger(__name__)
 
