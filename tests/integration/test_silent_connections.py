@@ -194,8 +194,8 @@ def predicts(client: Client) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_call", [False, True])
-def test_pings_every_ten_seconds_are_permitted(digits_server: str, with_call: bool) -> None:
-    """As clients in other languages send them. By default gRPC cuts them off after the third."""
+def test_pings_every_two_seconds_are_permitted(digits_server: str, with_call: bool) -> None:
+    """As Envoy sends them. By default gRPC cuts off whoever sends three."""
     path = b"/grpc.health.v1.Health/Watch"
     with http2.connected(digits_server, 1.0) as connection:
         connection.sendall(http2.opening(path) if with_call else http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0, b""))
@@ -204,7 +204,7 @@ def test_pings_every_ten_seconds_are_permitted(digits_server: str, with_call: bo
         answers = b""
         for number in range(5):
             connection.sendall(http2.frame(http2.PING, 0, 0, bytes([number] * 8)))
-            end = time.monotonic() + 6
+            end = time.monotonic() + 1.7  # 2 s, and 15 % sooner at times
             while time.monotonic() < end:
                 with contextlib.suppress(TimeoutError):
                     answers += connection.recv(1 << 16)
