@@ -64,9 +64,22 @@ class Envoy:
         """How many replicas get calls."""
         return self.counters("cluster.sealserve.membership_").get("healthy", 0)
 
+    def by_replica(self, name: str) -> dict[str, int]:
+        """Return a number of each replica, by its host, such as rq_total or rq_active."""
+        fields = [line.split("::") for line in _answer(f"http://{self.admin}/clusters").splitlines()]
+        return {
+            at.rpartition(":")[0]: int(value)
+            for cluster, at, stat, value in (each for each in fields if len(each) == 4)
+            if cluster == "sealserve" and stat == name
+        }
+
     def begin_drain(self) -> None:
-        """Have clients leave, as before an end: it serves on, and closes connections in order."""
-        _answer(f"http://{self.admin}/healthcheck/fail", method="POST")
+        """Have clients leave, as before an end.
+
+        It accepts no connection, and closes those that it has in order, after their next answer.
+        """
+        for path in ("drain_listeners", "healthcheck/fail"):
+            _answer(f"http://{self.admin}/{path}", method="POST")
 
 
 def _answer(url: str, method: str = "GET") -> str:
