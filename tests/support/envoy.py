@@ -53,6 +53,14 @@ class Envoy:
     operators: str
     process: "subprocess.Popen[bytes]"
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether its probe says so."""
+        try:
+            return _answer(f"http://{self.operators}/ready") == "LIVE\n"
+        except OSError:
+            return False
+
     def counters(self, prefix: str) -> dict[str, int]:
         """Return the counters and gauges whose names begin so, without the prefix."""
         lines = _answer(f"http://{self.admin}/stats?filter=^{prefix}").splitlines()
@@ -133,8 +141,9 @@ def running_proxy(
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: log.is_file() and "starting main dispatch loop" in log.read_text(), HANG_SECONDS)
-        yield Envoy(f"127.0.0.1:{envoy_port}", f"127.0.0.1:{admin_port}", f"127.0.0.1:{operators_port}", process)
+        proxy = Envoy(f"127.0.0.1:{envoy_port}", f"127.0.0.1:{admin_port}", f"127.0.0.1:{operators_port}", process)
+        wait_until(lambda: proxy.is_ready)
+        yield proxy
     finally:
         process.terminate()
         process.wait(HANG_SECONDS)
