@@ -3,12 +3,14 @@
 import os
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.azurite import free_port
 from tests.support.serving import HANG_SECONDS, ROOT
@@ -67,10 +69,9 @@ class Envoy:
         pairs = (line.removeprefix(prefix).split(": ") for line in lines)
         return {name: int(value) for name, value in pairs if value.isdigit()}
 
-    @property
-    def healthy_count(self) -> int:
-        """How many replicas get calls."""
-        return self.counters("cluster.sealserve.membership_").get("healthy", 0)
+    def healthy_count(self, cluster: str = "sealserve") -> int:
+        """How many replicas of a cluster get calls."""
+        return self.counters(f"cluster.{cluster}.membership_").get("healthy", 0)
 
     def by_replica(self, name: str) -> dict[str, int]:
         """Return a number of each replica, by its host, such as rq_total or rq_active."""
@@ -105,7 +106,13 @@ def running_envoy(service: str, folder: Path, origin: str = ORIGIN) -> Iterator[
 
 @contextmanager
 def running_proxy(
-    service: str, folder: Path, origin: str = ORIGIN, *, port: int = 0, name_server_port: int = 0
+    service: str,
+    folder: Path,
+    origin: str = ORIGIN,
+    *,
+    port: int = 0,
+    name_server_port: int = 0,
+    edit: Callable[[Any], None] | None = None,
 ) -> Iterator[Envoy]:
     """Run Envoy before a service.
 
@@ -115,6 +122,7 @@ def running_proxy(
         origin: of the pages that may call.
         port: where it takes calls; 0 for a free one. Several may share one.
         name_server_port: of the name server on this machine to ask; 0 for the machine's own.
+        edit: changes the configuration, as an operator does.
     """
     host, _, service_port = service.rpartition(":")
     envoy_port, admin_port, operators_port = port or free_port(), free_port(), free_port()
@@ -131,6 +139,10 @@ def running_proxy(
         text = text.replace(old, new)
     if name_server_port:
         text += _RESOLVER.format(port=name_server_port)
+    if edit:
+        configuration = yaml.safe_load(text)
+        edit(configuration)
+        text = yaml.safe_dump(configuration)
     path, log = folder / f"envoy-{admin_port}.yaml", folder / f"envoy-{admin_port}.log"
     path.write_text(text)
     command: list[str | Path] = [EXECUTABLE, "-c", path, "--disable-hot-restart", "--concurrency", "1"]

@@ -3,8 +3,9 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -23,11 +24,13 @@ class Fleet:
         names: the name server, whose name has the addresses that Envoy sends calls to.
         port: of all replicas.
         proxy: the Envoy that takes calls.
+        edit: changes the configuration of the next Envoy.
     """
 
     def __init__(self, names: NameServer, options: Sequence[str], environment: dict[str, str], folder: Path) -> None:
         self.names = names
         self.port = free_port()
+        self.edit: Callable[[Any], None] | None = None
         self._options = options
         self._environment = environment
         self._folder = folder
@@ -42,10 +45,10 @@ class Fleet:
         return self._replicas[host][1]
 
     def start(self, host: str, *options: str) -> None:
-        """Start a replica, with options of its own; returns when it listens."""
+        """Start a replica, by default with the fleet's options; returns when it listens."""
         stack = contextlib.ExitStack()
         log = self._folder / f"{host}.log"
-        program = serve(*self._options, *options, address=f"{host}:{self.port}", log=log, **self._environment)
+        program = serve(*(options or self._options), address=f"{host}:{self.port}", log=log, **self._environment)
         self._replicas[host] = stack, stack.enter_context(program)
 
     def stop(self, host: str) -> None:
@@ -71,13 +74,13 @@ class Fleet:
 
     def wait_for(self, count: int) -> None:
         """Wait until so many replicas get calls."""
-        wait_until(lambda: self.proxy.healthy_count == count)
+        wait_until(lambda: self.proxy.healthy_count() == count)
 
     def start_proxy(self, port: int = 0) -> None:
         """Start an Envoy, which takes calls on a port; an earlier one goes on beside it."""
         stack = contextlib.ExitStack()
         proxy = envoy.running_proxy(
-            f"{NAME}:{self.port}", self._folder, port=port, name_server_port=self.names.port
+            f"{NAME}:{self.port}", self._folder, port=port, name_server_port=self.names.port, edit=self.edit
         )
         self._proxies.append((stack, stack.enter_context(proxy)))
 
