@@ -102,9 +102,7 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def running_fleet(
-    hosts: Sequence[str], folder: Path, *options: str, **environment: str
-) -> Iterator[Fleet]:
+def running_fleet(hosts: Sequence[str], folder: Path, *options: str, **environment: str) -> Iterator[Fleet]:
     """Run a replica on each host, and Envoy before them."""
     envoy.require()
     with name_server(*hosts) as names, contextlib.closing(Fleet(names, options, environment, folder)) as fleet:
