@@ -39,3 +39,4 @@ def test_the_configuration_is_one_that_envoy_takes() -> None:
     command: list[str | Path] = [envoy.EXECUTABLE, "--mode", "validate", "-c", envoy.CONFIGURATION]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "eprecated" not in done.stderr

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 HOSTS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 NEW_HOST = "127.0.0.5"
 ROW_COUNT = 3000
+AGE_SECONDS = 3
 RETRIES = "cluster.sealserve.upstream_rq_retry"
 FROZEN = "frozen for 10 s"
 OLD = np.array([[1.0, -1.0, 0.5, 0.25], [0.5, 2.0, -1.0, 0.0]])
@@ -59,6 +60,18 @@ def host_of_the_stream(fleet: Fleet) -> str:
         least &= Counter(fleet.proxy.by_replica("rq_active"))
     assert least
     return max(least, key=lambda host: least[host])
+
+
+def manager_of(configuration: Any) -> Any:
+    """The part of Envoy's configuration that is about calls."""
+    return configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def age_soon(configuration: Any) -> None:
+    """Have connections of clients end after AGE_SECONDS instead of a minute."""
+    lives = manager_of(configuration)["common_http_protocol_options"]
+    assert lives["max_connection_duration"] == "60s"
+    lives["max_connection_duration"] = f"{AGE_SECONDS}s"
 
 
 def disrupt(fleet: Fleet, load: MixedLoad) -> None:
@@ -91,7 +104,7 @@ def disrupt(fleet: Fleet, load: MixedLoad) -> None:
     fleet.names.hosts.remove(NEW_HOST)
     fleet.stop(NEW_HOST)
     load.phase = "Envoy restarted"
-    fleet.replace_proxy(2.0)
+    fleet.replace_proxy(AGE_SECONDS + 1.0, is_asked=False)
     time.sleep(1.0)
 
 
@@ -99,12 +112,14 @@ def test_nothing_fails_while_replicas_change_and_fail(tmp_path: Path) -> None:
     with running_azurite() as azurite:
         shared = "--weights", "private", "--replicas", "3", "--key-store", f"azure:{azurite.new_container()}"
         secret = {"SEALSERVE_KEY_STORE_CONNECTION_STRING": azurite.connection_string}
-        with running_fleet(HOSTS, tmp_path, *options(tmp_path), *shared, **secret) as fleet:
+        with running_fleet(HOSTS, tmp_path, *options(tmp_path), *shared, edit=age_soon, **secret) as fleet:
             load = MixedLoad(fleet.proxy.address, [OLD])
             load.run(lambda: disrupt(fleet, load), ROW_COUNT)
+            aged = fleet.proxy.counters("http.calls.downstream_cx_max_duration_reached")[""]
             shares = fleet.proxy.by_replica("rq_total")
     print(load.table())
     assert not load.faults
+    assert aged > 0
     assert min(shares[host] for host in HOSTS) >= 0.15 * sum(shares.values()), shares
     for kind, phase in load.seconds:
         excess = load.longest(kind, phase) - load.longest(kind, BEFORE)
@@ -120,8 +135,7 @@ def canary(configuration: Any, new_address: tuple[str, int], weight: int) -> Non
     assert [version["name"] for version in versions] == ["sealserve", "sealserve-new"]
     versions[0]["weight"], versions[1]["weight"] = 100 - weight, weight
     resources = configuration["static_resources"]
-    manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+    for route in manager_of(configuration)["route_config"]["virtual_hosts"][0]["routes"]:
         assert route["route"].pop("cluster") == "sealserve"
         route["route"] |= split
     new = copy.deepcopy(resources["clusters"][0]) | {"name": "sealserve-new"}

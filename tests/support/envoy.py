@@ -82,13 +82,13 @@ class Envoy:
             if cluster == "sealserve" and stat == name
         }
 
-    def begin_drain(self) -> None:
-        """Have clients leave, as before an end.
+    def accept_no_more(self) -> None:
+        """Accept no connection, as if nobody knew the address; those that are open stay."""
+        _answer(f"http://{self.admin}/drain_listeners", method="POST")
 
-        It accepts no connection, and closes those that it has in order, after their next answer.
-        """
-        for path in ("drain_listeners", "healthcheck/fail"):
-            _answer(f"http://{self.admin}/{path}", method="POST")
+    def send_clients_away(self) -> None:
+        """Close each connection in order, after its next answer."""
+        _answer(f"http://{self.admin}/healthcheck/fail", method="POST")
 
 
 def _answer(url: str, method: str = "GET") -> str:

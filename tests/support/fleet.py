@@ -84,14 +84,18 @@ class Fleet:
         )
         self._proxies.append((stack, stack.enter_context(proxy)))
 
-    def replace_proxy(self, seconds: float) -> None:
-        """Start another Envoy on the port, have clients leave the present one, and end that.
+    def replace_proxy(self, seconds: float, *, is_asked: bool = True) -> None:
+        """Start another Envoy on the port, and end the present one.
 
-        They have so many seconds to leave.
+        Args:
+            seconds: how long clients have to leave.
+            is_asked: whether they are sent away. Otherwise their connections end by age only.
         """
         stack, old = self._proxies[-1]
         self.start_proxy(int(old.address.rpartition(":")[2]))
-        old.begin_drain()
+        old.accept_no_more()
+        if is_asked:
+            old.send_clients_away()
         time.sleep(seconds)
         stack.close()
 
@@ -102,12 +106,19 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def running_fleet(hosts: Sequence[str], folder: Path, *options: str, **environment: str) -> Iterator[Fleet]:
-    """Run a replica on each host, and Envoy before them."""
+def running_fleet(
+    hosts: Sequence[str],
+    folder: Path,
+    *options: str,
+    edit: Callable[[Any], None] | None = None,
+    **environment: str,
+) -> Iterator[Fleet]:
+    """Run a replica on each host, and Envoy before them, with an edited configuration."""
     envoy.require()
     with name_server(*hosts) as names, contextlib.closing(Fleet(names, options, environment, folder)) as fleet:
         for host in hosts:
             fleet.start(host)
+        fleet.edit = edit
         fleet.start_proxy()
         fleet.wait_for(len(hosts))
         yield fleet
