@@ -11,6 +11,7 @@ busy replica for a frozen one, and cut all of its streams.
 import copy
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,22 @@ def test_nothing_fails_while_replicas_change_and_fail(tmp_path: Path) -> None:
         excess = load.longest(kind, phase) - load.longest(kind, BEFORE)
         most = MOST_SECONDS_FROZEN.get(kind, MOST_SECONDS) if phase == FROZEN else MOST_SECONDS
         assert phase == "start" or excess <= most, (kind, phase)
+
+
+def test_a_lone_replica_that_has_missed_a_health_check_gets_calls(tmp_path: Path) -> None:
+    """There is no better one."""
+    with (
+        running_fleet(HOSTS[:1], tmp_path, *options(tmp_path)) as fleet,
+        Client(fleet.proxy.address, layout="row", timeout_seconds=HANG_SECONDS) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        item = client.encrypt(ROWS[:1], keep=True)
+        with fleet.frozen(HOSTS[0]):
+            fleet.wait_for(0)
+            sent = pool.submit(client.send, item)
+            time.sleep(0.5)
+            assert not sent.done(), sent.exception()
+        assert client.decrypt(sent.result()).scores == pytest.approx(ROWS[:1] @ OLD.T, abs=0.1)
 
 
 def canary(configuration: Any, new_address: tuple[str, int], weight: int) -> None:
