@@ -54,9 +54,9 @@ class Fleet:
     def stop(self, host: str) -> None:
         """Stop a replica as an orchestrator does; returns when it has ended."""
         stack, program = self._replicas.pop(host)
-        program.process.send_signal(signal.SIGTERM)
-        assert program.process.wait(HANG_SECONDS) == 0, program.said
-        stack.close()
+        with stack:
+            program.process.send_signal(signal.SIGTERM)
+            assert program.process.wait(HANG_SECONDS) == 0, program.said
 
     def kill(self, host: str) -> None:
         """Kill a replica: its connections break off."""
