@@ -56,8 +56,8 @@ class MixedLoad:
         return sum(len(times) for (found, _), times in list(self.seconds.items()) if found == kind)
 
     def longest(self, kind: str, phase: str) -> float:
-        """The longest time that an answer took."""
-        return max(self.seconds[kind, phase])
+        """The longest time that an answer took; 0 if there is none."""
+        return max(self.seconds.get((kind, phase), ()), default=0.0)
 
     def run(self, disrupt: Callable[[], None], row_count: int = 0) -> None:
         """Load the service until it has been disrupted, and so many rows are answered."""
