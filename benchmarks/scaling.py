@@ -97,15 +97,16 @@ class RandomModel:
     @contextlib.contextmanager
     def served(self, *options: str) -> Iterator[Program]:
         """Serve it."""
-        score_count = len(self.weights)
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "model.npz"
-            classes = np.arange(score_count if score_count > 1 else 2)
-            np.savez(path, coef=self.weights, intercept=np.zeros(score_count), classes=classes)
-            if self.max_score_error:
-                options = (*options, f"--max-score-error={self.max_score_error!r}")
-            with serve(f"--model={path}", "--input-range=0,1", *options) as program:
-                yield program
+        with tempfile.TemporaryDirectory() as directory, serve(*self.options(Path(directory)), *options) as program:
+            yield program
+
+    def options(self, folder: Path) -> list[str]:
+        """Write it into a folder, and return the options that serve it."""
+        score_count, path = len(self.weights), folder / "model.npz"
+        classes = np.arange(score_count if score_count > 1 else 2)
+        np.savez(path, coef=self.weights, intercept=np.zeros(score_count), classes=classes)
+        error = [f"--max-score-error={self.max_score_error!r}"] if self.max_score_error else []
+        return [f"--model={path}", "--input-range=0,1", *error]
 
     def server_seconds(self, layout: str, grid: InputGrid) -> float:
         """Say what an item should take, by the model of the cost."""

@@ -3,7 +3,9 @@
 Private rows, private columns, registrations of keys and bad requests come at the same time. Each
 second the resident memory, file descriptors and threads of the service are read. The first part of
 the time warms up: pools and caches fill. Of the rest, each half has a slope, and growth that ends
-has a smaller one in the second. Prints a table, and writes soak.json into build/bench.
+has a smaller one in the second. Prints a table, and writes soak.json into build/bench. With --envoy
+the load comes by the Envoy of deploy/envoy, whose memory and descriptors are read, too; the result
+is soak_envoy.json.
 
 The service keeps keys for 17 seconds, at most 16 MB in memory and 16 MB ready for use, so
 that both are full soon. What `--key-memory-bytes` and `--key-cache-bytes` allow is no growth
@@ -21,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,7 @@ from sealserve.client import Client
 from sealserve.errors import SealserveError
 from sealserve.he.layouts import LAYOUTS
 from sealserve.secret_key import SecretKey
-from tests.support import http2
+from tests.support import envoy, http2
 from tests.support.programs import serve
 
 FEATURES, CLASSES, BATCH = 64, 10, 2000
@@ -48,6 +51,7 @@ WARM_SHARE = 0.3
 INTERVAL_SECONDS = 1.0
 PREDICT = "/sealserve.v1.PredictionService/Predict"
 QUANTITIES = {"resident_mb": "resident memory, MB", "descriptors": "file descriptors", "threads": "threads"}
+OF_ENVOY = {"envoy_resident_mb": "resident memory of Envoy, MB", "envoy_descriptors": "file descriptors of Envoy"}
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,19 @@ class Load:
                 count[f"{layout} items"] += 1
 
 
-def sampled(pid: int, seconds: float, failed: Callable[[], bool]) -> dict[str, list[float]]:
-    """Read a process's quantities, with the times, for so long, or until a load has failed."""
-    process, began = psutil.Process(pid), time.monotonic()
-    samples: dict[str, list[float]] = {name: [] for name in ("seconds", *QUANTITIES)}
+def sampled(pid: int, seconds: float, failed: Callable[[], bool], envoy_pid: int = 0) -> dict[str, list[float]]:
+    """Read quantities of a process with the times, for so long, or until a load has failed.
+
+    Those of Envoy are read, too, if its process is given.
+    """
+    process, proxy, began = psutil.Process(pid), psutil.Process(envoy_pid or pid), time.monotonic()
+    samples: dict[str, list[float]] = {name: [] for name in ("seconds", *QUANTITIES, *(OF_ENVOY if envoy_pid else ()))}
     with tqdm(total=round(seconds), unit="s", leave=False) as bar:
         while (now := time.monotonic() - began) < seconds and not failed():
             with process.oneshot():
-                found = now, process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
+                found = [now, process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()]
+            if envoy_pid:
+                found += [proxy.memory_info().rss / 1e6, proxy.num_fds()]
             for values, value in zip(samples.values(), found, strict=True):
                 values.append(float(value))
             bar.update(round(now) - bar.n)
@@ -123,7 +132,7 @@ def summary(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     warm = int(WARM_SHARE * len(seconds))
     middle = (warm + len(seconds)) // 2
     found = {}
-    for name in QUANTITIES:
+    for name in (name for name in samples if name != "seconds"):
         values = np.array(samples[name])
         found[name] = {
             "at_start": values[0],
@@ -136,8 +145,10 @@ def summary(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure(minutes: float, options: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Serve, load, and sample; returns the result and the samples."""
+def measure(
+    minutes: float, options: tuple[str, ...] = (), *, with_envoy: bool = False
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Serve, load, by Envoy or directly, and sample; returns the result and the samples."""
     weights = np.random.default_rng(0).normal(size=(CLASSES, FEATURES))
     done, ended = Counter[str](), threading.Event()
     with tempfile.TemporaryDirectory() as directory:
@@ -147,13 +158,19 @@ def measure(minutes: float, options: tuple[str, ...] = ()) -> tuple[dict[str, An
         log = Path(directory) / "log"
         with (
             serve(f"--model={model}", *SERVED, *keys, *options, log=log) as program,
+            envoy.running_proxy(program.address, Path(directory)) if with_envoy else nullcontext() as proxy,
             ThreadPoolExecutor(4) as pool,
         ):
-            load = Load(program.address, weights)
+            load = Load(proxy.address if proxy else program.address, weights)
             loads = load.rows, load.columns, load.registrations, load.bad_requests
             running = [pool.submit(one, ended, done) for one in loads]
             try:
-                samples = sampled(program.process.pid, 60 * minutes, lambda: any(future.done() for future in running))
+                samples = sampled(
+                    program.process.pid,
+                    60 * minutes,
+                    lambda: any(future.done() for future in running),
+                    proxy.process.pid if proxy else 0,
+                )
             finally:
                 ended.set()
             for future in running:
@@ -169,8 +186,9 @@ def table(result: dict[str, Any]) -> str:
     """Render the result."""
     names = ("at start", "after warm-up", "at the end", "most", "slope an hour, first half", "second half")
     rows: list[tuple[str, ...]] = [(f"{result['minutes']:g} minutes", *names)]
-    for name, title in QUANTITIES.items():
-        rows.append((title, *(f"{value:.1f}" for value in result["quantities"][name].values())))
+    for name, title in (QUANTITIES | OF_ENVOY).items():
+        if name in result["quantities"]:
+            rows.append((title, *(f"{value:.1f}" for value in result["quantities"][name].values())))
     done = ", ".join(f"{count} {what}" for what, count in result["done"].items())
     return f"{render(rows)}\n\n{done}; {result['log_bytes']} bytes of log"
 
@@ -179,12 +197,13 @@ def main() -> None:
     """Run the soak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0, help="how long (%(default)g)")
+    parser.add_argument("--envoy", action="store_true", help="load the service by Envoy: `make envoy` installs it")
     arguments = parser.parse_args()
-    report = described_run()
-    result, samples = measure(arguments.minutes)
-    (OUTPUT / "soak.json").write_text(json.dumps(report | {"soak": result, "samples": samples}, indent=2) + "\n")
+    name, report = "soak_envoy" if arguments.envoy else "soak", described_run()
+    result, samples = measure(arguments.minutes, with_envoy=arguments.envoy)
+    (OUTPUT / f"{name}.json").write_text(json.dumps(report | {name: result, "samples": samples}, indent=2) + "\n")
     print(table(result))
-    print(f"written: {OUTPUT / 'soak.json'}")
+    print(f"written: {OUTPUT / f'{name}.json'}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import soak
+from tests.support import envoy
 
 
 def samples(memory: "np.typing.NDArray[np.float64]") -> dict[str, list[float]]:
@@ -40,3 +41,18 @@ def test_a_service_has_the_threads_and_descriptors_that_it_had() -> None:
     table = soak.table(result)
     assert "| resident memory, MB |" in table
     assert "bytes of log" in table
+
+
+@pytest.mark.long
+def test_growth_by_envoy_ends() -> None:
+    """A busy machine bends slopes of so short a time by 15 MB/h."""
+    envoy.require()
+    result, samples = soak.measure(20.0, with_envoy=True)
+    print(soak.table(result))
+    warm = int(soak.WARM_SHARE * len(samples["seconds"]))
+    for name in ("resident_mb", "envoy_resident_mb"):
+        slope = soak.slope_per_hour(np.array(samples["seconds"][warm:]), np.array(samples[name][warm:]))
+        assert slope <= 20.0, name
+    for name in ("descriptors", "threads", "envoy_descriptors"):
+        figures = result["quantities"][name]
+        assert figures["most"] <= figures["after_warm_up"] + 32, name

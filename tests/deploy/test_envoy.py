@@ -36,6 +36,7 @@ def test_one_port_serves_programs_and_pages(digits_model: Digits, tmp_path: Path
 
 def test_the_configuration_is_one_that_envoy_takes() -> None:
     envoy.require()
-    command: list[str | Path] = [envoy.ENVOY, "--mode", "validate", "-c", envoy.CONFIGURATION]
+    command: list[str | Path] = [envoy.EXECUTABLE, "--mode", "validate", "-c", envoy.CONFIGURATION]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "eprecated" not in done.stderr

@@ -65,6 +65,7 @@ NEEDS: dict[str, Callable[[PageRun], None]] = {
     "models.md": alone,
     "operating.md": trained,
     "ranges.md": alone,
+    "rollouts.md": alone,
     "tables.md": alone,
     "troubleshooting.md": pickled,
     "typescript.md": alone,

@@ -194,20 +194,20 @@ def predicts(client: Client) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_call", [False, True])
-def test_pings_every_ten_seconds_are_permitted(digits_server: str, with_call: bool) -> None:
-    """As clients in other languages send them. By default gRPC cuts them off after the third."""
+def test_pings_every_second_are_permitted(digits_server: str, with_call: bool) -> None:
+    """As Envoy sends them. By default gRPC cuts off whoever sends three."""
     path = b"/grpc.health.v1.Health/Watch"
     with http2.connected(digits_server, 1.0) as connection:
         connection.sendall(http2.opening(path) if with_call else http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0, b""))
         if with_call:
             connection.sendall(http2.frame(http2.DATA, http2.END_STREAM, 1, bytes(5)))
         answers = b""
-        for number in range(5):
+        for number in range(6):
             connection.sendall(http2.frame(http2.PING, 0, 0, bytes([number] * 8)))
-            end = time.monotonic() + 6
+            end = time.monotonic() + 0.9
             while time.monotonic() < end:
                 with contextlib.suppress(TimeoutError):
                     answers += connection.recv(1 << 16)
     kinds = [kind for kind, *_ in http2.frames(answers)]
     assert http2.GOAWAY not in kinds
-    assert kinds.count(http2.PING) >= 5
+    assert kinds.count(http2.PING) >= 6

@@ -24,9 +24,14 @@ class NameServer:
         self._socket.bind(("127.0.0.1", 0))
         threading.Thread(target=self._answer_all, daemon=True).start()
 
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        return int(self._socket.getsockname()[1])
+
     def target(self, port: int) -> str:
         """The address of a service at the name, which gRPC looks up here."""
-        return f"dns://127.0.0.1:{self._socket.getsockname()[1]}/{NAME}:{port}"
+        return f"dns://127.0.0.1:{self.port}/{NAME}:{port}"
 
     def close(self) -> None:
         """Answer no more."""

@@ -6,7 +6,7 @@ A block's language says what becomes of it:
     python                                  it is executed, and its names stay for the next blocks
     console                                 each `$ COMMAND` is run, and what it prints compared to
                                             the lines below it, in which `...` is any text
-    sh, toml                                it is for another machine, and is not run
+    sh, toml, yaml                          it is for another machine, and is not run
     go, java, js                            tests/compatibility/test_language_examples.py runs it
     typescript                              an example of the SDK, which its own tests run
 
@@ -27,7 +27,7 @@ from typing import Any
 
 from tests.support.serving import HANG_SECONDS
 
-LANGUAGES = {"python", "console", "csv", "toml", "sh", "go", "java", "js", "typescript"}
+LANGUAGES = {"python", "console", "csv", "toml", "yaml", "sh", "go", "java", "js", "typescript"}
 _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 PORTS = ("50051", "9464", "8000")

@@ -53,9 +53,9 @@ _SWEEP_SECONDS = 3600.0
 _MAX_METADATA_BYTES = 16 << 10
 # Pings detect a peer that has vanished. A peer whose connection carries no call is disconnected.
 _PING_SECONDS, _PONG_SECONDS, _IDLE_CONNECTION_SECONDS = 60, 20, 600
-# A client may ping so often, with or without calls. Clients of several languages do so every 10 s;
-# by default gRPC disconnects them after the third ping.
-_MIN_PING_SECONDS = 5
+# A client may ping so often, with or without calls. Clients of several languages do so every 10 s,
+# and Envoy every 1 s; by default gRPC disconnects them after the third ping.
+_MIN_PING_SECONDS = 0.5
 
 _logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Server:
                 ("grpc.keepalive_time_ms", 1000 * _PING_SECONDS),
                 ("grpc.keepalive_timeout_ms", 1000 * _PONG_SECONDS),
                 ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _MIN_PING_SECONDS),
+                ("grpc.http2.min_ping_interval_without_data_ms", round(1000 * _MIN_PING_SECONDS)),
                 ("grpc.max_connection_idle_ms", 1000 * _IDLE_CONNECTION_SECONDS),
                 *((option, age_milliseconds) for option in ages),
             ],
