@@ -65,7 +65,11 @@ class _Loader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: `=` is a text."""
 
 
-_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: loader.construct_scalar(node))
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    return loader.construct_scalar(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", _text)
 
 
 def without(value: Any, properties: bool = False) -> Any:

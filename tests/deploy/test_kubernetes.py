@@ -234,7 +234,7 @@ def joined(component: str, directory: Path) -> list[Any]:
 
 
 # One wrong field of each kind: what is wrong, and where.
-WRONG = {
+WRONG: dict[str, list[tuple[str, str, Any]]] = {
     "ci": [("Deployment", "spec.template.spec.containers.0.readinesProbe", {})],
     "aks": [("SecretProviderClass", "spec.provider", 1), ("ServiceAccount", "automountServiceAccountToken", "no")],
     "cert-manager": [("Certificate", "spec.duratoin", "1h")],
