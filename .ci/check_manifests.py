@@ -1,7 +1,8 @@
 """Program that checks manifests on its standard input, as strictly as Kubernetes does on request.
 
 Kubernetes' own kinds are checked by kubernetes-validate, others by tests/deploy/schemas. A field
-that a schema does not name is a fault, and so is a kind that has no schema.
+that a schema does not name is a fault, and so is a kind that has no schema. What has no kind is a
+Compose file.
 """
 
 import json
@@ -31,27 +32,30 @@ def strict(schema: Any) -> Any:
     return found
 
 
-def custom_kinds() -> dict[tuple[str, str], Any]:
-    """The schema of each kind (apiVersion, kind) that is not Kubernetes' own."""
-    found = [json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")]
-    kinds = {(each["apiVersion"], each["kind"]): strict(each["schema"]) for each in found if "kind" in each}
-    for schema in kinds.values():
-        schema["properties"]["metadata"] = {"type": "object"}
+def other_kinds() -> dict[str, Any]:
+    """The schema of each "apiVersion kind" that is not Kubernetes' own; "" is a Compose file."""
+    kinds = {"": json.loads((SCHEMAS / "compose-spec.json").read_text())["schema"]}
+    for path in SCHEMAS.glob("*.json"):
+        found = json.loads(path.read_text())
+        if "kind" in found:
+            schema = strict(found["schema"])
+            schema["properties"]["metadata"] = {"type": "object"}
+            kinds[f"{found['apiVersion']} {found['kind']}"] = schema
     return kinds
 
 
-def faults(manifest: dict[str, Any], kinds: dict[tuple[str, str], Any]) -> list[str]:
+def faults(manifest: dict[str, Any], kinds: dict[str, Any]) -> list[str]:
     """What is wrong with a manifest."""
-    schema = kinds.get((manifest["apiVersion"], manifest["kind"]))
-    try:
-        if schema is None:
-            kubernetes_validate.validate(manifest, VERSION, strict=True)
-            return []
+    schema = kinds.get(f"{manifest.get('apiVersion', '')} {manifest.get('kind', '')}".strip())
+    if schema is not None:
         return [described(error) for error in Draft202012Validator(schema).iter_errors(manifest)]
+    try:
+        kubernetes_validate.validate(manifest, VERSION, strict=True)
     except ValidationError as error:
         return [described(error)]
     except kubernetes_validate.SchemaNotFoundError as error:
         return [error.message]
+    return []
 
 
 def described(error: ValidationError) -> str:
@@ -61,13 +65,12 @@ def described(error: ValidationError) -> str:
 
 def main() -> int:
     """Check all manifests, and return the exit code: 1 if there are faults."""
-    kinds, found, count = custom_kinds(), 0, 0
+    kinds, count, found = other_kinds(), 0, list[str]()
     for manifest in yaml.safe_load_all(sys.stdin):
         count += 1
-        for fault in faults(manifest, kinds):
-            found += 1
-            print(f"{manifest['kind']} {manifest['metadata']['name']}: {fault}")
-    print(f"{count} manifests, {found} faults")
+        name = f"{manifest['kind']} {manifest['metadata']['name']}" if "kind" in manifest else "compose"
+        found += [f"{name}: {fault}" for fault in faults(manifest, kinds)]
+    print("\n".join([*found, f"{count} manifests, {len(found)} faults"]))
     return 1 if found or not count else 0
 
 

@@ -1,4 +1,4 @@
-"""Kustomize and the check of manifests: `make kubernetes-tools` installs both."""
+"""Kustomize, the check of manifests, and podman-compose: `make kubernetes-tools` installs them."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def require() -> None:
     """Skip the test where the tools are not installed; in CI that is a failure."""
     if _KUSTOMIZE.is_file() and (_TOOLS / ".installed").is_file():
         return
-    reason = "Kustomize and kubernetes-validate are not installed: `make kubernetes-tools`"
+    reason = "Kustomize and what checks manifests are not installed: `make kubernetes-tools`"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -34,14 +34,23 @@ def rendered(directory: Path) -> list[Any]:
 
 
 def faults(manifests: list[Any]) -> list[str]:
-    """What Kubernetes would find wrong with manifests, by their schemas."""
-    return _checked(".ci/check_manifests.py", yaml.safe_dump_all(manifests))
-
-
-def _checked(program: str, text: str) -> list[str]:
+    """What Kubernetes, or Compose, would find wrong with manifests, by their schemas."""
     require()
-    done = subprocess.run([_PYTHON, ROOT / program], input=text, capture_output=True, text=True, check=False)
-    *found, summary = done.stdout.splitlines() or [done.stderr]
-    assert summary.endswith(f"{len(found)} faults"), done.stderr
+    done = subprocess.run(
+        [_PYTHON, ROOT / ".ci/check_manifests.py"],
+        input=yaml.safe_dump_all(manifests),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    *found, summary = done.stdout.splitlines()
+    assert summary == f"{len(manifests)} manifests, {len(found)} faults"
     assert done.returncode == (1 if found else 0)
     return found
+
+
+def podman_compose() -> Path:
+    """The program that runs a Compose file with podman."""
+    require()
+    return _TOOLS / "bin/podman-compose"
