@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.azurite import free_port
+from tests.support.kubernetes import podman_compose
 from tests.support.serving import HANG_SECONDS, ROOT
 
 BASE_IMAGE = "localhost/sealserve-base:bookworm"
@@ -98,8 +99,12 @@ class Container:
         """Send the service a signal."""
         _run("podman", "kill", "--signal", signal, self.name)
 
+    def stop(self) -> None:
+        """Stop the service, as an operator does: it is not started again."""
+        _run("podman", "stop", self.name)
+
     def exit_code(self) -> int:
-        """Wait for the container's end."""
+        """Wait for the end of a container that is not started again."""
         return int(_run("podman", "wait", self.name))
 
     @cached_property
@@ -110,6 +115,11 @@ class Container:
         if "memory" in groups:  # control groups of version 1
             return Path("/sys/fs/cgroup/memory" + groups["memory"])
         return Path("/sys/fs/cgroup" + groups[""])
+
+    def memory_limit_bytes(self) -> int:
+        """What its control group bounds its memory to."""
+        names = ("memory.max", "memory.limit_in_bytes")
+        return next(int((self._memory / name).read_text()) for name in names if (self._memory / name).is_file())
 
     def peak_memory_bytes(self) -> int:
         """The most memory that all its processes had at once, file cache included."""
@@ -174,6 +184,28 @@ def running_agent(image: str, beside: Container) -> Iterator[Container]:
         _podman("rm", "--force", "--time=0", "--volumes", name)
 
 
+@contextlib.contextmanager
+def composed(image: str, folder: Path, **variables: str) -> Iterator[Container]:
+    """Run the service of deploy/compose.yaml, with podman-compose.
+
+    Args:
+        image: of the service.
+        folder: what the Compose file wants beside it; the file is copied to it.
+        variables: that the file asks for.
+    """
+    file, project = folder / "compose.yaml", f"sealserve-test-{os.getpid()}-{time.monotonic_ns()}"
+    shutil.copy(ROOT / "deploy/compose.yaml", file)
+    address = f"127.0.0.1:{free_port()}"
+    given = {"SEALSERVE_IMAGE": image, "SEALSERVE_PUBLISH": address, **variables}
+    command = (str(podman_compose()), "--file", str(file), "--project-name", project)
+    started = time.monotonic()
+    try:
+        _run(*command, "up", "--detach", **given)
+        yield Container(f"{project}_sealserve_1", address, started)
+    finally:
+        _run(*command, "down", "--volumes", **given)
+
+
 def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
     """Wait until a condition holds; fail with the container's log if it does not in time."""
     end = time.monotonic() + seconds
@@ -193,7 +225,15 @@ def _podman(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _run(*command: str) -> str:
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_SECONDS)
+def _run(*command: str, **variables: str) -> str:
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+    )
     assert result.returncode == 0, f"{' '.join(command)}: {result.stdout}{result.stderr}"
     return result.stdout
