@@ -6,17 +6,25 @@ the base in build/container and in podman's store, and the layers of the image i
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from sealserve.client import Client
+from sealserve.credentials import Credentials
 from tests.support.azurite import free_port
+from tests.support.certificates import Authority
+from tests.support.identities import ALL, IdentitiesFile
 from tests.support.kubernetes import podman_compose
 from tests.support.serving import HANG_SECONDS, ROOT
 
@@ -29,6 +37,7 @@ PLAINTEXT = ("--insecure",)  # within the container that is every interface; it 
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _BASE = ROOT / "build/container/base.tar"
 _INSTALL = "SEALSERVE_INSTALL_PODMAN"
+START_SECONDS = 120.0  # for a start on a busy machine
 _SECONDS = 900.0  # for downloads on a busy machine
 _CONFINED = (
     f"--memory={MEMORY_BYTES} --memory-swap={MEMORY_BYTES} --cpus=1 --read-only --read-only-tmpfs=false --cap-drop=all "
@@ -69,6 +78,23 @@ def _provide_base() -> None:
     _run("podman", "import", str(_BASE), BASE_IMAGE)
 
 
+def write_secrets(folder: Path, name: str) -> str:
+    """Make what a service on TLS reads, as in a volume of secrets; return the token of a tenant.
+
+    Args:
+        folder: for tls.crt, tls.key, ca.crt and identities.toml; it is made.
+        name: the service's.
+    """
+    folder.mkdir()
+    authority = Authority("of a test")
+    authority.issue(name).write(folder, "tls")
+    (folder / "ca.crt").write_bytes(authority.certificate)
+    token = IdentitiesFile(folder / "identities.toml", clinic=ALL).token("clinic")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    return token
+
+
 @dataclass(frozen=True)
 class Container:
     """A running container of the service.
@@ -85,6 +111,11 @@ class Container:
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command in the container, as the service's user and within its limits."""
         return _podman("exec", self.name, *command)
+
+    def client(self, authority: Path, name: str, token: str) -> Client:
+        """A client that knows the service by a certificate, and is known by a token, or by none."""
+        credentials = Credentials(authority, server_name=name, token=token)
+        return Client(self.address, credentials=credentials, timeout_seconds=HANG_SECONDS)
 
     def state(self, field: str) -> str:
         """A field of the container's state: Status, ExitCode, OOMKilled, Pid."""
@@ -115,6 +146,11 @@ class Container:
         if "memory" in groups:  # control groups of version 1
             return Path("/sys/fs/cgroup/memory" + groups["memory"])
         return Path("/sys/fs/cgroup" + groups[""])
+
+    def confinement(self) -> dict[str, str]:
+        """The fields of its first process in /proc/1/status."""
+        status = self.run("cat", "/proc/1/status").stdout
+        return dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
 
     def memory_limit_bytes(self) -> int:
         """What its control group bounds its memory to."""
@@ -204,6 +240,50 @@ def composed(image: str, folder: Path, **variables: str) -> Iterator[Container]:
         yield Container(f"{project}_sealserve_1", address, started)
     finally:
         _run(*command, "down", "--volumes", **given)
+
+
+@contextlib.contextmanager
+def played(manifests: Sequence[Any], folder: Path) -> Iterator[Container]:
+    """Run the pod of a Deployment with podman, as far as that can: see deploy/kubernetes/README.md.
+
+    Args:
+        manifests: the Deployment, of one container, and its ConfigMaps. Each port has a hostPort on
+            loopback, and the first is that of calls.
+        folder: for files of this function.
+    """
+    name = f"sealserve-test-{os.getpid()}-{time.monotonic_ns()}"
+    (deployment,) = (each for each in manifests if each["kind"] == "Deployment")
+    deployment["metadata"]["name"] = name
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (folder / "pod.yaml").write_text(yaml.safe_dump_all(manifests))
+    # What holds a pod's network is an image, too.
+    (folder / "pause").mkdir()
+    (folder / "pause/Dockerfile").write_text(f'FROM {BASE_IMAGE}\nENTRYPOINT ["sleep", "infinity"]\n')
+    pause = "localhost/sealserve-pause:test"
+    _run("podman", "build", "--quiet", "--tag", pause, str(folder / "pause"))
+    settings = Path("/etc/containers/containers.conf")
+    text = settings.read_text() if settings.is_file() else "[engine]\n"
+    text = text.replace("[engine]\n", f'[engine]\ninfra_image = "{pause}"\n')
+    # Podman 4.3 takes hard limits of pods for soft ones.
+    (folder / "containers.conf").write_text(re.sub(r"=\d+:(\d+)\"", r'=\1:\1"', text))
+    started = time.monotonic()
+    try:
+        _run("podman", "kube", "play", str(folder / "pod.yaml"), CONTAINERS_CONF=str(folder / "containers.conf"))
+        yield Container(f"{name}-pod-0-{container['name']}", f"127.0.0.1:{container['ports'][0]['hostPort']}", started)
+    finally:
+        _podman("pod", "rm", "--force", "--time=0", f"{name}-pod-0")
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+            if "emptyDir" in volume:
+                _podman("volume", "rm", volume["name"])
+
+
+def says_yes(url: str) -> bool:
+    """Whether what listens there answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=HANG_SECONDS) as answer:  # noqa: S310  # it is ours
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
