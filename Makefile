@@ -246,11 +246,13 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' client/python/seals
 IMAGE ?= sealserve:$(VERSION)
 BASE_IMAGE ?= python:3.11-slim
 IMAGE_FLAGS ?=
+REVISION ?= $(shell git describe --always --abbrev=40 --match= --dirty 2>/dev/null || echo unknown)
 # Docker if its daemon runs, else podman. --format docker makes podman keep the HEALTHCHECK.
 CONTAINERS ?= $(shell if docker info >/dev/null 2>&1; then echo docker; else echo podman; fi)
 image: ## build the service's image IMAGE from BASE_IMAGE, with docker or podman
 	$(CONTAINERS) build $(if $(findstring podman,$(CONTAINERS)),--format docker) --platform linux/amd64 $(IMAGE_FLAGS) \
-		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) --file service/Dockerfile --tag $(IMAGE) .
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(REVISION) --file service/Dockerfile --tag $(IMAGE) .
 
 push-image: ## push IMAGE, whose name must begin with the registry
 	$(CONTAINERS) push $(IMAGE)
