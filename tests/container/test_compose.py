@@ -11,7 +11,7 @@ import pytest
 from sealserve.errors import UnauthenticatedError
 from tests.support import kubernetes
 from tests.support.azurite import free_port
-from tests.support.containers import START_SECONDS, Container, composed, says_yes, wait_until, write_secrets
+from tests.support.containers import Container, composed, says_yes, wait_until, write_secrets
 from tests.support.digits import Digits
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def metrics() -> str:
 def service(image: str, folder: Path, metrics: str) -> Iterator[Container]:
     kubernetes.require()
     with composed(image, folder, SEALSERVE_SERVER_NAME=NAME, SEALSERVE_PUBLISH_METRICS=metrics) as service:
-        wait_until(lambda: says_yes(f"http://{metrics}/readyz"), service, START_SECONDS)
+        wait_until(lambda: says_yes(f"http://{metrics}/readyz"), service)
         yield service
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from sealserve.errors import UnauthenticatedError
 from tests.support.azurite import free_port
-from tests.support.containers import START_SECONDS, Container, played, says_yes, wait_until, write_secrets
+from tests.support.containers import Container, played, says_yes, wait_until, write_secrets
 from tests.support.digits import Digits
 from tests.support.kubernetes import MANIFESTS, rendered
 
@@ -63,7 +63,7 @@ def pod(image: str, models: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             volume["name"] = mount["name"] = folder.name + volume["name"]
     with played(manifests, folder) as container:
         pod = Pod(container, described, folder / "secrets/ca.crt", token)
-        wait_until(lambda: pod.answers("startupProbe"), container, START_SECONDS)
+        wait_until(lambda: pod.answers("startupProbe"), container)
         yield pod
 
 

@@ -286,7 +286,7 @@ def says_yes(url: str) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
+def wait_until(condition: Callable[[], bool], container: Container, seconds: float = START_SECONDS) -> None:
     """Wait until a condition holds; fail with the container's log if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
