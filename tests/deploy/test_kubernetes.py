@@ -306,6 +306,22 @@ def test_envoy_reaches_the_pods_and_clients_reach_envoy() -> None:
     assert pod(deployment)["containers"][0]["image"] == f"envoyproxy/envoy:distroless-v{version[1]}"
 
 
+def mount(secret: dict[str, bytes], place: Path) -> None:
+    """Put a secret where it is mounted, as Kubernetes does: all files change at once."""
+    place.mkdir(exist_ok=True)
+    version = place / f"..{len(list(place.iterdir()))}"
+    version.mkdir()
+    for name, content in secret.items():
+        (version / name).write_bytes(content)
+        if not (place / name).is_symlink():
+            (place / name).symlink_to(f"..data/{name}")
+    (place / "..new").symlink_to(version.name)
+    (place / "..new").rename(place / "..data")
+
+
+OUTSIDE = "inference.example.org"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [PODS, "others.sealserve.svc.cluster.local"])
 def test_envoy_speaks_tls_to_clients_and_to_pods_of_the_right_name(
@@ -313,30 +329,38 @@ def test_envoy_speaks_tls_to_clients_and_to_pods_of_the_right_name(
 ) -> None:
     """The component's files as they are, but for paths, ports and the pods' address."""
     envoy.require()
-    outside, inside = Authority("of Envoy"), Authority("of pods")
-    for folder in ("tls", "authority", "pods"):
-        (tmp_path / folder).mkdir()
-    outside.issue("inference.example.org").write(tmp_path / "tls", "tls")
-    (tmp_path / "authority/ca.crt").write_bytes(inside.certificate)
-    (tmp_path / "ca.crt").write_bytes(outside.certificate)
-    certificate, key = inside.issue(name).write(tmp_path / "pods")
-    identities = IdentitiesFile(tmp_path / "identities.toml", clinic=ALL)
-    credentials = Credentials(
-        tmp_path / "ca.crt", server_name="inference.example.org", token=identities.token("clinic")
-    )
+    inside, identities = Authority("of pods"), IdentitiesFile(tmp_path / "identities.toml", clinic=ALL)
+    token = identities.token("clinic")
+    certificate, key = inside.issue(name).write(tmp_path)
+    mount({"ca.crt": inside.certificate}, tmp_path / "authority")
+
+    def renewed() -> Credentials:
+        """Give Envoy a certificate of another authority, and a client what knows it."""
+        outside = Authority("of Envoy")
+        pair = outside.issue(OUTSIDE)
+        mount({"tls.crt": pair.certificate, "tls.key": pair.key}, tmp_path / "tls")
+        (tmp_path / "ca.crt").write_bytes(outside.certificate)
+        return Credentials(tmp_path / "ca.crt", server_name=OUTSIDE, token=token)
+
     settings = SETTINGS.with_changes(
         tls_certificate=certificate, tls_private_key=key, identities=identities.path, public_health=True
     )
     rows = digits_model.X[:5]
+    credentials = renewed()
     with (
         running_server(digits_registry(digits_model.estimator, settings), settings) as service,
         running_component(service, tmp_path) as address,
-        Client(address, credentials=credentials, timeout_seconds=HANG_SECONDS if name == PODS else 2.0) as client,
     ):
         if name == PODS:
-            np.testing.assert_array_equal(client.predict(rows), digits_model.estimator.predict(rows))
+            for _ in range(2):
+                with Client(address, credentials=credentials, timeout_seconds=HANG_SECONDS) as client:
+                    np.testing.assert_array_equal(client.predict(rows), digits_model.estimator.predict(rows))
+                credentials = renewed()
         else:
-            with pytest.raises(UnavailableError):
+            with (
+                Client(address, credentials=credentials, timeout_seconds=2.0) as client,
+                pytest.raises(UnavailableError),
+            ):
                 client.predict(rows)
 
 
