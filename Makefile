@@ -34,7 +34,7 @@ demo: setup ## train, serve, encrypt, score and decrypt: a table with gaps, boos
 test: setup azurite typescript ## the test suite: less than ten minutes
 	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
-test-slow: setup azurite typescript envoy docs-tools go-tools ## fuzzing, fault and container tests: less than forty minutes
+test-slow: setup azurite typescript envoy docs-tools go-tools kubernetes-tools ## fuzzing, fault and container tests: less than forty minutes
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'slow and not long'
 
 test-long: setup azurite typescript envoy notebook-tools inference-tools go-tools ## soaks, large property runs, other tools' environments: hours, and not run by CI
@@ -196,12 +196,13 @@ lock: ## resolve the locks again: for development, the image, building, auditing
 	$(COMPILE) -c requirements.lock --group build --output-file requirements-build.lock
 	$(COMPILE) -c requirements.lock --group audit --output-file requirements-audit.lock
 	$(COMPILE) -c requirements.lock --group docs --output-file requirements-docs.lock
-	for group in inference go stubs envoy; do $(COMPILE) --group $$group --output-file requirements-$$group.lock || exit 1; done
+	for group in inference go stubs envoy kubernetes; do $(COMPILE) --group $$group --output-file requirements-$$group.lock || exit 1; done
 
 # The tools have an environment of their own: what they need is not what is developed or served with.
 AUDIT := build/audit
 LOCKS := requirements-build.lock requirements-service.lock requirements.lock requirements-audit.lock requirements-docs.lock \
-	requirements-inference.lock requirements-go.lock requirements-stubs.lock requirements-envoy.lock
+	requirements-inference.lock requirements-go.lock requirements-stubs.lock requirements-envoy.lock \
+	requirements-kubernetes.lock
 $(AUDIT)/.installed: requirements-audit.lock
 	$(PYTHON) -m venv $(AUDIT)
 	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
@@ -245,11 +246,13 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' client/python/seals
 IMAGE ?= sealserve:$(VERSION)
 BASE_IMAGE ?= python:3.11-slim
 IMAGE_FLAGS ?=
+REVISION ?= $(shell git describe --always --abbrev=40 --match= --dirty 2>/dev/null || echo unknown)
 # Docker if its daemon runs, else podman. --format docker makes podman keep the HEALTHCHECK.
 CONTAINERS ?= $(shell if docker info >/dev/null 2>&1; then echo docker; else echo podman; fi)
 image: ## build the service's image IMAGE from BASE_IMAGE, with docker or podman
 	$(CONTAINERS) build $(if $(findstring podman,$(CONTAINERS)),--format docker) --platform linux/amd64 $(IMAGE_FLAGS) \
-		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) --file service/Dockerfile --tag $(IMAGE) .
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(REVISION) --file service/Dockerfile --tag $(IMAGE) .
 
 push-image: ## push IMAGE, whose name must begin with the registry
 	$(CONTAINERS) push $(IMAGE)
@@ -260,9 +263,23 @@ podman: ## install podman, for the container tests (Debian, as root)
 promtool: ## install promtool and prometheus, for the tests of alerts and the dashboard (Debian, as root)
 	.ci/install_promtool
 
-kubernetes: setup ## render and check the manifests of deploy/kubernetes; needs kubectl
-	@command -v kubectl > /dev/null || { echo "make kubernetes needs kubectl: https://kubernetes.io/docs/tasks/tools" >&2; exit 1; }
+# Kustomize is built by Go; tests/deploy/kubernetes/go.sum has its hashes. The validator has an environment of its own.
+KUBERNETES := build/kubernetes
+.PHONY: kubernetes-tools vendor-schemas
+kubernetes-tools: $(KUBERNETES)/.installed $(KUBERNETES)/bin/kustomize
+$(KUBERNETES)/.installed: requirements-kubernetes.lock
+	$(PYTHON) -m venv $(KUBERNETES)
+	$(KUBERNETES)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-kubernetes.lock
+	@touch $@
+$(KUBERNETES)/bin/kustomize: tests/deploy/kubernetes/go.mod tests/deploy/kubernetes/go.sum | $(GO_TOOLS)/.installed $(KUBERNETES)/.installed
+	cd tests/deploy/kubernetes && $(abspath $(GO_TOOLS)/bin)/go build -trimpath -o $(abspath $@) sigs.k8s.io/kustomize/kustomize/v5
+	@touch $@
+
+kubernetes: setup kubernetes-tools ## render and check the manifests of deploy/kubernetes
 	$(BIN)/pytest -q -m "slow or not slow" tests/deploy/test_kubernetes.py
+
+vendor-schemas: setup go-tools ## fetch again the schemas by which custom resources are checked
+	$(BIN)/python .ci/vendor_schemas.py $(GO_TOOLS)/bin/go
 
 # deploy/aci/README.md says what these targets need. An installed sealserve takes precedence over the
 # one in .venv.

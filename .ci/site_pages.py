@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 BESIDE_DOCS = (
     *("[A-Z]*.md", "deploy/aci/*.*", "deploy/agent/*.*", "deploy/envoy/*.*", "deploy/kubernetes/README.md"),
+    *("deploy/compose.yaml", "deploy/systemd/*.*"),
     *("client/go/README.md", "client/go/example_test.go", "client/typescript/README.md", "client/examples/README.md"),
     *("examples/*.*", "tests/vectors/README.md"),
 )

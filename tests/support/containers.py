@@ -6,17 +6,26 @@ the base in build/container and in podman's store, and the layers of the image i
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from sealserve.client import Client
+from sealserve.credentials import Credentials
 from tests.support.azurite import free_port
+from tests.support.certificates import Authority
+from tests.support.identities import ALL, IdentitiesFile
+from tests.support.kubernetes import podman_compose
 from tests.support.serving import HANG_SECONDS, ROOT
 
 BASE_IMAGE = "localhost/sealserve-base:bookworm"
@@ -28,6 +37,7 @@ PLAINTEXT = ("--insecure",)  # within the container that is every interface; it 
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _BASE = ROOT / "build/container/base.tar"
 _INSTALL = "SEALSERVE_INSTALL_PODMAN"
+START_SECONDS = 120.0  # for a start on a busy machine
 _SECONDS = 900.0  # for downloads on a busy machine
 _CONFINED = (
     f"--memory={MEMORY_BYTES} --memory-swap={MEMORY_BYTES} --cpus=1 --read-only --read-only-tmpfs=false --cap-drop=all "
@@ -68,6 +78,23 @@ def _provide_base() -> None:
     _run("podman", "import", str(_BASE), BASE_IMAGE)
 
 
+def write_secrets(folder: Path, name: str) -> str:
+    """Make what a service on TLS reads, as in a volume of secrets; return the token of a tenant.
+
+    Args:
+        folder: for tls.crt, tls.key, ca.crt and identities.toml; it is made.
+        name: the service's.
+    """
+    folder.mkdir()
+    authority = Authority("of a test")
+    authority.issue(name).write(folder, "tls")
+    (folder / "ca.crt").write_bytes(authority.certificate)
+    token = IdentitiesFile(folder / "identities.toml", clinic=ALL).token("clinic")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    return token
+
+
 @dataclass(frozen=True)
 class Container:
     """A running container of the service.
@@ -85,6 +112,11 @@ class Container:
         """Run a command in the container, as the service's user and within its limits."""
         return _podman("exec", self.name, *command)
 
+    def client(self, authority: Path, name: str, token: str) -> Client:
+        """A client that knows the service by a certificate, and is known by a token, or by none."""
+        credentials = Credentials(authority, server_name=name, token=token)
+        return Client(self.address, credentials=credentials, timeout_seconds=HANG_SECONDS)
+
     def state(self, field: str) -> str:
         """A field of the container's state: Status, ExitCode, OOMKilled, Pid."""
         return _run("podman", "inspect", "--format", f"{{{{.State.{field}}}}}", self.name).strip()
@@ -98,8 +130,12 @@ class Container:
         """Send the service a signal."""
         _run("podman", "kill", "--signal", signal, self.name)
 
+    def stop(self) -> None:
+        """Stop the service, as an operator does: it is not started again."""
+        _run("podman", "stop", self.name)
+
     def exit_code(self) -> int:
-        """Wait for the container's end."""
+        """Wait for the end of a container that is not started again."""
         return int(_run("podman", "wait", self.name))
 
     @cached_property
@@ -110,6 +146,16 @@ class Container:
         if "memory" in groups:  # control groups of version 1
             return Path("/sys/fs/cgroup/memory" + groups["memory"])
         return Path("/sys/fs/cgroup" + groups[""])
+
+    def confinement(self) -> dict[str, str]:
+        """The fields of its first process in /proc/1/status."""
+        status = self.run("cat", "/proc/1/status").stdout
+        return dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+
+    def memory_limit_bytes(self) -> int:
+        """What its control group bounds its memory to."""
+        names = ("memory.max", "memory.limit_in_bytes")
+        return next(int((self._memory / name).read_text()) for name in names if (self._memory / name).is_file())
 
     def peak_memory_bytes(self) -> int:
         """The most memory that all its processes had at once, file cache included."""
@@ -174,7 +220,73 @@ def running_agent(image: str, beside: Container) -> Iterator[Container]:
         _podman("rm", "--force", "--time=0", "--volumes", name)
 
 
-def wait_until(condition: Callable[[], bool], container: Container, seconds: float = HANG_SECONDS) -> None:
+@contextlib.contextmanager
+def composed(image: str, folder: Path, **variables: str) -> Iterator[Container]:
+    """Run the service of deploy/compose.yaml, with podman-compose.
+
+    Args:
+        image: of the service.
+        folder: what the Compose file wants beside it; the file is copied to it.
+        variables: that the file asks for.
+    """
+    file, project = folder / "compose.yaml", f"sealserve-test-{os.getpid()}-{time.monotonic_ns()}"
+    shutil.copy(ROOT / "deploy/compose.yaml", file)
+    address = f"127.0.0.1:{free_port()}"
+    given = {"SEALSERVE_IMAGE": image, "SEALSERVE_PUBLISH": address, **variables}
+    command = (str(podman_compose()), "--file", str(file), "--project-name", project)
+    started = time.monotonic()
+    try:
+        _run(*command, "up", "--detach", **given)
+        yield Container(f"{project}_sealserve_1", address, started)
+    finally:
+        _run(*command, "down", "--volumes", **given)
+
+
+@contextlib.contextmanager
+def played(manifests: Sequence[Any], folder: Path) -> Iterator[Container]:
+    """Run the pod of a Deployment with podman, as far as that can: see deploy/kubernetes/README.md.
+
+    Args:
+        manifests: the Deployment, of one container, and its ConfigMaps. Each port has a hostPort on
+            loopback, and the first is that of calls.
+        folder: for files of this function.
+    """
+    name = f"sealserve-test-{os.getpid()}-{time.monotonic_ns()}"
+    (deployment,) = (each for each in manifests if each["kind"] == "Deployment")
+    deployment["metadata"]["name"] = name
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (folder / "pod.yaml").write_text(yaml.safe_dump_all(manifests))
+    # What holds a pod's network is an image, too.
+    (folder / "pause").mkdir()
+    (folder / "pause/Dockerfile").write_text(f'FROM {BASE_IMAGE}\nENTRYPOINT ["sleep", "infinity"]\n')
+    pause = "localhost/sealserve-pause:test"
+    _run("podman", "build", "--quiet", "--tag", pause, str(folder / "pause"))
+    settings = Path("/etc/containers/containers.conf")
+    text = settings.read_text() if settings.is_file() else "[engine]\n"
+    text = text.replace("[engine]\n", f'[engine]\ninfra_image = "{pause}"\n')
+    # Podman 4.3 takes hard limits of pods for soft ones.
+    (folder / "containers.conf").write_text(re.sub(r"=\d+:(\d+)\"", r'=\1:\1"', text))
+    started = time.monotonic()
+    try:
+        _run("podman", "kube", "play", str(folder / "pod.yaml"), CONTAINERS_CONF=str(folder / "containers.conf"))
+        yield Container(f"{name}-pod-0-{container['name']}", f"127.0.0.1:{container['ports'][0]['hostPort']}", started)
+    finally:
+        _podman("pod", "rm", "--force", "--time=0", f"{name}-pod-0")
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+            if "emptyDir" in volume:
+                _podman("volume", "rm", volume["name"])
+
+
+def says_yes(url: str) -> bool:
+    """Whether what listens there answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=HANG_SECONDS) as answer:  # noqa: S310  # it is ours
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], container: Container, seconds: float = START_SECONDS) -> None:
     """Wait until a condition holds; fail with the container's log if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
@@ -193,7 +305,15 @@ def _podman(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _run(*command: str) -> str:
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_SECONDS)
+def _run(*command: str, **variables: str) -> str:
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+    )
     assert result.returncode == 0, f"{' '.join(command)}: {result.stdout}{result.stderr}"
     return result.stdout
