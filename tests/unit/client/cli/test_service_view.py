@@ -228,6 +228,8 @@ def test_urls(given: str, url: str) -> None:
         "host:99999",
         "a b",
         "http://h/\r\nX: y",
+        "a..b:80",
+        f"{64 * 'x'}.org:80",
     ],
 )
 def test_what_is_no_url(given: str) -> None:
