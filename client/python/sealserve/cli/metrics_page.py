@@ -26,6 +26,7 @@ MAX_PAGE_BYTES = 4 << 20
 MAX_LINE_CHARACTERS = 2000
 MAX_SAMPLES = 20_000
 MAX_LABEL_CHARACTERS = 60
+MAX_VALUE = 1e18
 
 COUNTERS = frozenset(
     f"sealserve_{name}"
@@ -46,7 +47,6 @@ _NAMES = COUNTERS | GAUGES
 _LABELS = frozenset({"model", "layout", "le", "reason", "limit", "tenant", "process", "version", "verdict"})
 _NAME = re.compile(r"[a-z_]+")
 _URL = re.compile(r"[!-~]+")  # no blank and no line break, which would end a line of the request
-_MAX_VALUE = 1e18
 _READ_BYTES = 1 << 16
 
 Labels = frozenset[tuple[str, str]]
@@ -189,7 +189,7 @@ def parse_page(text: str, taken: float) -> MetricsPage:
     try:
         for family in text_string_to_metric_families("\n".join(_wanted_lines(text))):
             for sample in family.samples:
-                if sample.name in _NAMES and 0 <= sample.value <= _MAX_VALUE:  # nor is NaN
+                if sample.name in _NAMES and 0 <= sample.value <= MAX_VALUE:  # nor is NaN
                     samples[sample.name, _printable_labels(sample.labels)] += sample.value
     except Exception:  # the library promises no type of error
         raise TransportError("answers with a page that is not in Prometheus' text format") from None

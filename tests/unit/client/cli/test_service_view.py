@@ -174,6 +174,24 @@ def test_a_rollout_shows_how_many_replicas_serve_which_version() -> None:
     assert "abcdefghijkl (2), new (1)" in shown(view)
 
 
+def test_a_version_that_has_been_replaced_is_gone_and_so_is_its_verdict() -> None:
+    replaced = (
+        'sealserve_model_info{model="digits",version="old"} 0',
+        'sealserve_model_verdict{model="digits",verdict="UNCHECKED"} 0',
+        'sealserve_model_info{model="removed",version="1"} 0',
+    )
+    (model,) = after(Watch(), a=page(1.0, 0, *replaced)).models
+    assert (dict(model.versions), model.verdicts) == ({"abcdefghijklmno": 1}, ("OK",))
+
+
+def test_a_bucket_whose_bound_is_no_time_is_left_out() -> None:
+    bucket = f"sealserve_item_duration_seconds_bucket{{{DIGITS},le="
+    watch = Watch()
+    after(watch, a=page(10.0, 0))
+    view = after(watch, a=page(12.0, 0, f'{bucket}"1e308"}} 9', f'{bucket}"nan"}} 9', f'{bucket}"+Inf"}} 9'))
+    assert all(math.isfinite(milliseconds) for milliseconds in view.models[0].latency_ms.values())
+
+
 def test_a_model_that_nobody_has_asked_for_is_there() -> None:
     view = after(Watch(), a=parse_page('sealserve_model_info{model="quiet",version="1"} 1\n', 1.0))
     assert [(model.model, model.layout) for model in view.models] == [("quiet", "")]
