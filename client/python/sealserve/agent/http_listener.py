@@ -67,6 +67,8 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     refused. One in chunks is not read: the connection ends with the refusal.
     """
 
+    body_rcv: Any
+
     def __init__(self, application: Application, adjustments: Any) -> None:
         super().__init__(adjustments)
         self._application = application
