@@ -240,7 +240,7 @@ def _gbits(found: Capacity) -> float:
 
 def main() -> None:
     """Run the benchmark, or print the page's tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each load lasts (%(default)g)")
     parser.add_argument("--page", action="store_true", help="print the tables of docs/capacity.md; measure nothing")
     arguments = parser.parse_args()

@@ -59,10 +59,10 @@ def measure(address: str, program: Path, *, rows: int, calls: int, rounds: int) 
 
 def main() -> None:
     """Measure, print, and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=150, help="calls of a row in a round (150)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each client (3)")
-    parser.add_argument("--batch", type=int, default=1000, help="rows of a batch (1000)")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.clients", description=__doc__)
+    parser.add_argument("--calls", type=int, default=150, help="calls of a row in a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each client (%(default)s)")
+    parser.add_argument("--batch", type=int, default=1000, help="rows of a batch (%(default)s)")
     arguments = parser.parse_args()
     report, results = described_run(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:

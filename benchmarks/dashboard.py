@@ -243,7 +243,11 @@ def draw(measured: list[tuple[Panel, list[tuple[str, list[float], list[float]]]]
 
 def main() -> None:
     """Measure, and draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.dashboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seconds", type=float, default=90.0, help="how long to load the service (%(default)g)")
     parser.add_argument("--output", type=Path, default=PICTURE, help="where to write the picture (%(default)s)")
     arguments = parser.parse_args()

@@ -94,6 +94,14 @@ def test_what_cannot_work_is_one_line(digits_server: str, options: list[str], te
     assert "Traceback" not in result.stderr
 
 
+def test_a_wrong_second_address_leaves_no_socket_of_the_first(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    path = tmp_path / "a.sock"
+    result = run_agent("--target=127.0.0.1:1", "--no-agent-token", f"--listen=unix:{path}", "--listen=10.9.9.9:80")
+    assert "listens on loopback only" in result.stderr
+    assert not path.exists()
+
+
 def test_a_check_without_a_service_fails_soon() -> None:
     result = run_agent("--target", "127.0.0.1:1", "--check")
     assert result.returncode == 1

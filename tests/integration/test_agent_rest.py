@@ -176,6 +176,7 @@ def test_what_is_malformed_is_refused(agent: Agent, name: str) -> None:
         (b"{}", {HEAD: "3"}),
         (b"{}", {HEAD: "-1"}),
         (b"{}", {HEAD: "9" * 5000}),
+        (b"{}", {HEAD: "0" * 20 + "9" * 5000}),
         (b"{} ", {HEAD: "2"}),
         (b'{"inputs": []}    ', {HEAD: "14"}),
         (b'{"inputs": [' + b"0," * (MAX_JSON_BYTES // 2) + b"0]}", {}),

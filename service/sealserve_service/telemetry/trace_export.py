@@ -36,11 +36,15 @@ def exported_spans(exporter: str) -> Iterator[Spans]:
         exporter: otlp or console.
 
     Raises:
-        InputError: its protocol is unknown, or not installed.
+        InputError: its protocol is unknown, or not installed, or a variable cannot be used.
     """
-    exports = _exporter(exporter)
-    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exports))
+    try:
+        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(_exporter(exporter)))
+    except InputError:
+        raise
+    except Exception as error:  # of a variable with a wrong value; the library promises no type of error
+        raise InputError(f"a variable of OpenTelemetry (OTEL_...) cannot be used: {error}") from error
     try:
         yield Spans(provider)
     finally:

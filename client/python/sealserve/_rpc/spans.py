@@ -116,9 +116,12 @@ def _ended_by_failure(span: "Span") -> Iterator[None]:
 
 
 def _code_of(error: BaseException) -> grpc.StatusCode:
-    """Return the status of a call that has raised: gRPC's, or CANCELLED if nobody waits for it."""
+    """Return the status of a call that has raised: gRPC's, or CANCELLED if nobody waits for it.
+
+    A call that could not begin, such as one over a closed channel, has no status: it is UNKNOWN.
+    """
     if not isinstance(error, grpc.RpcError):
-        return grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.UNKNOWN if isinstance(error, Exception) else grpc.StatusCode.CANCELLED
     failed: Any = error
     code: grpc.StatusCode = failed.code()
     return code

@@ -119,10 +119,12 @@ def _serve(arguments: Namespace, models: "Models") -> int:
     inference = Inference(models, telemetry, arguments.timeout)
     workers = ThreadPoolExecutor(_STREAM_THREADS, thread_name_prefix="stream")
     servicer = InferenceServicer(inference, telemetry, workers)
-    listeners = [Listener(address, servicer, token) for address in arguments.listen or [_default_address()]]
+    listeners = list[Listener]()
     with ExitStack() as leaving:
+        for address in arguments.listen or [_default_address()]:
+            listeners.append(Listener(address, servicer, token))
+            leaving.callback(listeners[-1].stop, _GRACE_SECONDS)  # also if the next address is none
         for listener in listeners:
-            leaving.callback(listener.stop, _GRACE_SECONDS)
             listener.start()
         places = [listener.address for listener in listeners]
         if arguments.http is not None:

@@ -61,7 +61,13 @@ class _Discarded(BytesIOBasedBuffer):  # type: ignore[misc]
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    """Reads a request, and keeps its body if the application takes the headers."""
+    """Reads a request, and its body if the application takes the headers.
+
+    Otherwise a body of known length is read and forgotten, so that the caller reads why it is
+    refused. One in chunks is not read: the connection ends with the refusal.
+    """
+
+    body_rcv: Any
 
     def __init__(self, application: Application, adjustments: Any) -> None:
         super().__init__(adjustments)
@@ -70,7 +76,14 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     def parse_header(self, header_plus: bytes) -> None:
         """Read the headers."""
         super().parse_header(header_plus)
-        if self.body_rcv is not None and not self._application.takes(self.headers):
+        if self.body_rcv is None or self._application.takes(self.headers):
+            return
+        if self.chunked:
+            # Chunks are not read. Waitress keeps a line of theirs without an end, or trailers, and
+            # searches all of it again for every few kilobytes that come.
+            self.body_rcv, self.expect_continue = None, False
+            self.headers["CONNECTION"] = "close"
+        else:
             self.body_rcv.buf = _Discarded()
 
 

@@ -27,6 +27,7 @@ MAX_JSON_BYTES = 16 << 20
 
 _TYPES = ("application/json", "application/octet-stream")
 _HEAD_LENGTH = "Inference-Header-Content-Length"
+_MAX_DIGITS = 20
 
 
 class Reply(NamedTuple):
@@ -186,9 +187,9 @@ def _parse_body(body: bytes, head_length: str | None) -> tuple[dict[str, Any], m
     """
     length = len(body)
     if head_length is not None:
-        if not head_length.isdecimal() or int(head_length[:20]) > len(body):
+        is_number = head_length.isdecimal() and len(head_length) <= _MAX_DIGITS  # int takes no more than 4300
+        if not is_number or (length := int(head_length)) > len(body):
             raise InputError(f"{_HEAD_LENGTH} is not the length of JSON at the beginning of the body")
-        length = int(head_length)
     if length > MAX_JSON_BYTES:
         raise InputError(f"the JSON has more than {MAX_JSON_BYTES:,} bytes: send binary tensors, or fewer rows at once")
     try:

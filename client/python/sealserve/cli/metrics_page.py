@@ -26,6 +26,7 @@ MAX_PAGE_BYTES = 4 << 20
 MAX_LINE_CHARACTERS = 2000
 MAX_SAMPLES = 20_000
 MAX_LABEL_CHARACTERS = 60
+MAX_VALUE = 1e18
 
 COUNTERS = frozenset(
     f"sealserve_{name}"
@@ -42,10 +43,10 @@ GAUGES = frozenset(
         *("ready", "stopping", "process_start_time_seconds"),
     )
 )
+_NAMES = COUNTERS | GAUGES
 _LABELS = frozenset({"model", "layout", "le", "reason", "limit", "tenant", "process", "version", "verdict"})
 _NAME = re.compile(r"[a-z_]+")
 _URL = re.compile(r"[!-~]+")  # no blank and no line break, which would end a line of the request
-_MAX_VALUE = 1e18
 _READ_BYTES = 1 << 16
 
 Labels = frozenset[tuple[str, str]]
@@ -92,7 +93,8 @@ def metrics_url(text: str) -> str:
     try:
         parts = urlsplit(url)
         is_known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # the port, or the brackets of an IPv6 address
+        (parts.hostname or "").encode("idna")  # as a lookup does: a label has 1 to 63 characters
+    except ValueError:  # the port, the brackets of an IPv6 address, or a label
         is_known = False
     if not (is_known and _URL.fullmatch(url) and "@" not in parts.netloc):
         raise InputError(f"{printable(text)!r} is not http://HOST:PORT/metrics, https://HOST/PATH or HOST:PORT")
@@ -187,7 +189,7 @@ def parse_page(text: str, taken: float) -> MetricsPage:
     try:
         for family in text_string_to_metric_families("\n".join(_wanted_lines(text))):
             for sample in family.samples:
-                if sample.name in COUNTERS | GAUGES and 0 <= sample.value <= _MAX_VALUE:  # nor is NaN
+                if sample.name in _NAMES and 0 <= sample.value <= MAX_VALUE:  # nor is NaN
                     samples[sample.name, _printable_labels(sample.labels)] += sample.value
     except Exception:  # the library promises no type of error
         raise TransportError("answers with a page that is not in Prometheus' text format") from None
@@ -205,7 +207,7 @@ def _wanted_lines(text: str) -> Iterator[str]:
     count = 0
     for line in text.split("\n"):
         name = _NAME.match(line)
-        if name is not None and name[0] in COUNTERS | GAUGES and len(line) <= MAX_LINE_CHARACTERS:
+        if name is not None and name[0] in _NAMES and len(line) <= MAX_LINE_CHARACTERS:
             yield line
             count += 1
             if count == MAX_SAMPLES:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sealserve.cli.metrics_page import COUNTERS, Labels, MetricsPage, summed
+from sealserve.cli.metrics_page import COUNTERS, MAX_VALUE, Labels, MetricsPage, summed
 from sealserve.errors import SealserveError
 
 QUANTILES = {"p50": 0.5, "p99": 0.99}
@@ -236,9 +236,11 @@ def _model_views(pages: Sequence[MetricsPage], intervals: Sequence[_Interval]) -
     verdicts = defaultdict[str, set[str]](set)
     for page in pages:
         for (model, version), is_served in page.by("model_info", "model", "version").items():
-            versions[model][version] += bool(is_served)
-        for model, verdict in page.by("model_verdict", "model", "verdict"):
-            verdicts[model].add(verdict)
+            if is_served:  # 0 once another version has replaced it
+                versions[model][version] += 1
+        for (model, verdict), is_current in page.by("model_verdict", "model", "verdict").items():
+            if is_current:
+                verdicts[model].add(verdict)
     unasked = {(model, "") for model in versions.keys() - {model for model, _ in asked}}
     views = [
         ModelView(
@@ -295,7 +297,7 @@ def _bound(text: str) -> float | None:
         seconds = float(text)
     except ValueError:
         return None
-    return seconds if seconds >= 0 else None  # nor is NaN
+    return seconds if 0 <= seconds <= MAX_VALUE or seconds == math.inf else None  # NaN has none
 
 
 def _quantiles(buckets: _Buckets) -> dict[str, float]:

@@ -115,7 +115,7 @@ def _show(views: "Iterator[ServiceView]", interval: float) -> None:
 
     with Live("asking ...", console=Console(), screen=True, auto_refresh=False) as live:
         for view in views:
-            live.update(tables(view, interval), refresh=True)
+            live.update(tables(view, interval, height=live.console.height), refresh=True)
 
 
 def _url(text: str) -> str:

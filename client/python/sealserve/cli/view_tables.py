@@ -4,9 +4,9 @@ Cells are texts of rich's, never its markup: a model may be called "[red]".
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +15,11 @@ from sealserve.cli.service_view import ModelView, RefusalView, ReplicaState, Rep
 MAX_ROWS = 20
 _UNKNOWN = "-"
 _VERSION_CHARACTERS = 12
+_LEAST_TEXT = 7  # characters of a text in a line, however narrow the terminal
+_PADDING = 2  # of a column
+_SCHEME, _PATH = "http://", "/metrics"  # of nearly every endpoint
+_TABLES = 3
+_OTHER_LINES = 2 + 3 * _TABLES  # those above the tables, and the title, heads and caption of each
 _STYLES = {
     ReplicaState.READY: "green",
     ReplicaState.NOT_READY: "yellow",
@@ -24,26 +29,28 @@ _STYLES = {
 }
 
 
-def tables(view: ServiceView, seconds: float) -> RenderableType:
+def tables(view: ServiceView, seconds: float, *, height: int | None = None) -> RenderableType:
     """Render a view.
 
     Args:
         view: what replicas did.
         seconds: about how long that took.
+        height: the lines of the screen; None if what is beyond the last one can be seen, too.
     """
     ready = sum(replica.state is ReplicaState.READY for replica in view.replicas)
     head = f"{_number(view.rows_per_second, 1)} rows/s, {ready} of {len(view.replicas)} replicas ready"
     if view.is_partial:
         head += "; rates are of the replicas that have any"
+    most = MAX_ROWS if height is None else min(MAX_ROWS, max(1, (height - _OTHER_LINES) // _TABLES))
     return Group(
         Text(f"{head} (last {seconds:g} s)"),
-        _models(view.models),
-        _refusals(view.refusals),
-        _replicas(view.replicas),
+        _models(view.models, most),
+        _refusals(view.refusals, most),
+        _replicas(view.replicas, most),
     )
 
 
-def _models(models: Sequence[ModelView]) -> RenderableType:
+def _models(models: Sequence[ModelView], most: int) -> RenderableType:
     heads = (*("MODEL", "LAYOUT", "VERSION", "VERDICT"), *("ROWS/S", "ITEMS/S"), *("P50 MS", "P99 MS", "WAIT P99 MS"))
     rows = (
         (
@@ -54,10 +61,10 @@ def _models(models: Sequence[ModelView]) -> RenderableType:
         )
         for model in models
     )
-    return _table("models", heads, 4, rows, len(models))
+    return _Table("models", heads, 4, list(rows), most)
 
 
-def _refusals(refusals: Sequence[RefusalView]) -> RenderableType:
+def _refusals(refusals: Sequence[RefusalView], most: int) -> RenderableType:
     rows = (
         (
             *(refusal.reason, refusal.limit or _UNKNOWN, refusal.tenant or _UNKNOWN),
@@ -65,17 +72,17 @@ def _refusals(refusals: Sequence[RefusalView]) -> RenderableType:
         )
         for refusal in refusals
     )
-    return _table("refusals", ("REASON", "LIMIT", "TENANT", "PER S", "SINCE START"), 3, rows, len(refusals))
+    return _Table("refusals", ("REASON", "LIMIT", "TENANT", "PER S", "SINCE START"), 3, list(rows), most)
 
 
-def _replicas(replicas: Sequence[ReplicaView]) -> RenderableType:
+def _replicas(replicas: Sequence[ReplicaView], most: int) -> RenderableType:
     heads = (
         *("REPLICA", "STATE", "READY", "RESTARTS", "ROWS/S", "BUSY"),
         *("WAITING", "HELD MB", "KEYS MB", "KEY HITS"),
     )
     rows: Iterable[tuple[str | Text, ...]] = (
         (
-            replica.url,
+            replica.url.removeprefix(_SCHEME).removesuffix(_PATH),
             Text(_state(replica), _STYLES[replica.state]),
             f"{replica.ready_processes}/{replica.processes}" if replica.processes else _UNKNOWN,
             str(replica.restarts),
@@ -87,23 +94,62 @@ def _replicas(replicas: Sequence[ReplicaView]) -> RenderableType:
         )
         for replica in replicas
     )
-    return _table("replicas", heads, 2, rows, len(replicas))
+    return _Table("replicas", heads, 2, list(rows), most)
 
 
-def _table(
-    title: str, heads: Sequence[str], text_count: int, rows: Iterable[Sequence[str | Text]], row_count: int
-) -> RenderableType:
-    """Make a table, its first columns of text; say how many rows are left out."""
-    if not row_count:
-        return Text(f"no {title}")
-    caption = Text(f"and {row_count - MAX_ROWS} more: --json has them") if row_count > MAX_ROWS else None
-    table = Table(title=Text(title), title_justify="left", caption=caption, box=None)
-    for number, head in enumerate(heads):
-        is_text = number < text_count
-        table.add_column(Text(head), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
-    for row in islice(rows, MAX_ROWS):
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table
+@dataclass(frozen=True)
+class _Table:
+    """A table of as many columns as there is room for, with a word on those left out.
+
+    Rich would cut numbers where it has no room: 12,345 would read 12,3.
+
+    Attributes:
+        title: of the table.
+        heads: of its columns.
+        text_count: how many columns, the first ones, are of texts, which may take several lines.
+        rows: the cells of each row.
+        most: how many rows are shown.
+    """
+
+    title: str
+    heads: Sequence[str]
+    text_count: int
+    rows: Sequence[Sequence[str | Text]]
+    most: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self.rows:
+            yield Text(f"no {self.title}")
+            return
+        shown, rows = self._columns(options.max_width), self.rows[: self.most]
+        left_out = [f"{len(self.rows) - len(rows)} more"] if len(rows) < len(self.rows) else []
+        left_out += [head for number, head in enumerate(self.heads) if number not in shown]
+        caption = Text(f"and {', '.join(left_out)}: --json has them") if left_out else None
+        table = Table(title=Text(self.title), title_justify="left", caption=caption, box=None)
+        for number in shown:
+            is_text = number < self.text_count
+            table.add_column(
+                Text(self.heads[number]), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
+            )
+        for row in rows:
+            table.add_row(*(_text(row[number]) for number in shown))
+        yield table
+
+    def _columns(self, width: int) -> list[int]:
+        """Return the numbers of the columns that fit: the first text and number before others."""
+        wanted = sorted(range(len(self.heads)), key=lambda number: number not in (0, self.text_count))
+        shown = list[int]()
+        for number in wanted:
+            widest = max(_text(cell).cell_len for cell in (self.heads[number], *(row[number] for row in self.rows)))
+            width -= _PADDING + (min(widest, _LEAST_TEXT) if number < self.text_count else widest)
+            if width < 0 and len(shown) > 1:
+                break
+            shown.append(number)
+        return sorted(shown)
+
+
+def _text(cell: str | Text) -> Text:
+    return cell if isinstance(cell, Text) else Text(cell)
 
 
 def _versions(model: ModelView) -> str:

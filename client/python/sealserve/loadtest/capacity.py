@@ -147,7 +147,10 @@ def plan_capacity(load: Load, cost: ItemCost, sizing: Sizing) -> Capacity:
     _check(load, cost, sizing)
     items = load.rows_per_second / cost.rows
     busy = items * cost.seconds  # processes that are always busy
-    replicas = max(1, math.ceil(busy / (sizing.utilization * sizing.processes) - 1e-9))
+    exact = busy / (sizing.utilization * sizing.processes)
+    if exact > _MAX_AMOUNT:
+        raise InputError(f"the load takes more than {_MAX_AMOUNT:g} replicas")
+    replicas = max(1, math.ceil(exact - 1e-9))
     processes = replicas * sizing.processes
     utilization = busy / processes
     others = processes - sizing.processes
@@ -263,7 +266,7 @@ def measured_cost(figures: object, processes: int) -> MeasuredCost:
 
 def _amount(figures: "dict[object, object]", name: str, default: float | None = None) -> float:
     value = figures.get(name, default)
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MAX_AMOUNT:
         return float(value)
     raise InputError(f"it is not what `sealserve bench --json` writes: {name} is missing or no amount")
 
@@ -301,7 +304,8 @@ def _check(load: Load, cost: ItemCost, sizing: Sizing) -> None:
     if min(load.clients, sizing.processes, cost.rows, 1 if load.spread is None else load.spread) < 1:
         raise InputError("clients, their spread, processes and rows an item must be at least 1")
     amounts = cost.request_bytes, cost.reply_bytes, cost.held_bytes, cost.key_bytes, load.clients, sizing.processes
-    if not (0 < cost.seconds <= _MAX_AMOUNT and max(amounts) <= _MAX_AMOUNT):
-        raise InputError(f"the costs of an item must be above 0, and at most {_MAX_AMOUNT:g}")
-    if min(sizing.process_bytes, sizing.key_cache_bytes, sizing.max_wait_seconds) < 0:
-        raise InputError("memory and waits must be at least 0")
+    if not (0 < cost.seconds <= _MAX_AMOUNT and all(0 <= amount <= _MAX_AMOUNT for amount in amounts)):
+        raise InputError(f"an item must take time, and its costs must be at least 0 and at most {_MAX_AMOUNT:g}")
+    limits = sizing.process_bytes, sizing.key_cache_bytes, sizing.max_wait_seconds
+    if not all(0 <= limit <= _MAX_AMOUNT for limit in limits):  # nor is NaN
+        raise InputError(f"memory and waits must be at least 0, and at most {_MAX_AMOUNT:g}")

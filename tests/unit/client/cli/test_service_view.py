@@ -43,8 +43,8 @@ def after(watch: Watch, **answers: MetricsPage | TransportError) -> ServiceView:
     return watch.next_view({A if name == "a" else B: answer for name, answer in answers.items()})
 
 
-def shown(view: ServiceView) -> str:
-    console = Console(record=True, width=160, file=io.StringIO(), force_terminal=True)
+def shown(view: ServiceView, width: int = 160) -> str:
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(tables(view, 2.0))
     return console.export_text()
 
@@ -107,7 +107,7 @@ def test_a_replica_without_an_answer_is_shown_and_the_others_are_summed() -> Non
     assert view.replicas[1].state is ReplicaState.NO_ANSWER
     text = shown(view)
     assert "20.0 rows/s, 1 of 2 replicas ready; rates are of the replicas that have any" in text
-    assert f"{B}  no answer: does not answer within 2 s" in text
+    assert "10.0.0.5:9464  no answer: does not answer within 2 s" in text
     later = after(watch, a=page(14.0, 40), b=page(20.0, 100))
     assert later.replicas[1].rows_per_second == 10, "over the whole time"
 
@@ -163,7 +163,7 @@ def test_the_tables_in_a_terminal() -> None:
     assert "digits row abcdefghijkl OK 100.0 100.0 10.0 19.8 -" in lines
     assert "churn row abcdefghijkl OK 0.0 0.0 - - -" in lines
     assert "no refusals" in lines
-    assert f"{A} ready 1/1 0 100.0 30 % 3 2.0 4.0 -" in lines
+    assert "10.0.0.4:9464 ready 1/1 0 100.0 30 % 3 2.0 4.0 -" in lines
 
 
 def test_a_rollout_shows_how_many_replicas_serve_which_version() -> None:
@@ -172,6 +172,24 @@ def test_a_rollout_shows_how_many_replicas_serve_which_version() -> None:
     view = after(watch, a=page(1.0, 0), b=page(1.0, 0, other))
     assert dict(view.models[0].versions) == {"abcdefghijklmno": 2, "new": 1}
     assert "abcdefghijkl (2), new (1)" in shown(view)
+
+
+def test_a_version_that_has_been_replaced_is_gone_and_so_is_its_verdict() -> None:
+    replaced = (
+        'sealserve_model_info{model="digits",version="old"} 0',
+        'sealserve_model_verdict{model="digits",verdict="UNCHECKED"} 0',
+        'sealserve_model_info{model="removed",version="1"} 0',
+    )
+    (model,) = after(Watch(), a=page(1.0, 0, *replaced)).models
+    assert (dict(model.versions), model.verdicts) == ({"abcdefghijklmno": 1}, ("OK",))
+
+
+def test_a_bucket_whose_bound_is_no_time_is_left_out() -> None:
+    bucket = f"sealserve_item_duration_seconds_bucket{{{DIGITS},le="
+    watch = Watch()
+    after(watch, a=page(10.0, 0))
+    view = after(watch, a=page(12.0, 0, f'{bucket}"1e308"}} 9', f'{bucket}"nan"}} 9', f'{bucket}"+Inf"}} 9'))
+    assert all(math.isfinite(milliseconds) for milliseconds in view.models[0].latency_ms.values())
 
 
 def test_a_model_that_nobody_has_asked_for_is_there() -> None:
@@ -183,7 +201,29 @@ def test_more_replicas_than_fit_are_counted() -> None:
     answers = {f"http://10.0.0.{number}/metrics": page(1.0, 0) for number in range(MAX_ROWS + 3)}
     text = shown(Watch().next_view(answers))
     assert "and 3 more: --json has them" in text
-    assert f"http://10.0.0.{MAX_ROWS}/metrics" not in text
+    assert f"10.0.0.{MAX_ROWS - 1} " in text
+    assert f"10.0.0.{MAX_ROWS} " not in text
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 80, 160])
+def test_a_narrow_terminal_shows_fewer_columns_and_no_number_in_part(width: int) -> None:
+    watch = Watch()
+    after(watch, a=page(10.0, 0))
+    text = shown(after(watch, a=page(12.0, 2_469_134)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert {part for part in text.split() if part.startswith("1,")} == {"1,234,567.0"}
+    assert ("--json has" in text) is (width < 160)
+
+
+def test_a_low_terminal_shows_some_rows_of_each_table() -> None:
+    """Live views take the whole screen: what is below its last line would not be seen."""
+    view = Watch().next_view({f"http://10.0.0.{number}/metrics": page(1.0, 0) for number in range(MAX_ROWS)})
+    console = Console(record=True, width=160, file=io.StringIO(), force_terminal=True)
+    console.print(tables(view, 2.0, height=24))
+    text = console.export_text()
+    assert len(text.splitlines()) <= 24
+    assert "10.0.0.0 " in text
+    assert "more: --json has them" in text
 
 
 @pytest.mark.parametrize(
@@ -228,6 +268,8 @@ def test_urls(given: str, url: str) -> None:
         "host:99999",
         "a b",
         "http://h/\r\nX: y",
+        "a..b:80",
+        f"{64 * 'x'}.org:80",
     ],
 )
 def test_what_is_no_url(given: str) -> None:

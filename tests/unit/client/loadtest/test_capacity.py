@@ -121,6 +121,11 @@ def test_a_proxy_takes_time_a_call_and_a_byte() -> None:
         ({}, {}, {"utilization": 0.0}),
         ({}, {}, {"processes": 0}),
         ({}, {}, {"max_wait_seconds": -1.0}),
+        ({}, {}, {"max_wait_seconds": math.nan}),
+        ({}, {}, {"process_bytes": math.nan}),
+        ({}, {}, {"process_bytes": math.inf}),
+        ({}, {"reply_bytes": -1.0}, {}),
+        ({"rows_per_second": 1e15}, {}, {"utilization": 1e-300}),
     ],
 )
 def test_numbers_out_of_range(load: dict[str, Any], cost: dict[str, Any], sizing: dict[str, Any]) -> None:
@@ -166,6 +171,7 @@ def test_the_cost_of_a_run() -> None:
         FIGURES | {"request_bytes_a_row": math.nan},
         FIGURES | {"reply_bytes_a_row": -1},
         FIGURES | {"latency_ms": []},
+        FIGURES | {"rows_an_item": 10**400},
     ],
 )
 def test_what_is_no_run(figures: object) -> None:
