@@ -38,24 +38,10 @@ def saved_models(folder: Path) -> list[str]:
     return [word for name, pairs in options.items() for flag, value in pairs for word in (flag, f"{name}={value}")]
 
 
-def unseen_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return digits of the data set that the model has not been trained with, and their labels.
-
-    Digits are rows of 64 pixels, each 0..16.
-    """
-    _, unseen, _, labels = _split_digits()
-    return unseen, labels
-
-
-def _split_digits() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    X, y = load_digits(return_X_y=True)
-    seen, unseen, seen_labels, labels = train_test_split(X, y, test_size=0.25, random_state=0)
-    return seen, unseen, seen_labels, labels
-
-
 def _digits() -> tuple[LogisticRegression, pd.DataFrame]:
     """A linear model of digits of 8 x 8 pixels, wider, narrower and more slanted ones, too."""
-    seen, _, labels, _ = _split_digits()
+    X, y = load_digits(return_X_y=True)
+    seen, _, labels, _ = train_test_split(X, y, test_size=0.25, random_state=0)
     images = np.vstack([seen, *_distorted(seen.reshape(-1, _SIDE, _SIDE))])
     estimator = LogisticRegression(C=1e-3, tol=1e-2, max_iter=300).fit(images, np.tile(labels, 1 + _COPIES))
     return estimator, pd.DataFrame(seen)

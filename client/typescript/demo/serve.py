@@ -1,6 +1,6 @@
-"""Serve the demo page: trains two models, and serves them twice, with open and with private weights.
+"""Serve the demo page, and two models for it, once with open and once with private weights.
 
-Envoy serves the page and gRPC-Web on one port of this machine, and passes calls on to both services.
+Envoy serves the page and gRPC-Web on one port of this machine, and passes calls on to the services.
 """
 
 import argparse
@@ -69,9 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--envoy", type=Path, default=ROOT / "build/envoy/bin/envoy", metavar="FILE", help="Envoy (%(default)s)"
     )
-    parser.add_argument(
-        "--files", type=Path, default=BUILT, metavar="FOLDER", help="what Vite has built (%(default)s)"
-    )
+    parser.add_argument("--files", type=Path, default=BUILT, metavar="FOLDER", help="what Vite has built (%(default)s)")
     return parser
 
 
@@ -113,7 +111,7 @@ def _listens(port: int) -> bool:
 
 
 def _configuration(files: Path, port: int, services: dict[str, str]) -> Json:
-    """Return deploy/envoy's configuration, with the page, and a cluster and a path for each service.
+    """Return deploy/envoy's configuration, with the page, and with a path for each service.
 
     The page and the services have one origin, so that CORS lets nobody else in.
     """

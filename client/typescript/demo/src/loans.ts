@@ -20,10 +20,12 @@ export function startLoans(root: HTMLElement, predictor: Predictor, spoken: Spok
     const meter = document.importNode(find(document, "#meter", HTMLTemplateElement).content, true);
     const bar = find(meter, ".meter", HTMLElement);
     const label = find(meter, ".label", HTMLElement);
+    const chance = find(meter, ".chance", HTMLElement);
     shown.outcome.append(meter);
     const clear = () => {
       shown.clear();
       label.textContent = "–";
+      chance.textContent = "";
       bar.style.setProperty("--share", "0");
     };
     const line = new Line(predictor, mode, "loans", {
@@ -34,11 +36,12 @@ export function startLoans(root: HTMLElement, predictor: Predictor, spoken: Spok
         notices.set(mode, undefined);
         shown.show(answer);
         const probability = answer.probabilities[answer.labels.indexOf(WISHED)];
-        const text = `${answer.label === WISHED ? "granted" : "refused"}, ${Math.round(100 * probability)} % for it`;
-        label.textContent = text;
+        const percent = Math.round(100 * probability);
+        label.textContent = answer.label === WISHED ? "granted" : "refused";
+        chance.textContent = `${percent} % speaks for it`;
         bar.style.setProperty("--share", String(probability));
         features.textContent = `Your 5 answers became ${answer.featureCount} numbers, 0 or 1, here on this page.`;
-        spoken.say(`The loan is ${text}.`);
+        spoken.say(`The loan is ${label.textContent}, ${chance.textContent}.`);
       },
       trouble(trouble) {
         clear();

@@ -42,6 +42,7 @@ export class Pad {
       throw new Error("this browser draws nothing");
     }
     this.#board = board;
+    board.tabIndex = 0;
     this.#canvas = canvas;
     this.#context = context;
     this.#onChange = onChange;
@@ -173,12 +174,18 @@ export class Pad {
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = PEN * size;
     context.strokeStyle = style.color;
-    for (const stroke of this.#strokes) {
+    for (const stroke of this.#strokes.filter(({ length }) => length > 0)) {
       context.beginPath();
-      for (const [index, { x, y }] of stroke.entries()) {
-        context[index === 0 ? "moveTo" : "lineTo"](x * size, y * size);
-        context.lineTo(x * size, y * size); // a dot is a line, too
+      const [first, ...others] = stroke;
+      context.moveTo(first.x * size, first.y * size);
+      let last = first;
+      for (const point of others) {
+        // A curve from the middle of one piece of the line to that of the next.
+        const to = { x: (last.x + point.x) / 2, y: (last.y + point.y) / 2 };
+        context.quadraticCurveTo(last.x * size, last.y * size, to.x * size, to.y * size);
+        last = point;
       }
+      context.lineTo(last.x * size, last.y * size); // a dot is a line, too
       context.stroke();
     }
     if (this.#board.matches(":focus-visible")) {

@@ -1,11 +1,13 @@
 /** The Worker: it holds the secret keys, encrypts and decrypts. */
 
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
-import { announceWorker, Client, type Model, SealserveError } from "../../src/index.ts";
+import { announceWorker, Client, loadSeal, type Model, SealserveError } from "../../src/index.ts";
 import { type Answer, MODES, type Mode, type ModelName, type Question, type Reply, type Trouble } from "./messages.ts";
 import { Wire } from "./wire.ts";
 
 const TIMEOUT_MS = 5000;
+// Vite moves the file, and finds it by this expression.
+const WASM_URL = new URL("../../node_modules/node-seal/dist/seal_throws.wasm", import.meta.url);
 
 /** What the page knows of its models. */
 const EXPECTED: Readonly<Record<ModelName, (model: Model) => boolean>> = {
@@ -25,6 +27,7 @@ interface Connection {
 }
 
 const connections = new Map<string, Promise<Connection>>();
+const firstAttempts = new Map<ModelName, Promise<unknown>>();
 
 /** Return the connection to a model, and make it first if there is none. */
 function connected(mode: Mode, model: ModelName): Promise<Connection> {
@@ -39,6 +42,7 @@ function connected(mode: Mode, model: ModelName): Promise<Connection> {
 }
 
 async function connect(mode: Mode, model: ModelName): Promise<Connection> {
+  await loadSeal({ wasmUrl: WASM_URL });
   const wire = new Wire();
   const transport = createGrpcWebTransport({ baseUrl: `${self.location.origin}/${mode}`, fetch: wire.fetch });
   const client = await Client.connect(transport, { model, layout: "row", timeoutMs: TIMEOUT_MS });
@@ -49,7 +53,15 @@ async function connect(mode: Mode, model: ModelName): Promise<Connection> {
   return { client, wire };
 }
 
+/** Connect to both services. Only the first attempt does, so that making keys disturbs no times later. */
+function prepared(model: ModelName): Promise<unknown> {
+  const attempt = firstAttempts.get(model) ?? Promise.allSettled(MODES.map((mode) => connected(mode, model)));
+  firstAttempts.set(model, attempt);
+  return attempt;
+}
+
 async function answered({ mode, model, row }: Question): Promise<Answer> {
+  await prepared(model);
   const { client, wire } = await connected(mode, model);
   wire.begin();
   const began = performance.now();
@@ -95,6 +107,4 @@ self.onmessage = async ({ data }: MessageEvent<Question>) => {
   self.postMessage(reply);
 };
 announceWorker();
-for (const mode of MODES) {
-  connected(mode, "digits").catch(() => {}); // early; a question tells the page if it fails
-}
+void prepared("digits"); // early; a question tells the page if it fails
