@@ -1,12 +1,13 @@
 """The demo page of the TypeScript SDK: as it is served, in Chromium."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -26,10 +27,13 @@ INK = 8
 """From which a pixel of 0..16 is drawn."""
 DIGITS_A_CLASS = 2
 
+Pixel: TypeAlias = tuple[int, int]
+"""Row and column."""
+
 
 def test_the_command_has_help() -> None:
     done = subprocess.run(
-        ["make", "--no-print-directory", "--dry-run", "demo-web", "WEB=--help"],
+        [shutil.which("make") or "make", "--no-print-directory", "--dry-run", "demo-web", "WEB=--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -73,7 +77,10 @@ def drawn_digits() -> list[dict[str, Any]]:
 
 
 def strokes_of(image: NDArray[np.float64]) -> list[list[tuple[float, float]]]:
-    """Return lines that go through the dark pixels of an image (8, 8), from neighbour to neighbour."""
+    """Return lines from neighbour to neighbour through the dark pixels of an image (8, 8).
+
+    Of a straight line there are the ends.
+    """
     ink = {(int(row), int(column)) for row, column in np.argwhere(image >= INK)}
     edges = {frozenset((pixel, other)) for pixel in ink for other in neighbours(pixel, ink)}
     strokes = []
@@ -83,11 +90,16 @@ def strokes_of(image: NDArray[np.float64]) -> list[list[tuple[float, float]]]:
         while following := sorted(next(iter(edge - {line[-1]})) for edge in edges if line[-1] in edge):
             edges.remove(frozenset((line[-1], following[0])))
             line.append(following[0])
-        strokes.append([((column + 0.5) / SIDE, (row + 0.5) / SIDE) for row, column in line])
+        bends = [b for a, b, c in zip(line, line[1:], line[2:], strict=False) if not is_straight(a, b, c)]
+        strokes.append([((x + 0.5) / SIDE, (y + 0.5) / SIDE) for y, x in (line[0], *bends, line[-1])])
     return strokes
 
 
-def neighbours(pixel: tuple[int, int], ink: set[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def is_straight(first: Pixel, middle: Pixel, last: Pixel) -> bool:
+    return all(2 * b == a + c for a, b, c in zip(first, middle, last, strict=True))
+
+
+def neighbours(pixel: Pixel, ink: set[Pixel]) -> Iterator[Pixel]:
     """Yield dark pixels beside one, and those across its corners where no other path leads to."""
     row, column = pixel
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):

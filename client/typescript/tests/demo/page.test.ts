@@ -8,7 +8,7 @@ import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import type axe from "axe-core";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
-import type { Point, Stroke } from "../../demo/src/raster.ts";
+import { type Point, rasterized, type Stroke } from "../../demo/src/raster.ts";
 import { sample } from "../../demo/src/samples.ts";
 import { launched } from "../browser/chromium.ts";
 import { content } from "../live/service.ts";
@@ -31,6 +31,7 @@ const { address, files, digits, otherService, privateProcess } = content<Content
 const MODES = ["open", "private"] as const;
 const MOST_COMPRESSED_BYTES = 600_000;
 const MOST_FIRST_MS = 2000;
+const MOST_VISITS = 10;
 const LEAST_ENTROPY = 7.9; // bits a byte; 8 is the most
 const WIDTHS = [360, 768, 1280];
 const WAIT_MS = 30_000;
@@ -142,6 +143,14 @@ test("digits of the data set, drawn by mouse, are read", () =>
     );
     assert.equal(await page.textContent(".reading"), String(digits.at(-1)?.label));
   }));
+
+test("the checks of ciphertexts find a picture", () => {
+  const picture = Buffer.from(rasterized(sample(3)));
+  const numbers = Buffer.from(Float64Array.from(picture).buffer);
+  const padded = Buffer.concat([numbers, Buffer.alloc(10_000, numbers)]);
+  assert.equal(longestPicture(Buffer.concat([Buffer.alloc(100, 0xff), picture])), 64);
+  assert.ok(entropy(padded) < 4);
+});
 
 test("what left the browser were ciphertexts of one length, and nothing like a picture", () => {
   for (const mode of MODES) {
@@ -276,28 +285,25 @@ test("tabs by keyboard, no violation that axe finds, and no scrolling sideways",
   inPage(async (page) => {
     const source = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
     await page.evaluate(source);
+    await page.getByRole("button", { name: "Draw a 5" }).click();
+    await readings(page);
     await page.focus("#tab-digits");
     for (const panel of ["digits", "loans", "who"]) {
       assert.equal(await page.locator("[role=tabpanel]:visible").getAttribute("id"), panel);
-      if (panel !== "who") {
-        await page
-          .getByRole("button", { name: "Draw a 5" })
-          .click({ trial: panel !== "digits", timeout: 1 })
-          .catch(() => {});
-      }
       for (const colorScheme of ["light", "dark"] as const) {
         await page.emulateMedia({ colorScheme });
         for (const width of WIDTHS) {
           await page.setViewportSize({ width, height: 800 });
           assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= width, `${panel}, ${width}`);
         }
-        const { violations } = await page.evaluate(() =>
+        const { violations, passes } = await page.evaluate(() =>
           (globalThis as unknown as { axe: typeof axe }).axe.run(document),
         );
         assert.deepEqual(
           violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]),
           [],
         );
+        assert.ok(passes.some(({ id }) => id === "color-contrast"));
       }
       await page.focus(`#tab-${panel}`);
       await page.keyboard.press("ArrowRight");
@@ -322,17 +328,42 @@ test("the files: a strict policy on each, nothing inline, small", () => {
 });
 
 test("the first prediction is there soon", async (context) => {
-  const times: number[] = [];
-  for (let visit = 0; visit < 3; visit++) {
+  // On a busy machine a visit may be slow, but not all of them.
+  for (let visit = 0, milliseconds = Number.POSITIVE_INFINITY; milliseconds > MOST_FIRST_MS; visit++) {
+    assert.ok(visit < MOST_VISITS, `never within ${MOST_FIRST_MS} ms`);
     const began = performance.now();
     await inPage(async (page) => {
       await draw(page, sample(1));
       await readings(page);
-      times.push(performance.now() - began);
+      milliseconds = performance.now() - began;
     });
+    context.diagnostic(`${milliseconds.toFixed(0)} ms`);
   }
-  context.diagnostic(`${times.map((time) => time.toFixed(0)).join(", ")} ms`);
-  assert.ok(Math.min(...times) <= MOST_FIRST_MS, `${times}`);
+});
+
+test("a browser that gets no WebAssembly, or no Worker", async () => {
+  const cases = [
+    [/\.wasm$/, "This browser cannot load the encryption."],
+    [/worker/, "This browser did not start the background program that encrypts."],
+  ] as const;
+  for (const [missing, text] of cases) {
+    wire.missing = missing;
+    try {
+      await inPage(
+        async (page) => {
+          await draw(page, sample(0));
+          await notice(page).getByText(text).waitFor();
+          wire.missing = undefined;
+          await page.locator("#digits .notice button").click();
+          assert.deepEqual(await readings(page), ["0", "0"]);
+        },
+        {},
+        false,
+      );
+    } finally {
+      wire.missing = undefined;
+    }
+  }
 });
 
 test("another model under the name, and none", async () => {
@@ -378,7 +409,7 @@ test("a service that was killed", () =>
       process.kill(privateProcess, "SIGKILL");
       await draw(page, sample(5));
       await notice(page).getByText("The service with private weights does not answer").waitFor();
-      assert.equal(await page.textContent("[data-mode=open] .best .name"), "5", "the other one goes on");
+      await page.locator("[data-mode=open] .best .name").getByText("5").waitFor(); // the other one goes on
     },
     {},
     false,

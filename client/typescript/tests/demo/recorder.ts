@@ -18,6 +18,8 @@ export interface Recorder extends AsyncDisposable {
   readonly requests: Recorded[];
   /** Where calls go instead: HOST:PORT, without the paths of the modes; undefined for the page's own services. */
   otherService: string | undefined;
+  /** Paths that are answered by 404. */
+  missing: RegExp | undefined;
 }
 
 /** Forward requests to an address, and record them. */
@@ -26,6 +28,10 @@ export async function recorder(target: string): Promise<Recorder> {
   const server = createServer(async (request, response) => {
     const path = request.url ?? "/";
     const body = await buffer(request);
+    if (state.missing?.test(path)) {
+      response.writeHead(404).end();
+      return;
+    }
     const other = path.includes("/sealserve.v1.") ? state.otherService : undefined;
     const [host, port] = (other ?? target).split(":");
     const forwarded = send({
@@ -48,6 +54,7 @@ export async function recorder(target: string): Promise<Recorder> {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
     requests,
     otherService: undefined,
+    missing: undefined,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
