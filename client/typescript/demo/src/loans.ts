@@ -38,7 +38,7 @@ export function startLoans(root: HTMLElement, predictor: Predictor, spoken: Spok
         const probability = answer.probabilities[answer.labels.indexOf(WISHED)];
         const percent = Math.round(100 * probability);
         label.textContent = answer.label === WISHED ? "granted" : "refused";
-        chance.textContent = `${percent} % speaks for it`;
+        chance.textContent = `${percent} % for it`;
         bar.style.setProperty("--share", String(probability));
         features.textContent = `Your 5 answers became ${answer.featureCount} numbers, 0 or 1, here on this page.`;
         spoken.say(`The loan is ${label.textContent}, ${chance.textContent}.`);
