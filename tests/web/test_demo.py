@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,18 +32,32 @@ Pixel: TypeAlias = tuple[int, int]
 """Row and column."""
 
 
-def test_the_command_has_help() -> None:
-    done = subprocess.run(
-        [shutil.which("make") or "make", "--no-print-directory", "--dry-run", "demo-web", "WEB=--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def serve(*options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(DEMO / "serve.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
+
+
+def test_the_command_and_its_help() -> None:
+    make = shutil.which("make")
+    assert make
+    command = [make, "--no-print-directory", "--dry-run", "demo-web", "WEB=--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     program, option = done.stdout.split()[-2:]
     assert (ROOT / program, option) == (DEMO / "serve.py", "--help")
-    shown = subprocess.run([sys.executable, program, option], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--port" in shown.stdout
+    shown = serve("--help")
+    assert shown.returncode == 0
+    assert {"--port", "--envoy", "--files"} <= set(re.findall(r"--\w+", shown.stdout))
+
+
+def test_what_is_missing_or_in_use_is_said_at_once(tmp_path: Path) -> None:
+    for name in ("envoy", "index.html"):
+        told = serve("--envoy", str(tmp_path / "envoy"), "--files", str(tmp_path))
+        assert (told.returncode, f"{tmp_path / name} is missing" in told.stderr) == (2, True)
+        (tmp_path / name).touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        told = serve("--envoy", str(tmp_path / "envoy"), "--files", str(tmp_path), "--port", port)
+    assert (told.returncode, f"port {port} is in use" in told.stderr) == (2, True)
 
 
 @contextmanager

@@ -42,7 +42,13 @@ _MAX_FILE_BYTES = 4 << 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for path in (options.envoy, options.files / "index.html"):
+        if not path.is_file():
+            parser.error(f"{path} is missing: `make demo-web` installs Envoy and builds the page")
+    if _listens(options.port):
+        parser.error(f"port {options.port} is in use: choose another one by --port")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with tempfile.TemporaryDirectory(prefix="sealserve-demo-") as name, ExitStack() as running:
@@ -98,7 +104,7 @@ def _envoy(executable: Path, configuration: Path, port: int) -> Iterator["subpro
             ends = time.monotonic() + _START_SECONDS
             while not _listens(port):
                 if process.poll() is not None or time.monotonic() > ends:
-                    sys.exit("Envoy did not start: if the port is in use, choose another one by --port")
+                    sys.exit("Envoy did not start; what it says is above")
                 time.sleep(0.05)
             yield process
         finally:
