@@ -5,7 +5,7 @@ import { announceWorker, Client, loadSeal, type Model, SealserveError } from "..
 import { type Answer, MODES, type Mode, type ModelName, type Question, type Reply, type Trouble } from "./messages.ts";
 import { Wire } from "./wire.ts";
 
-const TIMEOUT_MS = 5000;
+const TIMEOUT_MS = 10_000;
 // Vite moves the file, and finds it by this expression.
 const WASM_URL = new URL("../../node_modules/node-seal/dist/seal_throws.wasm", import.meta.url);
 

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -34,7 +35,7 @@ const MOST_FIRST_MS = 2000;
 const MOST_VISITS = 10;
 const LEAST_ENTROPY = 7.9; // bits a byte; 8 is the most
 const WIDTHS = [360, 768, 1280];
-const WAIT_MS = 30_000;
+const WAIT_MS = 60_000;
 
 let wire: Recorder;
 let browser: Browser;
@@ -240,25 +241,59 @@ test("a digit drawn by keyboard, by finger and by the page itself", () =>
     { viewport: { width: 360, height: 740 }, hasTouch: true },
   ));
 
-test("bars move while the digit is drawn", () =>
-  inPage(
-    async (page) => {
-      await page.evaluate(() => {
-        const seen = new Set<string>();
-        new MutationObserver(() => {
-          seen.add(document.querySelector<HTMLElement>("[data-mode=open] .bars li")?.style.cssText ?? "");
-          document.body.dataset.seen = String(seen.size);
-        }).observe(document.querySelector("[data-mode=open] .bars") as Element, {
-          attributes: true,
-          subtree: true,
+test("scores come while the pen is down, and change with the drawing", () =>
+  inPage(async (page) => {
+    const scores = () => page.locator("[data-mode=open] .score").allTextContents();
+    const box = await page.locator(".pad").boundingBox();
+    assert.ok(box);
+    const [stroke] = sample(6);
+    const seen: string[][] = [];
+    for (const [index, { x, y }] of stroke.entries()) {
+      await page.mouse.move(box.x + x * box.width, box.y + y * box.height);
+      if (index === 0) {
+        await page.mouse.down();
+      }
+      if (index === stroke.length >> 1) {
+        await readings(page);
+        seen.push(await scores());
+      }
+    }
+    assert.deepEqual(await readings(page), ["6", "6"]);
+    seen.push(await scores());
+    await page.mouse.up();
+    assert.match(seen[0][0], /^score -?\d+\.\d$/);
+    assert.notDeepEqual(seen[0], seen[1]);
+    const shares = await page.evaluate(() =>
+      Array.from(document.querySelectorAll<HTMLElement>("[data-mode=open] .bars li"), ({ style }) =>
+        Number(style.getPropertyValue("--share")),
+      ),
+    );
+    assert.equal(shares.indexOf(Math.max(...shares)), 6, "the bar of the answer is the longest");
+  }));
+
+test("a sample is drawn at a hand's speed, unless motion is unwanted", async () => {
+  for (const [reducedMotion, least, most] of [
+    ["no-preference", 10, 100],
+    ["reduce", 1, 3],
+  ] as const) {
+    await inPage(
+      async (page) => {
+        await page.evaluate(() => {
+          let count = 0;
+          new MutationObserver((records) => {
+            count += records.filter(({ attributeName }) => attributeName === "width").length;
+            document.body.dataset.painted = String(count);
+          }).observe(document.querySelector(".pixels") as Element, { attributes: true });
         });
-      });
-      await page.getByRole("button", { name: "Draw a 8" }).click();
-      await page.waitForFunction(() => Number(document.body.dataset.seen) > 3);
-      assert.deepEqual(await readings(page), ["8", "8"]);
-    },
-    { reducedMotion: "no-preference" },
-  ));
+        await page.getByRole("button", { name: "Draw a 8" }).click();
+        await page.waitForFunction((count) => Number(document.body.dataset.painted) >= count, least);
+        await page.locator(".reading").getByText("8").waitFor();
+        assert.ok(Number(await page.evaluate(() => document.body.dataset.painted)) <= most);
+      },
+      { reducedMotion },
+    );
+  }
+});
 
 test("the form: categories, gaps, and values that are refused", () =>
   inPage(async (page) => {
@@ -328,16 +363,24 @@ test("the files: a strict policy on each, nothing inline, small", () => {
 });
 
 test("the first prediction is there soon", async (context) => {
-  // On a busy machine a visit may be slow, but not all of them.
-  for (let visit = 0, milliseconds = Number.POSITIVE_INFINITY; milliseconds > MOST_FIRST_MS; visit++) {
-    assert.ok(visit < MOST_VISITS, `never within ${MOST_FIRST_MS} ms`);
+  const isBusy = () => loadavg()[0] > 2 * availableParallelism();
+  for (let visit = 0; ; visit++) {
     const began = performance.now();
+    let milliseconds = Number.POSITIVE_INFINITY;
     await inPage(async (page) => {
       await draw(page, sample(1));
       await readings(page);
       milliseconds = performance.now() - began;
     });
     context.diagnostic(`${milliseconds.toFixed(0)} ms`);
+    if (milliseconds <= MOST_FIRST_MS) {
+      return;
+    }
+    if (isBusy()) {
+      context.skip("other programs keep this machine busy");
+      return;
+    }
+    assert.ok(visit < MOST_VISITS, `never within ${MOST_FIRST_MS} ms`);
   }
 });
 
