@@ -37,6 +37,9 @@ export function startDigits(root: HTMLElement, predictor: Predictor, spoken: Spo
       trouble(trouble) {
         clear();
         notices.set(mode, trouble);
+        if (notices.areAll) {
+          reading.textContent = sureness.textContent = ""; // of another drawing
+        }
       },
     });
     const clear = () => {

@@ -21,6 +21,11 @@ export class Notices {
     addEventListener("online", () => this.#troubles.size > 0 && tryAgain());
   }
 
+  /** Whether no mode gives answers. */
+  get areAll(): boolean {
+    return this.#troubles.size === MODES.length;
+  }
+
   /** Show a trouble of a mode; undefined if there is none any more. */
   set(mode: Mode, trouble: Trouble | undefined): void {
     if (trouble === undefined) {

@@ -15,19 +15,22 @@ export function startTabs(list: HTMLElement, opened: (id: string) => void): void
         panel.hidden = !isChosen;
       }
     }
-    const id = panelOf(chosen)?.id ?? "";
-    history.replaceState(null, "", `#${id}`);
-    opened(id);
+    opened(panelOf(chosen)?.id ?? "");
+  }
+
+  function choose(tab: HTMLButtonElement): void {
+    open(tab);
+    history.replaceState(null, "", `#${panelOf(tab)?.id}`);
   }
 
   for (const [index, tab] of tabs.entries()) {
-    tab.addEventListener("click", () => open(tab));
+    tab.addEventListener("click", () => choose(tab));
     tab.addEventListener("keydown", ({ key }) => {
       const target = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: -1 }[key];
       const next = target === undefined ? undefined : tabs.at(target % tabs.length);
       next?.focus();
       if (next !== undefined) {
-        open(next);
+        choose(next);
       }
     });
   }

@@ -209,9 +209,11 @@ test("the same drawing twice has two ciphertexts, and the page shows the one tha
 test("a digit drawn by keyboard, by finger and by the page itself", () =>
   inPage(
     async (page) => {
-      await page.focus(".pad");
-      await page.keyboard.press("ArrowUp");
-      for (const key of [...Array(6).fill("ArrowUp"), " ", ...Array(12).fill("ArrowDown"), " "]) {
+      for (const focused of ["tab-digits", "pad"]) {
+        await page.keyboard.press("Tab");
+        assert.ok(await page.evaluate((name) => document.activeElement?.matches(`#${name}, .${name}`), focused));
+      }
+      for (const key of [...Array(7).fill("ArrowUp"), " ", ...Array(12).fill("ArrowDown"), " "]) {
         await page.keyboard.press(key);
       }
       assert.deepEqual(await readings(page), ["1", "1"]);
@@ -435,7 +437,8 @@ test("offline, and back again", () =>
       await page.context().setOffline(true);
       await draw(page, sample(6));
       await notice(page).getByText("You are offline. Nothing was sent").waitFor();
-      assert.equal(await page.locator("#digits .lane.empty").count(), 2, "no old answer stays");
+      await page.waitForFunction(() => document.querySelectorAll("#digits .lane.empty[aria-busy=false]").length === 2);
+      assert.equal(await page.textContent(".reading"), "", "no old answer stays");
       await page.context().setOffline(false);
       assert.deepEqual(await readings(page), ["6", "6"], "the page asks again by itself");
       assert.equal(await notice(page).count(), 0);
