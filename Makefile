@@ -11,7 +11,7 @@ SERVICES := $(addprefix protos/sealserve/v1/,keys.proto model.proto prediction.p
 	protos/sealserve/inference/open_inference.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-long check docs protos freeze-protos lock bench bench-full bench-twice bench-profile \
+.PHONY: help setup demo demo-web test test-slow test-long check docs protos freeze-protos lock bench bench-full bench-twice bench-profile \
 	bench-publish data audit sbom azurite go-tools test-go stubs grpc-plugins chromium java image push-image podman promtool \
 	kubernetes deploy-aci smoke-aci delete-aci clean
 
@@ -29,6 +29,11 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 demo: setup ## train, serve, encrypt, score and decrypt: a table with gaps, boosted trees, digits
 	$(BIN)/sealserve demo
+
+WEB ?=
+demo-web: setup typescript envoy ## a page that encrypts in the browser, on this machine; WEB=--help lists its options
+	@cd $(TYPESCRIPT) && $(WITH_NODE) node_modules/.bin/vite build --config demo/vite.config.ts --logLevel error demo
+	@$(BIN)/python $(TYPESCRIPT)/demo/serve.py $(WEB)
 
 # Times are those of two cores.
 test: setup azurite typescript ## the test suite: less than ten minutes

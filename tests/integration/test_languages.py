@@ -6,7 +6,10 @@ Python's checks are those of the vectors, which need neither SEAL nor an SDK.
 """
 
 import hashlib
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import numpy as np
@@ -28,6 +31,8 @@ from tests.vectors.make.models import all_models
 VECTORS = ROOT / "tests/vectors"
 ITEMS = sorted((VECTORS / "items").iterdir())
 LANGUAGES = ("python", "typescript", "go")
+
+Change: TypeAlias = Callable[[prediction_pb2.PredictRequest, prediction_pb2.PredictResponse], None]
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +92,42 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+def change_header(request: prediction_pb2.PredictRequest, _: prediction_pb2.PredictResponse) -> None:
+    request.header.config_id = "0" * len(request.header.config_id)
+
+
+def change_ciphertext(request: prediction_pb2.PredictRequest, _: prediction_pb2.PredictResponse) -> None:
+    data = bytearray(request.ciphertexts[0])
+    data[len(data) // 2] ^= 1 << 5
+    request.ciphertexts[0] = bytes(data)
+
+
+def change_reply(_: prediction_pb2.PredictRequest, reply: prediction_pb2.PredictResponse) -> None:
+    pair = reply.scores.scores[0]
+    form = getattr(pair, str(pair.WhichOneof("form")))
+    form.c1 = form.c1[::-1]
+
+
+DAMAGE = {
+    "header": (change_header, "the header of"),
+    "ciphertext": (change_ciphertext, "ciphertext 0 of"),
+    "reply": (change_reply, "not a well-formed answer|the scores of"),
+}
+"""What is done to the files of an item, and what TypeScript then refuses."""
+
+
+def damaged(folder: Path, change: Change, to: Path) -> Path:
+    """Copy a folder, with a change of the files of its first item."""
+    shutil.copytree(folder, to)
+    paths = [to / f"{ITEMS[0].name}.{suffix}" for suffix in ("binpb", "reply")]
+    request = prediction_pb2.PredictRequest.FromString(paths[0].read_bytes())
+    reply = prediction_pb2.PredictResponse.FromString(paths[1].read_bytes())
+    change(request, reply)
+    for path, message in zip(paths, (request, reply), strict=True):
+        path.write_bytes(message.SerializeToString())
+    return to
+
+
 def run_go(name: str, **variables: str) -> None:
     done = go.run("test", "-count=1", "-v", "-run", f"^{name}$", ".", variables=variables)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -124,3 +165,19 @@ def test_typescript_accepts_what_each_encrypts(scored: dict[str, Path]) -> None:
 
 def test_go_accepts_what_each_encrypts(scored: dict[str, Path]) -> None:
     run_go("TestCrossCheck", SEALSERVE_CROSS_FROM=":".join(map(str, scored.values())))
+
+
+@pytest.mark.parametrize(("change", "refused"), DAMAGE.values(), ids=DAMAGE)
+def test_typescript_refuses_what_is_damaged(
+    scored: dict[str, Path], change: Change, refused: str, tmp_path: Path
+) -> None:
+    folder = damaged(scored["python"], change, tmp_path / "damaged")
+    with pytest.raises(AssertionError, match=refused):
+        node.run(["tests/cross/check.ts", str(folder)])
+
+
+@pytest.mark.parametrize("change", [change for change, _ in DAMAGE.values()], ids=DAMAGE)
+def test_go_refuses_what_is_damaged(scored: dict[str, Path], change: Change, tmp_path: Path) -> None:
+    folder = damaged(scored["python"], change, tmp_path / "damaged")
+    with pytest.raises(AssertionError, match="--- FAIL: TestCrossCheck"):
+        run_go("TestCrossCheck", SEALSERVE_CROSS_FROM=str(folder))

@@ -68,6 +68,7 @@ def run(arguments: list[str], environment: Mapping[str, str] | None = None) -> s
         check=False,
     )
     assert done.returncode == 0, done.stdout
+    print(done.stdout)  # times and memory, which pytest shows with -s
     return done.stdout
 
 

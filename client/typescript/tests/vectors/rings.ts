@@ -57,9 +57,13 @@ export function older(data: Uint8Array, inner: number, isSeeded = false): Uint8A
   return stamped;
 }
 
+const MOST_NOISE = 21;
+
 /**
- * Compute the noise of a ciphertext, c0 + c1 s - round(q m / t), modulo the first prime. It is
- * small, so that it is the same modulo each.
+ * Compute the noise of a ciphertext, c0 + c1 s - round(q m / t).
+ *
+ * @throws RangeError: a coefficient has more noise than a fresh encryption, or another one modulo
+ * another prime.
  */
 export async function noiseOf(
   parameters: EncryptionParameters,
@@ -69,18 +73,25 @@ export async function noiseOf(
 ): Promise<Int8Array<ArrayBuffer>> {
   const full = await expanded(parameters, ciphertext);
   const N = parameters.polyModulusDegree;
-  const [prime] = parameters.dataPrimes;
-  const q = parameters.dataPrimes.reduce((whole, factor) => whole * factor);
-  const t = parameters.plainModulus;
+  const { dataPrimes, plainModulus: t } = parameters;
+  const q = dataPrimes.reduce((whole, factor) => whole * factor);
   const words = new BigUint64Array(full.slice(RESIDUES_AT).buffer);
-  const c1 = words.subarray(N * parameters.dataPrimes.length);
-  const masked = product(c1.subarray(0, N), secret);
-  return Int8Array.from({ length: N }, (_, k) => {
-    const scaled = (2n * q * (plaintext[k] ?? 0n) + t) / (2n * t);
-    const noise = (((words[k] + masked[k] - scaled) % prime) + prime) % prime;
-    const centred = noise > prime / 2n ? noise - prime : noise;
-    return Number(centred);
+  const polynomial = (index: number) => words.subarray(index * N, (index + 1) * N);
+  const noise = new Int8Array(N);
+  dataPrimes.forEach((prime, index) => {
+    const c0 = polynomial(index);
+    const masked = product(polynomial(dataPrimes.length + index), secret);
+    for (let k = 0; k < N; k++) {
+      const scaled = (2n * q * (plaintext[k] ?? 0n) + t) / (2n * t);
+      const residue = (((c0[k] + masked[k] - scaled) % prime) + prime) % prime;
+      const centred = Number(residue > prime / 2n ? residue - prime : residue);
+      if (Math.abs(centred) > MOST_NOISE || (index > 0 && centred !== noise[k])) {
+        throw new RangeError(`coefficient ${k} has noise ${centred} modulo ${prime}`);
+      }
+      noise[k] = centred;
+    }
   });
+  return noise;
 }
 
 /** Return a ciphertext in full: SEAL expands the seed of one that has a seed. */
