@@ -112,10 +112,10 @@ def packing_of(model: Model, offer: Offer) -> Packing:
     least_rows = 1 if may_be_fewer else packing.rows
     if not least_rows <= offer.rows_per_item <= packing.rows or packing.ciphertexts != offer.ciphertexts_per_item:
         raise ParameterError(f"model {model.name!r}: the published sizes of an item contradict its packing")
-    if packing.polynomials * max(map(offer.max_piece_bytes, offer.reply_forms)) > MAX_REPLY_BYTES:
+    if packing.polynomials * max(map(offer.max_piece_bytes, offer.reply_forms)) >= MAX_REPLY_BYTES:
         raise ParameterError(
-            f"model {model.name!r}: a reply for {model.output.score_count} scores could have more than "
-            f"{MAX_REPLY_BYTES:,} bytes, which this client does not take"
+            f"model {model.name!r}: a reply for {model.output.score_count} scores could have "
+            f"{MAX_REPLY_BYTES:,} bytes or more, which this client does not take"
         )
     bits = offer.reply_bits
     if bits is not None and bits.cost(offer.parameters) >= ROOM:
