@@ -110,7 +110,7 @@ def _converted(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 def test_a_reply_that_would_fill_the_memory_is_not_asked_for(predict: Predict) -> None:
     with (
         running_hostile(of_scores(65_536)) as (service, address),
-        pytest.raises(errors.ParameterError, match="a reply for 65536 scores could have .* bytes or more"),
+        pytest.raises(errors.ParameterError, match=r"a reply for 65536 scores could have .* bytes or more"),
     ):
         predict(address)
     assert service.headers == []

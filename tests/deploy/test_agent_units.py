@@ -39,6 +39,11 @@ def test_a_unit_keeps_socket_token_and_memory_private(path: Path) -> None:
         assert said[name] == [value]
 
 
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_bounds_what_callers_can_make_the_agent_hold(path: Path) -> None:
+    assert directives(path)["MemoryMax"] == ["2G"]
+
+
 def test_the_systems_unit_is_no_roots_and_writes_nowhere() -> None:
     said = directives(SYSTEM)
     assert said["User"] == ["sealserve"]
