@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sealserve.errors import UnauthenticatedError
-from tests.support import kubernetes
+from tests.support import manifests
 from tests.support.azurite import free_port
 from tests.support.containers import Container, composed, says_yes, wait_until, write_secrets
 from tests.support.digits import Digits
@@ -42,7 +42,7 @@ def metrics() -> str:
 
 @pytest.fixture(scope="module")
 def service(image: str, folder: Path, metrics: str) -> Iterator[Container]:
-    kubernetes.require()
+    manifests.require()
     with composed(image, folder, SEALSERVE_SERVER_NAME=NAME, SEALSERVE_PUBLISH_METRICS=metrics) as service:
         wait_until(lambda: says_yes(f"http://{metrics}/readyz"), service)
         yield service

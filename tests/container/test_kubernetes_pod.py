@@ -14,7 +14,7 @@ from sealserve.errors import UnauthenticatedError
 from tests.support.azurite import free_port
 from tests.support.containers import Container, played, says_yes, wait_until, write_secrets
 from tests.support.digits import Digits
-from tests.support.kubernetes import MANIFESTS, rendered
+from tests.support.manifests import MANIFESTS, rendered
 
 pytestmark = pytest.mark.slow
 

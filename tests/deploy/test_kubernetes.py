@@ -30,8 +30,8 @@ from tests.support.certificates import Authority
 from tests.support.digits import Digits
 from tests.support.envoy_component import COMPONENT, PODS, configuration, running_component
 from tests.support.identities import ALL, IdentitiesFile
-from tests.support.kubernetes import MANIFESTS, rendered
-from tests.support.kubernetes import faults as schema_faults
+from tests.support.manifests import MANIFESTS, rendered
+from tests.support.manifests import faults as schema_faults
 from tests.support.serving import HANG_SECONDS, ROOT, SETTINGS, digits_registry, running_server
 
 COMPONENTS = sorted(path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml"))

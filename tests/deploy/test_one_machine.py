@@ -15,7 +15,7 @@ import yaml
 from sealserve.cli.health import COMMAND as HEALTH
 from sealserve_service.settings import Settings
 from sealserve_service.settings.options import OPTIONS, read_settings
-from tests.support.kubernetes import faults
+from tests.support.manifests import faults
 from tests.support.serving import ROOT
 from tests.support.systemd import analyze, directives, exposure
 

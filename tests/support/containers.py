@@ -25,7 +25,7 @@ from sealserve.credentials import Credentials
 from tests.support.azurite import free_port
 from tests.support.certificates import Authority
 from tests.support.identities import ALL, IdentitiesFile
-from tests.support.kubernetes import podman_compose
+from tests.support.manifests import podman_compose
 from tests.support.serving import HANG_SECONDS, ROOT
 
 BASE_IMAGE = "localhost/sealserve-base:bookworm"
