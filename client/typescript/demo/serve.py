@@ -119,23 +119,32 @@ def _listens(port: int) -> bool:
 def _configuration(files: Path, port: int, services: dict[str, str]) -> Json:
     """Return deploy/envoy's configuration, with the page, and with a path for each service.
 
-    The page and the services have one origin, so that CORS lets nobody else in.
+    The page and the services have one origin, so that CORS lets nobody else in. Operators' pages
+    are left out.
     """
     whole: Json = yaml.safe_load(CONFIGURATION.read_text())
-    (listener,), (cluster,) = whole["static_resources"]["listeners"], whole["static_resources"]["clusters"]
+    del whole["admin"]
+    listener = _named("calls", whole["static_resources"]["listeners"])
+    cluster = _named("sealserve", whole["static_resources"]["clusters"])
     listener["address"]["socket_address"]["port_value"] = port
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     routes: Json = manager["route_config"]
     routes["max_direct_response_body_size_bytes"] = _MAX_FILE_BYTES
     (host,) = routes["virtual_hosts"]
     del host["typed_per_filter_config"]
-    (route,) = host["routes"]
+    (route,) = (each for each in host["routes"] if "prefix" in each["match"])
     host["routes"] = [
         *(_of_service(route, mode) for mode in services),
         *(_of_file(files, path) for path in sorted(files.rglob("*.*")) if path.suffix in TYPES),
     ]
-    whole["static_resources"]["clusters"] = [_cluster(cluster, *service) for service in services.items()]
+    clusters = [_cluster(cluster, *service) for service in services.items()]
+    whole["static_resources"] = {"listeners": [listener], "clusters": clusters}
     return whole
+
+
+def _named(name: str, resources: list[Json]) -> Json:
+    (found,) = (each for each in resources if each["name"] == name)
+    return found
 
 
 def _of_service(route: Json, mode: str) -> Json:
