@@ -23,6 +23,8 @@ from benchmarks import (
     column,
     curves,
     ei,
+    extraction,
+    he_org,
     hostile,
     hostile_messages,
     links,
@@ -83,6 +85,8 @@ APART: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "callers": ("Many callers", "callers", callers.table),
     "capacity": ("Predicted capacity", "capacity", capacity.table),
     "links": ("Real links", "links", links.table),
+    "he_org": ('The workload "ML inference" of HomomorphicEncryption.org', "he_org", he_org.table),
+    "extraction": ("Copies of a private head", "extraction", extraction.table),
     "soak": ("Mixed load for long", "soak", soak.table),
     "hostile_messages": ("Many hostile messages", "hostile --messages N", hostile_messages.table),
 }
