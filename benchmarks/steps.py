@@ -104,8 +104,8 @@ def measure(model: Trained) -> dict[str, Any]:
         }
 
 
-def measure_peer(worker: str, python: str, row_count: int = 10) -> dict[str, Any]:
-    """Have a peer learn the same numbers, and score rows."""
+def measure_peer(worker: str, python: str, row_count: int = 3) -> dict[str, Any]:
+    """Have a peer learn the same numbers, and score a few rows: one may take a minute of a core."""
     X, y = numbers()
     seen = TRAINING_ROWS
     with running_peer(worker, python, X[seen:], X=X[:seen], y=y[:seen], test_y=y[seen:]) as peer:
