@@ -45,6 +45,7 @@ MIN_STEPS_ROWS_PER_SECOND = dict.fromkeys(ENSEMBLES, 10_000)
 MIN_ACCURACY = {"MNIST, convolutions": 0.97}
 MIN_AGREEMENT = 0.999
 MIN_RATIO = 100.0
+EQUAL_ACCURACY = 0.01  # two standard errors of a share of 2,000 rows
 CONDITIONS = (
     "Weights are private. Times are medians of single rows; server is the mean of what checks and arithmetic take. "
     "Steps are what a client computes of a row before it encrypts, and are part of the whole. Rows a second are those "
@@ -162,9 +163,9 @@ def bounds(results: list[dict[str, Any]]) -> Iterator[tuple[str, str, bool]]:
         if (ratio := found.get(f"server: {over} over {under}")) is not None:
             theirs, ours = accuracies[over], accuracies[under]
             yield (
-                f"server: {over} over {under}: {MIN_RATIO:g} times, and no less accurate",
+                f"server: {over} over {under}: {MIN_RATIO:g} times, at equal accuracy",
                 f"{three_digits(ratio)} times, {ours:.2%} beside {theirs:.2%}",
-                ratio >= MIN_RATIO and ours >= theirs,
+                ratio >= MIN_RATIO and ours >= theirs - EQUAL_ACCURACY,
             )
 
 

@@ -55,7 +55,8 @@ def test_promises_are_kept_or_missed() -> None:
     for milliseconds, accuracy, measured in (
         (149.0, 0.9, ("99.3 times, 90.00% beside 90.00%", False)),
         (150.0, 0.9, ("100 times, 90.00% beside 90.00%", True)),
-        (150.0, 0.91, ("100 times, 90.00% beside 91.00%", False)),
+        (150.0, 0.909, ("100 times, 90.00% beside 90.90%", True)),
+        (150.0, 0.92, ("100 times, 90.00% beside 92.00%", False)),
     ):
         theirs = result("Concrete ML, XGBoost", server_ms=milliseconds, accuracy=accuracy)
         assert list(steps.bounds([result("LightGBM, 100 x 31"), theirs]))[-1][1:] == measured
