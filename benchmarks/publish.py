@@ -30,6 +30,7 @@ from benchmarks import (
     peers,
     private,
     repeat,
+    replies,
     row,
     soak,
     steps,
@@ -83,6 +84,7 @@ APART: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "callers": ("Many callers", "callers", callers.table),
     "capacity": ("Predicted capacity", "capacity", capacity.table),
     "links": ("Real links", "links", links.table),
+    "replies": ("Packed replies", "replies", replies.table),
     "soak": ("Mixed load for long", "soak", soak.table),
     "hostile_messages": ("Many hostile messages", "hostile --messages N", hostile_messages.table),
 }
