@@ -24,7 +24,7 @@ from tests.support.serving import HANG_SECONDS
 pytestmark = pytest.mark.slow
 
 MAX_BYTES = 350e6
-START_SECONDS, START_TRIES = 5.0, 3
+START_CPU_SECONDS = 3.0
 NOT_NEEDED = ("cc", "gcc", "make", "pip", "pip3", "uv", "pytest", "mypy", "ruff", "apt", "dpkg", "perl", "bash", "su")
 PYTHON = "/opt/sealserve/bin/python"
 
@@ -51,7 +51,7 @@ def test_what_the_image_says_of_itself(configuration: dict[str, Any]) -> None:
 
 
 def test_it_is_small(configuration: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """Unpacked, and with all that it takes from its base: Debian's Python here, python:3.11-slim elsewhere."""
+    """Unpacked, with what it has of its base: here Debian's Python, elsewhere python:3.11-slim."""
     with capsys.disabled():
         print(f"\nimage: {configuration['Size'] / 1e6:.0f} MB")
     assert configuration["Size"] < MAX_BYTES
@@ -173,19 +173,16 @@ def test_encrypted_inference_clients_are_served(
 def test_the_first_row_is_answered_within_seconds(
     image: str, models: Path, model: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The best of some starts counts: on a machine with other work, luck decides the rest."""
+    """Of the processor's time: on a machine with other work, that of a clock says little."""
     ranges = () if model == "digits.sealmodel" else RANGE  # it has them
     arguments = ("--model", f"/models/{model}", *ranges, *PLAINTEXT)
-    seconds = list[float]()
-    while len(seconds) < START_TRIES and min(seconds, default=START_SECONDS + 1) > START_SECONDS:
-        with running_container(image, *arguments, mounts={models: "/models"}) as container:
-            labels = first_labels(container, digits_model)
-            seconds.append(time.monotonic() - container.started)
-            resident = container.resident_bytes()
-            assert labels == digits_model.estimator.predict(digits_model.X[:1])
+    with running_container(image, *arguments, mounts={models: "/models"}) as container:
+        assert first_labels(container, digits_model) == digits_model.estimator.predict(digits_model.X[:1])
+        passed, used = time.monotonic() - container.started, container.cpu_seconds()
+        resident = container.resident_bytes()
     with capsys.disabled():
-        print(f"\n{model}: {min(seconds):.1f} s from start to first answer, {resident >> 20} MiB")
-    assert min(seconds) <= START_SECONDS
+        print(f"\n{model}: {used:.2f} s of CPU, {passed:.1f} s from start to first answer, {resident >> 20} MiB")
+    assert used <= START_CPU_SECONDS
 
 
 def first_labels(container: Container, digits_model: Digits) -> Any:
