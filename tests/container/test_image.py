@@ -16,7 +16,7 @@ from sealserve import __version__
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
-from tests.support.containers import BASE_IMAGE, PLAINTEXT, RANGE, Container, running_container, wait_until
+from tests.support.containers import BASE_IMAGE, CA_BUNDLE, PLAINTEXT, RANGE, Container, running_container, wait_until
 from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS
@@ -96,6 +96,14 @@ def test_it_lists_what_it_has_of_debian(container: Container) -> None:
     assert any(name.startswith("libssl3") for name in packages)
     assert not packages & {"apt", "bash", "dpkg", "perl-base"}
     assert "ID=debian" in container.run("cat", "/etc/os-release").stdout
+
+
+def test_it_trusts_whom_its_base_trusts(container: Container) -> None:
+    """And nobody whom this machine trusts, though its bundle is there while the image is built."""
+    command = ["podman", "run", "--rm", "--network=none", BASE_IMAGE, "cat", str(CA_BUNDLE)]
+    of_base = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert container.run("cat", str(CA_BUNDLE)).stdout == of_base
+    assert "BEGIN CERTIFICATE" in of_base
 
 
 def test_every_library_finds_what_it_is_linked_with(container: Container) -> None:
