@@ -75,6 +75,7 @@ OTHERS = """other programs, each with --help:
   python -m benchmarks.parameter_sets
                                  which sets hold which models, and the bytes of a row with each of them
   python -m benchmarks.replicas  three replicas behind Envoy: overload, and a tenant beside bad peers
+  python -m benchmarks.replies   packed replies beside residues: what each costs at either end
   python -m benchmarks.soak      memory, descriptors and threads of a service under mixed load; --envoy: by Envoy
   python -m benchmarks.walk      the calls and changes of file of one prediction, counted
   python -m benchmarks.he_org    the workload "ML inference" of HomomorphicEncryption.org

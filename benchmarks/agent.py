@@ -3,6 +3,9 @@
 The service, the agent and its callers are processes of their own. The model is that of a table of
 30 features, whose rows share ciphertexts; the agent takes gRPC on a Unix socket. With --languages,
 programs in Go, Java and Node ask the same agent for the same rows, by turns with Python.
+
+What gRPC itself costs, two others show in the same turns: an empty call, and a bare server in the
+agent's place, which checks nothing and only hands the values of a row to a client.
 """
 
 import argparse
@@ -49,6 +52,26 @@ coalescing.CALLS = int(sys.argv.pop(1)) or coalescing.CALLS
 main.commands = lambda name="": [COMMAND]
 sys.exit(main.main())
 """
+_BARE_PROGRAM = """\
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+import numpy as np
+from sealserve.client import Client
+from sealserve.inference import open_inference_pb2 as pb, open_inference_pb2_grpc
+target, address = sys.argv[1:]
+client = Client(target, model="table")
+class Bare(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    def ModelInfer(self, request, context):
+        labels = client.predict(np.frombuffer(request.raw_input_contents[0]).reshape(request.inputs[0].shape))
+        return pb.ModelInferResponse(raw_output_contents=[labels.tobytes()])
+server = grpc.server(ThreadPoolExecutor(8))
+open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Bare(), server)
+server.add_insecure_port(address)
+server.start()
+print("ready", flush=True)
+server.wait_for_termination()
+"""
 
 Stub = open_inference_pb2_grpc.GRPCInferenceServiceStub
 
@@ -61,14 +84,21 @@ def agent(target: str, calls: int = 0) -> Iterator[tuple[str, Stub]]:
         target: the service's address.
         calls: how many calls may be under way before rows wait; 0 for the agent's own choice.
     """
+    options = ["agent", "--target", target, "--no-agent-token", "--log-level", "error", "--listen"]
+    with listening(_PROGRAM, str(calls), *options) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def listening(program: str, *options: str) -> Iterator[tuple[str, Stub]]:
+    """Run a program that takes its address last and prints a line when it listens; give both."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"unix:{folder}/agent.sock"
-        command = [sys.executable, "-c", _PROGRAM, str(calls), "agent", "--target", target, "--listen", path]
-        options = ["--no-agent-token", "--log-level", "error"]
-        with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, env=os.environ) as process:
+        command = [sys.executable, "-c", program, *options, path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ) as process:
             try:
                 assert process.stdout
-                assert process.stdout.readline(), "the agent did not start; what it says is above"
+                assert process.stdout.readline(), "it did not start; what it says is above"
                 with grpc.insecure_channel(path) as channel:
                     yield path, Stub(channel)
             finally:
@@ -88,12 +118,13 @@ def alternate(acts: Mapping[str, Callable[[], Any]], count: int) -> dict[str, fl
     return {name: 1e3 * median(times) for name, times in seconds.items()}
 
 
-def added(client: Client, stub: Stub, rows: NDArray[np.float64], count: int) -> dict[str, float]:
-    """Measure the same rows through the SDK and the agent, and a call that asks for nothing."""
+def added(client: Client, stub: Stub, bare: Stub, rows: NDArray[np.float64], count: int) -> dict[str, float]:
+    """Measure the same rows through the SDK, the agent and a bare server, and an empty call."""
     message, nothing = request("table", rows, outputs=["label"]), pb.ServerLiveRequest()
     acts = {
         "sdk_ms": lambda: client.predict(rows),
         "agent_ms": lambda: stub.ModelInfer(message),
+        "bare_ms": lambda: bare.ModelInfer(message),
         "empty_call_ms": lambda: stub.ServerLive(nothing),
     }
     return alternate(acts, count)
@@ -162,8 +193,9 @@ def measure(arguments: argparse.Namespace, folder: Path, examples: list[Built]) 
         result: dict[str, Any] = {"weights": arguments.weights, "batch_rows": len(batch)}
         result["rows_per_item"] = client.offer().rows_per_item
         with agent(program.address) as (path, stub):
-            result["row"] = added(client, stub, rows[:1], arguments.calls)
-            result["batch"] = added(client, stub, batch, max(3, arguments.calls // 50))
+            with listening(_BARE_PROGRAM, program.address) as (_, bare):
+                result["row"] = added(client, stub, bare, rows[:1], arguments.calls)
+                result["batch"] = added(client, stub, bare, batch, max(3, arguments.calls // 50))
             if examples:
                 result["languages"] = by_language(examples, client, path, stub, batch, arguments)
         throughput = result["throughput"] = []
@@ -179,11 +211,11 @@ def measure(arguments: argparse.Namespace, folder: Path, examples: list[Built]) 
 
 def report(result: dict[str, Any]) -> str:
     """Render what was measured."""
-    cells = [["what", "SDK, ms", "agent, ms", "added", "an empty call, ms"]]
+    cells = [["what", "SDK, ms", "agent, ms", "added", "a bare server, ms", "an empty call, ms"]]
     for name, label in (("row", "one row"), ("batch", f"{result['batch_rows']:,} rows")):
-        sdk, through, empty = (result[name][f"{what}_ms"] for what in ("sdk", "agent", "empty_call"))
+        sdk, through, bare, empty = (result[name][f"{what}_ms"] for what in ("sdk", "agent", "bare", "empty_call"))
         added_time = f"{through - sdk:.2f} ms, {through / sdk - 1:.0%}"
-        cells.append([label, f"{sdk:.2f}", f"{through:.2f}", added_time, f"{empty:.2f}"])
+        cells.append([label, f"{sdk:.2f}", f"{through:.2f}", added_time, f"{bare:.2f}", f"{empty:.2f}"])
     speeds = [["callers of single rows", "each row apart, rows/s", "coalesced, rows/s"]]
     speeds += [[str(p["callers"]), f"{p['apart']:.0f}", f"{p['coalesced']:.0f}"] for p in result["throughput"]]
     languages = [["caller", "one row, ms", f"{result['batch_rows']:,} rows, ms"]]

@@ -32,6 +32,7 @@ from benchmarks import (
     peers,
     private,
     repeat,
+    replies,
     row,
     soak,
     steps,
@@ -87,6 +88,7 @@ APART: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "links": ("Real links", "links", links.table),
     "he_org": ('The workload "ML inference" of HomomorphicEncryption.org', "he_org", he_org.table),
     "extraction": ("Copies of a private head", "extraction", extraction.table),
+    "replies": ("Packed replies", "replies", replies.table),
     "soak": ("Mixed load for long", "soak", soak.table),
     "hostile_messages": ("Many hostile messages", "hostile --messages N", hostile_messages.table),
 }

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import skops.io
 
+from sealserve_service.catalog.packing import pack
+from sealserve_service.planning.hiding import DEFAULT_HIDING_BITS
+from sealserve_service.settings.model_source import ModelSource
 from tests.support.containers import PLAINTEXT, RANGE, Container, build_image, require, running_container, wait_until
 from tests.support.digits import Digits
 
@@ -20,11 +23,14 @@ def image() -> str:
 
 @pytest.fixture(scope="session")
 def models(digits_model: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory to mount: the digits model in two formats, readable by all as on a share."""
+    """A directory to mount: the digits model in three formats, readable by all as on a share."""
     directory = tmp_path_factory.mktemp("models")
     estimator = digits_model.estimator
     skops.io.dump(estimator, directory / "digits.skops")
     np.savez(directory / "digits.npz", coef=estimator.coef_, intercept=estimator.intercept_, classes=estimator.classes_)
+    source = ModelSource("digits", directory / "digits.npz", input_range=(0.0, 1.0), input_step=0.0625)
+    packed = pack(source, trust_pickle=False, hiding_bits=DEFAULT_HIDING_BITS).content
+    (directory / "digits.sealmodel").write_bytes(packed)
     directory.chmod(0o755)
     return directory
 

@@ -16,15 +16,17 @@ from sealserve import __version__
 from sealserve.client import Client
 from sealserve.ei import EIClient
 from sealserve.errors import DrainingError, UnavailableError
-from tests.support.containers import BASE_IMAGE, PLAINTEXT, RANGE, Container, running_container, wait_until
+from tests.support.containers import BASE_IMAGE, CA_BUNDLE, PLAINTEXT, RANGE, Container, running_container, wait_until
 from tests.support.digits import Digits
 from tests.support.raw import Message, RawClient, assert_scores
 from tests.support.serving import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 
-START_SECONDS, START_TRIES = 5.0, 3
-NOT_NEEDED = ("cc", "gcc", "make", "pip", "pip3", "uv", "pytest", "mypy", "ruff")
+MAX_BYTES = 350e6
+START_CPU_SECONDS = 3.0
+NOT_NEEDED = ("cc", "gcc", "make", "pip", "pip3", "uv", "pytest", "mypy", "ruff", "apt", "dpkg", "perl", "bash", "su")
+PYTHON = "/opt/sealserve/bin/python"
 
 
 @pytest.fixture(scope="module")
@@ -49,27 +51,27 @@ def test_what_the_image_says_of_itself(configuration: dict[str, Any]) -> None:
 
 
 def test_it_is_small(configuration: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """The size of the base is not counted: Debian's Python here, python:3.11-slim elsewhere."""
-    layers = json.loads(
-        subprocess.run(
-            ["podman", "history", "--format", "json", configuration["Id"]],  # noqa: S607
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    )
-    own = next(layer["size"] for layer in layers if "COPY dir" in layer["CreatedBy"])
+    """Unpacked, with what it has of its base: here Debian's Python, elsewhere python:3.11-slim."""
     with capsys.disabled():
-        print(f"\nimage: {configuration['Size'] / 1e6:.0f} MB, of which sealserve and all it needs {own / 1e6:.0f} MB")
-    assert own < 300e6
+        print(f"\nimage: {configuration['Size'] / 1e6:.0f} MB")
+    assert configuration["Size"] < MAX_BYTES
 
 
 def test_what_it_does_not_need_is_not_there(container: Container) -> None:
     search = f"for name in {' '.join(NOT_NEEDED)}; do command -v $name; done; true"
     assert container.run("sh", "-c", search).stdout == ""
     for module in ("pip", "ensurepip", "pytest", "hatchling", "grpc_tools", "matplotlib", "tests"):
-        missing = container.run("/opt/sealserve/bin/python", "-c", f"import {module}")
+        missing = container.run(PYTHON, "-c", f"import {module}")
         assert f"No module named '{module}'" in missing.stderr, missing
+    program = (
+        "import os, stat\n"
+        "for place in ('/etc', '/opt', '/usr', '/var'):\n"
+        "    for folder, _, names in os.walk(place):\n"
+        "        for path in (os.path.join(folder, name) for name in names):\n"
+        "            if os.lstat(path).st_mode & (stat.S_ISUID | stat.S_ISGID): print(path)"
+    )
+    setuid = container.run(PYTHON, "-c", program)
+    assert (setuid.returncode, setuid.stdout) == (0, ""), setuid
 
 
 def test_it_lists_what_is_installed_in_it(container: Container) -> None:
@@ -77,13 +79,45 @@ def test_it_lists_what_is_installed_in_it(container: Container) -> None:
     listed = json.loads(container.run("cat", "/opt/sealserve/share/sbom.cdx.json").stdout)
     assert listed["bomFormat"] == "CycloneDX"
     program = "import importlib.metadata as m; print(*{f'{d.name}=={d.version}' for d in m.distributions()}, sep='\\n')"
-    installed = container.run("/opt/sealserve/bin/python", "-c", program).stdout.split()
+    installed = container.run(PYTHON, "-c", program).stdout.split()
     assert {f"{each['name']}=={each['version']}".lower() for each in listed["components"]} == {
         each.lower() for each in installed
     }
     assert f"sealserve=={__version__}" in installed
     unlicensed = {each["name"] for each in listed["components"] if not each.get("licenses")}
     assert unlicensed <= {"protobuf"}, "all others declare a licence"
+
+
+def test_it_lists_what_it_has_of_debian(container: Container) -> None:
+    """In dpkg's status, which scanners read, and no package that was left out."""
+    status = container.run("cat", "/var/lib/dpkg/status").stdout
+    packages = set(re.findall(r"^Package: (.+)$", status, re.MULTILINE))
+    assert packages >= {"libc6", "libstdc++6", "dash"}
+    assert any(name.startswith("libssl3") for name in packages)
+    assert not packages & {"apt", "bash", "dpkg", "perl-base"}
+    assert "ID=debian" in container.run("cat", "/etc/os-release").stdout
+
+
+def test_it_trusts_whom_its_base_trusts(container: Container) -> None:
+    """And nobody whom this machine trusts, though its bundle is there while the image is built."""
+    command = ["podman", "run", "--rm", "--network=none", BASE_IMAGE, "cat", str(CA_BUNDLE)]
+    of_base = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert container.run("cat", str(CA_BUNDLE)).stdout == of_base
+    assert "BEGIN CERTIFICATE" in of_base
+
+
+def test_every_library_finds_what_it_is_linked_with(container: Container) -> None:
+    program = (
+        "import ctypes, pathlib, sysconfig\n"
+        "for place in ('stdlib', 'purelib'):\n"
+        "    for path in pathlib.Path(sysconfig.get_path(place)).rglob('*.so*'):\n"
+        "        ctypes.CDLL(path)\n"
+        "        print(path)"
+    )
+    loaded = container.run(PYTHON, "-c", program)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "_ssl" in loaded.stdout
+    assert "openblas" in loaded.stdout
 
 
 def test_it_predicts(container: Container, digits_model: Digits) -> None:
@@ -106,7 +140,7 @@ def test_its_process_is_nobody_and_can_write_nowhere(container: Container) -> No
     assert fields["Uid"].split() == fields["Gid"].split() == ["10001"] * 4
     assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert fields["NoNewPrivs"] == "1"
-    for place in ("/", "/tmp", "/models", "/opt/sealserve", "/var/tmp", "/run"):  # noqa: S108
+    for place in ("/", "/tmp", "/models", "/opt/sealserve", "/etc", "/run"):  # noqa: S108
         refused = container.run("touch", f"{place}/file")
         assert refused.returncode == 1, place
         assert "Read-only file system" in refused.stderr or "Permission denied" in refused.stderr
@@ -115,11 +149,16 @@ def test_its_process_is_nobody_and_can_write_nowhere(container: Container) -> No
 def test_the_bytecode_is_there_already(container: Container) -> None:
     """It cannot be written later, and compiling at each start takes seconds."""
     program = (
-        "import importlib.util as u, pathlib, sys, sysconfig\n"
-        "for path in pathlib.Path(sysconfig.get_path('purelib')).rglob('*.py'):\n"
-        "    if not pathlib.Path(u.cache_from_source(str(path))).is_file(): print(path)"
+        "import pathlib, sys, sealserve.cli.main, sealserve_service.process.supervisor\n"
+        "import sealserve_service.keys.stores.azure_blob, sealserve_service.telemetry.trace_export\n"
+        "from sealserve_service.models.loading import load_model\n"
+        "for path in pathlib.Path('/models').iterdir(): load_model(path, trust_pickle=False)\n"
+        "for module in list(sys.modules.values()):\n"
+        "    cached = getattr(module, '__cached__', None)\n"
+        "    if cached and not pathlib.Path(cached).is_file(): print(cached)"
     )
-    assert container.run("/opt/sealserve/bin/python", "-c", program).stdout == ""
+    imported = container.run(PYTHON, "-c", program)
+    assert (imported.returncode, imported.stdout) == (0, ""), imported
 
 
 @pytest.mark.parametrize(("engine", "rows"), [("seal", 20), ("eiserver", 1)])
@@ -138,22 +177,20 @@ def test_encrypted_inference_clients_are_served(
         np.testing.assert_array_equal(labels, digits_model.estimator.predict(digits_model.X[:rows]))
 
 
-@pytest.mark.parametrize("model", ["digits.npz", "digits.skops"])
+@pytest.mark.parametrize("model", ["digits.npz", "digits.skops", "digits.sealmodel"])
 def test_the_first_row_is_answered_within_seconds(
     image: str, models: Path, model: str, digits_model: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The best of some starts counts: on a machine with other work, luck decides the rest."""
-    arguments = ("--model", f"/models/{model}", *RANGE, *PLAINTEXT)
-    seconds = list[float]()
-    while len(seconds) < START_TRIES and min(seconds, default=START_SECONDS + 1) > START_SECONDS:
-        with running_container(image, *arguments, mounts={models: "/models"}) as container:
-            labels = first_labels(container, digits_model)
-            seconds.append(time.monotonic() - container.started)
-            resident = container.resident_bytes()
-            assert labels == digits_model.estimator.predict(digits_model.X[:1])
+    """Of the processor's time: on a machine with other work, that of a clock says little."""
+    ranges = () if model == "digits.sealmodel" else RANGE  # it has them
+    arguments = ("--model", f"/models/{model}", *ranges, *PLAINTEXT)
+    with running_container(image, *arguments, mounts={models: "/models"}) as container:
+        assert first_labels(container, digits_model) == digits_model.estimator.predict(digits_model.X[:1])
+        passed, used = time.monotonic() - container.started, container.cpu_seconds()
+        resident = container.resident_bytes()
     with capsys.disabled():
-        print(f"\n{model}: {min(seconds):.1f} s from start to first answer, {resident >> 20} MiB")
-    assert min(seconds) <= START_SECONDS
+        print(f"\n{model}: {used:.2f} s of CPU, {passed:.1f} s from start to first answer, {resident >> 20} MiB")
+    assert used <= START_CPU_SECONDS
 
 
 def first_labels(container: Container, digits_model: Digits) -> Any:

@@ -162,6 +162,11 @@ class Container:
         names = ("memory.peak", "memory.max_usage_in_bytes")
         return next(int((self._memory / name).read_text()) for name in names if (self._memory / name).is_file())
 
+    def cpu_seconds(self) -> float:
+        """How long its first process has computed."""
+        fields = Path(f"/proc/{self.state('Pid')}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def resident_bytes(self) -> int:
         """The most that its first process had resident."""
         status = Path(f"/proc/{self.state('Pid')}/status").read_text()
