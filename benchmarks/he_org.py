@@ -56,7 +56,8 @@ CONDITIONS = (
     "Seconds of a batch. Keys: a new client generates its secret key and, for private weights, registers a public one. "
     "Input: published steps, and rounding onto the grid. Server: checks and arithmetic. Whole: one call of predict, "
     "from images to labels, with gRPC; phases overlap in it, and keys are there already. The service's preparation of "
-    "the model is its whole start: Python, loading, planning and transforming the weights."
+    "the model is its whole start: Python, loading, planning and transforming the weights. No image was seen in "
+    "training. The convolutions are asked for 2,000: larger batches repeat them."
 )
 T = TypeVar("T")
 
@@ -186,17 +187,18 @@ def bounds(results: list[dict[str, Any]]) -> Iterator[tuple[str, str, bool]]:
         if result["model"] != "convolutions" or result["weights"] != "private":
             continue
         count, seconds = result["images"], result["whole_seconds"]
+        images = f"{count:,} images" if count > 1 else "an image"
         if count in MAX_SECONDS:
             limit = MAX_SECONDS[count]
-            yield f"{count:,} images in {limit:g} s", f"{three_digits(seconds)} s", seconds <= limit
+            yield f"{images} in {limit:g} s", f"{three_digits(seconds)} s", seconds <= limit
         yield (
-            f"{count:,} images: keys of 400 KB",
+            f"{images}: keys of 400 KB",
             f"{result['key_bytes']:,} bytes",
             result["key_bytes"] <= MAX_KEY_BYTES,
         )
         if count >= 1_000:
             accuracy = result["accuracy"]
-            yield f"{count:,} images: accuracy {MIN_ACCURACY:.0%}", f"{accuracy:.2%}", accuracy >= MIN_ACCURACY
+            yield f"{images}: accuracy {MIN_ACCURACY:.0%}", f"{accuracy:.2%}", accuracy >= MIN_ACCURACY
 
 
 def table(results: list[dict[str, Any]]) -> str:

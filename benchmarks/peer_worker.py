@@ -34,10 +34,12 @@ Row = NDArray[np.float64]
 Took = dict[str, Any]
 # Sizes of Concrete ML's own examples: with 100 trees a row takes seconds.
 _TREES = {"n_bits": 6, "n_estimators": 50, "max_depth": 4}
+# With 4 bits and 120 hidden neurons a layer, the defaults, keys take 7 GB, and minutes to generate.
 _NETWORK = {
     "module__n_layers": 3,
-    "module__n_w_bits": 4,
-    "module__n_a_bits": 4,
+    "module__n_hidden_neurons_multiplier": 1,
+    "module__n_w_bits": 3,
+    "module__n_a_bits": 3,
     "max_epochs": 30,
     "verbose": 0,
 }

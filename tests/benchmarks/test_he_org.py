@@ -1,8 +1,10 @@
-"""The workload of HomomorphicEncryption.org: bounds, and what the tables say."""
+"""The workload of HomomorphicEncryption.org: phases, bounds, and what the tables say."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from benchmarks import he_org
 
@@ -44,6 +46,7 @@ def test_the_tables_name_phases_published_rows_and_bounds() -> None:
         "6,516",
         "| pass |",
         "convolutions private 4.0 s",
+        "asked for 2,000: larger batches repeat them",
     ):
         assert part in text
     assert "miss" not in text
@@ -52,3 +55,24 @@ def test_the_tables_name_phases_published_rows_and_bounds() -> None:
 def test_large_batches_repeat_what_is_unseen() -> None:
     workload = he_org.Workload("one", (), np.zeros((3, 784)), np.arange(3), np.arange(3))
     assert workload.part(7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["open", "private"])
+def test_each_phase_is_timed_through_a_live_service(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(he_org, "TIMES", {1: 2, 15: 1})
+    random = np.random.default_rng(20)
+    images, coefficients = random.random((6, 784)), random.normal(size=(3, 784))
+    np.savez(tmp_path / "model.npz", coef=coefficients, intercept=np.zeros(3), classes=np.arange(3))
+    labels = (images @ coefficients.T).argmax(axis=1)
+    options = (f"--model=model={tmp_path / 'model.npz'}", "--input-range=0,1")
+    found = list(he_org.measure(he_org.Workload("linear", options, images, labels, labels), weights, (1, 15)))
+    assert [(one["images"], one["unseen"]) for one in found] == [(1, 1), (15, 6)]
+    for one in found:
+        assert all(one[f"{phase}_seconds"] > 0 for phase in he_org.PHASES)
+        assert (one["key_bytes"] > 0) == (weights == "private")
+        assert min(one["request_bytes"], one["reply_bytes"]) > 0
+        assert one["accuracy"] == one["agreement"] == one["equal_by_phases"] == 1.0
+    assert "miss" not in he_org.table(found)

@@ -19,7 +19,8 @@ def result(name: str, **changes: Any) -> dict[str, Any]:
         "steps_bytes": 70_000,
         "score_error_bound": 0.0005,
         "server_ms": 1.5,
-        "steps_ms": SPREAD,
+        "steps_ms": SPREAD | {"median": 0.04},
+        "steps_rows_per_second": 12_000.0,
         "whole_ms": SPREAD,
         "request_bytes": 34_000,
         "reply_bytes": 40_000,
@@ -40,13 +41,25 @@ def test_ratios_are_of_servers_that_were_measured() -> None:
 
 def test_promises_are_kept_or_missed() -> None:
     kept = {promise: holds for promise, _, holds in steps.bounds([result("LightGBM, 100 x 31")])}
-    assert kept == {"LightGBM, 100 x 31: a whole row in 6 ms": True, "LightGBM, 100 x 31: labels equal 99.9%": True}
-    slow = result("LightGBM, 100 x 31", whole_ms=SPREAD | {"median": 6.1}, agreement=0.998)
-    assert [holds for *_, holds in steps.bounds([slow])] == [False, False]
+    assert kept == {
+        "LightGBM, 100 x 31: a whole row in 6 ms": True,
+        "LightGBM, 100 x 31: steps of a row in 0.1 ms": True,
+        "LightGBM, 100 x 31: steps of 10,000 rows/s on a core": True,
+        "LightGBM, 100 x 31: labels equal 99.9%": True,
+    }
+    slow = {"whole_ms": SPREAD | {"median": 6.1}, "steps_ms": SPREAD, "steps_rows_per_second": 9_999.0}
+    missed = result("LightGBM, 100 x 31", agreement=0.998, **slow)
+    assert [holds for *_, holds in steps.bounds([missed])] == [False] * 4
     digits = [result("MNIST, convolutions", accuracy=accuracy) for accuracy in (0.969, 0.97)]
     assert [holds for promise, _, holds in steps.bounds(digits) if "accuracy" in promise] == [False, True]
-    pair = [result("LightGBM, 100 x 31"), result("Concrete ML, XGBoost", server_ms=149.0)]
-    assert list(steps.bounds(pair))[-1][1:] == ("99.3 times", False)
+    for milliseconds, accuracy, measured in (
+        (149.0, 0.9, ("99.3 times, 90.00% beside 90.00%", False)),
+        (150.0, 0.9, ("100 times, 90.00% beside 90.00%", True)),
+        (150.0, 0.909, ("100 times, 90.00% beside 90.90%", True)),
+        (150.0, 0.92, ("100 times, 90.00% beside 92.00%", False)),
+    ):
+        theirs = result("Concrete ML, XGBoost", server_ms=milliseconds, accuracy=accuracy)
+        assert list(steps.bounds([result("LightGBM, 100 x 31"), theirs]))[-1][1:] == measured
 
 
 def test_the_table_says_what_is_missing() -> None:

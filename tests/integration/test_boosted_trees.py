@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from sealserve.client import Client
+from sealserve_service.catalog.packing import pack
 from sealserve_service.catalog.registry import ModelRegistry
 from sealserve_service.catalog.sources import load_source
 from sealserve_service.engines.offering import PrivateWeights
@@ -50,7 +51,13 @@ def test_a_file_predicts_as_its_library_through_a_private_service(name: str, tmp
     keys = registered_keys()
     with pytest.raises(PublicationError, match="--publish structure"):
         load_source(ModelSource("model", path), trust_pickle=False, limits=LIMITS)
-    served = load_source(source, trust_pickle=False, limits=LIMITS, private=PrivateWeights(40, keys.zero_encryptor))
+    private = PrivateWeights(40, keys.zero_encryptor)
+    served = load_source(source, trust_pickle=False, limits=LIMITS, private=private)
+    (tmp_path / "model.sealmodel").write_bytes(pack(source, trust_pickle=False, hiding_bits=40).content)
+    packed = ModelSource("model", tmp_path / "model.sealmodel")
+    of_packed = load_source(packed, trust_pickle=False, limits=LIMITS, private=private)
+    assert of_packed.model.config_id == served.model.config_id
+    assert of_packed.steps == served.steps
     with (
         running_server(ModelRegistry([served]), keys=keys) as address,
         Client(address, timeout_seconds=HANG_SECONDS) as client,

@@ -357,6 +357,7 @@ def test_the_command(one_hot: Files, tmp_path: Path, capsys: pytest.CaptureFixtu
     main(["inspect", str(path), "--weights", "open"])
     text = capsys.readouterr().out
     assert "(OneHotEncoder): the 5 categories of 1 columns" in text
+    assert "honest scores suffice to copy this head" in text
     assert "on 400 calibration rows" in text
 
 

@@ -278,6 +278,7 @@ def test_inspect_lists_what_is_told(pipeline: Any, frame: pd.DataFrame, tmp_path
     text = what_is_told(model, 1234)
     assert "(OneHotEncoder): the 5 categories of 1 columns" in text
     assert "About 1,234 honest scores suffice to copy this head" in text
+    assert "Fewer copy most of its labels: SECURITY.md has a measured curve." in text
 
 
 def test_calibration_rows_that_are_not_the_columns_are_refused(

@@ -100,7 +100,8 @@ def what_is_told(model: "LinearModel", scores_to_copy: int) -> str:
     lines = [f"  {told['step']}: {told['tells']}" for told in publications(model)]
     head = ["\nWhat clients get beside the description, to compute on their own machine:", *lines] if lines else []
     copied = (
-        f"About {scores_to_copy:,} honest scores suffice to copy this head: the rank of its features and a constant."
+        f"About {scores_to_copy:,} honest scores suffice to copy this head: the rank of its features and a constant.\n"
+        "Fewer copy most of its labels: SECURITY.md has a measured curve."
     )
     return "\n".join([*head, f"\n{copied}"])
 

@@ -158,6 +158,9 @@ def test_indicators_of_published_steps_are_told_apart_and_nothing_else(dtype: An
     np.testing.assert_array_equal(quantized.integers, expected)
     paths = [calls_of(lambda grid=grid: grid.quantize(rows.astype(np.float64))) for grid in grids]  # type: ignore[misc]
     assert 4 * len(paths[1]) < len(paths[0])
+    others = rows.astype(np.float64), np.zeros((3, 4)), np.ones((3, 4)), np.full((3, 4), np.nan)
+    calls = [calls_of(lambda other=other: grids[1].quantize(other)) for other in others]  # type: ignore[misc]
+    assert calls == [calls[0]] * 4, "the description decides, however many are 0"
     assert not InputGrid.of(5, 0.0, 1.0, 1.0, True, RowConstraints.of(5, [1, 1, 1, 1, 0], [0])).has_indicators_only
 
 
