@@ -479,7 +479,7 @@ def test_a_constant_column_without_a_spline_is_named() -> None:
 
 def test_categories_that_are_dates_are_refused() -> None:
     days = pd.DataFrame({"day": pd.to_datetime(["2026-11-30", "2026-12-01"])})
-    with pytest.raises(UnsupportedModelError, match=r"categories of a column are datetimes: make them all texts, or all numbers"):
+    with pytest.raises(UnsupportedModelError, match=r"of a column are datetimes: make them all texts, or all numbers"):
         list(steps_of(OneHotEncoder().fit(days), "day"))
 
 
