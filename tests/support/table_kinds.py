@@ -42,6 +42,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     KBinsDiscretizer,
+    MinMaxScaler,
     Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
@@ -171,7 +172,7 @@ def _ordinal(estimator: Any) -> Callable[[], Any]:
 
 def _codes() -> Any:
     """Number the strings of the table, what is missing too."""
-    return make_pipeline(SimpleImputer(strategy="constant", fill_value="none", missing_values=None), OrdinalEncoder())
+    return make_pipeline(SimpleImputer(strategy="constant", fill_value="none"), OrdinalEncoder())
 
 
 def _words(vectorizer: Any, head: Any = None) -> Callable[[], Any]:
@@ -270,7 +271,7 @@ KINDS: dict[str, Kind] = {
     ),
     "polynomial kernel": Kind(_numbers(StandardScaler(), SVC(kernel="poly", coef0=1.0)), three, 2_000),
     "linear NuSVC": Kind(_before(NuSVC(kernel="linear")), two, 2_000),
-    "outliers of a linear kernel": Kind(_before(OneClassSVM(kernel="linear", nu=0.1)), two, 2_000),
+    "outliers of a linear kernel": Kind(_numbers(MinMaxScaler(), OneClassSVM(kernel="linear", nu=0.1)), two, 2_000),
     "outliers of SGD": Kind(_before(SGDOneClassSVM(nu=0.1, random_state=0)), two, 6_000),
     "isolation forest": Kind(_numbers(IsolationForest(random_state=0)), two, 6_000, accepts_training_values=True),
     "isotonic": Kind(
@@ -293,7 +294,9 @@ KINDS: dict[str, Kind] = {
     ),
     "XGBoost": Kind(_boosted("xgboost", "XGBClassifier", n_jobs=1), two, accepts_training_values=True),
     "LightGBM": Kind(_boosted("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), three),
-    "LightGBM, categories": Kind(_of_library("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), categories),
+    "LightGBM, categories": Kind(
+        _of_library("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), categories, accepts_training_values=True
+    ),
     "CatBoost": Kind(
         _boosted("catboost", "CatBoostClassifier", iterations=100, verbose=False, allow_writing_files=False),
         two,
