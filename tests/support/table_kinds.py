@@ -281,7 +281,7 @@ KINDS: dict[str, Kind] = {
         accepts_training_values=True,
     ),
     "calibrated forest": Kind(_ordinal(CalibratedClassifierCV(RandomForestClassifier(**_FOREST), cv=2)), two, 6_000),
-    "extra tree": Kind(_ordinal(ExtraTreeClassifier(max_depth=8, min_samples_leaf=5, random_state=0)), three),
+    "extra tree": Kind(_ordinal(ExtraTreeClassifier(max_depth=8, min_samples_leaf=51, random_state=0)), two),
     "boosted stumps": Kind(_before(GradientBoostingClassifier(n_estimators=50, max_depth=1)), three, 6_000),
     "votes of stumps": Kind(_before(AdaBoostClassifier(random_state=0)), two, 6_000),
     "votes of trees": Kind(
@@ -293,7 +293,7 @@ KINDS: dict[str, Kind] = {
         lambda: HistGradientBoostingClassifier(early_stopping=False), categories, 6_000
     ),
     "XGBoost": Kind(_boosted("xgboost", "XGBClassifier", n_jobs=1), two, accepts_training_values=True),
-    "LightGBM": Kind(_boosted("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), three),
+    "LightGBM": Kind(_boosted("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), three, accepts_training_values=True),
     "LightGBM, categories": Kind(
         _of_library("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), categories, accepts_training_values=True
     ),
@@ -327,8 +327,12 @@ REGRESSORS: dict[str, Kind] = {
     "polynomial kernel": Kind(lambda: make_pipeline(StandardScaler(), SVR(kernel="poly", coef0=1.0)), DIABETES),
     "random forest": Kind(_ordinal(RandomForestRegressor(**_FOREST)), amounts, 6_000),
     "hist gradient boosting": Kind(_ordinal(HistGradientBoostingRegressor()), amounts),
-    "LightGBM": Kind(_boosted("lightgbm", "LGBMRegressor", n_jobs=1, verbose=-1), amounts),
+    "LightGBM": Kind(
+        _boosted("lightgbm", "LGBMRegressor", n_jobs=1, verbose=-1), amounts, accepts_training_values=True
+    ),
     "network without activations": Kind(
-        _before(MLPRegressor((8,), activation="identity", max_iter=30, random_state=0)), amounts, 6_000
+        _before(MLPRegressor(hidden_layer_sizes=(8,), activation="identity", max_iter=30, random_state=0)),
+        amounts,
+        6_000,
     ),
 }
