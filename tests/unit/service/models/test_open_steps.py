@@ -19,6 +19,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
 from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     Binarizer,
@@ -497,6 +498,20 @@ def test_own_scores_are_computed_whatever_the_steps_give_each_other(caplog: pyte
         own = model.expected_scores(rows_of(model, frame))[:, 0]
         np.testing.assert_allclose(own, pipeline.decision_function(frame), rtol=1e-12)
         assert not caplog.messages
+
+
+def test_own_scores_of_a_network_are_numbers_beside_strings() -> None:
+    """Columns that pass through a table with strings are objects, and so are their sums."""
+    frame = table(np.random.default_rng(8))
+    columns = ColumnTransformer([("city", OneHotEncoder(), ["city"])], remainder="passthrough")
+    network = MLPRegressor(hidden_layer_sizes=(2,), activation="identity", max_iter=5, random_state=0)
+    X = frame[["city", "rooms"]]
+    with warnings.catch_warnings(action="ignore"):  # of convergence
+        pipeline = make_pipeline(columns, network).fit(X, frame["income"])
+    model = fold(pipeline)
+    own = model.expected_scores(rows_of(model, X))
+    assert own.dtype == np.float64
+    np.testing.assert_allclose(own[:, 0], pipeline.predict(X), rtol=1e-12)
 
 
 def test_categories_of_mixed_types_are_refused() -> None:
