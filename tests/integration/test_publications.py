@@ -1,7 +1,7 @@
 """Models with published steps, from a file to a client: consent, refusals and predictions."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ from tests.support.serving import HANG_SECONDS, LIMITS, registered_keys, running
 from tests.support.tables import labels, rows_of, table
 
 COLUMNS = ["age", "income", "city", "words"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of histograms would wait for each other on busy cores."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +243,23 @@ def test_nothing_is_published_without_consent(pipeline: Any, frame: pd.DataFrame
     ):
         assert part in text
     assert "StandardScaler" not in text
+
+
+@pytest.mark.parametrize("command", ["serve", "inspect"])
+def test_either_command_refuses_and_lists_what_it_would_publish(
+    command: str, pipeline: Any, frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if the consent is another model's, or to another part."""
+    source = saved(pipeline, frame, tmp_path)
+    options = ["--trust-pickle", "--calibration", str(source.calibration)]
+    if command == "serve":
+        arguments = ["serve", "--model", f"shop={source.path}", *options, "--publish", "shop=structure"]
+    else:
+        arguments = ["inspect", str(source.path), *options, "--publish", "structure"]
+    assert main(arguments) == 1
+    text = capsys.readouterr().err
+    assert "(OneHotEncoder): the 5 categories of 1 columns (steps)" in text
+    assert "agree by --publish steps." in text
 
 
 def test_thresholds_that_bracket_training_rows_need_more_consent(frame: pd.DataFrame, tmp_path: Path) -> None:

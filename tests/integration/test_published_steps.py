@@ -5,8 +5,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import grpc
@@ -38,6 +36,7 @@ from sealserve.steps.step import ValueKind
 from sealserve.steps.text import Text, Tokens
 from sealserve.v1 import model_pb2, model_pb2_grpc
 from sealserve_service.catalog.registry import ModelRegistry, publish_steps
+from tests.support.libraries import library
 from tests.support.raw import RawClient
 from tests.support.serving import HANG_SECONDS, linear, running_server, served
 from tests.support.step_models import (
@@ -86,14 +85,28 @@ TABLES: dict[str, Any] = {
 }
 
 
-if find_spec("polars"):  # no package of ours needs it
-    TABLES["polars"] = import_module("polars").DataFrame(ROWS)
-
-
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_table_is_scored_whatever_holds_it(client: Client, kind: str) -> None:
     np.testing.assert_array_equal(client.features(TABLES[kind]), FEATURES)
     np.testing.assert_allclose(client.predict(TABLES[kind]), expected_scores(), atol=TOLERANCE)
+
+
+def test_a_table_of_polars_is_scored_whatever_its_types(client: Client) -> None:
+    polars = library("polars")
+    table = polars.DataFrame(ROWS)
+    cities = [table["city"].cast(kind) for kind in (polars.Categorical, polars.Enum(["Rome", "Oslo"]))]
+    small = table.with_columns(table["age"].cast(polars.UInt8), table["children"].cast(polars.Int8))
+    for given in (table, table[:, ::-1], small, *map(table.with_columns, cities), table.to_dicts(), table.to_dict()):
+        np.testing.assert_array_equal(client.features(given), FEATURES)
+        np.testing.assert_allclose(client.predict(given), expected_scores(), atol=TOLERANCE)
+    for wrong, text in (
+        (table.drop("age"), "missing: age"),
+        (table.with_columns(table["age"].cast(polars.String)), "column 'age' is one of numbers"),
+        (table.with_columns(table["age"].alias("city")), "column 'city' is one of strings"),
+        (table.lazy(), r"not computed yet: pass X\.collect\(\)"),
+    ):
+        with pytest.raises(InputError, match=text):
+            client.predict(wrong)
 
 
 @pytest.mark.parametrize("layout", ["row", "column"])

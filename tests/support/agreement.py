@@ -85,12 +85,23 @@ def assert_folded(estimator: Any, model: LinearModel, rows: Rows) -> None:
         np.testing.assert_allclose(model.output.predict_proba(scores), own, rtol=1e-6, atol=1e-8)
 
 
-def assert_served(estimator: Any, model: LinearModel, rows: Rows, hiding_bits: int | None = None) -> None:
-    """What clients decrypt is within the published bound, and labels are equal outside of ties."""
+def assert_served(
+    estimator: Any, model: LinearModel, rows: Rows, hiding_bits: int | None = None, *, given: Any = None
+) -> None:
+    """What clients decrypt is within the published bound, and labels are equal outside of ties.
+
+    Args:
+        estimator: predicts the labels.
+        model: was made of it.
+        rows: as a client reads them.
+        hiding_bits: of private weights.
+        given: the rows as the estimator takes them, if it does not take an array.
+    """
     served = served_scores(model, rows, hiding_bits)
     own = model.expected_scores(rows)
     assert np.abs(served.scores - own).max() <= served.bound * (1 + 1e-9)
     if model.output.task is not Task.REGRESSION:
         clear = is_no_tie(model.output, own, served.bound)
-        predicted, expected = model.output.predict(served.scores), np.asarray(estimator.predict(rows))
+        predicted = model.output.predict(served.scores)
+        expected = np.asarray(estimator.predict(rows if given is None else given))
         np.testing.assert_array_equal(predicted[clear], expected[clear])

@@ -3,8 +3,6 @@
 The libraries are the tests' own: the service reads their files without them.
 """
 
-import importlib
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,18 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tests.support.libraries import library
+
 Rows = NDArray[np.float64]
-
-
-def library(name: str) -> Any:
-    """Import a library; skip the tests without it, except in CI, where that is a failure."""
-    if os.environ.get("CI") == "true":
-        return importlib.import_module(name)
-    return pytest.importorskip(name)
 
 
 xgboost, lightgbm, catboost = library("xgboost"), library("lightgbm"), library("catboost")

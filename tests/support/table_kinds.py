@@ -3,31 +3,46 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
+    AdaBoostClassifier,
     ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
+    RandomForestRegressor,
 )
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.kernel_approximation import RBFSampler
-from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.linear_model import (
+    LogisticRegression,
+    Perceptron,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    SGDClassifier,
+    SGDOneClassSVM,
+)
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
-from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neural_network import MLPClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     KBinsDiscretizer,
+    MinMaxScaler,
     Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
@@ -37,8 +52,8 @@ from sklearn.preprocessing import (
     SplineTransformer,
     StandardScaler,
 )
-from sklearn.svm import SVC, LinearSVC
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC, OneClassSVM
+from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from tests.support.tables import labels, table
 
@@ -87,11 +102,31 @@ def three() -> Data:
     return census(3)
 
 
+def categories() -> Data:
+    """Numbers and categories of the table, of the types that boosting takes as they are."""
+    data = two()
+    return Data(data.X[[*NUMBERS, *STRINGS]].astype(dict.fromkeys(STRINGS, "category")), data.y)
+
+
+def two_labels() -> Data:
+    """The table, with two labels a row."""
+    first, second = two(), three()
+    return Data(first.X, np.stack([first.y, second.y > 0], axis=1).astype(np.int64))
+
+
+def amounts() -> Data:
+    """The table, with the income for a target."""
+    frame = two().X
+    return Data(frame.assign(income=0.0), frame["income"].to_numpy())
+
+
 def _shipped(load: Callable[..., Any]) -> Callable[[], Data]:
     return lambda: Data(*load(return_X_y=True))
 
 
-IRIS, WINE, CANCER, DIGITS = map(_shipped, (load_iris, load_wine, load_breast_cancer, load_digits))
+IRIS, WINE, CANCER, DIGITS, DIABETES = map(
+    _shipped, (load_iris, load_wine, load_breast_cancer, load_digits, load_diabetes)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +137,13 @@ class Kind:
         make: makes an estimator.
         load: loads its data.
         most_trained: the most rows to train with: some estimators take long.
+        accepts_training_values: whether publishing it tells of single training rows.
     """
 
     make: Callable[[], Any]
     load: Callable[[], Data]
     most_trained: int = ROW_COUNT // 2
+    accepts_training_values: bool = False
 
 
 def _columns(numbers: Any, strings: Any = None, *more: Any) -> Any:
@@ -133,12 +170,26 @@ def _ordinal(estimator: Any) -> Callable[[], Any]:
     return lambda: make_pipeline(make_column_transformer((codes, STRINGS), ("passthrough", NUMBERS)), estimator)
 
 
+def _codes() -> Any:
+    """Number the strings of the table, what is missing too."""
+    return make_pipeline(SimpleImputer(strategy="constant", fill_value="none"), OrdinalEncoder())
+
+
 def _words(vectorizer: Any, head: Any = None) -> Callable[[], Any]:
     return lambda: make_pipeline(make_column_transformer((vectorizer, "words")), head or LogisticRegression())
 
 
 def _logistic() -> Any:
     return LogisticRegression(max_iter=500)
+
+
+def _of_library(module: str, kind: str, **options: Any) -> Callable[[], Any]:
+    """Make an estimator of a library that only its own tests import."""
+    return lambda: getattr(import_module(module), kind)(**options)
+
+
+def _boosted(module: str, kind: str, **options: Any) -> Callable[[], Any]:
+    return lambda: _ordinal(_of_library(module, kind, **options)())()
 
 
 _FOREST = {"max_depth": 8, "min_samples_leaf": 5, "random_state": 0, "n_estimators": 50}
@@ -213,4 +264,75 @@ KINDS: dict[str, Kind] = {
         DIGITS,
     ),
     "digits, random forest": Kind(lambda: RandomForestClassifier(**_FOREST), DIGITS),
+    "perceptron": Kind(_before(Perceptron()), three, 6_000),
+    "two labels a row": Kind(_before(MultiOutputClassifier(_logistic())), two_labels, 6_000),
+    "categorical naive Bayes": Kind(
+        lambda: make_pipeline(make_column_transformer((_codes(), STRINGS)), CategoricalNB()), three
+    ),
+    "polynomial kernel": Kind(_numbers(StandardScaler(), SVC(kernel="poly", coef0=1.0)), three, 2_000),
+    "linear NuSVC": Kind(_before(NuSVC(kernel="linear")), two, 2_000),
+    "outliers of a linear kernel": Kind(_numbers(MinMaxScaler(), OneClassSVM(kernel="linear", nu=0.1)), two, 2_000),
+    "outliers of SGD": Kind(_before(SGDOneClassSVM(nu=0.1, random_state=0)), two, 6_000),
+    "isolation forest": Kind(_numbers(IsolationForest(random_state=0)), two, 6_000, accepts_training_values=True),
+    "isotonic": Kind(
+        _before(CalibratedClassifierCV(LinearSVC(), cv=3, method="isotonic")),
+        two,
+        6_000,
+        accepts_training_values=True,
+    ),
+    "calibrated forest": Kind(_ordinal(CalibratedClassifierCV(RandomForestClassifier(**_FOREST), cv=2)), two, 6_000),
+    "extra tree": Kind(_ordinal(ExtraTreeClassifier(max_depth=8, min_samples_leaf=51, random_state=0)), two),
+    "boosted stumps": Kind(_before(GradientBoostingClassifier(n_estimators=50, max_depth=1)), three, 6_000),
+    "votes of stumps": Kind(_before(AdaBoostClassifier(random_state=0)), two, 6_000),
+    "votes of trees": Kind(
+        _before(AdaBoostClassifier(DecisionTreeClassifier(max_depth=4, min_samples_leaf=5), random_state=0)),
+        three,
+        6_000,
+    ),
+    "hist gradient boosting, categories": Kind(
+        lambda: HistGradientBoostingClassifier(early_stopping=False), categories, 6_000
+    ),
+    "XGBoost": Kind(_boosted("xgboost", "XGBClassifier", n_jobs=1), two, accepts_training_values=True),
+    "LightGBM": Kind(_boosted("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), three, accepts_training_values=True),
+    "LightGBM, categories": Kind(
+        _of_library("lightgbm", "LGBMClassifier", n_jobs=1, verbose=-1), categories, accepts_training_values=True
+    ),
+    "CatBoost": Kind(
+        _boosted("catboost", "CatBoostClassifier", iterations=100, verbose=False, allow_writing_files=False),
+        two,
+        accepts_training_values=True,
+    ),
+    "additive model": Kind(
+        _of_library("interpret.glassbox", "ExplainableBoostingClassifier", n_jobs=1, outer_bags=2, max_bins=64),
+        categories,
+        6_000,
+    ),
+}
+
+REGRESSORS: dict[str, Kind] = {
+    "ridge": Kind(_before(Ridge()), amounts),
+    "diabetes": Kind(lambda: make_pipeline(StandardScaler(), Ridge()), DIABETES),
+    "log link": Kind(_before(PoissonRegressor()), amounts, 6_000),
+    "transformed target": Kind(
+        lambda: TransformedTargetRegressor(_before(Ridge())(), func=np.log1p, inverse_func=np.expm1), amounts
+    ),
+    "search of a transformed target": Kind(
+        lambda: GridSearchCV(
+            TransformedTargetRegressor(_before(Ridge())(), transformer=StandardScaler()),
+            {"regressor__ridge__alpha": [1.0]},
+        ),
+        amounts,
+        6_000,
+    ),
+    "polynomial kernel": Kind(lambda: make_pipeline(StandardScaler(), SVR(kernel="poly", coef0=1.0)), DIABETES),
+    "random forest": Kind(_ordinal(RandomForestRegressor(**_FOREST)), amounts, 6_000),
+    "hist gradient boosting": Kind(_ordinal(HistGradientBoostingRegressor()), amounts),
+    "LightGBM": Kind(
+        _boosted("lightgbm", "LGBMRegressor", n_jobs=1, verbose=-1), amounts, accepts_training_values=True
+    ),
+    "network without activations": Kind(
+        _before(MLPRegressor(hidden_layer_sizes=(8,), activation="identity", max_iter=30, random_state=0)),
+        amounts,
+        6_000,
+    ),
 }

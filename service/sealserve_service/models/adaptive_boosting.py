@@ -19,6 +19,7 @@ from sealserve_service.models.arrays import vector
 from sealserve_service.models.estimator_trees import FOREST, ensemble_of, tree_of
 from sealserve_service.models.estimators import feature_names, labels
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.pipeline_steps import OpenStep
 from sealserve_service.models.trees import Numbers
 
 _TWO = 2
@@ -84,4 +85,6 @@ def boosted_median(estimator: AdaBoostRegressor, fold_member: Callable[[Any, str
             "it predicts the median of its members, which is no linear function: fit a GradientBoostingRegressor"
         )
     model = fold_member(estimator.estimators_[0], "estimators_[0]")
-    return replace(model, feature_names=feature_names(estimator))  # its member was fitted without names
+    # Its member was fitted without names, and takes missing numbers, which AdaBoost does not.
+    front = tuple(replace(node, takes_missing=False) if isinstance(node, OpenStep) else node for node in model.front)
+    return replace(model, feature_names=feature_names(estimator), front=front)

@@ -58,13 +58,15 @@ def dense(values: Any) -> NDArray[Any]:
 
 
 def filled(values: Any) -> NDArray[Any]:
-    """Return an array, or a sparse matrix of SciPy with its zeros.
+    """Return an array, or what is in a DataFrame, or a sparse matrix of SciPy with its zeros.
 
     Raises:
         ValueError: it has indices beyond its shape, which SciPy would write to.
     """
     if isinstance(values, np.ndarray):
         return values
+    if hasattr(values, "columns"):
+        return np.asarray(values)
     values.check_format(full_check=True)
     found: NDArray[Any] = values.toarray()
     return found

@@ -98,7 +98,9 @@ def _categories(found: NDArray[Any]) -> tuple[list[Any], list[int], int | None]:
         order.sort(key=lambda index: listed[index])
         return [float(listed[index]) for index in order], order, missing[0] if missing else None
     if not all(isinstance(listed[index], str) for index in order):
-        raise ValueError("a column has categories of mixed types: make them all texts, or all numbers")
+        kinds = sorted({type(listed[index]).__name__ for index in order})
+        are = f"are {kinds[0]}s" if len(kinds) == 1 else f"are of mixed types ({', '.join(kinds)})"
+        raise ValueError(f"the categories of a column {are}: make them all texts, or all numbers")
     return [listed[index] for index in order], order, missing[0] if missing else None
 
 

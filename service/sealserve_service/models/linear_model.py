@@ -151,7 +151,7 @@ class LinearModel:
             return folded
         try:
             with warnings.catch_warnings(action="ignore"):  # of names that the rows do not have
-                own = self.own_scores(rows)
+                own = np.asarray(self.own_scores(rows), np.float64)  # of rows with strings, they may be objects
         except Exception as fault:  # another version's estimator may lack anything
             _logger.warning(
                 "the installed scikit-learn cannot score with the estimator, so errors are observed against its "

@@ -39,7 +39,7 @@ from sealserve_service.models import category_steps, spline_steps, text_steps
 from sealserve_service.models.affine import Affine
 from sealserve_service.models.arrays import fitted_width, matrix, vector
 from sealserve_service.models.limits import MAX_WEIGHTS, check_limit
-from sealserve_service.models.pipeline_steps import Node, OpenStep, Step
+from sealserve_service.models.pipeline_steps import Node, OpenStep, Step, rows_told_by_quantiles
 
 LEFT_TO_THE_APPLICATION = (
     "To leave it to the application, with the steps before it, serve pipeline[k:], where k counts them, and call "
@@ -69,6 +69,11 @@ def _one(
 
 
 def _function(transformer: FunctionTransformer, name: str) -> Iterator[Node]:
+    if transformer.func is np.clip and (ends := _ends(transformer.kw_args or {})):
+        count = fitted_width(transformer)
+        low, high = (np.broadcast_to(np.asarray(end, np.float64), count) for end in ends)
+        yield _one(name, lambda inputs: Elementwise(inputs, Function.CLIP, low, high), count, "its ends")
+        return
     known = next((found for function, found in _FUNCTIONS.items() if function is transformer.func), None)
     if known is None or transformer.kw_args:
         function = getattr(transformer.func, "__name__", type(transformer.func).__name__)
@@ -76,6 +81,14 @@ def _function(transformer: FunctionTransformer, name: str) -> Iterator[Node]:
             f"its function {printable(str(function))!r} is not one that clients know. {LEFT_TO_THE_APPLICATION}"
         )
     yield _one(name, lambda inputs: Elementwise(inputs, known), fitted_width(transformer), "its function")
+
+
+def _ends(said: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Return the ends of numpy.clip; None if there are not both."""
+    for low, high in (("a_min", "a_max"), ("min", "max")):
+        if said.keys() == {low, high} and said[low] is not None and said[high] is not None:
+            return said[low], said[high]
+    return None
 
 
 def _binarizer(transformer: Binarizer, name: str) -> Iterator[Node]:
@@ -130,7 +143,9 @@ def _bins(discretizer: KBinsDiscretizer, name: str) -> Iterator[Node]:
     width = sum(column.bin_count for column in columns) if one_hot else len(columns)
     what = {"uniform": "the extremes of each column", "quantile": "quantiles of each column"}
     tells = f"the edges of its bins: {what.get(discretizer.strategy, 'means of clusters of each column')}"
-    yield _one(name, lambda inputs: Bins(inputs, columns, one_hot=one_hot), width, tells)
+    most = 0 if discretizer.strategy == "uniform" else max(column.bin_count for column in columns)
+    rows = rows_told_by_quantiles(most, "n_bins")
+    yield _one(name, lambda inputs: Bins(inputs, columns, one_hot=one_hot), width, tells, training_values=rows)
 
 
 def _polynomials(features: PolynomialFeatures, name: str) -> Iterator[Node]:
@@ -174,9 +189,8 @@ def _quantiles(transformer: QuantileTransformer, name: str) -> Iterator[Node]:
         return outputs
 
     tells = f"{len(references)} quantiles of each of {len(columns)} columns"
-    rows = f"{len(references)} quantiles are values of training rows, or lie between two of them"
-    few = "" if len(references) <= 100 else f"{rows}: fit it with n_quantiles=100 or fewer"
-    yield OpenStep(name, len(columns), emit, tells, training_values=few)
+    rows = rows_told_by_quantiles(len(references), "n_quantiles")
+    yield OpenStep(name, len(columns), emit, tells, training_values=rows)
 
 
 def _normalizer(normalizer: Normalizer, name: str) -> Iterator[Node]:

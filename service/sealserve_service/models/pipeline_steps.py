@@ -18,8 +18,19 @@ from sealserve_service.models.conditioning import Condition, fault
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.limits import check_weights
 
+_MOST_QUANTILES = 100  # of a column, that tell of no single training row
 Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Weights (scores, features) and intercept (scores,)."""
+
+
+def rows_told_by_quantiles(count: int, option: str) -> str:
+    """Say why so many quantiles of a column publish training rows; "" if they are few."""
+    if count <= _MOST_QUANTILES:
+        return ""
+    return (
+        f"{count} quantiles are values of training rows, or lie between two of them: fit it with "
+        f"{option}={_MOST_QUANTILES} or fewer"
+    )
 
 
 class Consent(Enum):

@@ -11,6 +11,7 @@ from skops import io
 from sealserve_service.models.errors import ModelError, ModelFileError
 from sealserve_service.models.estimator_files import load_and_fold
 from sealserve_service.models.linear_model import LinearModel
+from sealserve_service.models.open_steps import LEFT_TO_THE_APPLICATION
 from sealserve_service.models.skops_archive import TRUSTED_PARTS, check_estimators, checked
 
 
@@ -39,5 +40,6 @@ def _load(content: bytes, path: Path) -> object:
     check_estimators(archive)
     raise ModelFileError(
         f"{path} holds {', '.join(sorted(untrusted))}, which no linear model of scikit-learn needs: save the model "
-        "without it, or its weights by numpy.savez('model.npz', coef=..., intercept=..., classes=...)"
+        "without it, or its weights by numpy.savez('model.npz', coef=..., intercept=..., classes=...). "
+        f"{LEFT_TO_THE_APPLICATION}"
     )

@@ -13,7 +13,7 @@ from sealserve.steps.elementwise import Elementwise, Function
 from sealserve.steps.intervals import Piecewise, PiecewiseColumn
 from sealserve.steps.limits import MAX_DEGREE
 from sealserve_service.models.arrays import matrix, vector
-from sealserve_service.models.pipeline_steps import Node, OpenStep
+from sealserve_service.models.pipeline_steps import Node, OpenStep, rows_told_by_quantiles
 
 
 def splines(transformer: SplineTransformer, name: str) -> Iterator[Node]:
@@ -21,8 +21,11 @@ def splines(transformer: SplineTransformer, name: str) -> Iterator[Node]:
     rule = transformer.extrapolation
     if getattr(transformer, "handle_missing", "error") != "error":
         raise ValueError("it lets missing values through as zeros: put a SimpleImputer before it")
-    for spline in transformer.bsplines_:
+    for number, spline in enumerate(transformer.bsplines_):
         _check(spline, transformer.degree)
+        low, high = _domain(spline, transformer.degree)
+        if low == high:
+            raise ValueError(f"column {number} is constant, and its spline has no knots: leave it out")
     columns = [_column(spline, transformer.degree, transformer.include_bias, rule) for spline in transformer.bsplines_]
     low, high = np.array([_domain(spline, transformer.degree) for spline in transformer.bsplines_]).T
 
@@ -33,7 +36,10 @@ def splines(transformer: SplineTransformer, name: str) -> Iterator[Node]:
         return outputs
 
     width = sum(column.width for column in columns)
-    yield OpenStep(name, width, emit, f"the knots of {len(columns)} columns, extremes or quantiles of them")
+    tells = f"the knots of {len(columns)} columns, extremes or quantiles of them"
+    is_of_quantiles = isinstance(transformer.knots, str) and transformer.knots == "quantile"
+    rows = rows_told_by_quantiles(transformer.n_knots if is_of_quantiles else 0, "n_knots")
+    yield OpenStep(name, width, emit, tells, training_values=rows)
 
 
 def _check(spline: BSpline, degree: int) -> None:

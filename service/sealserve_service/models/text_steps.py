@@ -39,7 +39,8 @@ def counts(vectorizer: CountVectorizer, name: str) -> Iterator[Node]:
 def hashes(vectorizer: HashingVectorizer, name: str) -> Iterator[Node]:
     """Yield the steps of a HashingVectorizer."""
     width = int(vectorizer.n_features)
-    options = {"hash_width": width, "alternates_sign": bool(vectorizer.alternate_sign)}
+    # Terms of one hash may cancel. To scikit-learn they are there, if counts are binary.
+    options = {"hash_width": width, "alternates_sign": bool(vectorizer.alternate_sign) and not vectorizer.binary}
     yield _texts(vectorizer, name, "how texts are cut into terms, but no term", width, **options)
     if vectorizer.norm is not None:
         yield _normalize(vectorizer.norm, width, name)

@@ -75,6 +75,8 @@ def transformed(transformer: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
     if is_nothing(transformer):
         return rows
     kind = type(transformer)
+    if kind is FrozenEstimator:
+        return transformed(transformer.estimator, rows)
     if kind is Pipeline:
         for _, step in transformer.steps:
             rows = transformed(step, rows)

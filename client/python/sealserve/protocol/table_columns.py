@@ -34,12 +34,15 @@ def columns_of(X: Any, columns: Sequence[Column]) -> list[Any | None]:
         FeatureNameError: a column is missing, is not expected or occurs twice; or there is nothing
             but names to find columns by, and the model has none.
         FeatureCountError: an array has another number of columns, or rows have other lengths.
+        InputError: the rows are no table.
     """
     if isinstance(X, Mapping):
         found = _columns_by_name(X, columns)
         if len({len(values) for values in found if values is not None}) > 1:
             raise FeatureCountError("the columns of the dictionary have different lengths")
         return found
+    if hasattr(X, "collect"):  # polars has those that are computed when they are asked for
+        raise InputError("the rows are not computed yet: pass X.collect()")
     if names := column_names(X):
         return _columns_of_frame(X, names, columns)
     if isinstance(X, list | tuple) and X and all(_has_labels(row) for row in X):

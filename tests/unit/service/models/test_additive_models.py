@@ -18,7 +18,7 @@ from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.folding import fold
 from sealserve_service.models.loading import load_model
 from sealserve_service.models.pipeline_steps import Consent
-from tests.support.agreement import is_no_tie
+from tests.support.agreement import assert_served, is_no_tie
 from tests.support.tables import labels, rows_of, table
 
 COLUMNS = ["age", "income", "city", "rooms"]
@@ -71,7 +71,7 @@ def _others(X: pd.DataFrame) -> pd.DataFrame:
     return others
 
 
-def check(name: str, seed: int) -> None:
+def check(name: str, seed: int, *, plans: bool = False) -> None:
     frame, random = _data(seed)
     X = frame[COLUMNS]
     if name in CLASSIFIERS:
@@ -99,6 +99,8 @@ def check(name: str, seed: int) -> None:
         )
         clear = is_no_tie(model.output, scores, 1e-9)
         np.testing.assert_array_equal(predicted[clear], expected[clear])
+    if plans:
+        assert_served(machine, model, rows_of(model, X), given=X)
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -113,7 +115,12 @@ def test_a_machine_becomes_bins_and_cells(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", [*CLASSIFIERS, *REGRESSORS])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_machine_becomes_bins_and_cells_at_length(name: str, seed: int) -> None:
-    check(name, seed)
+    check(name, seed, plans=True)
+
+
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *REGRESSORS])
+def test_scores_are_within_the_published_bound(name: str) -> None:
+    check(name, 1, plans=True)
 
 
 def test_a_row_is_in_one_bin_of_each_term() -> None:

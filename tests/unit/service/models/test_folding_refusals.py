@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import Birch, FeatureAgglomeration
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
@@ -119,6 +119,32 @@ def test_another_step_is_refused_by_its_path(step: Any, rows: Rows, groups: NDAr
     assert message.startswith(f"step 'prepare__mine' ({type(step).__name__}) is not supported.")
     assert "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA, IncrementalPCA, TruncatedSVD" in message
     assert "'passthrough'. To leave it to the application" in message
+
+
+class Mine(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A user's own transformer, of no base that is served."""
+
+    def fit(self, X: Any, y: Any = None) -> Any:
+        self.n_features_in_ = np.shape(X)[1]
+        return self
+
+    def transform(self, X: Any) -> Any:
+        return np.round(X)
+
+
+def test_a_users_own_step_in_a_branch_says_how_to_leave_it_to_the_application(
+    rows: Rows, groups: NDArray[np.int64], fit: Any
+) -> None:
+    columns = ColumnTransformer([("a", StandardScaler(), [0]), ("mine", Mine(), [1, 2])])
+    pipeline = fit(make_pipeline(columns, LogisticRegression()), rows, groups)
+    with pytest.raises(UnsupportedModelError) as refusal:
+        fold(pipeline)
+    assert str(refusal.value).startswith("step 'columntransformer__mine' (Mine) is not supported.")
+    assert "serve pipeline[k:]" in str(refusal.value)
+    # And so it is done:
+    model = fold(pipeline[1:])
+    scores = model.output.decision_function(model.decision(pipeline[:1].transform(rows)))
+    np.testing.assert_allclose(scores, pipeline.decision_function(rows), rtol=1e-9, atol=1e-9)
 
 
 class Squared(StandardScaler):  # type: ignore[misc]

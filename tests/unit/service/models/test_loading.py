@@ -24,7 +24,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sealserve.protocol.output import Link
@@ -241,6 +241,16 @@ def test_other_types_are_named(estimator: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "model.skops", altered)
     with pytest.raises(ModelFileError, match=r"holds [\w.]*test_loading\.identity, which no linear model .* needs"):
         load_model(path, trust_pickle=True)
+
+
+def test_a_function_that_is_no_type_of_skops_says_how_to_leave_it_to_the_application(
+    rows: Rows, groups: NDArray[np.int64], fit: Any, tmp_path: Path
+) -> None:
+    pipeline = fit(make_pipeline(FunctionTransformer(identity), LogisticRegression()), rows, groups)
+    with pytest.raises(ModelFileError) as refusal:
+        load_model(write(tmp_path / "model.skops", pipeline), trust_pickle=False)
+    for part in ("test_loading.identity", "serve pipeline[k:]", "client.predict(pipeline[:k].transform(X))"):
+        assert part in str(refusal.value)
 
 
 def test_a_damaged_skops_file_is_refused(estimator: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sklearn.svm import SVR
 
 from sealserve_service.models.errors import UnsupportedModelError
 from sealserve_service.models.folding import fold
-from tests.support.agreement import is_no_tie
+from tests.support.agreement import assert_served, is_no_tie
 
 KINDS: dict[str, Callable[[], Any]] = {
     "GaussianNB": GaussianNB,
@@ -37,7 +37,7 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 
 
-def check(name: str, seed: int) -> None:
+def check(name: str, seed: int, *, plans: bool = False) -> None:
     random = np.random.default_rng(seed)
     rows = random.normal(size=(80, 3)) * 10.0 ** random.integers(-2, 3, 3)
     value = (rows / rows.std(axis=0)) ** 2 @ np.ones(3)
@@ -51,6 +51,8 @@ def check(name: str, seed: int) -> None:
         np.testing.assert_allclose(model.output.predict_proba(scores), estimator.predict_proba(rows), atol=1e-8)
         clear = is_no_tie(model.output, scores, 1e-8)
         np.testing.assert_array_equal(model.output.predict(scores)[clear], estimator.predict(rows)[clear])
+        if plans:
+            assert_served(estimator, model, rows)
     assert clear.mean() > 0.5
     assert hasattr(estimator, "decision_function") == (not model.output.has_no_decision_function)
     assert model.published is not None
@@ -69,7 +71,12 @@ def test_a_model_is_linear_in_products(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", KINDS)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_model_is_linear_in_products_at_length(name: str, seed: int) -> None:
-    check(name, seed)
+    check(name, seed, plans=True)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_scores_are_within_the_published_bound(name: str) -> None:
+    check(name, 1, plans=True)
 
 
 def test_products_of_a_polynomial_kernel_are_those_of_columns() -> None:
