@@ -240,7 +240,7 @@ def test_without_consent_nothing_is_packed(one_hot: Files) -> None:
             refused(dataclasses.replace(one_hot.original, publish=()))
         refusals.append(str(refusal.value).partition("clients compute")[2])
     assert refusals[0] == refusals[1]
-    assert "the 5 categories of 1 columns (steps)" in refusals[1]
+    assert "the 5 categories of 1 column (steps)" in refusals[1]
 
 
 def test_a_packed_file_is_served_without_consent_and_says_what_it_tells(one_hot: Files) -> None:
@@ -347,7 +347,7 @@ def test_the_command(one_hot: Files, tmp_path: Path, capsys: pytest.CaptureFixtu
     for part in (
         "for its owner only (mode 0600)",
         f"@sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}",
-        "(OneHotEncoder): the 5 categories of 1 columns",
+        "(OneHotEncoder): the 5 categories of 1 column",
         "honest scores suffice to copy this head",
         "--weights private, layout row: ",
         "--weights open, layout column: ",
@@ -356,7 +356,7 @@ def test_the_command(one_hot: Files, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert part in text
     main(["inspect", str(path), "--weights", "open"])
     text = capsys.readouterr().out
-    assert "(OneHotEncoder): the 5 categories of 1 columns" in text
+    assert "(OneHotEncoder): the 5 categories of 1 column" in text
     assert "honest scores suffice to copy this head" in text
     assert "on 400 calibration rows" in text
 

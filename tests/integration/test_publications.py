@@ -237,7 +237,7 @@ def test_nothing_is_published_without_consent(pipeline: Any, frame: pd.DataFrame
     for part in (
         "model.pkl: clients compute a part",
         "step 'columntransformer__numbers__simpleimputer' (SimpleImputer): the mean of 2 columns (steps)",
-        "step 'columntransformer__city' (OneHotEncoder): the 5 categories of 1 columns (steps)",
+        "step 'columntransformer__city' (OneHotEncoder): the 5 categories of 1 column (steps)",
         "a vocabulary of 5 terms, of the training texts (steps)",
         "agree by --publish steps.",
     ):
@@ -258,7 +258,7 @@ def test_either_command_refuses_and_lists_what_it_would_publish(
         arguments = ["inspect", str(source.path), *options, "--publish", "structure"]
     assert main(arguments) == 1
     text = capsys.readouterr().err
-    assert "(OneHotEncoder): the 5 categories of 1 columns (steps)" in text
+    assert "(OneHotEncoder): the 5 categories of 1 column (steps)" in text
     assert "agree by --publish steps." in text
 
 
@@ -300,7 +300,7 @@ def test_inspect_says_that_an_isolation_forest_is_public(tmp_path: Path) -> None
 def test_inspect_lists_what_is_told(pipeline: Any, frame: pd.DataFrame, tmp_path: Path) -> None:
     model = load_model(saved(pipeline, frame, tmp_path).path, trust_pickle=True)
     text = what_is_told(model, 1234)
-    assert "(OneHotEncoder): the 5 categories of 1 columns" in text
+    assert "(OneHotEncoder): the 5 categories of 1 column" in text
     assert "About 1,234 honest scores suffice to copy this head" in text
     assert "Fewer copy most of its labels: SECURITY.md has a measured curve." in text
 

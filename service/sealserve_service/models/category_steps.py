@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
+from sealserve.protocol.text import counted
 from sealserve.steps.categories import Categories, Lookup, LookupColumn, OneHot, OneHotColumn
 from sealserve_service.models.pipeline_steps import Node, OpenStep
 
@@ -30,7 +31,7 @@ def ordinal(encoder: OrdinalEncoder, name: str) -> Iterator[Node]:
 
 def _tells(encoder: Any) -> str:
     count = sum(len(categories) for categories in encoder.categories_)
-    return f"the {count} categories of {len(encoder.categories_)} columns"
+    return f"the {count} categories of {counted(len(encoder.categories_), 'columns')}"
 
 
 def _grouped(encoder: Any, position: int) -> NDArray[np.intp]:

@@ -27,7 +27,7 @@ from sklearn.preprocessing import (
     SplineTransformer,
 )
 
-from sealserve.protocol.text import printable
+from sealserve.protocol.text import counted, printable
 from sealserve.steps.arithmetic import Affine as PublishedAffine
 from sealserve.steps.arithmetic import Matrix, Monomials, Norm, Normalize
 from sealserve.steps.elementwise import Elementwise, Function
@@ -122,7 +122,9 @@ def _imputer(imputer: SimpleImputer, name: str) -> Iterator[Node]:
             filled = np.concatenate([filled, add(Missing(inputs[flagged], missing_number=number))])
         return filled
 
-    tells = f"the {imputer.strategy} of {len(kept)} columns" if imputer.strategy != "constant" else "its constants"
+    tells = f"the {imputer.strategy} of {counted(len(kept), 'columns')}"
+    if imputer.strategy == "constant":
+        tells = "its constants"
     yield OpenStep(name, len(kept) + len(flagged), emit, tells)
 
 

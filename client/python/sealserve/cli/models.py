@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sealserve.cli.command import Command, add_service_options, credentials
 from sealserve.he.parameters import Scheme
-from sealserve.protocol.text import printable, printable_list, quoted
+from sealserve.protocol.text import counted, printable, printable_list, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +133,7 @@ def describe(model: "Model") -> str:
         ("name", model.name),
         ("version", model.version),
         ("config", model.config_id),
-        ("task", f"{output.task.value}, {output.score_count} scores, link {output.link.value}"),
+        ("task", f"{output.task.value}, {counted(output.score_count, 'scores')}, link {output.link.value}"),
         ("labels", printable_list(output.classes, 20) or "none"),
         (described, f"{model.schema.column_count}" + (f": {names}" if names else "")),
         *_describe_steps(model),
