@@ -34,7 +34,6 @@ FEW = (
     "hist gradient boosting",
     "words beside columns",
     "iris, QDA",
-    "LightGBM, categories",
 )
 FEW_REGRESSORS = ("transformed target",)
 
