@@ -3,9 +3,8 @@
 Rows, raw calls, batches and a live stream go on all the time. None of them fails, and none is
 wrong. Times are printed, and bounded with room for a machine that does other things, too. On an
 idle one a disruption prolongs the longest call of a row by 0.1 s, a frozen replica by 0.5 s. A
-stream pauses for 0.1 to 0.3 s; if its replica is frozen, for 1 to 2.2 s: an unanswered ping is the
-only sign. Envoy sends one a second, and waits a second for the answer. A shorter wait would take a
-busy replica for a frozen one, and cut all of its streams.
+stream pauses for 0.1 to 0.3 s. If its replica is frozen, the SDK notices by how long answers took
+before. Where it cannot, Envoy's pings do: it sends one a second, and waits a second for the answer.
 """
 
 import contextlib
