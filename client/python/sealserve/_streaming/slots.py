@@ -17,10 +17,10 @@ _ANSWERS = 32
 # A stream is not left for a shorter silence. A service lets items wait for 0.1 s when it is busy.
 _LEAST_SILENCE_SECONDS = 0.15
 # How many times what the slowest of the last answers took.
-_SILENCE_FACTOR = 3.0
+_SILENCE_FACTOR = 2.0
 # The first message of a stream takes no computing, and nothing is sent again if it is not awaited.
 _LEAST_OPENING_SECONDS = 0.05
-# So many streams in a row may stall on one connection.
+# So many streams in a row may stall on one connection, before a first message has more time.
 _STALLS_OF_A_CONNECTION = 2
 
 
@@ -90,7 +90,7 @@ class Slot:
             return math.inf
         slowest = max(seconds * max(1.0, (sent_bytes or 0) / bytes_then) for seconds, bytes_then in self.answers)
         if sent_bytes is None:
-            return max(_LEAST_OPENING_SECONDS, slowest) * 2.0 ** (self.stalls - 1)
+            return max(_LEAST_OPENING_SECONDS, slowest) * 2.0 ** max(0, self.stalls - _STALLS_OF_A_CONNECTION)
         return max(_LEAST_SILENCE_SECONDS, _SILENCE_FACTOR * slowest) * 2.0**self.stalls
 
 
