@@ -200,8 +200,8 @@ def table(result: dict[str, Any]) -> str:
     if by_event := result.get("pauses"):
         rows = [("longest pause of a stream, ms", "median", "of all", "longest call of a row, ms", "of all")]
         for event, found in by_event.items():
-            cells = (f"{which(found[kind]):.0f}" for kind in ("stream", "row") for which in (median, max))
-            rows.append((event, *cells))
+            longest = (f"{which(found[kind]):.0f}" for kind in ("stream", "row") for which in (median, max))
+            rows.append((event, *longest))
         said.append(render(rows))
     return "\n\n".join(said)
 

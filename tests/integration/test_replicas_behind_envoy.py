@@ -149,10 +149,13 @@ def longest_pause(fleet: Fleet, stream: Streamed) -> float:
 
 @both
 def test_a_stream_leaves_a_frozen_replica_within_300_ms(tmp_path: Path, stream: Streamed) -> None:
-    """Other programs may delay a run, and Envoy may choose the replica again, but not each time."""
+    """The best of five counts: other programs may delay it, and Envoy may choose the replica again.
+
+    Without the SDK's own watch each pauses for 1 s at least, until Envoy's ping is not answered.
+    """
     with running_fleet(HOSTS, tmp_path, *options(tmp_path)) as fleet:
         pauses = list[float]()
-        while len(pauses) < 3 and min(pauses, default=1.0) >= MOST_SECONDS_OF_A_STREAM:
+        while len(pauses) < 5 and min(pauses, default=1.0) >= MOST_SECONDS_OF_A_STREAM:
             pauses.append(longest_pause(fleet, stream))
     print(pauses)
     assert min(pauses) < MOST_SECONDS_OF_A_STREAM
