@@ -174,10 +174,11 @@ class Stream:
         """
         if self.has_stalled or not self.is_read or (self.window_bytes is not None and not self.items):
             return math.inf
-        items = self.items.values()
-        sent = next((item.sent for item in items), 0.0)
-        most = self.slot.silence_seconds(max((item.pending.batch.sent_bytes for item in items), default=None))
-        return max(awake_since, self.last_heard, sent) + most - now
+        oldest = next(iter(self.items.values()), None)
+        if oldest is None:
+            return max(awake_since, self.last_heard) + self.slot.silence_seconds(None) - now
+        most = self.slot.silence_seconds(oldest.pending.batch.sent_bytes)
+        return max(awake_since, self.last_heard, oldest.sent) + most - now
 
     def has_room(self, batch: Batch | None, max_items: int) -> bool:
         """Whether an item may be sent: it is the only one, or there is room for it.
