@@ -3,7 +3,7 @@
 from benchmarks import replicas
 
 
-def test_its_tables_compare_with_the_capacity_and_with_a_tenant_alone() -> None:
+def test_its_tables_compare_with_the_capacity_and_with_a_tenant_alone_and_show_the_longest_pauses() -> None:
     figures = {
         "capacity": 200.0,
         "sent": 800.0,
@@ -15,7 +15,9 @@ def test_its_tables_compare_with_the_capacity_and_with_a_tenant_alone() -> None:
         "most_ms": 145.0,
     }
     beside = {"alone": {"p50_ms": 3.0, "p99_ms": 10.0}, "strangers": {"p50_ms": 4.0, "p99_ms": 15.0}}
-    said = replicas.table({"overload": figures, "hostile": beside})
+    pauses = {"kill -9": {"stream": [100.0, 140.0, 110.0], "row": [20.0, 30.0, 70.0]}}
+    said = replicas.table({"overload": figures, "hostile": beside, "pauses": pauses})
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines()]
     assert ["200", "800", "190", "95 %", "610", "0", "120", "145"] in cells
     assert ["strangers", "4.0", "15.0", "1.50"] in cells
+    assert ["kill -9", "110", "140", "30", "70"] in cells

@@ -1,6 +1,5 @@
 """Replicas behind one name, without a proxy: clients share them out, and leave what fails."""
 
-import asyncio
 import contextlib
 import itertools
 import os
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sealserve.aio import AsyncClient
 from sealserve.client import Client
 from sealserve.credentials import Credentials
 from sealserve_service.telemetry.metrics import Telemetry
@@ -22,7 +20,7 @@ from tests.support.digits import Digits
 from tests.support.name_server import name_server
 from tests.support.programs import serve
 from tests.support.serving import HANG_SECONDS, SETTINGS, RunningServer, digits_registry, running
-from tests.support.streams import Streamed, assert_complete, both, streamed
+from tests.support.streams import Streamed, assert_complete, both, timed
 
 AGE_SECONDS = 2.0
 ROWS = "sealserve_rows_total"
@@ -90,7 +88,7 @@ def _longest_excess(digits: Digits, stream: Streamed) -> float:
 
     Return by how many seconds its longest pause exceeds what is usual.
     """
-    rows, arrived = digits.X[:150], list[float]()
+    rows = digits.X[:150]
     with replicas(digits, ["127.0.0.2", "127.0.0.3"]) as (servers, telemetries):
 
         def source() -> Iterator[Any]:
@@ -101,31 +99,10 @@ def _longest_excess(digits: Digits, stream: Streamed) -> float:
                     servers[counts.index(max(counts))].begin_stop()
                 yield row
 
-        results = _timed(stream, f"ipv4:{','.join(server.address for server in servers)}", source(), arrived)
+        results, arrived = timed(stream, f"ipv4:{','.join(server.address for server in servers)}", source())
     assert_complete(results, digits.estimator.predict(rows))
     pauses = sorted(later - earlier for earlier, later in itertools.pairwise(arrived))
     return pauses[-1] - pauses[len(pauses) * 9 // 10]
-
-
-def _timed(stream: Streamed, address: str, rows: Iterator[Any], arrived: list[float]) -> list[tuple[int, Any]]:
-    """Stream rows one by one, and note when each result arrives."""
-    if stream is streamed:
-        with Client(address, timeout_seconds=HANG_SECONDS) as client:
-            found = []
-            for result in client.stream(rows):
-                arrived.append(time.monotonic())
-                found.append(result)
-            return found
-
-    async def main() -> list[tuple[int, Any]]:
-        found = []
-        async with AsyncClient(address, timeout_seconds=HANG_SECONDS) as client:
-            async for result in client.stream(rows):
-                arrived.append(time.monotonic())
-                found.append(result)
-        return found
-
-    return asyncio.run(main())
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,15 @@ class Fleet:
             yield
         finally:
             process.resume()
+
+    def host_of_the_stream(self) -> str:
+        """The replica that the only live stream is on: it is never without a call."""
+        least = Counter(self.proxy.by_replica("rq_active"))
+        for _ in range(20):
+            time.sleep(0.02)
+            # Between two streams there is none: keep what was there before.
+            least = least & Counter(self.proxy.by_replica("rq_active")) or least
+        return max(self._replicas, key=lambda host: least[host])
 
     def wait_for(self, count: int) -> None:
         """Wait until so many replicas get calls."""

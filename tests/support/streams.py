@@ -1,6 +1,7 @@
 """Streams of rows, from threads and from coroutines, and what must come of them."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,28 @@ def streamed_aio(
             return [result async for result in client.stream(rows, rows_per_item=rows_per_item)]
 
     return asyncio.run(main())
+
+
+def timed(stream: Streamed, address: str, rows: Any) -> tuple[list[tuple[int, Any]], list[float]]:
+    """All results of a stream, and when each arrived, by time.monotonic()."""
+    arrived = list[float]()
+    if stream is streamed:
+        with Client(address, timeout_seconds=HANG_SECONDS) as client:
+            found = []
+            for result in client.stream(rows):
+                arrived.append(time.monotonic())
+                found.append(result)
+            return found, arrived
+
+    async def main() -> list[tuple[int, Any]]:
+        found = []
+        async with AsyncClient(address, timeout_seconds=HANG_SECONDS) as client:
+            async for result in client.stream(rows):
+                arrived.append(time.monotonic())
+                found.append(result)
+        return found
+
+    return asyncio.run(main()), arrived
 
 
 both = pytest.mark.parametrize("stream", [streamed, streamed_aio], ids=["threads", "asyncio"])

@@ -298,8 +298,9 @@ class Client:
     ) -> Generator[tuple[int, Any], None, None]:
         """Predict rows as they come from an iterable, which may be endless or larger than memory.
 
-        The client resumes a stream that breaks. It sends rows without a result again, on another
-        connection if the first one is dead. No index comes twice.
+        The client resumes a stream that breaks, or that is silent for much longer than its answers
+        took. It sends rows without a result again, on another connection if the first one is dead.
+        No index comes twice.
 
         Args:
             rows: rows, each (column_count,). A table (an array, DataFrame or sparse matrix) is its

@@ -10,6 +10,11 @@ configuration has changed. After a broken stream, or an item that was late or me
 the slot pauses, and then begins again with one item at a time. While all slots pause, no new batch
 is taken from the source.
 
+A stream that is silent for much longer than usual is left, and its batches wait again, without a
+pause: the replica at its end may be frozen, which a proxy notices seconds later. Its last answers
+tell what is usual. A service that is merely slow is not left again and again: each time the silence
+may be twice as long. All of this depends on times and numbers of bytes, and on no decrypted value.
+
 While a service is updated, the streams may lead to replicas with two versions of a model. A stream
 notes the configuration that its replica names. A batch of another one is made anew before it is
 sent on that stream.
@@ -17,6 +22,7 @@ sent on that stream.
 
 import dataclasses
 import heapq
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -50,11 +56,9 @@ CLOSING_SECONDS = 2.0
 """How long the service may take to end streams that have no more work."""
 
 _CHECK_SECONDS = 1.0
-
-
-def check_seconds(timeout_seconds: float) -> float:
-    """Return the seconds between two checks whether the timeout is over."""
-    return min(_CHECK_SECONDS, timeout_seconds / 4)
+# How often to look whether a stream has been silent for too long, and how late a look may come. A
+# later one shows that this process stood still itself.
+_WATCH_SECONDS, _LATE_SECONDS = 0.05, 0.025
 
 
 class Schedule:
@@ -90,6 +94,7 @@ class Schedule:
         self._new: deque[PendingBatch] = deque()
         self._requeue_count = 0
         self._last_progress = now
+        self._next_check = self._awake_since = now
         self._has_extended_timeout = False
         self._last_failure: SealserveError | None = None
 
@@ -123,6 +128,8 @@ class Schedule:
 
     def open_stream(self, slot: Slot, now: float) -> Stream:
         """Add a stream in a slot."""
+        if not slot.stalls:  # what is usual elsewhere tells little of this stream's replica
+            slot.answers.clear()
         stream = self._streams[slot.number] = Stream(slot, now, MAX_REPLY_BYTES // len(self.slots))
         return stream
 
@@ -204,6 +211,7 @@ class Schedule:
         """
         if response.HasField("window"):
             stream.window_bytes = response.window.max_bytes_in_flight
+        stream.last_heard = now
         item = stream.items.get(response.item_id)
         if item is None:
             return None
@@ -220,6 +228,7 @@ class Schedule:
         stream.remove_item(response.item_id)
         if response.HasField("error"):
             return self._handle_item_error(stream, item.pending, error_from_proto(response.error), now)
+        stream.note_answer(item, now)
         self._transfer_time.note(*stream.transfer(item, response.done.server_seconds, now))
         self._record_progress(stream, now)
         stream.slot.max_items = min(stream.slot.max_items + 1, self._max_items)
@@ -242,7 +251,10 @@ class Schedule:
             raise ReplyError
         if error is not None and not isinstance(error, (*BUSY, *BROKEN)):
             raise error
-        self._pause(slot, error, now)
+        if stream.has_stalled:
+            error, slot.max_items = DeadlineError("the stream had stalled"), 1
+        else:
+            self._pause(slot, error, now)
         unfinished = [stream.remove_item(item_id).pending for item_id in list(stream.items)]
         if slot.next_batch is not None:
             self._requeue(slot.next_batch)
@@ -260,9 +272,10 @@ class Schedule:
         """Note whether the messages of a stream are being read."""
         if is_read and not stream.is_read:  # decryption and the caller's own time are not the link's
             stream.computed_seconds += now - stream.unread_since
+            stream.unread_seconds += now - stream.unread_since
         elif not is_read:
             stream.unread_since = now
-        stream.is_read, stream.last_progress = is_read, now
+        stream.is_read, stream.last_progress, stream.last_heard = is_read, now, now
 
     def timeout_error(self, now: float) -> SealserveError | None:
         """Return the error if the call has timed out, otherwise None.
@@ -281,20 +294,38 @@ class Schedule:
             return self._last_failure
         return DeadlineError("the answer did not come within timeout_seconds")
 
-    def stalled_slots(self, now: float) -> list[int]:
-        """Return the numbers of the slots whose streams have stalled.
+    def check_seconds(self, now: float) -> float:
+        """Return when to look at `stalled_slots` and `timeout_error` again, in seconds."""
+        seconds = min(_CHECK_SECONDS, self._timeout_seconds / 4)
+        if any(slot.silence_seconds(0) < math.inf for slot in self.slots):
+            left = (stream.seconds_to_stall(self._awake_since, now) for stream in self._streams.values())
+            seconds = max(0.0, min(seconds, _WATCH_SECONDS, *left))
+        self._next_check = now + seconds
+        return seconds
 
-        A stream has stalled if it has made no progress for timeout_seconds while another stream
-        has.
+    def stalled_slots(self, now: float) -> list[int]:
+        """Return the numbers of the slots whose streams have stalled, and are to be left.
+
+        A stream has stalled if it was silent for much longer than usual, of which it is told once.
+        It has also stalled if it has made no progress for timeout_seconds while another stream has.
         """
+        if now > self._next_check + _LATE_SECONDS:
+            self._awake_since = now
+        silent = [stream for stream in self._streams.values() if stream.seconds_to_stall(self._awake_since, now) <= 0]
+        for stream in silent:
+            stream.has_stalled = True
+            stream.slot.stalls += 1
         progress = {number: stream.last_progress for number, stream in self._streams.items()}
         return [
             number
             for number, stream in self._streams.items()
-            if stream.items
-            and stream.is_read
-            and now > stream.last_progress + self._timeout_seconds
-            and max(progress.values()) > stream.last_progress
+            if stream in silent
+            or (
+                stream.items
+                and stream.is_read
+                and now > stream.last_progress + self._timeout_seconds
+                and max(progress.values()) > stream.last_progress
+            )
         ]
 
     def extend_timeout(self, now: float) -> None:

@@ -1,14 +1,27 @@
 """Slots and their streams: the next batch of a slot, and the room of a stream. No I/O."""
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 
 from sealserve._codec.batches import Batch
-from sealserve.errors import ServiceError
+from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
+from sealserve.errors import SealserveError, ServiceError
 from sealserve.protocol.item import EncryptedScores
 
 # A hostile service could let an item fail again and again, each time shortly before the timeout.
 _COUNTED_ATTEMPTS = 3
+
+# How many answers in a row tell what is usual. Fewer tell nothing.
+_ANSWERS = 32
+# A stream is not left for a shorter silence. A service lets items wait for 0.1 s when it is busy.
+_LEAST_SILENCE_SECONDS = 0.15
+# How many times what the slowest of the last answers took.
+_SILENCE_FACTOR = 2.0
+# The first message of a stream takes no computing, and nothing is sent again if it is not awaited.
+_LEAST_OPENING_SECONDS = 0.05
+# So many streams in a row may stall on one connection, before a first message has more time.
+_STALLS_OF_A_CONNECTION = 2
 
 
 @dataclass(eq=False)
@@ -45,6 +58,10 @@ class Slot:
         paused_until: the time at which it may send again.
         failures: the number of failures since a batch last succeeded.
         wants_batch: whether it could send another batch from the source.
+        answers: how long each of the last items took that were answered, and the bytes that it
+            sent. They are of one stream, and of those that were opened because it had stalled.
+        stalls: how many streams have stalled since one of them answered as many items as it takes
+            to know what is usual.
     """
 
     number: int
@@ -53,10 +70,28 @@ class Slot:
     paused_until: float = 0.0
     failures: int = 0
     wants_batch: bool = False
+    answers: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_ANSWERS))
+    stalls: int = 0
 
     def is_ready(self, now: float) -> bool:
         """Whether there is a batch to send, and no pause."""
         return self.next_batch is not None and now >= self.paused_until
+
+    def silence_seconds(self, sent_bytes: int | None) -> float:
+        """Return the silence after which a stream has stalled; infinity while too little is known.
+
+        It is a multiple of what the slowest of the last answers took. An item that sends more bytes
+        than that one may take as much longer. The silence doubles with each stream that stalls.
+
+        Args:
+            sent_bytes: those of the item that is waited for; None if it is the window.
+        """
+        if len(self.answers) < _ANSWERS:
+            return math.inf
+        slowest = max(seconds * max(1.0, (sent_bytes or 0) / bytes_then) for seconds, bytes_then in self.answers)
+        if sent_bytes is None:
+            return max(_LEAST_OPENING_SECONDS, slowest) * 2.0 ** max(0, self.stalls - _STALLS_OF_A_CONNECTION)
+        return max(_LEAST_SILENCE_SECONDS, _SILENCE_FACTOR * slowest) * 2.0**self.stalls
 
 
 @dataclass
@@ -66,12 +101,16 @@ class OpenItem:
     Attributes:
         began: when it began to be sent.
         carried_bytes, computed_seconds: those of its stream at that time.
+        unread_seconds: for how long its stream's messages had not been read by then.
+        sent: when a message of it was last sent.
     """
 
     pending: PendingBatch
     began: float
     carried_bytes: int
     computed_seconds: float
+    unread_seconds: float
+    sent: float
     reply: list[EncryptedScores] = field(default_factory=list)
 
 
@@ -87,12 +126,16 @@ class Stream:
             The messages of an item count, unless it was sent too often before.
         is_read: whether its messages are being read.
         unread_since: when they were last read, if they are not.
+        unread_seconds: for how long they were not read, because of decryption or the caller.
         has_ended: whether nothing more can be sent.
         is_draining: whether the service's process is stopping, so that no more items are sent.
         config_id: the configuration that the replica at its end has named; "" while it has named
             none.
         items: the open items, by id.
         carried_bytes: the bytes of its finished items and their replies.
+        last_heard: when a message last came on it, or the reading of its messages went on.
+        answered: how many of its items were answered.
+        has_stalled: whether it was silent for too long, and is to be left.
         computed_seconds: how long items were encrypted here and finished ones scored there, and how
             long no message was read, because of decryption or the caller.
     """
@@ -104,16 +147,38 @@ class Stream:
         self.last_counted = -math.inf
         self.is_read = True
         self.unread_since = now
+        self.unread_seconds = 0.0
         self.has_ended = False
         self.is_draining = False
         self.config_id = ""
         self.items: dict[int, OpenItem] = {}
         self.carried_bytes = 0
         self.computed_seconds = 0.0
+        self.last_heard = now
+        self.answered = 0
+        self.has_stalled = False
         self._last_id = 0
         self._held_bytes = 0
         self._max_reply_bytes = max_reply_bytes
         self._reply_bytes = 0  # that its items may have
+
+    def seconds_to_stall(self, awake_since: float, now: float) -> float:
+        """Return for how long it may go on being silent; infinity if nobody waits for it.
+
+        It owes the window, or an answer to its oldest item. That later items can be written proves
+        nothing: a proxy takes them.
+
+        Args:
+            awake_since: when this process last stood still. Silence before that is no sign.
+            now: the time.
+        """
+        if self.has_stalled or not self.is_read or (self.window_bytes is not None and not self.items):
+            return math.inf
+        oldest = next(iter(self.items.values()), None)
+        if oldest is None:
+            return max(awake_since, self.last_heard) + self.slot.silence_seconds(None) - now
+        most = self.slot.silence_seconds(oldest.pending.batch.sent_bytes)
+        return max(awake_since, self.last_heard, oldest.sent) + most - now
 
     def has_room(self, batch: Batch | None, max_items: int) -> bool:
         """Whether an item may be sent: it is the only one, or there is room for it.
@@ -139,7 +204,9 @@ class Stream:
     def add_item(self, pending: PendingBatch, now: float) -> int:
         """Add an item that is being sent, and return its id."""
         self._last_id += 1
-        self.items[self._last_id] = OpenItem(pending, now, self.carried_bytes, self.computed_seconds)
+        self.items[self._last_id] = OpenItem(
+            pending, now, self.carried_bytes, self.computed_seconds, self.unread_seconds, now
+        )
         self._held_bytes += pending.batch.held_bytes
         self._reply_bytes += _reply_bytes(pending.batch)
         self.note_sent(self._last_id, now)
@@ -149,8 +216,30 @@ class Stream:
         """Note that a message of an item is about to be sent."""
         self.last_progress = now
         item = self.items.get(item_id)
-        if item is not None and item.pending.failures + item.pending.changes < _COUNTED_ATTEMPTS:
+        if item is None:
+            return
+        item.sent = now
+        if item.pending.failures + item.pending.changes < _COUNTED_ATTEMPTS:
             self.last_counted = now
+
+    def note_answer(self, item: OpenItem, now: float) -> None:
+        """Note how long an answered item took, less the time in which nothing was read."""
+        seconds = now - item.began - (self.unread_seconds - item.unread_seconds)
+        self.slot.answers.append((seconds, item.pending.batch.sent_bytes))
+        self.answered += 1
+        if self.answered >= _ANSWERS:
+            self.slot.stalls = 0
+
+    def needs_another_connection(self, error: SealserveError | None) -> bool:
+        """Whether the next stream of its slot is to be on another connection, after this error.
+
+        After the first stalls it is not: on the same connection a proxy, or a balancer of this
+        process, chooses a replica anew. If a whole service has paused, its clients do not all
+        connect again at once.
+        """
+        if self.has_stalled and self.slot.stalls <= _STALLS_OF_A_CONNECTION:
+            return False
+        return self.is_draining or isinstance(error, ON_ANOTHER_CONNECTION)
 
     def transfer(self, item: OpenItem, server_seconds: float, now: float) -> tuple[int, float, float]:
         """Count a finished item. Return what the stream has carried since the item began.

@@ -20,9 +20,8 @@ from sealserve._codec.batches import Batch, FinishedBatch, Result, decrypt_reply
 from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seconds
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
-from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
+from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError, UnexpectedModelError
 from sealserve.protocol.model import Limits
@@ -72,7 +71,6 @@ class AsyncScoreStream:
         self._source = batches
         self._source_error: Exception | None = None
         self._keep_alive_seconds = keep_alive_seconds(limits.idle_timeout_seconds)
-        self._check_seconds = check_seconds(timeout_seconds)
         self._schedule = Schedule(limits, slots, timeout_seconds, time.monotonic(), connections.transfer_time)
         self._results: deque[Result] = deque()
         self._failure: Exception | None = None
@@ -110,7 +108,7 @@ class AsyncScoreStream:
             self._cancel_stalled(now)
             if (error := self._schedule.timeout_error(now)) is not None:
                 raise error
-            await self._delivered.wait(self._check_seconds)
+            await self._delivered.wait(self._schedule.check_seconds(now))
         self._delivered.send()
         return self._results.popleft()
 
@@ -204,7 +202,7 @@ class AsyncScoreStream:
                 sender.cancel()
                 call.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
-            if stream.is_draining or isinstance(error, ON_ANOTHER_CONNECTION):
+            if stream.needs_another_connection(error):
                 self._connections.replace(connection)
         await self._deliver(finished)
 

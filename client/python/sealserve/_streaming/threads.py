@@ -23,9 +23,8 @@ from sealserve._codec.messages import KEEP_ALIVE, item_messages, keep_alive_seco
 from sealserve._rpc.cancellation import CancelledError
 from sealserve._rpc.connections import Connections
 from sealserve._rpc.methods import Methods
-from sealserve._rpc.retry import ON_ANOTHER_CONNECTION
 from sealserve._rpc.status import typed_error
-from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule, check_seconds
+from sealserve._streaming.schedule import CLOSING_SECONDS, MAX_RESULTS, Schedule
 from sealserve._streaming.slots import PendingBatch, Slot, Stream
 from sealserve.errors import SealserveError, ServiceError, TransportError, UnavailableError, UnexpectedModelError
 from sealserve.protocol.model import Limits
@@ -67,7 +66,6 @@ class ScoreStream:
         self._source = batches
         self._source_error: BaseException | None = None
         self._keep_alive_seconds = keep_alive_seconds(limits.idle_timeout_seconds)
-        self._check_seconds = check_seconds(timeout_seconds)
         # Three conditions share one lock. Slots and senders wait for `_changed`, the source reader
         # for `_wanted`. The caller and the threads with results for it wait for `_delivered`.
         lock = threading.RLock()
@@ -117,7 +115,7 @@ class ScoreStream:
                 self._cancel_stalled(now)
                 if (error := self._schedule.timeout_error(now)) is not None:
                     raise error
-                self._delivered.wait(self._check_seconds)
+                self._delivered.wait(self._schedule.check_seconds(now))
             self._delivered.notify_all()
             return self._results.popleft()
 
@@ -232,7 +230,7 @@ class ScoreStream:
                 finished = [] if self._is_closed else self._count(self._schedule.end_stream(stream, error, now))
                 stream.has_ended = True
                 self._changed.notify_all()
-            if stream.is_draining or isinstance(error, ON_ANOTHER_CONNECTION):
+            if stream.needs_another_connection(error):
                 self._connections.replace(connection)
         self._deliver(finished)
 
@@ -242,8 +240,8 @@ class ScoreStream:
         try:
             with self._changed:
                 self._calls[stream.slot.number] = call
-                is_closed = self._is_closed
-            if is_closed:
+                is_to_end = self._is_closed or stream.has_stalled
+            if is_to_end:
                 call.cancel()
             for response in call:
                 self._connections.note_answer(connection)
