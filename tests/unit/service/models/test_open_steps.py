@@ -285,17 +285,16 @@ def with_odd_values(frame: pd.DataFrame, random: np.random.Generator) -> pd.Data
     return rows.astype(dict.fromkeys(NUMBERS, np.float64))
 
 
-def own_features(transformer: Any, rows: Any) -> tuple[Any, Any]:
+def own_features(transformer: Any, rows: Any, width: int) -> tuple[Any, Any]:
     """What scikit-learn makes of each row alone, and which rows it makes finite numbers of."""
-    made: list[Any] = []
+    made = []
     for number in range(len(rows)):
         try:
             made.append(np.ravel(as_array(transformer.transform(rows[number : number + 1]))))
         except ValueError:  # infinities, gaps and unknown categories that it does not take
-            made.append(None)
-    width = next((len(values) for values in made if values is not None), 0)
-    found = np.array([np.full(width, np.nan) if values is None else values for values in made], np.float64)
-    return found, np.isfinite(found).all(axis=1) & (width > 0)
+            made.append(np.full(width, np.nan))
+    found = np.array(made, np.float64)
+    return found, np.isfinite(found).all(axis=1)
 
 
 def as_array(values: Any) -> Any:
@@ -324,7 +323,8 @@ def check_features(name: str, seed: int) -> None:
         found, is_refused = features_of(front, X)
         assert not is_refused.any()
         assert_close(found, as_array(transformer.transform(X)))
-        (own, is_finite), (found, is_refused) = own_features(transformer, Z), features_of(front, Z)
+        own, is_finite = own_features(transformer, Z, found.shape[1])
+        found, is_refused = features_of(front, Z)
         assert not is_refused[is_finite].any()
         assert_close(found[is_finite], own[is_finite])
         alone = features_of(front, Z[-1:])
