@@ -86,6 +86,7 @@ APART: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "callers": ("Many callers", "callers", callers.table),
     "capacity": ("Predicted capacity", "capacity", capacity.table),
     "links": ("Real links", "links", links.table),
+    "steps": ("Published steps beside Concrete ML", "steps --concrete-ml", steps.table),
     "he_org": ('The workload "ML inference" of HomomorphicEncryption.org', "he_org", he_org.table),
     "extraction": ("Copies of a private head", "extraction", extraction.table),
     "replies": ("Packed replies", "replies", replies.table),
