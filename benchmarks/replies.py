@@ -2,9 +2,9 @@
 
 The model is MNIST's, with open weights: there clients may ask for either form. In each layout, full
 items are scored by the service's engine and decrypted, in one process and without a network. What
-the service does before the last ciphertext is there does not count. Caches are warm here: in calls
-that come one by one, packing takes up to twice as long, which `Layout.packing_seconds_a_byte`
-allows for. Prints a table, and writes replies.json into build/bench.
+the service does before the last ciphertext is there does not count. Caches are warm here. In
+calls that come one by one packing takes longer, which `Layout.packing_seconds_a_byte` allows for.
+Prints a table, and writes replies.json into build/bench.
 """
 
 import argparse

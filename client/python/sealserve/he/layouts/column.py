@@ -76,6 +76,6 @@ COLUMN = Layout(
     private_parameter_sets=parameter_sets("column", "4096-92", "8192-120", "8192-180"),
     default_rows_per_item=None,
     seeding_seconds_a_byte=16e-9,  # below 0.5 Gbit/s: a batch is encrypted while it is sent
-    packing_seconds_a_byte=4e-9,  # below 2 Gbit/s: 0.7 ms save 150 KB of a batch of MNIST
+    packing_seconds_a_byte=4e-9,  # below 2 Gbit/s: more than benchmarks.replies shows with warm caches
 )
 """The most rows a second: batches."""

@@ -110,7 +110,7 @@ ROW = Layout(
     private_parameter_sets=parameter_sets("row", "4096-92", "8192-120", "8192-180"),
     default_rows_per_item=1,
     seeding_seconds_a_byte=11e-9,  # it pays below 0.7 Gbit/s: see benchmarks/uploads.py
-    packing_seconds_a_byte=6e-9,  # below 1.3 Gbit/s: 0.2 ms at both ends save 30 KB of an MNIST reply
+    packing_seconds_a_byte=6e-9,  # below 1.3 Gbit/s: more than benchmarks.replies shows with warm caches
     withstands_malicious_clients=True,
 )
 """The least delay: one row, or a few."""
